@@ -1,0 +1,67 @@
+# One command each. ARGS goes to Snakemake (or to the tool that a target runs): make smoke ARGS=--dry-run
+# Options of Snakemake that take a list swallow what follows them; put `--` before targets: ARGS='--quiet all -- measure'
+ARGS ?=
+# any Python 3.11 to 3.13; the first that runs is taken
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+HOST := .envs/host/bin
+STUDY := .envs/study/bin
+RUFF := $(STUDY)/ruff
+SNAKEFILES := Snakefile workflow
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help study smoke test bench gpu-check image environment dev lock format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+study: environment ## regenerate results/default/ from config.yaml
+	$(HOST)/snakemake $(ARGS)
+
+smoke: environment ## the same in small: results/smoke/ from studies/smoke.yaml
+	$(HOST)/snakemake --configfile studies/smoke.yaml $(ARGS)
+
+test: export OMP_NUM_THREADS := 1
+test: dev ## lint, types, and all tests but the slow ones
+	$(RUFF) format --check .
+	$(RUFF) check .
+	$(STUDY)/mypy
+	$(HOST)/snakefmt --check $(SNAKEFILES)
+	$(HOST)/snakemake --lint
+	$(STUDY)/python -m pytest -m 'not slow and not gpu' $(ARGS)
+
+bench: dev ## measure against named peers; writes benchmarks/results/
+	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)
+
+gpu-check: dev ## the tests that need a GPU, where there is one
+	@if $(STUDY)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(STUDY)/python -m pytest -m gpu $(ARGS); \
+	else echo 'gpu-check: torch sees no GPU here; nothing was run'; fi
+
+image: ## build the container image that containers/images.lock.yaml names (Debian, as root)
+	containers/build.sh $(ARGS)
+
+environment: ## .envs/host (Snakemake) and .envs/study (torch), from the hashed locks in envs/
+	$(call build,host study)
+
+dev: ## the same, and the developers' tools
+	$(call build,host dev)
+
+lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newer versions
+	envs/lock.sh $(STUDY)/uv $(ARGS)
+
+format: dev ## lay out the code
+	$(RUFF) check --fix .
+	$(RUFF) format .
+	$(HOST)/snakefmt $(SNAKEFILES)
+
+clean: ## remove environments and caches; results stay
+	rm -rf .envs .cache .snakemake
+
+define build
+@test -n "$(PYTHON)" || { echo 'make: needs Python 3.11 to 3.13; none found (or name one: make PYTHON=...)' >&2; exit 1; }
+@$(PYTHON) envs/build.py $(1)
+endef

@@ -1,0 +1,96 @@
+"""Packing against `datasets.map(group_texts)`, the usual way: Mtok per CPU-second, both packings, in one run.
+
+    python -m benchmarks.pack [--tokens N] [--block-length T]
+
+The same documents for all: token ids drawn at random, lengths log-normal (short, as word problems are, or long, as code
+is). Counted is the work from token ids and document lengths to blocks, our pieces table included. The peer starts from a
+tokenised `datasets.Dataset`, end-of-text tokens already in it, and is measured as training scripts have it (an attention
+mask comes along, the labels are a copy) and with token ids alone. The peer's blocks and those of concat are checked to
+be equal. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+"""
+
+import argparse
+import itertools
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.timing import medians
+from speciate.data import pieces
+from speciate.kinds import component, options_of
+
+SHAPES = {"short documents": (5.0, 0.4), "long documents": (7.5, 1.2)}  # mean and deviation of log length
+END = 0
+REPEATS = 5
+
+
+def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    """About `num_tokens` token ids, and the lengths of the documents that they make up."""
+    draw = np.random.default_rng(0)
+    lengths = np.maximum(1, draw.lognormal(mean, deviation, int(num_tokens / np.exp(mean + deviation**2 / 2))))
+    lengths_D = lengths.astype(np.int64)
+    return draw.integers(1, 4096, int(lengths_D.sum()), dtype=np.uint16), lengths_D
+
+
+def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.int64], length: int) -> Any:
+    """The blocks (B, T) that a packing makes."""
+    options = options_of("data/packing", kind)(kind=kind)
+    plan_M4 = component(options).plan(options, lengths_D, length)
+    blocks_BT = np.empty((int(plan_M4[-1, pieces.BLOCK]) + 1, length), tokens_N.dtype)
+    pieces.lay(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
+    return blocks_BT
+
+
+def group_texts(tokenised: datasets.Dataset, length: int) -> datasets.Dataset:
+    """Concatenates each batch of documents and cuts it into blocks, column by column; labels are a copy of the ids."""
+
+    def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        streams = {name: list(itertools.chain.from_iterable(lists)) for name, lists in batch.items()}
+        total = len(streams["input_ids"]) // length * length
+        cut = {
+            name: [one[start : start + length] for start in range(0, total, length)] for name, one in streams.items()
+        }
+        return cut | ({"labels": cut["input_ids"].copy()} if "attention_mask" in cut else {})
+
+    return tokenised.map(group, batched=True, keep_in_memory=True, load_from_cache_file=False)
+
+
+def measure(num_tokens: int, length: int, shape: str) -> dict[str, float]:
+    """Mtok per CPU-second of each way, and the ratios that the bars are about."""
+    datasets.disable_progress_bars()
+    tokens_N, lengths_D = documents(num_tokens, *SHAPES[shape])
+    texts = [[*text.tolist(), END] for text in np.split(tokens_N, np.cumsum(lengths_D)[:-1])]
+    ids = datasets.Dataset.from_dict({"input_ids": texts})
+    whole = datasets.Dataset.from_dict({"input_ids": texts, "attention_mask": [[1] * len(text) for text in texts]})
+    first = group_texts(whole, length)[:50]
+    assert first["input_ids"] == first["labels"] == ours("concat", tokens_N, lengths_D, length)[:50].tolist()
+    ways = {
+        "group_texts": lambda: group_texts(whole, length),
+        "group_texts, ids alone": lambda: group_texts(ids, length),
+        "concat": lambda: ours("concat", tokens_N, lengths_D, length),
+        "best_fit": lambda: ours("best_fit", tokens_N, lengths_D, length),
+    }
+    total = (len(tokens_N) + len(lengths_D)) / 1e6
+    speed = {name: total / seconds for name, seconds in medians(ways, REPEATS).items()}
+    speed["concat / group_texts (bar: 50)"] = speed["concat"] / speed["group_texts"]
+    speed["concat / best_fit (bar: 3)"] = speed["concat"] / speed["best_fit"]
+    return speed
+
+
+def main() -> dict[str, dict[str, float]]:
+    """Prints the table, and returns what is in it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=2_000_000)
+    parser.add_argument("--block-length", type=int, default=128)
+    arguments = parser.parse_args()
+    found = {shape: measure(arguments.tokens, arguments.block_length, shape) for shape in SHAPES}
+    print(f"packing, T = {arguments.block_length}: Mtok per CPU-second, medians of {REPEATS}; ratios")
+    for shape, speed in found.items():
+        print(f"  {shape}: " + ", ".join(f"{name} {value:.3g}" for name, value in speed.items()))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""How evenly a selector spreads its choices: statistics of f, the shares of the slots in the hard choices.
+
+Hard choices, since the mean of the probabilities is blind to collapse (S1: 2.04 of 2.08 nats of mean router entropy
+while one expert had 94 % of the tokens). Each function takes shares whose last axis is the slot and sums to one, and
+keeps the axes before it.
+
+Shape suffixes: K checks (steps), S slots (E in the equations).
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import entr
+
+from speciate.selection.tally import Array
+
+# A slot is dead below this share of its even share 1/E.
+DEAD_BELOW = 0.1
+
+
+def shares(chosen: Array) -> Array:
+    """f_e = sum_t a_te / (k n), from counts of choices by slot (last axis). NaN where nothing was chosen."""
+    with np.errstate(invalid="ignore"):
+        result: Array = chosen / chosen.sum(axis=-1, keepdims=True)
+    return result
+
+
+def max_violation(share: Array) -> Array:
+    """MaxVio = E max f - 1 (Wang et al. 2024, arXiv 2408.15664): 0 when even, E - 1 when one slot takes all."""
+    result: Array = share.shape[-1] * share.max(axis=-1) - 1
+    return result
+
+
+def noise_floor(num_slots: int, decisions: Array | float, num_chosen: float) -> Array:
+    """The MaxVio that chance alone gives a perfectly even selector: sqrt(2 ln E (E - 1) / (k n)).
+
+    Each share has a standard deviation of sqrt((1/E)(1 - 1/E) / (k n)), and the largest of E such lies about
+    sqrt(2 ln E) of them above the mean. Decisions count as independent here; those of one text are not, so that it is
+    a floor and no bound.
+    """
+    choices = num_chosen * np.asarray(decisions, dtype=np.float64)
+    result: Array = np.sqrt(2 * np.log(num_slots) * (num_slots - 1) / choices)
+    return result
+
+
+def effective_slots(share: Array) -> Array:
+    """N_eff = 2^H(f) with H in bits (Hill number of order 1): E when even, 1 when one slot takes all."""
+    result: Array = np.exp(entr(share).sum(axis=-1))
+    return result
+
+
+def gini(share: Array) -> Array:
+    """Gini = sum_i (2i - E - 1) f_(i) / (E sum f), f sorted upwards: 0 when even, 1 - 1/E when one slot takes all."""
+    num_slots = share.shape[-1]
+    weight_S = 2 * np.arange(1, num_slots + 1) - num_slots - 1
+    result: Array = (np.sort(share, axis=-1) * weight_S).sum(axis=-1) / (num_slots * share.sum(axis=-1))
+    return result
+
+
+def cv_squared(share: Array) -> Array:
+    """CV^2 = var(f) / mean(f)^2 (Shazeer et al. 2017); chance alone gives (E - 1) / (k n)."""
+    result: Array = share.var(axis=-1) / share.mean(axis=-1) ** 2
+    return result
+
+
+def dead(share: Array, below: float = DEAD_BELOW) -> npt.NDArray[np.bool_]:
+    """Slots with f_e < eps / E, eps = `below`."""
+    result: npt.NDArray[np.bool_] = share < below / share.shape[-1]
+    return result
+
+
+def revivals(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> pd.DataFrame:
+    """Every death of a slot at or after `armed_step` and the check at which it was alive again.
+
+    Returns:
+        slot, died (step of the first check that found it dead), revived (step of the next check that found it alive;
+        NaN: never). A slot that dies twice has two rows. What was dead before `armed_step` counts as dying there.
+    """
+    armed_K = steps_K >= armed_step
+    dead_KS, steps = dead(share_KS[armed_K]), steps_K[armed_K]
+    rows: list[tuple[int, int, float]] = []
+    for slot in range(share_KS.shape[1]):
+        died: int | None = None
+        for step, is_dead in zip(steps.tolist(), dead_KS[:, slot].tolist(), strict=True):
+            if is_dead and died is None:
+                died = step
+            elif not is_dead and died is not None:
+                rows.append((slot, died, float(step)))
+                died = None
+        if died is not None:
+            rows.append((slot, died, float("nan")))
+    table = pd.DataFrame(rows, columns=["slot", "died", "revived"])
+    return table.astype({"slot": "int64", "died": "int64", "revived": "float64"})
+
+
+def revived(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> npt.NDArray[np.int64]:
+    """Number of slots, by check (K,), that were dead at an earlier one (from `armed_step` on) and are alive now."""
+    dead_KS = dead(share_KS)
+    counted_KS = dead_KS & (steps_K >= armed_step)[:, None]
+    before_KS = np.logical_or.accumulate(counted_KS, axis=0)
+    result: npt.NDArray[np.int64] = (before_KS & ~dead_KS).sum(axis=1).astype(np.int64)
+    return result

@@ -1,0 +1,73 @@
+"""One run's losses as tables: by domain with intervals over documents, and over the steps of training.
+
+nats per token = sum of nats / sum of tokens; bits per byte = sum of nats / ln 2 / sum of bytes, which does not depend
+on the tokenizer. The auxiliary losses of selectors are in neither. Intervals resample the domain's groups of documents.
+"""
+
+import numpy as np
+import pandas as pd
+
+from speciate.analysis import draws, statistics
+from speciate.analysis.information import LN2
+from speciate.analysis.observation import Groups, Settings, group_documents
+from speciate.selection.tally import Array
+
+
+def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Settings) -> pd.DataFrame:
+    """A row a domain, in the study's order: nats per token with its interval, bits per byte, what was counted.
+
+    Args:
+        likelihood: a row a document: domain, group, nats, tokens, bytes.
+        domains: in the study's order.
+        settings: seed, resamples and confidence of the intervals.
+
+    Raises:
+        ValueError: a domain has no document.
+    """
+    rows: list[dict[str, object]] = []
+    drawn = loss_draws(likelihood, domains, settings)
+    for domain in domains:
+        part = likelihood[likelihood["domain"] == domain]
+        nats, tokens, num_bytes = (part[name].sum() for name in ("nats", "tokens", "bytes"))
+        values = drawn[(drawn["statistic"] == "nats") & (drawn["name"] == domain)]["value"]
+        low, high = statistics.percentiles(values.to_numpy(), settings.confidence)
+        counted = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part)}
+        found = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "bits_per_byte": nats / LN2 / num_bytes}
+        rows.append({"domain": domain, **found, **counted})
+    return pd.DataFrame(rows)
+
+
+def loss_draws(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Settings) -> pd.DataFrame:
+    """Bootstrap draws of nats per token and bits per byte of each domain: statistic, name, draw, value."""
+    absent = [domain for domain in domains if domain not in set(likelihood["domain"])]
+    if absent:
+        raise ValueError(f"likelihood: no document of domain {', '.join(absent)}")
+    groups: Groups = group_documents(likelihood, domains)
+    times_BG = draws.resamples(groups.domain_G, settings.resamples, settings.seed)
+
+    def summed(name: str) -> Array:
+        return groups.sum(likelihood[name].to_numpy(dtype=np.float64))
+
+    nats_G, tokens_G, bytes_G = summed("nats"), summed("tokens"), summed("bytes")
+    parts: list[pd.DataFrame] = []
+    for index, domain in enumerate(domains):
+        of_G = groups.domain_G == index
+        for statistic, unit_G in (("nats", tokens_G), ("bits_per_byte", bytes_G * LN2)):
+            value_B = statistics.ratio_draws(nats_G[of_G], unit_G[of_G], times_BG[:, of_G])
+            named = {"statistic": statistic, "name": domain, "draw": np.arange(len(value_B)), "value": value_B}
+            parts.append(pd.DataFrame(named))
+    return pd.concat(parts, ignore_index=True)
+
+
+def curves_table(metrics: list[dict[str, object]]) -> pd.DataFrame:
+    """A row a step and series, from the lines of metrics.jsonl: 'train', then each domain's validation."""
+    rows: list[tuple[object, str, object]] = []
+    for line in metrics:
+        if "loss" in line:
+            rows.append((line["step"], "train", line["loss"]))
+        validation = line.get("validation")
+        if isinstance(validation, dict):
+            rows += [(line["step"], str(domain), nats) for domain, nats in validation.items()]
+    table = pd.DataFrame(rows, columns=["step", "series", "nats"])
+    order = {series: place for place, series in enumerate(dict.fromkeys(table["series"]))}
+    return table.sort_values("series", key=lambda series: series.map(order), kind="stable", ignore_index=True)

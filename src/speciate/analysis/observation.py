@@ -1,0 +1,159 @@
+"""What one run leaves to analyse: its selectors' choices on fixed texts, by group of documents.
+
+Shape suffixes: P positions of the probe set, R its documents, G groups of documents, K checks, S slots.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from speciate.analysis.draws import Integers
+from speciate.selection.tally import Array, Tally
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one run is measured."""
+
+    num_steps: int
+    """Length of the training run, in optimizer steps."""
+    seed: int
+    """Of permutations and resamples; the same for every run of a study, so that draws are paired."""
+    permutations: int
+    resamples: int
+    confidence: float
+    armed_after: float
+    """Share of the training before which no rule fires and no death counts."""
+    min_occurrences: int
+    """How often a token must occur in every domain to have a part in I(E;D|V)."""
+
+    @property
+    def armed_step(self) -> float:
+        """The first step at which rules may fire."""
+        return self.armed_after * self.num_steps
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Documents gathered into the groups that are exchangeable."""
+
+    domains: tuple[str, ...]
+    group_R: Integers
+    """The group of each document."""
+    domain_G: Integers
+    """The domain of each group, as its place in `domains`."""
+
+    def sum(self, value_R: Array, axis: int = 0) -> Array:
+        """Sums over the documents of each group, along `axis`."""
+        moved = np.moveaxis(value_R, axis, 0)
+        sums = np.zeros((len(self.domain_G), *moved.shape[1:]))
+        np.add.at(sums, self.group_R, moved)
+        return np.moveaxis(sums, 0, axis)
+
+
+def group_documents(documents: pd.DataFrame, domains: tuple[str, ...]) -> Groups:
+    """Gathers documents by (domain, group), in order of first appearance.
+
+    Args:
+        documents: columns domain and group.
+        domains: in the study's order.
+
+    Raises:
+        ValueError: a document of a domain that the study does not have.
+    """
+    unknown = sorted(set(documents["domain"]) - set(domains))
+    if unknown:
+        raise ValueError(f"documents of unknown domains: {', '.join(unknown)}")
+    keys = list(zip(documents["domain"], documents["group"], strict=True))
+    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return Groups(
+        domains=domains,
+        group_R=np.array([number[key] for key in keys], dtype=np.int64),
+        domain_G=np.array([domains.index(domain) for domain, _ in number], dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """The probe set: the texts on which every selector of every run is observed."""
+
+    groups: Groups
+    token_P: Integers
+    group_P: Integers
+    """The group of each position, -1 where it belongs to no document (padding)."""
+    type_P: Integers
+    """Lexical type of each token, an index into TYPES."""
+    languages: tuple[str, ...]
+    """The domains whose tokens have a lexical type."""
+
+
+TYPES = ("other", "keyword", "name", "number", "string", "operator", "comment")
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """One selector of one run."""
+
+    path: str
+    """The selector's module path: its name."""
+    steps_K: Integers
+    early: tuple[Tally, ...]
+    """One Tally over groups a check, on the small probe prefix."""
+    final: Tally
+    """The finished model on the whole probe set."""
+    choice_PS: npt.NDArray[np.uint8]
+    """1 on each chosen slot of each position; all 0 where the selector made no decision."""
+
+    @property
+    def layer(self) -> int:
+        """The first number in the path; -1 where there is none."""
+        found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", self.path)
+        return int(found[1]) if found else -1
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return int(self.final.chosen_GS.shape[1])
+
+    @property
+    def num_chosen(self) -> float:
+        """k: mean number of slots chosen in a decision."""
+        count_P = self.choice_PS.sum(axis=1, dtype=np.int64)
+        return float(count_P[count_P > 0].mean())
+
+    @property
+    def early_KGS(self) -> Array:
+        """Choices by check, group and slot."""
+        return np.stack([tally.chosen_GS for tally in self.early])
+
+    @property
+    def share_KS(self) -> Array:
+        """f on hard choices at each check."""
+        chosen_KS = self.early_KGS.sum(axis=1)
+        result: Array = chosen_KS / chosen_KS.sum(axis=1, keepdims=True)
+        return result
+
+
+def gather(path: str, arrays: dict[str, npt.NDArray[np.generic]], groups: Groups, axis: int) -> list[Array]:
+    """The fields of a stored Tally of documents, in the Tally's order, summed over groups.
+
+    Args:
+        path: the selector's.
+        arrays: what `path/field` names hold.
+        groups: of the documents.
+        axis: where the documents are: 0 of a final tally, 1 behind a first axis of checks.
+
+    Raises:
+        ValueError: a field is missing, or has another number of documents.
+    """
+    fields: list[Array] = []
+    for name in Tally.__dataclass_fields__:
+        value = arrays.get(f"{path}/{name}")
+        if value is None or value.shape[axis] != len(groups.group_R):
+            found = "is missing" if value is None else f"has {value.shape[axis]} documents, not {len(groups.group_R)}"
+            raise ValueError(f"selector {path}: {name} {found}")
+        fields.append(groups.sum(value.astype(np.float64), axis))
+    return fields

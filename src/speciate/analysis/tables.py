@@ -1,0 +1,163 @@
+"""The columns of every table of a study, and how tables become bytes: the same values, the same bytes.
+
+`measure` writes one run's rows of the first eight, with what only the whole study can tell (q-values, excess over
+controls, state) left empty; `compare` fills that in. Floats have nine significant digits in csv and all in parquet; a
+value that does not exist is an empty field and a null.
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+_RUN = {"ablation": "str", "seed": "int64"}
+_AT = {**_RUN, "selector": "str", "layer": "int64", "step": "int64", "probe": "str"}
+_DIFFERENCE = {"num_seeds": "int64", "missing": "int64", "difference": "float64", "low": "float64", "high": "float64"}
+
+
+def _floats(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "float64")
+
+
+COLUMNS: dict[str, dict[str, str]] = {
+    # one row a run
+    "runs": {
+        **_RUN,
+        "about": "str",
+        **dict.fromkeys(("parameters_total", "parameters_active", "num_steps", "train_tokens"), "int64"),
+        **_floats("loss", "bits_per_byte"),
+        "num_selectors": "int64",
+        **_floats("max_share", "max_violation", "effective_experts", "gini", "dead_experts", "revived_experts"),
+        **_floats("information_bits", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
+        **_floats("least_excess_bits", "least_excess_low_bits"),
+        **_floats("token_explained_bits", "conditional_information_bits"),
+        **_floats("commitment_nats", "drift_nats", "information_nats", "s1_step", "s4_step", "alarm_step"),
+        "state": "str",
+    },
+    # one row a run, selector, step and probe
+    "selectors": {
+        **_AT,
+        "num_slots": "int64",
+        "num_chosen": "float64",
+        "decisions": "int64",
+        **_floats("max_share", "max_share_low", "max_share_high", "max_violation", "noise_floor", "effective_experts"),
+        **_floats("gini", "cv_squared", "dead_experts", "revived_experts"),
+        **_floats("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "information_z", "p_value"),
+        **_floats("q_value", "excess_information_bits", "normalised_information"),
+        **_floats("commitment_nats", "drift_nats", "information_nats"),
+        **_floats("token_explained_bits", "conditional_information_bits", "conditional_p_value", "shared_token_share"),
+    },
+    # one row a run, selector, step, probe, domain and slot
+    "experts": {**_AT, "domain": "str", "slot": "int64", **_floats("share", "lift", "placebo_lift")},
+    # one row a run, selector, lexical type and slot
+    "types": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        "type": "str",
+        "slot": "int64",
+        "tokens": "int64",
+        **_floats("share", "lift"),
+    },
+    # one row a run and domain
+    "losses": {
+        **_RUN,
+        "domain": "str",
+        **_floats("nats", "nats_low", "nats_high", "bits_per_byte"),
+        **_floats("difference_bits", "difference_low_bits", "difference_high_bits"),
+        **dict.fromkeys(("tokens", "bytes", "documents"), "int64"),
+    },
+    # one row a run, selector (and 'any') and rule
+    "verdicts": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        "rule": "str",
+        "fired": "bool",
+        "first_step": "float64",
+    },
+    # one row a run, step and series ('train' or a domain's validation)
+    "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
+    # bootstrap draws of one run, paired across runs by `draw`; of measure alone
+    "draws": {**_RUN, "statistic": "str", "name": "str", "draw": "int64", "value": "float64"},
+    # one row a statistic and ablation
+    "comparisons": {
+        "statistic": "str",
+        "ablation": "str",
+        "reference": "str",
+        **_DIFFERENCE,
+        **_floats("p_value", "p_holm", "minimum_detectable"),
+    },
+    # one row an ablation
+    "collapse": {
+        "ablation": "str",
+        "runs": "int64",
+        "missing": "int64",
+        "collapsed": "int64",
+        **_floats("share", "low", "high"),
+    },
+    # one row a hypothesis
+    "hypotheses": {
+        **dict.fromkeys(("name", "statement", "statistic", "arm", "reference", "direction"), "str"),
+        "margin": "float64",
+        **_DIFFERENCE,
+        "confidence": "float64",
+        "verdict": "str",
+    },
+    # one row a run of the study that is not in the tables
+    "missing": _RUN,
+}
+
+MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws")
+"""What `measure` writes of one run."""
+COMPARED = tuple(name for name in COLUMNS if name != "draws")
+"""What `compare` writes of a study."""
+_EMPTY = {"str": "", "float64": np.nan}
+
+
+def frame(table: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with exactly the columns of `table`, in order and of their types; text and floats may be missing.
+
+    Raises:
+        ValueError: a column that the table does not have, or an integer or boolean one that is missing.
+    """
+    columns = COLUMNS[table]
+    unknown = [name for name in rows.columns if name not in columns]
+    absent = [name for name, kind in columns.items() if name not in rows.columns and kind not in _EMPTY]
+    if unknown or (absent and len(rows)):
+        raise ValueError(f"table {table}: columns unknown {unknown}, missing {absent}")
+    full = {
+        name: rows[name].to_numpy() if name in rows.columns else np.full(len(rows), _EMPTY.get(kind, 0))
+        for name, kind in columns.items()
+    }
+    return pd.DataFrame(full, index=range(len(rows))).astype(columns)
+
+
+def read(file: pathlib.Path, table: str) -> pd.DataFrame:
+    """A table from parquet. Raises ValueError naming the file where its columns are not the table's."""
+    rows = pd.read_parquet(file)
+    if list(rows.columns) != list(COLUMNS[table]):
+        raise ValueError(f"{file}: its columns are not those of table {table}")
+    return frame(table, rows)
+
+
+def write_parquet(rows: pd.DataFrame, table: str, file: pathlib.Path) -> None:
+    """Writes a table as parquet, without the index and without metadata of the library that wrote it."""
+    arrow_types = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+    schema = pa.schema([(name, arrow_types[kind]) for name, kind in COLUMNS[table].items()])
+    arrays = [pa.array(rows[field.name].to_numpy(), field.type, from_pandas=True) for field in schema]
+    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
+
+
+def text(value: object) -> str:
+    """One csv field: nine significant digits of a float, nothing for NaN."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else format(value + 0.0, ".9g")
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+
+
+def write_csv(rows: pd.DataFrame, file: pathlib.Path) -> None:
+    """Writes a table as csv: a header, one line a row, fields quoted only where they must be."""
+    rows.map(text).to_csv(file, index=False, lineterminator="\n", encoding="utf-8")

@@ -1,0 +1,88 @@
+"""compare: the whole study's tables, from the tables of its runs.
+
+Arms are compared with the reference, paired by seed; specialisation with the study's controls; and each hypothesis that
+the study file states is decided by interval. Runs that are not there are named in table `missing` and counted wherever
+they are missed.
+"""
+
+import argparse
+import pathlib
+
+import pandas as pd
+
+from speciate.analysis import comparison, excess, tables
+from speciate.plan import CompareSpec
+from speciate.spec import read_spec
+from speciate.verb import run, say, writing
+
+
+def main() -> None:
+    """Parses the command line, reads, compares, writes."""
+    parser = argparse.ArgumentParser(prog="speciate.compare", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the comparison's spec.json")
+    parser.add_argument(
+        "--measures", type=pathlib.Path, nargs="+", required=True, help="the folders that measure wrote, one a run"
+    )
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the csv and parquet go")
+    arguments = parser.parse_args()
+    spec = read_spec(CompareSpec, arguments.spec)
+    found = compare(spec, read_measures(spec, arguments.measures))
+    for name, rows in found.items():
+        with writing(arguments.output_folder / f"{name}.parquet") as aside:
+            tables.write_parquet(rows, name, aside)
+        with writing(arguments.output_folder / f"{name}.csv") as aside:
+            tables.write_csv(rows, aside)
+    for row in found["missing"].itertuples():
+        say(f"missing: {row.ablation}, seed {row.seed}")
+    for row in found["hypotheses"].itertuples():
+        say(f"{row.verdict}: {row.statement}")
+
+
+def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, pd.DataFrame]:
+    """The runs' tables, each over all runs, in the order of the study file whatever the order of `folders`.
+
+    Raises:
+        ValueError: a run that the study does not have, or one that two folders hold; names the folder.
+    """
+    runs = [(arm.name, seed) for arm in spec.arms for seed in spec.seeds]
+    found: dict[tuple[str, int], pathlib.Path] = {}
+    for folder in folders:
+        (row,) = tables.read(folder / "runs.parquet", "runs").itertuples()
+        if (row.ablation, row.seed) not in runs:
+            raise ValueError(f"{folder}: the study has no run {row.ablation}, seed {row.seed}")
+        if (row.ablation, row.seed) in found:
+            raise ValueError(f"{folder}: run {row.ablation}, seed {row.seed} is in {found[row.ablation, row.seed]} too")
+        found[row.ablation, row.seed] = folder
+    ordered = [found[key] for key in runs if key in found]
+    return {
+        name: tables.frame(
+            name, pd.concat([tables.read(folder / f"{name}.parquet", name) for folder in ordered], ignore_index=True)
+        )
+        for name in tables.MEASURED
+    }
+
+
+def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every table of the study, by name (`tables.COMPARED`)."""
+    confidence, draws = spec.confidence, measured["draws"]
+    about, present = {arm.name: arm.about for arm in spec.arms}, measured["runs"]
+    ablations = tuple(about)
+    rows = dict(measured)
+    rows["selectors"] = excess.with_excess(measured["selectors"], spec.controls, len(spec.domains))
+    told = present.assign(about=[about[ablation] for ablation in present["ablation"]])
+    rows["runs"] = tables.frame("runs", excess.with_states(told, rows["selectors"], draws, spec.controls, confidence))
+    rows["losses"] = comparison.with_differences(measured["losses"], draws, spec.reference, confidence)
+    rows["comparisons"] = comparison.comparisons_table(
+        rows["runs"], rows["losses"], ablations, spec.reference, spec.seeds, confidence
+    )
+    rows["collapse"] = comparison.collapse_table(rows["runs"], ablations, len(spec.seeds), confidence)
+    hypotheses = [hypothesis.model_dump() for hypothesis in spec.hypotheses]
+    rows["hypotheses"] = comparison.hypotheses_table(rows["runs"], hypotheses, spec.seeds, confidence)
+    there = set(zip(present["ablation"], present["seed"], strict=True))
+    gone = [(ablation, seed) for ablation in ablations for seed in spec.seeds if (ablation, seed) not in there]
+    rows["missing"] = pd.DataFrame(gone, columns=["ablation", "seed"])
+    return {name: tables.frame(name, rows[name]) for name in tables.COMPARED}
+
+
+if __name__ == "__main__":
+    run(main)

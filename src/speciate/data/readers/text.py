@@ -1,0 +1,16 @@
+"""A member is one text: UTF-8, as it stands."""
+
+from collections.abc import Iterator
+
+from speciate.data.archive import utf8
+from speciate.data.documents import Passage
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """One text a member."""
+
+
+def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
+    """The member's text under the member's name. Raises ValueError with `where` if it is not UTF-8."""
+    yield Passage(member, member, utf8(data, where))

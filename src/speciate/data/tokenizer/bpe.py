@@ -1,0 +1,47 @@
+"""Byte-pair encoding fitted to the study's training text (Sennrich et al. 2016; on bytes: Radford et al. 2019).
+
+Starting from the 256 bytes, the most frequent pair of neighbouring symbols becomes a new symbol, until there are
+`entries`. Decision: fitted to the train split of all domains together, so that no held-out text shapes the vocabulary,
+and small (4,096): at the default study's size the embedding would otherwise be most of the model.
+
+Same text, same ids: ties between pairs go to the smaller ids, so neither the hash seed nor the number of threads shows.
+"""
+
+import pathlib
+from collections.abc import Iterable
+
+from pydantic import Field
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from speciate.data.tokens import END_OF_TEXT, byte_level
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """The options of a tokenizer that is fitted to the training text."""
+
+    entries: int = Field(4096, ge=257)
+    """Vocabulary size: 256 bytes, the end-of-text token, and merges."""
+
+
+def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
+    """The tokenizer fitted to `texts`.
+
+    Raises:
+        ValueError: an archive was given, or the text has too few pairs for so many entries.
+    """
+    if archive is not None:
+        raise ValueError("tokenizer: kind bpe is fitted to text and takes no archive")
+    tokenizer = byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=options.entries,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() != options.entries:
+        raise ValueError(
+            f"tokenizer.entries: the training text gives only {tokenizer.get_vocab_size()} of {options.entries} entries"
+        )
+    return tokenizer

@@ -1,0 +1,121 @@
+"""A fitted tokenizer: what it is on disk, text to ids and back.
+
+Every tokenizer here is a byte-level BPE (Radford et al. 2019, "Language models are unsupervised multitask learners"):
+all 256 bytes are in the vocabulary, so that any text can be encoded, nothing is lost, and each id stands for a fixed
+number of bytes: sum(token_bytes[ids]) is the text's length in UTF-8. Losses in bits per byte and the place of each
+token in its text both follow from that table.
+
+The one special token ends a document. It is never read out of a text: a document that spells `<|endoftext|>` gets the
+ordinary tokens of those characters.
+"""
+
+import hashlib
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+from speciate.kinds import Strict
+from speciate.spec import read_spec
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class TokenizerManifest(Strict):
+    """`tokenizer_manifest.json`."""
+
+    kind: str
+    vocabulary: int
+    """Number of ids, the special one included."""
+    end_of_text: int
+    """The id that ends a document."""
+    fingerprint: str
+    """sha256 of `tokenizer.json`."""
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """The smallest unsigned type, of 16 or 32 bits, that holds every id."""
+        return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
+
+
+def read_manifest(folder: pathlib.Path) -> TokenizerManifest:
+    """The manifest of the fitted tokenizer in `folder`. Raises ValueError naming the file."""
+    return read_spec(TokenizerManifest, folder / "tokenizer_manifest.json")
+
+
+def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    """A tokenizer around `model` that reads text as GPT-2's does: no normalising, no prefix space, bytes as symbols."""
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+class FittedTokenizer:
+    """A byte-level tokenizer that can encode and decode, with its manifest and `token_bytes` int32 (V,)."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        """From the text of a `tokenizer.json`. Raises ValueError unless it is byte-level and has the special token."""
+        self.text = text
+        self.tokenizer = tokenizers.Tokenizer.from_str(text)
+        self.tokenizer.encode_special_tokens = True  # a document that spells a special token does not mean it
+        self.token_bytes = _token_bytes(self.tokenizer)
+        self.manifest = TokenizerManifest(
+            kind=kind,
+            vocabulary=len(self.token_bytes),
+            end_of_text=int(np.flatnonzero(self.token_bytes == 0)[0]),
+            fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        )
+
+    def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
+        """The ids of all `texts` end to end, (N,) of the manifest's dtype, and how many each text has, (D,)."""
+        found = [item.ids for item in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        ids = np.empty(int(lengths.sum()), self.manifest.dtype)
+        for stop, length, item in zip(np.cumsum(lengths), lengths, found, strict=True):
+            ids[stop - length : stop] = item
+        return ids, lengths
+
+    def decode(self, ids: npt.NDArray[np.integer]) -> str:
+        """The text of `ids` (N,); bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> bytes of everything that `read_tokenizer` needs."""
+        table = io.BytesIO()
+        np.save(table, self.token_bytes)
+        return {
+            "tokenizer.json": self.text.encode(),
+            "token_bytes.npy": table.getvalue(),
+            "tokenizer_manifest.json": (self.manifest.model_dump_json(indent=1) + "\n").encode(),
+        }
+
+
+def read_tokenizer(folder: pathlib.Path) -> FittedTokenizer:
+    """The tokenizer that `fit` wrote into `folder`. Raises ValueError where its files do not belong together."""
+    manifest = read_manifest(folder)
+    fitted = FittedTokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"), manifest.kind)
+    if fitted.manifest != manifest:
+        raise ValueError(f"{folder / 'tokenizer.json'}: is not the tokenizer that tokenizer_manifest.json describes")
+    return fitted
+
+
+def _token_bytes(tokenizer: tokenizers.Tokenizer) -> npt.NDArray[np.int32]:
+    """int32 (V,): the bytes that each id stands for, 0 for the special token. One symbol stands for one byte."""
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    ids = sorted(vocabulary.values())
+    symbols = set(pre_tokenizers.ByteLevel.alphabet())
+    if ids != list(range(len(ids))) or END_OF_TEXT not in vocabulary:
+        raise ValueError(f"tokenizer: its {len(ids)} ids must run from 0 without gaps and hold {END_OF_TEXT}")
+    sizes = np.zeros(len(ids), np.int32)
+    for token, index in vocabulary.items():
+        if token != END_OF_TEXT:
+            if not token or not symbols.issuperset(token):
+                raise ValueError(f"tokenizer: id {index} ({token!r}) is no byte-level token")
+            sizes[index] = len(token)
+    return sizes

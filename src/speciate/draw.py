@@ -1,0 +1,60 @@
+"""draw: the study's tables -> one figure, as SVG for screens, PNG for everything else, and its caption.
+
+Figures are found by their files in `figures/`; a new one is a new file.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping
+
+import pandas as pd
+
+from speciate.figures import style
+from speciate.kinds import component
+from speciate.plan import DrawSpec
+from speciate.spec import read_spec
+from speciate.verb import run, writing
+
+
+def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> dict[str, pd.DataFrame]:
+    """The tables that a figure needs, from their parquet files.
+
+    Raises:
+        ValueError: a table is missing, unreadable or lacks a column; the message names both.
+    """
+    tables: dict[str, pd.DataFrame] = {}
+    for name, columns in needed.items():
+        file = folder / f"{name}.parquet"
+        try:
+            tables[name] = pd.read_parquet(file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file}: cannot be read as a table: {' '.join(str(error).split())}") from None
+        missing = [column for column in columns if column not in tables[name]]
+        if missing:
+            raise ValueError(f"{file}: has no column {', '.join(missing)}")
+    return tables
+
+
+def main() -> None:
+    """Parses, reads, draws, writes."""
+    parser = argparse.ArgumentParser(prog="speciate draw", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a DrawSpec: which figure, arms, controls")
+    parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables (parquet)")
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets NAME.svg, NAME.png, NAME.json")
+    arguments = parser.parse_args()
+    spec = read_spec(DrawSpec, arguments.spec)
+    module = component(spec.figure)
+    tables = read_tables(arguments.tables, module.TABLES)
+    caption = {"question": module.__doc__.strip().splitlines()[0], "caption": module.caption(tables, spec, spec.figure)}
+    with style.drawing():
+        figure = module.figure(tables, spec, spec.figure)
+        for suffix in ("svg", "png"):
+            with writing(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as aside:
+                style.save(figure, aside)
+    with writing(arguments.output_folder / f"{spec.figure.kind}.json") as aside:
+        aside.write_text(json.dumps(caption, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

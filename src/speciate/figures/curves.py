@@ -1,0 +1,125 @@
+"""Did every run learn, and do the arms part during training? Validation loss of each domain beside the reference's.
+
+Differences, not curves over one another: a loss falls by nats, and arms differ by hundredths.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+
+
+class Options(Kind):
+    """How much one page takes."""
+
+    max_arms: int = Field(8, ge=1)
+    """Arms with a line beside the reference's."""
+
+
+def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Mean paired difference by (step, series, ablation), the arms that are shown, and all arms but the reference."""
+    curves = tables["curves"]
+    held_out = curves[curves["series"].isin(subject.domains)]
+    wide = held_out.pivot(index=["seed", "step", "series"], columns="ablation", values="nats")
+    if subject.reference not in wide:
+        return pd.DataFrame(), [], []
+    apart = wide.sub(wide[subject.reference], axis=0).groupby(["step", "series"]).mean()
+    arms = [arm for arm in subject.arms if arm in apart and arm != subject.reference]
+    weight = apart.abs().groupby("step").mean().iloc[-1].to_dict()
+    return apart, style.telling_arms(arms, options.max_arms, weight, subject), arms
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """First panel: the reference's own losses. Then a panel a domain: each arm minus the reference."""
+    differences, arms, _ = _shown(tables, subject, options)
+    if differences.empty:
+        return style.message("The reference has no validation losses.")
+    columns = 2
+    rows = -(-(1 + len(subject.domains)) // columns)
+    drawn = style.canvas(0.3 + 2.0 * rows)
+    grid = drawn.subplots(rows, columns, squeeze=False)
+    own, *panels = grid.flat
+    _own(own, tables, subject)
+    low, high = (float(function([0.0, *differences[arms].stack()])) for function in (min, max))
+    pad = 0.08 * (high - low) or 0.1
+    for axes in panels[len(subject.domains) :]:
+        axes.set_axis_off()
+    for axes, domain in zip(panels, subject.domains, strict=False):
+        _panel(axes, differences.xs(domain, level="series"), arms, subject, (low - pad, high + pad))
+        axes.set_title(f"{style.spoken(domain)}: minus {style.spoken(subject.reference)}", loc="left", weight="bold")
+    drawn.supxlabel("optimizer step", fontsize=7.5)
+    drawn.supylabel("nats per token", fontsize=7.5)
+    return drawn
+
+
+def _own(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
+    """The reference's training loss and validation losses: means over seeds."""
+    mine = tables["curves"][tables["curves"]["ablation"] == subject.reference]
+    ends: list[tuple[float, float, str]] = []
+    for series in ("train", *subject.domains):
+        line = mine[mine["series"] == series].groupby("step")["nats"].mean()
+        if line.empty:
+            continue
+        trained = series == "train"
+        axes.plot(line.index, line, color=style.FAINT if trained else style.INK, linewidth=0.6 if trained else 1.1)
+        ends.append((float(line.index[-1]), float(line.iloc[-1]), "training" if trained else style.spoken(series)))
+    heights = style.apart([value for _, value, _ in ends], 0.07 * float(np.ptp(axes.get_ylim())))
+    for (step, _, name), height in zip(ends, heights, strict=True):
+        axes.annotate(name, (step, height), (3, 0), textcoords="offset points", va="center", fontsize=6.5)
+    axes.set_title(f"{style.spoken(subject.reference)}, its own loss", loc="left", weight="bold")
+
+
+def _panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style.Subject, limits: Any) -> None:
+    """One domain: a labelled line an arm."""
+    colours = style.colours(subject)
+    axes.axhline(0, color=style.INK, linewidth=0.6)
+    ends: list[tuple[float, str]] = []
+    for index, arm in enumerate(arms):
+        line = differences[arm].dropna()
+        if len(line):
+            dash = DASHES[index // len(style.COLOURS) % 3] if arm not in subject.controls else (0, (3, 2))
+            axes.plot(line.index, line, color=colours[arm], linestyle=dash)
+            ends.append((float(line.iloc[-1]), arm))
+    axes.set(ylim=limits, xlim=(0, None))
+    for height, (_, arm) in zip(style.apart([value for value, _ in ends], 0.075 * (limits[1] - limits[0])), ends, strict=True):
+        axes.annotate(
+            style.spoken(arm),
+            (float(differences.index.max()), height),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=6.5,
+            color=colours[arm],
+        )
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    differences, arms, candidates = _shown(tables, subject, options)
+    if differences.empty:
+        return "The reference has no validation losses, so there is nothing to compare with."
+    curves = tables["curves"]
+    num_seeds = curves["seed"].nunique()
+    last = int(differences.index.get_level_values("step").max())
+    ends = differences.xs(last, level="step")[arms].mean()
+    ends = ends.dropna()
+    lowest = f"{style.spoken(str(ends.idxmin()))} is lowest ({ends.min():+.3f} nats)" if len(ends) else ""
+    highest = f" and {style.spoken(str(ends.idxmax()))} highest ({ends.max():+.3f})" if len(ends) > 1 else ""
+    told = f" At step {last}, averaged over domains, {lowest}{highest}." if lowest else ""
+    seeds = f"means over {num_seeds} seeds, each paired with the reference's run of the same seed"
+    return (
+        f"First panel: the loss of {style.spoken(subject.reference)} on its training batches and on each domain's"
+        f" validation blocks. Other panels: validation loss of each arm minus that of {style.spoken(subject.reference)},"
+        f" {seeds if num_seeds > 1 else 'one seed'}; below zero is better.{told} The spread between seeds is not drawn:"
+        " a line apart from zero is no finding by itself, the comparisons below have the intervals. Validation blocks"
+        " are few; the test losses in the tables rest on more text."
+        + style.left_out((candidates, arms))
+    )

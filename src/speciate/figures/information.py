@@ -1,0 +1,157 @@
+"""How much do a router's choices tell of a text's domain as training goes on, and more than chance and controls do?
+
+I(E;D) in bits on hard choices with equal domain weights (plug-in, as it is: its bias is inside the null band too),
+beside the document-level permutation null and the same quantity in routers that do not learn.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+TABLES = {
+    "selectors": (
+        *("ablation", "seed", "selector", "layer", "step", "probe"),
+        *("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "excess_information_bits"),
+    ),
+}
+DASHES = ((0, (4, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (2, 2)))
+
+
+class Options(Kind):
+    """How much one page takes."""
+
+    max_arms: int = Field(9, ge=1)
+    max_selectors: int = Field(4, ge=1)
+
+
+def _seen(tables: style.Tables) -> pd.DataFrame:
+    selectors = tables["selectors"]
+    return selectors[selectors["probe"] == "telemetry"]
+
+
+def _learned(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
+    """The arms with a panel: those with selectors that are no controls, or the controls where nothing else is there."""
+    arms = style.selecting(seen, subject)
+    return [arm for arm in arms if arm not in subject.controls] or arms
+
+
+def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+    """The arms and layers that are shown, and every selector's name."""
+    seen = _seen(tables)
+    names = style.selectors_of(seen)
+    ends = seen[seen["step"] == seen["step"].max()]
+    most = ends.groupby("ablation")["information_bits"].mean().to_dict()
+    arms = style.telling_arms(_learned(seen, subject), options.max_arms, most, subject)
+    strongest = ends.groupby("selector")["information_bits"].mean().to_dict()
+    return arms, style.telling(list(names), options.max_selectors, strongest), names
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """A panel an arm: a line a layer, the mean of the layers, the controls' means and the null band."""
+    seen = _seen(tables)
+    if seen.empty:
+        return style.message("No run of this study has a selector.")
+    arms, selectors, names = _shown(tables, subject, options)
+    columns = min(3, len(arms))
+    rows = -(-len(arms) // columns)
+    drawn = style.canvas(0.5 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1)
+    grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    top = 1.08 * float(seen.groupby(["ablation", "selector", "step"])["information_bits"].mean().max())
+    for index, axes in enumerate(grid.flat):
+        if index >= len(arms):
+            axes.set_axis_off()
+            continue
+        _panel(axes, seen, arms[index], selectors, names, top)
+        _controls(axes, seen, subject, top, labelled=index % columns == columns - 1 or index == len(arms) - 1)
+        axes.set_title(style.spoken(arms[index]), loc="left", weight="bold")
+        if index + columns >= len(arms):
+            axes.tick_params(labelbottom=True)
+    grid[0, 0].set(xlim=(0, float(seen["step"].max())), ylim=(0, top))
+    drawn.supxlabel("optimizer step", fontsize=7.5)
+    drawn.supylabel("I(E;D), bits", fontsize=7.5)
+    return drawn
+
+
+def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str], top: float) -> None:
+    """One arm's lines and its null band."""
+    mine = seen[seen["ablation"] == arm]
+    null = mine.groupby("step")[["null_low_bits", "null_high_bits"]].mean().dropna()
+    axes.fill_between(null.index, null["null_low_bits"], null["null_high_bits"], color=style.HAIR, linewidth=0)
+    ends: list[tuple[float, str]] = []
+    for selector in selectors:
+        line = mine[mine["selector"] == selector].groupby("step")["information_bits"].mean()
+        if len(line):
+            axes.plot(line.index, line, color=style.COLOURS[0], linewidth=0.6, alpha=0.6)
+            ends.append((float(line.iloc[-1]), names[selector].removeprefix("layer ")))
+    for _, own in mine.groupby("seed"):
+        line = own.groupby("step")["information_bits"].mean()
+        axes.plot(line.index, line, color=style.INK, linewidth=1.3)
+    last = float(mine["step"].max())
+    for height, (value, name) in zip(style.apart([value for value, _ in ends], 0.075 * top), ends, strict=True):
+        del value
+        axes.annotate(
+            name, (last, height), (2, 0), textcoords="offset points", va="center", fontsize=5.5, color=style.COLOURS[0]
+        )
+
+
+def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, top: float, labelled: bool) -> None:
+    """The controls' means over layers and seeds, labelled in the right-most panels."""
+    ends: list[tuple[float, str]] = []
+    present = [arm for arm in subject.controls if arm in set(seen["ablation"])]
+    for index, arm in enumerate(present):
+        line = seen[seen["ablation"] == arm].groupby("step")["information_bits"].mean()
+        axes.plot(line.index, line, color=style.ACCENT, linewidth=1.0, linestyle=DASHES[index % len(DASHES)])
+        ends.append((float(line.iloc[-1]), style.spoken(arm)))
+    if labelled:
+        last = float(seen["step"].max())
+        heights = style.apart([value for value, _ in ends], 0.085 * top)
+        for height, (_, name) in zip(heights, ends, strict=True):
+            axes.annotate(
+                name, (last, height), (10, 0), textcoords="offset points", va="center", fontsize=6.5, color=style.ACCENT
+            )
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    seen = _seen(tables)
+    if seen.empty:
+        return "No run of this study has a selector, so there is no information to show."
+    arms, selectors, names = _shown(tables, subject, options)
+    full = tables["selectors"]
+    full = full[full["probe"] == "full"]
+    own = (full["information_bits"] - full["null_mean_bits"]).groupby(full["ablation"]).mean()
+    present = [arm for arm in subject.controls if arm in own.index]
+    best = own[[arm for arm in arms if arm in own.index]].idxmax() if len(own) else None
+    levels = ", ".join(f"{style.spoken(arm)} {own[arm]:.3f}" for arm in present)
+    after = (
+        f" In the finished models, on the whole probe set and minus the null's mean, {style.spoken(best)} has most"
+        f" ({own[best]:.3f} bits)" + (f"; the controls: {levels}." if levels else ".")
+        if best is not None
+        else ""
+    )
+    band = (
+        f"Grey band: {subject.confidence:.0%} of permutations of the documents' domains (mean over layers and seeds)."
+        if seen["null_low_bits"].notna().any()
+        else "No permutation null was computed during training, so there is no band."
+    )
+    num_seeds = seen["seed"].nunique()
+    lines = f"Thick: the mean over layers, a line for each of the {num_seeds} seeds" if num_seeds > 1 else "Thick: the mean over layers"
+    dashed = (
+        f" Dashed and dotted: {style.listed(present)}, routers that do not learn; only what lies above them was"
+        " learned, whatever the null says."
+        if present
+        else " The study has no control router, so what is learned cannot be told from what any router has."
+    )
+    return (
+        "Mutual information of expert and domain on the telemetry probe, in bits (the most there can be is log2 of the"
+        f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
+        f" where they end, means over seeds. {band}{dashed}{after} Values are as estimated on a small probe, bias"
+        " included; that a router knows the domain does not say that the model uses it."
+        + style.left_out((_learned(seen, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+    )

@@ -1,0 +1,135 @@
+"""Does one expert take over, in which layer, and when? The trajectory of collapse.
+
+Each line is one expert's share f_e of the telemetry probe's tokens on hard choices; 1/E is a balanced router. Shaded:
+shares that a perfectly balanced router of independent choices stays below, (1 + noise floor) / E.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+TABLES = {
+    "experts": ("ablation", "seed", "selector", "layer", "step", "probe", "domain", "slot", "share"),
+    "selectors": ("ablation", "seed", "selector", "layer", "step", "probe", "num_slots", "max_share", "noise_floor"),
+    "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
+}
+S1_SHARE = 0.6
+"""The share that the rule of the moe-emergence repository calls collapse."""
+
+
+class Options(Kind):
+    """How much one page takes."""
+
+    max_arms: int = Field(12, ge=1)
+    max_selectors: int = Field(4, ge=1)
+
+
+def _seen(tables: style.Tables) -> pd.DataFrame:
+    selectors = tables["selectors"]
+    return selectors[selectors["probe"] == "telemetry"]
+
+
+def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+    """The arms and selectors that are shown, and every selector's name."""
+    seen = _seen(tables)
+    names = style.selectors_of(seen)
+    last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
+    by_arm = last.groupby("ablation")["max_share"].max().to_dict()
+    by_selector = last.groupby("selector")["max_share"].max().to_dict()
+    arms = style.telling_arms(style.selecting(seen, subject), options.max_arms, by_arm, subject)
+    return arms, style.telling(list(names), options.max_selectors, by_selector), names
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """A row an arm, a column a layer. Experts of the first seed; of the other seeds the largest share only."""
+    seen = _seen(tables)
+    if seen.empty:
+        return style.message("No run of this study has a selector.")
+    arms, selectors, names = _shown(tables, subject, options)
+    drawn = style.canvas(0.55 + 0.78 * len(arms))
+    grid = drawn.subplots(len(arms), len(selectors), sharex=True, sharey=True, squeeze=False)
+    experts = tables["experts"]
+    experts = experts[(experts["probe"] == "telemetry") & (experts["domain"] == "all")]
+    for row, arm in enumerate(arms):
+        for column, selector in enumerate(selectors):
+            axes = grid[row, column]
+            here = [frame[(frame["ablation"] == arm) & (frame["selector"] == selector)] for frame in (seen, experts)]
+            if here[0].empty:
+                axes.set_axis_off()
+                continue
+            _cell(axes, here[0], here[1])
+            _alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
+            if row == 0:
+                axes.set_title(names[selector])
+        grid[row, 0].set_ylabel(style.spoken(arm).replace(" ", "\n", 1), rotation=0, ha="right", va="center")
+        grid[row, 0].yaxis.label.set_weight("bold")
+    grid[0, 0].set(ylim=(0, 1.02), xlim=(0, float(seen["step"].max())))
+    grid[0, 0].set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
+    drawn.supxlabel("optimizer step", fontsize=7.5)
+    return drawn
+
+
+def _cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
+    """One selector's experts over the steps."""
+    first = seen["seed"].min()
+    own = seen[seen["seed"] == first].sort_values("step")
+    floor = (1 + own["noise_floor"]) / own["num_slots"]
+    axes.fill_between(own["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
+    axes.axhline(S1_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
+    for seed, group in seen[seen["seed"] != first].groupby("seed"):
+        group = group.sort_values("step")
+        axes.plot(group["step"], group["max_share"], color=style.INK, linewidth=0.8, linestyle=":", label=f"seed {seed}")
+    wide = experts[experts["seed"] == first].pivot(index="step", columns="slot", values="share").sort_index()
+    if wide.empty:
+        return
+    winner = wide.iloc[-1].idxmax()
+    quiet = wide.drop(columns=winner)
+    width = 0.7 if quiet.shape[1] <= 16 else 0.35
+    axes.plot(quiet.index.to_numpy(), quiet.to_numpy(), color=style.COLOURS[0], linewidth=width, alpha=0.55)
+    axes.plot(wide.index.to_numpy(), wide[winner].to_numpy(), color=style.ACCENT, linewidth=1.5)
+
+
+def _alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int) -> None:
+    """A mark at the step at which our alarm first fired in this selector."""
+    mine = verdicts[(verdicts["ablation"] == arm) & (verdicts["selector"] == selector) & (verdicts["seed"] == seed)]
+    for step in mine[mine["rule"] == "alarm"]["first_step"].dropna():
+        axes.plot([step], [0.94], marker="v", color=style.INK, markersize=4)
+        axes.annotate(f"{step:.0f}", (step, 0.94), (4, 0), textcoords="offset points", va="center", fontsize=6)
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    seen = _seen(tables)
+    if seen.empty:
+        return "No run of this study has a selector, so there is no load to show."
+    arms, selectors, names = _shown(tables, subject, options)
+    seeds = sorted(seen["seed"].unique())
+    last = seen[seen["step"] == seen["step"].max()]
+    worst = last.loc[last["max_share"].idxmax()]
+    sizes = np.unique(seen["num_slots"])
+    uniform = f"1/{int(sizes[0])}" if len(sizes) == 1 else "one over the number of experts"
+    others = f" Dotted: the largest share in the other seed{'s' if len(seeds) > 2 else ''}." if seeds[1:] else ""
+    fired = tables["verdicts"]
+    fired = fired[(fired["rule"] == "alarm") & (fired["selector"] != "any") & fired["first_step"].notna()]
+    alarmed = [arm for arm in arms if arm in set(fired["ablation"])]
+    marks = (
+        f" A triangle: the step at which our alarm first fired in seed {seeds[0]}; in some seed and layer it fired in"
+        f" {style.listed(alarmed)}."
+        if alarmed
+        else " Our alarm fired in no arm shown."
+    )
+    return (
+        f"Share of the telemetry probe's tokens that each expert gets, over training, seed {seeds[0]}; thick: the expert"
+        f" that ends with the most.{others} Balanced is {uniform}; grey: what a perfectly balanced router of"
+        f" independent choices stays below; dashed: {S1_SHARE:.0%}, the limit of the moe-emergence rule.{marks} The"
+        f" largest share at the last step is {worst['max_share']:.0%} ({style.spoken(worst['ablation'])},"
+        f" {names[worst['selector']]}, seed {worst['seed']}). An expert has no common name across seeds or arms, and"
+        " this is a small probe: the tables give the finished model on the whole one."
+        + style.left_out((style.selecting(seen, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+    )

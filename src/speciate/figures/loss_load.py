@@ -1,0 +1,152 @@
+"""Does an uneven load cost anything? Test loss against MaxVio, and each arm's loss beside the reference's.
+
+MaxVio = E max f - 1 (Wang et al. 2024, auxiliary-loss-free balancing), the largest over the selectors of a run. Runs of
+one seed saw the same data in the same order, so arms are compared within a seed.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+TABLES = {
+    "runs": ("ablation", "seed", "loss", "max_violation"),
+    "comparisons": ("statistic", "ablation", "difference", "low", "high"),
+}
+LEAST = 1e-3
+"""MaxVio below it is drawn at it: a logarithmic axis has no zero."""
+
+
+class Options(Kind):
+    """None."""
+
+
+def _markers(runs: pd.DataFrame) -> dict[int, str]:
+    """Every seed's marker."""
+    return {seed: style.MARKERS[index % len(style.MARKERS)] for index, seed in enumerate(sorted(runs["seed"].unique()))}
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """Left: loss against load, a point a run. Right: the difference from the reference, a point a seed."""
+    runs = tables["runs"].dropna(subset=["loss"])
+    if runs.empty:
+        return style.message("No run of this study has a test loss.")
+    arms = [arm for arm in subject.arms if arm in set(runs["ablation"])]
+    drawn = style.canvas(max(2.9, 0.7 + 0.24 * len(arms)))
+    left, right = drawn.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
+    _scatter(left, runs, arms, style.colours(subject))
+    _differences(right, tables, runs, [arm for arm in arms if arm != subject.reference], subject)
+    return drawn
+
+
+def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
+    """A point a run, the seeds of an arm joined; an arm without selectors is a line across."""
+    markers = _markers(runs)
+    places: list[tuple[float, float, str]] = []
+    across: list[tuple[float, str]] = []
+    for arm in arms:
+        mine = runs[runs["ablation"] == arm].sort_values("seed")
+        if mine["max_violation"].isna().all():
+            across.append((float(mine["loss"].mean()), arm))
+            continue
+        x = mine["max_violation"].clip(lower=LEAST)
+        axes.plot(x, mine["loss"], color=colours[arm], linewidth=0.8)
+        for seed, violation, loss in zip(mine["seed"], x, mine["loss"], strict=True):
+            axes.plot(violation, loss, markers[seed], color=colours[arm], markeredgecolor="white", markeredgewidth=0.4)
+        places.append((float(x.iloc[-1]), float(mine["loss"].iloc[-1]), arm))
+    axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
+    axes.margins(x=0.08, y=0.12)
+    for (x_last, _, arm), height in zip(places, _clear(places, axes), strict=True):
+        axes.annotate(
+            style.spoken(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
+        )
+        axes.texts[-1].set_fontsize(6.5)
+    for loss, arm in across:
+        axes.axhline(loss, color=colours[arm], linewidth=0.8, linestyle=(0, (5, 2)), zorder=0)
+        axes.annotate(f"{style.spoken(arm)} (no router)", (0, loss), (3, 2), ("axes fraction", "data"), "offset points")
+        axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom")
+    ticks = [tick for tick in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if _inside(tick, axes.get_xlim())]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float]:
+    """Heights for the labels of `places`, each moved as little as keeps it off the others."""
+    low, high = np.log(axes.get_xlim())
+    height = 0.055 * float(np.ptp(axes.get_ylim()))
+    boxes: list[tuple[float, float, float]] = []
+    for x, y, arm in places:
+        start = (np.log(x) - low) / (high - low)
+        end = start + 0.03 + 0.024 * len(arm)
+        tries = (y + height * sign * step / 4 for step in range(200) for sign in (1, -1))
+        free = (
+            at
+            for at in tries
+            if not any(start < right and left < end and abs(at - taken) < height for left, right, taken in boxes)
+        )
+        boxes.append((start, end, next(free)))
+    return [y for _, _, y in boxes]
+
+
+def _inside(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def _differences(axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list[str], subject: style.Subject) -> None:
+    """Each arm's loss minus the reference's at the same seed, with the interval over seeds."""
+    markers, colours = _markers(runs), style.colours(subject)
+    wide = runs.pivot(index="seed", columns="ablation", values="loss")
+    compared = tables["comparisons"]
+    compared = compared[compared["statistic"] == "loss"].set_index("ablation")
+    axes.axvline(0, color=style.INK, linewidth=0.6)
+    reach = 0.0
+    for row, arm in enumerate(arms):
+        paired = (wide[arm] - wide[subject.reference]).dropna() if subject.reference in wide else wide[arm].iloc[:0]
+        reach = max(reach, float(paired.abs().max()) if len(paired) else 0.0)
+        if arm in compared.index and np.isfinite(compared.loc[arm, ["low", "high"]].astype(float)).all():
+            low, high = float(compared.loc[arm, "low"]), float(compared.loc[arm, "high"])
+            axes.plot([low, high], [row, row], color=style.FAINT, linewidth=2.4, solid_capstyle="butt", zorder=0)
+        axes.plot(paired, [row] * len(paired), color=colours[arm], linewidth=0.8)
+        for seed, value in paired.items():
+            axes.plot(value, row, markers[seed], color=colours[arm], markeredgecolor="white", markeredgewidth=0.4)
+    # two seeds give intervals far wider than the points; the axis shows the points, an arrowless bar runs off it
+    limit = 2.2 * reach or 1.0
+    axes.set(xlim=(-limit, limit), ylim=(len(arms) - 0.5, -0.5))
+    axes.set_yticks(range(len(arms)), [style.spoken(arm) for arm in arms])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"loss minus {style.spoken(subject.reference)}, same seed, nats")
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    runs = tables["runs"].dropna(subset=["loss"])
+    if runs.empty:
+        return "No run of this study has a test loss."
+    num_seeds = runs["seed"].nunique()
+    means = runs.groupby("ablation")[["loss", "max_violation"]].mean()
+    routed = means.dropna()
+    worst = (
+        f" {style.spoken(str(routed['max_violation'].idxmax()))} has the most uneven load (MaxVio"
+        f" {routed['max_violation'].max():.2f}) and a loss of {routed.loc[routed['max_violation'].idxmax(), 'loss']:.3f};"
+        f" the arms with routers lie between {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
+        if len(routed) > 1
+        else ""
+    )
+    interval = (
+        f"grey: the {subject.confidence:.0%} interval of the mean over {num_seeds} seeds, which may run off the axis"
+        if num_seeds > 1
+        else "with one seed there is no interval"
+    )
+    few = " Two seeds give an interval of one degree of freedom: very wide, and honest." if num_seeds == 2 else ""
+    return (
+        "Left: test loss (equal weight to every domain; auxiliary losses never inside) against the load of the most"
+        " uneven layer, a marker a seed, the seeds of an arm joined. Right: the loss minus that of"
+        f" {style.spoken(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
+        f"{few}{worst} Arms differ in more than their load, so the left panel is no dose-response curve; and a short"
+        " training of a small model does not say what an uneven load costs later."
+    )

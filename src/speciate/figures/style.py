@@ -1,0 +1,246 @@
+"""The one style of all figures: readable in print, in grey and by the colour-blind; the same bytes on every machine.
+
+Each figure is a file of this folder: `Options` (its limits), `TABLES` (the tables it reads, with their columns),
+`figure(tables, subject, options)` and `caption(tables, subject, options)`. Colour never carries meaning alone: lines
+are labelled where they end, markers differ, and the lift's colours grow darker from less to more.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+Tables = Mapping[str, pd.DataFrame]
+
+WIDTH = 7.2
+"""Inches: the text width of a page, and of the report's column at 1.8 times that size."""
+INK, QUIET, FAINT, HAIR = "#1A1A1A", "#6B6B6B", "#B4B4B4", "#DDDDDD"
+ACCENT = "#B3400B"
+COLOURS = ("#1F2EA0", "#8A1709", "#A2910F", "#398D5E", "#BE489D", "#947EF7")
+"""Categories, searched for the largest least distance under normal, protan, deutan and tritan vision."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+
+# Lightness falls from 'much less' to 'much more', so that a grey print still reads in one direction.
+LIFT = LinearSegmentedColormap.from_list(
+    "lift",
+    [(0, "#A6DBF2"), (0.5, "#D8D6D3"), (0.62, "#DFAE7D"), (0.75, "#CF7A26"), (0.88, "#963B06"), (1, "#4A1700")],
+)
+LIFT_LIMIT = 4.0
+"""Lifts beyond it, and below its inverse, take the colour of the end."""
+
+RC: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4.0,
+    "hatch.linewidth": 0.5,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "speciate",
+    "path.simplify": False,
+}
+
+
+class Subject(Protocol):
+    """What a figure must know of the study that its tables do not say (a `speciate.plan.DrawSpec`)."""
+
+    @property
+    def arms(self) -> Sequence[str]: ...
+    @property
+    def domains(self) -> Sequence[str]: ...
+    @property
+    def reference(self) -> str: ...
+    @property
+    def controls(self) -> Sequence[str]: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def armed_after(self) -> float: ...
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib's own defaults, then this style, for drawing and saving; whatever a user has set is put back after."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield
+
+
+def canvas(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches, without pyplot's global state; laid out so that nothing overlaps."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def pack(figure: Figure, h_pad: float, left: float) -> None:
+    """Sets the axes of a dense grid close together: `h_pad` inches above and below each, a free share at the `left`."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(h_pad=h_pad, w_pad=0.03, hspace=0.0, wspace=0.0, rect=(left, 0, 1 - left, 1))
+
+
+def message(text: str) -> Figure:
+    """A figure that says why it shows nothing."""
+    figure = canvas(0.8)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, style="italic")
+    return figure
+
+
+def save(figure: Figure, target: pathlib.Path) -> None:
+    """Writes the figure as the target's suffix says; the bytes depend on the figure only."""
+    if figure.get_layout_engine() is not None:
+        # laid out once, so that every format of a figure has the same places
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    metadata = {"Date": None, "Creator": None} if target.suffix == ".svg" else {"Software": None}
+    figure.savefig(target, metadata=metadata)
+
+
+def spoken(name: str) -> str:
+    """A config key as figures print it."""
+    return name.replace("_", " ")
+
+
+def listed(names: Iterable[str]) -> str:
+    """'a, b and c'."""
+    words = [spoken(name) for name in names]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
+
+
+def colours(subject: Subject) -> dict[str, str]:
+    """The colour of every arm: grey for controls, ink for the reference, the palette (in turn) for the others."""
+    rest = [arm for arm in subject.arms if arm not in subject.controls and arm != subject.reference]
+    found = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(rest)}
+    return {**found, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
+
+
+def selecting(frame: pd.DataFrame, subject: Subject) -> list[str]:
+    """The arms that have selectors, in the order of the study."""
+    present = set(frame["ablation"])
+    return [arm for arm in subject.arms if arm in present]
+
+
+def selectors_of(frame: pd.DataFrame) -> dict[str, str]:
+    """Every selector's path -> its short name ('layer 3', or the path where a layer has several), in order of depth."""
+    pairs = frame[["layer", "selector"]].drop_duplicates().sort_values(["layer", "selector"])
+    alone = pairs["layer"].value_counts()
+    return {
+        path: f"layer {int(layer)}" if alone[layer] == 1 else str(path)
+        for layer, path in pairs.itertuples(index=False, name=None)
+    }
+
+
+def telling(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:
+    """At most `limit` of `names`, in order: the first, the last and the heaviest, then evenly spaced others."""
+    if len(names) <= limit:
+        return list(names)
+    heaviest = max(names, key=lambda name: weight.get(name, 0.0))
+    order = [heaviest, names[0], names[-1]]
+    order += [names[int(index)] for index in np.linspace(0, len(names) - 1, limit).round()]
+    order += list(names)
+    kept = list(dict.fromkeys(order))[:limit]
+    return [name for name in names if name in kept]
+
+
+def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
+    """At most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
+    heaviest = sorted(arms, key=lambda arm: -weight.get(arm, 0.0))
+    wanted = [arm for arm in (subject.reference, *subject.controls) if arm in arms][: max(1, limit - 1)]
+    kept = list(dict.fromkeys([*wanted, *heaviest]))[:limit]
+    return [arm for arm in arms if arm in kept]
+
+
+def left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
+    """' Not shown ...' for a caption from (all names, shown names) of arms, layers, ...; nothing where all are shown."""
+    missing = [[name for name in everything if name not in shown] for everything, shown in pairs]
+    parts = []
+    for names in filter(None, missing):
+        layers = len(names) > 1 and all(name.startswith("layer ") for name in names)
+        parts.append(f"layers {listed(name.removeprefix('layer ') for name in names)}" if layers else listed(names))
+    return f" Not shown for want of room: {'; '.join(parts)}." if parts else ""
+
+
+def shade(lift: Any) -> Any:
+    """Lift -> 0..1 for the colour map: 1 at the middle, 1/4 and below at 0, 4 and above at 1 (in octaves)."""
+    octaves = np.log2(np.clip(lift, 1 / LIFT_LIMIT, LIFT_LIMIT))
+    return 0.5 + octaves / (2 * np.log2(LIFT_LIMIT))
+
+
+def mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
+    """Lift as colour, a row each, experts as columns as wide as their share; sorted by where they are most lifted."""
+    sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
+    order = np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
+    edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
+    rows = np.arange(lift_RE.shape[0] + 1)
+    shown = np.ma.masked_invalid(shade(lift_RE[:, order]))
+    few = len(order) <= 16
+    mesh = axes.pcolormesh(
+        edges, rows, shown, cmap=LIFT, vmin=0, vmax=1, edgecolors="white" if few else "none", linewidth=0.4
+    )
+    if not few:
+        # thousands of paths: as pixels they look the same and weigh a hundredth; borders would hide thin columns
+        mesh.set_rasterized(True)
+        axes.hlines(rows[1:-1], 0, edges[-1], color="white", linewidth=0.5)
+    axes.set(xlim=(0, max(edges[-1], 1e-9)), ylim=(lift_RE.shape[0], 0), xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return mesh
+
+
+def lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
+    """The colour bar of `mosaic`, under the axes."""
+    bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", aspect=60, fraction=0.02, pad=0.01, shrink=0.5)
+    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["≤ ¼", "½", "1", "2", "≥ 4"])
+    bar.set_label("lift: how much more often than on average (1: no preference)")
+    cast(Any, bar.outline).set_visible(False)
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """`values` moved as little as needed for neighbours to be `gap` apart, in the order given."""
+    order = np.argsort(values, kind="stable")
+    moved = np.array(values, dtype=float)
+    for _ in range(200):
+        steps = np.diff(moved[order])
+        close = np.flatnonzero(steps < gap - 1e-9)
+        if not len(close):
+            break
+        for index in close:
+            push = (gap - (moved[order[index + 1]] - moved[order[index]])) / 2
+            if push > 0:
+                moved[order[index]] -= push
+                moved[order[index + 1]] += push
+    return [float(value) for value in moved]

@@ -1,0 +1,111 @@
+"""Do experts of code serve keywords, names, operators? Token type x expert for domains with a programming language.
+
+Lift P(e|type) / P(e) over the tokens of code of the finished model; a column is as wide as the expert's share of them.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from pydantic import Field
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}
+
+
+class Options(Kind):
+    """How much one page takes."""
+
+    max_arms: int = Field(5, ge=1)
+    max_selectors: int = Field(4, ge=1)
+
+
+def _weighed(tables: style.Tables) -> pd.DataFrame:
+    """The table with `mass`, the expected log-lift of each cell: its sum over a selector is I(E;type) in bits."""
+    types = tables["types"]
+    known = types[types["tokens"] > 0]
+    total = known.groupby(["ablation", "seed", "selector", "slot"])["tokens"].transform("sum")
+    safe = known["lift"].where(known["share"] > 0, 1.0)
+    return known.assign(mass=known["tokens"] / total * known["share"] * np.log2(safe))
+
+
+def _bits(weighed: pd.DataFrame) -> pd.Series:
+    """I(E;type) of each arm, in bits: mean over selectors and seeds."""
+    return weighed.groupby(["ablation", "seed", "selector"])["mass"].sum().groupby("ablation").mean()
+
+
+def _shown(weighed: pd.DataFrame, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+    """The arms and selectors that are shown, and every selector's name."""
+    arms = style.selecting(weighed, subject)
+    kept = style.telling_arms(arms, options.max_arms, _bits(weighed).to_dict(), subject)
+    names = style.selectors_of(weighed)
+    heavy = weighed.groupby("selector")["mass"].sum().to_dict()
+    return kept, style.telling(list(names), options.max_selectors, heavy), names
+
+
+def _order(weighed: pd.DataFrame) -> list[str]:
+    """The types, the most frequent first, 'other' last."""
+    tokens = weighed.groupby("type")["tokens"].max().sort_values(ascending=False, kind="stable")
+    return sorted(tokens.index, key=lambda name: name == "other")
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """A row an arm, a column a layer. First seed."""
+    weighed = _weighed(tables)
+    if weighed.empty:
+        return style.message("No tokens of this study have a lexical type.")
+    arms, selectors, names = _shown(weighed, subject, options)
+    types = _order(weighed)
+    seed = weighed["seed"].min()
+    drawn = style.canvas(0.75 + len(arms) * (0.115 * len(types) + 0.12))
+    grid = drawn.subplots(len(arms), len(selectors), squeeze=False)
+    style.pack(drawn, h_pad=0.04, left=0.004)
+    mesh = None
+    for row, arm in enumerate(arms):
+        for column, selector in enumerate(selectors):
+            axes = grid[row, column]
+            cell = weighed[(weighed["ablation"] == arm) & (weighed["selector"] == selector) & (weighed["seed"] == seed)]
+            if cell.empty:
+                axes.set_axis_off()
+                continue
+            lift = cell.pivot(index="type", columns="slot", values="lift").reindex(types).to_numpy(dtype=float)
+            mass = (cell["tokens"] * cell["share"]).groupby(cell["slot"]).sum().sort_index().to_numpy()
+            mesh = style.mosaic(axes, lift, mass / mass.sum())
+            if row == 0:
+                axes.set_title(names[selector], pad=3)
+            if column == 0:
+                axes.set_yticks(np.arange(len(types)) + 0.5, types)
+                axes.tick_params(axis="y", labelsize=5.5, pad=1)
+                axes.set_ylabel(style.spoken(arm), rotation=0, ha="right", va="center", weight="bold")
+    if mesh is not None:
+        style.lift_key(drawn, mesh, list(grid.flat))
+    return drawn
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    weighed = _weighed(tables)
+    if weighed.empty:
+        return "No domain of this study has a programming language, so no token has a lexical type."
+    arms, selectors, names = _shown(weighed, subject, options)
+    bits = _bits(weighed)
+    counts = weighed.groupby("type")["tokens"].max()
+    shares = ", ".join(f"{name} {counts[name] / counts.sum():.0%}" for name in _order(weighed))
+    top = weighed[weighed["ablation"].isin(arms) & (weighed["type"] != "other")]
+    top = top.loc[top["share"].idxmax()]
+    seeds = sorted(weighed["seed"].unique())
+    one = f" (seed {seeds[0]} of {len(seeds)})" if seeds[1:] else ""
+    told = ", ".join(f"{style.spoken(arm)} {bits[arm]:.3f}" for arm in arms)
+    return (
+        f"How much more often than on average each expert{one} is chosen for a token of code of each lexical type; a"
+        " column is as wide as the expert's share of the tokens of code, and columns are sorted by the type they serve"
+        f" most, which alone makes a diagonal. Types among the probe's tokens of code: {shares}. The largest share is"
+        f" {top['share']:.0%} of the {top['type']} tokens to one expert ({style.spoken(top['ablation'])},"
+        f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over layers and"
+        f" seeds: {told}. A frozen or hash router has some without learning anything, because a type is made of few"
+        " different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was learned."
+        + style.left_out((style.selecting(weighed, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+    )

@@ -1,0 +1,161 @@
+"""A config value is a file name: `router: hash` means `model/router/hash.py`. No registry, no `if kind ==`.
+
+Every component file opens with a class named `Options` (a `Kind`): the keys that a config may set for it, with types,
+bounds and a line of explanation each. The workflow's side of the project has no torch, and still must refuse a wrong
+config before it builds a graph of jobs; so `options_of` reads that one class out of the file's source, without running
+the rest of the file. A new component is therefore one new file, and nothing else.
+"""
+
+import ast
+import functools
+import importlib
+import pathlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+import pydantic_core
+from pydantic import BaseModel, ConfigDict
+
+PACKAGE = pathlib.Path(__file__).parent
+# What an Options class may use; anything else in its file (torch, pandas, ...) is not there when it is read.
+OPTION_IMPORTS = ("typing", "pydantic", "speciate.kinds")
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Kind(Strict):
+    """The options of one component; `kind` is the stem of the component's file."""
+
+    module: ClassVar[str]
+    """Import path of the component's file, filled in by `options_of`."""
+
+    kind: str
+
+    def check(self, model: Any) -> None:
+        """Refuses a crossing with the rest of the model (a `speciate.spec.Model`) by a ValueError that says why."""
+
+
+def kinds_in(folder: str) -> list[str]:
+    """The kinds that `folder` (such as 'model/router') holds: the stems of its files that define `Options`."""
+    files = sorted((PACKAGE / folder).glob("[!_]*.py"))
+    return [file.stem for file in files if "class Options(" in file.read_text(encoding="utf-8")]
+
+
+@functools.cache
+def options_of(folder: str, kind: str) -> type[Kind]:
+    """The class `Options` of `folder/kind.py`, read without importing the file.
+
+    Raises:
+        ValueError: no such file, or a file without `Options`; the message lists the kinds that exist.
+    """
+    file = PACKAGE / folder / f"{kind}.py"
+    if not kind.isidentifier() or kind not in kinds_in(folder):
+        raise ValueError(f"'{kind}' is no kind of {folder}; there are: {', '.join(kinds_in(folder))}")
+    body: list[ast.stmt] = []
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        imported = isinstance(node, ast.ImportFrom) and node.module in OPTION_IMPORTS
+        if imported or (isinstance(node, ast.ClassDef) and node.name == "Options"):
+            body.append(node)
+    name = ".".join(["speciate", *folder.split("/"), kind])
+    namespace: dict[str, Any] = {"__name__": name}
+    exec(compile(ast.Module(body, type_ignores=[]), str(file), "exec"), namespace)  # noqa: S102 (our own source)
+    options: type[Kind] = namespace["Options"]
+    options.module = name
+    return options
+
+
+class Problems(ValueError):
+    """What is wrong with a config, as (path of the field, why); carries them through pydantic's own nesting."""
+
+    def __init__(self, found: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {why}" for path, why in found))
+        self.found = found
+
+
+def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
+    """Every problem in `error` as (dotted path of the field, why), in the words of a config's author."""
+    found: list[tuple[str, str]] = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Problems):
+            found += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.found]
+        elif item["type"] == "extra_forbidden":
+            found.append((path, "unknown key"))
+        elif item["type"] == "missing":
+            found.append((path, "is missing"))
+        elif cause is not None:
+            found.append((path, str(cause)))
+        else:
+            found.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"))
+    return found
+
+
+class Choice:
+    """What makes a config field name a file of a folder: `router: Annotated[Kind, Choice("model/router")]`.
+
+    Validates `{kind: K, ...}`, or just `K`, into the Options of `folder/K.py`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def _validate(self, value: Any) -> Kind:
+        if isinstance(value, Kind):
+            return value
+        settings = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
+            raise ValueError(f"needs a kind of {self.folder}: one of {', '.join(kinds_in(self.folder))}")
+        try:
+            return options_of(self.folder, settings["kind"]).model_validate(settings)
+        except pydantic.ValidationError as error:
+            raise Problems(problems(error)) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> pydantic_core.CoreSchema:
+        return pydantic_core.core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=pydantic_core.core_schema.plain_serializer_function_ser_schema(
+                lambda options: options.model_dump(mode="json")
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        choices: list[dict[str, Any]] = []
+        for kind in kinds_in(self.folder):
+            choice = pydantic.TypeAdapter(options_of(self.folder, kind)).json_schema(ref_template="#/$defs/{model}")
+            choice.pop("$defs", None)
+            choice["title"] = f"{self.folder}/{kind}"
+            choice["properties"]["kind"] = {"const": kind}
+            choices.append(choice)
+        return {"anyOf": [{"enum": kinds_in(self.folder)}, *choices]}
+
+
+def kind_of(folder: str) -> Any:
+    """The type of a config field whose value names a file in `folder`."""
+    return Annotated[Kind, Choice(folder)]
+
+
+def kinds_within(value: Any) -> Iterator[Kind]:
+    """Every `Kind` inside a spec, outermost first: what a stage's code depends on beyond its imports."""
+    if isinstance(value, Kind):
+        yield value
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from kinds_within(getattr(value, name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from kinds_within(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from kinds_within(item)
+
+
+def component(options: Kind) -> ModuleType:
+    """The module that `options` configure; each folder's docstring says what its modules offer."""
+    return importlib.import_module(options.module)

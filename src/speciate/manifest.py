@@ -1,0 +1,76 @@
+"""manifest: commit, config digest, versions, the sha256 of every table, wall and CPU time of every stage, in one file."""
+
+import argparse
+import json
+import pathlib
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from speciate.kinds import PACKAGE
+from speciate.plan import ReportSpec
+from speciate.provenance import sha256
+from speciate.reporting.making import read_benchmarks, stages
+from speciate.spec import read_spec
+from speciate.verb import run, writing
+
+
+def commit(folder: pathlib.Path) -> dict[str, Any]:
+    """The git revision of `folder` and whether tracked files differ from it; None for what git does not tell."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {"revision": git("rev-parse", "--verify", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
+    """The distinct environments in which runs were trained, with how many; more than one is worth knowing."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            environment = {"versions": facts["versions"], "threads": facts["threads"]}
+        except (OSError, json.JSONDecodeError, KeyError) as error:
+            raise ValueError(f"{file}: is no run.json: {error}") from None
+        key = json.dumps(environment, sort_keys=True)
+        found.setdefault(key, {**environment, "runs": 0})["runs"] += 1
+    return list(found.values())
+
+
+def main() -> None:
+    """Parses, gathers, writes."""
+    parser = argparse.ArgumentParser(prog="speciate manifest", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a ReportSpec")
+    parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
+    parser.add_argument("--runs", type=pathlib.Path, nargs="*", default=[], help="run.json of every run")
+    parser.add_argument(
+        *("--benchmarks",), type=pathlib.Path, nargs="*", default=[], help="benchmark files, or folders of them"
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="manifest.json")
+    arguments = parser.parse_args()
+    spec = read_spec(ReportSpec, arguments.spec)
+    files = sorted(file for file in arguments.tables.iterdir() if file.suffix in (".csv", ".parquet"))
+    if not files:
+        raise ValueError(f"{arguments.tables}: holds no tables")
+    jobs = read_benchmarks(arguments.benchmarks)
+    manifest = {
+        "study": spec.study,
+        "commit": commit(PACKAGE),
+        "config_digest": spec.config_digest,
+        "environments": environments(arguments.runs),
+        "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
+        "stages": stages(jobs),
+        "jobs": jobs,
+    }
+    with writing(arguments.output) as aside:
+        aside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

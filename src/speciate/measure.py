@@ -1,0 +1,149 @@
+"""measure: one run's selectors and losses as tables.
+
+Reads what training and evaluation wrote of the run and the probe set that it was observed on; writes one parquet file
+for each of the tables that a single run can fill.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+
+from speciate.analysis import collapse, losses, selectors, summary, tables
+from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
+from speciate.plan import MeasureSpec
+from speciate.selection.tally import Tally
+from speciate.spec import read_spec
+from speciate.verb import run, say, writing
+
+
+def main() -> None:
+    """Parses the command line, reads, measures, writes."""
+    parser = argparse.ArgumentParser(prog="speciate.measure", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the measurement's spec.json")
+    parser.add_argument(
+        "--run-folder",
+        type=pathlib.Path,
+        required=True,
+        help="the run's telemetry.safetensors, metrics.jsonl, run.json, probe.safetensors and likelihood.parquet",
+    )
+    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the tables go")
+    arguments = parser.parse_args()
+    spec = read_spec(MeasureSpec, arguments.spec)
+    try:
+        measured = measure(spec, arguments.run_folder, arguments.mixture_folder)
+    except ValueError as error:
+        raise ValueError(f"run {spec.ablation}, seed {spec.seed}: {error}") from None
+    for name, rows in measured.items():
+        with writing(arguments.output_folder / f"{name}.parquet") as aside:
+            tables.write_parquet(rows, name, aside)
+    row = measured["runs"].iloc[0]
+    load = f", largest share {row['max_share']:.2f}" if row["num_selectors"] else ""
+    say(f"{spec.ablation} seed {spec.seed}: {row['loss']:.4f} nats a token{load}")
+
+
+def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib.Path) -> dict[str, pd.DataFrame]:
+    """Every table of one run, by name (`tables.MEASURED`).
+
+    Raises:
+        ValueError: the run's files do not belong together, or not to this mixture; names the file or selector.
+    """
+    settings = Settings(
+        num_steps=spec.num_steps,
+        seed=spec.draw_seed,
+        permutations=spec.permutations,
+        resamples=spec.resamples,
+        confidence=spec.confidence,
+        armed_after=spec.armed_after,
+        min_occurrences=spec.min_occurrences,
+    )
+    texts = read_texts(mixture_folder, spec.languages)
+    observed = read_observed(run_folder, texts.groups, len(texts.token_P))
+    likelihood = pd.read_parquet(run_folder / "likelihood.parquet")
+    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    facts = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+
+    rows = {
+        "selectors": selectors.selectors_table(observed, texts, settings),
+        "experts": selectors.experts_table(observed, texts, settings),
+        "types": selectors.types_table(observed, texts),
+        "losses": losses.losses_table(likelihood, texts.groups.domains, settings),
+        "verdicts": verdicts_table(observed, settings),
+        "curves": losses.curves_table([json.loads(line) for line in lines]),
+    }
+    wanted = ("parameters_total", "parameters_active", "num_steps", "train_tokens")
+    absent = [name for name in wanted if name not in facts]
+    if absent:
+        raise ValueError(f"{run_folder / 'run.json'}: has no {', '.join(absent)}")
+    known = {name: facts[name] for name in wanted}
+    rows["runs"] = summary.run_row(known, rows["losses"], rows["selectors"], rows["verdicts"])
+    rows["draws"] = pd.concat(
+        [
+            selectors.information_draws(observed, texts.groups, settings),
+            losses.loss_draws(likelihood, texts.groups.domains, settings),
+        ],
+        ignore_index=True,
+    )
+    return {
+        name: tables.frame(name, rows[name].assign(ablation=spec.ablation, seed=spec.seed)) for name in tables.MEASURED
+    }
+
+
+def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:
+    """The probe set in a mixture's folder."""
+    mixture = json.loads((folder / "mixture.json").read_text(encoding="utf-8"))
+    documents = pd.read_parquet(folder / "probe.documents.parquet")
+    groups = group_documents(documents, tuple(mixture["domains"]))
+    document_P = np.load(folder / "probe.document.npy").reshape(-1)
+    return Texts(
+        groups=groups,
+        token_P=np.load(folder / "probe.tokens.npy").reshape(-1).astype(np.int64),
+        group_P=np.where(document_P >= 0, groups.group_R[document_P], -1),
+        type_P=np.load(folder / "probe.types.npy").reshape(-1).astype(np.int64),
+        languages=languages,
+    )
+
+
+def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> list[Observed]:
+    """The selectors of the run in `folder`, in the order of their layers; none of a dense run."""
+    early = safetensors.numpy.load_file(folder / "telemetry.safetensors")
+    final = safetensors.numpy.load_file(folder / "probe.safetensors")
+    paths = [name.removesuffix("/choice") for name in final if name.endswith("/choice")]
+    watched = {name.rsplit("/", 1)[0] for name in early if "/" in name}
+    if watched != set(paths):
+        raise ValueError(f"telemetry and probe have other selectors: {sorted(watched)}, {sorted(paths)}")
+    observed: list[Observed] = []
+    for path in paths:
+        choice_PS = final[f"{path}/choice"]
+        if len(choice_PS) != num_positions:
+            raise ValueError(f"selector {path}: {len(choice_PS)} choices for the probe set's {num_positions} positions")
+        checks = zip(*gather(path, early, groups, axis=1), strict=True)
+        observed.append(
+            Observed(
+                path=path,
+                steps_K=early["steps"].astype(np.int64),
+                early=tuple(Tally(*fields) for fields in checks),
+                final=Tally(*gather(path, final, groups, axis=0)),
+                choice_PS=choice_PS,
+            )
+        )
+    return sorted(observed, key=lambda one: (one.layer, one.path))
+
+
+def verdicts_table(observed: list[Observed], settings: Settings) -> pd.DataFrame:
+    """A row a rule and selector, and 'any'; the alarm's guaranteed rate of false alarms is 1 - confidence."""
+    layers = {one.path: one.layer for one in observed}
+    steps_K = observed[0].steps_K if observed else np.zeros(0, dtype=np.int64)
+    shares = {one.path: one.share_KS for one in observed}
+    found = collapse.verdicts(shares, steps_K, settings.armed_step, 1 - settings.confidence)
+    columns = ("selector", "rule", "fired", "first_step")
+    rows = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
+    return rows.assign(layer=[layers.get(one.selector, -1) for one in found])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,32 @@
+"""Activations of a feed-forward layer's hidden units: gelu (Hendrycks and Gimpel 2016), swiglu (Shazeer 2020).
+
+    gelu(u) = u Phi(u);    gelu_tanh: the tanh approximation that GPT-2 has;    swiglu(g, u) = g sigmoid(g) u
+
+N rows, F hidden units; swiglu needs 2F inputs, the gates before the units.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of the hidden units, and how many inputs each of them takes."""
+
+    of: Callable[[Tensor], Tensor]
+    inputs: int
+
+
+def _gelu_tanh(u_NF: Tensor) -> Tensor:
+    return F.gelu(u_NF, approximate="tanh")
+
+
+def _swiglu(u_NG: Tensor) -> Tensor:
+    gate_NF, up_NF = u_NG.chunk(2, dim=-1)
+    return F.silu(gate_NF) * up_NF
+
+
+ACTIVATIONS = {"gelu": Activation(F.gelu, 1), "gelu_tanh": Activation(_gelu_tanh, 1), "swiglu": Activation(_swiglu, 2)}

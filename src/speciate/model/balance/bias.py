@@ -1,0 +1,56 @@
+"""Loss-free balancing (Wang et al. 2024, 2408.15664): a bias on each slot that only the choice sees.
+
+    chosen = top-k of p + b;   after each step   b_s += rate sign(mean load - load_s)
+
+The weights stay made of p, so no gradient is bent to balance the load. The load of a step is summed over all its
+micro-batches.
+
+N tokens, S slots.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from speciate.kinds import Kind
+from speciate.model.routing import Balancer
+
+
+class Options(Kind):
+    """Speed."""
+
+    rate: float = Field(0.001, gt=0)
+    """How far a bias moves in one step; on the scale of a probability."""
+
+    acts_by: ClassVar[str | None] = "choice"
+    """How it moves a router's choices."""
+
+
+class Balance(Balancer):
+    """Keeps the biases and the load since the last step."""
+
+    bias_S: Tensor
+    load_S: Tensor
+
+    def __init__(self, options: Options, num_slots: int) -> None:
+        super().__init__()
+        self.rate = options.rate
+        self.register_buffer("bias_S", torch.zeros(num_slots))
+        self.register_buffer("load_S", torch.zeros(num_slots))
+
+    def preference(self, probs_NS: Tensor) -> Tensor:
+        """p + b."""
+        return probs_NS + self.bias_S
+
+    def forward(self, probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
+        """Counts the load in training; no loss."""
+        if self.training:
+            self.load_S += chosen_NS.sum(0)
+        return super().forward(probs_NS, chosen_NS)
+
+    def after_update(self) -> None:
+        """Moves each bias against its slot's load."""
+        self.bias_S += self.rate * (self.load_S.mean() - self.load_S).sign()
+        self.load_S.zero_()

@@ -1,0 +1,20 @@
+"""No balancing: the load goes where the router sends it."""
+
+from typing import ClassVar
+
+from speciate.kinds import Kind
+from speciate.model.routing import Balancer
+
+
+class Options(Kind):
+    """None."""
+
+    acts_by: ClassVar[str | None] = None
+    """How it moves a router's choices."""
+
+
+class Balance(Balancer):
+    """Leaves the load alone."""
+
+    def __init__(self, options: Options, num_slots: int) -> None:
+        super().__init__()

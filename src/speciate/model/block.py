@@ -1,0 +1,44 @@
+"""One block of the decoder: block = mixer x ffn x depth, pre-norm (Radford et al. 2019).
+
+    h = x + mixer(norm(x));   run(x) = h + ffn(norm(h));   block(x) = depth(x, run)
+
+Each factor is a kind, a file that offers one class; `options` is the file's own Options:
+
+    mixer/<kind>.py   Mixer(options, place)         (x_BTD, tokens) -> what to add to x_BTD; mixes positions
+    ffn/<kind>.py     FeedForward(options, place)   (x_BTD, tokens) -> what to add to x_BTD; each token by itself
+    depth/<kind>.py   Depth(options, place)         (x_BTD, tokens, run) -> the block's x_BTD; which tokens run
+
+A component calls the projection whose output joins the residual stream `out` (or `out_...`); see initial.py. One of
+whose parameters a token uses only some defines `num_idle_parameters() -> int`; see transformer.count_parameters.
+
+B blocks of T tokens, D width.
+"""
+
+from torch import Tensor, nn
+
+from speciate.kinds import component
+from speciate.model.norm import norm
+from speciate.model.tokens import Place, Tokens
+
+
+class Block(nn.Module):
+    """The block of one layer, as its model's spec says."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        block = place.model.block_of(place.layer)
+        self.mixer_norm = norm(place.model)
+        self.mixer = component(block.mixer).Mixer(block.mixer, place)
+        self.ffn_norm = norm(place.model)
+        self.ffn = component(block.ffn).FeedForward(block.ffn, place)
+        self.depth = component(block.depth).Depth(block.depth, place)
+
+    def run(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+        """The residual stream of these tokens after both sublayers."""
+        x_BTD = x_BTD + self.mixer(self.mixer_norm(x_BTD), tokens)
+        return x_BTD + self.ffn(self.ffn_norm(x_BTD), tokens)
+
+    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+        """The residual stream after the block, (B, T, D)."""
+        deep_BTD: Tensor = self.depth(x_BTD, tokens, self.run)
+        return deep_BTD

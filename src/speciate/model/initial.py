@@ -1,0 +1,36 @@
+"""Initial weights: GPT-2's (Radford et al. 2019), each drawn from the seed and its own name.
+
+Weights are normal with standard deviation `init_std`; projections into the residual stream (named `out`) get it divided
+by sqrt(2 x layers), so that the stream's variance does not grow with depth; biases are 0 and norms 1. Every parameter
+has a generator of its own: two arms of a study that share a seed share the initial value of every parameter that both
+have, and differ nowhere but in what makes them two arms.
+"""
+
+import hashlib
+import re
+
+import torch
+from torch import nn
+
+
+def generator(*names: object) -> torch.Generator:
+    """A generator of random numbers that depends on these names and nothing else."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, std: float, num_layers: int) -> None:
+    """Draws every parameter of `model`, and every buffer called `weight`, which is a weight that is never learned.
+
+    The seed is one number from torch's global generator, so `torch.manual_seed` decides it.
+    """
+    seed = int(torch.randint(2**62, ()))
+    fixed = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("weight")]
+    for name, weight in [*model.named_parameters(), *fixed]:
+        words = re.split(r"[._]", name)
+        if words[-1] == "bias":
+            weight.zero_()
+        elif weight.ndim >= 2:
+            scale = std / (2 * num_layers) ** 0.5 if "out" in words else std
+            weight.copy_(torch.empty(weight.shape).normal_(0.0, scale, generator=generator(seed, name)))

@@ -1,0 +1,80 @@
+"""Causal self-attention (Vaswani et al. 2017), with grouped queries (Ainslie et al. 2023).
+
+    o_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(h)) v_s    for each head; groups of heads share k and v
+
+With rotary positions, queries and keys are turned first (rotary.py). The decision that a sparse indexer will take, which
+keys a query sees, is here the causal mask alone; documents in one block are kept apart where the tokens name them.
+
+B blocks of T tokens, D width, N heads of h dimensions.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from speciate.kinds import Kind
+from speciate.model.rotary import Rotary
+from speciate.model.tokens import Place, Tokens
+
+
+class Options(Kind):
+    """Attention heads."""
+
+    num_heads: int = Field(4, ge=1)
+    """Query heads; must divide the model's width."""
+    num_kv_heads: int | None = Field(None, ge=1)
+    """Key and value heads, each shared by num_heads / num_kv_heads query heads; null: as many as query heads."""
+
+    def check(self, model: Any) -> None:
+        """Refuses heads that do not divide what they share, and halves of dimensions."""
+        if model.width % self.num_heads:
+            raise ValueError(f"num_heads: {self.num_heads} heads do not divide a width of {model.width}")
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise ValueError(f"num_kv_heads: {self.num_kv_heads} does not divide {self.num_heads} query heads")
+        if model.position == "rotary" and model.width // self.num_heads % 2:
+            raise ValueError(
+                f"num_heads: rotary positions turn pairs of dimensions, and a head has {model.width // self.num_heads}"
+            )
+
+
+def visible(tokens: Tokens) -> Tensor:
+    """Which keys each query sees, (B, 1, T, T) boolean: those not after it, of its own document."""
+    assert tokens.document_BT is not None
+    not_after_BTT = tokens.position_BT[:, :, None] >= tokens.position_BT[:, None, :]
+    same_BTT = tokens.document_BT[:, :, None] == tokens.document_BT[:, None, :]
+    return (not_after_BTT & same_BTT).unsqueeze(1)
+
+
+class Mixer(nn.Module):
+    """Multi-head causal attention; queries, keys and values from one projection, in this order."""
+
+    def __init__(self, options: Options, place: Place) -> None:
+        super().__init__()
+        model = place.model
+        self.num_heads = options.num_heads
+        self.num_kv_heads = options.num_kv_heads or options.num_heads
+        self.head_width = model.width // options.num_heads
+        joint_width = (self.num_heads + 2 * self.num_kv_heads) * self.head_width
+        self.query_key_value = nn.Linear(model.width, joint_width, bias=model.biases)
+        self.out = nn.Linear(model.width, model.width, bias=model.biases)
+        self.rotary = Rotary(self.head_width, model.context, model.rotary_base) if model.position == "rotary" else None
+
+    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+        """What each token takes from those before it, (B, T, D)."""
+        joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
+        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
+        if self.rotary is not None:
+            query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
+        mixed_BNTh = F.scaled_dot_product_attention(
+            query_BTNh.transpose(1, 2),
+            key_BTNh.transpose(1, 2),
+            value_BTNh.transpose(1, 2),
+            attn_mask=None if tokens.document_BT is None else visible(tokens),
+            is_causal=tokens.document_BT is None,
+            enable_gqa=self.num_kv_heads < self.num_heads,
+        )
+        out_BTD: Tensor = self.out(mixed_BNTh.transpose(1, 2).flatten(2))
+        return out_BTD

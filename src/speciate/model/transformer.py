@@ -1,0 +1,80 @@
+"""The decoder: embeddings, blocks, a final norm, a head; from GPT-2's shape to Llama's, as the config says.
+
+    x = E[token] (+ P[position]);   x = block_l(x), l = 1..L;   logits = norm(x) H^T,   H = E where tied
+
+Shown equal to transformers' GPT2LMHeadModel and LlamaForCausalLM on the same weights (tests/model/test_transformer.py).
+
+B blocks of T tokens, D width, V vocabulary.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speciate import spec
+from speciate.model.block import Block
+from speciate.model.initial import initialise
+from speciate.model.norm import norm
+from speciate.model.tokens import Place, Tokens
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model.
+
+    Args:
+        model: its shape.
+        vocabulary: number of token ids.
+    """
+
+    def __init__(self, model: spec.Model, vocabulary: int) -> None:
+        super().__init__()
+        self.context = model.context
+        self.token_embedding = nn.Embedding(vocabulary, model.width)
+        self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
+        self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary)) for layer in range(model.num_layers))
+        self.norm = norm(model)
+        self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
+        initialise(self, model.init_std, model.num_layers)
+
+    @property
+    def head_VD(self) -> Tensor:
+        """The weight of the output layer; the token embedding's own where the head is tied."""
+        return self.token_embedding.weight if self.unembedding is None else self.unembedding.weight
+
+    def hidden(self, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """What the head reads: the residual stream after the last block and the final norm, (B, T, D).
+
+        Args:
+            token_BT: token ids, integer.
+            document_BT: document of each position; attention then stays within a document.
+
+        Raises:
+            ValueError: the blocks are longer than the model's context.
+        """
+        if token_BT.shape[1] > self.context:
+            raise ValueError(f"a block of {token_BT.shape[1]} tokens is longer than the model's context of {self.context}")
+        tokens = Tokens.of(token_BT, document_BT)
+        x_BTD: Tensor = self.token_embedding(token_BT)
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, tokens)
+        x_BTD = self.norm(x_BTD)
+        return x_BTD
+
+    def head(self, x_BTD: Tensor) -> Tensor:
+        """Logits of the next token, (..., V)."""
+        return F.linear(x_BTD, self.head_VD)
+
+    def forward(self, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Logits of the token after each position, (B, T, V). Training and evaluation never hold them whole."""
+        return self.head(self.hidden(token_BT, document_BT))
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(all parameters, those that act on any one token); embeddings count in both, a tied head once.
+
+    A module whose parameters a token uses only in part says how many it leaves idle, by `num_idle_parameters()`.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    idle = sum(int(module.num_idle_parameters()) for module in model.modules() if hasattr(module, "num_idle_parameters"))  # type: ignore[operator]
+    return total, total - idle

@@ -1,0 +1,93 @@
+"""What makes a stage stale: the code it runs. And what its outputs came from: versions and digests.
+
+Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the verb's own file,
+every file of this package that it imports, however deep, and the files of the kinds that its spec names. A stage is
+remade when one of those changes, and not when a file is touched, checked out again, or only its comments or docstrings
+change.
+"""
+
+import ast
+import functools
+import hashlib
+import pathlib
+from collections.abc import Iterable
+
+from speciate.kinds import PACKAGE, kinds_within
+
+# The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these three run
+# nothing of a stage.
+OUTSIDE = ("speciate.spec", "speciate.kinds", "speciate.plan")
+
+
+def sha256(file: pathlib.Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def short_digest(*parts: str) -> str:
+    """Ten hex digits that stand for `parts`, for use in a path."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:10]
+
+
+def source_of(module: str) -> pathlib.Path | None:
+    """The file of a module of this package, or None where it is not ours or is a package's empty `__init__`."""
+    parts = module.split(".")
+    if parts[0] != "speciate":
+        return None
+    file = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
+    return file if file.is_file() else None
+
+
+@functools.cache
+def imports_of(module: str) -> frozenset[str]:
+    """The modules of this package that `module`'s source imports anywhere in it, itself not included."""
+    file = source_of(module)
+    if file is None:
+        return frozenset()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            # `from speciate.data import tokens` imports a module, `from speciate.data.tokens import read` a name of one
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in found if source_of(name) and name != module)
+
+
+def closure(modules: Iterable[str]) -> list[str]:
+    """`modules` and every module of this package that they import, however deep, sorted; the schema left out."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in seen and module not in OUTSIDE:
+            seen.add(module)
+            waiting += imports_of(module)
+    return sorted(seen)
+
+
+@functools.cache
+def _meaning(module: str) -> str:
+    """A module's syntax tree without docstrings: what its comments, layout and time stamp do not change."""
+    file = source_of(module)
+    if file is None:
+        raise ValueError(f"{module} is no module of speciate")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                body[0].value.value = ""
+    return ast.dump(tree)
+
+
+@functools.cache
+def _digest(modules: frozenset[str]) -> str:
+    return short_digest(*(f"{module}\n{_meaning(module)}" for module in closure(modules)))
+
+
+def digest(verb: str, *specs: object) -> str:
+    """What `python -m speciate.VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
+    kinds = {options.module for spec in specs for options in kinds_within(spec)}
+    return _digest(frozenset({f"speciate.{verb}", *kinds}))

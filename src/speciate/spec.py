@@ -1,0 +1,353 @@
+"""What a study and a run are: the only schema. Unknown keys, wrong types and impossible crossings are refused here.
+
+A study file (`config.yaml`, `studies/*.yaml`) describes sources, data stages, one base run, ablations as differences
+from it, seeds and hypotheses. `RunSpec` is one run: base + an ablation's changes + a seed. The Snakefile imports this
+module too, so it needs only what both environments lock: pydantic and PyYAML.
+"""
+
+import copy
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from speciate.kinds import Choice, Kind, Problems, Strict, kinds_within, problems
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Statistic = Literal[
+    "loss",
+    "bits_per_byte",
+    "max_share",
+    "max_violation",
+    "effective_experts",
+    "gini",
+    "dead_experts",
+    "revived_experts",
+    "information_bits",
+    "excess_information_bits",
+    "token_explained_bits",
+    "conditional_information_bits",
+    "commitment_nats",
+    "drift_nats",
+    "information_nats",
+]
+"""What a hypothesis may be about: a number of each run in tables/runs (see analysis/tables.py)."""
+Spec = TypeVar("Spec", bound=Strict)
+Names = Annotated[tuple[Name, ...], pydantic.Strict(False)]
+
+
+class Domain(Strict):
+    """One domain of text: where it comes from and what is kept of it."""
+
+    sources: dict[Name, Annotated[Kind, Choice("data/sources")]] = Field(min_length=1)
+    """Source name -> where its documents come from."""
+    filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)] = ()
+    """Applied in this order; every drop is counted under its filter's reason."""
+    language: Literal["python"] | None = None
+    """Programming language; with one, the probe's tokens are labelled by their lexical type."""
+
+
+class Split(Strict):
+    """Shares of the documents, taken by a hash of each document (or of its group), so no document is in two splits."""
+
+    validation: float = Field(0.05, gt=0, lt=0.5)
+    test: float = Field(0.1, gt=0, lt=0.5)
+    probe: float = Field(0.1, gt=0, lt=0.5)
+    seed: int = Field(0, ge=0)
+
+
+class HeldOut(Strict):
+    """Fixed, balanced sets of held-out blocks, the same for every run of the study: so many blocks of each domain."""
+
+    validation_blocks: int = Field(24, ge=1)
+    """Seen while training."""
+    test_blocks: int = Field(192, ge=1)
+    """Seen by the finished model: its reported loss."""
+    probe_blocks: int = Field(64, ge=1)
+    """Where every selector of every run is observed."""
+    seed: int = Field(0, ge=0)
+
+
+class Block(Strict):
+    """One block of the decoder: block = mixer x ffn x depth."""
+
+    mixer: Annotated[Kind, Choice("model/mixer")]
+    ffn: Annotated[Kind, Choice("model/ffn")]
+    depth: Annotated[Kind, Choice("model/depth")]
+
+
+class LayerException(Strict):
+    """Layers whose block differs from the model's."""
+
+    layers: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
+    """Layer indices, from 0."""
+    block: Block
+
+
+class Model(Strict):
+    """A GPT-shaped decoder (Radford et al. 2019; with rms, rotary, swiglu and grouped queries: Touvron et al. 2023)."""
+
+    width: int = Field(128, ge=1)
+    num_layers: int = Field(4, ge=1)
+    context: int = Field(128, ge=2)
+    """Longest sequence in tokens."""
+    norm: Literal["layer", "rms"] = "layer"
+    norm_epsilon: float = Field(1e-5, gt=0)
+    position: Literal["learned", "rotary"] = "learned"
+    rotary_base: float = Field(10000.0, gt=1)
+    biases: bool = True
+    """Biases in linear layers and layer norms (GPT-2 has them, Llama does not)."""
+    tied_head: bool = True
+    """The output layer shares the token embedding's weights."""
+    init_std: float = Field(0.02, gt=0)
+    """Standard deviation of the initial weights; residual projections get it divided by sqrt(2 x layers) (GPT-2)."""
+    block: Block
+    exceptions: Annotated[tuple[LayerException, ...], pydantic.Strict(False)] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _crossings(self) -> Self:
+        for exception in self.exceptions:
+            beyond = [layer for layer in exception.layers if not 0 <= layer < self.num_layers]
+            if beyond:
+                raise ValueError(f"exceptions: layers {beyond} do not exist in a model of {self.num_layers}")
+        for options in kinds_within(self):
+            options.check(self)
+        return self
+
+    def block_of(self, layer: int) -> Block:
+        """The block of `layer` (from 0): the last exception that names it, or the model's own."""
+        for exception in reversed(self.exceptions):
+            if layer in exception.layers:
+                return exception.block
+        return self.block
+
+
+class Training(Strict):
+    """How long and in what portions."""
+
+    num_steps: int = Field(250, ge=1)
+    """Optimizer steps."""
+    blocks_per_step: int = Field(16, ge=1)
+    """Blocks in one optimizer step, over all its micro-batches."""
+    accumulation: int = Field(1, ge=1)
+    """Micro-batches in one step; must divide blocks_per_step."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the whole gradient."""
+    threads: int = Field(1, ge=1)
+    """Torch threads; part of the spec because 1 and 2 threads give different bits."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between checkpoints."""
+
+    @pydantic.model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.blocks_per_step % self.accumulation:
+            raise ValueError(f"accumulation: {self.accumulation} does not divide {self.blocks_per_step} blocks_per_step")
+        return self
+
+
+class Telemetry(Strict):
+    """When a training run is observed; the observer never touches the training batch, its randomness or gradients."""
+
+    every: int = Field(10, ge=1)
+    """Steps between observations."""
+    early_every: int = Field(5, ge=1)
+    """Steps between observations while collapse is young."""
+    early_until: int = Field(50, ge=0)
+    probe_blocks: int = Field(12, ge=1)
+    """Probe blocks of each domain seen each time (the finished model sees all of them)."""
+    validation_every: int = Field(50, ge=1)
+    """Steps between measurements of the validation loss."""
+
+
+class RunSpec(Strict):
+    """One training run, whole. Its JSON is the run's identity."""
+
+    ablation: Name
+    seed: int = Field(ge=0)
+    model: Model
+    objective: Annotated[Kind, Choice("training/objective")]
+    optimizer: Annotated[Kind, Choice("training/optimizer")]
+    schedule: Annotated[Kind, Choice("training/schedule")]
+    training: Training = Training()
+    telemetry: Telemetry = Telemetry()
+
+
+class Ablation(Strict):
+    """One arm of a study: a difference from the base run."""
+
+    about: str = Field(min_length=1)
+    """One line for the reader of figures and tables."""
+    change: dict[str, Any] = {}
+    """Merged into `base`; a mapping whose `kind` changes replaces the base's whole."""
+
+
+class Hypothesis(Strict):
+    """A prediction, written down before the run: `statistic` of `arm` minus `reference`, against `margin`."""
+
+    statement: str = Field(min_length=1)
+    statistic: Statistic
+    """A column of tables/runs."""
+    arm: Name
+    reference: Name
+    direction: Literal["greater", "less", "equivalent"]
+    margin: float = Field(0.0, ge=0)
+    """greater: the difference exceeds it; less: it is below -margin; equivalent: it lies within +-margin (TOST)."""
+
+
+class Analysis(Strict):
+    """How the runs are compared."""
+
+    reference: Name
+    """The ablation that the others are compared with, paired by seed."""
+    controls: Names = ()
+    """Ablations whose selectors do not learn; specialisation is counted as the excess over them."""
+    permutations: int = Field(999, ge=19)
+    """Draws of the document-level permutation null."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(999, ge=19)
+    """Bootstrap draws over documents."""
+    armed_after: float = Field(0.1, ge=0, lt=1)
+    """Share of the training after which collapse rules may fire: a random init already exceeds them."""
+    seed: int = Field(0, ge=0)
+
+
+class Study(Strict):
+    """A whole study, as written in a study file."""
+
+    study: Name
+    question: str = ""
+    domains: dict[Name, Domain] = Field(min_length=1)
+    split: Split = Split()
+    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    packing: Annotated[Kind, Choice("data/packing")]
+    block_length: int = Field(128, ge=2)
+    """Tokens in a block."""
+    mixture: Annotated[Kind, Choice("data/mixture")]
+    held_out: HeldOut = HeldOut()
+    base: dict[str, Any]
+    """The run that ablations differ from: a RunSpec without ablation and seed."""
+    ablations: dict[Name, Ablation] = Field(min_length=1)
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
+    analysis: Analysis
+    hypotheses: dict[Name, Hypothesis] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names one twice")
+        used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
+        for name, hypothesis in self.hypotheses.items():
+            used[f"hypotheses.{name}"] = [hypothesis.arm, hypothesis.reference]
+        for where, names in used.items():
+            missing = [name for name in names if name not in self.ablations]
+            if missing:
+                raise ValueError(f"{where}: no ablation is called {', '.join(missing)}")
+        for ablation in self.ablations:
+            run = self.run(ablation, self.seeds[0])
+            if run.model.context < self.block_length:
+                raise ValueError(
+                    f"ablations.{ablation}: model.context {run.model.context} is shorter than block_length {self.block_length}"
+                )
+        return self
+
+    def run(self, ablation: str, seed: int) -> RunSpec:
+        """The run of one ablation and one seed.
+
+        Raises:
+            ValueError: naming the ablation and the field that is wrong.
+        """
+        settings = merge(self.base, self.ablations[ablation].change)
+        try:
+            return RunSpec.model_validate({**settings, "ablation": ablation, "seed": seed})
+        except pydantic.ValidationError as error:
+            raise Problems([(f"ablations.{ablation}.{path}", why) for path, why in problems(error)]) from None
+
+    def runs(self) -> list[RunSpec]:
+        """Every run of the study: ablations x seeds, in the order of the study file."""
+        return [self.run(ablation, seed) for ablation in self.ablations for seed in self.seeds]
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `change` laid over it, key by key; neither is altered.
+
+    A value of None removes the key. A mapping that names another `kind` than the base's replaces it whole, since the
+    options of one kind mean nothing to another; a bare string against a mapping of kinds does the same.
+    """
+    merged = dict(copy.deepcopy(base))
+    for key, value in change.items():
+        old = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind") in (None, old.get("kind")):
+            merged[key] = merge(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, str) and value.get("kind") in (None, old):
+            merged[key] = {"kind": old, **copy.deepcopy(value)}
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def read_yaml(file: pathlib.Path) -> dict[str, Any]:
+    """A study file as plain data, with the files that it `extends` underneath.
+
+    Raises:
+        ValueError: no such file, broken YAML, or a file that is not a mapping; the message names the file.
+    """
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: must be a mapping of keys to values")
+    return extend(settings, file.parent)
+
+
+def extend(settings: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+    """`settings` laid over the study file that its key `extends` names (relative to `folder`), if there is one."""
+    rest = {key: value for key, value in settings.items() if key != "extends"}
+    if "extends" not in settings:
+        return rest
+    return merge(read_yaml(folder / str(settings["extends"])), rest)
+
+
+def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
+    """The study that `settings` describe, every ablation's merge checked.
+
+    Args:
+        settings: plain data, `extends` already resolved.
+        origin: the file's name, for messages.
+
+    Raises:
+        ValueError: one line a problem, each naming the field.
+    """
+    try:
+        return Study.model_validate(dict(settings))
+    except pydantic.ValidationError as error:
+        lines = [f"{origin}: {path}: {why}" if path else f"{origin}: {why}" for path, why in problems(error)]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def read_study(file: pathlib.Path) -> Study:
+    """The study in `file`. Raises ValueError as `read_yaml` and `parse_study` do."""
+    return parse_study(read_yaml(file), str(file))
+
+
+def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
+    """One stage's spec, as the workflow wrote it. Raises ValueError naming the file and the field."""
+    try:
+        return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: is no spec: {error}") from None
+    except pydantic.ValidationError as error:
+        raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in problems(error))) from None
+
+
+def dump(spec: Strict) -> str:
+    """The canonical JSON of a spec: every key, sorted, so that equal specs have equal bytes."""
+    return json.dumps(spec.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"

@@ -1,0 +1,99 @@
+"""The observer of a training run: what the selectors do on the probe set, and the loss on the validation set.
+
+It stands outside the model (hooks), never sees the training batch, draws no random numbers and leaves no gradient, so
+that a run with and without it has the same bits. Collapse happens within the first tens of steps: it looks often early.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speciate.data.blocks import BlockSet
+from speciate.model.transformer import Transformer
+from speciate.selection.selection import recording
+from speciate.selection.tally import Tally, tally
+from speciate.spec import Telemetry
+from speciate.training.checkpoint import Arrays
+
+BLOCKS_AT_ONCE = 32
+
+
+def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """(first block, blocks) in portions that keep memory small."""
+    for start in range(0, len(token_BT), BLOCKS_AT_ONCE):
+        yield start, token_BT[start : start + BLOCKS_AT_ONCE]
+
+
+@torch.no_grad()
+def observe(model: Transformer, token_BT: Tensor, document_BT: Tensor, num_documents: int) -> dict[str, Tally]:
+    """The Tally over documents of every selector of `model` on these blocks, by module path.
+
+    Args:
+        model: put into evaluation mode, so without noise, and back.
+        token_BT: token ids.
+        document_BT: the document of each position.
+        num_documents: number of groups of each Tally.
+    """
+    tallies: dict[str, Tally] = {}
+    was_training = model.training
+    model.eval()
+    for start, portion_BT in batches(token_BT):
+        document_P = document_BT[start : start + len(portion_BT)].flatten()
+        with recording(model) as record:
+            model.hidden(portion_BT)
+        for path, selection in record.items():
+            counted = tally(selection, document_P[selection.token_N], num_documents)
+            tallies[path] = tallies[path] + counted if path in tallies else counted
+    model.train(was_training)
+    return tallies
+
+
+def due(telemetry: Telemetry, step: int, num_steps: int) -> bool:
+    """Whether the selectors are observed after `step` updates: often early, then regularly, always at the end."""
+    if step <= telemetry.early_until and step % telemetry.early_every == 0:
+        return True
+    return step % telemetry.every == 0 or step == num_steps
+
+
+def arrays_of(tallies: dict[str, Tally]) -> Arrays:
+    """A Tally a selector as named arrays, `path/field`."""
+    return {f"{path}/{field.name}": getattr(one, field.name) for path, one in tallies.items() for field in fields(one)}
+
+
+class Observer:
+    """Looks at one run at its cadence, on a balanced prefix of the probe set."""
+
+    def __init__(self, telemetry: Telemetry, probe: BlockSet, validation: BlockSet) -> None:
+        self.telemetry = telemetry
+        prefix = probe.prefix(telemetry.probe_blocks)
+        self.token_BT = torch.from_numpy(prefix.tokens)
+        self.document_BT = torch.from_numpy(prefix.document).long()
+        self.num_documents = len(probe.documents)
+        self.validation = {
+            domain: torch.from_numpy(validation.tokens[validation.domain == index])
+            for index, domain in enumerate(validation.domains)
+        }
+
+    def look(self, model: Transformer, step: int, seen: Arrays) -> None:
+        """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`."""
+        new: Arrays = {
+            "steps": np.array(step, dtype=np.int64),
+            **arrays_of(observe(model, self.token_BT, self.document_BT, self.num_documents)),
+        }
+        for name, value in new.items():
+            seen[name] = np.concatenate([seen[name], value[None]]) if name in seen else value[None]
+
+    @torch.no_grad()
+    def validate(self, model: Transformer, objective: nn.Module) -> dict[str, float]:
+        """Mean loss on the validation set by domain, in nats a token; no auxiliary loss is in it."""
+        was_training = model.training
+        model.eval()
+        losses: dict[str, float] = {}
+        for domain, token_BT in self.validation.items():
+            nats = [objective.nats(model, portion_BT).double() for _, portion_BT in batches(token_BT)]  # type: ignore[operator]
+            losses[domain] = float(torch.cat(nats).mean())
+        model.train(was_training)
+        return losses

@@ -1,0 +1,92 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from speciate.data import pieces
+from speciate.data.encoded import Encoded
+from speciate.data.held_out import Pack, draw, number_documents, size, spread
+from speciate.data.packing import concat
+from speciate.kinds import options_of
+
+END = 99
+
+
+def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = True) -> Pack:
+    """A pack of blocks of 4 whose tokens tell their document: document d of the domain has tokens first + d."""
+    lengths_D = np.array(lengths, np.int64)
+    stops = np.cumsum(lengths_D)
+    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4)
+    tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
+    blocks = np.zeros((int(plan[-1, 0]) + 1, 4), np.uint16)
+    pieces.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
+    columns = {"id": [f"id{first + d}" for d in range(len(lengths))], "group": groups}
+    table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D})
+    types = (tokens % 7).astype(np.uint8) if with_types else None
+    return Pack(blocks, plan, Encoded(tokens, table), types)
+
+
+def test_domains_take_turns_and_every_position_knows_its_document() -> None:
+    packs = {"a": pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10), "b": pack([7, 2, 9], ["x", "y", "z"], 20)}
+    found = draw(packs, 3, "probe", 0)
+    assert found["tokens"].shape == found["document"].shape == found["types"].shape == (6, 4)
+    assert found["domain"].tolist() == [0, 1, 0, 1, 0, 1]
+    table = found["documents"]
+    assert list(table.columns) == ["document", "domain", "id", "group"]
+    assert table["document"].tolist() == list(range(len(table)))
+    for block, domain in enumerate(found["domain"]):
+        for token, row, kind in zip(*(found[part][block] for part in ("tokens", "document", "types")), strict=True):
+            assert table["domain"][row] == ["a", "b"][domain]
+            if token == END:
+                assert kind == 0
+            else:
+                assert table["id"][row] == f"id{token}"
+                assert kind == token % 7
+    # rows are numbered as they first appear, and none is without a position
+    assert found["document"].reshape(-1)[0] == 0
+    seen = list(dict.fromkeys(found["document"].reshape(-1).tolist()))
+    assert seen == list(range(len(table)))
+
+
+def test_sets_and_seeds_differ_and_are_the_same_again() -> None:
+    packs = {"a": pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)}
+    first = draw(packs, 8, "test", 0)
+    assert "types" not in first
+    assert (draw(packs, 8, "test", 0)["tokens"] == first["tokens"]).all()
+    assert (draw(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
+
+
+def test_every_document_before_a_second_block_of_one() -> None:
+    lengths = [39] * 5  # 10 blocks each, none shared
+    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4)
+    for seed in range(20):
+        order = spread(plan, np.arange(5), 4, "test", seed)
+        assert sorted(order.tolist()) == list(range(50))
+        documents = (order // 10).reshape(10, 5)
+        assert (np.sort(documents, axis=1) == np.arange(5)).all()
+
+
+def test_groups_take_turns_among_documents_of_one_block() -> None:
+    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4)
+    group = np.array([0] * 20 + [1] * 5 + [2] * 5)
+    for seed in range(20):
+        order = spread(plan, group, 4, "test", seed)
+        assert (np.sort(group[order[:15]].reshape(5, 3), axis=1) == np.arange(3)).all()
+
+
+def test_the_main_document_of_a_block_has_most_of_it() -> None:
+    plan = np.array([[0, 0, 7, 0], [0, 1, 3, 0], [1, 0, 3, 3], [1, 2, 5, 0], [2, 0, 5, 2]])
+    # block 0: 7 once, 3 three times; block 1: 3 and 5 twice each: the lower; block 2: 5 alone
+    order = spread(plan, np.arange(8), 4, "x")
+    assert sorted(order[:2].tolist()) in ([0, 2], [1, 2])  # 3, 3, 5: one of the blocks of 3 comes last
+    row, old = number_documents(np.array([[7, 3], [3, 5], [7, 5]]))
+    assert row.tolist() == [[0, 1], [1, 2], [0, 2]]
+    assert old.tolist() == [7, 3, 5]
+
+
+def test_too_few_blocks() -> None:
+    assert size("test", 5, {"a": 9, "b": 5}) == (5, [])
+    there, warnings = size("test", 5, {"a": 9, "b": 4})
+    assert there == 4
+    assert warnings == ["held_out.test_blocks: b has 4 blocks, not 5; every domain gives 4"]
+    with pytest.raises(ValueError, match=r"domains.b: too small for one block of the test split \(blocks: a 9, b 0\)"):
+        size("test", 5, {"a": 9, "b": 0})

@@ -1,0 +1,183 @@
+"""Every packing against an exact, slow re-telling: documents as lists, blocks as lists."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.data import pieces
+from speciate.data.packing import best_fit, concat
+from speciate.kinds import options_of
+
+END = 9999
+KINDS = {"concat": concat, "best_fit": best_fit}
+LENGTHS = st.lists(st.integers(0, 40), max_size=30)
+BLOCK = st.integers(2, 17)
+
+
+def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Blocks and pieces of documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
+    lengths_D = np.array(lengths, np.int64)
+    plan = KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length)
+    num_blocks = int(plan[-1, 0]) + 1 if len(plan) else 0
+    values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
+    blocks = np.full((num_blocks, block_length), 12345678, np.uint32)
+    pieces.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
+    return blocks, plan, lengths_D
+
+
+def expected_runs(lengths: list[int]) -> list[list[int]]:
+    return [[*(100 * d + i for i in range(length)), END] for d, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=300, deadline=None)
+@given(lengths=LENGTHS, block_length=BLOCK)
+def test_every_token_is_there_once_and_only_a_tail_is_dropped(kind: str, lengths: list[int], block_length: int) -> None:
+    blocks, plan, lengths_D = pack(kind, lengths, block_length)
+    total = sum(lengths) + len(lengths)
+    assert len(blocks) == total // block_length
+    rebuilt: dict[int, dict[int, int]] = {document: {} for document in range(len(lengths))}
+    places = [*(plan[:, 0] * block_length + plan[:, 1]), blocks.size]
+    assert not len(plan) or places[0] == 0
+    for (_, _, document, position), (start, stop) in zip(plan.tolist(), itertools.pairwise(places), strict=True):
+        assert 0 < stop - start <= block_length - start % block_length, "a piece lies in one block"
+        for index, token in enumerate(blocks.reshape(-1)[start:stop].tolist()):
+            assert position + index not in rebuilt[document]
+            rebuilt[document][position + index] = token
+    dropped = 0
+    for document, run in enumerate(expected_runs(lengths)):
+        for position, token in enumerate(run):
+            assert rebuilt[document].get(position, token) == token
+        dropped += len(run) - len(rebuilt[document])
+        assert set(rebuilt[document]) <= set(range(len(run)))
+    assert dropped == total % block_length
+    assert pieces.document_of(plan, block_length).shape == blocks.shape
+
+    found = pieces.summary(lengths_D, plan, len(blocks), block_length)
+    cut = [document for document, run in enumerate(expected_runs(lengths)) if len(rebuilt[document]) < len(run)]
+    split = [document for document in rebuilt if (plan[:, 2] == document).sum() > 1]
+    assert found == {
+        "documents": len(lengths),
+        "tokens_in": total,
+        "tokens_packed": blocks.size,
+        "tokens_dropped": dropped,
+        "documents_split": len(split),
+        "short_documents_split": sum(lengths[document] + 1 <= block_length for document in split),
+        "documents_cut": len(cut),
+        "pieces": len(plan),
+        "blocks": len(blocks),
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(lengths=LENGTHS, block_length=BLOCK)
+def test_concat_is_the_stream_cut_into_blocks(lengths: list[int], block_length: int) -> None:
+    blocks, _, _ = pack("concat", lengths, block_length)
+    stream = list(itertools.chain.from_iterable(expected_runs(lengths)))
+    assert blocks.reshape(-1).tolist() == stream[: len(stream) // block_length * block_length]
+
+
+def slow_best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
+    """Item by item: into the bin with the least space that holds it, else a new one; returns sizes by bin."""
+    bins: list[list[int]] = []
+    for size in sorted(sizes, reverse=True):
+        fitting = [index for index, held in enumerate(bins) if capacity - sum(held) >= size]
+        if fitting:
+            bins[min(fitting, key=lambda index: capacity - sum(bins[index]))].append(size)
+        else:
+            bins.append([size])
+    return sorted(map(sorted, bins))
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), capacity=st.integers(1, 24))
+def test_placing_equal_sizes_at_once_is_best_fit_decreasing(data: st.DataObject, capacity: int) -> None:
+    sizes = data.draw(st.lists(st.integers(1, capacity), max_size=60))
+    bins, offsets = best_fit.best_fit_decreasing(np.array(sizes, np.int64), capacity)
+    held: dict[int, list[tuple[int, int]]] = {}
+    for size, index, offset in zip(sizes, bins.tolist(), offsets.tolist(), strict=True):
+        held.setdefault(index, []).append((offset, size))
+    for items in held.values():  # no overlap and no hole before the last item's end
+        place = 0
+        for offset, size in sorted(items):
+            assert offset == place
+            place += size
+        assert place <= capacity
+    assert sorted(held) == list(range(len(held)))
+    # bins of equal space are equal to best fit, so which of them an item went to may differ; what they hold may not
+    filled = sorted(sum(size for _, size in items) for items in held.values())
+    assert filled == sorted(sum(held) for held in slow_best_fit_decreasing(sizes, capacity))
+
+
+def test_small_cases_of_best_fit_exhaustively() -> None:
+    for sizes in itertools.product(range(1, 6), repeat=5):
+        bins, _ = best_fit.best_fit_decreasing(np.array(sizes, np.int64), 5)
+        assert bins.max() + 1 == len(slow_best_fit_decreasing(list(sizes), 5))
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=LENGTHS, block_length=BLOCK)
+def test_best_fit_cuts_no_more_often_than_concat_must(lengths: list[int], block_length: int) -> None:
+    """Step 3 makes at most one cut a gap, so no more pieces than documents, full chunks and blocks allow."""
+    _, plan, lengths_D = pack("best_fit", lengths, block_length)
+    blocks = (int(lengths_D.sum()) + len(lengths)) // block_length
+    full = int(((lengths_D + 1) // block_length).sum())
+    items = int(((lengths_D + 1) % block_length > 0).sum())
+    assert len(plan) <= full + items + (blocks - full)
+
+
+def test_best_fit_by_hand() -> None:
+    # T = 10; with end-of-text the documents have 25, 6, 4, 7, 3 and 4 tokens: 49, so 4 blocks and a tail of 9
+    blocks, plan, _ = pack("best_fit", [24, 5, 3, 6, 2, 3], 10)
+    whole = pieces.summary(np.array([24, 5, 3, 6, 2, 3]), plan, len(blocks), 10)
+    assert blocks.tolist() == [
+        list(range(10)),
+        list(range(10, 20)),
+        [300, 301, 302, 303, 304, 305, END, 400, 401, END],
+        [100, 101, 102, 103, 104, END, 200, 201, 202, END],
+    ]  # 7 + 3 and 6 + 4; the bin of 5 + 4 is the tail
+    assert whole["tokens_dropped"] == 9
+    assert whole["documents_cut"] == 2
+    assert whole["short_documents_split"] == 0
+
+
+def test_gaps_are_filled_by_the_emptiest_block() -> None:
+    # T = 10; ten documents of 7 tokens: ten bins with 3 tokens of space each, 70 tokens, 7 blocks, 3 given up
+    blocks, plan, lengths_D = pack("best_fit", [6] * 10, 10)
+    found = pieces.summary(lengths_D, plan, len(blocks), 10)
+    assert found["blocks"] == 7
+    assert found["tokens_dropped"] == 0
+    assert found["documents_split"] == 3
+    _, cut, _ = pack("concat", [6] * 10, 10)
+    assert pieces.summary(lengths_D, cut, 7, 10)["documents_split"] == 6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0], [8], [9], [10], [19, 19], [0] * 25])
+def test_edges(kind: str, lengths: list[int]) -> None:
+    blocks, _, _ = pack(kind, lengths, 10)
+    assert len(blocks) == (sum(lengths) + len(lengths)) // 10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_laying_by_windows_does_not_show(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.random.default_rng(0).integers(0, 90, 60).tolist()
+    whole, _, _ = pack(kind, lengths, 16)
+    for window in (1, 7, 64, 1000):
+        monkeypatch.setattr(pieces, "WINDOW", window)
+        assert (pack(kind, lengths, 16)[0] == whole).all()
+
+
+def test_selected_blocks_have_their_own_pieces() -> None:
+    lengths = [13, 2, 40, 0, 7, 7]
+    blocks, plan, lengths_D = pack("best_fit", lengths, 8)
+    rows = np.array([4, 0, 7])
+    chosen = pieces.select(plan, rows)
+    values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
+    again = np.zeros((3, 8), np.uint32)
+    pieces.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
+    assert (again == blocks[rows]).all()
+    assert (pieces.document_of(chosen, 8) == pieces.document_of(plan, 8)[rows]).all()

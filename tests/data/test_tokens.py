@@ -1,0 +1,130 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.data.tokenizer import bpe
+from speciate.data.tokens import END_OF_TEXT, FittedTokenizer, read_manifest, read_tokenizer
+from speciate.kinds import options_of
+
+TRAINING = [
+    "def f(x):\n    return x + 1  # más\n",
+    "The naïve café is open. " * 5,
+    "x = 12 * 13 = 156\n\n\n",
+    "日本語 🙂",
+]
+
+
+def fitted(entries: int = 300) -> FittedTokenizer:
+    options = options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries)
+    return FittedTokenizer(bpe.build(options, iter(TRAINING), None).to_str(), "bpe")
+
+
+FITTED = fitted()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=4))
+def test_any_text_comes_back_and_its_bytes_add_up(texts: list[str]) -> None:
+    ids, lengths = FITTED.encode(texts)
+    assert len(ids) == lengths.sum()
+    for text, part in zip(texts, np.split(ids, np.cumsum(lengths)[:-1]) if texts else [], strict=True):
+        assert FITTED.decode(part) == text
+        assert FITTED.token_bytes[part].sum() == len(text.encode())
+
+
+def test_each_id_stands_for_its_own_bytes() -> None:
+    for text in TRAINING:
+        ids, _ = FITTED.encode([text])
+        place, raw = 0, text.encode()
+        for index in ids:
+            size = int(FITTED.token_bytes[index])
+            alone = FITTED.tokenizer.id_to_token(int(index))
+            assert len(alone) == size
+            assert FITTED.decode(np.array([index])) == raw[place : place + size].decode(errors="replace")
+            place += size
+
+
+def test_a_text_that_spells_the_special_token_does_not_mean_it() -> None:
+    text = f"before {END_OF_TEXT} after"
+    ids, _ = FITTED.encode([text])
+    assert FITTED.manifest.end_of_text not in ids
+    assert FITTED.decode(ids) == text
+
+
+def test_only_the_special_token_stands_for_no_bytes() -> None:
+    assert np.flatnonzero(FITTED.token_bytes == 0).tolist() == [FITTED.manifest.end_of_text]
+    assert FITTED.tokenizer.id_to_token(FITTED.manifest.end_of_text) == END_OF_TEXT
+    assert FITTED.token_bytes.dtype == np.int32
+    assert FITTED.manifest.vocabulary == 300
+
+
+@pytest.mark.parametrize(("vocabulary", "dtype"), [(4096, np.uint16), (65536, np.uint16), (65537, np.uint32)])
+def test_ids_take_the_smallest_type_that_holds_them(vocabulary: int, dtype: type) -> None:
+    assert FITTED.manifest.model_copy(update={"vocabulary": vocabulary}).dtype == dtype
+
+
+def write(folder: pathlib.Path) -> None:
+    for name, content in FITTED.files().items():
+        (folder / name).write_bytes(content)
+
+
+def test_it_is_read_back_from_its_folder(tmp_path: pathlib.Path) -> None:
+    write(tmp_path)
+    again = read_tokenizer(tmp_path)
+    assert again.manifest == FITTED.manifest == read_manifest(tmp_path)
+    assert (np.load(tmp_path / "token_bytes.npy") == FITTED.token_bytes).all()
+    assert again.encode(TRAINING)[0].tolist() == FITTED.encode(TRAINING)[0].tolist()
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -> None:
+    write(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(fitted(310).text)
+    with pytest.raises(ValueError, match=r"tokenizer.json: is not the tokenizer"):
+        read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_manifest.json").write_text('{"kind": "bpe"}')
+    with pytest.raises(ValueError, match=r"tokenizer_manifest.json: vocabulary: is missing"):
+        read_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
+    broken = json.loads(FITTED.text)
+    broken["model"]["vocab"] = {**broken["model"]["vocab"], "<pad>日": 300}
+    with pytest.raises(ValueError, match=r"id 300 .* is no byte-level token"):
+        FittedTokenizer(json.dumps(broken), "bpe")
+    broken["model"]["vocab"] = {**json.loads(FITTED.text)["model"]["vocab"], "ab": 400}
+    with pytest.raises(ValueError, match="without gaps"):
+        FittedTokenizer(json.dumps(broken), "bpe")
+
+
+PROGRAM = """
+import pathlib, sys
+from speciate.data.tokenizer import bpe
+from speciate.kinds import options_of
+folder = pathlib.Path(sys.argv[1])
+texts = [file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py"))]
+tokenizer = bpe.build(options_of("data/tokenizer", "bpe")(kind="bpe", entries=1000), iter(texts), None)
+sys.stdout.write(tokenizer.to_str())
+"""
+
+
+def test_fitting_depends_on_neither_hash_seed_nor_threads() -> None:
+    source = pathlib.Path(__file__).parents[2] / "src"
+    found = set()
+    for hash_seed, threads in [("0", "1"), ("1", "2"), ("12345", "4")]:
+        environment = os.environ | {
+            "PYTHONHASHSEED": hash_seed,
+            "RAYON_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": "true",
+            "PYTHONPATH": str(source),
+        }
+        command = [sys.executable, "-c", PROGRAM, str(source)]
+        found.add(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    assert len(found) == 1
+    assert len(json.loads(found.pop())["model"]["vocab"]) == 1000

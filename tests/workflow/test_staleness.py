@@ -1,0 +1,118 @@
+"""What reruns after which change: the trigger matrix. Each case is a dry run on the finished smoke study.
+
+The smoke study has 5 ablations and 2 seeds; 4 of the ablations are mixtures of experts.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.workflow.conftest import ROOT, Workspace
+
+NUM_RUNS = 10
+NUM_FIGURES = len([file for file in (ROOT / "src/speciate/figures").glob("[!_]*.py") if file.stem != "style"])
+AFTER_TABLES = {"draw": NUM_FIGURES, "report": 1}
+AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
+
+
+def after_runs(count: int) -> dict[str, int]:
+    """The jobs that follow `count` retrained runs."""
+    return {"train": count, "evaluate": count, "measure": count, **AFTER_MEASURES}
+
+
+@pytest.fixture
+def workspace(finished: Workspace) -> Iterator[Workspace]:
+    """The finished study; source and config files are put back afterwards with their time stamps."""
+    kept = {
+        file: (file.read_bytes(), file.stat())
+        for top in ("src", "workflow", "studies", "config.yaml", "Snakefile")
+        for file in ([finished.folder / top] if top.count(".") else (finished.folder / top).rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    yield finished
+    for file in finished.folder.rglob("*.py"):
+        if file not in kept and "results" not in file.parts:
+            file.unlink()
+    for file, (content, stat) in kept.items():
+        file.write_bytes(content)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert finished.stale() == {}
+
+
+def test_a_touch_or_a_fresh_checkout_makes_nothing_stale(workspace: Workspace) -> None:
+    for top in ("src", "workflow", "studies"):
+        for file in (workspace.folder / top).rglob("*"):
+            file.touch()
+    (workspace.folder / "config.yaml").touch()
+    assert workspace.stale() == {}
+
+
+def test_comments_and_docstrings_make_nothing_stale(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/model/ffn/moe.py"
+    file.write_text(file.read_text().replace('"""', '"""Reworded. ', 1) + "\n# a comment\n")
+    assert workspace.stale() == {}
+
+
+def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/analysis/load.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    assert workspace.stale() == {"measure": NUM_RUNS, **AFTER_MEASURES}
+
+
+def test_a_figure_reruns_that_figure(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/figures/load.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    assert workspace.stale() == {"draw": 1, "report": 1}
+
+
+def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspace) -> None:
+    workspace.edit("config.yaml", '{rate_scales: {"*.router.*": 10.0}}', '{rate_scales: {"*.router.*": 20.0}}')
+    assert workspace.stale() == after_runs(2)
+
+
+def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "  unbalanced: null\n", "")
+    assert workspace.stale() == after_runs(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "runs"),
+    [("model/router/hash.py", 2), ("model/balance/auxiliary.py", 2), ("model/ffn/moe.py", 8), ("model/ffn/dense.py", 2)],
+)
+def test_a_kinds_file_reruns_the_runs_that_use_it(workspace: Workspace, kind: str, runs: int) -> None:
+    file = workspace.folder / "src/speciate" / kind
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    assert workspace.stale() == after_runs(runs)
+
+
+def test_the_training_loop_reruns_every_run_and_no_data_stage(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/training/loop.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    stale = workspace.stale()
+    assert stale["train"] == NUM_RUNS
+    assert not {"fetch", "clean", "split", "fit", "encode", "pack", "balance"} & set(stale)
+
+
+def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
+    workspace.edit("config.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
+    stale = workspace.stale()
+    assert stale == {
+        **dict.fromkeys(("fetch", "clean", "split", "fit", "balance"), 1),
+        # the tokenizer is fitted to all domains, so every domain is encoded anew
+        **dict.fromkeys(("encode", "pack"), 3),
+        **after_runs(NUM_RUNS),
+    }
+
+
+def test_a_hypothesis_reruns_no_run(workspace: Workspace) -> None:
+    workspace.edit("config.yaml", "    margin: 0.05\n", "    margin: 0.06\n")
+    assert workspace.stale() == AFTER_MEASURES
+
+
+def test_a_wrong_config_stops_before_the_graph_with_one_message(workspace: Workspace) -> None:
+    workspace.edit("config.yaml", "block_length:", "blok_length:")
+    done = workspace.snakemake("--configfile", "studies/smoke.yaml", "--dry-run")
+    assert done.returncode != 0
+    assert "blok_length: unknown key" in done.stdout
+    assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout

@@ -1,0 +1,60 @@
+"""The smoke study end to end: complete, a no-op the second time, and the same bytes from nothing again."""
+
+import json
+import pathlib
+
+import pandas as pd
+
+from tests.workflow.conftest import Workspace
+
+
+def test_everything_promised_is_there(finished: Workspace) -> None:
+    results = finished.results
+    assert (results / "report.html").stat().st_size > 100_000
+    tables = {file.stem for file in (results / "tables").glob("*.csv")}
+    assert {"runs", "selectors", "comparisons", "hypotheses"} <= tables
+    assert tables == {file.stem for file in (results / "tables").glob("*.parquet")}
+    figures = {file.stem for file in (results / "figures").glob("*.svg")}
+    assert {"lift", "load", "information", "commitment", "loss_load", "token_types"} <= figures
+    assert figures == {file.stem for file in (results / "figures").glob("*.png")}
+
+
+def test_the_report_is_one_offline_file(finished: Workspace) -> None:
+    page = (finished.results / "report.html").read_text(encoding="utf-8")
+    assert "src=\"http" not in page and "<script src" not in page and "<link rel=\"stylesheet\"" not in page
+
+
+def test_every_run_is_in_the_tables(finished: Workspace) -> None:
+    runs = pd.read_parquet(finished.results / "tables" / "runs.parquet")
+    specs = sorted(finished.results.glob("runs/*/*/spec.json"))
+    assert sorted(zip(runs["ablation"], runs["seed"], strict=True)) == sorted(
+        (spec.parent.parent.name, int(spec.parent.name.removeprefix("seed"))) for spec in specs
+    )
+    assert (runs["loss"] > 0).all()
+
+
+def test_the_manifest_says_what_made_it(finished: Workspace) -> None:
+    manifest = json.loads((finished.results / "manifest.json").read_text())
+    for table in (finished.results / "tables").iterdir():
+        assert any(table.name in key for key in manifest["tables"]), table
+    assert {"commit", "config_digest", "versions", "stages"} <= set(manifest)
+
+
+def test_the_second_run_has_nothing_to_do(finished: Workspace) -> None:
+    assert "Nothing to be done" in finished.smoke("--cores", "2")
+
+
+def test_from_nothing_again_the_tables_have_the_same_bytes(finished: Workspace, tmp_path: pathlib.Path) -> None:
+    again = Workspace(tmp_path / "again")
+    again.smoke("--cores", "2")
+    for folder in ("tables", "figures"):
+        first = {file.name: file.read_bytes() for file in (finished.results / folder).iterdir()}
+        second = {file.name: file.read_bytes() for file in (again.results / folder).iterdir()}
+        assert sorted(first) == sorted(second)
+        assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_no_job_leaves_a_checkpoint_or_a_half_written_file(finished: Workspace) -> None:
+    left = [path for path in finished.results.rglob(".*") if path.name != ".snakemake_timestamp"]
+    left += list((finished.results / "checkpoints").glob("*"))
+    assert left == []

@@ -1,0 +1,68 @@
+# Runs to tables: what each run's selectors did, and what the arms of the study differ in.
+
+
+rule measure:
+    input:
+        spec=f"{HOME}/measures/{{ablation}}/seed{{seed}}/spec.json",
+        seen=multiext(
+            f"{HOME}/runs/{{ablation}}/seed{{seed}}/",
+            "run.json",
+            "metrics.jsonl",
+            "telemetry.safetensors",
+            "probe.safetensors",
+            "likelihood.parquet",
+        ),
+        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+    output:
+        [f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet" for table in MEASURED],
+    params:
+        code=digest("measure"),
+        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
+        mixture=MIXTURE,
+        folder=subpath(output[0], parent=True),
+    log:
+        f"{HOME}/logs/measure/{{ablation}}/seed{{seed}}.log",
+    benchmark:
+        f"{HOME}/benchmarks/measure/{{ablation}}/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    message:
+        "measure {wildcards.ablation}, seed {wildcards.seed}: load, information, nulls, collapse"
+    shell:
+        "python -m speciate.measure --spec {input.spec} --run-folder {params.run}"
+        " --mixture-folder {params.mixture} --output-folder {params.folder}" + LOGGED
+
+
+MEASURES = [PLAN.measure_folder(ablation, seed) for ablation in STUDY.ablations for seed in STUDY.seeds]
+
+
+rule compare:
+    input:
+        spec=f"{HOME}/specs/compare.json",
+        measures=[folder / f"{table}.parquet" for folder in MEASURES for table in MEASURED],
+    output:
+        report(
+            expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
+            category="Tables",
+            caption="../report/table.rst",
+        ),
+        expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED),
+    params:
+        code=digest("compare"),
+        measures=MEASURES,
+        folder=f"{HOME}/tables",
+    log:
+        f"{HOME}/logs/compare.log",
+    benchmark:
+        f"{HOME}/benchmarks/compare.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=30,
+    message:
+        "compare the arms, paired by seed, and decide the hypotheses"
+    shell:
+        "python -m speciate.compare --spec {input.spec} --measures {params.measures}"
+        " --output-folder {params.folder}" + LOGGED

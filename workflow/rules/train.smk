@@ -1,0 +1,69 @@
+# One job a run (ablation x seed), and what the finished model does on held-out text.
+
+
+def run_of(wildcards):
+    """The RunSpec of a run's wildcards."""
+    return PLAN.run(wildcards.ablation, int(wildcards.seed))
+
+
+MIXTURE = PLAN.folder("balance", "mixture")
+TOKENIZER = PLAN.folder("fit", "tokenizer")
+
+
+rule train:
+    input:
+        spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
+        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+        packs=packed("train.blocks.npy", "train.pieces.npy"),
+    output:
+        model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
+        metrics=f"{HOME}/runs/{{ablation}}/seed{{seed}}/metrics.jsonl",
+        telemetry=f"{HOME}/runs/{{ablation}}/seed{{seed}}/telemetry.safetensors",
+        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}/run.json",
+        timing=f"{HOME}/runs/{{ablation}}/seed{{seed}}/timing.json",
+    params:
+        code=lambda wildcards: digest("train", run_of(wildcards)),
+        mixture=MIXTURE,
+        folder=subpath(output.model, parent=True),
+        # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
+        checkpoints=f"{HOME}/checkpoints",
+    log:
+        f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
+    benchmark:
+        f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
+    threads: lambda wildcards: run_of(wildcards).training.threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    message:
+        "train {wildcards.ablation}, seed {wildcards.seed}"
+    shell:
+        "python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
+        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints}" + LOGGED
+
+
+rule evaluate:
+    input:
+        spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
+        model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
+        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+        token_bytes=TOKENIZER / "token_bytes.npy",
+    output:
+        likelihood=f"{HOME}/runs/{{ablation}}/seed{{seed}}/likelihood.parquet",
+        probe=f"{HOME}/runs/{{ablation}}/seed{{seed}}/probe.safetensors",
+    params:
+        code=lambda wildcards: digest("evaluate", run_of(wildcards)),
+        mixture=MIXTURE,
+    log:
+        f"{HOME}/logs/evaluate/{{ablation}}/seed{{seed}}.log",
+    benchmark:
+        f"{HOME}/benchmarks/evaluate/{{ablation}}/seed{{seed}}.tsv"
+    threads: lambda wildcards: run_of(wildcards).training.threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    message:
+        "evaluate {wildcards.ablation}, seed {wildcards.seed}: test loss by document, choices on the probe set"
+    shell:
+        "python -m speciate.evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
+        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}" + LOGGED
