@@ -1,12 +1,12 @@
 """Packing against `datasets.map(group_texts)`, the usual way: Mtok per CPU-second, both packings, in one run.
 
-    python -m benchmarks.pack [--tokens N] [--block-length T]
+    python benchmarks/pack.py [--tokens N] [--block-length T]
 
-The same documents for all: token ids drawn at random, lengths log-normal (short, as word problems are, or long, as code
-is). Counted is the work from token ids and document lengths to blocks, our pieces table included. The peer starts from a
-tokenised `datasets.Dataset`, end-of-text tokens already in it, and is measured as training scripts have it (an attention
-mask comes along, the labels are a copy) and with token ids alone. The peer's blocks and those of concat are checked to
-be equal. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+The same documents for all: token ids drawn at random, lengths log-normal (short, as word problems are, or long, as
+code is). Counted is the work from token ids and document lengths to blocks, our pieces table included. The peer starts
+from a tokenised `datasets.Dataset`, end-of-text tokens already in it, and is measured as training scripts have it (an
+attention mask comes along, the labels are a copy) and with token ids alone. The peer's blocks and those of concat are
+checked to be equal. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
+from timing import medians
 
-from benchmarks.timing import medians
 from speciate.data import pieces
 from speciate.kinds import component, options_of
 

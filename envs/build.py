@@ -38,6 +38,7 @@ SELDOM_IMPORTED = r"/transformers/models/|/tests?/|/testing/|/torch/_(inductor|d
 """Not compiled ahead: two thirds of all source, and hardly ever imported."""
 REASONS = {
     r"DO NOT MATCH THE HASHES": "a file is not the one that the lock names; it was not installed",
+    r"In --require-hashes mode, all": "a package needs another that the lock does not name",
     r"No space left on device": "the disk is full",
     r"connection broken by|Failed to establish|name resolution": "the package index is out of reach",
     r"No matching distribution": "the package index has no file for this Python and system",
@@ -69,7 +70,7 @@ def run(log: pathlib.Path, *command: str) -> None:
 
 
 def install_torch(python: pathlib.Path, log: pathlib.Path) -> dict[str, str]:
-    """Installs a known build of torch, without its needs; returns its version, file, sha256 and the lock of its needs."""
+    """Installs a known build of torch, without its needs; returns what is known of it and the lock of its needs."""
     cpu = (LOCKS / "torch-cpu.lock").read_text()
     registry = re.search(r"^torch==.*(?:\n\s+--hash.*)+", (LOCKS / "study-cuda.lock").read_text(), re.MULTILINE)
     assert registry, "study-cuda.lock has no torch"
@@ -141,7 +142,9 @@ def main() -> None:
     parser.add_argument("name", nargs="+", choices=tuple(INPUTS), help="environments to bring up to date")
     names = parser.parse_args().name
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
-        raise SystemExit(f"envs: error: needs Python 3.{PYTHONS[0][1]} to 3.{PYTHONS[1][1]}, not {sys.version.split()[0]}")
+        raise SystemExit(
+            f"envs: error: needs Python 3.{PYTHONS[0][1]} to 3.{PYTHONS[1][1]}, not {sys.version.split()[0]}"
+        )
     HOME.mkdir(exist_ok=True)
     with (HOME / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits, and finds it done

@@ -13,6 +13,7 @@ from speciate.data.blocks import TrainBlocks, read_mixture, read_set
 from speciate.data.documents import Document, read_documents, write_documents
 from speciate.data.sampler import block_rows
 from speciate.data.tokens import read_tokenizer
+from speciate.data.vocabulary import read_manifest
 
 DOMAINS = ("code", "prose")
 SPLITS = ("train", "validation", "test", "probe")
@@ -187,3 +188,12 @@ def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path, monk
 def test_domain_arguments(given: list[str]) -> None:
     with pytest.raises(ValueError, match="--packed: needs DOMAIN=DIR once for each of code, prose"):
         balance.by_domain(given, DOMAINS, "--packed")
+
+
+def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50})
+    build(tmp_path, monkeypatch)
+    pieces = tmp_path / "pack" / "prose" / "test.pieces.npy"
+    pieces.write_bytes((tmp_path / "pack" / "code" / "test.pieces.npy").read_bytes())
+    with pytest.raises(ValueError, match=r"test.pieces.npy: does not belong to the blocks beside it"):
+        balance.read_pack(pieces.parent, tmp_path / "encode" / "prose", "test", read_manifest(tmp_path / "fit"))

@@ -10,10 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.data.arrays import read_array
 from speciate.data.blocks import Mixture
 from speciate.data.encoded import read_encoded
 from speciate.data.held_out import Pack, draw, size
-from speciate.data.tokens import TokenizerManifest, read_manifest
+from speciate.data.pieces import BLOCK, DOCUMENT
+from speciate.data.vocabulary import TokenizerManifest, read_manifest
 from speciate.kinds import component
 from speciate.plan import SPLITS, BalanceSpec
 from speciate.spec import dump, read_spec
@@ -31,12 +33,13 @@ def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict
 
 
 def read_pack(packed: pathlib.Path, encoded: pathlib.Path, split: str, tokenizer: TokenizerManifest) -> Pack:
-    """A domain's held-out pack of one split."""
+    """One split of one domain. Raises ValueError where the files are damaged or do not belong together."""
     source = read_encoded(encoded, split, tokenizer)
-    types = np.load(encoded / "probe.types.npy", mmap_mode="r") if split == "probe" else None
-    return Pack(
-        np.load(packed / f"{split}.blocks.npy", mmap_mode="r"), np.load(packed / f"{split}.pieces.npy"), source, types
-    )
+    types = read_array(encoded / "probe.types.npy") if split == "probe" else None
+    blocks, table = (read_array(packed / f"{split}.{part}.npy") for part in ("blocks", "pieces"))
+    if len(table) and (table[-1, BLOCK] + 1, table[:, DOCUMENT].max() < len(source.documents)) != (len(blocks), True):
+        raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks beside it and to {encoded}")
+    return Pack(blocks, table, source, types)
 
 
 def save(file: pathlib.Path, value: np.ndarray | pd.DataFrame) -> None:
@@ -65,7 +68,7 @@ def main() -> None:
     encoded = by_domain(arguments.encoded, spec.domains, "--encoded")
 
     shapes = {
-        split: {domain: np.load(pack / f"{split}.blocks.npy", mmap_mode="r").shape for domain, pack in packed.items()}
+        split: {domain: read_array(pack / f"{split}.blocks.npy").shape for domain, pack in packed.items()}
         for split in SPLITS
     }
     lengths = {length for shape in shapes.values() for _, length in shape.values()}

@@ -46,7 +46,7 @@ def main() -> None:
     spec = read_spec(DrawSpec, arguments.spec)
     module = component(spec.figure)
     tables = read_tables(arguments.tables, module.TABLES)
-    caption = {"question": module.__doc__.strip().splitlines()[0], "caption": module.caption(tables, spec, spec.figure)}
+    caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
     with style.drawing():
         figure = module.figure(tables, spec, spec.figure)
         for suffix in ("svg", "png"):

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 
-from speciate.data.encoded import Targets, write_encoded
+from speciate.data.encoding import Targets, write_encoded
 from speciate.data.tokens import read_tokenizer
 from speciate.plan import SPLITS, EncodeSpec
 from speciate.spec import read_spec

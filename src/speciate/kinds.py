@@ -12,7 +12,7 @@ import importlib
 import pathlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import pydantic
 import pydantic_core
@@ -134,11 +134,6 @@ class Choice:
             choice["properties"]["kind"] = {"const": kind}
             choices.append(choice)
         return {"anyOf": [{"enum": kinds_in(self.folder)}, *choices]}
-
-
-def kind_of(folder: str) -> Any:
-    """The type of a config field whose value names a file in `folder`."""
-    return Annotated[Kind, Choice(folder)]
 
 
 def kinds_within(value: Any) -> Iterator[Kind]:

@@ -1,4 +1,4 @@
-"""manifest: commit, config digest, versions, the sha256 of every table, wall and CPU time of every stage, in one file."""
+"""manifest: commit, config digest, versions, sha256 of every table, wall and CPU time of every stage, in one file."""
 
 import argparse
 import json

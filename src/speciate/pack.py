@@ -8,7 +8,7 @@ import numpy as np
 
 from speciate.data import pieces
 from speciate.data.encoded import Encoded, read_encoded
-from speciate.data.tokens import read_manifest
+from speciate.data.vocabulary import read_manifest
 from speciate.kinds import component
 from speciate.plan import SPLITS, PackSpec
 from speciate.spec import read_spec

@@ -156,6 +156,15 @@ class Plan:
         return found
 
     @property
+    def figures(self) -> list[str]:
+        """Every figure: the files of `figures/`."""
+        return kinds_in("figures")
+
+    def draw_spec(self, figure: str) -> "DrawSpec":
+        """What `draw` reads for one figure."""
+        return draw_spec(self.study, figure)
+
+    @property
     def tokenizer_archive(self) -> list[pathlib.Path]:
         """The archive of a published tokenizer; none for one that is fitted here."""
         published = getattr(self.study.tokenizer, "archive", None)
@@ -263,7 +272,7 @@ class Plan:
                 found[self.run_folder(ablation, seed) / "spec.json"] = self.run(ablation, seed)
                 found[self.measure_folder(ablation, seed) / "spec.json"] = self.measure_spec(ablation, seed)
         found[self.home / "specs" / "compare.json"] = self.compare_spec()
-        for figure in kinds_in("figures"):
+        for figure in self.figures:
             found[self.home / "specs" / "draw" / f"{figure}.json"] = draw_spec(self.study, figure)
         found[self.home / "specs" / "report.json"] = report_spec(self.study)
         return found

@@ -69,7 +69,10 @@ def closure(modules: Iterable[str]) -> list[str]:
 
 @functools.cache
 def _meaning(module: str) -> str:
-    """A module's syntax tree without docstrings: what its comments, layout and time stamp do not change."""
+    """A module's syntax tree without docstrings: what its comments, layout and time stamp do not change.
+
+    A template beside the module that shares its stem (`report.html.jinja`) is part of it, as it is.
+    """
     file = source_of(module)
     if file is None:
         raise ValueError(f"{module} is no module of speciate")
@@ -79,7 +82,8 @@ def _meaning(module: str) -> str:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
                 body[0].value.value = ""
-    return ast.dump(tree)
+    templates = sorted(file.parent.glob(f"{file.stem}.*.jinja"))
+    return "\n".join([ast.dump(tree), *(template.read_text(encoding="utf-8") for template in templates)])
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""report: the whole study as one HTML file that needs no network: answer, hypotheses, figures, tables, how it was made."""
+"""report: the study as one HTML file that needs no network: answer, hypotheses, figures, tables, how it was made."""
 
 import argparse
 import base64
@@ -63,12 +63,11 @@ def sections(folder: pathlib.Path, tables: answer.Tables, spec: ReportSpec) -> l
     for name in names:
         told = read_json(folder / f"{name}.json")
         picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-        question = told["question"].split("?")[0] + ("?" if "?" in told["question"] else "")
         behind = evidence.BEHIND.get(name)
         found.append(
             Section(
                 name=name,
-                question=question,
+                question=told["question"],
                 caption=told["caption"],
                 picture=f"data:image/svg+xml;base64,{picture}",
                 tables=behind(tables, spec) if behind else [],
@@ -91,7 +90,7 @@ def render(
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
     return environment.get_template("report.html.jinja").render(
         spec=spec,
-        answer=answer.sentences(tables, spec),
+        answers=answer.answers(tables, spec),
         missing=answer.missing_runs(tables, spec),
         arms=evidence.arms(tables, spec),
         hypotheses=evidence.hypotheses(tables, spec),

@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from speciate.data import encoded, lexical
+from speciate.data import encoded, encoding, lexical
 from speciate.data.documents import Document, write_documents
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
@@ -20,8 +20,8 @@ def tokenizer(entries: int = 280) -> FittedTokenizer:
 def write(folder: pathlib.Path, language: str | None, fitted: FittedTokenizer) -> dict[str, object]:
     rows = [Document(f"id{index}", "code", f"group{index % 2}", text) for index, text in enumerate(TEXTS)]
     write_documents(folder / "source.parquet", rows)
-    targets = encoded.Targets(*(folder / f"probe.{part}" for part in ("tokens.npy", "documents.parquet", "types.npy")))
-    return encoded.write_encoded(folder / "source.parquet", fitted, targets, language)
+    targets = encoding.Targets(*(folder / f"probe.{part}" for part in ("tokens.npy", "documents.parquet", "types.npy")))
+    return encoding.write_encoded(folder / "source.parquet", fitted, targets, language)
 
 
 def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
@@ -75,3 +75,17 @@ def test_equal_input_gives_equal_bytes(tmp_path: pathlib.Path) -> None:
         write(tmp_path / name, "python", tokenizer())
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -> None:
+    fitted = tokenizer()
+    write(tmp_path, None, fitted)
+    np.save(tmp_path / "probe.tokens.npy", np.zeros(7, np.uint16))
+    with pytest.raises(ValueError, match=r"probe.tokens.npy: has 7 tokens of type uint16, but probe.documents.parquet"):
+        encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+    (tmp_path / "probe.documents.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"probe.documents.parquet: cannot be read"):
+        encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+    (tmp_path / "probe.documents.parquet").unlink()
+    with pytest.raises(ValueError, match=r"probe.documents.parquet: cannot be read"):
+        encoded.read_encoded(tmp_path, "probe", fitted.manifest)

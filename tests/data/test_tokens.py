@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.data.tokenizer import bpe
-from speciate.data.tokens import END_OF_TEXT, FittedTokenizer, read_manifest, read_tokenizer
+from speciate.data.tokens import FittedTokenizer, read_tokenizer
+from speciate.data.vocabulary import END_OF_TEXT, read_manifest
 from speciate.kinds import options_of
 
 TRAINING = [

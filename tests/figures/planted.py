@@ -1,4 +1,4 @@
-"""A whole study's tables with what they show planted: `unbalanced_fast` collapses, frozen and hash routers do not learn.
+"""A whole study's tables with a planted answer: `unbalanced_fast` collapses, frozen and hash routers do not learn.
 
 Shape suffixes: D domains, E experts.
 """

@@ -33,9 +33,15 @@ def with_differences(losses: pd.DataFrame, draws: pd.DataFrame, reference: str, 
     return losses.assign(**{name: found[name].to_numpy() for name in found})
 
 
-def differences(table: pd.DataFrame, statistic: str, arm: str, reference: str, seeds: tuple[int, ...]) -> Array:
-    """`statistic` of `arm` minus `reference` at each seed; NaN where either run or its value is missing."""
-    value = table.set_index(["ablation", "seed"])[statistic]
+def differences(value: pd.Series, arm: str, reference: str, seeds: tuple[int, ...]) -> Array:
+    """The value of `arm` minus that of `reference` at each seed; NaN where either is missing.
+
+    Args:
+        value: a statistic of the runs by (ablation, seed).
+        arm: an ablation.
+        reference: another.
+        seeds: those of the study.
+    """
     return np.array([value.get((arm, seed), NAN) - value.get((reference, seed), NAN) for seed in seeds], dtype=float)
 
 
@@ -75,14 +81,14 @@ def comparisons_table(
     """
     by_domain = losses.pivot(index=["ablation", "seed"], columns="domain", values="nats")
     by_domain = by_domain[list(dict.fromkeys(losses["domain"]))].add_prefix("nats_").reset_index()
-    table = runs.merge(by_domain, on=["ablation", "seed"], how="left")
+    table = runs.merge(by_domain, on=["ablation", "seed"], how="left").set_index(["ablation", "seed"])
+    there = set(runs["ablation"])
     rows: list[dict[str, object]] = []
     for statistic in (*STATISTICS, *(str(name) for name in by_domain.columns if str(name).startswith("nats_"))):
         of_statistic: list[dict[str, object]] = []
         for ablation in ablations:
-            difference = differences(table, statistic, ablation, reference, seeds)
-            has_run = (runs["ablation"] == ablation).any() and (runs["ablation"] == reference).any()
-            if ablation == reference or (has_run and np.isnan(difference).all()):
+            difference = differences(table[statistic], ablation, reference, seeds)
+            if ablation == reference or ({ablation, reference} <= there and np.isnan(difference).all()):
                 continue
             found = statistics.paired_t(difference, confidence)
             of_statistic.append(
@@ -134,14 +140,14 @@ def hypotheses_table(
         ValueError: a statistic that table `runs` does not have as a number.
     """
     rows: list[dict[str, object]] = []
-    numbers = set(runs.select_dtypes("number").columns)
+    value = runs.set_index(["ablation", "seed"]).select_dtypes("number")
     for hypothesis in hypotheses:
         name, statistic = str(hypothesis["name"]), str(hypothesis["statistic"])
-        if statistic not in numbers:
+        if statistic not in value:
             raise ValueError(f"hypotheses.{name}: statistic: table runs has no number called {statistic}")
         margin = float(str(hypothesis["margin"]))
         direction: Literal["greater", "less", "equivalent"] = hypothesis["direction"]  # type: ignore[assignment]
-        difference = differences(runs, statistic, str(hypothesis["arm"]), str(hypothesis["reference"]), seeds)
+        difference = differences(value[statistic], str(hypothesis["arm"]), str(hypothesis["reference"]), seeds)
         verdict, interval = statistics.decide(difference, direction, margin, confidence)
         rows.append(
             {

@@ -3,13 +3,17 @@
 A draw depends on the seed, its purpose and the groups alone. All runs of a study see the same probe and test documents,
 so draw b of one run and draw b of another shuffle or resample the same documents: draws are paired across runs.
 
-The unit is the group (a template, an article; a document where nothing else is said). Documents of one group are near
-copies of each other: to permute or resample them singly would count one observation many times over.
+Documents of one group (a template, an article; a document is its own where nothing else is said) are near copies of
+each other: to permute or resample them singly would count one observation many times over. Groups are resampled as they
+are. To be permuted they are first gathered into units of equal size, as many of each domain, since labels shuffled
+among unequal ones make shuffled domains more uneven than the true ones, and a null mean twice too high (measured, with
+64 files of code against 7 templates of maths and 7 articles).
 
-Shape suffixes: B draws, G groups, D domains, X any trailing axes.
+Shape suffixes: B draws, G groups, U units, D domains, X any trailing axes.
 """
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +31,61 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)))
 
 
-def permutations(domain_G: Integers, num_draws: int, seed: int) -> Integers:
-    """Row 0: the groups' own domains; rows 1..num_draws: the same labels shuffled among the groups, (B + 1, G)."""
-    shuffled = generator(seed, "permutations").permuted(np.tile(domain_G, (num_draws, 1)), axis=1)
-    return np.concatenate([domain_G[None], shuffled])
+def sum_into(place_G: Integers, num_places: int, value: Array, axis: int = 0) -> Array:
+    """Sums `value` along `axis` by the place of each entry, 0 <= place < num_places; entries at -1 are left out."""
+    moved = np.moveaxis(value, axis, 0)
+    sums = np.zeros((num_places, *moved.shape[1:]))
+    np.add.at(sums, place_G[place_G >= 0], moved[place_G >= 0])
+    return np.moveaxis(sums, 0, axis)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What is permuted: groups of one domain put together, as many units of each domain, about equally large."""
+
+    unit_G: Integers
+    """The unit of each group; -1 in a domain without a decision."""
+    domain_U: Integers
+    """The domain of each unit."""
+
+    def sum(self, value: Array, axis: int = 0) -> Array:
+        """Sums over the groups of each unit, along `axis`."""
+        return sum_into(self.unit_G, len(self.domain_U), value, axis)
+
+
+def units(size_G: Array, domain_G: Integers) -> Units:
+    """Gathers groups into units: in each domain the largest group first, into the unit that is smallest so far.
+
+    The number of units of a domain is the least, over domains, of the effective number of groups
+    (sum n_g)^2 / sum n_g^2, rounded: a domain of few groups has little to say, and the others are not to say more.
+
+    Args:
+        size_G: decisions of each group.
+        domain_G: its domain.
+
+    Raises:
+        ValueError: no group has a decision.
+    """
+    present = [domain for domain in np.unique(domain_G).tolist() if size_G[domain_G == domain].sum() > 0]
+    if not present:
+        raise ValueError("a selector without decisions has nothing to be measured")
+    of_domain = [size_G[domain_G == domain] for domain in present]
+    num_units = min(round(float(size.sum() ** 2 / (size**2).sum())) for size in of_domain)
+    unit_G = np.full(len(domain_G), -1, dtype=np.int64)
+    for place, domain in enumerate(present):
+        (members,) = np.nonzero(domain_G == domain)
+        filled_U = np.zeros(num_units)
+        for group in members[np.argsort(-size_G[members], kind="stable")].tolist():
+            unit = int(filled_U.argmin())
+            filled_U[unit] += size_G[group]
+            unit_G[group] = place * num_units + unit
+    return Units(unit_G, np.repeat(np.array(present, dtype=np.int64), num_units))
+
+
+def permutations(domain_U: Integers, num_draws: int, seed: int) -> Integers:
+    """Row 0: the units' own domains; rows 1..num_draws: the same labels shuffled among the units, (B + 1, U)."""
+    shuffled = generator(seed, "permutations").permuted(np.tile(domain_U, (num_draws, 1)), axis=1)
+    return np.concatenate([domain_U[None], shuffled])
 
 
 def resamples(domain_G: Integers, num_draws: int, seed: int) -> Array:
@@ -55,11 +110,11 @@ def halves(domain_G: Integers, seed: int) -> npt.NDArray[np.bool_]:
     return second_G
 
 
-def sums_by_label(label_BG: Integers, num_domains: int, value_GX: Array) -> Array:
-    """Sums of `value_GX` over the groups under each label, for every draw of labels, (B, D, X): one matrix product."""
-    member_BDG = (label_BG[:, None, :] == np.arange(num_domains)[:, None]).astype(np.float64)
-    flat = member_BDG.reshape(-1, len(value_GX)) @ value_GX.reshape(len(value_GX), -1)
-    result: Array = flat.reshape(len(label_BG), num_domains, *value_GX.shape[1:])
+def sums_by_label(label_BU: Integers, num_domains: int, value_UX: Array) -> Array:
+    """Sums of `value_UX` over the units under each label, for every draw of labels, (B, D, X): one matrix product."""
+    member_BDU = (label_BU[:, None, :] == np.arange(num_domains)[:, None]).astype(np.float64)
+    flat = member_BDU.reshape(-1, len(value_UX)) @ value_UX.reshape(len(value_UX), -1)
+    result: Array = flat.reshape(len(label_BU), num_domains, *value_UX.shape[1:])
     return result
 
 

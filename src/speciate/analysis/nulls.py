@@ -1,17 +1,19 @@
 """What a selector that knows nothing of the domain would score: the permutation null over documents.
 
-Decision: the domain labels are shuffled among the groups of documents (`draws.permutations`), never among tokens. The
-tokens of a document go together, so that a token-level null is far too narrow and finds specialisation in any router.
+Decision: the domain labels are shuffled among units of whole groups of documents (`draws.units`), never among tokens.
+The tokens of a document go together, so that a token-level null is far too narrow and finds specialisation everywhere.
 
-    p = (1 + #{null >= I}) / (B + 1)        (Phipson & Smyth 2010: never zero, exact for exchangeable groups)
+    p = (1 + #{null >= I}) / (B + 1)        (Phipson & Smyth 2010: never zero, exact for exchangeable units)
 
 The p-value alone proves nothing about learning: texts of one domain look alike, so that frozen and hash routers reach
 its floor too. The tables therefore give the excess over those controls beside it.
 
-With groups of unequal size the labels are not exchangeable to the letter; where one domain has few long groups and
-another many short ones, the shuffled domains are more uneven than the true ones, and the null errs upwards (tested).
+Its limits, each tested. The shuffled units of a specialised selector still differ from each other: the null mean holds
+about (D - 1) / (U - 1) of the information itself, so that the excess errs downwards, by the same share for every arm.
+Units of many short texts vary less than units of one long one, so that labels are not exchangeable to the letter: at
+7 units a domain, ten texts to the unit in one domain, 5 % may be 7 %. A domain with one huge document is beyond help.
 
-Shape suffixes: B draws, G groups, D domains, S slots, V tokens, K observations.
+Shape suffixes: B draws, U units of documents, D domains, S slots, V tokens, K observations.
 """
 
 from dataclasses import dataclass
@@ -55,31 +57,31 @@ def against(drawn_BK: Array, band: float) -> Null:
     return Null(observed, mean, low, high, z, p_value)
 
 
-def domain_null(counts_KGS: Array, label_BG: Integers, num_domains: int, band: float = 0.95) -> Null:
-    """I(E;D) of K observations of the same groups against the permutation null, in bits.
+def domain_null(counts_KUS: Array, label_BU: Integers, num_domains: int, band: float = 0.95) -> Null:
+    """I(E;D) of K observations of the same units against the permutation null, in bits.
 
     Args:
-        counts_KGS: choices by observation, group and slot.
-        label_BG: domains of the groups, row 0 the true ones (`draws.permutations`).
+        counts_KUS: choices by observation, unit and slot.
+        label_BU: domains of the units, row 0 the true ones (`draws.permutations`).
         num_domains: D.
         band: share of the null between `low` and `high`.
     """
-    counts_GKS = np.moveaxis(counts_KGS, 0, 1)
-    at_once = max(1, draws.SUMS_AT_ONCE // max(1, len(label_BG) * num_domains * counts_GKS.shape[2]))
+    counts_UKS = np.moveaxis(counts_KUS, 0, 1)
+    at_once = max(1, draws.SUMS_AT_ONCE // max(1, len(label_BU) * num_domains * counts_UKS.shape[2]))
     drawn: list[Array] = []
-    for start in range(0, counts_GKS.shape[1], at_once):  # a few observations at a time, to bound memory
-        sums_BDKS = draws.sums_by_label(label_BG, num_domains, counts_GKS[:, start : start + at_once])
+    for start in range(0, counts_UKS.shape[1], at_once):  # a few observations at a time, to bound memory
+        sums_BDKS = draws.sums_by_label(label_BU, num_domains, counts_UKS[:, start : start + at_once])
         drawn.append(information.domain_information(np.moveaxis(sums_BDKS, 1, 2)))
     return against(np.concatenate(drawn, axis=1), band)
 
 
-def conditional_null(counts_GVS: Array, label_BG: Integers, num_domains: int, band: float = 0.95) -> Null:
+def conditional_null(counts_UVS: Array, label_BU: Integers, num_domains: int, band: float = 0.95) -> Null:
     """I(E;D|V) against the same permutations; the tokens stay those that the true domains share. Shapes (1,)."""
-    at_once = max(1, draws.SUMS_AT_ONCE // max(1, num_domains * counts_GVS[0].size))
+    at_once = max(1, draws.SUMS_AT_ONCE // max(1, num_domains * counts_UVS[0].size))
     drawn = [
         information.conditional_information(
-            draws.sums_by_label(label_BG[start : start + at_once], num_domains, counts_GVS)
+            draws.sums_by_label(label_BU[start : start + at_once], num_domains, counts_UVS)
         )
-        for start in range(0, len(label_BG), at_once)
+        for start in range(0, len(label_BU), at_once)
     ]
     return against(np.concatenate(drawn)[:, None], band)

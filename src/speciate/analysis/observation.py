@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from speciate.analysis.draws import Integers
+from speciate.analysis.draws import Integers, sum_into
 from speciate.selection.tally import Array, Tally
 
 
@@ -48,10 +48,7 @@ class Groups:
 
     def sum(self, value_R: Array, axis: int = 0) -> Array:
         """Sums over the documents of each group, along `axis`."""
-        moved = np.moveaxis(value_R, axis, 0)
-        sums = np.zeros((len(self.domain_G), *moved.shape[1:]))
-        np.add.at(sums, self.group_R, moved)
-        return np.moveaxis(sums, 0, axis)
+        return sum_into(self.group_R, len(self.domain_G), value_R, axis)
 
 
 def group_documents(documents: pd.DataFrame, domains: tuple[str, ...]) -> Groups:

@@ -62,12 +62,11 @@ def _rows(one: Observed, steps_K: Integers, probe: str, columns: dict[str, Array
 
 
 def _early(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
-    groups = texts.groups
     decisions_KG = np.stack([tally.decisions_G for tally in one.early])
-    # the prefix shows some groups only; a label that falls on none of its tokens must not be shuffled with the others
-    (seen,) = np.nonzero(decisions_KG.sum(axis=0))
-    labels = draws.permutations(groups.domain_G[seen], settings.permutations, settings.seed)
-    null = nulls.domain_null(one.early_KGS[:, seen], labels, len(groups.domains), settings.confidence)
+    units = draws.units(decisions_KG.sum(axis=0), texts.groups.domain_G)
+    labels = draws.permutations(units.domain_U, settings.permutations, settings.seed)
+    counts_KUS = units.sum(one.early_KGS, axis=1)
+    null = nulls.domain_null(counts_KUS, labels, len(texts.groups.domains), settings.confidence)
     columns = {
         **_load_columns(one.share_KS, decisions_KG.sum(axis=1), one.num_chosen),
         "revived_experts": load.revived(one.share_KS, one.steps_K, settings.armed_step).astype(np.float64),
@@ -81,9 +80,9 @@ def _final(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
     groups, num_domains = texts.groups, len(texts.groups.domains)
     chosen_GS = one.final.chosen_GS
     share_1S = load.shares(chosen_GS.sum(axis=0, keepdims=True))
-    (seen,) = np.nonzero(one.final.decisions_G)
-    labels = draws.permutations(groups.domain_G[seen], settings.permutations, settings.seed)
-    null = nulls.domain_null(chosen_GS[None, seen], labels, num_domains, settings.confidence)
+    units = draws.units(one.final.decisions_G, groups.domain_G)
+    labels = draws.permutations(units.domain_U, settings.permutations, settings.seed)
+    null = nulls.domain_null(units.sum(chosen_GS)[None], labels, num_domains, settings.confidence)
     low, high = max_share_interval(chosen_GS, groups, settings)
     trajectory_KS = np.concatenate([one.share_KS, share_1S])
     steps_K = np.append(one.steps_K, settings.num_steps)
@@ -94,7 +93,7 @@ def _final(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
         "revived_experts": load.revived(trajectory_KS, steps_K, settings.armed_step)[-1:].astype(np.float64),
         **_null_columns(null),
         **_commitment_columns((one.final,)),
-        **_beyond_tokens(one, texts, seen, labels, settings),
+        **_beyond_tokens(one, texts, units, labels, settings),
     }
     return _rows(one, steps_K[-1:], "full", columns)
 
@@ -121,7 +120,7 @@ def _decided(one: Observed, texts: Texts) -> tuple[npt.NDArray[np.bool_], Array]
 
 
 def _beyond_tokens(
-    one: Observed, texts: Texts, seen: Integers, labels: Integers, settings: Settings
+    one: Observed, texts: Texts, units: draws.Units, labels: Integers, settings: Settings
 ) -> dict[str, Array]:
     """What the token's identity explains of I(E;D), and what the domain adds to it; each with its null mean removed."""
     groups, num_domains = texts.groups, len(texts.groups.domains)
@@ -129,7 +128,7 @@ def _beyond_tokens(
     token_N, group_N = texts.token_P[decided_P], texts.group_P[decided_P]
     second_G = draws.halves(groups.domain_G, settings.seed)
     expected_GS = information.token_explained(token_N, group_N, chosen_NS, second_G)
-    explained = nulls.domain_null(expected_GS[None, seen], labels, num_domains, settings.confidence)
+    explained = nulls.domain_null(units.sum(expected_GS)[None], labels, num_domains, settings.confidence)
     tokens_V = information.shared_tokens(token_N, groups.domain_G[group_N], num_domains, settings.min_occurrences)
     counts_GVS = information.token_counts(token_N, group_N, chosen_NS, tokens_V, len(groups.domain_G))
     columns = {
@@ -137,7 +136,7 @@ def _beyond_tokens(
         "shared_token_share": np.array([counts_GVS.sum() / max(len(token_N), 1)]),
     }
     if len(tokens_V):
-        conditional = nulls.conditional_null(counts_GVS[seen], labels, num_domains, settings.confidence)
+        conditional = nulls.conditional_null(units.sum(counts_GVS), labels, num_domains, settings.confidence)
         columns |= {"conditional_information_bits": conditional.excess, "conditional_p_value": conditional.p_value}
     return columns
 
@@ -145,8 +144,8 @@ def _beyond_tokens(
 def experts_table(observed: list[Observed], texts: Texts, settings: Settings) -> pd.DataFrame:
     """A row a selector, check, probe, domain and slot: share and lift; 'all' is every domain together.
 
-    lift = f_{e|d} / mean_d f_{e|d}; the placebo has the groups' domains shuffled once (draw 1 of the permutations, the
-    same for every run), and lies about 1. NaN for a slot that nothing chose.
+    lift = f_{e|d} / mean_d f_{e|d}; the placebo has the domains shuffled once (draw 1 of the permutations, the same for
+    every run), and lies about 1. NaN for a slot that nothing chose.
     """
     parts: list[pd.DataFrame] = []
     for one in observed:
@@ -157,9 +156,10 @@ def experts_table(observed: list[Observed], texts: Texts, settings: Settings) ->
         final_GS = one.final.chosen_GS
         share_S = load.shares(final_GS.sum(axis=0))
         parts.append(_slots(one, settings.num_steps, "full", "all", share_S, share_S))
-        (seen,) = np.nonzero(one.final.decisions_G)
-        shuffled_G = texts.groups.domain_G.copy()
-        shuffled_G[seen] = draws.permutations(shuffled_G[seen], 1, settings.seed)[1]
+        units = draws.units(one.final.decisions_G, texts.groups.domain_G)
+        shuffled_U = draws.permutations(units.domain_U, settings.permutations, settings.seed)[1]
+        # back to groups; one without a unit has no choices to count, under any label
+        shuffled_G = np.where(units.unit_G >= 0, shuffled_U[units.unit_G], texts.groups.domain_G)
         parts += _by_domain(one, settings.num_steps, "full", final_GS, texts.groups, shuffled_G)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 

@@ -36,20 +36,19 @@ POWER = 0.8
 def paired_t(difference_P: Array, confidence: float) -> Interval:
     """Student's paired t interval: mean +- t_{1-a/2, n-1} s / sqrt(n), a = 1 - confidence.
 
-    Pairs with a NaN are left out. One pair has an estimate and no interval. Pairs that do not differ at all from each
-    other (s = 0) have an interval of width zero.
+    Pairs with a NaN are left out. One pair has an estimate and no interval; nor have pairs that differ by exactly the
+    same (s = 0), which a count can: the noise is estimated from the pairs, and where they show none it is unknown.
     """
     kept_P = difference_P[~np.isnan(difference_P)]
     n = len(kept_P)
     if n == 0:
         return Interval(NAN, NAN, NAN, NAN, 0, NAN)
     mean = float(kept_P.mean())
-    if n == 1:
-        return Interval(mean, NAN, NAN, NAN, 1, NAN)
-    error = float(kept_P.std(ddof=1)) / math.sqrt(n)
+    error = float(kept_P.std(ddof=1)) / math.sqrt(n) if n > 1 and np.ptp(kept_P) > 0 else 0.0
+    if error == 0:
+        return Interval(mean, NAN, NAN, NAN, n, NAN)
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
-    surprise = abs(mean) / error if error else math.inf if mean else 0.0
-    p_value = float(2 * stdtr(n - 1, -surprise))
+    p_value = float(2 * stdtr(n - 1, -abs(mean) / error))
     return Interval(mean, mean - half, mean + half, p_value, n, minimum_detectable(error, n - 1, confidence))
 
 
@@ -105,15 +104,13 @@ def tost(difference_P: Array, margin: float, confidence: float) -> float:
     """The p-value of two one-sided t tests (Schuirmann 1987) that the mean difference lies within +-margin.
 
     The larger of p(mean <= -margin) and p(mean >= margin). At most a = 1 - confidence exactly when the t interval of
-    confidence 1 - 2a lies within the margin.
+    confidence 1 - 2a lies within the margin. NaN where `paired_t` has no interval.
     """
     kept_P = difference_P[~np.isnan(difference_P)]
     n = len(kept_P)
-    if n < 2:
+    if n < 2 or np.ptp(kept_P) == 0:
         return NAN
     mean, error = float(kept_P.mean()), float(kept_P.std(ddof=1)) / math.sqrt(n)
-    if error == 0:
-        return 0.0 if abs(mean) < margin else 1.0
     return float(max(stdtr(n - 1, -(mean + margin) / error), stdtr(n - 1, (mean - margin) / error)))
 
 

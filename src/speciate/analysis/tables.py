@@ -140,7 +140,7 @@ def read(file: pathlib.Path, table: str) -> pd.DataFrame:
     rows = pd.read_parquet(file)
     if list(rows.columns) != list(COLUMNS[table]):
         raise ValueError(f"{file}: its columns are not those of table {table}")
-    return frame(table, rows)
+    return rows
 
 
 def write_parquet(rows: pd.DataFrame, table: str, file: pathlib.Path) -> None:

@@ -1,15 +1,24 @@
-"""Writing a .npy file whose length is known only at its end, so that a stage's memory does not grow with its input."""
+"""The .npy files between stages: written without knowing their length, read without loading them."""
 
 import pathlib
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 
+def read_array(file: pathlib.Path) -> npt.NDArray[Any]:
+    """The array in `file`, memory-mapped. Raises ValueError naming the file where it is cut off or no .npy file."""
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file}: is cut off, or no array: {error}") from None
+    return array
+
+
 class GrowingArray:
-    """A 1-D .npy file (format version 1.0) that is appended to; a context manager.
+    """A 1-D .npy file (format version 1.0) that is appended to, so that a stage's memory does not grow with its input.
 
     numpy pads the header so that the length can be rewritten in place (`GROWTH_AXIS_MAX_DIGITS`), which is done on
     leaving the block.

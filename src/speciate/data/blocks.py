@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from speciate.data import pieces
+from speciate.data.arrays import read_array
 from speciate.kinds import Strict
 from speciate.spec import read_spec
 
@@ -53,8 +54,8 @@ class TrainBlocks:
         self.block_length = self.mixture.block_length
         self.vocabulary = self.mixture.vocabulary
         self._packs = [folder / self.mixture.packs[domain] for domain in self.mixture.domains]
-        self._train_N2 = np.load(folder / "train.npy")
-        self._blocks = [np.load(pack / "train.blocks.npy", mmap_mode="r") for pack in self._packs]
+        self._train_N2 = np.array(read_array(folder / "train.npy"))
+        self._blocks = [read_array(pack / "train.blocks.npy") for pack in self._packs]
         for domain, blocks in zip(self.mixture.domains, self._blocks, strict=True):
             found, made_from = blocks.shape, (self.mixture.available_blocks["train"][domain], self.block_length)
             if found != made_from:
@@ -74,7 +75,7 @@ class TrainBlocks:
         """Each position's document, a number within its domain, int64 (B, T): what an intra-document mask compares."""
         documents_BT = np.empty((len(rows), self.block_length), np.int64)
         for domain, here, blocks in self._by_domain(rows):
-            of_domain = np.load(self._packs[domain] / "train.pieces.npy", mmap_mode="r")
+            of_domain = read_array(self._packs[domain] / "train.pieces.npy")
             documents_BT[here] = pieces.document_of(pieces.select(of_domain, blocks), self.block_length)
         return documents_BT
 
@@ -133,9 +134,9 @@ def read_set(folder: pathlib.Path, name: str) -> BlockSet:
     return BlockSet(
         name=name,
         domains=tuple(read_mixture(folder).domains),
-        tokens=np.load(folder / f"{name}.tokens.npy").astype(np.int64),
-        document=np.load(folder / f"{name}.document.npy"),
-        domain=np.load(folder / f"{name}.domain.npy"),
+        tokens=read_array(folder / f"{name}.tokens.npy").astype(np.int64),
+        document=np.array(read_array(folder / f"{name}.document.npy")),
+        domain=np.array(read_array(folder / f"{name}.domain.npy")),
         documents=pd.read_parquet(folder / f"{name}.documents.parquet"),
-        types=np.load(types) if types.exists() else None,
+        types=np.array(read_array(types)) if types.exists() else None,
     )

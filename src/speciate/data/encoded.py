@@ -1,21 +1,18 @@
 """One encoded split on disk: the tokens of all its documents end to end, and where each document starts and stops.
 
-N tokens, D documents. No end-of-text token is inside; packing adds it.
+N tokens, D documents. No end-of-text token is inside; packing adds it. `data/encoding.py` writes what is read here.
 """
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data import lexical
-from speciate.data.arrays import GrowingArray
-from speciate.data.documents import read_tables
-from speciate.data.tokens import FittedTokenizer, TokenizerManifest
+from speciate.data.arrays import read_array
+from speciate.data.vocabulary import TokenizerManifest
 
 # The parquet files' own key for the tokenizer that the tokens belong to.
 FINGERPRINT = b"speciate.tokenizer"
@@ -54,78 +51,21 @@ def read_encoded(folder: pathlib.Path, split: str, tokenizer: TokenizerManifest)
     """A split that `encode` wrote into `folder`.
 
     Raises:
-        ValueError: it was made with another tokenizer than `tokenizer`.
+        ValueError: made with another tokenizer than `tokenizer`, or files that are damaged or do not belong together.
     """
     file = folder / f"{split}.documents.parquet"
-    documents = pq.read_table(file)
+    try:
+        documents = pq.read_table(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        why = str(error).splitlines()[0] if file.is_file() else "there is no such file"
+        raise ValueError(f"{file}: cannot be read: {why}") from None
     if (documents.schema.metadata or {}).get(FINGERPRINT) != tokenizer.fingerprint.encode():
         raise ValueError(f"{file}: was encoded with another tokenizer than {tokenizer.fingerprint[:10]}")
-    return Encoded(np.load(folder / f"{split}.tokens.npy", mmap_mode="r"), documents)
-
-
-@dataclasses.dataclass(frozen=True)
-class Targets:
-    """The files to write: tokens, documents, and the lexical types of the tokens (None: not wanted)."""
-
-    tokens: pathlib.Path
-    documents: pathlib.Path
-    types: pathlib.Path | None = None
-
-
-def write_encoded(
-    documents: pathlib.Path, tokenizer: FittedTokenizer, targets: Targets, language: str | None
-) -> dict[str, Any]:
-    """Encodes a documents file, row group by row group, into `targets`; memory does not grow with its length.
-
-    Returns:
-        counts: documents, tokens, bytes; and where types were wanted, tokens_by_type and documents_refused (of a text
-        with a language: those that are not wholly code in it).
-    """
-    schema = SCHEMA.with_metadata({FINGERPRINT: tokenizer.manifest.fingerprint.encode()})
-    counts = {"documents": 0, "tokens": 0, "bytes": 0}
-    types = _Types(targets.types, tokenizer, language) if targets.types else None
-    with (
-        GrowingArray(targets.tokens, tokenizer.manifest.dtype) as tokens,
-        pq.ParquetWriter(targets.documents, schema) as rows,
-    ):
-        for table in read_tables(documents, ["id", "group", "text"]):
-            texts = table["text"].to_pylist()
-            ids, lengths = tokenizer.encode(texts)
-            stops = counts["tokens"] + np.cumsum(lengths)
-            sizes = np.array([len(text.encode()) for text in texts], np.int64)
-            assert int(tokenizer.token_bytes[ids].sum()) == int(sizes.sum()), "a byte-level tokenizer lost bytes"
-            columns = [table["id"], table["group"], stops - lengths, stops, sizes]
-            rows.write_table(pa.table(columns, schema=schema))
-            tokens.append(ids)
-            if types:
-                types.append(texts, ids, lengths)
-            counts["documents"] += len(lengths)
-            counts["tokens"] += len(ids)
-            counts["bytes"] += int(sizes.sum())
-    return counts | (types.close() if types else {})
-
-
-class _Types:
-    """Writes the lexical type of each token beside the tokens."""
-
-    def __init__(self, file: pathlib.Path, tokenizer: FittedTokenizer, language: str | None) -> None:
-        self.array = GrowingArray(file, np.uint8)
-        self.token_bytes = tokenizer.token_bytes
-        self.language = language
-        self.by_type = np.zeros(len(lexical.TYPES), np.int64)
-        self.refused = 0
-
-    def append(self, texts: list[str], ids: npt.NDArray[np.unsignedinteger], lengths: npt.NDArray[np.int64]) -> None:
-        stops = np.cumsum(lengths)
-        for text, start, stop in zip(texts, stops - lengths, stops, strict=True):
-            types = np.zeros(int(stop - start), np.uint8)
-            if self.language is not None:
-                types, whole = lexical.token_types(text, self.token_bytes[ids[start:stop]])
-                self.refused += not whole
-            self.by_type += np.bincount(types, minlength=len(lexical.TYPES))
-            self.array.append(types)
-
-    def close(self) -> dict[str, Any]:
-        self.array.__exit__(None, None, None)
-        by_type = dict(zip(lexical.TYPES, self.by_type.tolist(), strict=True))
-        return {"tokens_by_type": by_type, "documents_refused": self.refused}
+    tokens_N = read_array(folder / f"{split}.tokens.npy")
+    expected = documents["stop"][-1].as_py() if len(documents) else 0
+    if (len(tokens_N), tokens_N.dtype) != (expected, tokenizer.dtype):
+        raise ValueError(
+            f"{folder / f'{split}.tokens.npy'}: has {len(tokens_N)} tokens of type {tokens_N.dtype}, but {file.name} "
+            f"tells of {expected} of type {tokenizer.dtype}"
+        )
+    return Encoded(tokens_N, documents)

@@ -15,6 +15,7 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Is a router indifferent, collapsed or specialised?"
 TABLES = {
     "selectors": (
         *("ablation", "seed", "selector", "layer", "probe", "num_slots"),
@@ -22,6 +23,7 @@ TABLES = {
     ),
     "runs": ("ablation", "seed", "state"),
 }
+INFORMATION, HATCH = "#A9C4E0", "#35507A"
 
 
 class Options(Kind):
@@ -71,7 +73,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             for bar, (drift, information) in enumerate(_bars(cell, options)):
                 at = row - 0.4 + thick * (bar + 0.5)
                 axes.barh(at, drift, 0.86 * thick, color=style.ACCENT, linewidth=0)
-                axes.barh(at, information, 0.86 * thick, left=drift, color="#A9C4E0", hatch="/////", edgecolor="#35507A")
+                axes.barh(at, information, 0.86 * thick, left=drift, color=INFORMATION, hatch="/////", edgecolor=HATCH)
                 axes.patches[-1].set_linewidth(0)
         axes.set_title(names[selector])
         axes.tick_params(axis="y", length=0)
@@ -95,11 +97,10 @@ def _states(axes: Any, runs: pd.DataFrame, arms: list[str]) -> None:
 
 def _key(drawn: Figure) -> None:
     """The two parts of the bars, named above them."""
-    patches = [
-        {"color": style.ACCENT, "linewidth": 0},
-        {"facecolor": "#A9C4E0", "edgecolor": "#35507A", "hatch": "/////", "linewidth": 0},
+    handles = [
+        Patch(color=style.ACCENT, linewidth=0),
+        Patch(facecolor=INFORMATION, edgecolor=HATCH, hatch="/////", linewidth=0),
     ]
-    handles = [Patch(**patch) for patch in patches]
     texts = ["drift: the same preference for every token", "information: preferences that depend on the token"]
     drawn.legend(handles, texts, loc="outside upper center", ncols=2, frameon=False, fontsize=7, handlelength=1.4)
 
@@ -114,8 +115,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     part = (means["drift_nats"] / means["commitment_nats"]).dropna()
     most = str(part.idxmax()) if len(part) else None
     drifting = (
-        f" The largest part of drift is in {style.spoken(most)}: {part[most]:.0%} of {means.loc[most, 'commitment_nats']:.2f}"
-        " nats (means over layers and seeds)."
+        f" The largest part of drift is in {style.spoken(most)}: {part[most]:.0%} of"
+        f" {means.loc[most, 'commitment_nats']:.2f} nats (means over layers and seeds)."
         if most
         else ""
     )
@@ -131,5 +132,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " seeds and come from the rule in the definitions, not from this picture. A control's information is the"
         " token's own (a hash router is certain of each token and has learned nothing), and the scale of the"
         " probabilities enters: arms whose routers sharpen differ here even where their choices do not."
-        + style.left_out(([names[path] for path in names], [names[path] for path in selectors]))
+        + style.left_out(style.named(names, selectors))
     )

@@ -5,7 +5,6 @@ Differences, not curves over one another: a loss falls by nats, and arms differ 
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
@@ -13,6 +12,7 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Did every run learn, and do the arms part during training?"
 TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
@@ -71,9 +71,7 @@ def _own(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
         trained = series == "train"
         axes.plot(line.index, line, color=style.FAINT if trained else style.INK, linewidth=0.6 if trained else 1.1)
         ends.append((float(line.index[-1]), float(line.iloc[-1]), "training" if trained else style.spoken(series)))
-    heights = style.apart([value for _, value, _ in ends], 0.07 * float(np.ptp(axes.get_ylim())))
-    for (step, _, name), height in zip(ends, heights, strict=True):
-        axes.annotate(name, (step, height), (3, 0), textcoords="offset points", va="center", fontsize=6.5)
+    style.label_ends(axes, ends[0][0] if ends else 0.0, [(value, name, style.INK) for _, value, name in ends])
     axes.set_title(f"{style.spoken(subject.reference)}, its own loss", loc="left", weight="bold")
 
 
@@ -89,16 +87,8 @@ def _panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style
             axes.plot(line.index, line, color=colours[arm], linestyle=dash)
             ends.append((float(line.iloc[-1]), arm))
     axes.set(ylim=limits, xlim=(0, None))
-    for height, (_, arm) in zip(style.apart([value for value, _ in ends], 0.075 * (limits[1] - limits[0])), ends, strict=True):
-        axes.annotate(
-            style.spoken(arm),
-            (float(differences.index.max()), height),
-            (3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=6.5,
-            color=colours[arm],
-        )
+    named = [(value, style.spoken(arm), colours[arm]) for value, arm in ends]
+    style.label_ends(axes, float(differences.index.max()), named)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -111,15 +101,19 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     last = int(differences.index.get_level_values("step").max())
     ends = differences.xs(last, level="step")[arms].mean()
     ends = ends.dropna()
-    lowest = f"{style.spoken(str(ends.idxmin()))} is lowest ({ends.min():+.3f} nats)" if len(ends) else ""
-    highest = f" and {style.spoken(str(ends.idxmax()))} highest ({ends.max():+.3f})" if len(ends) > 1 else ""
+    lowest = (
+        f"{style.spoken(str(ends.idxmin()))} is lowest ({style.signed(float(ends.min()))} nats)" if len(ends) else ""
+    )
+    highest = (
+        f" and {style.spoken(str(ends.idxmax()))} highest ({style.signed(float(ends.max()))})" if len(ends) > 1 else ""
+    )
     told = f" At step {last}, averaged over domains, {lowest}{highest}." if lowest else ""
     seeds = f"means over {num_seeds} seeds, each paired with the reference's run of the same seed"
     return (
         f"First panel: the loss of {style.spoken(subject.reference)} on its training batches and on each domain's"
-        f" validation blocks. Other panels: validation loss of each arm minus that of {style.spoken(subject.reference)},"
-        f" {seeds if num_seeds > 1 else 'one seed'}; below zero is better.{told} The spread between seeds is not drawn:"
-        " a line apart from zero is no finding by itself, the comparisons below have the intervals. Validation blocks"
-        " are few; the test losses in the tables rest on more text."
+        " validation blocks. Other panels: validation loss of each arm minus that of"
+        f" {style.spoken(subject.reference)}, {seeds if num_seeds > 1 else 'one seed'}; below zero is"
+        f" better.{told} The spread between seeds is not drawn: a line apart from zero is no finding by itself, the"
+        " comparisons have the intervals. Validation blocks are few; the test losses in the tables rest on more text."
         + style.left_out((candidates, arms))
     )

@@ -14,6 +14,9 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = (
+    "How much do a router's choices tell of a text's domain as training goes on, and more than chance and controls do?"
+)
 TABLES = {
     "selectors": (
         *("ablation", "seed", "selector", "layer", "step", "probe"),
@@ -63,22 +66,22 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     drawn = style.canvas(0.5 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1)
     grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     top = 1.08 * float(seen.groupby(["ablation", "selector", "step"])["information_bits"].mean().max())
+    grid[0, 0].set(xlim=(0, float(seen["step"].max())), ylim=(0, top))
     for index, axes in enumerate(grid.flat):
         if index >= len(arms):
             axes.set_axis_off()
             continue
-        _panel(axes, seen, arms[index], selectors, names, top)
-        _controls(axes, seen, subject, top, labelled=index % columns == columns - 1 or index == len(arms) - 1)
+        _panel(axes, seen, arms[index], selectors, names)
+        _controls(axes, seen, subject, labelled=index % columns == columns - 1 or index == len(arms) - 1)
         axes.set_title(style.spoken(arms[index]), loc="left", weight="bold")
         if index + columns >= len(arms):
             axes.tick_params(labelbottom=True)
-    grid[0, 0].set(xlim=(0, float(seen["step"].max())), ylim=(0, top))
     drawn.supxlabel("optimizer step", fontsize=7.5)
     drawn.supylabel("I(E;D), bits", fontsize=7.5)
     return drawn
 
 
-def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str], top: float) -> None:
+def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str]) -> None:
     """One arm's lines and its null band."""
     mine = seen[seen["ablation"] == arm]
     null = mine.groupby("step")[["null_low_bits", "null_high_bits"]].mean().dropna()
@@ -92,15 +95,10 @@ def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names:
     for _, own in mine.groupby("seed"):
         line = own.groupby("step")["information_bits"].mean()
         axes.plot(line.index, line, color=style.INK, linewidth=1.3)
-    last = float(mine["step"].max())
-    for height, (value, name) in zip(style.apart([value for value, _ in ends], 0.075 * top), ends, strict=True):
-        del value
-        axes.annotate(
-            name, (last, height), (2, 0), textcoords="offset points", va="center", fontsize=5.5, color=style.COLOURS[0]
-        )
+    style.label_ends(axes, float(mine["step"].max()), [(*end, style.COLOURS[0]) for end in ends], size=5.5, dx=2)
 
 
-def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, top: float, labelled: bool) -> None:
+def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labelled: bool) -> None:
     """The controls' means over layers and seeds, labelled in the right-most panels."""
     ends: list[tuple[float, str]] = []
     present = [arm for arm in subject.controls if arm in set(seen["ablation"])]
@@ -109,12 +107,8 @@ def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, top: float,
         axes.plot(line.index, line, color=style.ACCENT, linewidth=1.0, linestyle=DASHES[index % len(DASHES)])
         ends.append((float(line.iloc[-1]), style.spoken(arm)))
     if labelled:
-        last = float(seen["step"].max())
-        heights = style.apart([value for value, _ in ends], 0.085 * top)
-        for height, (_, name) in zip(heights, ends, strict=True):
-            axes.annotate(
-                name, (last, height), (10, 0), textcoords="offset points", va="center", fontsize=6.5, color=style.ACCENT
-            )
+        named = [(*end, style.ACCENT) for end in ends]
+        style.label_ends(axes, float(seen["step"].max()), named, dx=10)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -141,7 +135,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         else "No permutation null was computed during training, so there is no band."
     )
     num_seeds = seen["seed"].nunique()
-    lines = f"Thick: the mean over layers, a line for each of the {num_seeds} seeds" if num_seeds > 1 else "Thick: the mean over layers"
+    lines = "Thick: the mean over layers" + (f", a line for each of the {num_seeds} seeds" if num_seeds > 1 else "")
     dashed = (
         f" Dashed and dotted: {style.listed(present)}, routers that do not learn; only what lies above them was"
         " learned, whatever the null says."
@@ -153,5 +147,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
         f" where they end, means over seeds. {band}{dashed}{after} Values are as estimated on a small probe, bias"
         " included; that a router knows the domain does not say that the model uses it."
-        + style.left_out((_learned(seen, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+        + style.left_out((_learned(seen, subject), arms), style.named(names, selectors))
     )

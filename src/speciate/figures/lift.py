@@ -15,6 +15,7 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "probe", "domain", "slot", "share", "lift", "placebo_lift"),
     "runs": ("ablation", "seed", "excess_information_bits", "max_share"),
@@ -128,5 +129,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " the order in it is made by sorting alone. A lower strip as strong as the upper one would mean that the upper"
         f" one is chance.{where} One wide pale column is a collapsed router. Lift does not say that the router learned"
         f" it{controls}, nor that the expert is needed."
-        + style.left_out((style.selecting(full, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+        + style.left_out((style.selecting(full, subject), arms), style.named(names, selectors))
     )

@@ -14,6 +14,7 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Does one expert take over, in which layer, and when?"
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "step", "probe", "domain", "slot", "share"),
     "selectors": ("ablation", "seed", "selector", "layer", "step", "probe", "num_slots", "max_share", "noise_floor"),
@@ -82,9 +83,9 @@ def _cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
     floor = (1 + own["noise_floor"]) / own["num_slots"]
     axes.fill_between(own["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
     axes.axhline(S1_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
-    for seed, group in seen[seen["seed"] != first].groupby("seed"):
-        group = group.sort_values("step")
-        axes.plot(group["step"], group["max_share"], color=style.INK, linewidth=0.8, linestyle=":", label=f"seed {seed}")
+    for _, other in seen[seen["seed"] != first].groupby("seed"):
+        group = other.sort_values("step")
+        axes.plot(group["step"], group["max_share"], color=style.INK, linewidth=0.8, linestyle=":")
     wide = experts[experts["seed"] == first].pivot(index="step", columns="slot", values="share").sort_index()
     if wide.empty:
         return
@@ -99,8 +100,8 @@ def _alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int
     """A mark at the step at which our alarm first fired in this selector."""
     mine = verdicts[(verdicts["ablation"] == arm) & (verdicts["selector"] == selector) & (verdicts["seed"] == seed)]
     for step in mine[mine["rule"] == "alarm"]["first_step"].dropna():
-        axes.plot([step], [0.94], marker="v", color=style.INK, markersize=4)
-        axes.annotate(f"{step:.0f}", (step, 0.94), (4, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.axvline(step, color=style.INK, linewidth=0.6, zorder=0)
+        axes.annotate(f"alarm {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -119,17 +120,17 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     fired = fired[(fired["rule"] == "alarm") & (fired["selector"] != "any") & fired["first_step"].notna()]
     alarmed = [arm for arm in arms if arm in set(fired["ablation"])]
     marks = (
-        f" A triangle: the step at which our alarm first fired in seed {seeds[0]}; in some seed and layer it fired in"
+        f" Upright line: the step at which our alarm first fired in seed {seeds[0]}; in some seed and layer it fired in"
         f" {style.listed(alarmed)}."
         if alarmed
         else " Our alarm fired in no arm shown."
     )
     return (
-        f"Share of the telemetry probe's tokens that each expert gets, over training, seed {seeds[0]}; thick: the expert"
-        f" that ends with the most.{others} Balanced is {uniform}; grey: what a perfectly balanced router of"
+        f"Share of the telemetry probe's tokens that each expert gets, over training, seed {seeds[0]}; thick: the"
+        f" expert that ends with the most.{others} Balanced is {uniform}; grey: what a perfectly balanced router of"
         f" independent choices stays below; dashed: {S1_SHARE:.0%}, the limit of the moe-emergence rule.{marks} The"
         f" largest share at the last step is {worst['max_share']:.0%} ({style.spoken(worst['ablation'])},"
         f" {names[worst['selector']]}, seed {worst['seed']}). An expert has no common name across seeds or arms, and"
         " this is a small probe: the tables give the finished model on the whole one."
-        + style.left_out((style.selecting(seen, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+        + style.left_out((style.selecting(seen, subject), arms), style.named(names, selectors))
     )

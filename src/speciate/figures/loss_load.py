@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Does an uneven load cost anything?"
 TABLES = {
     "runs": ("ablation", "seed", "loss", "max_violation"),
     "comparisons": ("statistic", "ablation", "difference", "low", "high"),
@@ -116,7 +117,7 @@ def _differences(axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list
             axes.plot(value, row, markers[seed], color=colours[arm], markeredgecolor="white", markeredgewidth=0.4)
     # two seeds give intervals far wider than the points; the axis shows the points, an arrowless bar runs off it
     limit = 2.2 * reach or 1.0
-    axes.set(xlim=(-limit, limit), ylim=(len(arms) - 0.5, -0.5))
+    axes.set(xlim=(-limit, limit), ylim=(max(1, len(arms)) - 0.5, -0.5))
     axes.set_yticks(range(len(arms)), [style.spoken(arm) for arm in arms])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"loss minus {style.spoken(subject.reference)}, same seed, nats")
@@ -130,13 +131,14 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     num_seeds = runs["seed"].nunique()
     means = runs.groupby("ablation")[["loss", "max_violation"]].mean()
     routed = means.dropna()
-    worst = (
-        f" {style.spoken(str(routed['max_violation'].idxmax()))} has the most uneven load (MaxVio"
-        f" {routed['max_violation'].max():.2f}) and a loss of {routed.loc[routed['max_violation'].idxmax(), 'loss']:.3f};"
-        f" the arms with routers lie between {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
-        if len(routed) > 1
-        else ""
-    )
+    worst = ""
+    if len(routed) > 1:
+        most = routed["max_violation"].idxmax()
+        worst = (
+            f" {style.spoken(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
+            f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with routers lie between"
+            f" {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
+        )
     interval = (
         f"grey: the {subject.confidence:.0%} interval of the mean over {num_seeds} seeds, which may run off the axis"
         if num_seeds > 1

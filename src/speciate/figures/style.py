@@ -1,6 +1,6 @@
 """The one style of all figures: readable in print, in grey and by the colour-blind; the same bytes on every machine.
 
-Each figure is a file of this folder: `Options` (its limits), `TABLES` (the tables it reads, with their columns),
+Each figure is a file of this folder: `Options` (its limits), `QUESTION`, `TABLES` (what it reads, with columns),
 `figure(tables, subject, options)` and `caption(tables, subject, options)`. Colour never carries meaning alone: lines
 are labelled where they end, markers differ, and the lift's colours grow darker from less to more.
 """
@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -76,17 +77,24 @@ class Subject(Protocol):
     """What a figure must know of the study that its tables do not say (a `speciate.plan.DrawSpec`)."""
 
     @property
-    def arms(self) -> Sequence[str]: ...
+    def arms(self) -> Sequence[str]:
+        """Every ablation, in the study's order."""
+
     @property
-    def domains(self) -> Sequence[str]: ...
+    def domains(self) -> Sequence[str]:
+        """In the study's order."""
+
     @property
-    def reference(self) -> str: ...
+    def reference(self) -> str:
+        """The arm that the others are compared with."""
+
     @property
-    def controls(self) -> Sequence[str]: ...
+    def controls(self) -> Sequence[str]:
+        """The arms whose selectors do not learn."""
+
     @property
-    def confidence(self) -> float: ...
-    @property
-    def armed_after(self) -> float: ...
+    def confidence(self) -> float:
+        """Of every interval and null band."""
 
 
 @contextlib.contextmanager
@@ -94,7 +102,7 @@ def drawing() -> Iterator[None]:
     """Matplotlib's own defaults, then this style, for drawing and saving; whatever a user has set is put back after."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(RC)
+        cast(dict[str, Any], matplotlib.rcParams).update(RC)
         yield
 
 
@@ -108,7 +116,7 @@ def canvas(height: float, width: float = WIDTH) -> Figure:
 def pack(figure: Figure, h_pad: float, left: float) -> None:
     """Sets the axes of a dense grid close together: `h_pad` inches above and below each, a free share at the `left`."""
     engine = figure.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=h_pad, w_pad=0.03, hspace=0.0, wspace=0.0, rect=(left, 0, 1 - left, 1))
 
 
@@ -121,9 +129,10 @@ def message(text: str) -> Figure:
 
 def save(figure: Figure, target: pathlib.Path) -> None:
     """Writes the figure as the target's suffix says; the bytes depend on the figure only."""
-    if figure.get_layout_engine() is not None:
+    engine = figure.get_layout_engine()
+    if engine is not None:
         # laid out once, so that every format of a figure has the same places
-        figure.draw_without_rendering()
+        engine.execute(figure)
         figure.set_layout_engine("none")
     metadata = {"Date": None, "Creator": None} if target.suffix == ".svg" else {"Software": None}
     figure.savefig(target, metadata=metadata)
@@ -132,6 +141,11 @@ def save(figure: Figure, target: pathlib.Path) -> None:
 def spoken(name: str) -> str:
     """A config key as figures print it."""
     return name.replace("_", " ")
+
+
+def signed(value: float) -> str:
+    """A difference with its sign and three digits, for captions."""
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def listed(names: Iterable[str]) -> str:
@@ -183,8 +197,13 @@ def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], s
     return [arm for arm in arms if arm in kept]
 
 
+def named(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All selectors' names and those of the `kept` paths, for `left_out`."""
+    return list(names.values()), [names[path] for path in kept]
+
+
 def left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
-    """' Not shown ...' for a caption from (all names, shown names) of arms, layers, ...; nothing where all are shown."""
+    """' Not shown ...' for a caption, from (all names, shown names) of arms and of layers; or nothing."""
     missing = [[name for name in everything if name not in shown] for everything, shown in pairs]
     parts = []
     for names in filter(None, missing):
@@ -229,8 +248,26 @@ def lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
     cast(Any, bar.outline).set_visible(False)
 
 
-def apart(values: Sequence[float], gap: float) -> list[float]:
-    """`values` moved as little as needed for neighbours to be `gap` apart, in the order given."""
+def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], size: float = 6.5, dx: float = 3) -> None:
+    """Names lines at their right ends: (height, name, colour) each, moved off one another, `dx` points off `x`."""
+    low, high = axes.get_ylim()
+    gap = 1.15 * size / 72 * (high - low) / axes.get_position().height / cast(Figure, axes.figure).get_size_inches()[1]
+    heights = apart([height for height, _, _ in ends], gap, lowest=low + 0.4 * gap)
+    for height, (_, name, colour) in zip(heights, ends, strict=True):
+        axes.annotate(
+            name,
+            (x, height),
+            (dx, 0),
+            textcoords="offset points",
+            annotation_clip=False,
+            va="center",
+            fontsize=size,
+            color=colour,
+        )
+
+
+def apart(values: Sequence[float], gap: float, lowest: float = -np.inf) -> list[float]:
+    """`values`, in their order, moved as little as keeps neighbours `gap` apart and none below `lowest`."""
     order = np.argsort(values, kind="stable")
     moved = np.array(values, dtype=float)
     for _ in range(200):
@@ -243,4 +280,6 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
             if push > 0:
                 moved[order[index]] -= push
                 moved[order[index + 1]] += push
+    floors = lowest + gap * np.arange(len(moved))
+    moved[order] = np.maximum(moved[order], floors)
     return [float(value) for value in moved]

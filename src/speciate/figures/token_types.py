@@ -13,6 +13,7 @@ from pydantic import Field
 from speciate.figures import style
 from speciate.kinds import Kind
 
+QUESTION = "Do experts of code serve keywords, names, operators?"
 TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}
 
 
@@ -104,8 +105,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " column is as wide as the expert's share of the tokens of code, and columns are sorted by the type they serve"
         f" most, which alone makes a diagonal. Types among the probe's tokens of code: {shares}. The largest share is"
         f" {top['share']:.0%} of the {top['type']} tokens to one expert ({style.spoken(top['ablation'])},"
-        f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over layers and"
-        f" seeds: {told}. A frozen or hash router has some without learning anything, because a type is made of few"
-        " different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was learned."
-        + style.left_out((style.selecting(weighed, subject), arms), ([names[path] for path in names], [names[path] for path in selectors]))
+        f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over"
+        f" layers and seeds: {told}. A frozen or hash router has some without learning anything, because a type is made"
+        " of few different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was"
+        " learned." + style.left_out((style.selecting(weighed, subject), arms), style.named(names, selectors))
     )

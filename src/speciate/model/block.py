@@ -35,8 +35,9 @@ class Block(nn.Module):
 
     def run(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """The residual stream of these tokens after both sublayers."""
-        x_BTD = x_BTD + self.mixer(self.mixer_norm(x_BTD), tokens)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD), tokens)
+        mixed_BTD: Tensor = x_BTD + self.mixer(self.mixer_norm(x_BTD), tokens)
+        fed_BTD: Tensor = mixed_BTD + self.ffn(self.ffn_norm(mixed_BTD), tokens)
+        return fed_BTD
 
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """The residual stream after the block, (B, T, D)."""

@@ -40,12 +40,12 @@ class Experts(nn.Module):
         count_E = expert_A.bincount(minlength=len(self.in_weight))
         x_AD = x_ND.unsqueeze(1).expand(-1, num_choices, -1).flatten(0, 1)
         run = self.grouped if x_ND.is_cuda else self.looped
-        y_AD = _Permuted.apply(run(_Permuted.apply(x_AD, order_A), count_E), order_A.argsort())
-        y_NKD = y_AD.unflatten(0, (num_tokens, num_choices)) * weight_NK.unsqueeze(-1).to(y_AD.dtype)
-        return y_NKD.sum(1)
+        y_AD = permuted(run(permuted(x_AD, order_A), count_E), order_A.argsort())
+        y_NKD = y_AD.view(num_tokens, num_choices, -1)
+        return (y_NKD * weight_NK.unsqueeze(-1).to(y_NKD.dtype)).sum(1)
 
     def looped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """Expert by expert: x_AD's rows are sorted by expert, count_E of them each. Experts without rows are skipped."""
+        """Expert by expert: rows of x_AD are sorted by expert, count_E of each. An expert without rows is skipped."""
         counts = count_E.tolist()
         expert_weights = [w.unbind() if w is not None else [None] * len(counts) for w in self._stacked()]
         done: list[Tensor] = []
@@ -62,9 +62,10 @@ class Experts(nn.Module):
         """
         device = x_AD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_AD.dtype
-        for size in self.in_weight.shape[1:] + self.out_weight.shape[1:]:
-            if size * dtype.itemsize % STRIDE_BYTES:
-                raise ValueError(f"experts: width and hidden must be multiples of {STRIDE_BYTES // dtype.itemsize}, not {size}")
+        stride = STRIDE_BYTES // dtype.itemsize
+        for size in self.out_weight.shape[1:]:
+            if size % stride:
+                raise ValueError(f"experts: width and hidden must be multiples of {stride}, not {size}")
         expert_A = torch.repeat_interleave(count_E, output_size=len(x_AD))
         stop_E = count_E.cumsum(0).to(torch.int32)
 
@@ -83,8 +84,14 @@ def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None) -> Tensor:
     return x_ND @ weight_DF if bias_F is None else torch.addmm(bias_F, x_ND, weight_DF)
 
 
+def permuted(x_AD: Tensor, order_A: Tensor) -> Tensor:
+    """The rows of x_AD in this order, each once."""
+    y_AD: Tensor = _Permuted.apply(x_AD, order_A)  # type: ignore[no-untyped-call]
+    return y_AD
+
+
 class _Permuted(torch.autograd.Function):
-    """Rows in another order; the gradient goes back by the inverse order, without the additions that indexing needs."""
+    """Its gradient goes back by the inverse order, without the zeros and additions that indexing needs."""
 
     @staticmethod
     def forward(ctx: Any, x_AD: Tensor, order_A: Tensor) -> Tensor:

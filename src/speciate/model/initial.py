@@ -20,12 +20,8 @@ def generator(*names: object) -> torch.Generator:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, std: float, num_layers: int) -> None:
-    """Draws every parameter of `model`, and every buffer called `weight`, which is a weight that is never learned.
-
-    The seed is one number from torch's global generator, so `torch.manual_seed` decides it.
-    """
-    seed = int(torch.randint(2**62, ()))
+def initialise(model: nn.Module, seed: int, std: float, num_layers: int) -> None:
+    """Draws every parameter of `model`, and every buffer called `weight`, which is a weight that is never learned."""
     fixed = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("weight")]
     for name, weight in [*model.named_parameters(), *fixed]:
         words = re.split(r"[._]", name)

@@ -91,7 +91,7 @@ class TopK(Selector):
         self.balance = component(balance).Balance(balance, num_slots)
 
     def forward(self, x_ND: Tensor, tokens: Tokens) -> Routing:
-        """The routing of the tokens, whose rows x_ND are in the tokens' flattened order. Scored in the weights' precision."""
+        """Where the tokens go; x_ND in their flattened order. Not in autocast's precision, which flips near ties."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores: Scores = self.scorer(x_ND, tokens.id_BT.flatten())
             slot_NK = self.balance.preference(scores.noisy_NS.detach()).topk(self.top_k, dim=-1).indices
@@ -134,5 +134,5 @@ def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
 
 
 def z_loss(logits_NS: Tensor) -> Tensor:
-    """mean of logsumexp(l)^2 (Zoph et al. 2022, eq. 5): keeps logits small; (ln S)^2 at zero logits."""
+    """Mean of logsumexp(l)^2 (Zoph et al. 2022, eq. 5): keeps logits small; (ln S)^2 at zero logits."""
     return logits_NS.logsumexp(-1).square().mean()

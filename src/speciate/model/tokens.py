@@ -37,8 +37,12 @@ class Tokens:
 
     def take(self, column_BK: Tensor) -> Tokens:
         """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept."""
-        document_BK = None if self.document_BT is None else self.document_BT.gather(1, column_BK)
-        return Tokens(*(of.gather(1, column_BK) for of in (self.id_BT, self.position_BT, self.index_BT)), document_BK)
+        return Tokens(
+            id_BT=self.id_BT.gather(1, column_BK),
+            position_BT=self.position_BT.gather(1, column_BK),
+            index_BT=self.index_BT.gather(1, column_BK),
+            document_BT=None if self.document_BT is None else self.document_BT.gather(1, column_BK),
+        )
 
 
 @dataclass(frozen=True)

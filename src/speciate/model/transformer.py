@@ -7,6 +7,7 @@ Shown equal to transformers' GPT2LMHeadModel and LlamaForCausalLM on the same we
 B blocks of T tokens, D width, V vocabulary.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from speciate.model.tokens import Place, Tokens
 
 
 class Transformer(nn.Module):
-    """A decoder-only language model.
+    """A decoder-only language model, its initial weights decided by `torch.manual_seed`.
 
     Args:
         model: its shape.
@@ -27,13 +28,15 @@ class Transformer(nn.Module):
 
     def __init__(self, model: spec.Model, vocabulary: int) -> None:
         super().__init__()
+        # drawn before anything is built: torch's layers draw initial weights too, more or fewer by the arm
+        seed = int(torch.randint(2**62, ()))
         self.context = model.context
         self.token_embedding = nn.Embedding(vocabulary, model.width)
         self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
         self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary)) for layer in range(model.num_layers))
         self.norm = norm(model)
         self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
-        initialise(self, model.init_std, model.num_layers)
+        initialise(self, seed, model.init_std, model.num_layers)
 
     @property
     def head_VD(self) -> Tensor:
@@ -51,15 +54,15 @@ class Transformer(nn.Module):
             ValueError: the blocks are longer than the model's context.
         """
         if token_BT.shape[1] > self.context:
-            raise ValueError(f"a block of {token_BT.shape[1]} tokens is longer than the model's context of {self.context}")
+            raise ValueError(f"a block of {token_BT.shape[1]} tokens is longer than the context, {self.context}")
         tokens = Tokens.of(token_BT, document_BT)
         x_BTD: Tensor = self.token_embedding(token_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, tokens)
-        x_BTD = self.norm(x_BTD)
-        return x_BTD
+        normed_BTD: Tensor = self.norm(x_BTD)
+        return normed_BTD
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Logits of the next token, (..., V)."""
@@ -76,5 +79,5 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     A module whose parameters a token uses only in part says how many it leaves idle, by `num_idle_parameters()`.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
-    idle = sum(int(module.num_idle_parameters()) for module in model.modules() if hasattr(module, "num_idle_parameters"))  # type: ignore[operator]
-    return total, total - idle
+    idle = [getattr(module, "num_idle_parameters", int)() for module in model.modules()]
+    return total, total - sum(idle)

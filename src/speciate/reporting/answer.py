@@ -3,7 +3,8 @@
 Each sentence carries its interval, and says so where the interval decides nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -13,17 +14,28 @@ from speciate.reporting.cells import counted, fixed, interval, listed, percent, 
 Tables = Mapping[str, pd.DataFrame]
 
 
-def sentences(tables: Tables, spec: ReportSpec) -> list[tuple[str, str]]:
-    """The answer as (what it is about, sentences)."""
-    found = [
-        ("Collapse", collapse(tables, spec)),
-        ("No collapse", no_collapse(tables, spec)),
-        ("Without learning", controls(tables, spec)),
-        ("Learned", learned(tables, spec)),
-        ("Loss", loss(tables, spec)),
-        ("Predictions", predictions(tables)),
+@dataclass(frozen=True)
+class Answer:
+    """One part of the answer: a sentence, then what it says of single arms, then what to keep in mind."""
+
+    about: str
+    text: str
+    points: Sequence[tuple[str, str]] = ()
+    """(arm, what is said of it)"""
+    after: str = ""
+
+
+def answers(tables: Tables, spec: ReportSpec) -> list[Answer]:
+    """The study's answer, part by part."""
+    parts = [
+        collapse(tables, spec),
+        no_collapse(tables, spec),
+        controls(tables, spec),
+        learned(tables, spec),
+        loss(tables, spec),
+        predictions(tables),
     ]
-    return [(about, text) for about, text in found if text]
+    return [part for part in parts if part is not None]
 
 
 def missing_runs(tables: Tables, spec: ReportSpec) -> list[tuple[str, int]]:
@@ -54,128 +66,143 @@ def worst_selector(tables: Tables, arm: str, seed: int) -> pd.Series | None:
 
 
 def _worst(tables: Tables, arm: str, seed: int) -> str:
-    """'80.1 % [78.0 %, 81.2 %] of the tokens to one of 8 experts of layer 1 (seed 0)'."""
+    """'80.1% [78.0%, 81.2%] of the tokens go to one of the 8 experts of layer 1 (seed 0)'."""
     row = worst_selector(tables, arm, seed)
     if row is None:
-        return f"seed {seed}: not measured"
+        return f"not measured (seed {seed})"
     bounds = percents(float(row["max_share_low"]), float(row["max_share_high"]))
     return (
-        f"{percent(float(row['max_share']))} {bounds} of the tokens to one of {row['num_slots']} experts of layer"
-        f" {row['layer']} in seed {seed}"
+        f"{percent(float(row['max_share']))} {bounds} of the tokens go to one of the {row['num_slots']} experts"
+        f" of layer {row['layer']} (seed {seed})"
     )
 
 
-def collapse(tables: Tables, spec: ReportSpec) -> str:
+def collapse(tables: Tables, spec: ReportSpec) -> Answer:
     """Which arms collapsed: how many runs, when, and how much one expert has at the end."""
     table = tables["collapse"].set_index("ablation")
-    parts = []
+    points = []
     for arm, mine in _routed(tables, spec).items():
         if not _fallen(mine):
             continue
         row = table.loc[arm]
         steps = [f"{step:.0f}" for step in mine["alarm_step"].dropna()]
-        when = f", first at step {' and '.join(steps)}" if steps else ""
+        when = f" (step {' and '.join(steps)})" if steps else ""
         ends = int((mine["state"] == "collapsed").sum())
+        chance = percents(row["low"], row["high"], 0)
         text = (
-            f"{spoken(arm)}: our alarm fired in {int(row['collapsed'])} of {counted(int(row['runs']), 'run')}{when}"
-            f" (P(collapse): {spec.confidence:.0%} interval {percents(row['low'], row['high'], 0)}); collapsed at the"
-            f" end in {ends} of {len(mine)}: {'; '.join(_worst(tables, arm, int(seed)) for seed in mine['seed'])}."
+            f"our alarm fired in {int(row['collapsed'])} of {counted(int(row['runs']), 'run')}{when}, so P(collapse) is"
+            f" in {chance}; at the end {ends} of {len(mine)} were collapsed:"
+            f" {'; '.join(_worst(tables, arm, int(seed)) for seed in mine['seed'])}."
         )
-        parts.append(text)
-    limit = "Collapsed at the end means that the lower bound of the largest share exceeds three times the even share."
-    return " ".join([*parts, limit]) if parts else "No arm collapsed, by the alarm or by the finished models' intervals."
+        points.append((arm, text))
+    if not points:
+        text = "No arm collapsed, neither by the alarm nor by the finished models’ intervals."
+        return Answer("What collapsed", text)
+    after = (
+        "Collapsed at the end: the lower bound of the largest share exceeds three times the even share. Intervals:"
+        f" {spec.confidence:.0%}, Wilson’s for P(collapse), a bootstrap of documents for shares."
+    )
+    whole = table["collapsed"] == table["runs"]
+    every = listed(arm for arm, _ in points if whole[arm])
+    some = listed(arm for arm, _ in points if not whole[arm])
+    text = f"By our alarm, in every run: {every}. In some runs, or only by the end: {some}."
+    return Answer("What collapsed", text, points, after)
 
 
-def no_collapse(tables: Tables, spec: ReportSpec) -> str:
+def no_collapse(tables: Tables, spec: ReportSpec) -> Answer | None:
     """Which arms did not collapse, and what so few runs can say about it."""
     held = {arm: mine for arm, mine in _routed(tables, spec).items() if not _fallen(mine)}
     if not held:
-        return ""
+        return None
     runs = pd.concat(held.values())
     worst = runs.loc[runs["max_share"].idxmax()]
     table = tables["collapse"].set_index("ablation")["high"]
     reach = float(table[[arm for arm in held if arm in table.index]].max())
-    return (
-        f"{listed(held)} collapsed in none of their {counted(len(runs), 'run')}. The most uneven of them is"
-        f" {spoken(str(worst['ablation']))}: {_worst(tables, str(worst['ablation']), int(worst['seed']))}. With so few"
-        f" runs an arm, P(collapse) may still be as high as {percent(reach, 0)}."
+    names = listed(held)
+    text = (
+        f"{names[0].upper()}{names[1:]}: none of their {counted(len(runs), 'run')}. The most uneven of them is"
+        f" {spoken(str(worst['ablation']))}, where {_worst(tables, str(worst['ablation']), int(worst['seed']))}. With"
+        f" so few runs an arm, P(collapse) of each may still be as high as {percent(reach, 0)}."
     )
+    return Answer("What did not", text)
 
 
-def controls(tables: Tables, spec: ReportSpec) -> str:
+def controls(tables: Tables, spec: ReportSpec) -> Answer:
     """How much of the domain routers that never learned know."""
+    about = "What a router has that never learned"
     routed = _routed(tables, spec)
     present = [arm for arm in spec.controls if arm in routed]
     if not present:
-        return "The study has no router that does not learn, so what is learned cannot be told from what any router has."
+        text = "The study has no router that never learns, so what is learned cannot be told from what any router has."
+        return Answer(about, text)
     told = [f"{spoken(arm)} {fixed(float(routed[arm]['information_bits'].mean()))} bits" for arm in present]
     full = tables["selectors"]
     full = full[(full["probe"] == "full") & full["ablation"].isin(present)]
-    significant = int((full["q_value"] <= 1 - spec.confidence).sum())
-    return (
-        f"Routers that never learn already tell the domain from chance: {listed(told)} of I(E;D), in"
-        f" {significant} of {counted(len(full), 'selector')} beyond the permutation null (q ≤"
-        f" {1 - spec.confidence:.2f}). A small p-value alone therefore says nothing about learning."
+    level = 1 - spec.confidence
+    significant = int((full["q_value"] <= level).sum())
+    text = (
+        f"Mutual information of expert and domain: {listed(told)}. In {significant} of {counted(len(full), 'selector')}"
+        f" that is beyond the permutation null (q ≤ {level:.2f}), so a small p-value alone says nothing about learning."
     )
+    return Answer(about, text)
 
 
-def learned(tables: Tables, spec: ReportSpec) -> str:
+def learned(tables: Tables, spec: ReportSpec) -> Answer | None:
     """What the other routers have beyond the controls, and where it cannot be told."""
     routed = {arm: mine for arm, mine in _routed(tables, spec).items() if arm not in spec.controls}
     if not routed or not any(control in set(tables["runs"]["ablation"]) for control in spec.controls):
-        return ""
+        return None
     sure = [arm for arm, mine in routed.items() if (mine["excess_low_bits"] > 0).all()]
+    text = f"More than the controls’ mean, in every seed: {listed(sure)}." if sure else "In no arm more in every seed."
     unsure = [arm for arm in routed if arm not in sure]
-    parts = []
-    if sure:
-        told = [_excess(arm, routed[arm]) for arm in sure]
-        parts.append(f"Beyond the controls' mean, by the document bootstrap of every seed: {'; '.join(told)}.")
-    if unsure:
-        told = [_excess(arm, routed[arm]) for arm in unsure]
-        parts.append(f"Not told apart from the controls in every seed: {'; '.join(told)}.")
+    text += f" Not in every seed: {listed(unsure)}." if unsure else ""
+    points = [(arm, _excess(mine)) for arm, mine in routed.items()]
+    after = f"Intervals: {spec.confidence:.0%}, a paired bootstrap of documents, so of these models and no others."
     total = routed.get(spec.reference)
     if total is not None and float(total["information_bits"].mean()) > 0:
         share = 1 - float(total["excess_information_bits"].mean()) / float(total["information_bits"].mean())
-        parts.append(f"Of what {spoken(spec.reference)} knows of the domain, the controls have {percent(share, 0)}.")
-    return " ".join(parts)
+        after = f"Of what {spoken(spec.reference)} knows of the domain, the controls have {percent(share, 0)}. {after}"
+    return Answer("What learning added", text, points, after)
 
 
-def _excess(arm: str, mine: pd.DataFrame) -> str:
-    bounds = ", ".join(interval(row.excess_low_bits, row.excess_high_bits, sign=True) for row in mine.itertuples())
-    return f"{spoken(arm)} {fixed(float(mine['excess_information_bits'].mean()), sign=True)} bits (by seed: {bounds})"
+def _excess(mine: pd.DataFrame) -> str:
+    bounds = " and ".join(interval(row.excess_low_bits, row.excess_high_bits, sign=True) for row in mine.itertuples())
+    return (
+        f"{fixed(float(mine['information_bits'].mean()))} bits,"
+        f" {fixed(float(mine['excess_information_bits'].mean()), sign=True)} beyond the controls ({bounds} by seed)."
+    )
 
 
-def loss(tables: Tables, spec: ReportSpec) -> str:
+def loss(tables: Tables, spec: ReportSpec) -> Answer | None:
     """Which arms end with another loss than the reference's, paired by seed."""
     table = tables["comparisons"]
     rows = table[table["statistic"] == "loss"]
     if rows.empty:
-        return ""
+        return None
     routed = _routed(tables, spec)
-    groups: dict[str, list[str]] = {"lower": [], "higher": [], "undecided": []}
+    sides: dict[str, list[str]] = {"lower": [], "higher": [], "not told apart": []}
+    points = []
     for row in rows.itertuples():
-        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "undecided"
-        mark = " (collapsed)" if row.ablation in routed and _fallen(routed[row.ablation]) else ""
+        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "not told apart"
+        sides[side].append(str(row.ablation))
+        mark = ", collapsed" if row.ablation in routed and _fallen(routed[row.ablation]) else ""
         change = f"{fixed(row.difference, sign=True)} {interval(row.low, row.high, sign=True)}"
-        groups[side].append(f"{spoken(row.ablation)}{mark} {change}")
-    opening = {
-        "lower": "Lower",
-        "higher": "Higher",
-        "undecided": "Not told apart (the interval holds zero, which is not the same as no difference)",
-    }
-    parts = [f"{opening[side]}: {'; '.join(told)}." for side, told in groups.items() if told]
-    seeds = counted(len(spec.seeds), "seed")
-    return (
-        f"Test loss in nats per token minus that of {spoken(spec.reference)}, paired by seed, with {spec.confidence:.0%}"
-        f" intervals over {seeds}. {' '.join(parts)}"
+        points.append((str(row.ablation), f"{change}, {side}{mark}."))
+    told = "; ".join(f"{side}: {listed(arms)}" for side, arms in sides.items() if arms)
+    text = f"Test loss in nats per token minus that of {spoken(spec.reference)}, paired by seed; {told}."
+    after = (
+        f"Intervals: {spec.confidence:.0%}, over {counted(len(spec.seeds), 'seed')}. One that holds zero does not show"
+        " that there is no difference."
     )
+    return Answer("What it did to the loss", text, points, after)
 
 
-def predictions(tables: Tables) -> str:
+def predictions(tables: Tables) -> Answer | None:
     """How the predictions fared."""
     verdicts = tables["hypotheses"]["verdict"].value_counts()
     total = int(verdicts.sum())
     if not total:
-        return ""
+        return None
     told = [f"{int(verdicts.get(verdict, 0))} {verdict}" for verdict in ("supported", "refuted", "undecided")]
-    return f"Of {counted(total, 'prediction')} written down before the runs: {listed(told)}."
+    text = f"Of {counted(total, 'prediction')} written down before the runs: {listed(told)}."
+    return Answer("The predictions", text)

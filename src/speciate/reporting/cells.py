@@ -1,4 +1,4 @@
-"""Values as a report prints them, and tables of them: right-aligned numbers, sensible digits, a dash for what is not."""
+"""Values as a report prints them, and tables of them: aligned numbers, sensible digits, a dash for what is not."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,9 @@ class Table:
     note: str = ""
 
 
-def table(title: str, words: Iterable[str], numbers: Iterable[str], rows: Sequence[Sequence[str]], note: str = "") -> Table:
+def table(
+    title: str, words: Iterable[str], numbers: Iterable[str], rows: Sequence[Sequence[str]], note: str = ""
+) -> Table:
     """A table whose first columns, `words`, are text and whose others, `numbers`, are figures."""
     columns = [*(Column(label, numeric=False) for label in words), *(Column(label) for label in numbers)]
     assert all(len(row) == len(columns) for row in rows), title
@@ -51,7 +53,7 @@ def fixed(value: float | None, digits: int = 3, sign: bool = False) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
 
 
 def whole(value: float | None) -> str:

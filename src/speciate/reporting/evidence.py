@@ -21,10 +21,10 @@ from speciate.reporting.cells import (
 )
 
 COMPARED = {
-    "loss": "test loss, nats",
-    "bits_per_byte": "bits per byte",
-    "max_share": "largest share",
-    "excess_information_bits": "excess I(E;D), bits",
+    "loss": "Test loss, nats",
+    "bits_per_byte": "Bits per byte",
+    "max_share": "Largest share",
+    "excess_information_bits": "Excess I(E;D), bits",
 }
 
 
@@ -57,7 +57,8 @@ def hypotheses(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
     rows = {str(row["name"]): row for _, row in tables["hypotheses"].iterrows()}
     for name in spec.hypotheses:
         if name not in rows:
-            found.append({"name": spoken(name), "statement": "", "prediction": "", "measured": "", "verdict": "missing"})
+            blank = dict.fromkeys(("statement", "prediction", "measured"), "")
+            found.append({**blank, "name": spoken(name), "verdict": "missing"})
             continue
         row = rows[name]
         what = f"{spoken(row['statistic'])}: {spoken(row['arm'])} − {spoken(row['reference'])}"
@@ -101,7 +102,7 @@ def load(tables: Tables, spec: ReportSpec) -> list[Table]:
         verdicts.append([who[0], state, who[1], *steps])
     numbers = ["seed", "largest share", "interval", "layer", "MaxVio", "effective experts", "Gini", "dead", "revived"]
     note = "A row a run: the worst selector of the finished model on the whole probe set; dead and revived are sums."
-    rules = ["seed", "S1: > 60 %, three checks", "S4: > 3/E, Gini or entropy", "our alarm"]
+    rules = ["seed", "moe-emergence: > 60%, thrice", "Kolmogorov-MoE: > 3/E, Gini, entropy", "our alarm"]
     first = "The training step at which each rule first fired in any layer; a dash: never."
     return [
         table("Load at the end", ["arm"], numbers, rows, note),

@@ -6,9 +6,14 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speciate.reporting.cells import NOTHING, Table, duration, fixed, size, spoken, table, whole
+from speciate.reporting.cells import NOTHING, Table, counted, duration, fixed, size, spoken, table, whole
 
 SPLITS = ("train", "validation", "test", "probe")
+STAGES = (
+    *("fetch", "clean", "split", "fit", "encode", "pack", "balance"),
+    *("train", "evaluate", "measure", "compare", "draw"),
+)
+"""The order in which a study runs its stages; others follow."""
 Counts = dict[str, dict[str, Any]]
 """Stage -> domain (or the mixture) -> its counts."""
 
@@ -119,13 +124,12 @@ def _number(text: str | None) -> float | None:
 
 
 def stages(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The jobs summed by stage, in the order in which stages first appear."""
+    """The jobs summed by stage, in the order of the pipeline."""
     found: dict[str, dict[str, Any]] = {}
-    for job in jobs:
-        stage = found.setdefault(
-            job["stage"],
-            {"stage": job["stage"], "jobs": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0, "unmeasured": 0, "max_rss_mib": 0.0},
-        )
+    order = {stage: index for index, stage in enumerate(STAGES)}
+    for job in sorted(jobs, key=lambda job: order.get(job["stage"], len(order))):
+        blank = {"jobs": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0, "unmeasured": 0, "max_rss_mib": 0.0}
+        stage = found.setdefault(job["stage"], {"stage": job["stage"], **blank})
         stage["jobs"] += 1
         stage["wall_seconds"] += job["wall_seconds"]
         stage["cpu_seconds"] += job["cpu_seconds"] or 0.0
@@ -145,7 +149,7 @@ def time_table(manifest: Mapping[str, Any]) -> Table:
     rows.append(["all", whole(total[0]), duration(total[1]), duration(total[2]), NOTHING])
     short = sum(row["unmeasured"] for row in manifest["stages"])
     note = "Wall times are sums over jobs, which run side by side."
-    note += f" {short} jobs were too short for their CPU time to be measured." if short else ""
+    note += f" {counted(short, 'job')} too short for a CPU time to be measured." if short else ""
     return table("Time", ["stage"], ["jobs", "wall time", "CPU time", "peak memory, MiB"], rows, note)
 
 
@@ -159,7 +163,8 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for environment in manifest["environments"]:
         versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-        found.append((f"environment of {environment['runs']} runs", f"{versions}; threads {environment['threads']}"))
+        which = f"environment of {counted(environment['runs'], 'run')}"
+        found.append((which, f"{versions}; threads {environment['threads']}"))
     return found
 
 

@@ -36,7 +36,9 @@ class Reports(Protocol):
     """What a selector's forward returns: anything that carries its Selection."""
 
     @property
-    def selection(self) -> Selection: ...
+    def selection(self) -> Selection:
+        """What this call selected."""
+        ...
 
 
 class Selector(nn.Module):

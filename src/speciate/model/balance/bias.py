@@ -41,7 +41,7 @@ class Balance(Balancer):
         self.register_buffer("load_S", torch.zeros(num_slots))
 
     def preference(self, probs_NS: Tensor) -> Tensor:
-        """p + b."""
+        """The probabilities and the bias, p + b."""
         return probs_NS + self.bias_S
 
     def forward(self, probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:

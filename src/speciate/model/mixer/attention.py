@@ -2,8 +2,8 @@
 
     o_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(h)) v_s    for each head; groups of heads share k and v
 
-With rotary positions, queries and keys are turned first (rotary.py). The decision that a sparse indexer will take, which
-keys a query sees, is here the causal mask alone; documents in one block are kept apart where the tokens name them.
+With rotary positions, queries and keys are turned first (rotary.py). What a sparse indexer would decide,
+which keys a query sees, is here the causal mask alone; documents in a block are kept apart where the tokens name them.
 
 B blocks of T tokens, D width, N heads of h dimensions.
 """

@@ -35,7 +35,7 @@ class Objective(nn.Module):
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Mean nats a prediction, a scalar with gradient. Every block has equally many, so micro-batches average."""
         x_ND, target_N = predictions(model, token_BT, document_BT)
-        total: Tensor = ChunkedCrossEntropy.apply(x_ND, model.head_VD, target_N, self.chunk)
+        total: Tensor = ChunkedCrossEntropy.apply(x_ND, model.head_VD, target_N, self.chunk)  # type: ignore[no-untyped-call]
         return total / len(target_N)
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ class Options(Kind):
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled decay of matrices and embeddings, a step and unit of rate; biases and norms have none."""
     rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Parameter names (shell patterns) -> factor on the rate; {"*.router.*": 10.0} lets routers learn ten times faster."""
+    """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
 
 
 def build(options: Options, model: nn.Module) -> torch.optim.AdamW:
@@ -40,7 +40,8 @@ def build(options: Options, model: nn.Module) -> torch.optim.AdamW:
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for pattern in options.rate_scales:
         if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise ValueError(f"optimizer.rate_scales: no parameter is called {pattern}; there is {', '.join(parameters)}")
+            names = ", ".join(parameters)
+            raise ValueError(f"optimizer.rate_scales: no parameter is called {pattern}; there are {names}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decay = options.weight_decay if decays(name, parameter) else 0.0

@@ -1,0 +1,83 @@
+import math
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from speciate import plan
+from speciate.analysis import tables
+
+
+def test_frame_fills_what_may_be_missing_and_orders_the_rest() -> None:
+    found = tables.frame("curves", pd.DataFrame({"step": [1.0], "ablation": ["a"], "seed": [0], "series": ["train"]}))
+    assert list(found.columns) == ["ablation", "seed", "step", "series", "nats"]
+    assert found["step"].dtype == np.int64
+    assert math.isnan(found["nats"][0])
+
+
+def test_frame_refuses_unknown_columns_and_missing_counts() -> None:
+    with pytest.raises(ValueError, match=r"unknown \['depth'\]"):
+        tables.frame("curves", pd.DataFrame({"depth": [1]}))
+    with pytest.raises(ValueError, match=r"missing \['seed', 'step'\]"):
+        tables.frame("curves", pd.DataFrame({"nats": [1.0]}))
+
+
+@pytest.mark.parametrize("name", list(tables.COLUMNS))
+def test_an_empty_table_has_its_columns_through_every_format(name: str, tmp_path: pathlib.Path) -> None:
+    empty = tables.frame(name, pd.DataFrame())
+    tables.write_parquet(empty, name, tmp_path / "t.parquet")
+    tables.write_csv(empty, tmp_path / "t.csv")
+    assert list(tables.read(tmp_path / "t.parquet", name).columns) == list(tables.COLUMNS[name])
+    assert (tmp_path / "t.csv").read_text() == ",".join(tables.COLUMNS[name]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.nan, ""),
+        (0.1 + 0.2, "0.3"),
+        (1 / 3, "0.333333333"),
+        (-0.0, "0"),
+        (123456789012.0, "1.23456789e+11"),
+        (7, "7"),
+        (True, "true"),
+        (np.bool_(False), "false"),
+        ("a, b", "a, b"),
+    ],
+)
+def test_csv_fields(value: object, expected: str) -> None:
+    assert tables.text(value) == expected
+
+
+def test_files_are_the_same_bytes_and_come_back(tmp_path: pathlib.Path) -> None:
+    rows = tables.frame(
+        "collapse",
+        pd.DataFrame(
+            {
+                "ablation": ["a, b", "c"],
+                "runs": [2, 0],
+                "missing": [0, 2],
+                "collapsed": [1, 0],
+                "share": [0.5, math.nan],
+                "low": [1 / 3, math.nan],
+                "high": [1.0, math.nan],
+            }
+        ),
+    )
+    for name in ("one", "two"):
+        tables.write_csv(rows, tmp_path / f"{name}.csv")
+        tables.write_parquet(rows, "collapse", tmp_path / f"{name}.parquet")
+    for kind in ("csv", "parquet"):
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "one.parquet", "collapse"), rows)
+    lines = (tmp_path / "one.csv").read_text().splitlines()
+    assert lines[1:] == ['"a, b",2,0,1,0.5,0.333333333,1', "c,0,2,0,,,"]
+    with pytest.raises(ValueError, match="not those of table curves"):
+        tables.read(tmp_path / "one.parquet", "curves")
+
+
+def test_the_workflow_knows_the_tables_that_are_written() -> None:
+    # the workflow's side has no pandas and cannot import this module's lists
+    assert plan.MEASURED == tables.MEASURED
+    assert set(plan.COMPARED) == set(tables.COMPARED)

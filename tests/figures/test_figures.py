@@ -1,0 +1,209 @@
+"""Every figure: draws studies of all sizes, shows the planted answer, and says in its caption what it leaves out."""
+
+import functools
+import importlib
+import importlib.util
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+
+from speciate.analysis.tables import COLUMNS
+from speciate.figures import style
+from speciate.kinds import kinds_in, options_of
+
+_SPEC = importlib.util.spec_from_file_location("planted", pathlib.Path(__file__).parent / "planted.py")
+planted = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(planted)
+
+FIGURES = kinds_in("figures")
+ROUTED = [arm for arm in planted.ARMS if arm != "dense"]
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return planted.tables()
+
+
+@pytest.fixture(scope="module")
+def standard(tables):
+    """Name -> the figure of the whole planted study and its caption, drawn once, from no more than `TABLES` says."""
+
+    @functools.cache
+    def drawn(name: str):
+        needed = importlib.import_module(f"speciate.figures.{name}").TABLES
+        return draw(name, {table: tables[table][list(columns)] for table, columns in needed.items()})
+
+    return drawn
+
+
+def draw(name: str, tables, subject=None, **options):
+    """The figure and its caption."""
+    module = importlib.import_module(f"speciate.figures.{name}")
+    subject = subject or planted.subject()
+    settings = options_of("figures", name)(kind=name, **options)
+    with style.drawing():
+        return module.figure(tables, subject, settings), module.caption(tables, subject, settings)
+
+
+def test_the_folder_holds_the_figures_that_the_study_needs() -> None:
+    assert {"lift", "load", "information", "commitment", "loss_load", "token_types"} <= set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_reads_columns_that_the_analysis_writes(name: str) -> None:
+    module = importlib.import_module(f"speciate.figures.{name}")
+    for table, columns in module.TABLES.items():
+        assert set(columns) <= set(COLUMNS[table])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_docstring_opens_with_the_question(name: str) -> None:
+    module = importlib.import_module(f"speciate.figures.{name}")
+    assert module.QUESTION.endswith("?")
+    assert module.__doc__.startswith(module.QUESTION)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_arm_beside_dense_one_seed_two_domains(name: str) -> None:
+    arms, domains = ("dense", "auxiliary"), ("code", "prose")
+    small = planted.tables(arms, 2, 8, domains, (0,), 60)
+    figure, caption = draw(name, small, planted.subject(arms, domains))
+    assert figure.axes
+    assert "nan" not in caption
+    assert "Not shown" not in caption
+    assert "none" not in caption
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_study_without_selectors_is_said_and_not_drawn(name: str) -> None:
+    frames = planted.tables(("dense", "auxiliary"), num_layers=1, seeds=(0,), num_steps=60)
+    frames = {table: frame[frame["ablation"] == "dense"] for table, frame in frames.items() if "ablation" in frame}
+    subject = planted.subject(("dense",))
+    figure, caption = draw(name, frames, subject)
+    if name in ("lift", "load", "information", "commitment", "token_types"):
+        assert "No" in caption
+        assert not figure.axes
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_many_arms_layers_and_domains_keep_the_page(name: str) -> None:
+    arms = (*planted.ARMS, "orthogonal", "sequence_scope", "no_noise")
+    domains = ("code", "math", "prose", "law", "medicine", "chat")
+    large = planted.tables(arms, 5, 16, domains, (0,), 20)
+    figure, caption = draw(name, large, planted.subject(arms, domains))
+    width, height = figure.get_size_inches()
+    assert width <= style.WIDTH
+    assert height <= 10.6
+    if name in ("lift", "information", "token_types"):
+        assert "Not shown for want of room" in caption
+        assert "unbalanced fast" not in caption.partition("Not shown")[2] or name == "token_types"
+        assert "frozen" not in caption.partition("Not shown")[2]
+
+
+@pytest.mark.parametrize("name", ["load", "commitment", "loss_load", "token_types"])
+def test_no_two_texts_of_a_figure_overlap(name: str, standard) -> None:
+    figure, _ = standard(name)
+    with style.drawing():
+        figure.draw_without_rendering()
+        boxes = [
+            text.get_window_extent().shrunk(0.9, 0.7)
+            for axes in figure.axes
+            for text in (*axes.texts, *axes.get_yticklabels(), axes.title, axes.yaxis.label)
+            if text.get_text() and text.get_visible() and axes.axison
+        ]
+    assert len(boxes) > 8
+    pairs = itertools.combinations(boxes, 2)
+    assert sum(bool(a.overlaps(b)) for a, b in pairs) == 0
+
+
+def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
+    figure, caption = standard("load")
+    axes = figure.axes[ROUTED.index("unbalanced_fast") * 4 + 1]
+    experts = tables["experts"]
+    here = experts[(experts["ablation"] == "unbalanced_fast") & (experts["layer"] == 1) & (experts["seed"] == 0)]
+    here = here[(here["probe"] == "telemetry") & (here["domain"] == "all") & (here["step"] == 250)]
+    thick = max(axes.lines, key=lambda line: line.get_linewidth())
+    assert thick.get_ydata()[-1] == here["share"].max() > 0.7
+    assert [text.get_text() for text in axes.texts] == ["alarm 25"]
+    assert "unbalanced fast, layer 1" in caption
+    assert "80%" in caption
+
+
+def test_lift_shows_real_above_placebo(standard) -> None:
+    figure, caption = standard("lift")
+    real, placebo = (figure.axes[index].collections[0].get_array() for index in (0, 4))
+    assert np.abs(real - 0.5).max() > 2 * np.abs(placebo - 0.5).max()
+    assert "shuffled once" in caption
+
+
+def test_information_draws_each_seed_and_the_controls(tables, standard) -> None:
+    figure, caption = standard("information")
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") == "auxiliary"
+    selectors = tables["selectors"]
+    mine = selectors[(selectors["ablation"] == "auxiliary") & (selectors["probe"] == "telemetry")]
+    expected = mine[mine["step"] == 250].groupby("seed")["information_bits"].mean().tolist()
+    drawn = [line.get_ydata()[-1] for line in axes.lines if line.get_color() == style.INK]
+    assert np.allclose(drawn, expected)
+    assert sum(line.get_color() == style.ACCENT for line in axes.lines) == 2
+    assert "frozen 0.035, hash 0.041" in caption
+
+
+def test_information_without_a_null_says_so(tables) -> None:
+    bare = tables["selectors"].copy()
+    bare[["null_low_bits", "null_high_bits"]] = np.nan
+    _, caption = draw("information", {**tables, "selectors": bare})
+    assert "no band" in caption
+
+
+def test_commitment_bars_add_up(tables, standard) -> None:
+    figure, _ = standard("commitment")
+    full = tables["selectors"]
+    full = full[(full["probe"] == "full") & (full["layer"] == 0)]
+    bars = figure.axes[0].patches
+    ends = sorted(bar.get_x() + bar.get_width() for bar in bars[1::2])
+    assert np.allclose(ends, sorted(full["drift_nats"] + full["information_nats"]))
+    states = [text.get_text() for text in figure.axes[-1].texts]
+    assert "collapsed 2/2" in states
+
+
+def test_commitment_of_many_seeds_is_their_mean() -> None:
+    many = planted.tables(("dense", "auxiliary"), 1, 4, seeds=tuple(range(6)), num_steps=10)
+    figure, caption = draw("commitment", many, planted.subject(("dense", "auxiliary")))
+    assert len(figure.axes[0].patches) == 2
+    assert "mean over the seeds" in caption
+
+
+def test_loss_load_marks_every_run_once_and_dense_as_a_line(tables, standard) -> None:
+    figure, caption = standard("loss_load")
+    left, right = figure.axes
+    runs = tables["runs"]
+    marks = {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in left.lines if len(line.get_xdata()) == 1
+    }
+    routed = runs[runs["num_selectors"] > 0]
+    assert marks == set(zip(routed["max_violation"], routed["loss"], strict=True))
+    assert any("no router" in text.get_text() for text in left.texts)
+    assert right.get_yticklabels()[0].get_text() == "dense"
+    assert "unbalanced fast has the most uneven load" in caption
+
+
+def test_token_types_prefers_reference_and_controls(tables) -> None:
+    figure, caption = draw("token_types", tables, max_arms=4)
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert labels == ["auxiliary", "auxiliary fast", "frozen", "hash"]
+    assert "keyword 8%" in caption
+
+
+def test_curves_are_differences_from_the_reference(tables, standard) -> None:
+    figure, caption = standard("curves")
+    panel = figure.axes[1]
+    curves = tables["curves"]
+    at = curves[(curves["step"] == 250) & (curves["series"] == "code")].pivot(
+        index="seed", columns="ablation", values="nats"
+    )
+    expected = (at["hash"] - at["auxiliary"]).mean()
+    assert any(np.isclose(line.get_ydata()[-1], expected) for line in panel.lines)
+    assert "top2 is lowest (−0.0" in caption

@@ -1,0 +1,87 @@
+"""Both ways of running the experts against a loop over tokens: values and gradients."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from speciate.model.activation import ACTIVATIONS
+from speciate.model.experts import Experts
+
+WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 8, 12, 5, 17
+
+
+def naive(experts: Experts, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor) -> Tensor:
+    """Token by token, expert by expert."""
+    rows = []
+    for x_D, chosen_K, weight_K in zip(x_ND, expert_NK, weight_NK, strict=True):
+        row = torch.zeros(WIDTH, dtype=x_ND.dtype)
+        for expert, weight in zip(chosen_K.tolist(), weight_K, strict=True):
+            hidden = x_D @ experts.in_weight[expert]
+            hidden = hidden if experts.in_bias is None else hidden + experts.in_bias[expert]
+            y_D = experts.activation.of(hidden) @ experts.out_weight[expert]
+            row = row + weight * (y_D if experts.out_bias is None else y_D + experts.out_bias[expert])
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def choices(case: str, top_k: int) -> Tensor:
+    """(N, K) experts: at random; with some experts never chosen; all tokens on the last ones."""
+    if case == "spread":
+        return torch.rand(NUM_TOKENS, NUM_EXPERTS).argsort(dim=1)[:, :top_k]
+    if case == "some empty":
+        return 1 + 2 * torch.rand(NUM_TOKENS, 2).argsort(dim=1)[:, :top_k]
+    return (NUM_EXPERTS - 1 - torch.arange(top_k)).expand(NUM_TOKENS, -1)
+
+
+@pytest.mark.parametrize("way", ["looped", "grouped"])
+@pytest.mark.parametrize("case", ["spread", "some empty", "all on one"])
+@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize(("activation", "biases"), [("gelu", True), ("swiglu", False), ("swiglu", True)])
+def test_equals_a_loop_over_tokens(
+    monkeypatch: pytest.MonkeyPatch, way: str, case: str, top_k: int, activation: str, biases: bool
+) -> None:
+    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS[activation], biases)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    # forward chooses by device; on a CPU the GPU's way is put in the CPU's place
+    monkeypatch.setattr(experts, "looped", getattr(experts, way))
+    x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
+    weight_NK = torch.rand(NUM_TOKENS, top_k, requires_grad=True)
+    expert_NK = choices(case, top_k)
+    inputs = [x_ND, weight_NK, *experts.parameters()]
+    gradient_ND = torch.randn(NUM_TOKENS, WIDTH)
+    results = []
+    for run in (experts, lambda *arguments: naive(experts, *arguments)):
+        y_ND = run(x_ND, expert_NK, weight_NK)
+        results.append([y_ND, *torch.autograd.grad(y_ND, inputs, gradient_ND)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
+    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    expert_NK = torch.tensor([[0], [2], [2]])
+    experts(torch.randn(3, WIDTH), expert_NK, torch.ones(3, 1)).sum().backward()
+    for parameter in experts.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad[1].any()
+        assert parameter.grad[0].any()
+
+
+def test_a_grouped_product_needs_whole_strides() -> None:
+    experts = Experts(2, WIDTH, 6, ACTIVATIONS["gelu"], False)
+    with pytest.raises(ValueError, match="width and hidden must be multiples of 4, not 6"):
+        experts.grouped(torch.randn(4, WIDTH), torch.tensor([2, 2]))
+
+
+def test_a_grouped_product_follows_autocast() -> None:
+    experts = Experts(2, WIDTH, 16, ACTIVATIONS["gelu"], True)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    x_ND, count_E = torch.randn(4, WIDTH), torch.tensor([1, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        low = experts.grouped(x_ND, count_E)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), experts.grouped(x_ND, count_E), rtol=0.1, atol=0.3)

@@ -1,0 +1,191 @@
+"""Equal to transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from speciate.kinds import component, options_of
+from speciate.model.transformer import Transformer, count_parameters
+from speciate.selection.selection import recording, selectors
+
+Build = Callable[..., Transformer]
+Named = Mapping[str, Tensor]
+VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
+
+
+def from_gpt2(theirs: Named) -> dict[str, Tensor]:
+    """GPT-2's parameters, or their gradients, under our names; its linear layers are stored transposed."""
+    ours = {
+        "token_embedding.weight": theirs["transformer.wte.weight"],
+        "position_embedding.weight": theirs["transformer.wpe.weight"],
+    }
+    parts = {
+        "mixer_norm": "ln_1",
+        "ffn_norm": "ln_2",
+        "mixer.query_key_value": "attn.c_attn",
+        "mixer.out": "attn.c_proj",
+    }
+    parts |= {"ffn.up": "mlp.c_fc", "ffn.out": "mlp.c_proj"}
+    names = {f"blocks.{i}.{our}": f"transformer.h.{i}.{their}" for i in range(LAYERS) for our, their in parts.items()}
+    for our, their in {**names, "norm": "transformer.ln_f"}.items():
+        ours[f"{our}.weight"] = theirs[f"{their}.weight"].t() if ".c_" in their else theirs[f"{their}.weight"]
+        ours[f"{our}.bias"] = theirs[f"{their}.bias"]
+    return ours
+
+
+def from_llama(theirs: Named) -> dict[str, Tensor]:
+    """Llama's parameters, or their gradients, under our names; what we project at once is joined."""
+    ours = {"token_embedding.weight": theirs["model.embed_tokens.weight"], "norm.weight": theirs["model.norm.weight"]}
+    if "lm_head.weight" in theirs:
+        ours["unembedding.weight"] = theirs["lm_head.weight"]
+    for i in range(LAYERS):
+        block, layer = f"blocks.{i}", f"model.layers.{i}"
+        joint = [theirs[f"{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
+        ours[f"{block}.mixer.query_key_value.weight"] = torch.cat(joint)
+        ours[f"{block}.mixer.out.weight"] = theirs[f"{layer}.self_attn.o_proj.weight"]
+        ours[f"{block}.ffn.up.weight"] = torch.cat(
+            [theirs[f"{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
+        )
+        ours[f"{block}.ffn.out.weight"] = theirs[f"{layer}.mlp.down_proj.weight"]
+        ours[f"{block}.mixer_norm.weight"] = theirs[f"{layer}.input_layernorm.weight"]
+        ours[f"{block}.ffn_norm.weight"] = theirs[f"{layer}.post_attention_layernorm.weight"]
+    return ours
+
+
+def assert_equal_models(ours: Transformer, theirs: nn.Module, rename: Callable[[Named], dict[str, Tensor]]) -> None:
+    """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours."""
+    ours.double()
+    theirs.double()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0.0, 0.3)
+    ours.load_state_dict(rename({name: weight.detach() for name, weight in theirs.named_parameters()}))
+    token_BT = torch.randint(VOCABULARY, (3, 13))
+    result = theirs(input_ids=token_BT, labels=token_BT)
+    torch.testing.assert_close(ours(token_BT), result.logits, rtol=1e-5, atol=1e-5)
+    options = options_of("training/objective", "causal")(kind="causal", chunk=7)
+    loss = component(options).Objective(options)(ours, token_BT)
+    torch.testing.assert_close(loss.float(), result.loss, rtol=1e-5, atol=1e-5)  # theirs is computed in float32
+    loss.backward()
+    result.loss.backward()
+    expected = rename({name: weight.grad for name, weight in theirs.named_parameters()})
+    for name, parameter in ours.named_parameters():
+        assert expected[name].abs().max() > 1e-4
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_equals_gpt2(transformer: Build) -> None:
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=WIDTH,
+        n_inner=HIDDEN,
+        n_layer=LAYERS,
+        n_head=4,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    ours = transformer(ffn={"kind": "dense", "hidden": HIDDEN, "activation": "gelu_tanh"})
+    assert_equal_models(ours, GPT2LMHeadModel(config).eval(), from_gpt2)
+
+
+@pytest.mark.parametrize(("num_kv_heads", "tied"), [(4, False), (2, False), (1, True)])
+def test_equals_llama(transformer: Build, num_kv_heads: int, tied: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=num_kv_heads,
+        max_position_embeddings=CONTEXT,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    ours = transformer(
+        ffn={"kind": "dense", "hidden": HIDDEN, "activation": "swiglu"},
+        mixer={"num_kv_heads": num_kv_heads},
+        norm="rms",
+        position="rotary",
+        biases=False,
+        tied_head=tied,
+    )
+    assert_equal_models(ours, LlamaForCausalLM(config).eval(), from_llama)
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+@pytest.mark.parametrize("router", [None, "learned", "frozen", "hash"])
+def test_no_token_sees_a_later_one_or_another_block(
+    transformer: Build, moe: Callable[..., Any], position: str, router: str | None
+) -> None:
+    model = transformer(ffn=moe(router=router) if router else None, position=position).double().eval()
+    # an expert's product may round a row otherwise when other rows come with it, so only a dense model is bit-equal
+    tolerance = 1e-12 if router else 0.0
+    token_BT = torch.randint(VOCABULARY, (2, CONTEXT))
+    before = model(token_BT)
+    for changed in range(CONTEXT):
+        other_BT = token_BT.clone()
+        other_BT[0, changed] = (other_BT[0, changed] + 1) % VOCABULARY
+        after = model(other_BT)
+        torch.testing.assert_close(after[0, :changed], before[0, :changed], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(after[1], before[1], rtol=tolerance, atol=tolerance)
+        assert not torch.allclose(after[0, changed:], before[0, changed:])
+
+
+def test_attention_stays_within_a_document(transformer: Build) -> None:
+    model = transformer(position="rotary").double().eval()
+    token_BT = torch.randint(VOCABULARY, (1, 12))
+    document_BT = torch.tensor([[0] * 5 + [1] * 7])
+    apart = model(token_BT, document_BT)
+    # rotary positions are relative, so a document by itself is the same wherever it stands
+    torch.testing.assert_close(apart[:, :5], model(token_BT[:, :5]))
+    torch.testing.assert_close(apart[:, 5:], model(token_BT[:, 5:]), rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(model(token_BT)[:, 5:], apart[:, 5:])
+
+
+def test_a_block_longer_than_the_context_is_refused(transformer: Build) -> None:
+    with pytest.raises(ValueError, match="a block of 17 tokens is longer than the context, 16"):
+        transformer()(torch.zeros((1, 17), dtype=torch.long))
+
+
+def test_parameters_are_counted_as_by_hand(transformer: Build, moe: Callable[..., Any]) -> None:
+    norm, attention = 2 * WIDTH, (WIDTH + 1) * 3 * WIDTH + (WIDTH + 1) * WIDTH
+    dense = (WIDTH + 1) * HIDDEN + (HIDDEN + 1) * WIDTH
+    outside = VOCABULARY * WIDTH + CONTEXT * WIDTH + norm
+    total = outside + LAYERS * (2 * norm + attention + dense)
+    assert count_parameters(transformer(ffn={"kind": "dense", "hidden": HIDDEN})) == (total, total)
+
+    expert, router = (WIDTH + 1) * 20 + (20 + 1) * WIDTH, 4 * WIDTH
+    others = outside + LAYERS * (2 * norm + attention + router)
+    model = transformer(ffn=moe(num_experts=4, hidden=20, top_k=3))
+    assert count_parameters(model) == (others + LAYERS * 4 * expert, others + LAYERS * 3 * expert)
+
+    gated = LAYERS * (2 * WIDTH + 4 * WIDTH * WIDTH + 3 * WIDTH * HIDDEN) + WIDTH
+    ffn = {"kind": "dense", "hidden": HIDDEN, "activation": "swiglu"}
+    model = transformer(ffn=ffn, norm="rms", position="rotary", biases=False, tied_head=False)
+    assert count_parameters(model) == (gated + 2 * VOCABULARY * WIDTH,) * 2
+
+
+def test_a_layer_can_have_another_block(
+    transformer: Build, model_spec: Callable[..., Any], moe: Callable[..., Any]
+) -> None:
+    block = model_spec(ffn=moe()).block.model_dump()
+    model = transformer(exceptions=[{"layers": [1], "block": block}])
+    assert list(selectors(model)) == ["blocks.1.ffn.router"]
+
+
+def test_routers_are_recorded_under_their_paths(transformer: Build, moe: Callable[..., Any]) -> None:
+    model = transformer(ffn=moe())
+    token_BT = torch.randint(VOCABULARY, (2, 5))
+    with recording(model) as record:
+        model.hidden(token_BT)
+    assert list(record) == ["blocks.0.ffn.router", "blocks.1.ffn.router"] == list(selectors(model))
+    for selection in record.values():
+        assert selection.probs_NS.shape == selection.chosen_NS.shape == (10, 4)
+        assert torch.equal(selection.token_N, torch.arange(10))

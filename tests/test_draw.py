@@ -1,0 +1,101 @@
+"""draw: the same bytes whenever and wherever, text that stays text, and messages that name what is wrong."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from speciate import draw
+from speciate.kinds import kinds_in, options_of
+from speciate.plan import DrawSpec
+from speciate.spec import dump
+
+ROOT = pathlib.Path(__file__).parents[1]
+_SPEC = importlib.util.spec_from_file_location("planted", ROOT / "tests" / "figures" / "planted.py")
+planted = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(planted)
+ARMS = ("dense", "auxiliary", "unbalanced_fast", "frozen")
+
+
+def spec_of(figure: str) -> DrawSpec:
+    return DrawSpec(
+        figure=options_of("figures", figure)(kind=figure),
+        arms=ARMS,
+        domains=("code", "math", "prose"),
+        reference="auxiliary",
+        controls=("frozen",),
+        confidence=0.95,
+        armed_after=0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("tables")
+    for name, frame in planted.tables(ARMS, 2, 8, num_steps=60).items():
+        frame.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, spec: pathlib.Path, tables: pathlib.Path, out: pathlib.Path) -> None:
+    argv = ["draw", "--spec", str(spec), "--tables", str(tables), "--output-folder", str(out)]
+    monkeypatch.setattr(sys, "argv", argv)
+    draw.main()
+
+
+@pytest.mark.parametrize("figure", kinds_in("figures"))
+def test_a_figure_is_drawn_with_its_text_as_text(
+    figure: str, tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spec.json").write_text(dump(spec_of(figure)))
+    run(monkeypatch, tmp_path / "spec.json", tables, tmp_path / "out")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        f"{figure}.{end}" for end in ("json", "png", "svg")
+    ]
+    svg = (tmp_path / "out" / f"{figure}.svg").read_text()
+    assert "unbalanced" in svg
+    assert "<dc:date>" not in svg
+    told = json.loads((tmp_path / "out" / f"{figure}.json").read_text())
+    assert told["question"].endswith("?")
+    assert len(told["caption"]) > 200
+
+
+def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "spec.json").write_text(dump(spec_of("lift")))
+    written = []
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        command = [sys.executable, "-m", "speciate.draw", "--spec", tmp_path / "spec.json", "--tables", tables]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed, "TZ": f"UTC{seed}"}
+        subprocess.run([*command, "--output-folder", out], check=True, env=environment)
+        written.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert written[0] == written[1]
+
+
+def test_a_missing_table_is_named(
+    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spec.json").write_text(dump(spec_of("load")))
+    with pytest.raises(ValueError, match=r"experts\.parquet: cannot be read"):
+        run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
+
+
+def test_a_missing_column_is_named(
+    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spec.json").write_text(dump(spec_of("curves")))
+    planted.tables(ARMS, 2, 8, num_steps=60)["curves"].drop(columns="series").to_parquet(tmp_path / "curves.parquet")
+    with pytest.raises(ValueError, match=r"curves\.parquet: has no column series"):
+        run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
+
+
+def test_a_figure_that_does_not_exist_is_refused(
+    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spec.json").write_text(dump(spec_of("load")).replace('"load"', '"lode"'))
+    with pytest.raises(ValueError, match=r"figure: 'lode' is no kind of figures; there are: .*load"):
+        run(monkeypatch, tmp_path / "spec.json", tables, tmp_path)

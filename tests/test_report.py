@@ -1,0 +1,355 @@
+"""report and manifest: one offline file that says what the tables say, and shows what failed."""
+
+import hashlib
+import html.parser
+import importlib.util
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from speciate import manifest, report
+from speciate.plan import Arm, ReportSpec
+from speciate.reporting import answer, cells, evidence, making
+from speciate.spec import dump
+
+_SPEC = importlib.util.spec_from_file_location(
+    "planted", pathlib.Path(__file__).parents[1] / "tests" / "figures" / "planted.py"
+)
+planted = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(planted)
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
+BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+def spec(**changes) -> ReportSpec:
+    settings = {
+        "study": "default",
+        "question": "Does it collapse & when?",
+        "arms": tuple(Arm(name=arm, about=f"About <{arm}>") for arm in planted.ARMS),
+        "seeds": (0, 1),
+        "domains": ("code", "math", "prose"),
+        "reference": "auxiliary",
+        "controls": ("frozen", "hash"),
+        "hypotheses": ("collapse", "invisible", "experts_help"),
+        "figures": ("another", "lift", "load"),
+        "confidence": 0.95,
+        "armed_after": 0.1,
+        "permutations": 999,
+        "resamples": 999,
+        "config_digest": "c0ffee",
+    }
+    return ReportSpec(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return planted.tables()
+
+
+@pytest.fixture
+def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A study's folder, ready for its manifest and report."""
+    for folder in (
+        "tables",
+        "figures",
+        "benchmarks/train/auxiliary",
+        "runs/auxiliary/seed0",
+        "data/clean/code-0123456789",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, frame in tables.items():
+        frame.to_parquet(tmp_path / "tables" / f"{name}.parquet")
+    for name in ("another", "lift", "load"):
+        (tmp_path / "figures" / f"{name}.svg").write_text(SVG)
+        told = {"question": f"Is this {name}?", "caption": f'The caption of "{name}" & more'}
+        (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(told))
+    (tmp_path / "benchmarks/train/auxiliary/seed0.tsv").write_text(
+        BENCHMARK + "61.5\t0:01:01\t800.5\t1\t1\t1\t0\t0\t97\t60.2\n"
+    )
+    (tmp_path / "benchmarks/compare.tsv").write_text(BENCHMARK + "0.4\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n")
+    run_json = {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1}
+    (tmp_path / "runs/auxiliary/seed0/run.json").write_text(json.dumps(run_json))
+    counts = {"read": 1100, "kept": 1000, "dropped": {"too_short": 100}, "bytes_read": 9, "bytes_kept": 2_500_000}
+    (tmp_path / "data/clean/code-0123456789/counts.json").write_text(json.dumps(counts))
+    (tmp_path / "spec.json").write_text(dump(spec()))
+    return tmp_path
+
+
+def written(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The report of a study, made by both verbs."""
+    common = ["--spec", str(study / "spec.json"), "--tables", str(study / "tables")]
+    runs = [str(file) for file in study.glob("runs/*/*/run.json")]
+    arguments = [*common, "--runs", *runs, "--benchmarks", str(study / "benchmarks")]
+    monkeypatch.setattr(sys, "argv", ["manifest", *arguments, "--output", str(study / "manifest.json")])
+    manifest.main()
+    counts = [str(file) for file in study.glob("data/*/*/counts.json")]
+    arguments = [*common, "--figures", str(study / "figures"), "--counts", *counts]
+    arguments += ["--manifest", str(study / "manifest.json"), "--output", str(study / "report.html")]
+    monkeypatch.setattr(sys, "argv", ["report", *arguments])
+    report.main()
+    return (study / "report.html").read_text()
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags close in order, and collects ids, links and images."""
+
+    VOID = {"meta", "img", "link", "br", "hr", "!doctype"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.images: list[dict] = []
+        self.headings: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        self.images += [found] if tag == "img" else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture
+def page(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Page]:
+    text = written(study, monkeypatch)
+    parsed = Page()
+    parsed.feed(text)
+    assert parsed.open == []
+    return text, parsed
+
+
+def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
+    text, parsed = page
+    assert "<script" not in text
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", text)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in parsed.images)
+
+
+def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:
+    _, parsed = page
+    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+
+
+def test_sections_come_in_order_and_a_new_figure_gets_its_own(page) -> None:
+    _, parsed = page
+    assert parsed.headings[:5] == [
+        "The answer",
+        "What was predicted, and what came out",
+        "Is this load?",
+        "Is this lift?",
+        "Is this another?",
+    ]
+
+
+def test_alternative_text_is_the_caption_and_text_is_escaped(page) -> None:
+    text, parsed = page
+    assert [image["alt"] for image in parsed.images] == [
+        f'The caption of "{name}" & more' for name in ("load", "lift", "another")
+    ]
+    assert "About &lt;dense&gt;" in text
+    assert "Does it collapse &amp; when?" in text
+
+
+def test_refuted_is_shown_as_plainly_as_supported(page) -> None:
+    text, _ = page
+    for verdict in ("supported", "refuted", "undecided"):
+        assert f'<span class="verdict {verdict}">{verdict}</span>' in text
+
+
+def test_how_it_was_made_is_told(page) -> None:
+    text, _ = page
+    for told in ("torch 2.13.0+cpu", "sha256 c0ffee", "1 min 2 s", "1 job too short", "dropped: too short", "1,100"):
+        assert told in text
+
+
+def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(
+    study: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 'role="alert"' not in written(study, monkeypatch)
+    file = study / "tables" / "runs.parquet"
+    runs = pd.read_parquet(file)
+    runs[~((runs["ablation"] == "bias") & (runs["seed"] == 1))].to_parquet(file)
+    text = written(study, monkeypatch)
+    assert "1 run failed or is missing" in text
+    assert text.index("bias, seed 1") < text.index('id="answer"')
+    assert "1 of 2" in text
+
+
+def test_a_hypothesis_without_a_row_is_missing(tables) -> None:
+    found = evidence.hypotheses(tables, spec(hypotheses=("collapse", "forgotten")))
+    assert [row["verdict"] for row in found] == ["supported", "missing"]
+    assert found[0]["prediction"] == "max share: unbalanced fast − auxiliary > 0.100"
+    assert found[0]["measured"] == "+0.620 [+0.410, +0.830], 95%, 2 seeds"
+
+
+def parts(tables, settings: ReportSpec) -> dict[str, answer.Answer]:
+    return {part.about: part for part in answer.answers(tables, settings)}
+
+
+def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
+    found = parts(tables, spec())
+    points = dict(found["What collapsed"].points)
+    assert "in every run: unbalanced fast" in found["What collapsed"].text
+    assert "our alarm fired in 2 of 2 runs (step 25 and 25)" in points["unbalanced_fast"]
+    assert "P(collapse) is in [34%, 100%]" in points["unbalanced_fast"]
+    assert (
+        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 experts of layer 1 (seed 0)" in points["unbalanced_fast"]
+    )
+    assert "auxiliary" not in points
+    assert found["What did not"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs.")
+    assert "may still be as high as 66%" in found["What did not"].text
+
+
+def test_the_answer_counts_controls_and_excess(tables) -> None:
+    found = parts(tables, spec())
+    assert "frozen 0.035 bits and hash 0.041 bits" in found["What a router has that never learned"].text
+    learned = found["What learning added"]
+    assert "Not in every seed: unbalanced fast" in learned.text
+    assert "frozen" not in dict(learned.points)
+
+
+def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> None:
+    kept = {
+        name: frame[~frame["ablation"].isin(("unbalanced", "unbalanced_fast", "auxiliary_fast"))]
+        for name, frame in tables.items()
+        if "ablation" in frame
+    }
+    found = parts({**tables, **kept}, spec(controls=()))
+    assert found["What collapsed"].text.startswith("No arm collapsed")
+    assert "cannot be told" in found["What a router has that never learned"].text
+    assert "What learning added" not in found
+
+
+def test_the_loss_is_lower_higher_or_not_told_apart(tables) -> None:
+    points = dict(parts(tables, spec())["What it did to the loss"].points)
+    assert points["top2"].endswith("lower.")
+    assert points["hash"].endswith("higher.")
+    assert points["unbalanced_fast"].endswith("not told apart, collapsed.")
+
+
+def test_a_study_of_dense_runs_only_has_an_answer(tables) -> None:
+    kept = {name: frame[frame["ablation"] == "dense"] for name, frame in tables.items() if "ablation" in frame}
+    dense = {**tables, **kept, "hypotheses": tables["hypotheses"].iloc[:0]}
+    settings = spec(arms=(Arm(name="dense", about="d"),), reference="dense", controls=(), hypotheses=())
+    assert parts(dense, settings)["What collapsed"].text.startswith("No arm collapsed")
+    for behind in evidence.BEHIND.values():
+        behind(dense, settings)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (cells.fixed(-0.00001), "0.000"),
+        (cells.fixed(-0.5, 2, sign=True), "−0.50"),
+        (cells.fixed(float("nan")), "–"),
+        (cells.fixed(float("-inf")), "−∞"),
+        (cells.interval(-1.0, 2.0, 1, sign=True), "[−1.0, +2.0]"),
+        (cells.p_value(0.00001), "< 0.001"),
+        (cells.duration(59.94), "59.9 s"),
+        (cells.duration(3725), "1 h 2 min"),
+        (cells.size(2_500_000), "2.5 MB"),
+        (cells.whole(1234567.0), "1,234,567"),
+        (cells.listed(["a_b", "c", "d"]), "a b, c and d"),
+        (cells.listed([]), "none"),
+    ],
+)
+def test_cells(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_manifest_holds_digests_and_times(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(study, monkeypatch)
+    found = json.loads((study / "manifest.json").read_text())
+    file = study / "tables" / "runs.parquet"
+    assert found["tables"]["runs.parquet"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert found["config_digest"] == "c0ffee"
+    assert found["environments"] == [{"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "runs": 1}]
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    assert stages["train"]["wall_seconds"] == 61.5
+    assert stages["train"]["cpu_seconds"] == 60.2
+    assert stages["compare"]["unmeasured"] == 1
+    assert {job["name"] for job in found["jobs"]} == {"auxiliary/seed0", ""}
+
+
+def test_a_file_that_is_no_benchmark_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "x.tsv").write_text("not\ta benchmark\n")
+    with pytest.raises(ValueError, match=r"x\.tsv: is no benchmark"):
+        making.read_benchmarks([tmp_path])
+
+
+def test_commit_tells_revision_and_changes(tmp_path: pathlib.Path) -> None:
+    assert manifest.commit(tmp_path) == {"revision": None, "dirty": None}
+
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-qm", "one")
+    revision = git("rev-parse", "HEAD").strip()
+    assert manifest.commit(tmp_path) == {"revision": revision, "dirty": False}
+    (tmp_path / "a").write_text("2")
+    assert manifest.commit(tmp_path) == {"revision": revision, "dirty": True}
+
+
+def test_broken_inputs_are_named(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(study, monkeypatch)
+    (study / "figures" / "load.json").write_text("{")
+    with pytest.raises(ValueError, match=r"load\.json: cannot be read"):
+        written(study, monkeypatch)
+    (study / "tables" / "collapse.parquet").write_text("no parquet")
+    with pytest.raises(ValueError, match=r"collapse\.parquet: cannot be read as a table"):
+        written(study, monkeypatch)
+
+
+def test_tokens_table_reads_what_the_data_stages_write(tmp_path: pathlib.Path) -> None:
+    mixture = {
+        "domains": ["code"],
+        "block_length": 128,
+        "train_blocks": {"code": 10},
+        "held_out_blocks": {"test": 4},
+        "available_blocks": {"train": {"code": 12}},
+        "imbalance": 2.0,
+        "warnings": ["code is large"],
+    }
+    files = {
+        "encode/code-0123456789/counts.json": {"domain": "code", "splits": {"train": {"tokens": 1600}}},
+        "pack/code-0123456789/counts.json": {"splits": {"train": {"tokens_dropped": 64, "documents_split": 3}}},
+        "balance/mixture-0123456789/mixture.json": mixture,
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    counts = making.read_counts(tmp_path / name for name in files)
+    (table,) = making.data_tables(counts, ["code"])
+    assert table.rows == [["code", "1,600", "–", "–", "–", "64", "3", "12", "10", "1,280"]]
+    assert making.mixture_facts(counts)[-1] == "Warning: code is large."
+
+
+def test_nothing_is_missing_where_a_number_is(tables) -> None:
+    assert cells.is_missing(float(np.nan))
+    assert not cells.is_missing(0.0)

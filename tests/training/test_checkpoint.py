@@ -1,0 +1,106 @@
+"""Checkpoints: whole or not there, verified, of this model."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from speciate.training import checkpoint
+from speciate.training.checkpoint import State
+
+
+def state(step: int = 3) -> State:
+    torch.manual_seed(step)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    return State(step, model, optimizer, [f'{{"step": {step}}}\n'], {"steps": np.arange(step)})
+
+
+def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
+    saved, loaded = state(3), state(0)
+    checkpoint.save(tmp_path, saved)
+    expected = torch.rand(2)  # what follows the saved random state
+    torch.manual_seed(99)
+    assert checkpoint.restore(tmp_path, loaded)
+    assert loaded.step == 3
+    assert loaded.metrics == saved.metrics
+    assert loaded.telemetry["steps"].tolist() == [0, 1, 2]
+    assert torch.equal(loaded.model.weight, saved.model.weight)
+    assert torch.equal(torch.rand(2), expected)
+    first, second = (one.optimizer.state_dict()["state"][0]["exp_avg"] for one in (saved, loaded))
+    assert torch.equal(first, second)
+
+
+def test_only_the_newest_is_kept(tmp_path: pathlib.Path) -> None:
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, state(step))
+    assert [path.name for path in tmp_path.iterdir()] == ["step10"]
+
+
+def test_nothing_there_is_no_error(tmp_path: pathlib.Path) -> None:
+    assert not checkpoint.restore(tmp_path, state())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "train_state.pt", "telemetry.safetensors", "metrics.jsonl"])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: pathlib.Path, name: str) -> None:
+    checkpoint.save(tmp_path, state(3))
+    file = tmp_path / "step3" / name
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(ValueError, match=f"no checkpoint is intact .step3: {name} changed"):
+        checkpoint.restore(tmp_path, state())
+
+
+def test_the_previous_one_serves_where_the_newest_is_damaged(tmp_path: pathlib.Path) -> None:
+    checkpoint.save(tmp_path, state(1))
+    (tmp_path / "step2").mkdir()  # what a machine that died while removing may leave
+    loaded = state(0)
+    assert checkpoint.restore(tmp_path, loaded)
+    assert loaded.step == 1
+
+
+def test_an_interrupted_save_leaves_the_old_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, state(1))
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, state(2))
+    loaded = state(0)
+    assert checkpoint.restore(tmp_path, loaded)
+    assert loaded.step == 1
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> None:
+    with checkpoint.exclusive(tmp_path):
+        with pytest.raises(ValueError, match="another process is training this run"), checkpoint.exclusive(tmp_path):
+            pass
+    with checkpoint.exclusive(tmp_path):
+        pass
+
+
+def test_weights_of_another_model_are_refused(tmp_path: pathlib.Path) -> None:
+    checkpoint.save_weights(nn.Linear(3, 2), tmp_path / "weights")
+    with pytest.raises(ValueError, match="does not hold this model's weights; they differ in weight"):
+        checkpoint.load_weights(nn.Linear(3, 4), tmp_path / "weights")
+    with pytest.raises(ValueError, match="they differ in bias"):
+        checkpoint.load_weights(nn.Linear(3, 2, bias=False), tmp_path / "weights")
+    (tmp_path / "weights").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="is no weights file"):
+        checkpoint.load_weights(nn.Linear(3, 2), tmp_path / "weights")
+
+
+def test_a_tied_weight_is_written_once_and_comes_back_tied(tmp_path: pathlib.Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(2, 2, bias=False)
+            self.second = nn.Linear(2, 2, bias=False)
+            self.second.weight = self.first.weight
+
+    one, other = Tied(), Tied()
+    checkpoint.save_weights(one, tmp_path / "weights")
+    checkpoint.load_weights(other, tmp_path / "weights")
+    assert torch.equal(other.second.weight, one.first.weight)
+    assert other.second.weight is other.first.weight

@@ -1,0 +1,183 @@
+"""A run as a whole: the same bits every time, stopped and continued at any step, watched or not."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from speciate import train as verb
+from speciate.provenance import sha256
+from speciate.spec import RunSpec, dump
+
+RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
+MakeRun = Callable[..., RunSpec]
+
+
+class StopAt:
+    """Asks to stop once it has been asked so many times whether to stop: twice a step."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+        self.received = signal.SIGTERM
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {name: sha256(folder / name) for name in RESULTS}
+
+
+def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, stop: StopAt | None = None) -> bool:
+    """Trains into `folder`, with checkpoints beside it."""
+    checkpoints = folder.parent / f"{folder.name}-checkpoints"
+    stop = StopAt(10**9) if stop is None else stop
+    return verb.train(spec, mixture, folder, checkpoints, stop)
+
+
+@pytest.mark.parametrize("balance", [{"kind": "auxiliary", "weight": 0.01}, {"kind": "bias", "rate": 0.01}])
+def test_the_same_run_has_the_same_bits(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, balance: dict[str, object]
+) -> None:
+    spec = run_spec(model={"block": {"ffn": {"balance": balance}}})
+    assert trained(spec, mixture, tmp_path / "first")
+    assert trained(spec, mixture, tmp_path / "second")
+    assert digests(tmp_path / "first") == digests(tmp_path / "second")
+    assert trained(run_spec(seed=1), mixture, tmp_path / "other")
+    assert digests(tmp_path / "first")["model.safetensors"] != digests(tmp_path / "other")["model.safetensors"]
+
+
+@pytest.mark.parametrize("balance", [{"kind": "auxiliary", "weight": 0.01}, {"kind": "bias", "rate": 0.01}])
+@pytest.mark.parametrize("step", range(1, 12))
+def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, balance: dict[str, object], step: int
+) -> None:
+    # noise until half of the run, accumulation, an epoch that ends inside a step (48 blocks, 5 a step)
+    spec = run_spec(
+        model={"block": {"ffn": {"balance": balance}}},
+        training={"blocks_per_step": 5, "accumulation": 5, "checkpoint_every": 100},
+    )
+    assert trained(spec, mixture, tmp_path / "whole")
+    assert not trained(spec, mixture, tmp_path / "parts", StopAt(step - 1))
+    assert not (tmp_path / "parts").exists()
+    (checkpoint,) = (tmp_path / "parts-checkpoints").glob("step*")
+    assert checkpoint.name == f"step{step}"
+    assert trained(spec, mixture, tmp_path / "parts")
+    assert digests(tmp_path / "whole") == digests(tmp_path / "parts")
+
+
+def test_the_observer_changes_no_bit_of_the_weights(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    often = {"every": 1, "validation_every": 1}
+    rarely = {"every": 100, "early_every": 100, "validation_every": 100}
+    assert trained(run_spec(telemetry=often), mixture, tmp_path / "often")
+    assert trained(run_spec(telemetry=rarely), mixture, tmp_path / "rarely")
+    assert sha256(tmp_path / "often/model.safetensors") == sha256(tmp_path / "rarely/model.safetensors")
+
+
+def test_telemetry_is_at_its_cadence_and_counts_every_probe_token(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    assert trained(run_spec(), mixture, tmp_path / "run")
+    seen = safetensors.numpy.load_file(tmp_path / "run/telemetry.safetensors")
+    assert seen["steps"].tolist() == [0, 2, 4, 8, 12]
+    for layer in range(2):
+        path = f"blocks.{layer}.ffn.router"
+        decisions_KG = seen[f"{path}/decisions_G"]
+        # 2 blocks of each of 2 domains, each of a document of 9 tokens and one of 7; the other documents are not seen
+        assert decisions_KG.shape == (5, 16)
+        assert decisions_KG[:, :8].tolist() == [[9, 7] * 4] * 5
+        assert not decisions_KG[:, 8:].any()
+        np.testing.assert_allclose(seen[f"{path}/probs_GS"].sum(-1), decisions_KG)
+        np.testing.assert_allclose(seen[f"{path}/chosen_GS"].sum(-1), decisions_KG)
+
+
+def test_metrics_have_a_row_a_step_and_the_validation_loss_by_domain(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    assert trained(run_spec(), mixture, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(12))
+    assert steps[0]["loss"] == pytest.approx(np.log(64), abs=0.1)  # an untrained model knows nothing of 64 tokens
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert all(0 < row["auxiliary"] < 0.1 for row in steps)
+    validation = [row for row in rows if "validation" in row]
+    assert [row["step"] for row in validation] == [0, 6, 12]
+    assert set(validation[0]["validation"]) == {"code", "prose"}
+
+
+def test_a_dense_run_has_no_telemetry_and_no_auxiliary_loss(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    model = run_spec().model.model_dump()
+    model["block"]["ffn"] = {"kind": "dense", "hidden": 16}
+    spec = run_spec().model_copy(update={"model": type(run_spec().model).model_validate(model)})
+    assert trained(spec, mixture, tmp_path / "run")
+    assert list(safetensors.numpy.load_file(tmp_path / "run/telemetry.safetensors")) == ["steps"]
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert {row["auxiliary"] for row in rows if "loss" in row} == {0.0}
+
+
+def test_a_run_says_what_computed_it(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
+    assert trained(run_spec(), mixture, tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["threads"] == 1
+    assert facts["train_tokens"] == 12 * 4 * 16
+    assert {"python", "torch", "numpy"} <= set(facts["versions"])
+    timing = json.loads((tmp_path / "run/timing.json").read_text())
+    assert set(timing["cpu_seconds_by_part"]) >= {"update", "observe", "validate"}
+
+
+def test_a_mixture_too_small_for_a_step_is_refused(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    with pytest.raises(ValueError, match="run small seed 0: the mixture has 48 blocks, a step needs 64"):
+        trained(run_spec(training={"blocks_per_step": 64}), mixture, tmp_path / "run")
+
+
+def test_a_changed_spec_does_not_continue_another_runs_checkpoint(mixture: pathlib.Path, run_spec: MakeRun) -> None:
+    identities = {
+        verb.identify(run_spec(**change), mixture)
+        for change in ({}, {"seed": 1}, {"optimizer": {"rate": 0.02}}, {"training": {"num_steps": 13}})
+    }
+    assert len(identities) == 4
+
+
+def test_sigterm_saves_and_the_same_command_continues(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    spec = run_spec(training={"num_steps": 400, "checkpoint_every": 1000}, telemetry={"every": 100})
+    (tmp_path / "spec.json").write_text(dump(spec))
+    command = [sys.executable, "-m", "speciate.train", "--spec", str(tmp_path / "spec.json")]
+    command += ["--mixture-folder", str(mixture), "--checkpoint-folder", str(tmp_path / "checkpoints")]
+    command += ["--output-folder", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "checkpoints").glob("*/lock")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(0.5)  # some steps in
+    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "another process is training this run" in second.stderr
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 75, errors
+    assert "SIGTERM received; saved, and the same command continues it" in errors
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "continues from step" in done.stderr
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert trained(spec, mixture, tmp_path / "whole")
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
