@@ -105,6 +105,8 @@ class Model(Strict):
     """The output layer shares the token embedding's weights."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial weights; residual projections get it divided by sqrt(2 x layers) (GPT-2)."""
+    embedding_std: float = Field(0.02, gt=0)
+    """Standard deviation of the initial embeddings of tokens and positions."""
     block: Block
     exceptions: Annotated[tuple[LayerException, ...], pydantic.Strict(False)] = ()
 

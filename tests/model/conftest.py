@@ -38,7 +38,7 @@ def transformer(model_spec: Callable[..., spec.Model]) -> Callable[..., Transfor
     """A Transformer of such a spec, with weights large enough to matter."""
 
     def build(**changes: Any) -> Transformer:
-        return Transformer(model_spec(**{"init_std": 0.3, **changes}), VOCABULARY)
+        return Transformer(model_spec(**{"init_std": 0.3, "embedding_std": 0.3, **changes}), VOCABULARY)
 
     return build
 

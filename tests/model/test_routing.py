@@ -31,7 +31,7 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
             given[folder] = options_of(f"model/{folder}", kind)(kind=kind, **options)
         place = Place(model_spec(), layer, VOCABULARY)
         selector = TopK(given["router"], given["balance"], place, 8, top_k, z_weight)
-        initialise(selector, int(torch.randint(2**62, ())), 0.5, 1)
+        initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
         return selector
 
     return build

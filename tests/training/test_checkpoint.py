@@ -82,7 +82,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> No
 
 def test_weights_of_another_model_are_refused(tmp_path: pathlib.Path) -> None:
     checkpoint.save_weights(nn.Linear(3, 2), tmp_path / "weights")
-    with pytest.raises(ValueError, match="does not hold this model's weights; they differ in weight"):
+    with pytest.raises(ValueError, match="does not hold this model's weights; they differ in bias, weight"):
         checkpoint.load_weights(nn.Linear(3, 4), tmp_path / "weights")
     with pytest.raises(ValueError, match="they differ in bias"):
         checkpoint.load_weights(nn.Linear(3, 2, bias=False), tmp_path / "weights")

@@ -53,3 +53,5 @@ class Place:
     layer: int
     """From 0."""
     vocabulary: int
+    seed: int = 0
+    """Of what a component draws once and never learns."""

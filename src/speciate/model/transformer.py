@@ -33,10 +33,10 @@ class Transformer(nn.Module):
         self.context = model.context
         self.token_embedding = nn.Embedding(vocabulary, model.width)
         self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
-        self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary)) for layer in range(model.num_layers))
+        self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary, seed)) for layer in range(model.num_layers))
         self.norm = norm(model)
         self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
-        initialise(self, seed, model.init_std, model.num_layers)
+        initialise(self, seed, model.init_std, model.embedding_std, model.num_layers)
 
     @property
     def head_VD(self) -> Tensor:

@@ -23,7 +23,7 @@ class Options(Kind):
     """The deal."""
 
     seed: int = Field(0, ge=0)
-    """Seed of the deal; the run's own seed does not enter it."""
+    """Seed of the deal, beside the run's own: the runs of a study have independent deals."""
 
     hears: ClassVar[tuple[str, ...]] = ()
     """The ways of balancing that can move this router's choices."""
@@ -39,7 +39,7 @@ class Router(Scorer):
     def __init__(self, options: Options, place: Place, num_slots: int) -> None:
         super().__init__()
         self.num_slots = num_slots
-        dealt_V = torch.randperm(place.vocabulary, generator=generator("hash", options.seed, place.layer))
+        dealt_V = torch.randperm(place.vocabulary, generator=generator("hash", options.seed, place.seed, place.layer))
         self.register_buffer("slot_V", dealt_V % num_slots)
 
     def forward(self, x_ND: Tensor, id_N: Tensor) -> Scores:
