@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test bench gpu-check image environment dev lock format clean
+.PHONY: help study smoke test bench gpu-check image environment dev lock docs format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ dev: ## the same, and the developers' tools
 
 lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newer versions
 	envs/lock.sh $(STUDY)/uv $(ARGS)
+
+docs: dev ## generate docs/config.md and the JSON schema from the models
+	PYTHONPATH=src $(STUDY)/python -m speciate.describe --schema workflow/schemas/study.schema.json --page docs/config.md
 
 format: dev ## lay out the code
 	$(RUFF) check --fix .

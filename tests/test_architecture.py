@@ -55,7 +55,9 @@ def test_kinds_never_import_kinds(file: pathlib.Path) -> None:
     folders = {other.parent for other in FILES if "class Options(" in other.read_text() and other.parent != SOURCE}
     for target in ours(file):
         imported = SOURCE.joinpath(*target[:-1]).with_suffix(".py")
-        assert imported.parent not in folders or "class Options(" not in imported.read_text(), f"{file} imports {target}"
+        assert imported.parent not in folders or "class Options(" not in imported.read_text(), (
+            f"{file} imports {target}"
+        )
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file.name == "__init__.py"], ids=str)

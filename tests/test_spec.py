@@ -25,7 +25,9 @@ def refused(settings: dict[str, Any], change: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["config.yaml", *sorted(f"studies/{f.name}" for f in (ROOT / "studies").glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "file", ["config.yaml", *sorted(f"studies/{f.name}" for f in (ROOT / "studies").glob("*.yaml"))]
+)
 def test_every_study_that_ships_is_valid(file: str) -> None:
     study = spec.read_study(ROOT / file)
     assert len(study.runs()) == len(study.ablations) * len(study.seeds)
@@ -49,7 +51,10 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ({"base": {"modle": {}}}, "ablations.dense.modle: unknown key"),
         ({"base": {"model": {"context": 64}}}, "model.context 64 is shorter than block_length 128"),
         ({"base": {"training": {"accumulation": 3}}}, "accumulation: 3 does not divide 16 blocks_per_step"),
-        ({"ablations": {"top2": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}}, "ablations.top2.model.block.ffn"),
+        (
+            {"ablations": {"top2": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}},
+            "ablations.top2.model.block.ffn",
+        ),
         (
             {"ablations": {"top2": {"change": {"model": {"block": {"mixer": {"num_heads": 5}}}}}}},
             "ablations.top2.model: ",

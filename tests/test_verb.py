@@ -31,8 +31,13 @@ def test_writing_replaces_only_when_the_block_ends_well(tmp_path: pathlib.Path) 
     target = tmp_path / "folder" / "table.csv"
     with writing(target) as aside:
         aside.write_text("old")
-    with pytest.raises(RuntimeError), writing(target) as aside:
-        aside.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with writing(target) as aside:
+            aside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert target.read_text() == "old"
     assert [file.name for file in target.parent.iterdir()] == ["table.csv"]

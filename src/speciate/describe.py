@@ -1,4 +1,4 @@
-"""describe: writes the JSON schema of a study file and the page that explains its every key, from the models themselves.
+"""describe: writes the JSON schema of a study file and the page that explains its every key, from the models.
 
 With --check it writes nothing, and fails where a file is not what it would write.
 """
@@ -89,12 +89,12 @@ def _section(title: str, model: dict[str, Any]) -> str:
 def _type(value: dict[str, Any]) -> str:
     """A field's type and bounds in a few words."""
     if "$ref" in value:
-        name = value["$ref"].rsplit("/", 1)[-1]
+        name = str(value["$ref"]).rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"
-    if "anyOf" in value and any("title" in choice for choice in value["anyOf"]):
+    if "anyOf" in value:
         titles = [choice["title"] for choice in value["anyOf"] if "/" in choice.get("title", "")]
         if titles:
-            return "kind of `" + titles[0].rsplit("/", 1)[0] + "`"
+            return f"kind of `{titles[0].rsplit('/', 1)[0]}`"
     if "anyOf" in value:
         return " or ".join(_type(choice) for choice in value["anyOf"])
     if "enum" in value:

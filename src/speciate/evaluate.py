@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--model", type=pathlib.Path, required=True, help="the run's model.safetensors")
     parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")
     parser.add_argument("--token-bytes", type=pathlib.Path, required=True, help="bytes of each token id, .npy")
-    parser.add_argument("--likelihood", type=pathlib.Path, required=True, help="output: loss by test document, .parquet")
+    parser.add_argument(
+        "--likelihood", type=pathlib.Path, required=True, help="output: loss by test document, .parquet"
+    )
     parser.add_argument("--probe", type=pathlib.Path, required=True, help="output: choices on the probe, .safetensors")
     arguments = parser.parse_args()
     spec = read_spec(RunSpec, arguments.spec)

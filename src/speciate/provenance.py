@@ -79,9 +79,9 @@ def _meaning(module: str) -> str:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
-                body[0].value.value = ""
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            first.value.value = ""
     templates = sorted(file.parent.glob(f"{file.stem}.*.jinja"))
     return "\n".join([ast.dump(tree), *(template.read_text(encoding="utf-8") for template in templates)])
 

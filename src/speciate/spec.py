@@ -55,9 +55,13 @@ class Split(Strict):
     """Shares of the documents, taken by a hash of each document (or of its group), so no document is in two splits."""
 
     validation: float = Field(0.05, gt=0, lt=0.5)
+    """Seen while training."""
     test: float = Field(0.1, gt=0, lt=0.5)
+    """For the reported loss."""
     probe: float = Field(0.1, gt=0, lt=0.5)
+    """For observing selectors."""
     seed: int = Field(0, ge=0)
+    """Of the hash: another seed, another split."""
 
 
 class HeldOut(Strict):
@@ -70,14 +74,18 @@ class HeldOut(Strict):
     probe_blocks: int = Field(64, ge=1)
     """Where every selector of every run is observed."""
     seed: int = Field(0, ge=0)
+    """Of what is drawn here."""
 
 
 class Block(Strict):
     """One block of the decoder: block = mixer x ffn x depth."""
 
     mixer: Annotated[Kind, Choice("model/mixer")]
+    """What mixes positions."""
     ffn: Annotated[Kind, Choice("model/ffn")]
+    """What acts on each token by itself."""
     depth: Annotated[Kind, Choice("model/depth")]
+    """Which tokens run through the block."""
 
 
 class LayerException(Strict):
@@ -86,19 +94,26 @@ class LayerException(Strict):
     layers: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
     """Layer indices, from 0."""
     block: Block
+    """What each layer is."""
 
 
 class Model(Strict):
     """A GPT-shaped decoder (Radford et al. 2019; with rms, rotary, swiglu and grouped queries: Touvron et al. 2023)."""
 
     width: int = Field(128, ge=1)
+    """Dimensions of the residual stream."""
     num_layers: int = Field(4, ge=1)
+    """Blocks."""
     context: int = Field(128, ge=2)
     """Longest sequence in tokens."""
     norm: Literal["layer", "rms"] = "layer"
+    """Layer norm (GPT-2) or RMS norm (Llama)."""
     norm_epsilon: float = Field(1e-5, gt=0)
+    """Added to the variance."""
     position: Literal["learned", "rotary"] = "learned"
+    """Learned embeddings (GPT-2) or rotary (Llama)."""
     rotary_base: float = Field(10000.0, gt=1)
+    """Base of the rotary wavelengths."""
     biases: bool = True
     """Biases in linear layers and layer norms (GPT-2 has them, Llama does not)."""
     tied_head: bool = True
@@ -108,7 +123,9 @@ class Model(Strict):
     embedding_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial embeddings of tokens and positions."""
     block: Block
+    """What each layer is."""
     exceptions: Annotated[tuple[LayerException, ...], pydantic.Strict(False)] = ()
+    """Layers with another block."""
 
     @pydantic.model_validator(mode="after")
     def _crossings(self) -> Self:
@@ -147,7 +164,9 @@ class Training(Strict):
     @pydantic.model_validator(mode="after")
     def _divides(self) -> Self:
         if self.blocks_per_step % self.accumulation:
-            raise ValueError(f"accumulation: {self.accumulation} does not divide {self.blocks_per_step} blocks_per_step")
+            raise ValueError(
+                f"accumulation: {self.accumulation} does not divide {self.blocks_per_step} blocks_per_step"
+            )
         return self
 
 
@@ -159,6 +178,7 @@ class Telemetry(Strict):
     early_every: int = Field(5, ge=1)
     """Steps between observations while collapse is young."""
     early_until: int = Field(50, ge=0)
+    """The step up to which observations are early ones."""
     probe_blocks: int = Field(12, ge=1)
     """Probe blocks of each domain seen each time (the finished model sees all of them)."""
     validation_every: int = Field(50, ge=1)
@@ -169,13 +189,21 @@ class RunSpec(Strict):
     """One training run, whole. Its JSON is the run's identity."""
 
     ablation: Name
+    """The arm."""
     seed: int = Field(ge=0)
+    """Of initial weights, noise and data order."""
     model: Model
+    """The network."""
     objective: Annotated[Kind, Choice("training/objective")]
+    """What is minimised."""
     optimizer: Annotated[Kind, Choice("training/optimizer")]
+    """How."""
     schedule: Annotated[Kind, Choice("training/schedule")]
+    """The learning rate over the steps."""
     training: Training = Training()
+    """Steps, batch, clipping, threads."""
     telemetry: Telemetry = Telemetry()
+    """When it is observed."""
 
 
 class Ablation(Strict):
@@ -191,11 +219,15 @@ class Hypothesis(Strict):
     """A prediction, written down before the run: `statistic` of `arm` minus `reference`, against `margin`."""
 
     statement: str = Field(min_length=1)
+    """The prediction in words."""
     statistic: Statistic
     """A column of tables/runs."""
     arm: Name
+    """The ablation it is about."""
     reference: Name
+    """The ablation it is compared with, paired by seed."""
     direction: Literal["greater", "less", "equivalent"]
+    """Of the difference, arm minus reference."""
     margin: float = Field(0.0, ge=0)
     """greater: the difference exceeds it; less: it is below -margin; equivalent: it lies within +-margin (TOST)."""
 
@@ -210,32 +242,46 @@ class Analysis(Strict):
     permutations: int = Field(999, ge=19)
     """Draws of the document-level permutation null."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of intervals; 1 - confidence is also the alarm's guaranteed rate of false alarms."""
     resamples: int = Field(999, ge=19)
     """Bootstrap draws over documents."""
     armed_after: float = Field(0.1, ge=0, lt=1)
     """Share of the training after which collapse rules may fire: a random init already exceeds them."""
     seed: int = Field(0, ge=0)
+    """Of what is drawn here."""
 
 
 class Study(Strict):
     """A whole study, as written in a study file."""
 
     study: Name
+    """The study's name; its results go to results/<study>."""
     question: str = ""
+    """What the study asks; the title of its report."""
     domains: dict[Name, Domain] = Field(min_length=1)
+    """Domain name -> its sources and filters."""
     split: Split = Split()
+    """Shares of held-out documents."""
     tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    """Text to token ids."""
     packing: Annotated[Kind, Choice("data/packing")]
+    """How documents fill blocks."""
     block_length: int = Field(128, ge=2)
     """Tokens in a block."""
     mixture: Annotated[Kind, Choice("data/mixture")]
+    """How the domains' blocks are mixed."""
     held_out: HeldOut = HeldOut()
+    """Sizes of the validation, test and probe sets."""
     base: dict[str, Any]
     """The run that ablations differ from: a RunSpec without ablation and seed."""
     ablations: dict[Name, Ablation] = Field(min_length=1)
+    """The arms, by name, in the order of every figure and table."""
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
+    """Each seed is a run of every arm; it decides initial weights and data order."""
     analysis: Analysis
+    """Reference, controls, draws, intervals."""
     hypotheses: dict[Name, Hypothesis] = {}
+    """Predictions, written down before the runs."""
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Self:
@@ -251,9 +297,8 @@ class Study(Strict):
         for ablation in self.ablations:
             run = self.run(ablation, self.seeds[0])
             if run.model.context < self.block_length:
-                raise ValueError(
-                    f"ablations.{ablation}: model.context {run.model.context} is shorter than block_length {self.block_length}"
-                )
+                shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
+                raise ValueError(f"ablations.{ablation}: {shorter}")
         return self
 
     def run(self, ablation: str, seed: int) -> RunSpec:

@@ -28,8 +28,8 @@ from speciate.training import checkpoint, loop
 from speciate.training.checkpoint import State
 from speciate.training.observe import Observer
 from speciate.training.signals import STOPPED, StopRequest
-from speciate.verb import say, writing
 from speciate.verb import run as run_verb
+from speciate.verb import say, writing
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -75,14 +75,20 @@ def build(spec: RunSpec, vocabulary: int) -> Transformer:
 
 
 def train(
-    spec: RunSpec, mixture_folder: pathlib.Path, output_folder: pathlib.Path, checkpoints: pathlib.Path, stop: StopRequest
+    spec: RunSpec,
+    mixture_folder: pathlib.Path,
+    output_folder: pathlib.Path,
+    checkpoints: pathlib.Path,
+    stop: StopRequest,
 ) -> bool:
     """Trains one run and writes its files; False when it was stopped before its end."""
     started_wall, started_cpu = time.monotonic(), time.process_time()
     blocks = TrainBlocks(mixture_folder)
     settings = spec.training
     if len(blocks) < settings.blocks_per_step:
-        raise ValueError(f"run {name(spec)}: the mixture has {len(blocks)} blocks, a step needs {settings.blocks_per_step}")
+        raise ValueError(
+            f"run {name(spec)}: the mixture has {len(blocks)} blocks, a step needs {settings.blocks_per_step}"
+        )
     model = build(spec, blocks.vocabulary)
     objective = component(spec.objective).Objective(spec.objective)
     optimizer = component(spec.optimizer).build(spec.optimizer, model)
@@ -97,9 +103,7 @@ def train(
         objective=objective,
         factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
         tokens=tokens,
-        observer=Observer(
-            spec.telemetry, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")
-        ),
+        observer=Observer(spec.telemetry, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")),
     )
     state = State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={})
     if checkpoint.restore(checkpoints, state):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a verb; what a user can mend ends as one message on standard error and exit status 1, without a traceback."""
+    """Runs a verb; what a user can mend ends as one message on standard error and exit status 1, with no traceback."""
     try:
         main()
     except (ValueError, OSError, zipfile.BadZipFile) as error:
@@ -50,4 +50,3 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
-

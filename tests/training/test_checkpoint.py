@@ -73,11 +73,13 @@ def test_an_interrupted_save_leaves_the_old_one(tmp_path: pathlib.Path, monkeypa
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> None:
-    with checkpoint.exclusive(tmp_path):
-        with pytest.raises(ValueError, match="another process is training this run"), checkpoint.exclusive(tmp_path):
+    def train_beside() -> None:
+        with checkpoint.exclusive(tmp_path):
             pass
-    with checkpoint.exclusive(tmp_path):
-        pass
+
+    with checkpoint.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training this run"):
+        train_beside()
+    train_beside()
 
 
 def test_weights_of_another_model_are_refused(tmp_path: pathlib.Path) -> None:

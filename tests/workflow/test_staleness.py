@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 from tests.workflow.conftest import ROOT, Workspace
 
 NUM_RUNS = 10
@@ -78,7 +77,12 @@ def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) ->
 
 @pytest.mark.parametrize(
     ("kind", "runs"),
-    [("model/router/hash.py", 2), ("model/balance/auxiliary.py", 2), ("model/ffn/moe.py", 8), ("model/ffn/dense.py", 2)],
+    [
+        ("model/router/hash.py", 2),
+        ("model/balance/auxiliary.py", 2),
+        ("model/ffn/moe.py", 8),
+        ("model/ffn/dense.py", 2),
+    ],
 )
 def test_a_kinds_file_reruns_the_runs_that_use_it(workspace: Workspace, kind: str, runs: int) -> None:
     file = workspace.folder / "src/speciate" / kind

@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import pandas as pd
-
 from tests.workflow.conftest import Workspace
 
 
@@ -21,7 +20,7 @@ def test_everything_promised_is_there(finished: Workspace) -> None:
 
 def test_the_report_is_one_offline_file(finished: Workspace) -> None:
     page = (finished.results / "report.html").read_text(encoding="utf-8")
-    assert "src=\"http" not in page and "<script src" not in page and "<link rel=\"stylesheet\"" not in page
+    assert 'src="http' not in page and "<script src" not in page and '<link rel="stylesheet"' not in page
 
 
 def test_every_run_is_in_the_tables(finished: Workspace) -> None:

@@ -14,12 +14,10 @@ rule measure:
         ),
         mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
     output:
-        [f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet" for table in MEASURED],
-    params:
-        code=digest("measure"),
-        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
-        mixture=MIXTURE,
-        folder=subpath(output[0], parent=True),
+        [
+            f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet"
+            for table in MEASURED
+        ],
     log:
         f"{HOME}/logs/measure/{{ablation}}/seed{{seed}}.log",
     benchmark:
@@ -28,20 +26,24 @@ rule measure:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=digest("measure"),
+        run=lambda wildcards: PLAN.run_folder(wildcards.ablation, int(wildcards.seed)),
+        mixture=MIXTURE,
+        folder=subpath(output[0], parent=True),
     message:
         "measure {wildcards.ablation}, seed {wildcards.seed}: load, information, nulls, collapse"
     shell:
         "python -m speciate.measure --spec {input.spec} --run-folder {params.run}"
-        " --mixture-folder {params.mixture} --output-folder {params.folder}" + LOGGED
-
-
-MEASURES = [PLAN.measure_folder(ablation, seed) for ablation in STUDY.ablations for seed in STUDY.seeds]
+        " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule compare:
     input:
         spec=f"{HOME}/specs/compare.json",
-        measures=[folder / f"{table}.parquet" for folder in MEASURES for table in MEASURED],
+        measures=[
+            folder / f"{table}.parquet" for folder in MEASURES for table in MEASURED
+        ],
     output:
         report(
             expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
@@ -49,10 +51,6 @@ rule compare:
             caption="../report/table.rst",
         ),
         expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED),
-    params:
-        code=digest("compare"),
-        measures=MEASURES,
-        folder=f"{HOME}/tables",
     log:
         f"{HOME}/logs/compare.log",
     benchmark:
@@ -61,8 +59,12 @@ rule compare:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
+    params:
+        code=digest("compare"),
+        measures=MEASURES,
+        folder=subpath(output[0], parent=True),
     message:
         "compare the arms, paired by seed, and decide the hypotheses"
     shell:
         "python -m speciate.compare --spec {input.spec} --measures {params.measures}"
-        " --output-folder {params.folder}" + LOGGED
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

@@ -1,38 +1,11 @@
 # Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages.
 
 
-def stage(name, *files):
-    """The paths of a data stage's files, by the stage and the domain (or source) in its wildcards."""
-
-    def paths(wildcards):
-        folder = PLAN.folder(name, wildcards.name)
-        return [str(folder / file) for file in files]
-
-    return paths
-
-
-def archives(wildcards):
-    """The archives that a domain is read from."""
-    return [str(PLAN.folder("fetch", source) / "archive") for source in STUDY.domains[wildcards.name].sources]
-
-
-def named_archives(wildcards, input):
-    """`--archive source=path` for each archive of a domain."""
-    return [f"--archive {name}={path}" for name, path in zip(STUDY.domains[wildcards.name].sources, input.archives)]
-
-
-def code(verb):
-    """The digest of what a data stage runs."""
-    return lambda wildcards: digest(verb, PLAN.spec(verb, wildcards.name))
-
-
 rule fetch:
     input:
         spec="results/data/fetch/{name}-{key}/spec.json",
     output:
         archive="results/data/fetch/{name}-{key}/archive",
-    params:
-        code=code("fetch"),
     log:
         "results/data/logs/fetch/{name}-{key}.log",
     benchmark:
@@ -42,10 +15,12 @@ rule fetch:
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        code=code("fetch"),
     message:
         "fetch {wildcards.name}: its pinned archive, checked by sha256"
     shell:
-        "python -m speciate.fetch --spec {input.spec} --output {output.archive}" + LOGGED
+        "python -m speciate.fetch --spec {input.spec} --output {output.archive} 2>&1 | tee -a {log} >&2"
 
 
 rule clean:
@@ -55,9 +30,6 @@ rule clean:
     output:
         documents="results/data/clean/{name}-{key}/documents.parquet",
         counts="results/data/clean/{name}-{key}/counts.json",
-    params:
-        code=code("clean"),
-        archives=named_archives,
     log:
         "results/data/logs/clean/{name}-{key}.log",
     benchmark:
@@ -66,11 +38,14 @@ rule clean:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
+    params:
+        code=code("clean"),
+        archives=named_archives,
     message:
         "clean {wildcards.name}: read its sources, normalise, filter, count every drop"
     shell:
         "python -m speciate.clean --spec {input.spec} {params.archives}"
-        " --documents {output.documents} --counts {output.counts}" + LOGGED
+        " --documents {output.documents} --counts {output.counts} 2>&1 | tee -a {log} >&2"
 
 
 rule split:
@@ -80,9 +55,6 @@ rule split:
     output:
         expand("results/data/split/{{name}}-{{key}}/{split}.parquet", split=SPLITS),
         "results/data/split/{name}-{key}/counts.json",
-    params:
-        code=code("split"),
-        folder=subpath(output[0], parent=True),
     log:
         "results/data/logs/split/{name}-{key}.log",
     benchmark:
@@ -91,17 +63,23 @@ rule split:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
+    params:
+        code=code("split"),
+        folder=subpath(output[0], parent=True),
     message:
         "split {wildcards.name} by document into training, validation, test and probe"
     shell:
         "python -m speciate.split --spec {input.spec} --documents {input.documents}"
-        " --output-folder {params.folder}" + LOGGED
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule fit:
     input:
         spec="results/data/fit/{name}-{key}/spec.json",
-        documents=[str(PLAN.folder("split", domain) / "train.parquet") for domain in STUDY.domains],
+        documents=[
+            str(PLAN.folder("split", domain) / "train.parquet")
+            for domain in STUDY.domains
+        ],
         archive=PLAN.tokenizer_archive,
     output:
         multiext(
@@ -110,10 +88,6 @@ rule fit:
             "token_bytes.npy",
             "tokenizer_manifest.json",
         ),
-    params:
-        code=code("fit"),
-        folder=subpath(output[0], parent=True),
-        archive=lambda wildcards, input: f"--archive {input.archive}" if input.archive else "",
     log:
         "results/data/logs/fit/{name}-{key}.log",
     benchmark:
@@ -122,11 +96,17 @@ rule fit:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
+    params:
+        code=code("fit"),
+        folder=subpath(output[0], parent=True),
+        archive=lambda wildcards, input: (
+            f"--archive {input.archive}" if input.archive else ""
+        ),
     message:
         "fit the tokenizer to the training text of all domains"
     shell:
         "python -m speciate.fit --spec {input.spec} --documents {input.documents} {params.archive}"
-        " --output-folder {params.folder}" + LOGGED
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule encode:
@@ -137,14 +117,12 @@ rule encode:
         manifest=PLAN.folder("fit", "tokenizer") / "tokenizer_manifest.json",
     output:
         expand("results/data/encode/{{name}}-{{key}}/{split}.tokens.npy", split=SPLITS),
-        expand("results/data/encode/{{name}}-{{key}}/{split}.documents.parquet", split=SPLITS),
+        expand(
+            "results/data/encode/{{name}}-{{key}}/{split}.documents.parquet",
+            split=SPLITS,
+        ),
         "results/data/encode/{name}-{key}/probe.types.npy",
         "results/data/encode/{name}-{key}/counts.json",
-    params:
-        code=code("encode"),
-        split=lambda wildcards: PLAN.folder("split", wildcards.name),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output[0], parent=True),
     log:
         "results/data/logs/encode/{name}-{key}.log",
     benchmark:
@@ -153,11 +131,16 @@ rule encode:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
+    params:
+        code=code("encode"),
+        split=lambda wildcards: PLAN.folder("split", wildcards.name),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output[0], parent=True),
     message:
         "encode {wildcards.name} as token ids"
     shell:
         "python -m speciate.encode --spec {input.spec} --split-folder {params.split}"
-        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder}" + LOGGED
+        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule pack:
@@ -170,11 +153,6 @@ rule pack:
         expand("results/data/pack/{{name}}-{{key}}/{split}.blocks.npy", split=SPLITS),
         expand("results/data/pack/{{name}}-{{key}}/{split}.pieces.npy", split=SPLITS),
         "results/data/pack/{name}-{key}/counts.json",
-    params:
-        code=code("pack"),
-        encoded=lambda wildcards: PLAN.folder("encode", wildcards.name),
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output[0], parent=True),
     log:
         "results/data/logs/pack/{name}-{key}.log",
     benchmark:
@@ -183,38 +161,33 @@ rule pack:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
+    params:
+        code=code("pack"),
+        encoded=lambda wildcards: PLAN.folder("encode", wildcards.name),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output[0], parent=True),
     message:
         "pack {wildcards.name} into blocks of {STUDY.block_length} tokens"
     shell:
         "python -m speciate.pack --spec {input.spec} --encoded-folder {params.encoded}"
-        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder}" + LOGGED
-
-
-def packed(*files):
-    """Files of the pack stage of every domain."""
-    return [str(PLAN.folder("pack", domain) / file) for domain in STUDY.domains for file in files]
-
-
-def encoded(*files):
-    """Files of the encode stage of every domain."""
-    return [str(PLAN.folder("encode", domain) / file) for domain in STUDY.domains for file in files]
+        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule balance:
     input:
         spec="results/data/balance/{name}-{key}/spec.json",
-        packed=packed(*(f"{split}.{part}.npy" for split in SPLITS for part in ("blocks", "pieces"))),
+        packed=packed(
+            *(
+                f"{split}.{part}.npy"
+                for split in SPLITS
+                for part in ("blocks", "pieces")
+            )
+        ),
         documents=encoded(*(f"{split}.documents.parquet" for split in SPLITS)),
         types=encoded("probe.types.npy"),
         tokenizer=PLAN.folder("fit", "tokenizer") / "tokenizer_manifest.json",
     output:
         [f"results/data/balance/{{name}}-{{key}}/{file}" for file in PLAN.MIXTURE_FILES],
-    params:
-        code=code("balance"),
-        packed=[f"{domain}={PLAN.folder('pack', domain)}" for domain in STUDY.domains],
-        encoded=[f"{domain}={PLAN.folder('encode', domain)}" for domain in STUDY.domains],
-        tokenizer=subpath(input.tokenizer, parent=True),
-        folder=subpath(output[0], parent=True),
     log:
         "results/data/logs/balance/{name}-{key}.log",
     benchmark:
@@ -223,8 +196,16 @@ rule balance:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
+    params:
+        code=code("balance"),
+        packed=[f"{domain}={PLAN.folder('pack', domain)}" for domain in STUDY.domains],
+        encoded=[
+            f"{domain}={PLAN.folder('encode', domain)}" for domain in STUDY.domains
+        ],
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output[0], parent=True),
     message:
         "balance the domains, and draw the fixed held-out sets"
     shell:
         "python -m speciate.balance --spec {input.spec} --packed {params.packed} --encoded {params.encoded}"
-        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder}" + LOGGED
+        " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

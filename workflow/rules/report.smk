@@ -1,6 +1,4 @@
 # Tables to figures, one job a figure, and the report: one file that needs no network.
-FIGURES = PLAN.figures
-TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 
 
 rule draw:
@@ -16,10 +14,6 @@ rule draw:
         ),
         png=f"{HOME}/figures/{{figure}}.png",
         caption=f"{HOME}/figures/{{figure}}.json",
-    params:
-        code=lambda wildcards: digest("draw", PLAN.draw_spec(wildcards.figure)),
-        tables=f"{HOME}/tables",
-        folder=f"{HOME}/figures",
     log:
         f"{HOME}/logs/draw/{{figure}}.log",
     benchmark:
@@ -28,33 +22,28 @@ rule draw:
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
+    params:
+        code=lambda wildcards: digest("draw", PLAN.draw_spec(wildcards.figure)),
+        tables=folder_of("tables"),
+        folder=subpath(output.svg, parent=True),
     message:
         "draw {wildcards.figure}"
     shell:
         "python -m speciate.draw --spec {input.spec} --tables {params.tables}"
-        " --output-folder {params.folder}" + LOGGED
-
-
-def data_benchmarks():
-    """The benchmark files of this study's data stages; results/data may hold other studies' too."""
-    names = {stage: list(STUDY.domains) for stage in ("clean", "split", "encode", "pack")}
-    names |= {"fetch": list(PLAN.sources), "fit": ["tokenizer"], "balance": ["mixture"]}
-    folders = [PLAN.folder(stage, name) for stage, listed in names.items() for name in listed]
-    return [f"results/data/benchmarks/{folder.parent.name}/{folder.name}.tsv" for folder in folders]
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule manifest:
     input:
         spec=f"{HOME}/specs/report.json",
         tables=TABLES,
-        runs=[PLAN.run_folder(ablation, seed) / "run.json" for ablation in STUDY.ablations for seed in STUDY.seeds],
+        runs=[
+            PLAN.run_folder(ablation, seed) / "run.json"
+            for ablation in STUDY.ablations
+            for seed in STUDY.seeds
+        ],
     output:
         f"{HOME}/manifest.json",
-    params:
-        code=digest("manifest"),
-        tables=f"{HOME}/tables",
-        # what earlier jobs took; not inputs, since no result depends on a time
-        benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
     log:
         f"{HOME}/logs/manifest.log",
     benchmark:
@@ -63,18 +52,27 @@ rule manifest:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=digest("manifest"),
+        tables=folder_of("tables"),
+        # what earlier jobs took; not inputs, since no result depends on a time
+        benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:
         "python -m speciate.manifest --spec {input.spec} --tables {params.tables} --runs {input.runs}"
-        " --benchmarks {params.benchmarks} --output {output}" + LOGGED
+        " --benchmarks {params.benchmarks} --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule report:
     input:
         spec=f"{HOME}/specs/report.json",
         tables=TABLES,
-        figures=expand(f"{HOME}/figures/{{figure}}.{{suffix}}", figure=FIGURES, suffix=("svg", "json")),
+        figures=expand(
+            f"{HOME}/figures/{{figure}}.{{suffix}}",
+            figure=PLAN.figures,
+            suffix=("svg", "json"),
+        ),
         counts=[
             PLAN.folder(stage, domain) / "counts.json"
             for stage in ("clean", "split", "encode", "pack")
@@ -89,10 +87,6 @@ rule report:
             caption="../report/report.rst",
             labels={"study": STUDY.study},
         ),
-    params:
-        code=digest("report"),
-        tables=f"{HOME}/tables",
-        figures=f"{HOME}/figures",
     log:
         f"{HOME}/logs/report.log",
     benchmark:
@@ -101,8 +95,12 @@ rule report:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=digest("report"),
+        tables=folder_of("tables"),
+        figures=folder_of("figures"),
     message:
         "report: the study in one file"
     shell:
         "python -m speciate.report --spec {input.spec} --tables {params.tables} --figures {params.figures}"
-        " --counts {input.counts} {input.mixture} --manifest {input.manifest} --output {output}" + LOGGED
+        " --counts {input.counts} {input.mixture} --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"

@@ -1,15 +1,6 @@
 # One job a run (ablation x seed), and what the finished model does on held-out text.
 
 
-def run_of(wildcards):
-    """The RunSpec of a run's wildcards."""
-    return PLAN.run(wildcards.ablation, int(wildcards.seed))
-
-
-MIXTURE = PLAN.folder("balance", "mixture")
-TOKENIZER = PLAN.folder("fit", "tokenizer")
-
-
 rule train:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
@@ -21,12 +12,6 @@ rule train:
         telemetry=f"{HOME}/runs/{{ablation}}/seed{{seed}}/telemetry.safetensors",
         run=f"{HOME}/runs/{{ablation}}/seed{{seed}}/run.json",
         timing=f"{HOME}/runs/{{ablation}}/seed{{seed}}/timing.json",
-    params:
-        code=lambda wildcards: digest("train", run_of(wildcards)),
-        mixture=MIXTURE,
-        folder=subpath(output.model, parent=True),
-        # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
-        checkpoints=f"{HOME}/checkpoints",
     log:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
@@ -35,11 +20,17 @@ rule train:
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        code=lambda wildcards: digest("train", run_of(wildcards)),
+        mixture=MIXTURE,
+        folder=subpath(output.model, parent=True),
+        # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
+        checkpoints=f"{HOME}/checkpoints",
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"
     shell:
         "python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
-        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints}" + LOGGED
+        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} 2>&1 | tee -a {log} >&2"
 
 
 rule evaluate:
@@ -51,9 +42,6 @@ rule evaluate:
     output:
         likelihood=f"{HOME}/runs/{{ablation}}/seed{{seed}}/likelihood.parquet",
         probe=f"{HOME}/runs/{{ablation}}/seed{{seed}}/probe.safetensors",
-    params:
-        code=lambda wildcards: digest("evaluate", run_of(wildcards)),
-        mixture=MIXTURE,
     log:
         f"{HOME}/logs/evaluate/{{ablation}}/seed{{seed}}.log",
     benchmark:
@@ -62,8 +50,11 @@ rule evaluate:
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        code=lambda wildcards: digest("evaluate", run_of(wildcards)),
+        mixture=MIXTURE,
     message:
         "evaluate {wildcards.ablation}, seed {wildcards.seed}: test loss by document, choices on the probe set"
     shell:
         "python -m speciate.evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
-        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}" + LOGGED
+        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe} 2>&1 | tee -a {log} >&2"

@@ -30,6 +30,7 @@ class Options(Kind):
     """How much one page takes."""
 
     max_selectors: int = Field(4, ge=1)
+    """Selectors drawn at most, spread over the depth."""
     max_seeds: int = Field(4, ge=1)
     """Bars for each seed up to so many; beyond, the mean over the seeds."""
 

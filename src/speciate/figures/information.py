@@ -30,7 +30,9 @@ class Options(Kind):
     """How much one page takes."""
 
     max_arms: int = Field(9, ge=1)
+    """Arms drawn at most; the caption says which were left out."""
     max_selectors: int = Field(4, ge=1)
+    """Selectors drawn at most, spread over the depth."""
 
 
 def _seen(tables: style.Tables) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Initial weights: GPT-2's (Radford et al. 2019), each drawn from the seed and its own name.
 
-Weights are normal with standard deviation `init_std`, embeddings with `embedding_std`; projections into the residual stream (named `out`) get it divided
-by sqrt(2 x layers), so that the stream's variance does not grow with depth; biases are 0 and norms 1. Every parameter
-has a generator of its own: two arms of a study that share a seed share the initial value of every parameter that both
-have, and differ nowhere but in what makes them two arms.
+Weights are normal with standard deviation `init_std`, embeddings with `embedding_std`; projections into the residual
+stream (named `out`) get it divided by sqrt(2 x layers), so that the stream's variance does not grow with depth; biases
+are 0 and norms 1. Every parameter has a generator of its own: two arms of a study that share a seed share the initial
+value of every parameter that both have, and differ nowhere but in what makes them two arms.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The training loop: one run from its spec, blocks and seed, the same bits every time.
 
-A step draws its blocks by number (stateless, so that any step can be resumed), accumulates gradients over micro-batches,
-clips, updates, and lets the selectors adjust. The loss that is reported is the objective's alone; the selectors' own
-losses are added to what is minimised and reported beside it.
+A step draws its blocks by number (stateless, so that any step can be resumed), accumulates gradients over
+micro-batches, clips, updates, and lets the selectors adjust. The loss that is reported is the objective's alone; the
+selectors' own losses are added to what is minimised and reported beside it.
 """
 
 import json
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from speciate.selection.selection import auxiliary_loss, recording, selectors
 from speciate.spec import RunSpec
-from speciate.training import checkpoint
 from speciate.training.checkpoint import State
 from speciate.training.observe import Observer, due
 
@@ -140,6 +139,3 @@ def train(
             if stop():
                 return False
     return True
-
-
-__all__ = ["Clock", "Run", "State", "checkpoint", "set_rates", "train", "update"]

@@ -23,7 +23,15 @@ def objective(chunk: int) -> torch.nn.Module:
 def small(tied: bool) -> Transformer:
     torch.manual_seed(0)
     block = {"mixer": "attention", "ffn": {"kind": "dense", "hidden": 20}, "depth": "every"}
-    shape = {"width": 16, "num_layers": 1, "context": 16, "init_std": 0.5, "embedding_std": 0.5, "tied_head": tied, "block": block}
+    shape = {
+        "width": 16,
+        "num_layers": 1,
+        "context": 16,
+        "init_std": 0.5,
+        "embedding_std": 0.5,
+        "tied_head": tied,
+        "block": block,
+    }
     return Transformer(spec.Model.model_validate(shape), VOCABULARY)
 
 

@@ -1,0 +1,33 @@
+"""The generated schema and page: current, complete, and agreeing with the models."""
+
+import json
+import pathlib
+import re
+
+import jsonschema
+import pytest
+
+from speciate import describe, spec
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_the_generated_files_are_current() -> None:
+    assert (ROOT / "docs/config.md").read_text(encoding="utf-8") == describe.page(), "run `make docs`"
+    assert (ROOT / "workflow/schemas/study.schema.json").read_text(encoding="utf-8") == describe.schema()
+
+
+def test_every_key_is_explained() -> None:
+    assert re.findall(r"^\| `(\w+)` .*\|  \|$", describe.page(), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "studies/smoke.yaml"])
+def test_the_schema_accepts_what_the_models_accept(file: str) -> None:
+    jsonschema.validate(spec.read_yaml(ROOT / file), json.loads(describe.schema()))
+
+
+def test_the_schema_refuses_an_unknown_key() -> None:
+    settings = spec.read_yaml(ROOT / "config.yaml")
+    settings["domains"]["code"]["filters"][0]["max_charcters"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(settings, json.loads(describe.schema()))
