@@ -61,7 +61,7 @@ format: dev ## lay out the code
 	$(RUFF) format .
 	$(HOST)/snakefmt $(SNAKEFILES)
 
-clean: ## remove environments and caches; results stay
+clean: ## remove environments, images and caches; results stay
 	rm -rf .envs .cache .snakemake
 
 define build

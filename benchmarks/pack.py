@@ -1,4 +1,4 @@
-"""Packing against `datasets.map(group_texts)`, the usual way: Mtok per CPU-second, both packings, in one run.
+"""Packing against `datasets.map(group_texts)`, the usual way: both packings, in one run.
 
     python benchmarks/pack.py [--tokens N] [--block-length T]
 
@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-from timing import medians
+from timing import medians, show
 
 from speciate.data import pieces
 from speciate.kinds import component, options_of
@@ -57,8 +57,8 @@ def group_texts(tokenised: datasets.Dataset, length: int) -> datasets.Dataset:
     return tokenised.map(group, batched=True, keep_in_memory=True, load_from_cache_file=False)
 
 
-def measure(num_tokens: int, length: int, shape: str) -> dict[str, float]:
-    """Mtok per CPU-second of each way, and the ratios that the bars are about."""
+def measure(num_tokens: int, length: int, shape: str) -> None:
+    """Times each way on one shape of corpus."""
     datasets.disable_progress_bars()
     tokens_N, lengths_D = documents(num_tokens, *SHAPES[shape])
     texts = [[*text.tolist(), END] for text in np.split(tokens_N, np.cumsum(lengths_D)[:-1])]
@@ -72,24 +72,20 @@ def measure(num_tokens: int, length: int, shape: str) -> dict[str, float]:
         "concat": lambda: ours("concat", tokens_N, lengths_D, length),
         "best_fit": lambda: ours("best_fit", tokens_N, lengths_D, length),
     }
-    total = (len(tokens_N) + len(lengths_D)) / 1e6
-    speed = {name: total / seconds for name, seconds in medians(ways, REPEATS).items()}
-    speed["concat / group_texts (bar: 50)"] = speed["concat"] / speed["group_texts"]
-    speed["concat / best_fit (bar: 3)"] = speed["concat"] / speed["best_fit"]
-    return speed
+    seconds = medians(ways, REPEATS)
+    title = f"pack {len(tokens_N) / 1e6:.1f} Mtok, T {length}: {shape}"
+    show(title, seconds, "concat", {"group_texts": 1 / 50, "group_texts, ids alone": 1 / 50})
+    show(title, seconds, "best_fit", {"concat": 3.0})
 
 
-def main() -> dict[str, dict[str, float]]:
-    """Prints the table, and returns what is in it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    """Times every shape of corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--block-length", type=int, default=128)
     arguments = parser.parse_args()
-    found = {shape: measure(arguments.tokens, arguments.block_length, shape) for shape in SHAPES}
-    print(f"packing, T = {arguments.block_length}: Mtok per CPU-second, medians of {REPEATS}; ratios")
-    for shape, speed in found.items():
-        print(f"  {shape}: " + ", ".join(f"{name} {value:.3g}" for name, value in speed.items()))
-    return found
+    for shape in SHAPES:
+        measure(arguments.tokens, arguments.block_length, shape)
 
 
 if __name__ == "__main__":

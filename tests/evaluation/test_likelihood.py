@@ -1,0 +1,44 @@
+"""The test loss by document, against a model whose every probability is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speciate.data.blocks import BlockSet
+from speciate.evaluation.likelihood import by_document
+
+
+class Known(nn.Module):
+    """Gives token v the probability (v + 1) / 10 after any token: an objective and its model in one."""
+
+    def nats(self, model: nn.Module, token_BT: Tensor) -> Tensor:
+        return -torch.log((token_BT[:, 1:] + 1) / 10)
+
+
+@pytest.fixture
+def blocks() -> BlockSet:
+    documents = pd.DataFrame(
+        {"document": [0, 1, 2, 3], "domain": ["a", "a", "b", "b"], "id": list("wxyz"), "group": list("wxyz")}
+    )
+    return BlockSet(
+        name="test",
+        domains=("a", "b"),
+        tokens=np.array([[0, 1, 2, 3], [3, 2, 1, 0]]),
+        document=np.array([[0, 0, 1, 1], [2, 3, 3, 3]], dtype=np.int32),
+        domain=np.array([0, 1], dtype=np.int32),
+        documents=documents,
+        types=None,
+    )
+
+
+def test_nats_tokens_and_bytes_go_to_the_predicted_tokens_document(blocks: BlockSet) -> None:
+    known = Known()
+    table = by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    # document 2 has only a block's first token, which is not predicted
+    assert table["id"].tolist() == ["w", "x", "z"]
+    assert table["tokens"].tolist() == [1, 2, 3]
+    assert table["bytes"].tolist() == [1, 110, 11]
+    expected = [-np.log(0.2), -np.log(0.3) - np.log(0.4), -np.log(0.3) - np.log(0.2) - np.log(0.1)]
+    np.testing.assert_allclose(table["nats"], expected, rtol=1e-6)
