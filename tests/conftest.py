@@ -1,4 +1,4 @@
-"""For all tests: one torch thread (two give other bits, and crawl on a busy machine), and no GPU tests without a GPU."""
+"""For all tests: one torch thread (two give other bits, and crawl on a busy machine); no GPU tests without a GPU."""
 
 import pytest
 import torch
