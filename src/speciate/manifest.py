@@ -1,6 +1,7 @@
 """manifest: commit, config digest, versions, sha256 of every table, wall and CPU time of every stage, in one file."""
 
 import argparse
+import importlib.metadata
 import json
 import pathlib
 import subprocess
@@ -43,6 +44,11 @@ def environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def packages() -> dict[str, str]:
+    """The version of every package in the environment that runs this verb, the same for all verbs."""
+    return dict(sorted((found.name.lower(), found.version) for found in importlib.metadata.distributions()))
+
+
 def main() -> None:
     """Parses, gathers, writes."""
     parser = argparse.ArgumentParser(prog="speciate manifest", description=__doc__)
@@ -64,6 +70,7 @@ def main() -> None:
         "commit": commit(PACKAGE),
         "config_digest": spec.config_digest,
         "environments": environments(arguments.runs),
+        "packages": packages(),
         "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
         "stages": stages(jobs),
         "jobs": jobs,

@@ -1,0 +1,30 @@
+"""What every rule has, read from the rules themselves."""
+
+import re
+
+import pytest
+
+from tests.workflow.conftest import ROOT
+
+RULES = {
+    match[1]: match[2]
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk"))
+    for match in re.finditer(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.MULTILINE | re.DOTALL)
+}
+
+
+def test_there_are_rules() -> None:
+    assert len(RULES) == 14
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_is_one_verb_with_log_benchmark_threads_and_resources(name: str) -> None:
+    rule = RULES[name]
+    for part in ("input", "output", "params", "log", "benchmark", "threads", "resources", "message", "shell"):
+        assert re.search(rf"^    {part}:", rule, re.MULTILINE), part
+    for resource in ("mem_mb", "runtime"):
+        assert f"{resource}=" in rule
+    assert re.findall(r"python -m speciate\.(\w+)", rule) == [name]
+    assert re.search(r"code=(lambda wildcards: digest|digest|code)\(", rule)
+    assert "2>&1 | tee -a {log} >&2" in rule
+    assert (ROOT / f"src/speciate/{name}.py").is_file()
