@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from tests.workflow.conftest import ROOT
 
 RULES = {

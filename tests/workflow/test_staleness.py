@@ -11,7 +11,7 @@ from tests.workflow.conftest import ROOT, Workspace
 
 NUM_RUNS = 10
 NUM_FIGURES = len([file for file in (ROOT / "src/speciate/figures").glob("[!_]*.py") if file.stem != "style"])
-AFTER_TABLES = {"draw": NUM_FIGURES, "report": 1}
+AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 

@@ -26,9 +26,9 @@ def test_the_report_is_one_offline_file(finished: Workspace) -> None:
 
 def test_every_run_is_in_the_tables(finished: Workspace) -> None:
     runs = pd.read_parquet(finished.results / "tables" / "runs.parquet")
-    specs = sorted(finished.results.glob("runs/*/*/spec.json"))
+    models = finished.results.glob("runs/*/*/model.safetensors")
     assert sorted(zip(runs["ablation"], runs["seed"], strict=True)) == sorted(
-        (spec.parent.parent.name, int(spec.parent.name.removeprefix("seed"))) for spec in specs
+        (model.parent.parent.name, int(model.parent.name.removeprefix("seed"))) for model in models
     )
     assert (runs["loss"] > 0).all()
 
