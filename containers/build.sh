@@ -34,6 +34,7 @@ fits+=(--platform "manylinux2014_$machine" --platform "linux_$machine")
 .envs/study/bin/python -I -m pip download -qq --no-deps --require-hashes "${fits[@]}" "${locks[@]}" --dest $work/wheels
 cp envs/*.lock $work/wheels/
 
+seldom=$(PYTHONPATH=envs .envs/study/bin/python -c 'import build; print(build.SELDOM_IMPORTED)')
 cat >$work/wheels/install.sh <<INSTALL
 set -eu
 cd /wheels
@@ -41,7 +42,7 @@ set -- pip-*.whl
 python3 "\$1/pip" install -qq --isolated --no-index --find-links . --no-deps --require-hashes --no-compile --break-system-packages \
     --root-user-action ignore ${locks[@]//envs\//}
 ln -s /usr/bin/python3 /usr/local/bin/python
-python -m compileall -q --invalidation-mode unchecked-hash -x '/transformers/models/|/tests?/|/testing/' /usr/local/lib || true
+python -m compileall -q --invalidation-mode unchecked-hash -x '$seldom' /usr/local/lib || true
 rm -rf /wheels /var/log/* /var/cache/* /var/lib/apt/lists/* /tmp/* /root/.cache /etc/hostname
 INSTALL
 

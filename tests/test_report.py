@@ -78,6 +78,7 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     (tmp_path / "runs/auxiliary/seed0/run.json").write_text(json.dumps(run_json))
     counts = {"read": 1100, "kept": 1000, "dropped": {"too_short": 100}, "bytes_read": 9, "bytes_kept": 2_500_000}
     (tmp_path / "data/clean/code-0123456789/counts.json").write_text(json.dumps(counts))
+    (tmp_path / "build.json").write_text(json.dumps({"torch": {"sha256": "f00d"}}))
     (tmp_path / "spec.json").write_text(dump(spec()))
     return tmp_path
 
@@ -87,7 +88,8 @@ def written(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
     common = ["--spec", str(study / "spec.json"), "--tables", str(study / "tables")]
     runs = [str(file) for file in study.glob("runs/*/*/run.json")]
     arguments = [*common, "--runs", *runs, "--benchmarks", str(study / "benchmarks")]
-    monkeypatch.setattr(sys, "argv", ["manifest", *arguments, "--output", str(study / "manifest.json")])
+    arguments += ["--built", str(study / "build.json"), "--output", str(study / "manifest.json")]
+    monkeypatch.setattr(sys, "argv", ["manifest", *arguments])
     manifest.main()
     counts = [str(file) for file in study.glob("data/*/*/counts.json")]
     arguments = [*common, "--figures", str(study / "figures"), "--counts", *counts]
@@ -283,6 +285,7 @@ def test_manifest_holds_digests_and_times(study: pathlib.Path, monkeypatch: pyte
     file = study / "tables" / "runs.parquet"
     assert found["tables"]["runs.parquet"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert found["config_digest"] == "c0ffee"
+    assert found["built"] == {"torch": {"sha256": "f00d"}}
     assert found["environments"] == [{"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "runs": 1}]
     stages = {stage["stage"]: stage for stage in found["stages"]}
     assert stages["train"]["wall_seconds"] == 61.5

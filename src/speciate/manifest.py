@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
 from speciate.kinds import PACKAGE
 from speciate.plan import ReportSpec
 from speciate.provenance import sha256
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument(
         *("--benchmarks",), type=pathlib.Path, nargs="*", default=[], help="benchmark files, or folders of them"
     )
+    parser.add_argument("--built", type=pathlib.Path, help="what the environment's builder recorded, JSON or YAML")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="manifest.json")
     arguments = parser.parse_args()
     spec = read_spec(ReportSpec, arguments.spec)
@@ -70,6 +73,7 @@ def main() -> None:
         "commit": commit(PACKAGE),
         "config_digest": spec.config_digest,
         "environments": environments(arguments.runs),
+        "built": yaml.safe_load(arguments.built.read_text(encoding="utf-8")) if arguments.built else None,
         "packages": packages(),
         "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
         "stages": stages(jobs),

@@ -133,6 +133,7 @@ def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, seed: int, layer
     return {
         **at,
         "num_slots": size,
+        "num_chosen": 1,
         "decisions": 24576 if full else 4608,
         **load_row(load),
         "max_share_low": load.max() - 0.01 if full else np.nan,

@@ -57,11 +57,12 @@ rule manifest:
         tables=folder_of("tables"),
         # what earlier jobs took; not inputs, since no result depends on a time
         benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
+        built=BUILT,
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:
         "python -m speciate.manifest --spec {input.spec} --tables {params.tables} --runs {input.runs}"
-        " --benchmarks {params.benchmarks} --output {output} 2>&1 | tee -a {log} >&2"
+        " --benchmarks {params.benchmarks} --built {params.built} --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule report:

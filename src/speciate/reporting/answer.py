@@ -71,8 +71,11 @@ def _worst(tables: Tables, arm: str, seed: int) -> str:
     if row is None:
         return f"not measured (seed {seed})"
     bounds = percents(float(row["max_share_low"]), float(row["max_share_high"]))
+    # with k experts a token, a share of 1/k is every token
+    chosen = round(float(row["num_chosen"]))
+    what = "tokens" if chosen == 1 else f"choices ({chosen} a token)"
     return (
-        f"{percent(float(row['max_share']))} {bounds} of the tokens go to one of the {row['num_slots']} experts"
+        f"{percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} experts"
         f" of layer {row['layer']} (seed {seed})"
     )
 
