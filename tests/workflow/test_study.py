@@ -5,7 +5,8 @@ import json
 import pathlib
 
 import pandas as pd
-from tests.workflow.conftest import Workspace
+import yaml
+from tests.workflow.conftest import ROOT, Workspace
 
 
 def test_everything_promised_is_there(finished: Workspace) -> None:
@@ -62,3 +63,16 @@ def test_no_job_leaves_a_checkpoint_or_a_half_written_file(finished: Workspace) 
     left = [path for path in finished.results.rglob(".*") if path.name != ".snakemake_timestamp"]
     left += list((finished.results / "checkpoints").glob("*"))
     assert left == []
+
+
+def test_the_slurm_profile_plans_the_same_jobs(finished: Workspace) -> None:
+    local = finished.smoke("--dry-run", "--forceall", "--quiet", "reason")
+    cluster = finished.smoke("--dry-run", "--forceall", "--quiet", "reason", "--workflow-profile", "profiles/slurm")
+    stats = [output.split("Job stats:", 1)[1].split("\n\n", 1)[0] for output in (local, cluster)]
+    assert stats[0] == stats[1]
+
+
+def test_the_image_was_built_from_the_lock_that_is_there() -> None:
+    image = yaml.safe_load((ROOT / "containers/images.lock.yaml").read_text())["study"]
+    lock = hashlib.sha256((ROOT / image["lock"]).read_bytes()).hexdigest()
+    assert image["lock_sha256"] == lock, "the lock has changed since the image was built: `make image`"
