@@ -120,3 +120,13 @@ def test_a_wrong_config_stops_before_the_graph_with_one_message(workspace: Works
     assert done.returncode != 0
     assert "blok_length: unknown key" in done.stdout
     assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+
+
+def test_a_lost_figure_is_drawn_again(workspace: Workspace) -> None:
+    lost = workspace.results / "figures/load.png"
+    content = lost.read_bytes()
+    stat = lost.stat()
+    lost.unlink()
+    assert workspace.stale() == {"draw": 1, "report": 1}
+    lost.write_bytes(content)
+    os.utime(lost, ns=(stat.st_atime_ns, stat.st_mtime_ns))
