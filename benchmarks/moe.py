@@ -28,7 +28,7 @@ def layer(ffn: dict[str, object]) -> nn.Module:
     block = {"mixer": {"kind": "attention"}, "ffn": ffn, "depth": "every"}
     model = spec.Model.model_validate({"width": WIDTH, "biases": False, "block": block})
     built: nn.Module = component(model.block.ffn).FeedForward(model.block.ffn, Place(model, 0, 512))
-    initialise(built, 0, 0.02, 4)
+    initialise(built, 0, std=0.02, embedding_std=0.02, num_layers=4)
     return built
 
 
@@ -39,7 +39,7 @@ def mixtral(top_k: int, implementation: str) -> nn.Module:
     )
     config._experts_implementation = implementation
     built = MixtralSparseMoeBlock(config)
-    initialise(built, 0, 0.02, 4)
+    initialise(built, 0, std=0.02, embedding_std=0.02, num_layers=4)
     return built
 
 
