@@ -1,6 +1,6 @@
 """What every verb does alike: one stage, one command line, one clear message when it fails.
 
-A verb module defines `main(argv)`, parses with argparse, reads, calls a noun, writes; `run(main)` is its last line.
+A verb module defines `main()`, parses with argparse, reads, calls a noun, writes; `run(main)` is its last line.
 """
 
 import contextlib
