@@ -53,8 +53,9 @@ dev: ## the same, and the developers' tools
 lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newer versions
 	envs/lock.sh $(STUDY)/uv $(ARGS)
 
-docs: dev ## generate docs/config.md and the JSON schema from the models
+docs: dev ## generate docs/config.md, docs/bad-input.md and the JSON schema
 	PYTHONPATH=src $(STUDY)/python -m speciate.describe --schema workflow/schemas/study.schema.json --page docs/config.md
+	PYTHONPATH=src $(STUDY)/python -m tests.bad_input
 
 format: dev ## lay out the code
 	$(RUFF) check --fix .

@@ -1,4 +1,4 @@
-"""Packing against `datasets.map(group_texts)`, the usual way: both packings, in one run.
+"""Packing against `datasets.map(group_texts)`, the usual way: every packing, in one run.
 
     python benchmarks/pack.py [--tokens N] [--block-length T]
 
@@ -71,11 +71,13 @@ def measure(num_tokens: int, length: int, shape: str) -> None:
         "group_texts, ids alone": lambda: group_texts(ids, length),
         "concat": lambda: ours("concat", tokens_N, lengths_D, length),
         "best_fit": lambda: ours("best_fit", tokens_N, lengths_D, length),
+        "best_fit_truncate": lambda: ours("best_fit_truncate", tokens_N, lengths_D, length),
     }
     seconds = medians(ways, REPEATS)
     title = f"pack {len(tokens_N) / 1e6:.1f} Mtok, T {length}: {shape}"
     show(title, seconds, "concat", {"group_texts": 1 / 50, "group_texts, ids alone": 1 / 50})
     show(title, seconds, "best_fit", {"concat": 3.0})
+    show(title, seconds, "best_fit_truncate", {"concat": 3.0})
 
 
 def main() -> None:

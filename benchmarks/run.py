@@ -1,7 +1,8 @@
 """Runs every benchmark beside this file, each in a process of its own, and keeps the figures.
 
 A benchmark is a file that prints JSON lines (benchmarks/timing.py): ours and its named peers on the same work, median
-CPU milliseconds, and our time over each peer's beside the bar that it should stay under. Nothing is asserted.
+CPU milliseconds (or MiB of memory), and ours over each peer's beside the bar that it should stay under. Nothing is
+asserted.
 """
 
 import argparse
@@ -52,13 +53,15 @@ def main() -> None:
     target = HOME / "results" / f"{machine}.json"
     target.parent.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
-    print(f"{'benchmark':48} {'peer':32} {'ours ms':>9} {'peer ms':>9} {'ratio':>6} {'bar':>5}")
+    print(f"{'benchmark':48} {'peer':32} {'ours':>9} {'peer':>9} {'ratio':>6} {'bar':>5}")
     for name in chosen:
         kept[name] = measure(name)
         for line in kept[name]:
-            times = line["cpu_ms"]
+            figures_of = line["cpu_ms"] if "cpu_ms" in line else line["mib"]
             for peer, over in line["ours_over"].items():
-                figures = f"{times[line['ours']]:9.1f} {times[peer]:9.1f} {over['ratio']:6.3f} {over['bar']:5.2f}"
+                figures = (
+                    f"{figures_of[line['ours']]:9.1f} {figures_of[peer]:9.1f} {over['ratio']:6.3f} {over['bar']:5.2f}"
+                )
                 print(f"{line['benchmark'][:48]:48} {peer[:32]:32} {figures}", flush=True)
         target.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     print(f"bench: wrote {target.relative_to(HOME.parent)}")

@@ -1,15 +1,20 @@
 """The verb clean: two sources of one domain become documents and counts, or one message."""
 
+import functools
 import json
+import operator
 import pathlib
 import sys
 import zipfile
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from speciate import clean
+from speciate.data.cleaning import Counts
 from speciate.data.documents import read_documents
+from speciate.kinds import options_of
 from speciate.verb import run
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
@@ -31,50 +36,117 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def verb(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, sources: dict[str, Any], *archives: str) -> None:
-    filters = [{"kind": "length", "min_characters": 3}, "exact_duplicate"]
-    (folder / "spec.json").write_text(json.dumps({"domain": "code", "sources": sources, "filters": filters}))
-    arguments = ["clean.py", "--spec", str(folder / "spec.json")]
+def verb(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sources: dict[str, Any],
+    *archives: str,
+    shard: str = "0-of-1",
+    **settings: Any,
+) -> pathlib.Path:
+    spec = {"domain": "code", "sources": sources, "filters": [{"kind": "length", "min_characters": 3}], **settings}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    arguments = ["clean.py", "--spec", str(folder / "spec.json"), "--shard", shard]
     for archive in archives or [f"{name}={folder / name}" for name in sources]:
         arguments += ["--archive", archive]
-    arguments += [
-        "--documents",
-        str(folder / "out" / "documents.parquet"),
-        "--counts",
-        str(folder / "out" / "counts.json"),
-    ]
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--output-folder", str(folder / "out" / shard)])
     run(clean.main)
+    return folder / "out" / shard
 
 
-def test_documents_and_counts(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verb(folder, monkeypatch, {"one": source(), "two": source()})
-    kept = list(read_documents(folder / "out" / "documents.parquet"))
+def ids(out: pathlib.Path) -> list[str]:
+    return [document.id for document in read_documents(out / "documents.parquet")]
+
+
+def numbers(written: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in written.items() if key not in ("audit", "by_source")}
+
+
+def test_documents_counts_and_samples(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = verb(folder, monkeypatch, {"one": source(), "two": source()})
+    kept = list(read_documents(out / "documents.parquet"))
     assert [(row.id, row.domain, row.group, row.text) for row in kept] == [
         ("one/a.py", "code", "one/a.py", "alpha = 1"),
         ("one/b.py", "code", "one/b.py", "beta = 2"),
         ("two/a.py", "code", "two/a.py", "gamma = 3"),
+        ("two/copy.py", "code", "two/copy.py", "alpha = 1"),
     ]
-    two = {"exact_duplicate": 1, "too_short": 1}
-    assert json.loads((folder / "out" / "counts.json").read_text()) == {
+    written = json.loads((out / "counts.json").read_text())
+    assert numbers(written) == {
         "read": 6,
-        "kept": 3,
+        "kept": 4,
         "bytes_read": 11 + 9 + 1 + 10 + 9 + 1,
-        "bytes_kept": 9 + 8 + 9,
-        "dropped": {"empty": 1, "exact_duplicate": 1, "too_short": 1},
-        "by_source": {
-            "one": {"read": 3, "kept": 2, "bytes_read": 21, "bytes_kept": 17, "dropped": {"empty": 1}},
-            "two": {"read": 3, "kept": 1, "bytes_read": 20, "bytes_kept": 9, "dropped": two},
-        },
+        "bytes_kept": 9 + 8 + 9 + 9,
+        "dropped": {"empty": 1, "too_short": 1},
+        "edited": {},
+        "stopped": False,
     }
+    assert numbers(written["by_source"]["one"]) == {
+        "read": 3,
+        "kept": 2,
+        "bytes_read": 21,
+        "bytes_kept": 17,
+        "dropped": {"empty": 1},
+        "edited": {},
+    }
+    assert written["audit"]["raw"]["trailing_space"] == 4 and written["audit"]["clean"]["trailing_space"] == 0
+    samples = pq.read_table(out / "dropped.parquet").to_pylist()
+    assert [(row["reason"], row["filter"], row["id"]) for row in samples] == [
+        ("empty", "clean", "one/empty.py"),
+        ("too_short", "length", "two/tiny.py"),
+    ]
 
 
 def test_twice_gives_the_same_bytes(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for _ in range(2):
-        verb(folder, monkeypatch, {"one": source(), "two": source()})
-        seen.append([(folder / "out" / name).read_bytes() for name in ("documents.parquet", "counts.json")])
+        out = verb(folder, monkeypatch, {"one": source(), "two": source()})
+        seen.append([(out / name).read_bytes() for name in ("documents.parquet", "dropped.parquet", "counts.json")])
     assert seen[0] == seen[1]
+
+
+def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {"one": source(), "two": source()}
+    outs = [verb(folder, monkeypatch, sources, shard=f"{index}-of-4", shards=4) for index in range(4)]
+    assert [ids(out) for out in outs] == [["one/a.py", "two/a.py"], ["one/b.py", "two/copy.py"], [], []]
+    counts = [Counts.from_json(json.loads((out / "counts.json").read_text())) for out in outs]
+    together = functools.reduce(operator.add, counts).as_json()
+    whole = verb(folder, monkeypatch, sources)
+    assert together == {
+        key: value
+        for key, value in json.loads((whole / "counts.json").read_text()).items()
+        if key not in ("stopped", "by_source")
+    }
+
+
+def test_an_archive_of_one_shard_is_read_whole(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options_of("data/sources", "package"), "sharded", True, raising=False)
+    assert ids(verb(folder, monkeypatch, {"one": source()}, shard="1-of-2", shards=2)) == ["one/a.py", "one/b.py"]
+
+
+def test_reading_stops_at_max_bytes(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # two is no archive: after the first source has its bytes, nobody opens it
+    (folder / "two").write_text("no archive")
+    sources = {"one": source(), "two": source()}
+    out = verb(folder, monkeypatch, sources, max_bytes=10)
+    assert ids(out) == ["one/a.py", "one/b.py"]
+    written = json.loads((out / "counts.json").read_text())
+    assert (written["stopped"], written["read"], written["by_source"]["two"]["read"]) == (True, 2, 0)
+    assert ids(verb(folder, monkeypatch, sources, max_bytes=9)) == ["one/a.py"]
+
+
+def test_max_bytes_is_shared_among_the_shards(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {"one": source(), "two": source()}
+    outs = [verb(folder, monkeypatch, sources, shard=f"{k}-of-2", shards=2, max_bytes=19) for k in range(2)]
+    assert [ids(out) for out in outs] == [["one/a.py"], ["one/b.py", "two/copy.py"]]  # nine bytes and ten
+
+
+def test_a_filter_reads_sources_of_its_own(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = [{"kind": "decontamination", "ngram": 2, "sources": {"exam": source(include=["copy.py"])}}]
+    archives = [f"one={folder / 'one'}", f"exam={folder / 'two'}"]
+    out = verb(folder, monkeypatch, {"one": source()}, *archives, filters=filters)
+    assert ids(out) == ["one/b.py"]
+    assert json.loads((out / "counts.json").read_text())["dropped"] == {"contaminated": 1, "empty": 1}
 
 
 def hostile(folder: pathlib.Path) -> None:
@@ -91,6 +163,16 @@ def cut(folder: pathlib.Path) -> None:
     (folder / "one").write_bytes((folder / "one").read_bytes()[:-40])
 
 
+def surrogates(folder: pathlib.Path) -> None:
+    with zipfile.ZipFile(folder / "one", "w") as archive:
+        archive.writestr("a.py", b"\xed\xa0\x80 = 1")
+
+
+def huge(folder: pathlib.Path) -> None:
+    with zipfile.ZipFile(folder / "one", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.py", "x = 1\n" * 3_000_000)
+
+
 def short(folder: pathlib.Path) -> None:
     with zipfile.ZipFile(folder / "one", "w") as archive:
         archive.writestr("a.py", "x")
@@ -103,6 +185,8 @@ def short(folder: pathlib.Path) -> None:
         (hostile, "source one: member '../../out.py' escapes the archive's folder"),
         (latin, "source one: member latin.py is not UTF-8: byte 0xe9 at offset 3"),
         (cut, "source one: the archive is damaged, cut off, or neither zip nor tar"),
+        (surrogates, "source one: member a.py is not UTF-8: byte 0xed at offset 0"),
+        (huge, "domain code: no text is left of 1; dropped: {'too_large': 1}"),
         (short, "domain code: no text is left of 2; dropped: {'empty': 1, 'too_short': 1}"),
         (lambda folder: (folder / "one").unlink(), "source one: there is no archive"),
     ],
@@ -115,7 +199,7 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
         verb(folder, monkeypatch, {"one": source()})
     assert stopped.value.code == 1
     assert f"speciate clean: error: {message}" in capsys.readouterr().err
-    assert list((folder / "out").iterdir()) == []
+    assert [*(folder / "out").rglob("*.*")] == []
 
 
 @pytest.mark.parametrize(
@@ -125,6 +209,7 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
         ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is no kind of data/sources"),
         ({"one": source()}, ("two=x",), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one=x", "one=y"), "--archive: domain code needs each of one once, as NAME=PATH"),
+        ({"one": source()}, ("one",), "source one: there is no archive ."),
         ({"one": source(include=["*.rst"])}, (), "source one: include: no member of tiny-1.0-py3-none-any.whl matches"),
     ],
 )
@@ -139,4 +224,40 @@ def test_a_wrong_spec_or_argument_is_named(
     with pytest.raises(SystemExit):
         verb(folder, monkeypatch, sources, *archives)
     assert message in capsys.readouterr().err
-    assert not (folder / "out" / "documents.parquet").exists()
+    assert [*(folder / "out").rglob("*.parquet")] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shard": "1-of-3", "shards": 2}, "--shard: 1-of-3 of domain code, which has 2"),
+        ({"shard": "2-of-2", "shards": 2}, "--shard: '2-of-2' is no shard; the first of eight is 0-of-8"),
+        ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is no kind of data/filters"),
+        ({"filters": [{"kind": "length", "max_words": 3}]}, "filters.0.max_words: unknown key"),
+        (
+            {"filters": [{"kind": "gopher_quality", "max_symbol_ratio": 0.0}]},
+            "filters.0.max_symbol_ratio: input should",
+        ),
+        ({"filters": ["decontamination"]}, "filters.0.sources: is missing"),
+        (
+            {"filters": [{"kind": "length", "min_characters": 99}]},
+            "domain code: no text is left of 3; dropped: {'empty': 1, 'too_short': 2}",
+        ),
+        (
+            {"filters": [{"kind": "decontamination", "sources": {"exam": source()}}]},
+            "--archive: domain code needs each of one, exam once, as NAME=PATH",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        verb(folder, monkeypatch, {"one": source()}, **settings)
+    assert stopped.value.code == 1
+    assert message in capsys.readouterr().err
+    assert [*(folder / "out").rglob("*.*")] == []

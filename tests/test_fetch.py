@@ -9,12 +9,13 @@ import sys
 import zipfile
 
 import pytest
+from tests.data.sources.hub_server import COMMIT, Repo, serve
 
 SOURCE = pathlib.Path(__file__).parents[1] / "src"
 FILE = "tiny-1.0-py3-none-any.whl"
 
 
-def run(folder: pathlib.Path, sha256: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(folder: pathlib.Path, sha256: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m speciate.fetch` with pip shown one folder and no network."""
     pin = {"kind": "package", "name": "tiny", "version": "1.0", "file": FILE, "sha256": sha256}
     spec = {"name": "words", "source": {**pin, "include": ["*"], "exclude": [], "reader": {"kind": "text"}}}
@@ -22,7 +23,7 @@ def run(folder: pathlib.Path, sha256: str, **environment: str) -> subprocess.Com
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "links")}
     command = [sys.executable, "-m", "speciate.fetch", "--spec", str(folder / "spec.json")]
-    command += ["--output", str(folder / "out" / "archive")]
+    command += ["--output", str(folder / "out" / "archive"), *arguments]
     environment = clean | offline | {"PYTHONPATH": str(SOURCE)} | environment
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -58,4 +59,38 @@ def test_no_network_ends_in_one_line_and_leaves_nothing(tmp_path: pathlib.Path, 
     assert done.stderr.startswith("speciate fetch: error: source words: tiny==1.0")
     assert "cannot reach its package index" in done.stderr
     assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_source_that_is_fetched_whole_has_no_shards(tmp_path: pathlib.Path, sha256: str) -> None:
+    done = run(tmp_path, sha256, "--shard", "0-of-2")
+    expected = "speciate fetch: error: --shard: source words: kind package is fetched whole, not in 2\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+    assert run(tmp_path, sha256, "--shard", "0-of-1").returncode == 0
+    assert "--shard: '2-of-2' is no shard" in run(tmp_path, sha256, "--shard", "2-of-2").stderr
+
+
+def test_shards_of_the_users_own_files(tmp_path: pathlib.Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    source = {"kind": "files", "paths": [f"{tmp_path}/*.txt"]}
+    (tmp_path / "spec.json").write_text(json.dumps({"name": "mine", "source": source}))
+    command = [sys.executable, "-m", "speciate.fetch", "--spec", str(tmp_path / "spec.json")]
+    command += ["--output", str(tmp_path / "archive"), "--shard", "1-of-2"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split(":")[1]) == (0, " source mine, shard 1-of-2")
+    assert [each["path"] for each in json.loads((tmp_path / "archive").read_text())["files"]] == [f"{tmp_path}/b.txt"]
+
+
+def test_a_hub_that_refuses_ends_in_one_line_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    source = {"kind": "hub", "dataset": "me/gated", "revision": COMMIT}
+    (tmp_path / "spec.json").write_text(json.dumps({"name": "words", "source": source}))
+    command = [sys.executable, "-m", "speciate.fetch", "--spec", str(tmp_path / "spec.json")]
+    command += ["--output", str(tmp_path / "out" / "archive")]
+    with serve({"datasets/me/gated": Repo({"train.jsonl": b""}, gated=True)}) as hub:
+        environment = {**os.environ, **hub.environment(tmp_path), "PYTHONPATH": str(SOURCE)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        asked = f"is gated: accept its terms on {hub.endpoint}, then log in with `hf auth login` or set HF_TOKEN\n"
+    assert (done.returncode, done.stderr) == (1, f"speciate fetch: error: source words: dataset me/gated: {asked}")
     assert list((tmp_path / "out").iterdir()) == []

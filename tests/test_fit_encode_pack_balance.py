@@ -1,5 +1,6 @@
 """The four verbs from split documents to a mixture, one after the other, on a small corpus."""
 
+import itertools
 import json
 import pathlib
 import random
@@ -44,69 +45,96 @@ def spec(folder: pathlib.Path, name: str, **settings: object) -> pathlib.Path:
     return folder / f"{name}.json"
 
 
-def split_documents(folder: pathlib.Path, sizes: dict[str, int]) -> None:
+def split_documents(folder: pathlib.Path, sizes: dict[str, int], shards: int = 1) -> None:
+    """Every n-th document to each of the n shards, so that groups lie in several."""
     for domain in DOMAINS:
-        (folder / "split" / domain).mkdir(parents=True)
-        for split in SPLITS:
-            rows = [
-                Document(f"{split}{index}", domain, f"{split}{index // 2}", text)
-                for index, text in enumerate(texts(domain, sizes[domain] if split == "train" else sizes.get(split, 12)))
-            ]
-            write_documents(folder / "split" / domain / f"{split}.parquet", rows)
+        for shard in range(shards):
+            target = folder / "split" / domain / f"{shard}-of-{shards}"
+            target.mkdir(parents=True)
+            for split in SPLITS:
+                num = sizes[domain] if split == "train" else sizes.get(split, 12)
+                rows = [
+                    Document(f"{split}{index}", domain, f"{split}{index // 2}", text)
+                    for index, text in enumerate(texts(domain, num))
+                ]
+                write_documents(target / f"{split}.parquet", rows[shard::shards])
 
 
-def build(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, packing: str = "best_fit") -> pathlib.Path:
-    train = [folder / "split" / domain / "train.parquet" for domain in DOMAINS]
+def build(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packing: str = "best_fit",
+    shards: int = 1,
+    mixture: dict[str, object] | None = None,
+) -> pathlib.Path:
+    parts = [f"{shard}-of-{shards}" for shard in range(shards)]
+    train = [folder / "split" / domain / part / "train.parquet" for domain in DOMAINS for part in parts]
     options = spec(folder, "fit", tokenizer={"kind": "bpe", "entries": 300})
     call(monkeypatch, fit, "--spec", options, "--documents", *train, "--output-folder", folder / "fit")
-    for domain in DOMAINS:
+    for domain, part in itertools.product(DOMAINS, parts):
         language = "python" if domain == "code" else None
         arguments = ["--tokenizer-folder", folder / "fit", "--output-folder"]
         options = spec(folder, "encode", domain=domain, language=language)
-        source = ["--split-folder", folder / "split" / domain]
-        call(monkeypatch, encode, "--spec", options, *source, *arguments, folder / "encode" / domain)
+        source = ["--split-folder", folder / "split" / domain / part]
+        call(monkeypatch, encode, "--spec", options, *source, *arguments, folder / "encode" / domain / part)
         options = spec(folder, "pack", domain=domain, packing={"kind": packing}, block_length=32)
-        source = ["--encoded-folder", folder / "encode" / domain]
-        call(monkeypatch, pack, "--spec", options, *source, *arguments, folder / "pack" / domain)
-    options = spec(folder, "balance", domains=DOMAINS, mixture={"kind": "truncate"}, held_out=HELD_OUT)
+        source = ["--encoded-folder", folder / "encode" / domain / part]
+        call(monkeypatch, pack, "--spec", options, *source, *arguments, folder / "pack" / domain / part)
+    mixed = {"mixture": mixture or {"kind": "truncate"}, "held_out": HELD_OUT, "shards": [shards] * len(DOMAINS)}
+    options = spec(folder, "balance", domains=DOMAINS, **mixed)
     where = {part: [f"{domain}={folder / part / domain}" for domain in DOMAINS] for part in ("pack", "encode")}
     arguments = ["--packed", *where["pack"], "--encoded", *where["encode"], "--tokenizer-folder", folder / "fit"]
     call(monkeypatch, balance, "--spec", options, *arguments, "--output-folder", folder / "mixture")
     return folder / "mixture"
 
 
-@pytest.mark.parametrize("packing", ["concat", "best_fit"])
+def documents_of(folder: pathlib.Path, domain: str, name: str) -> list[Document]:
+    """A domain's documents, shard after shard."""
+    shards = sorted((folder / "split" / domain).iterdir())
+    return [document for shard in shards for document in read_documents(shard / f"{name}.parquet")]
+
+
+@pytest.mark.parametrize(
+    ("packing", "shards"), [("concat", 1), ("best_fit", 1), ("best_fit", 3), ("best_fit_truncate", 2)]
+)
 def test_the_training_blocks_hold_the_documents(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, packing: str
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, packing: str, shards: int
 ) -> None:
-    split_documents(tmp_path, {"code": 60, "prose": 50})
-    folder = build(tmp_path, monkeypatch, packing)
+    split_documents(tmp_path, {"code": 60, "prose": 50}, shards)
+    folder = build(tmp_path, monkeypatch, packing, shards)
     tokenizer = read_tokenizer(tmp_path / "fit")
     blocks = TrainBlocks(folder)
     mixture = read_mixture(folder)
     assert len(blocks) == sum(mixture.train_blocks.values()) == 2 * min(mixture.available_blocks["train"].values())
     assert (blocks.vocabulary, blocks.block_length, mixture.domains) == (300, 32, ["code", "prose"])
 
+    counts = {domain: mixture.shards[domain] for domain in DOMAINS}
+    assert {domain: sum(of) for domain, of in counts.items()} == mixture.available_blocks["train"]
     whole = {
-        domain: [d.text for d in read_documents(tmp_path / "split" / domain / "train.parquet")] for domain in DOMAINS
+        domain: [[d.text for d in read_documents(folder / "train.parquet")] for folder in sorted(at.iterdir())]
+        for domain, at in ((domain, tmp_path / "split" / domain) for domain in DOMAINS)
     }
     rows = block_rows(0, 0, len(blocks), len(blocks))
     tokens, documents = blocks.tokens(rows), blocks.documents(rows)
     assert tokens.dtype == documents.dtype == np.int64
-    domain_of = np.load(folder / "train.npy")[rows, 0]
-    for domain, tokens_T, documents_T in zip(domain_of, tokens, documents, strict=True):
+    for (domain, row), tokens_T, documents_T in zip(
+        np.load(folder / "train.npy")[rows], tokens, documents, strict=True
+    ):
+        shard = np.searchsorted(np.cumsum(counts[DOMAINS[domain]]), row, side="right")
         for document in set(documents_T.tolist()):
             run = tokens_T[documents_T == document]
             ends = np.flatnonzero(run == mixture.end_of_text)
             assert ends.tolist() in ([], [len(run) - 1])
             text = tokenizer.decode(run[: len(run) - len(ends)]).strip("\ufffd")  # a character may be cut in two
-            assert text in whole[DOMAINS[domain]][document]
-            assert not len(ends) or whole[DOMAINS[domain]][document].endswith(text)
+            assert text in whole[DOMAINS[domain]][shard][document]
+            assert not len(ends) or whole[DOMAINS[domain]][shard][document].endswith(text)
+            assert packing != "best_fit_truncate" or whole[DOMAINS[domain]][shard][document].startswith(text)
 
 
-def test_the_held_out_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    split_documents(tmp_path, {"code": 60, "prose": 50})
-    folder = build(tmp_path, monkeypatch)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_the_held_out_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50}, shards)
+    folder = build(tmp_path, monkeypatch, shards=shards)
     tokenizer = read_tokenizer(tmp_path / "fit")
     for name, blocks_each in [("validation", 4), ("test", 4), ("probe", 3)]:
         held = read_set(folder, name)
@@ -114,7 +142,7 @@ def test_the_held_out_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         assert held.domain.tolist() == [0, 1] * blocks_each
         assert held.domains == DOMAINS
         for domain in DOMAINS:
-            source = {d.id: d for d in read_documents(tmp_path / "split" / domain / f"{name}.parquet")}
+            source = {d.id: d for d in documents_of(tmp_path, domain, name)}
             for row in held.documents[held.documents["domain"] == domain].itertuples():
                 for block, where in zip(held.tokens, held.document == row.document, strict=True):
                     run = block[where]
@@ -156,17 +184,18 @@ def test_warnings_and_counts(
     assert mixture.held_out_blocks["validation"] == min(mixture.available_blocks["validation"].values()) == 3
     printed = capsys.readouterr().err
     assert all(f"warning: {warning}" in printed for warning in mixture.warnings)
-    counts = json.loads((tmp_path / "pack" / "code" / "counts.json").read_text())["splits"]["train"]
-    tokens = json.loads((tmp_path / "encode" / "code" / "counts.json").read_text())["splits"]["train"]
+    counts = json.loads((tmp_path / "pack" / "code" / "0-of-1" / "counts.json").read_text())["splits"]["train"]
+    tokens = json.loads((tmp_path / "encode" / "code" / "0-of-1" / "counts.json").read_text())["splits"]["train"]
     assert counts["tokens_in"] == tokens["tokens"] + tokens["documents"]
-    assert counts["tokens_in"] == counts["tokens_packed"] + counts["tokens_dropped"]
+    assert counts["tokens_in"] == sum(counts[f"tokens_{part}"] for part in ("packed", "truncated", "dropped"))
     assert counts["blocks"] == mixture.available_blocks["train"]["code"]
 
 
 def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
-    (tmp_path / "split" / "prose" / "test.parquet").unlink()
-    write_documents(tmp_path / "split" / "prose" / "test.parquet", [Document("a", "prose", "a", "short")])
+    test = tmp_path / "split" / "prose" / "0-of-1" / "test.parquet"
+    test.unlink()
+    write_documents(test, [Document("a", "prose", "a", "short")])
     with pytest.raises(
         ValueError, match=r"domains.prose: too small for one block of the test split \(blocks: code \d+"
     ):
@@ -177,8 +206,8 @@ def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path, monkeyp
 def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     folder = build(tmp_path, monkeypatch)
-    np.save(tmp_path / "pack" / "prose" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
-    with pytest.raises(ValueError, match=r"mixture.json: prose's pack has blocks \(3, 32\), not"):
+    np.save(tmp_path / "pack" / "prose" / "0-of-1" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
+    with pytest.raises(ValueError, match=r"mixture.json: prose's pack 0-of-1 has blocks \(3, 32\), not"):
         TrainBlocks(folder)
 
 
@@ -193,7 +222,78 @@ def test_domain_arguments(given: list[str]) -> None:
 def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     build(tmp_path, monkeypatch)
-    pieces = tmp_path / "pack" / "prose" / "test.pieces.npy"
-    pieces.write_bytes((tmp_path / "pack" / "code" / "test.pieces.npy").read_bytes())
+    pieces = tmp_path / "pack" / "prose" / "0-of-1" / "test.pieces.npy"
+    pieces.write_bytes((tmp_path / "pack" / "code" / "0-of-1" / "test.pieces.npy").read_bytes())
+    encoded, tokenizer = tmp_path / "encode" / "prose" / "0-of-1", read_manifest(tmp_path / "fit")
     with pytest.raises(ValueError, match=r"test.pieces.npy: does not belong to the blocks beside it"):
-        balance.read_pack(pieces.parent, tmp_path / "encode" / "prose", "test", read_manifest(tmp_path / "fit"))
+        balance.read_pack(pieces.parent, encoded, "test", tokenizer)
+
+
+def test_a_shard_without_a_document_is_packed_and_balanced(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50}, 2)
+    for split in SPLITS:
+        empty = tmp_path / "split" / "code" / "1-of-2" / f"{split}.parquet"
+        empty.unlink()
+        write_documents(empty, [])
+    folder = build(tmp_path, monkeypatch, shards=2)
+    blocks, mixture = TrainBlocks(folder), read_mixture(folder)
+    assert mixture.shards["code"][1] == 0 < mixture.shards["code"][0]
+    assert np.load(tmp_path / "pack" / "code" / "1-of-2" / "train.blocks.npy").shape == (0, 32)
+    assert blocks.tokens(np.arange(len(blocks))).shape == blocks.documents(np.arange(len(blocks))).shape
+    assert set(read_set(folder, "probe").domain.tolist()) == {0, 1}
+
+
+def test_one_domain_split_in_three(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50, "test": 60, "validation": 60, "probe": 60})
+    folder = build(tmp_path, monkeypatch, mixture={"kind": "split_domain", "domain": "prose"})
+    mixture = read_mixture(folder)
+    assert mixture.labels == ["prose_1", "prose_2", "prose_3"]
+    assert mixture.train_blocks == {"code": 0, "prose": mixture.available_blocks["train"]["prose"]}
+    assert mixture.epochs == {"code": 0.0, "prose": 1.0}
+    assert mixture.held_out_blocks == {"validation": 12, "test": 12, "probe": 9}
+    held = read_set(folder, "test")
+    assert held.domains == tuple(mixture.labels)
+    assert held.domain.tolist() == [1] * 12
+    assert set(held.documents["domain"]) == set(mixture.labels)
+    assert len(held.prefix(2)) == 6
+    assert len(TrainBlocks(folder)) == mixture.train_blocks["prose"]
+
+
+def test_a_label_that_no_held_out_document_has_is_an_error(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50, "validation": 2})
+    message = (
+        r"held_out.validation_blocks: no document of the validation set is labelled prose_\d+: its \d+ blocks of prose"
+    )
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, monkeypatch, mixture={"kind": "split_domain", "domain": "prose", "parts": 5})
+    assert not (tmp_path / "mixture" / "mixture.json").exists()
+
+
+def test_shuffled_labels_are_those_of_the_documents_and_not_of_the_blocks(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50, "test": 40})
+    plain = build(tmp_path, monkeypatch)
+    before, tokens = read_set(plain, "test"), (plain / "train.npy").read_bytes()
+    after = read_set(build(tmp_path, monkeypatch, mixture={"kind": "shuffled_labels"}), "test")
+    assert (plain / "train.npy").read_bytes() == tokens
+    assert (after.tokens == before.tokens).all()
+    assert (after.document == before.document).all()
+    assert after.documents["id"].equals(before.documents["id"])
+    assert sorted(after.documents["domain"]) != list(after.documents["domain"])
+    assert (after.documents["domain"] != before.documents["domain"]).any()
+    assert (after.label != after.domain[:, None]).any()
+    assert (before.label == before.domain[:, None]).all()
+
+
+def test_four_to_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split_documents(tmp_path, {"code": 60, "prose": 50})
+    weights = {"kind": "weights", "weights": {"code": 4, "prose": 1}, "blocks": 300}
+    mixture = read_mixture(build(tmp_path, monkeypatch, mixture=weights))
+    assert mixture.train_blocks == {"code": 240, "prose": 60}
+    assert mixture.epochs["code"] == 240 / mixture.available_blocks["train"]["code"] > 1
+    assert any(warning.startswith("code has") for warning in mixture.warnings)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speciate import plan, spec
+from speciate import spec, stages
 from speciate.analysis import tables
 from speciate.plan import Plan
 
@@ -39,9 +39,48 @@ def test_a_pin_moves_its_domain_and_what_is_fitted_to_all(settings: dict[str, An
     change = {"domains": {"code": {"sources": {"sphinx": {"sha256": "0" * 64}}}}}
     domains = ("code", "math", "prose")
     assert moved(settings, change) == {
-        *("fetch/sphinx", "clean/code", "split/code", "fit/tokenizer", "balance/mixture"),
+        *("fetch/sphinx", "fit/tokenizer", "balance/mixture"),
+        *(f"{stage}/code" for stage in ("clean", "sign", "cluster", "split", "divide", "sketch")),
         *(f"{stage}/{domain}" for stage in ("encode", "pack") for domain in domains),
     }
+
+
+def test_another_similarity_leaves_what_was_read_where_it_is(settings: dict[str, Any]) -> None:
+    near = {"domains": {"code": {"duplicates": "near"}}}
+    settings = spec.merge(settings, near)
+    assert moved(settings, {"duplicates": {"similarity": 0.7}}) == {
+        *("fit/tokenizer", "balance/mixture"),
+        *(f"{stage}/code" for stage in ("sign", "bucket", "cluster", "split", "divide", "sketch")),
+        *(f"{stage}/{domain}" for stage in ("encode", "pack") for domain in ("code", "math", "prose")),
+    }
+
+
+def test_across_domains_all_are_compared_at_once(settings: dict[str, Any]) -> None:
+    one = make(settings, {"domains": {"code": {"duplicates": "near"}}, "duplicates": {"across_domains": True}})
+    assert one.scopes == {"domains": ["code", "math", "prose"]}
+    assert [spec.near is not None for path, spec in one.specs().items() if path.parts[2] == "sign"] == [True] * 3
+    assert {path.parts[3].split("-")[0] for path in one.specs() if path.parts[2] == "bucket"} == {"domains"}
+
+
+def test_shards_spread_the_stages_of_one_domain(settings: dict[str, Any]) -> None:
+    one = make(settings, {"domains": {"math": {"shards": 3}}})
+    assert one.shards("math") == ["0-of-3", "1-of-3", "2-of-3"]
+    assert [path.name for path in one.parts("pack", "math")] == one.shards("math")
+    # a generator cannot be cut: it is fetched once, and each shard reads its part of it
+    assert one.fetches("gsm_symbolic") == ["0-of-1"]
+    assert {path.parent.name for path in one.fetched("math", "2-of-3").values()} == {"0-of-1"}
+
+
+def test_the_users_own_files_are_inputs(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    (tmp_path / "b.txt").write_text("b")
+    (tmp_path / "a.txt").write_text("a")
+    mine = {"kind": "files", "paths": [f"{tmp_path}/*.txt"]}
+    one = make(settings, {"domains": {"mine": {"sources": {"papers": mine}, "shards": 2}}})
+    assert one.local_files("papers") == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    assert one.fetches("papers") == ["0-of-2", "1-of-2"]
+    missing = make(settings, {"domains": {"mine": {"sources": {"papers": {**mine, "paths": ["no/such/*.txt"]}}}}})
+    with pytest.raises(ValueError, match=r"source papers: paths: no file matches no/such/\*\.txt"):
+        missing.local_files("papers")
 
 
 def test_held_out_sizes_move_the_mixture_alone(settings: dict[str, Any]) -> None:
@@ -55,7 +94,7 @@ def test_studies_with_the_same_data_share_it(settings: dict[str, Any]) -> None:
 def test_a_published_tokenizer_is_fetched_like_a_source(settings: dict[str, Any]) -> None:
     one = make(settings, {"tokenizer": {"kind": "gpt2"}})
     assert "tokenizer" in one.sources
-    assert one.tokenizer_archive == [one.folder("fetch", "tokenizer") / "archive"]
+    assert one.tokenizer_archive == [one.folder("fetch", "tokenizer") / "0-of-1" / "archive"]
     assert make(settings).tokenizer_archive == []
 
 
@@ -91,8 +130,8 @@ def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any])
 
 
 def test_the_rules_know_the_tables_that_the_analysis_writes() -> None:
-    assert plan.MEASURED == tables.MEASURED
-    assert plan.COMPARED == tables.COMPARED
+    assert stages.MEASURED == tables.MEASURED
+    assert stages.COMPARED == tables.COMPARED
 
 
 def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import html.parser
-import importlib.util
 import json
 import pathlib
 import re
@@ -12,17 +11,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from tests.figures import planted, planted_data
 
 from speciate import manifest, report
-from speciate.plan import Arm, ReportSpec
-from speciate.reporting import answer, cells, evidence, making
+from speciate.reporting import answer, cells, data, evidence, making
 from speciate.spec import dump
-
-_SPEC = importlib.util.spec_from_file_location(
-    "planted", pathlib.Path(__file__).parents[1] / "tests" / "figures" / "planted.py"
-)
-planted = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(planted)
+from speciate.stages import Arm, ReportSpec
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -56,15 +50,9 @@ def tables():
 @pytest.fixture
 def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     """A study's folder, ready for its manifest and report."""
-    for folder in (
-        "tables",
-        "figures",
-        "benchmarks/train/auxiliary",
-        "runs/auxiliary/seed0",
-        "data/clean/code-0123456789",
-    ):
+    for folder in ("tables", "figures", "benchmarks/train/auxiliary", "runs/auxiliary/seed0"):
         (tmp_path / folder).mkdir(parents=True)
-    for name, frame in tables.items():
+    for name, frame in {**tables, **planted_data.tables()}.items():
         frame.to_parquet(tmp_path / "tables" / f"{name}.parquet")
     for name in ("another", "lift", "load"):
         (tmp_path / "figures" / f"{name}.svg").write_text(SVG)
@@ -76,8 +64,6 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     (tmp_path / "benchmarks/compare.tsv").write_text(BENCHMARK + "0.4\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n")
     run_json = {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1}
     (tmp_path / "runs/auxiliary/seed0/run.json").write_text(json.dumps(run_json))
-    counts = {"read": 1100, "kept": 1000, "dropped": {"too_short": 100}, "bytes_read": 9, "bytes_kept": 2_500_000}
-    (tmp_path / "data/clean/code-0123456789/counts.json").write_text(json.dumps(counts))
     (tmp_path / "build.json").write_text(json.dumps({"torch": {"sha256": "f00d"}}))
     (tmp_path / "spec.json").write_text(dump(spec()))
     return tmp_path
@@ -91,8 +77,7 @@ def written(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
     arguments += ["--built", str(study / "build.json"), "--output", str(study / "manifest.json")]
     monkeypatch.setattr(sys, "argv", ["manifest", *arguments])
     manifest.main()
-    counts = [str(file) for file in study.glob("data/*/*/counts.json")]
-    arguments = [*common, "--figures", str(study / "figures"), "--counts", *counts]
+    arguments = [*common, "--figures", str(study / "figures")]
     arguments += ["--manifest", str(study / "manifest.json"), "--output", str(study / "report.html")]
     monkeypatch.setattr(sys, "argv", ["report", *arguments])
     report.main()
@@ -140,7 +125,7 @@ def page(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Pag
 def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
     text, parsed = page
     assert "<script" not in text
-    assert not re.search(r"""(src|href)=["'](?!#|data:)""", text)
+    assert not re.search(r"""(src|href)=["'](?!#|data:|data\.html")""", text)
     assert "@import" not in text
     assert "url(" not in text
     assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in parsed.images)
@@ -148,7 +133,8 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
 
 def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:
     _, parsed = page
-    assert {link.removeprefix("#") for link in parsed.links} <= set(parsed.ids)
+    # the page of the data lies beside the report
+    assert {link.removeprefix("#") for link in parsed.links} - {"data.html"} <= set(parsed.ids)
     assert len(set(parsed.ids)) == len(parsed.ids)
 
 
@@ -180,7 +166,7 @@ def test_refuted_is_shown_as_plainly_as_supported(page) -> None:
 
 def test_how_it_was_made_is_told(page) -> None:
     text, _ = page
-    for told in ("torch 2.13.0+cpu", "sha256 c0ffee", "1 min 2 s", "1 job too short", "dropped: too short", "1,100"):
+    for told in ("torch 2.13.0+cpu", "sha256 c0ffee", "1 min 2 s", "1 job too short"):
         assert told in text
 
 
@@ -329,28 +315,19 @@ def test_broken_inputs_are_named(study: pathlib.Path, monkeypatch: pytest.Monkey
         written(study, monkeypatch)
 
 
-def test_tokens_table_reads_what_the_data_stages_write(tmp_path: pathlib.Path) -> None:
-    mixture = {
-        "domains": ["code"],
-        "block_length": 128,
-        "train_blocks": {"code": 10},
-        "held_out_blocks": {"test": 4},
-        "available_blocks": {"train": {"code": 12}},
-        "imbalance": 2.0,
-        "warnings": ["code is large"],
-    }
-    files = {
-        "encode/code-0123456789/counts.json": {"domain": "code", "splits": {"train": {"tokens": 1600}}},
-        "pack/code-0123456789/counts.json": {"splits": {"train": {"tokens_dropped": 64, "documents_split": 3}}},
-        "balance/mixture-0123456789/mixture.json": mixture,
-    }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(json.dumps(content))
-    counts = making.read_counts(tmp_path / name for name in files)
-    (table,) = making.data_tables(counts, ["code"])
-    assert table.rows == [["code", "1,600", "–", "–", "–", "64", "3", "12", "10", "1,280"]]
-    assert making.mixture_facts(counts)[-1] == "Warning: code is large."
+def test_the_data_are_told_in_short(page) -> None:
+    text, parsed = page
+    assert "data.html" in parsed.links
+    assert "Before balancing, the largest domain has 9.99 times the training tokens of the smallest." in text
+    assert "Warning: prose has 0.3 times the tokens of code; every domain is cut to 3000 blocks." in text
+    flow = data.flow(planted_data.tables())
+    labels = [column.label.replace("\N{NO-BREAK SPACE}", " ") for column in flow.columns]
+    assert labels[:4] == ["domain", "documents read", "→ kept by filters", "→ without duplicates"]
+    # documents: 0.75, 0.05, 0.1 and 0.1 of 96, each rounded down
+    assert flow.rows[2][:6] == ["prose", "116", "96", "94", "72", "72"]
+    assert flow.rows[2][6:] == ["440,217", "3,439", "6,878", "2.00"]
+    (drops,) = data.drops(planted_data.tables())
+    assert ["filters", "gopher symbols", "229", "11.00%", "0", "–", "12", "11.00%"] in drops.rows
 
 
 def test_nothing_is_missing_where_a_number_is(tables) -> None:

@@ -48,6 +48,14 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ({"domains": {}, "packing": "best_fti"}, "packing: 'best_fti' is no kind of data/packing; there are: "),
         ({"analysis": {"reference": "nothing"}}, "analysis.reference: no ablation is called nothing"),
         ({"hypotheses": {"learned": {"arm": "frosen"}}}, "hypotheses.learned: no ablation is called frosen"),
+        (
+            {"mixture": {"kind": "split_domain", "domain": "cod"}},
+            "mixture.domain: there is no domain cod; there are: code, math, prose",
+        ),
+        (
+            {"mixture": {"kind": "weights", "weights": {"code": 4}}},
+            "mixture.weights: needs one for each of code, math, prose, not for code",
+        ),
         ({"base": {"modle": {}}}, "ablations.dense.modle: unknown key"),
         ({"base": {"model": {"context": 64}}}, "model.context 64 is shorter than block_length 128"),
         ({"base": {"training": {"accumulation": 3}}}, "accumulation: 3 does not divide 16 blocks_per_step"),
@@ -111,6 +119,23 @@ def test_a_study_file_that_is_no_mapping_is_named(tmp_path: pathlib.Path, text: 
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"study\.yaml"):
         spec.read_yaml(tmp_path / "study.yaml")
+
+
+def test_a_study_may_extend_several_files_in_order(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "first.yaml").write_text("a: 1\nb: {c: 1, d: 1}\n")
+    (tmp_path / "second.yaml").write_text("b: {c: 2}\n")
+    (tmp_path / "study.yaml").write_text("extends: [first.yaml, second.yaml]\na: 3\n")
+    assert spec.read_yaml(tmp_path / "study.yaml") == {"a": 3, "b": {"c": 2, "d": 1}}
+
+
+def test_files_that_extend_each_other_are_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: [a.yaml]\n")
+    with pytest.raises(ValueError, match=r"a\.yaml: extends: leads back to itself"):
+        spec.read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("extends: {a: b}\n")
+    with pytest.raises(ValueError, match="extends: must be a file or a list of files"):
+        spec.read_yaml(tmp_path / "c.yaml")
 
 
 def test_extends_is_relative_to_the_file_that_says_it(tmp_path: pathlib.Path) -> None:

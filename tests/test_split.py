@@ -1,56 +1,91 @@
-"""The verb split: four files that hold every document once, whole groups at a time."""
+"""The verb split: every group of a domain in one split, whatever its shards, duplicates not counted."""
 
 import json
 import pathlib
 import sys
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from speciate import split
-from speciate.data.documents import Document, read_documents, write_documents
-from speciate.plan import SPLITS
+from speciate.data.documents import Document, Shard, write_documents
+from speciate.data.duplicates import DUPLICATES
+from speciate.data.signatures import FILES, sign
+from speciate.data.split import Groups
+from speciate.stages import SPLITS
 from speciate.verb import run
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "word " * (index % 7 + 1)) for index in range(400)]
 
 
-def verb(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, rows: list[Document]) -> None:
-    shares = {"validation": 0.1, "test": 0.2, "probe": 0.1, "seed": 0}
-    (folder / "spec.json").write_text(json.dumps({"domain": "prose", "split": shares}))
-    write_documents(folder / "documents.parquet", rows)
-    paths = ["--documents", str(folder / "documents.parquet"), "--output-folder", str(folder / "out")]
-    monkeypatch.setattr(sys, "argv", ["split.py", "--spec", str(folder / "spec.json"), *paths])
+def verb(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[Document],
+    shards: int = 1,
+    dropped: tuple[int, ...] = (),
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Signs and splits `rows`, row i in shard i mod shards; returns the split of each group, and the counts."""
+    shares = {"validation": 0.1, "test": 0.2, "probe": 0.1, "seed": 3}
+    folder.mkdir(exist_ok=True)
+    (folder / "spec.json").write_text(json.dumps({"domain": "prose", "split": shares, "shards": shards}))
+    for index in range(shards):
+        part = folder / str(Shard(index, shards))
+        part.mkdir(exist_ok=True)
+        write_documents(part / "documents.parquet", rows[index::shards])
+        sign(part / "documents.parquet", {name: part / name for name in FILES}, 3, None)
+    lost = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
+    table = [{**lost, "shard": row % shards, "row": row // shards} for row in dropped]
+    pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
+    paths = ["--signed", folder, "--duplicates", folder / "duplicates.parquet", "--output-folder", folder / "out"]
+    monkeypatch.setattr(sys, "argv", ["split.py", "--spec", str(folder / "spec.json"), *map(str, paths)])
     run(split.main)
+    groups = Groups(folder / "out" / "groups.npy", 3)
+    assert groups.groups_G3.tolist() == sorted(groups.groups_G3.tolist())
+    names = {row.group for index, row in enumerate(rows) if index not in dropped}
+    assert len(names) == len(groups.groups_G3)
+    counts = json.loads((folder / "out" / "counts.json").read_text())
+    return {name: SPLITS[groups.split(name)] for name in names}, counts
 
 
-def test_every_document_is_in_one_split(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verb(tmp_path, monkeypatch, ROWS)
-    found = {name: list(read_documents(tmp_path / "out" / f"{name}.parquet")) for name in SPLITS}
-    assert sorted((row for rows in found.values() for row in rows), key=ROWS.index) == ROWS
-    groups = {name: {row.group for row in rows} for name, rows in found.items()}
-    assert sum(map(len, groups.values())) == len(set().union(*groups.values())) == 40
-    assert json.loads((tmp_path / "out" / "counts.json").read_text()) == {
-        name: {"documents": len(rows), "groups": len(groups[name]), "bytes": sum(len(row.text) for row in rows)}
-        for name, rows in found.items()
+@pytest.mark.parametrize("shards", [1, 3])
+def test_every_group_is_in_one_split(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
+    found, counts = verb(tmp_path, monkeypatch, ROWS, shards)
+    assert sorted(found) == sorted({row.group for row in ROWS})
+    assert counts == {
+        name: {
+            "groups": sum(each == name for each in found.values()),
+            "bytes": sum(len(row.text) for row in ROWS if found[row.group] == name),
+        }
+        for name in SPLITS
     }
-    assert [len(groups[name]) for name in SPLITS] == [24, 4, 8, 4]
-    for rows in found.values():  # the order of the documents is kept
-        assert rows == [row for row in ROWS if row in rows]
+    assert [counts[name]["groups"] for name in SPLITS] == [24, 4, 8, 4]
 
 
-def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    for _ in range(2):
-        verb(tmp_path, monkeypatch, ROWS)
-        seen.append({file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()})
-    assert seen[0] == seen[1]
-    assert sorted(seen[0]) == ["counts.json", *sorted(f"{name}.parquet" for name in SPLITS)]
+def test_shards_change_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    for shards in (1, 2, 5):
+        verb(tmp_path / str(shards), monkeypatch, ROWS, shards)
+        seen.add((tmp_path / str(shards) / "out" / "groups.npy").read_bytes())
+    assert len(seen) == 1
 
 
+def test_duplicates_count_for_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = tuple(index for index, row in enumerate(ROWS) if row.group in ("g3", "g8") or index % 11 == 0)
+    found = verb(tmp_path / "dropped", monkeypatch, ROWS, 3, lost)
+    assert found == verb(tmp_path / "never", monkeypatch, [row for index, row in enumerate(ROWS) if index not in lost])
+    assert found != verb(tmp_path / "all", monkeypatch, ROWS)
+    assert "g3" not in found[0]
+
+
+@pytest.mark.parametrize("rows", [ROWS[:3], []])
 def test_too_few_groups_leave_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: list[Document]
 ) -> None:
     with pytest.raises(SystemExit):
-        verb(tmp_path, monkeypatch, ROWS[:3])
-    assert "split: error: domain prose: a split would be empty: there are only 3 groups" in capsys.readouterr().err
+        verb(tmp_path, monkeypatch, rows, 2)
+    said = f"split: error: domain prose: a split would be empty: there are only {len(rows)} groups"
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,9 @@
 """One clear message when a verb fails, and nothing half-written."""
 
+import errno
 import pathlib
 
+import numpy as np
 import pytest
 
 from speciate.verb import run, writing
@@ -17,6 +19,25 @@ def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.Capt
     error = capsys.readouterr().err
     assert error.endswith(": error: source django: sha256 differs\n")
     assert "Traceback" not in error
+
+
+def test_too_little_memory_is_a_message_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        np.empty((1 << 59,), np.uint64)
+
+    with pytest.raises(SystemExit, match="1"):
+        run(main)
+    assert ": error: Unable to allocate 4.00 EiB" in capsys.readouterr().err
+
+
+def test_a_full_disk_says_where(tmp_path: pathlib.Path) -> None:
+    def fill() -> None:
+        with writing(tmp_path / "table.csv"):
+            raise OSError(errno.ENOSPC, "a library's words")
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+        fill()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -1,27 +1,77 @@
 """Verb: balance the domains' training blocks, and draw the fixed held-out sets: validation, test, probe."""
 
 import argparse
+import dataclasses
 import io
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.data.arrays import read_array
 from speciate.data.blocks import Mixture
+from speciate.data.documents import Shard
 from speciate.data.encoded import read_encoded
 from speciate.data.held_out import Pack, draw, size
-from speciate.data.pieces import BLOCK, DOCUMENT
+from speciate.data.pieces import BLOCK, DOCUMENT, OFFSET, piece_lengths
 from speciate.data.vocabulary import TokenizerManifest, read_manifest
 from speciate.kinds import component
-from speciate.plan import SPLITS, BalanceSpec
 from speciate.spec import dump, read_spec
+from speciate.stages import SPLITS, BalanceSpec
 from speciate.verb import run, say, writing
 
-DOCUMENTS = pa.schema([("document", pa.int32()), ("domain", pa.string()), ("id", pa.string()), ("group", pa.string())])
+DOCUMENTS = pa.schema(
+    [
+        ("document", pa.int32()),
+        *((name, pa.string()) for name in ("domain", "id", "group")),
+        *((name, pa.int64()) for name in ("bytes", "surface")),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What is balanced: each domain's folder of shards, as `pack` and as `encode` wrote them."""
+
+    spec: BalanceSpec
+    packed: dict[str, pathlib.Path]
+    encoded: dict[str, pathlib.Path]
+    tokenizer: TokenizerManifest
+
+    def shards(self, folder: dict[str, pathlib.Path], domain: str) -> list[pathlib.Path]:
+        """The folder of each shard of a domain, in order."""
+        count = self.spec.shards[self.spec.domains.index(domain)]
+        return [folder[domain] / str(Shard(index, count)) for index in range(count)]
+
+    def blocks(self, split: str) -> dict[str, list[tuple[int, int]]]:
+        """The number and the length of the blocks in each shard of each domain."""
+        return {
+            domain: [self.shape(pack, split) for pack in self.shards(self.packed, domain)]
+            for domain in self.spec.domains
+        }
+
+    def shape(self, pack: pathlib.Path, split: str) -> tuple[int, int]:
+        """The number and the length of a shard's blocks. Raises ValueError where they are none of this tokenizer's."""
+        blocks, table = read_blocks(pack, split, self.tokenizer)
+        if len(blocks) != (int(table[-1, BLOCK]) + 1 if len(table) else 0):
+            raise ValueError(f"{pack / f'{split}.pieces.npy'}: does not belong to the blocks beside it")
+        return len(blocks), blocks.shape[1]
+
+    def packs(self, split: str, domain: str) -> list[Pack]:
+        """One split of a domain, shard by shard."""
+        folders = zip(self.shards(self.packed, domain), self.shards(self.encoded, domain), strict=True)
+        return [read_pack(packed, encoded, split, self.tokenizer) for packed, encoded in folders]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the held-out documents' domains are called."""
+        named = getattr(self.spec.mixture, "labels", None)
+        return self.spec.domains if named is None else tuple(named(self.spec.domains))
 
 
 def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict[str, pathlib.Path]:
@@ -32,17 +82,53 @@ def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict
     return {domain: pathlib.Path(given[domain]) for domain in domains}
 
 
+def read_blocks(
+    packed: pathlib.Path, split: str, tokenizer: TokenizerManifest
+) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
+    """The blocks of one split of one shard, and their pieces. Raises ValueError naming a file that is neither."""
+    blocks = read_array(packed / f"{split}.blocks.npy", tokenizer.dtype, 2)
+    table = read_array(packed / f"{split}.pieces.npy", np.int64, 2)
+    if table.shape[1] != 4:
+        raise ValueError(f"{packed / f'{split}.pieces.npy'}: holds no pieces")
+    return blocks, table
+
+
 def read_pack(packed: pathlib.Path, encoded: pathlib.Path, split: str, tokenizer: TokenizerManifest) -> Pack:
-    """One split of one domain. Raises ValueError where the files are damaged or do not belong together."""
+    """One split of one shard. Raises ValueError where the files are damaged or do not belong together."""
     source = read_encoded(encoded, split, tokenizer)
-    types = read_array(encoded / "probe.types.npy") if split == "probe" else None
-    blocks, table = (read_array(packed / f"{split}.{part}.npy") for part in ("blocks", "pieces"))
-    if len(table) and (table[-1, BLOCK] + 1, table[:, DOCUMENT].max() < len(source.documents)) != (len(blocks), True):
+    types = read_array(encoded / "probe.types.npy", np.uint8, 1) if split == "probe" else None
+    if types is not None and len(types) != len(source.tokens_N):
+        raise ValueError(f"{encoded / 'probe.types.npy'}: has {len(types)} types for {len(source.tokens_N)} tokens")
+    blocks, table = read_blocks(packed, split, tokenizer)
+    num_blocks, num_documents = (int(table[-1, BLOCK]) + 1, int(table[:, DOCUMENT].max()) + 1) if len(table) else (0, 0)
+    lengths_M = piece_lengths(table, blocks.shape[1])
+    tiles = not len(table) or ((table[0, [BLOCK, OFFSET]] == 0).all() and lengths_M.min() > 0)
+    within = num_documents <= len(source.documents) and table[:, DOCUMENT].min(initial=0) >= 0
+    if num_blocks != len(blocks) or not tiles or not within:
         raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks beside it and to {encoded}")
     return Pack(blocks, table, source, types)
 
 
-def save(file: pathlib.Path, value: np.ndarray | pd.DataFrame) -> None:
+def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) -> dict[str, Any]:
+    """The held-out set `name` of `domains`: its files by their part (`draw`), each document under its label.
+
+    Raises:
+        ValueError: packs that do not belong together, or a label that no document has.
+    """
+    spec = inputs.spec
+    found = draw({domain: inputs.packs(name, domain) for domain in domains}, blocks_each, name, spec.held_out.seed)
+    found["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[found["domain"]]
+    relabel = getattr(component(spec.mixture), "relabel", None)
+    if relabel is not None:
+        found["documents"] = relabel(spec.mixture, found["documents"], name)
+    missing = [label for label in inputs.labels if label not in set(found["documents"]["domain"])]
+    if missing:
+        few = f"its {blocks_each} blocks of {', '.join(domains)} have {len(found['documents'])} documents"
+        raise ValueError(f"held_out.{name}_blocks: no document of the {name} set is labelled {missing[0]}: {few}")
+    return found
+
+
+def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
     """Writes an array as .npy, or a table of documents as parquet."""
     with writing(file) as aside:
         if isinstance(value, pd.DataFrame):
@@ -53,56 +139,80 @@ def save(file: pathlib.Path, value: np.ndarray | pd.DataFrame) -> None:
             aside.write_bytes(stream.getvalue())
 
 
+def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
+    """Mixes and draws, writes the arrays and tables into `folder`, and returns what `mixture.json` says of them.
+
+    Raises:
+        ValueError: packs of different block lengths, a domain without a block, or what the mixture refuses.
+    """
+    spec = inputs.spec
+    shapes = {split: inputs.blocks(split) for split in SPLITS}
+    lengths = {length for shape in shapes.values() for shards in shape.values() for _, length in shards}
+    if len(lengths) != 1:
+        raise ValueError(f"--packed: the packs have blocks of different lengths: {sorted(lengths)}")
+    available = {
+        split: {domain: sum(blocks for blocks, _ in shards) for domain, shards in shape.items()}
+        for split, shape in shapes.items()
+    }
+    train_N2, warnings = component(spec.mixture).mix(spec.mixture, available["train"])
+    save(folder / "train.npy", train_N2)
+    counts = np.bincount(train_N2[:, 0], minlength=len(spec.domains)).tolist()
+    train_blocks = dict(zip(spec.domains, counts, strict=True))
+    used = [domain for domain, blocks in train_blocks.items() if blocks]
+    sizes = {}
+    for name in SPLITS[1:]:
+        # so many for each label; one domain that stands for several gives the blocks of all of them
+        asked = getattr(spec.held_out, f"{name}_blocks") * len(inputs.labels) // len(used)
+        sizes[name], found = size(name, asked, {domain: available[name][domain] for domain in used})
+        warnings += found
+        for part, value in hold_out(inputs, name, used, sizes[name]).items():
+            save(folder / f"{name}.{part}{'.parquet' if part == 'documents' else '.npy'}", value)
+    found_train = [available["train"][domain] for domain in used]
+    return Mixture(
+        domains=list(spec.domains),
+        labels=list(inputs.labels),
+        block_length=lengths.pop(),
+        vocabulary=inputs.tokenizer.vocabulary,
+        end_of_text=inputs.tokenizer.end_of_text,
+        tokenizer_fingerprint=inputs.tokenizer.fingerprint,
+        packs={
+            domain: pathlib.Path(os.path.relpath(pack, folder)).as_posix() for domain, pack in inputs.packed.items()
+        },
+        shards={domain: [blocks for blocks, _ in shards] for domain, shards in shapes["train"].items()},
+        train_blocks=train_blocks,
+        epochs={domain: blocks / max(1, available["train"][domain]) for domain, blocks in train_blocks.items()},
+        held_out_blocks=sizes,
+        available_blocks=available,
+        imbalance=max(found_train) / min(found_train),
+        warnings=warnings,
+    )
+
+
 def main() -> None:
     """Reads the command line, balances, writes."""
     parser = argparse.ArgumentParser(prog="python -m speciate.balance", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BalanceSpec")
-    parser.add_argument("--packed", nargs="+", required=True, metavar="DOMAIN=DIR", help="what `pack` wrote")
-    parser.add_argument("--encoded", nargs="+", required=True, metavar="DOMAIN=DIR", help="what `encode` wrote")
+    shards = "holds a folder for each shard, 0-of-n and so on, that {} wrote"
+    help_packed, help_encoded = shards.format("`pack`"), shards.format("`encode`")
+    parser.add_argument("--packed", nargs="+", required=True, metavar="DOMAIN=DIR", help=help_packed)
+    parser.add_argument("--encoded", nargs="+", required=True, metavar="DOMAIN=DIR", help=help_encoded)
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the mixture goes")
     arguments = parser.parse_args()
     spec, folder = read_spec(BalanceSpec, arguments.spec), arguments.output_folder
-    tokenizer = read_manifest(arguments.tokenizer_folder)
-    packed = by_domain(arguments.packed, spec.domains, "--packed")
-    encoded = by_domain(arguments.encoded, spec.domains, "--encoded")
-
-    shapes = {
-        split: {domain: read_array(pack / f"{split}.blocks.npy").shape for domain, pack in packed.items()}
-        for split in SPLITS
-    }
-    lengths = {length for shape in shapes.values() for _, length in shape.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"--packed: the packs have blocks of different lengths: {sorted(lengths)}")
-    available = {split: {domain: blocks for domain, (blocks, _) in shape.items()} for split, shape in shapes.items()}
-    train_N2, warnings = component(spec.mixture).mix(spec.mixture, available["train"])
-    save(folder / "train.npy", train_N2)
-    sizes = {}
-    for name in SPLITS[1:]:
-        asked = getattr(spec.held_out, f"{name}_blocks")
-        sizes[name], found = size(name, asked, available[name])
-        warnings += found
-        packs = {domain: read_pack(packed[domain], encoded[domain], name, tokenizer) for domain in spec.domains}
-        for part, value in draw(packs, sizes[name], name, spec.held_out.seed).items():
-            save(folder / f"{name}.{part}{'.parquet' if part == 'documents' else '.npy'}", value)
-    mixture = Mixture(
-        domains=list(spec.domains),
-        block_length=lengths.pop(),
-        vocabulary=tokenizer.vocabulary,
-        end_of_text=tokenizer.end_of_text,
-        tokenizer_fingerprint=tokenizer.fingerprint,
-        packs={domain: pathlib.Path(os.path.relpath(pack, folder)).as_posix() for domain, pack in packed.items()},
-        train_blocks={domain: int((train_N2[:, 0] == index).sum()) for index, domain in enumerate(spec.domains)},
-        held_out_blocks=sizes,
-        available_blocks=available,
-        imbalance=max(available["train"].values()) / min(available["train"].values()),
-        warnings=warnings,
+    inputs = Inputs(
+        spec=spec,
+        packed=by_domain(arguments.packed, spec.domains, "--packed"),
+        encoded=by_domain(arguments.encoded, spec.domains, "--encoded"),
+        tokenizer=read_manifest(arguments.tokenizer_folder),
     )
+    mixture = balance(inputs, folder)
     with writing(folder / "mixture.json") as file:
         file.write_text(dump(mixture), encoding="utf-8")
-    for warning in warnings:
+    for warning in mixture.warnings:
         say(f"warning: {warning}")
-    say(f"{len(train_N2)} training blocks of {mixture.block_length} tokens, equal parts of {', '.join(spec.domains)}")
+    parts = ", ".join(f"{domain} {blocks}" for domain, blocks in mixture.train_blocks.items())
+    say(f"{sum(mixture.train_blocks.values())} training blocks of {mixture.block_length} tokens: {parts}")
 
 
 if __name__ == "__main__":

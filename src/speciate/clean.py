@@ -1,73 +1,137 @@
 """Read the texts of a domain's sources, normalise and filter them, and count what is dropped and why."""
 
 import argparse
+import contextlib
+import itertools
 import json
 import pathlib
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
 
 from speciate.data.cleaning import Counts, Filter, clean
-from speciate.data.documents import Document, write_documents
-from speciate.kinds import component
-from speciate.plan import CleanSpec
+from speciate.data.documents import Document, Passage, Shard, write_documents
+from speciate.data.dropped import Samples, write_dropped
+from speciate.kinds import Kind, component
 from speciate.spec import read_spec
+from speciate.stages import CleanSpec
 from speciate.verb import run, say, writing
+
+
+def sources_of(spec: CleanSpec) -> dict[str, Kind]:
+    """Every source that the domain reads: its own, and those that its filters compare with."""
+    found = dict(spec.sources)
+    for options in spec.filters:
+        found |= getattr(options, "sources", {})
+    return found
 
 
 def named_archives(pairs: list[str], spec: CleanSpec) -> dict[str, pathlib.Path]:
     """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
     archives = {name: pathlib.Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
-    if sorted(archives) != sorted(spec.sources) or len(archives) < len(pairs):
-        raise ValueError(f"--archive: domain {spec.domain} needs each of {', '.join(spec.sources)} once, as NAME=PATH")
+    needed = sources_of(spec)
+    if archives.keys() != needed.keys() or len(archives) < len(pairs):
+        raise ValueError(f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH")
     return archives
 
 
-def documents(
-    spec: CleanSpec, archives: Mapping[str, pathlib.Path], counts: Mapping[str, Counts]
-) -> Iterator[Document]:
-    """The kept documents of all sources, in the order of the study file; filters see the whole domain."""
-    filters: list[Filter] = [component(options).Filter(options) for options in spec.filters]
-    for name, source in spec.sources.items():
-        passages = component(source).read(source, name, archives[name])
-        yield from clean(spec.domain, name, passages, filters, counts[name])
-        here = counts[name]
-        say(f"domain {spec.domain}: source {name}: {here.kept} of {here.read} texts, {here.bytes_kept / 1e6:.2f} MB")
+class Cleaning:
+    """One shard of one domain: its documents as they pass, with their counts, and samples of what is dropped."""
 
+    def __init__(self, spec: CleanSpec, archives: Mapping[str, pathlib.Path], shard: Shard) -> None:
+        if shard.count != spec.shards:
+            raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")
+        self.spec = spec
+        self.archives = archives
+        self.shard = shard
+        self.counts = {name: Counts() for name in spec.sources}
+        self.samples = Samples()
+        self.stopped = False
+        """Whether reading ended because the shard had its bytes."""
 
-def summed(counts: Mapping[str, Counts]) -> dict[str, object]:
-    """counts.json: the domain's totals, and the same by source."""
-    total = Counts(dropped=sum((each.dropped for each in counts.values()), Counter()))
-    for each in counts.values():
-        total.read += each.read
-        total.kept += each.kept
-        total.bytes_read += each.bytes_read
-        total.bytes_kept += each.bytes_kept
-    return {**total.as_json(), "by_source": {name: each.as_json() for name, each in counts.items()}}
+    @property
+    def total(self) -> Counts:
+        """Counts of all sources."""
+        return sum(self.counts.values(), Counts())
+
+    def documents(self) -> Iterator[Document]:
+        """The documents kept of all sources, in the order of the spec; filters see the whole shard."""
+        filters: list[Filter] = [component(each).Filter(each, self.archives) for each in self.spec.filters]
+        left = self._bytes()
+        for name, source in self.spec.sources.items():
+            here = self.counts[name]
+            with contextlib.closing(self._passages(name, source)) as passages:
+                for document in clean(self.spec.domain, name, passages, filters, here, self.samples):
+                    yield document
+                    if left is not None and self._kept() >= left:
+                        self.stopped = True
+                        break
+            kept = f"{here.kept} of {here.read} texts, {here.bytes_kept / 1e6:.2f} MB"
+            say(f"domain {self.spec.domain}: source {name}: {kept}")
+            if self.stopped:
+                say(f"domain {self.spec.domain}: max_bytes is reached; what follows is not read")
+                return
+
+    def _kept(self) -> int:
+        return sum(each.bytes_kept for each in self.counts.values())
+
+    def _bytes(self) -> int | None:
+        """This shard's part of max_bytes; the parts of all shards add up to it."""
+        if self.spec.max_bytes is None:
+            return None
+        ends = [self.spec.max_bytes * index // self.shard.count for index in (self.shard.index, self.shard.index + 1)]
+        return ends[1] - ends[0]
+
+    def _passages(self, name: str, source: Kind) -> Generator[Passage, None, None]:
+        """The passages of this shard: all of an archive that holds only the shard, else every n-th."""
+        found: Iterable[Passage] = component(source).read(source, name, self.archives[name])
+        if not getattr(source, "sharded", False):
+            found = itertools.islice(found, self.shard.index, None, self.shard.count)
+        yield from found
+
+    def as_json(self) -> dict[str, Any]:
+        """counts.json: the shard's totals, whether it was stopped by max_bytes, and the counts of each source."""
+        by_source = {name: each.as_json() for name, each in self.counts.items()}
+        return {**self.total.as_json(), "stopped": self.stopped, "by_source": by_source}
 
 
 def main() -> None:
-    """Command line: `python -m speciate.clean --spec FILE --archive NAME=PATH ... --documents FILE --counts FILE`."""
+    """Command line: `python -m speciate.clean --spec FILE --archive NAME=PATH ... --output-folder DIR`."""
     parser = argparse.ArgumentParser(prog="python -m speciate.clean", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the domain, as JSON")
     parser.add_argument(
-        "--archive", action="append", required=True, metavar="NAME=PATH", help="a source's file, for each source"
+        "--archive",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="a source's file, for each source of the domain and of its filters",
     )
-    parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet file to write")
-    parser.add_argument("--counts", type=pathlib.Path, required=True, help="JSON to write: read, kept, dropped")
+    parser.add_argument("--shard", default="0-of-1", metavar="K-of-N", help="which part of the domain, from 0")
+    parser.add_argument(
+        "--output-folder",
+        type=pathlib.Path,
+        required=True,
+        metavar="DIR",
+        help="where to write documents.parquet, dropped.parquet (samples) and counts.json",
+    )
     options = parser.parse_args()
     spec = read_spec(CleanSpec, options.spec)
-    archives = named_archives(options.archive, spec)
-    counts = {name: Counts() for name in spec.sources}
+    cleaning = Cleaning(spec, named_archives(options.archive, spec), Shard.parse(options.shard))
     started = time.perf_counter()
-    with writing(options.documents) as target:
-        kept = write_documents(target, documents(spec, archives, counts))
-        total = summed(counts)
-        if not kept:
-            raise ValueError(f"domain {spec.domain}: no text is left of {total['read']}; dropped: {total['dropped']}")
-        with writing(options.counts) as aside:
-            aside.write_text(json.dumps(total, indent=1) + "\n", encoding="utf-8")
-    say(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {total['dropped']}")
+    folder: pathlib.Path = options.output_folder
+    with contextlib.ExitStack() as stack:
+        documents, dropped, counts = (
+            stack.enter_context(writing(folder / name))
+            for name in ("documents.parquet", "dropped.parquet", "counts.json")
+        )
+        kept = write_documents(documents, cleaning.documents())
+        total = cleaning.total
+        reasons = dict(sorted(total.dropped.items()))
+        if not kept and spec.shards == 1:  # of several shards one may well be empty; split refuses an empty domain
+            raise ValueError(f"domain {spec.domain}: no text is left of {total.read}; dropped: {reasons}")
+        write_dropped(dropped, cleaning.samples)
+        counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    say(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import pathlib
 import pandas as pd
 
 from speciate.analysis import comparison, excess, tables
-from speciate.plan import CompareSpec
 from speciate.spec import read_spec
+from speciate.stages import CompareSpec
 from speciate.verb import run, say, writing
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from speciate.figures import style
 from speciate.kinds import component
-from speciate.plan import DrawSpec
 from speciate.spec import read_spec
+from speciate.stages import DrawSpec
 from speciate.verb import run, writing
 
 

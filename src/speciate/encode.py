@@ -5,12 +5,21 @@ import contextlib
 import json
 import os
 import pathlib
+from typing import Any
 
+from speciate.data.encoder import Encoder
 from speciate.data.encoding import Targets, write_encoded
 from speciate.data.tokens import read_tokenizer
-from speciate.plan import SPLITS, EncodeSpec
 from speciate.spec import read_spec
+from speciate.stages import SPLITS, EncodeSpec
 from speciate.verb import run, say, writing
+
+
+def told(counts: dict[str, Any]) -> str:
+    """What was done with one split, in words."""
+    left_out = counts["documents_left_out"]
+    beyond = f", {left_out} documents left out beyond max_tokens" if left_out else ""
+    return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes{beyond}"
 
 
 def main() -> None:
@@ -24,9 +33,12 @@ def main() -> None:
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where tokens and counts.json go")
     parser.add_argument("--threads", type=int, default=1, help="they change the time, not the result (default: 1)")
     arguments = parser.parse_args()
-    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
+    # read by `tokenizers` and `fastokens` at their first use
+    os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
     spec = read_spec(EncodeSpec, arguments.spec)
-    tokenizer = read_tokenizer(arguments.tokenizer_folder)
+    encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
+    say(f"{spec.domain}: {encoder.name} encodes" + (f", since {encoder.reason}" if encoder.reason else ""))
+    share = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
     counts = {}
     for split in SPLITS:
         with contextlib.ExitStack() as stack:
@@ -37,10 +49,17 @@ def main() -> None:
             types = aside("types.npy") if split == "probe" else None
             targets = Targets(aside("tokens.npy"), aside("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
-            counts[split] = write_encoded(documents, tokenizer, targets, spec.language)
-        found = counts[split]
-        say(f"{spec.domain} {split}: {found['documents']} documents, {found['tokens']} tokens, {found['bytes']} bytes")
-    summary = {"domain": spec.domain, "tokenizer_fingerprint": tokenizer.manifest.fingerprint, "splits": counts}
+            limit = share if split == "train" else None
+            counts[split] = write_encoded(documents, encoder, targets, spec.language, limit)
+        say(f"{spec.domain} {split}: {told(counts[split])}")
+    summary = {
+        "domain": spec.domain,
+        "tokenizer_fingerprint": encoder.fitted.manifest.fingerprint,
+        "encoder": encoder.name,
+        "encoder_reason": encoder.reason,
+        "documents_checked": encoder.documents_checked,
+        "splits": counts,
+    }
     with writing(arguments.output_folder / "counts.json") as file:
         file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 

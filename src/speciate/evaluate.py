@@ -16,7 +16,7 @@ from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording, selectors
 from speciate.spec import RunSpec, read_spec
-from speciate.training.checkpoint import Arrays, load_weights
+from speciate.training.checkpoint import EMA, Arrays, load_weights
 from speciate.training.observe import arrays_of, batches, observe
 from speciate.verb import run, say, writing
 
@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
     model = Transformer(spec.model, len(token_bytes_V)).eval()
-    load_weights(model, arguments.model)
+    load_weights(model, arguments.model.with_name(EMA) if spec.training.evaluate_ema else arguments.model)
     objective = component(spec.objective).Objective(spec.objective)
     likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V)
     chosen = probe(model, read_set(arguments.mixture_folder, "probe"))
@@ -64,7 +64,7 @@ def probe(model: Transformer, blocks: BlockSet) -> Arrays:
         arrays[f"{path}/choice"] = np.zeros((num_positions, selector.num_slots), dtype=np.uint8)
     for start, portion_BT in batches(token_BT):
         with recording(model) as record:
-            model.hidden(portion_BT)
+            model.hidden(portion_BT, document_BT[start : start + len(portion_BT)])
         for path, selection in record.items():
             position_N = start * length + selection.token_N.numpy()
             arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).numpy()

@@ -3,21 +3,13 @@
 import argparse
 import os
 import pathlib
-from collections.abc import Iterator
 
-from speciate.data.documents import read_tables
 from speciate.data.tokens import FittedTokenizer
+from speciate.data.training_texts import training_texts
 from speciate.kinds import component
-from speciate.plan import FitSpec
 from speciate.spec import read_spec
+from speciate.stages import FitSpec
 from speciate.verb import run, say, writing
-
-
-def texts_of(files: list[pathlib.Path]) -> Iterator[str]:
-    """Every text of every file, in order."""
-    for file in files:
-        for table in read_tables(file, ["text"]):
-            yield from table["text"].to_pylist()
 
 
 def main() -> None:
@@ -37,12 +29,18 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
     options = read_spec(FitSpec, arguments.spec).tokenizer
-    built = component(options).build(options, texts_of(arguments.documents), arguments.archive)
-    fitted = FittedTokenizer(built.to_str(pretty=False) + "\n", options.kind)
+    kind = component(options)
+    texts = training_texts(arguments.documents, getattr(options, "max_bytes", None))
+    built = kind.build(options, texts, arguments.archive)
+    end = kind.end_of_text(options, built, arguments.archive)
+    fitted = FittedTokenizer(built.to_str(pretty=False) + "\n", options.kind, end)
     for name, content in fitted.files().items():
         with writing(arguments.output_folder / name) as aside:
             aside.write_bytes(content)
-    say(f"{options.kind}: {fitted.manifest.vocabulary} entries, fingerprint {fitted.manifest.fingerprint[:10]}")
+    made = fitted.manifest
+    say(f"{made.kind}: {made.vocabulary} entries, {made.end_token} ends a text, fingerprint {made.fingerprint[:10]}")
+    if not made.lossless:
+        say("its tokens do not keep every byte: a token's bytes are those of its own spelling, in proportion")
 
 
 if __name__ == "__main__":

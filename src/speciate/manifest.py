@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from speciate.kinds import PACKAGE
-from speciate.plan import ReportSpec
 from speciate.provenance import sha256
 from speciate.reporting.making import read_benchmarks, stages
 from speciate.spec import read_spec
+from speciate.stages import ReportSpec
 from speciate.verb import run, writing
 
 

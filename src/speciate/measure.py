@@ -14,9 +14,9 @@ import safetensors.numpy
 
 from speciate.analysis import collapse, losses, selectors, summary, tables
 from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
-from speciate.plan import MeasureSpec
 from speciate.selection.tally import Tally
 from speciate.spec import read_spec
+from speciate.stages import MeasureSpec
 from speciate.verb import run, say, writing
 
 
@@ -97,7 +97,7 @@ def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:
     """The probe set in a mixture's folder."""
     mixture = json.loads((folder / "mixture.json").read_text(encoding="utf-8"))
     documents = pd.read_parquet(folder / "probe.documents.parquet")
-    groups = group_documents(documents, tuple(mixture["domains"]))
+    groups = group_documents(documents, tuple(mixture["labels"]))
     document_P = np.load(folder / "probe.document.npy").reshape(-1)
     return Texts(
         groups=groups,

@@ -7,11 +7,12 @@ import pathlib
 import numpy as np
 
 from speciate.data import pieces
+from speciate.data.arrays import new_array
 from speciate.data.encoded import Encoded, read_encoded
 from speciate.data.vocabulary import read_manifest
 from speciate.kinds import component
-from speciate.plan import SPLITS, PackSpec
 from speciate.spec import read_spec
+from speciate.stages import SPLITS, PackSpec
 from speciate.verb import run, say, writing
 
 
@@ -21,8 +22,7 @@ def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path,
     pieces_M4 = component(spec.packing).plan(spec.packing, lengths_D, spec.block_length)
     num_blocks = int(pieces_M4[-1, pieces.BLOCK]) + 1 if len(pieces_M4) else 0
     with writing(folder / f"{split}.blocks.npy") as file:
-        shape = (num_blocks, spec.block_length)
-        blocks_BT = np.lib.format.open_memmap(file, mode="w+", dtype=encoded.tokens_N.dtype, shape=shape)
+        blocks_BT = new_array(file, encoded.tokens_N.dtype, (num_blocks, spec.block_length))
         pieces.lay(encoded.tokens_N, encoded.starts_D, lengths_D, pieces_M4, end, blocks_BT)
         blocks_BT.flush()
     with writing(folder / f"{split}.pieces.npy") as file:
@@ -43,10 +43,15 @@ def main() -> None:
     counts = {}
     for split in SPLITS:
         encoded = read_encoded(arguments.encoded_folder, split, tokenizer)
+        highest = int(encoded.tokens_N.max(initial=0))
+        if highest >= tokenizer.vocabulary:
+            file = arguments.encoded_folder / f"{split}.tokens.npy"
+            raise ValueError(f"{file}: holds token {highest}, beyond the vocabulary of {tokenizer.vocabulary}")
         counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split)
         found = counts[split]
         say(
-            f"{spec.domain} {split}: {found['blocks']} blocks, {found['tokens_dropped']} tokens dropped, "
+            f"{spec.domain} {split}: {found['blocks']} blocks; of {found['tokens_in']} tokens "
+            f"{found['tokens_truncated']} cut off, {found['tokens_dropped']} dropped; "
             f"{found['short_documents_split']} of {found['documents']} documents split without need"
         )
     summary = {"domain": spec.domain, "packing": spec.packing.kind, "block_length": spec.block_length, "splits": counts}

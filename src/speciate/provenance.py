@@ -14,9 +14,13 @@ from collections.abc import Iterable
 
 from speciate.kinds import PACKAGE, kinds_within
 
-# The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these three run
-# nothing of a stage.
-OUTSIDE = ("speciate.spec", "speciate.kinds", "speciate.plan")
+# The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these run
+# nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a
+# person leaves out.
+OUTSIDE = (
+    *("speciate.spec", "speciate.kinds", "speciate.stages", "speciate.plan", "speciate.data_plan"),
+    *("speciate.training.sinks", "speciate.places"),
+)
 
 
 def sha256(file: pathlib.Path) -> str:

@@ -7,6 +7,7 @@ module too, so it needs only what both environments lock: pydantic and PyYAML.
 
 import copy
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -45,10 +46,45 @@ class Domain(Strict):
 
     sources: dict[Name, Annotated[Kind, Choice("data/sources")]] = Field(min_length=1)
     """Source name -> where its documents come from."""
+    licences: dict[Name, str] = {}
+    """Source name -> the licence of its texts, for the data card."""
     filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)] = ()
     """Applied in this order; every drop is counted under its filter's reason."""
+    duplicates: Literal["keep", "exact", "near"] = "exact"
+    """Which documents are dropped as another one's duplicate: none, equal texts, or similar ones too."""
+    max_bytes: int | None = Field(None, ge=1)
+    """Bytes of kept text, in UTF-8, after which no more is read; null: all there is."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens of training text; documents beyond them are left out. Null: all there are."""
+    shards: int = Field(1, ge=1)
+    """Parts that every stage of this domain is spread over, one job each."""
     language: Literal["python"] | None = None
     """Programming language; with one, the probe's tokens are labelled by their lexical type."""
+
+
+class Duplicates(Strict):
+    """How duplicate documents are found (`domains.NAME.duplicates` says whose are dropped)."""
+
+    across_domains: bool = False
+    """Compare the documents of all domains; false: each domain by itself."""
+    ngram: int = Field(5, ge=1)
+    """Words in a shingle."""
+    similarity: float = Field(0.8, gt=0, le=1)
+    """Jaccard similarity of two documents' shingles from which they are near-duplicates."""
+    permutations: int = Field(120, ge=8)
+    """Values in a document's MinHash signature."""
+    bands: int = Field(20, ge=1)
+    """Bands that the signature is cut into; documents that agree on a whole band are compared. Divides permutations."""
+    buckets: int = Field(1, ge=1)
+    """Jobs that the bands are spread over."""
+
+    @pydantic.model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.permutations % self.bands:
+            raise ValueError(f"bands: {self.bands} does not divide {self.permutations} permutations")
+        if self.buckets > self.bands:
+            raise ValueError(f"buckets: {self.buckets} jobs for {self.bands} bands")
+        return self
 
 
 class Split(Strict):
@@ -116,6 +152,11 @@ class Model(Strict):
     """Base of the rotary wavelengths."""
     biases: bool = True
     """Biases in linear layers and layer norms (GPT-2 has them, Llama does not)."""
+    separate_documents: bool = False
+    """Each document in a block is a context of its own: attention stays inside it and positions start again at 0. A
+    document that packing split is one context in each of its blocks; `best_fit_truncate` splits none. A context's first
+    token is predicted from nothing and so left out of every loss, which makes that loss one over fewer tokens than the
+    loss of a model that does not separate."""
     tied_head: bool = True
     """The output layer shares the token embedding's weights."""
     init_std: float = Field(0.02, gt=0)
@@ -144,6 +185,27 @@ class Model(Strict):
                 return exception.block
         return self.block
 
+    def unlike(self, other: "Model") -> str:
+        """Where `other`'s weights would mean something else in this model, feed-forward layers aside; empty: nowhere.
+
+        Shapes tell the rest. Rotary positions have no weights, so their context may differ.
+        """
+        names = ["width", "num_layers", "norm", "norm_epsilon", "position", "biases", "tied_head"]
+        names.append("rotary_base" if self.position == "rotary" else "context")
+        pairs = {f"model.{name}": (getattr(self, name), getattr(other, name)) for name in names}
+        for layer in range(min(self.num_layers, other.num_layers)):
+            mine, theirs = self.block_of(layer), other.block_of(layer)
+            for part, old in (("mixer", theirs.mixer.model_dump()), ("depth", theirs.depth.model_dump())):
+                new = getattr(mine, part).model_dump()
+                for key in sorted(set(new) | set(old)):
+                    pairs[f"layer {layer}: {part}.{key}"] = (new.get(key), old.get(key))
+        for field, (here, there) in pairs.items():
+            numbers = isinstance(here, float) and isinstance(there, float)
+            defaulted = here is None or there is None
+            if here != there and not defaulted and not (numbers and math.isclose(here, there, rel_tol=1e-6)):
+                return f"{field} is {here!r} here, {there!r} there"
+        return ""
+
 
 class Training(Strict):
     """How long and in what portions."""
@@ -160,6 +222,27 @@ class Training(Strict):
     """Torch threads; part of the spec because 1 and 2 threads give different bits."""
     checkpoint_every: int = Field(100, ge=1)
     """Steps between checkpoints."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of matrix products while training and observing; weights, routing and loss are float32, and so is evaluation."""
+    activation_checkpointing: bool = False
+    """Keep only each block's input for the backward pass and compute the rest again: less memory, more time."""
+    compile: bool = False
+    """Compile, by torch.compile, what holds no selector; other bits than without, and observations stay uncompiled."""
+    deterministic: bool = False
+    """Let torch take only algorithms whose bits repeat, or fail; a CPU run repeats without it."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay a step of a moving average of the weights, kept beside them; null: none."""
+    ema_warmup: bool = False
+    """The decay of step n, from 1, is at most (1 + n) / (10 + n)."""
+    evaluate_ema: bool = False
+    """The average is what is evaluated, not the last weights."""
+
+    @pydantic.model_validator(mode="after")
+    def _average(self) -> Self:
+        if self.ema is None and (self.ema_warmup or self.evaluate_ema):
+            key = "ema_warmup" if self.ema_warmup else "evaluate_ema"
+            raise ValueError(f"{key}: there is no average of the weights; set ema to its decay")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _divides(self) -> Self:
@@ -183,6 +266,8 @@ class Telemetry(Strict):
     """Probe blocks of each domain seen each time (the finished model sees all of them)."""
     validation_every: int = Field(50, ge=1)
     """Steps between measurements of the validation loss."""
+    gradient_norms: bool = False
+    """Write the norm of each selector's own gradient, before clipping, with every step's loss."""
 
 
 class RunSpec(Strict):
@@ -204,6 +289,13 @@ class RunSpec(Strict):
     """Steps, batch, clipping, threads."""
     telemetry: Telemetry = Telemetry()
     """When it is observed."""
+    start: Annotated[Kind, Choice("training/start")] = Field(default={"kind": "scratch"}, validate_default=True)
+    """What its weights are before the first step."""
+
+    @property
+    def parent(self) -> str | None:
+        """The ablation whose run of the same seed this one starts from, if it does."""
+        return getattr(getattr(self.start, "origin", None), "ablation", None)
 
 
 class Ablation(Strict):
@@ -260,6 +352,8 @@ class Study(Strict):
     """What the study asks; the title of its report."""
     domains: dict[Name, Domain] = Field(min_length=1)
     """Domain name -> its sources and filters."""
+    duplicates: Duplicates = Duplicates()
+    """How duplicate documents are found."""
     split: Split = Split()
     """Shares of held-out documents."""
     tokenizer: Annotated[Kind, Choice("data/tokenizer")]
@@ -294,12 +388,31 @@ class Study(Strict):
             missing = [name for name in names if name not in self.ablations]
             if missing:
                 raise ValueError(f"{where}: no ablation is called {', '.join(missing)}")
+        check_domains = getattr(self.mixture, "check_domains", None)
+        if check_domains is not None:
+            check_domains(tuple(self.domains))
         for ablation in self.ablations:
             run = self.run(ablation, self.seeds[0])
             if run.model.context < self.block_length:
                 shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
                 raise ValueError(f"ablations.{ablation}: {shorter}")
+            self._check_start(run)
         return self
+
+    def _check_start(self, run: RunSpec) -> None:
+        """Raises ValueError where a run starts from a run that there is not, from itself, or from an unlike one."""
+        where, line = f"ablations.{run.ablation}.start.origin.ablation", [run.ablation]
+        while run.parent is not None:
+            if run.parent not in self.ablations:
+                raise ValueError(f"{where}: no ablation is called {run.parent}")
+            line.append(run.parent)
+            if run.parent in line[:-1]:
+                raise ValueError(f"{where}: leads back to itself: {' from '.join(line)}")
+            older = self.run(run.parent, self.seeds[0])
+            unlike = run.model.unlike(older.model)
+            if unlike:
+                raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {unlike}")
+            run = older
 
     def run(self, ablation: str, seed: int) -> RunSpec:
         """The run of one ablation and one seed.
@@ -338,12 +451,19 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_yaml(file: pathlib.Path) -> dict[str, Any]:
+def read_yaml(file: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
     """A study file as plain data, with the files that it `extends` underneath.
 
+    Args:
+        file: the study file.
+        above: the files that extend it.
+
     Raises:
-        ValueError: no such file, broken YAML, or a file that is not a mapping; the message names the file.
+        ValueError: no such file, broken YAML, a file that is not a mapping, or files that extend each other in a
+            circle; the message names the file.
     """
+    if file.resolve() in above:
+        raise ValueError(f"{file}: extends: leads back to itself")
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -352,15 +472,26 @@ def read_yaml(file: pathlib.Path) -> dict[str, Any]:
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{file}: must be a mapping of keys to values")
-    return extend(settings, file.parent)
+    return extend(settings, file.parent, (*above, file.resolve()))
 
 
-def extend(settings: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-    """`settings` laid over the study file that its key `extends` names (relative to `folder`), if there is one."""
+def extend(settings: Mapping[str, Any], folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> dict[str, Any]:
+    """`settings` laid over the study file that its key `extends` names (relative to `folder`), if there is one.
+
+    With a list of files each is laid over those before it.
+
+    Raises:
+        ValueError: as `read_yaml` does, or `extends` is neither a file nor a list of them.
+    """
     rest = {key: value for key, value in settings.items() if key != "extends"}
-    if "extends" not in settings:
-        return rest
-    return merge(read_yaml(folder / str(settings["extends"])), rest)
+    named = settings.get("extends", [])
+    merged: dict[str, Any] = {}
+    files = [named] if isinstance(named, str) else named
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise ValueError(f"extends: must be a file or a list of files, not {named!r}")
+    for name in files:
+        merged = merge(merged, read_yaml(folder / name, above))
+    return merge(merged, rest)
 
 
 def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
@@ -389,10 +520,10 @@ def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
     """One stage's spec, as the workflow wrote it. Raises ValueError naming the file and the field."""
     try:
         return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: is no spec: {error}") from None
     except pydantic.ValidationError as error:
         raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in problems(error))) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is no spec: {error}") from None
 
 
 def dump(spec: Strict) -> str:

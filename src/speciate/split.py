@@ -1,43 +1,51 @@
-"""Part the documents of a domain into train, validation, test and probe, whole groups at a time."""
+"""Decide which groups of a domain's documents are for training, validation, test and probe."""
 
 import argparse
-import contextlib
 import json
 import pathlib
 
-from speciate.data.documents import Writer, read_documents
-from speciate.data.split import assign, group_bytes
-from speciate.plan import SPLITS, SplitSpec
+import numpy as np
+
+from speciate.data.signatures import ORDER, read_shards
+from speciate.data.split import assign, dropped_rows, gather
 from speciate.spec import read_spec
+from speciate.stages import SPLITS, SplitSpec
 from speciate.verb import run, say, writing
 
 
 def main() -> None:
-    """Command line: `python -m speciate.split --spec FILE --documents FILE --output-folder FOLDER`."""
+    """Reads the command line, decides, writes the groups."""
     parser = argparse.ArgumentParser(prog="python -m speciate.split", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the shares, as JSON")
-    parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the domain's documents")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets one file a split, and counts")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SplitSpec: the shares")
+    parser.add_argument(
+        "--signed", type=pathlib.Path, required=True, help="what `sign` wrote of the domain, a folder a shard"
+    )
+    parser.add_argument("--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents")
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets groups.npy and counts.json")
     options = parser.parse_args()
     spec = read_spec(SplitSpec, options.spec)
-    sizes = group_bytes(options.documents)
-    chosen = assign(sizes, spec.split, spec.domain)
-    counts = {split: {"documents": 0, "groups": 0, "bytes": 0} for split in SPLITS}
-    for group, split in chosen.items():
-        counts[split]["groups"] += 1
-        counts[split]["bytes"] += sizes[group]
-    with contextlib.ExitStack() as stack:
-        aside = {name: stack.enter_context(writing(options.output_folder / f"{name}.parquet")) for name in SPLITS}
-        counts_aside = stack.enter_context(writing(options.output_folder / "counts.json"))
-        with contextlib.ExitStack() as writers:
-            files = {split: writers.enter_context(Writer(aside[split])) for split in SPLITS}
-            for document in read_documents(options.documents):
-                split = chosen[document.group]
-                files[split].write(document)
-                counts[split]["documents"] += 1
+    parts = []
+    for shard in read_shards(spec.domain, options.signed, spec.shards):
+        kept = np.ones(len(shard), bool)
+        kept[dropped_rows(options.duplicates, spec.domain, shard.shard, len(shard))] = False
+        parts.append((shard.digests_D5[kept, ORDER], shard.bytes_D[kept]))
+    order_G2, sizes_G = gather(parts)
+    chosen = assign(sizes_G, spec.split, spec.domain)
+    groups_G3 = np.concatenate([order_G2, np.empty((len(order_G2), 1), np.uint64)], axis=1)
+    for split, groups in chosen.items():
+        groups_G3[groups, 2] = SPLITS.index(split)
+    counts = {
+        split: {"groups": len(sizes_G[chosen[split]]), "bytes": int(sizes_G[chosen[split]].sum())} for split in SPLITS
+    }
+    with (
+        writing(options.output_folder / "groups.npy") as aside,
+        writing(options.output_folder / "counts.json") as counts_aside,
+    ):
+        with aside.open("wb") as file:
+            np.save(file, groups_G3)
         counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    shares = ", ".join(f"{split} {counts[split]['documents']}" for split in SPLITS)
-    say(f"domain {spec.domain}: {len(sizes)} groups; documents: {shares}")
+    shares = ", ".join(f"{split} {each['groups']}" for split, each in counts.items())
+    say(f"domain {spec.domain}: {len(sizes_G)} groups: {shares}")
 
 
 if __name__ == "__main__":

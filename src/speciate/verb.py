@@ -4,19 +4,28 @@ A verb module defines `main()`, parses with argparse, reads, calls a noun, write
 """
 
 import contextlib
+import errno
 import os
 import pathlib
+import resource
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors that only writing meets; a library may not say where."""
+
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a verb; what a user can mend ends as one message on standard error and exit status 1, with no traceback."""
+    """Runs a verb; what a user can mend ends as one message on standard error and exit status 1, with no traceback.
+
+    A verb that ends well says what it took: processor time and its largest memory, children included.
+    """
     try:
         main()
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        say(_taken())
+    except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
         if os.environ.get("SPECIATE_TRACEBACK"):
             raise
         verb = pathlib.Path(sys.argv[0]).stem
@@ -25,6 +34,14 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _taken() -> str:
+    """What this process and its children have used so far."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(each.ru_utime + each.ru_stime for each in used)
+    # Linux counts KiB; the largest of the two, since they need not have lived at once
+    return f"took {seconds:.1f} CPU s and at most {max(each.ru_maxrss for each in used) / 1024:.0f} MiB"
 
 
 def say(text: str) -> None:
@@ -48,5 +65,9 @@ def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
             os.fsync(written.fileno())
         aside.chmod(0o644)
         os.replace(aside, target)
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(target.parent)) from None
+        raise
     finally:
         aside.unlink(missing_ok=True)

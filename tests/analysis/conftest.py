@@ -15,8 +15,8 @@ import safetensors.numpy
 
 from speciate import compare, measure
 from speciate.analysis import tables
-from speciate.plan import Arm, CompareSpec, MeasureSpec, Prediction
 from speciate.spec import dump
+from speciate.stages import Arm, CompareSpec, MeasureSpec, Prediction
 
 DOMAINS = ("code", "math", "prose")
 ARMS = {
@@ -70,7 +70,7 @@ def write_mixture(folder: pathlib.Path, size: Size) -> None:
         }
     )
     folder.mkdir(parents=True)
-    (folder / "mixture.json").write_text(json.dumps({"domains": DOMAINS, "vocabulary": size.vocabulary}))
+    (folder / "mixture.json").write_text(json.dumps({"labels": DOMAINS, "vocabulary": size.vocabulary}))
     documents.to_parquet(folder / "probe.documents.parquet", index=False)
     np.save(folder / "probe.tokens.npy", token_BT)
     np.save(folder / "probe.document.npy", document_BT)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate import plan
+from speciate import stages
 from speciate.analysis import tables
 
 
@@ -79,5 +79,5 @@ def test_files_are_the_same_bytes_and_come_back(tmp_path: pathlib.Path) -> None:
 
 def test_the_workflow_knows_the_tables_that_are_written() -> None:
     # the workflow's side has no pandas and cannot import this module's lists
-    assert plan.MEASURED == tables.MEASURED
-    assert set(plan.COMPARED) == set(tables.COMPARED)
+    assert stages.MEASURED == tables.MEASURED
+    assert set(stages.COMPARED) == set(tables.COMPARED)

@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from speciate.data.arrays import GrowingArray, read_array
+from speciate.data.arrays import FixedArray, GrowingArray, distinct, ranges, read_array
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [5], [3, 0, 1000, 7]])
@@ -33,3 +33,33 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: pathlib.Path, size: int) -> N
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:size])
     with pytest.raises(ValueError, match=r"a.npy: is cut off, or no array"):
         read_array(tmp_path / "a.npy")
+
+
+def test_an_array_of_known_shape_is_filled_in_any_order(tmp_path: pathlib.Path) -> None:
+    wanted = np.arange(12, dtype=np.uint32).reshape(3, 4)
+    with FixedArray(tmp_path / "a.npy", np.uint32, (3, 4)) as fixed:
+        for start in (2, 0):
+            for row in range(3):
+                fixed.put(4 * row + start, wanted[row, start : start + 2])
+    np.save(tmp_path / "b.npy", wanted)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    with FixedArray(tmp_path / "a.npy", np.int64, (5, 0)):
+        pass
+    assert read_array(tmp_path / "a.npy").shape == (5, 0)
+    fixed = FixedArray(tmp_path / "a.npy", np.int64, (2,))
+    fixed.put(0, np.zeros(1, np.int64))
+    with pytest.raises(AssertionError, match="1 elements were never written"):
+        fixed.__exit__(None, None, None)
+
+
+def test_ranges_stand_end_to_end() -> None:
+    assert ranges(np.array([5, 0, 9, 2]), np.array([2, 0, 1, 3])).tolist() == [5, 6, 9, 2, 3, 4]
+    assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_distinct_rows_are_told_by_their_first() -> None:
+    rows = [(3, 1), (2, 9), (3, 1), (3, 0), (2, 9), (2**64 - 1, 0)]
+    firsts, places = distinct(np.array(rows, np.uint64))
+    assert firsts.tolist() == [1, 3, 0, 5]
+    assert [rows[firsts[place]] for place in places] == rows
+    assert [part.tolist() for part in distinct(np.zeros((0, 2), np.uint64))] == [[], []]

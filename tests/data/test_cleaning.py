@@ -1,17 +1,41 @@
-"""Texts become documents: normalised, filtered in order, every drop counted under its reason."""
+"""Texts become documents: normalised, filtered in order, drops counted by reason and edits by kind."""
+
+import dataclasses
+import functools
+import operator
+import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.cleaning import Counts, clean, normalise
+from speciate.data import cleaning
+from speciate.data.cleaning import Counts, Drop, clean, normalise
 from speciate.data.documents import Document, Passage
-from speciate.kinds import component, options_of
+from speciate.data.dropped import Samples
+from speciate.kinds import Kind, component, options_of
 
 
 def make(kind: str, **settings: object):
     options = options_of("data/filters", kind).model_validate({"kind": kind, **settings})
-    return component(options).Filter(options)
+    return component(options).Filter(options, {})
+
+
+class Shout:
+    """Edits texts that begin with a small letter."""
+
+    options = Kind(kind="shout")
+
+    def apply(self, document: Document) -> Document | Drop:
+        return dataclasses.replace(document, text=document.text.upper())
+
+
+class Erase(Shout):
+    options = Kind(kind="erase")
+
+    def apply(self, document: Document) -> Document | Drop:
+        return dataclasses.replace(document, text="")
 
 
 @pytest.mark.parametrize(
@@ -35,31 +59,102 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 
 
 def test_every_drop_has_its_reason() -> None:
-    texts = ["a", "long enough", "long enough\n", "x" * 50, "\x00", "another text", "a"]
-    filters = [make("length", min_characters=5, max_characters=20), make("exact_duplicate")]
-    counts = Counts()
+    texts = ["a", "long enough", "long enough\n", "x" * 50, "\x00", "another text", None, "\ud800x", "lower"]
+    counts, samples = Counts(), Samples()
     passages = [Passage(f"p{index}", f"g{index % 2}", text) for index, text in enumerate(texts)]
-    kept = list(clean("prose", "wiki", passages, filters, counts))
+    passages.append(Passage("p9", "g1", None, fault="not_json"))
+    filters = [make("length", min_characters=5, max_characters=20), Shout()]
+    kept = list(clean("prose", "wiki", passages, filters, counts, samples))
     assert kept == [
-        Document("wiki/p1", "prose", "wiki/g1", "long enough"),
-        Document("wiki/p5", "prose", "wiki/g1", "another text"),
+        Document("wiki/p1", "prose", "wiki/g1", "LONG ENOUGH"),
+        Document("wiki/p2", "prose", "wiki/g0", "LONG ENOUGH"),
+        Document("wiki/p5", "prose", "wiki/g1", "ANOTHER TEXT"),
+        Document("wiki/p8", "prose", "wiki/g0", "LOWER"),
     ]
-    assert counts.as_json() == {
-        "read": 7,
-        "kept": 2,
-        "bytes_read": 1 + 11 + 12 + 50 + 1 + 12 + 1,
-        "bytes_kept": 11 + 12,
-        "dropped": {"empty": 1, "exact_duplicate": 1, "too_long": 1, "too_short": 2},
+    written = counts.as_json()
+    assert {key: written[key] for key in written if key != "audit"} == {
+        "read": 10,
+        "kept": 4,
+        "bytes_read": 1 + 11 + 12 + 50 + 1 + 12 + 4 + 5,
+        "bytes_kept": 11 + 11 + 12 + 5,
+        "dropped": {"empty": 1, "lone_surrogate": 1, "not_json": 1, "null": 1, "too_long": 1, "too_short": 1},
+        "edited": {"shout": 4},
     }
+    assert (written["audit"]["raw"]["documents"], written["audit"]["clean"]["documents"]) == (7, 4)
+    rows = {row["reason"]: row for row in samples.table().to_pylist()}
+    assert rows["too_short"] == {
+        "reason": "too_short",
+        "filter": "length",
+        "note": "1 characters",
+        "id": "wiki/p0",
+        "characters": 1,
+        "text": "a",
+    }
+    assert rows["lone_surrogate"]["note"] == "U+D800 at character 0" and rows["lone_surrogate"]["text"] == "\\ud800x"
+    assert rows["not_json"]["filter"] == "clean"
+
+
+def test_an_edit_is_counted_once_a_kind_and_only_of_what_is_kept() -> None:
+    counts = Counts()
+    passages = [Passage("1", "1", "small"), Passage("2", "2", "BIG"), Passage("3", "3", "x" * 30)]
+    filters = [Shout(), Shout(), make("length", max_characters=20)]
+    assert [document.text for document in clean("d", "s", passages, filters, counts, Samples())] == ["SMALL", "BIG"]
+    assert counts.edited == {"shout": 1}
+
+
+def test_a_text_of_which_a_filter_leaves_nothing_is_empty() -> None:
+    counts, samples = Counts(), Samples()
+    assert list(clean("d", "s", [Passage("1", "1", "x")], [Erase(), Shout()], counts, samples)) == []
+    assert counts.dropped == {"empty": 1}
+    assert samples.table().to_pylist()[0]["filter"] == "erase"
 
 
 def test_without_filters_only_empty_texts_go() -> None:
     counts = Counts()
-    kept = list(clean("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts))
+    kept = list(clean("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, Samples()))
     assert [document.id for document in kept] == ["s/2"]
     assert counts.dropped == {"empty": 1}
 
 
-def test_one_id_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="source s: two texts are called 1"):
-        list(clean("d", "s", [Passage("1", "1", "x"), Passage("1", "1", "y")], [], Counts()))
+def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "LARGEST", 100)
+    counts, samples = Counts(), Samples()
+    passages = [Passage("1", "1", "x" * 101), Passage("2", "2", "x" * 100)]
+    assert [document.id for document in clean("d", "s", passages, [], counts, samples)] == ["s/2"]
+    assert counts.dropped == {"too_large": 1}
+    assert samples.table().to_pylist()[0]["note"] == "101 characters"
+    cut = list(clean("d", "s", passages, [make("length", cut_characters=50)], Counts(), Samples()))
+    assert [len(document.text) for document in cut] == [50, 50]
+
+
+@given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 12))
+def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
+    def counted(passages: list[Passage]) -> Counts:
+        counts = Counts()
+        list(clean("d", "s", passages, [Shout(), make("length", min_characters=3)], counts, Samples()))
+        return counts
+
+    passages = [Passage(str(index), "g", text) for index, text in enumerate(texts)]
+    parts = [counted(passages[:cut]), counted(passages[cut:])]
+    whole = counted(passages).as_json()
+    assert functools.reduce(operator.add, parts).as_json() == whole
+    # and so do those read back from the shards' files, while there are no more different texts than are written
+    assert (Counts.from_json(parts[0].as_json()) + Counts.from_json(parts[1].as_json())).as_json() == whole
+
+
+def test_memory_does_not_grow_with_the_number_of_documents() -> None:
+    def passages(number: int) -> Iterator[Passage]:
+        for index in range(number):
+            yield Passage(f"id{index}", f"id{index}", f"{index} is the number that this text is about " * 3)
+
+    def peak(number: int) -> int:
+        tracemalloc.start()
+        filters = [make("length", min_characters=140), make("part", index=0, of=2)]
+        for _ in clean("d", "s", passages(number), filters, Counts(), Samples()):
+            pass
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(6000) < 1.5 * peak(1500)

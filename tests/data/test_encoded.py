@@ -2,9 +2,11 @@ import pathlib
 
 import numpy as np
 import pytest
+from tests.data.tokenizer import published
 
 from speciate.data import encoded, encoding, lexical
 from speciate.data.documents import Document, write_documents
+from speciate.data.encoder import Encoder
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
 from speciate.kinds import options_of
@@ -17,11 +19,17 @@ def tokenizer(entries: int = 280) -> FittedTokenizer:
     return FittedTokenizer(bpe.build(options, TEXTS, None).to_str(), "bpe")
 
 
-def write(folder: pathlib.Path, language: str | None, fitted: FittedTokenizer) -> dict[str, object]:
-    rows = [Document(f"id{index}", "code", f"group{index % 2}", text) for index, text in enumerate(TEXTS)]
+def write(
+    folder: pathlib.Path,
+    language: str | None,
+    fitted: FittedTokenizer,
+    texts: list[str] = TEXTS,
+    max_tokens: int | None = None,
+) -> dict[str, object]:
+    rows = [Document(f"id{index}", "code", f"group{index % 2}", text) for index, text in enumerate(texts)]
     write_documents(folder / "source.parquet", rows)
     targets = encoding.Targets(*(folder / f"probe.{part}" for part in ("tokens.npy", "documents.parquet", "types.npy")))
-    return encoding.write_encoded(folder / "source.parquet", fitted, targets, language)
+    return encoding.write_encoded(folder / "source.parquet", Encoder(fitted), targets, language, max_tokens)
 
 
 def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
@@ -32,7 +40,7 @@ def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
     rows = split.documents.to_pylist()
     assert [row["id"] for row in rows] == ["id0", "id1", "id2", "id3"]
     assert [row["group"] for row in rows] == ["group0", "group1", "group0", "group1"]
-    assert [row["bytes"] for row in rows] == [len(text.encode()) for text in TEXTS]
+    assert [row["bytes"] for row in rows] == [row["surface"] for row in rows] == [len(text.encode()) for text in TEXTS]
     assert rows[0]["start"] == 0
     assert [row["start"] for row in rows[1:]] == [row["stop"] for row in rows[:-1]]
     assert rows[-1]["stop"] == len(split.tokens_N) == counts["tokens"]
@@ -40,6 +48,59 @@ def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
         assert fitted.decode(split.tokens_N[row["start"] : row["stop"]]) == text
     assert split.starts_D.tolist() == [row["start"] for row in rows]
     assert split.lengths_D.tolist() == [row["stop"] - row["start"] for row in rows]
+
+
+def test_row_groups_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = tokenizer()
+    texts = ["", *TEXTS, "", *TEXTS, ""]
+    whole = write(tmp_path, "python", fitted, texts)
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.suffix == ".npy"}
+    rows = encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents
+    monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", 2)
+    assert write(tmp_path, "python", fitted, texts) == whole
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    assert encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents.equals(rows)
+
+
+def test_counts(tmp_path: pathlib.Path) -> None:
+    fitted = tokenizer()
+    counts = write(tmp_path, None, fitted)
+    lengths = encoded.read_encoded(tmp_path, "probe", fitted.manifest).lengths_D.tolist()
+    assert (counts["documents"], counts["documents_left_out"]) == (4, 0)
+    assert counts["bytes"] == sum(len(text.encode()) for text in TEXTS)
+    octaves = [max(length, 1).bit_length() - 1 for length in lengths]
+    assert counts["by_octave"] == [octaves.count(place) for place in range(max(octaves) + 1)]
+
+
+@pytest.mark.parametrize("documents_a_row_group", [1, 3, 100])
+def test_the_document_that_reaches_max_tokens_is_the_last(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, documents_a_row_group: int
+) -> None:
+    monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", documents_a_row_group)
+    fitted = tokenizer()
+    texts = [*TEXTS, "end", ""]
+    ends = np.cumsum(fitted.encode(texts)[1]).tolist()
+    every = fitted.encode(texts)[0].tolist()
+    for max_tokens, kept in [(1, 1), (ends[0], 1), (ends[0] + 1, 3), (ends[2], 3), (ends[2] + 1, 4), (10**9, 6)]:
+        counts = write(tmp_path, "python", fitted, texts, max_tokens)
+        split = encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+        assert (counts["documents"], counts["documents_left_out"]) == (kept, 6 - kept), max_tokens
+        assert counts["tokens"] == ends[kept - 1]
+        assert split.tokens_N.tolist() == every[: ends[kept - 1]]
+        assert len(np.load(tmp_path / "probe.types.npy")) == ends[kept - 1]
+        assert split.documents["id"].to_pylist() == [f"id{index}" for index in range(kept)]
+
+
+def test_a_split_without_documents(tmp_path: pathlib.Path) -> None:
+    fitted = tokenizer()
+    counts = write(tmp_path, "python", fitted, [])
+    assert counts["documents"] == counts["tokens"] == counts["bytes"] == counts["documents_refused"] == 0
+    assert counts["by_octave"] == []
+    split = encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+    assert (len(split.tokens_N), len(split.documents)) == (0, 0)
+    assert split.tokens_N.dtype == np.uint16
+    assert split.starts_D.tolist() == split.lengths_D.tolist() == []
+    assert np.load(tmp_path / "probe.types.npy").shape == (0,)
 
 
 def test_types_belong_to_their_tokens(tmp_path: pathlib.Path) -> None:
@@ -61,6 +122,42 @@ def test_without_a_language_every_type_is_other(tmp_path: pathlib.Path) -> None:
     counts = write(tmp_path, None, tokenizer())
     assert not np.load(tmp_path / "probe.types.npy").any()
     assert counts["documents_refused"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [(published.llama(), "</s>"), (published.t5(), "</s>"), (published.bert(), "[SEP]")]
+)
+def test_a_tokenizer_that_drops_bytes(tmp_path: pathlib.Path, text: str, end: str) -> None:
+    fitted = FittedTokenizer(text, "pretrained", end)
+    counts = write(tmp_path, None, fitted)
+    rows = encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents
+    assert rows["bytes"].to_pylist() == [len(each.encode()) for each in TEXTS]
+    assert rows["bytes"].to_pylist() != rows["surface"].to_pylist()
+    assert counts["tokens"] == len(fitted.encode(TEXTS)[0])
+    tokens = np.load(tmp_path / "probe.tokens.npy")
+    for row in rows.to_pylist():
+        assert row["surface"] == fitted.token_bytes[tokens[row["start"] : row["stop"]]].sum()
+    with pytest.raises(
+        ValueError, match=r"^language: lexical types of python need a tokenizer whose tokens keep every"
+    ):
+        write(tmp_path, "python", fitted)
+
+
+def test_a_document_that_does_not_come_back_is_named(tmp_path: pathlib.Path) -> None:
+    """A tokenizer that composes characters is lossless on composed text alone."""
+    from tokenizers import normalizers
+
+    fitted = FittedTokenizer(published.byte_level(normalizer=normalizers.NFC()), "pretrained", "<|end|>")
+    assert write(tmp_path, None, fitted, ["caf\u00e9", ""])["documents"] == 2
+    with pytest.raises(ValueError, match=r"^document id2: its tokens stand for 5 bytes, not its 6$"):
+        write(tmp_path, None, fitted, ["a", "", "cafe\u0301", "b"])
+
+
+def test_a_text_that_becomes_the_end_of_one_is_refused(tmp_path: pathlib.Path) -> None:
+    """T5's model holds </s> as a piece; `pretrained` puts it out of reach, a bare tokenizer does not."""
+    fitted = FittedTokenizer(published.t5(), "pretrained", "</s>")
+    with pytest.raises(ValueError, match=r"^document id2: its text becomes the token </s>, which ends one$"):
+        write(tmp_path, None, fitted, ["the", "", "the </s> the", "the"])
 
 
 def test_another_tokenizer_is_refused(tmp_path: pathlib.Path) -> None:

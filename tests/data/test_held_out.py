@@ -1,10 +1,12 @@
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from speciate.data import pieces
 from speciate.data.encoded import Encoded
-from speciate.data.held_out import Pack, draw, number_documents, size, spread
+from speciate.data.held_out import Pack, draw, joined, number_documents, size, spread
 from speciate.data.packing import concat
 from speciate.kinds import options_of
 
@@ -17,21 +19,22 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     stops = np.cumsum(lengths_D)
     plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4)
     tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
-    blocks = np.zeros((int(plan[-1, 0]) + 1, 4), np.uint16)
+    blocks = np.zeros((int(plan[-1, 0]) + 1 if len(plan) else 0, 4), np.uint16)
     pieces.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
-    columns = {"id": [f"id{first + d}" for d in range(len(lengths))], "group": groups}
-    table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D})
+    ids = pa.array([f"id{first + d}" for d in range(len(lengths))], pa.string())
+    columns = {"id": ids, "group": pa.array(groups, pa.string())}
+    table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D, "surface": lengths_D})
     types = (tokens % 7).astype(np.uint8) if with_types else None
     return Pack(blocks, plan, Encoded(tokens, table), types)
 
 
 def test_domains_take_turns_and_every_position_knows_its_document() -> None:
-    packs = {"a": pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10), "b": pack([7, 2, 9], ["x", "y", "z"], 20)}
+    packs = {"a": [pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10)], "b": [pack([7, 2, 9], ["x", "y", "z"], 20)]}
     found = draw(packs, 3, "probe", 0)
     assert found["tokens"].shape == found["document"].shape == found["types"].shape == (6, 4)
     assert found["domain"].tolist() == [0, 1, 0, 1, 0, 1]
     table = found["documents"]
-    assert list(table.columns) == ["document", "domain", "id", "group"]
+    assert list(table.columns) == ["document", "domain", "id", "group", "bytes", "surface"]
     assert table["document"].tolist() == list(range(len(table)))
     for block, domain in enumerate(found["domain"]):
         for token, row, kind in zip(*(found[part][block] for part in ("tokens", "document", "types")), strict=True):
@@ -48,11 +51,49 @@ def test_domains_take_turns_and_every_position_knows_its_document() -> None:
 
 
 def test_sets_and_seeds_differ_and_are_the_same_again() -> None:
-    packs = {"a": pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)}
+    packs = {"a": [pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)]}
     first = draw(packs, 8, "test", 0)
     assert "types" not in first
     assert (draw(packs, 8, "test", 0)["tokens"] == first["tokens"]).all()
     assert (draw(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
+
+
+def test_shards_end_to_end_are_one_pack() -> None:
+    first, empty, second = (
+        pack([30, 6, 5], ["g", "h", "h"], 10),
+        pack([], [], 13),
+        pack([21, 2, 17], ["h", "x", "g"], 13),
+    )
+    shards = [first, empty, second]
+    tokens = np.concatenate([shard.encoded.tokens_N for shard in shards])
+    later = second.encoded.documents.to_pandas()
+    later[["start", "stop"]] += len(first.encoded.tokens_N)
+    table = pa.concat_tables([first.encoded.documents, pa.Table.from_pandas(later, first.encoded.documents.schema)])
+    whole = Pack(
+        blocks_PT=np.concatenate([shard.blocks_PT for shard in shards]),
+        pieces_M4=joined(shards),
+        encoded=Encoded(tokens, table),
+        types_N=(tokens % 7).astype(np.uint8),
+    )
+    one, several = (draw({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([whole], shards))
+    assert one["documents"].equals(several["documents"])
+    for part in ("tokens", "document", "domain", "types"):
+        assert one[part].dtype == several[part].dtype
+        assert (one[part] == several[part]).all(), part
+    assert {"id10", "id11", "id13", "id15"} <= set(one["documents"]["id"][one["documents"]["domain"] == "a"])
+
+
+def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None:
+    packs = {
+        "a": [pack([3, 6, 5, 1, 9, 2, 2, 1], list("gghijjkl"), 10)],
+        "b": [pack([7, 2, 9, 4, 3], list("xyzzx"), 30)],
+    }
+    found = draw(packs, 6, "test", 1)
+    digest = hashlib.sha256()
+    for part in ("tokens", "document", "domain", "types"):
+        digest.update(found[part].tobytes())
+    digest.update(found["documents"][["document", "domain", "id", "group"]].to_csv(index=False).encode())
+    assert digest.hexdigest()[:16] == "30172461f6ee21d3"  # of the code without shards
 
 
 def test_every_document_before_a_second_block_of_one() -> None:

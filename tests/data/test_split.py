@@ -4,54 +4,80 @@ import pathlib
 import random
 from collections import Counter
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.documents import Document, write_documents
-from speciate.data.split import HELD_OUT, assign, group_bytes, position
+from speciate.data.documents import Shard
+from speciate.data.split import HELD_OUT, Groups, assign, dropped_rows, gather, position
 from speciate.spec import Split
 
 SPLIT = Split(validation=0.05, test=0.1, probe=0.1, seed=0)
 
 
-def test_many_equal_groups_meet_the_shares() -> None:
-    sizes = Counter({f"g{index}": 10 for index in range(1000)})
-    found = Counter(assign(sizes, SPLIT, "d").values())
-    assert found == {"train": 750, "test": 100, "probe": 100, "validation": 50}
+def one_by_one(sizes: Counter[str], split: Split) -> dict[str, str]:
+    """The rule in plain Python, a group at a time."""
+    order = sorted(sizes, key=lambda group: position(group, split.seed))
+    chosen: dict[str, str] = {}
+    taken, target = 0, 0.0
+    for later, name in zip(range(len(HELD_OUT), 0, -1), HELD_OUT, strict=True):
+        target += float(getattr(split, name)) * sum(sizes.values())
+        first = True
+        while len(order) > later and (first or taken + sizes[order[0]] / 2 <= target):
+            taken += sizes[order[0]]
+            chosen[order.pop(0)] = name
+            first = False
+    return chosen | dict.fromkeys(order, "train")
 
 
-@given(st.lists(st.integers(1, 1000), min_size=4, max_size=60), st.integers(0, 5))
-def test_no_split_is_empty_and_cuts_are_met_to_half_a_group(numbers: list[int], seed: int) -> None:
+def chosen(sizes: Counter[str], split: Split, parts: int = 1) -> dict[str, str]:
+    """The same by the vectorised way, documents spread over so many shards."""
+    documents = [(group, part) for group, size in sizes.items() for part in (size - size // 2, size // 2)]
+    names = {position(group, split.seed): group for group in sizes}
+    shards = []
+    for index in range(parts):
+        mine = documents[index::parts]
+        keys = b"".join(position(group, split.seed) for group, _ in mine)
+        orders = np.frombuffer(keys, ">u8").astype(np.uint64).reshape(len(mine), 2)
+        shards.append((orders, np.array([size for _, size in mine], np.int64)))
+    order_G2, sizes_G = gather(shards)
+    groups = [names[row.astype(">u8").tobytes()] for row in order_G2]
+    assert sizes_G.tolist() == [sizes[group] for group in groups]
+    return {group: name for name, place in assign(sizes_G, split, "d").items() for group in groups[place]}
+
+
+@given(
+    st.lists(st.integers(0, 1000) | st.sampled_from([1, 10**7]), min_size=4, max_size=60),
+    st.integers(0, 5),
+    st.integers(1, 3),
+)
+def test_groups_go_where_the_plain_rule_puts_them(numbers: list[int], seed: int, parts: int) -> None:
     sizes = Counter({f"g{index}": size for index, size in enumerate(numbers)})
-    chosen = assign(sizes, SPLIT.model_copy(update={"seed": seed}), "d")
-    assert set(chosen) == set(sizes)
-    assert set(chosen.values()) == {"train", *HELD_OUT}
-    order = sorted(sizes, key=lambda group: position(group, seed))
-    assert [chosen[group] for group in order] == sorted(
-        chosen.values(), key=[*HELD_OUT, "train"].index
-    )  # runs of the hash order
-    held_out = [chosen[group] for group in order if chosen[group] != "train"]
-    if len(held_out) > 3 and len(set(held_out[-2:])) == 1 and len(order) > len(held_out) + 1:
-        taken = sum(sizes[group] for group in order[: len(held_out)])  # nothing forced the last cut
-        assert taken - max(numbers) / 2 <= 0.25 * sum(numbers) + 1e-9
-        assert taken + max(numbers) / 2 >= 0.25 * sum(numbers) - 1e-9
+    split = SPLIT.model_copy(update={"seed": seed})
+    assert chosen(sizes, split, parts) == one_by_one(sizes, split)
+
+
+def test_many_equal_groups_meet_the_shares() -> None:
+    found = Counter(chosen(Counter({f"g{index}": 10 for index in range(1000)}), SPLIT).values())
+    assert found == {"train": 750, "test": 100, "probe": 100, "validation": 50}
 
 
 def test_the_order_of_documents_does_not_matter_and_the_seed_does() -> None:
     groups = [f"g{index}" for index in range(200)]
     shuffled = random.Random(1).sample(groups, 200)
-    first = assign(Counter(dict.fromkeys(groups, 5)), SPLIT, "d")
-    assert assign(Counter(dict.fromkeys(shuffled, 5)), SPLIT, "d") == first
-    assert assign(Counter(dict.fromkeys(groups, 5)), SPLIT.model_copy(update={"seed": 1}), "d") != first
+    first = chosen(Counter(dict.fromkeys(groups, 5)), SPLIT)
+    assert chosen(Counter(dict.fromkeys(shuffled, 5)), SPLIT) == first
+    assert chosen(Counter(dict.fromkeys(groups, 5)), SPLIT.model_copy(update={"seed": 1})) != first
 
 
 def test_a_new_group_moves_only_groups_near_a_cut() -> None:
     sizes = Counter({f"g{index}": 10 for index in range(400)})
-    before = assign(sizes, SPLIT, "d")
-    after = assign(sizes + Counter({"new": 10}), SPLIT, "d")
-    moved = [group for group in sizes if before[group] != after[group]]
-    assert len(moved) <= 3
+    before = chosen(sizes, SPLIT)
+    after = chosen(sizes + Counter({"new": 10}), SPLIT)
+    assert len([group for group in sizes if before[group] != after[group]]) <= 3
 
 
 def test_the_hash_is_uniform_and_pinned() -> None:
@@ -60,12 +86,39 @@ def test_the_hash_is_uniform_and_pinned() -> None:
     assert abs(below - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
 
 
-def test_too_few_groups_are_refused() -> None:
-    with pytest.raises(ValueError, match="domain prose: a split would be empty: there are only 3 groups"):
-        assign(Counter({f"g{index}": 10 for index in range(3)}), SPLIT, "prose")
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_groups_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"domain prose: a split would be empty: there are only {count} groups"):
+        assign(np.ones(count, np.int64), SPLIT, "prose")
 
 
-def test_group_bytes_counts_utf8(tmp_path: pathlib.Path) -> None:
-    rows = [Document("1", "d", "a", "ü"), Document("2", "d", "a", "xyz"), Document("3", "d", "b", "q")]
-    write_documents(tmp_path / "documents.parquet", rows)
-    assert group_bytes(tmp_path / "documents.parquet") == {"a": 5, "b": 1}
+def test_a_group_is_found_again_by_its_name(tmp_path: pathlib.Path) -> None:
+    names = sorted((f"g{index}" for index in range(50)), key=lambda group: position(group, 7))
+    keys = np.frombuffer(b"".join(position(group, 7) for group in names), ">u8").astype(np.uint64).reshape(50, 2)
+    splits = np.arange(50, dtype=np.uint64) % 4
+    np.save(tmp_path / "groups.npy", np.concatenate([keys, splits[:, None]], axis=1))
+    groups = Groups(tmp_path / "groups.npy", 7)
+    assert [groups.split(group) for group in names] == splits.tolist()
+    with pytest.raises(ValueError, match=r"groups.npy: does not know group other"):
+        groups.split("other")
+    with pytest.raises(ValueError, match=r"groups.npy: does not know group g0"):
+        Groups(tmp_path / "groups.npy", 8).split("g0")
+    np.save(tmp_path / "groups.npy", keys)
+    with pytest.raises(ValueError, match=r"groups.npy: holds no groups"):
+        Groups(tmp_path / "groups.npy", 7)
+
+
+def test_dropped_rows_are_those_of_the_shard(tmp_path: pathlib.Path) -> None:
+    rows = [("a", 0, 3), ("a", 1, 5), ("b", 1, 1), ("a", 1, 7)]
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(("domain", "shard", "row"))}
+    pq.write_table(pa.table(columns), tmp_path / "duplicates.parquet")
+    assert dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8).tolist() == [5, 7]
+    assert dropped_rows(tmp_path / "duplicates.parquet", "c", Shard(1, 2), 8).tolist() == []
+    with pytest.raises(ValueError, match=r"of other documents: domain a, shard 1-of-2 has 7 documents"):
+        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 7)
+    (tmp_path / "duplicates.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"duplicates.parquet: is no file of duplicates"):
+        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)
+    pq.write_table(pa.table({"row": [1]}), tmp_path / "duplicates.parquet")
+    with pytest.raises(ValueError, match=r"duplicates.parquet: is no file of duplicates"):
+        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data.tokenizer import published
 
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer, read_tokenizer
@@ -28,6 +29,7 @@ def fitted(entries: int = 300) -> FittedTokenizer:
 
 
 FITTED = fitted()
+LLAMA = FittedTokenizer(published.llama(), "pretrained", "</s>")
 
 
 @settings(max_examples=200, deadline=None)
@@ -89,12 +91,20 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
     (tmp_path / "tokenizer.json").write_text(fitted(310).text)
     with pytest.raises(ValueError, match=r"tokenizer.json: is not the tokenizer"):
         read_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer.json: cannot be read"):
+        read_tokenizer(tmp_path)
+    write(tmp_path)
+    manifest = FITTED.manifest.model_copy(update={"end_of_text": 5})
+    (tmp_path / "tokenizer_manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(ValueError, match=r"tokenizer.json: is not what tokenizer_manifest.json says"):
+        read_tokenizer(tmp_path)
     (tmp_path / "tokenizer_manifest.json").write_text('{"kind": "bpe"}')
     with pytest.raises(ValueError, match=r"tokenizer_manifest.json: vocabulary: is missing"):
         read_tokenizer(tmp_path)
 
 
-def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
+def test_an_entry_that_stands_for_no_bytes_is_refused() -> None:
     broken = json.loads(FITTED.text)
     broken["model"]["vocab"] = {**broken["model"]["vocab"], "<pad>日": 300}
     with pytest.raises(ValueError, match=r"id 300 .* is no byte-level token"):
@@ -102,6 +112,38 @@ def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
     broken["model"]["vocab"] = {**json.loads(FITTED.text)["model"]["vocab"], "ab": 400}
     with pytest.raises(ValueError, match="without gaps"):
         FittedTokenizer(json.dumps(broken), "bpe")
+
+
+def test_what_ends_a_text_must_be_a_special_token() -> None:
+    with pytest.raises(ValueError, match=r"</s> is no special token of it; there are: <\|endoftext\|>$"):
+        FittedTokenizer(FITTED.text, "bpe", "</s>")
+    with pytest.raises(ValueError, match="a is no special token of it"):
+        FittedTokenizer(FITTED.text, "bpe", "a")
+    plain = json.dumps(json.loads(FITTED.text) | {"added_tokens": []})
+    with pytest.raises(ValueError, match="there are: none"):
+        FittedTokenizer(plain, "bpe")
+
+
+@pytest.mark.parametrize(
+    ("text", "end"), [(published.llama(), "</s>"), (published.t5(), "</s>"), (published.bert(), "[SEP]")]
+)
+def test_one_that_is_not_byte_level_is_read_back_as_well(tmp_path: pathlib.Path, text: str, end: str) -> None:
+    made = FittedTokenizer(text, "pretrained", end)
+    for name, content in made.files().items():
+        (tmp_path / name).write_bytes(content)
+    again = read_tokenizer(tmp_path)
+    assert again.manifest == made.manifest
+    assert not again.manifest.lossless
+    assert again.manifest.end_token == end
+    assert again.tokenizer.id_to_token(again.manifest.end_of_text) == end
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_byte_fallback_brings_any_text_back(text: str) -> None:
+    ids, _ = LLAMA.encode([text])
+    assert LLAMA.decode(ids) == text
+    assert LLAMA.manifest.end_of_text not in ids
 
 
 PROGRAM = """

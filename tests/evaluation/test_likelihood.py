@@ -13,15 +13,25 @@ from speciate.evaluation.likelihood import by_document
 class Known(nn.Module):
     """Gives token v the probability (v + 1) / 10 after any token: an objective and its model in one."""
 
-    def nats(self, model: nn.Module, token_BT: Tensor) -> Tensor:
+    def nats(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
         return -torch.log((token_BT[:, 1:] + 1) / 10)
+
+    def counted(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+        return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
+
+
+class Separate(Known):
+    """Leaves out each document's first token."""
+
+    def counted(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+        return document_BT[:, 1:] == document_BT[:, :-1]
 
 
 @pytest.fixture
 def blocks() -> BlockSet:
     documents = pd.DataFrame(
         {"document": [0, 1, 2, 3], "domain": ["a", "a", "b", "b"], "id": list("wxyz"), "group": list("wxyz")}
-    )
+    ).assign(bytes=[1, 110, 50, 11], surface=[1, 110, 50, 11])
     return BlockSet(
         name="test",
         domains=("a", "b"),
@@ -42,3 +52,21 @@ def test_nats_tokens_and_bytes_go_to_the_predicted_tokens_document(blocks: Block
     assert table["bytes"].tolist() == [1, 110, 11]
     expected = [-np.log(0.2), -np.log(0.3) - np.log(0.4), -np.log(0.3) - np.log(0.2) - np.log(0.1)]
     np.testing.assert_allclose(table["nats"], expected, rtol=1e-6)
+
+
+def test_where_tokens_do_not_keep_every_byte_a_documents_own_bytes_are_shared_among_them(blocks: BlockSet) -> None:
+    """Document w has 30 bytes, its tokens spell 10; z's tokens spell nothing at all."""
+    blocks.documents["bytes"] = [30, 55, 7, 11]
+    blocks.documents["surface"] = [10, 110, 7, 0]
+    known = Known()
+    table = by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    assert table["bytes"].tolist() == [3, 55, 11]
+    assert list(table.columns) == ["document", "domain", "id", "group", "nats", "tokens", "bytes"]
+
+
+def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
+    table = by_document(Separate(), Separate(), blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    assert table["id"].tolist() == ["w", "x", "z"]
+    assert table["tokens"].tolist() == [1, 1, 2]
+    assert table["bytes"].tolist() == [1, 100, 1]
+    np.testing.assert_allclose(table["nats"], [-np.log(0.2), -np.log(0.4), -np.log(0.2) - np.log(0.1)], rtol=1e-6)

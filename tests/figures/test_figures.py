@@ -17,7 +17,7 @@ _SPEC = importlib.util.spec_from_file_location("planted", pathlib.Path(__file__)
 planted = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(planted)
 
-FIGURES = kinds_in("figures")
+FIGURES = [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == "report"]
 ROUTED = [arm for arm in planted.ARMS if arm != "dense"]
 
 

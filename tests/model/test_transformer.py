@@ -1,69 +1,38 @@
 """Equal to transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from speciate import spec
 from speciate.kinds import component, options_of
+from speciate.model.convert import to_ours, to_theirs
+from speciate.model.pretrained import shape_of
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 
 Build = Callable[..., Transformer]
-Named = Mapping[str, Tensor]
 VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 
 
-def from_gpt2(theirs: Named) -> dict[str, Tensor]:
-    """GPT-2's parameters, or their gradients, under our names; its linear layers are stored transposed."""
-    ours = {
-        "token_embedding.weight": theirs["transformer.wte.weight"],
-        "position_embedding.weight": theirs["transformer.wpe.weight"],
-    }
-    parts = {
-        "mixer_norm": "ln_1",
-        "ffn_norm": "ln_2",
-        "mixer.query_key_value": "attn.c_attn",
-        "mixer.out": "attn.c_proj",
-    }
-    parts |= {"ffn.up": "mlp.c_fc", "ffn.out": "mlp.c_proj"}
-    names = {f"blocks.{i}.{our}": f"transformer.h.{i}.{their}" for i in range(LAYERS) for our, their in parts.items()}
-    for our, their in {**names, "norm": "transformer.ln_f"}.items():
-        ours[f"{our}.weight"] = theirs[f"{their}.weight"].t() if ".c_" in their else theirs[f"{their}.weight"]
-        ours[f"{our}.bias"] = theirs[f"{their}.bias"]
-    return ours
-
-
-def from_llama(theirs: Named) -> dict[str, Tensor]:
-    """Llama's parameters, or their gradients, under our names; what we project at once is joined."""
-    ours = {"token_embedding.weight": theirs["model.embed_tokens.weight"], "norm.weight": theirs["model.norm.weight"]}
-    if "lm_head.weight" in theirs:
-        ours["unembedding.weight"] = theirs["lm_head.weight"]
-    for i in range(LAYERS):
-        block, layer = f"blocks.{i}", f"model.layers.{i}"
-        joint = [theirs[f"{layer}.self_attn.{part}_proj.weight"] for part in "qkv"]
-        ours[f"{block}.mixer.query_key_value.weight"] = torch.cat(joint)
-        ours[f"{block}.mixer.out.weight"] = theirs[f"{layer}.self_attn.o_proj.weight"]
-        ours[f"{block}.ffn.up.weight"] = torch.cat(
-            [theirs[f"{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
-        )
-        ours[f"{block}.ffn.out.weight"] = theirs[f"{layer}.mlp.down_proj.weight"]
-        ours[f"{block}.mixer_norm.weight"] = theirs[f"{layer}.input_layernorm.weight"]
-        ours[f"{block}.ffn_norm.weight"] = theirs[f"{layer}.post_attention_layernorm.weight"]
-    return ours
-
-
-def assert_equal_models(ours: Transformer, theirs: nn.Module, rename: Callable[[Named], dict[str, Tensor]]) -> None:
-    """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours."""
+def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: spec.Model) -> None:
+    """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
+    family, described = shape_of(theirs.config.to_dict())
+    assert described.unlike(shape) == "" and family.architecture == type(theirs).__name__
+    rules = family.rules(described)
     ours.double()
     theirs.double()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(0.0, 0.3)
-    ours.load_state_dict(rename({name: weight.detach() for name, weight in theirs.named_parameters()}))
+    given = {name: weight.detach() for name, weight in theirs.named_parameters()}
+    ours.load_state_dict(to_ours(given, rules))
+    back = to_theirs({name: weight.detach() for name, weight in ours.named_parameters()}, rules)
+    assert back.keys() == given.keys()
+    assert all(torch.equal(back[name], given[name]) for name in given)
     token_BT = torch.randint(VOCABULARY, (3, 13))
     result = theirs(input_ids=token_BT, labels=token_BT)
     torch.testing.assert_close(ours(token_BT), result.logits, rtol=1e-5, atol=1e-5)
@@ -72,13 +41,13 @@ def assert_equal_models(ours: Transformer, theirs: nn.Module, rename: Callable[[
     torch.testing.assert_close(loss.float(), result.loss, rtol=1e-5, atol=1e-5)  # theirs is computed in float32
     loss.backward()
     result.loss.backward()
-    expected = rename({name: weight.grad for name, weight in theirs.named_parameters()})
+    expected = to_ours({name: weight.grad for name, weight in theirs.named_parameters()}, rules)
     for name, parameter in ours.named_parameters():
         assert expected[name].abs().max() > 1e-4
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_equals_gpt2(transformer: Build) -> None:
+def test_equals_gpt2(transformer: Build, model_spec: Callable[..., spec.Model]) -> None:
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=CONTEXT,
@@ -89,12 +58,12 @@ def test_equals_gpt2(transformer: Build) -> None:
         bos_token_id=None,
         eos_token_id=None,
     )
-    ours = transformer(ffn={"kind": "dense", "hidden": HIDDEN, "activation": "gelu_tanh"})
-    assert_equal_models(ours, GPT2LMHeadModel(config).eval(), from_gpt2)
+    changes = {"ffn": {"kind": "dense", "hidden": HIDDEN, "activation": "gelu_tanh"}}
+    assert_equal_models(transformer(**changes), GPT2LMHeadModel(config).eval(), model_spec(**changes))
 
 
 @pytest.mark.parametrize(("num_kv_heads", "tied"), [(4, False), (2, False), (1, True)])
-def test_equals_llama(transformer: Build, num_kv_heads: int, tied: bool) -> None:
+def test_equals_llama(transformer: Build, model_spec: Callable[..., spec.Model], num_kv_heads: int, tied: bool) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
@@ -108,15 +77,15 @@ def test_equals_llama(transformer: Build, num_kv_heads: int, tied: bool) -> None
         bos_token_id=None,
         eos_token_id=None,
     )
-    ours = transformer(
-        ffn={"kind": "dense", "hidden": HIDDEN, "activation": "swiglu"},
-        mixer={"num_kv_heads": num_kv_heads},
-        norm="rms",
-        position="rotary",
-        biases=False,
-        tied_head=tied,
-    )
-    assert_equal_models(ours, LlamaForCausalLM(config).eval(), from_llama)
+    changes = {
+        "ffn": {"kind": "dense", "hidden": HIDDEN, "activation": "swiglu"},
+        "mixer": {"num_kv_heads": num_kv_heads},
+        "norm": "rms",
+        "position": "rotary",
+        "biases": False,
+        "tied_head": tied,
+    }
+    assert_equal_models(transformer(**changes), LlamaForCausalLM(config).eval(), model_spec(**changes))
 
 
 @pytest.mark.parametrize("position", ["learned", "rotary"])
@@ -136,17 +105,6 @@ def test_no_token_sees_a_later_one_or_another_block(
         torch.testing.assert_close(after[0, :changed], before[0, :changed], rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(after[1], before[1], rtol=tolerance, atol=tolerance)
         assert not torch.allclose(after[0, changed:], before[0, changed:])
-
-
-def test_attention_stays_within_a_document(transformer: Build) -> None:
-    model = transformer(position="rotary").double().eval()
-    token_BT = torch.randint(VOCABULARY, (1, 12))
-    document_BT = torch.tensor([[0] * 5 + [1] * 7])
-    apart = model(token_BT, document_BT)
-    # rotary positions are relative, so a document by itself is the same wherever it stands
-    torch.testing.assert_close(apart[:, :5], model(token_BT[:, :5]))
-    torch.testing.assert_close(apart[:, 5:], model(token_BT[:, 5:]), rtol=1e-6, atol=1e-6)
-    assert not torch.allclose(model(token_BT)[:, 5:], apart[:, 5:])
 
 
 def test_a_block_longer_than_the_context_is_refused(transformer: Build) -> None:

@@ -62,10 +62,13 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     draw = np.random.Generator(np.random.Philox(7))
     packs = {}
     for index, domain in enumerate(DOMAINS):
-        pack = folder.parent / domain
-        pack.mkdir()
+        pack = folder.parent / domain / "0-of-1"
+        pack.mkdir(parents=True)
         blocks = draw.integers(32 * index, 32 * index + 32, (TRAIN_BLOCKS, LENGTH), dtype=np.uint16)
         np.save(pack / "train.blocks.npy", blocks)
+        # each block holds two documents
+        runs = [(block, offset, 2 * block + (offset > 0), 0) for block in range(TRAIN_BLOCKS) for offset in (0, 5)]
+        np.save(pack / "train.pieces.npy", np.array(runs, dtype=np.int64))
         packs[domain] = f"../{domain}"
     train = [(domain, block) for domain in range(len(DOMAINS)) for block in range(TRAIN_BLOCKS)]
     np.save(folder / "train.npy", np.array(train, dtype=np.int32))
@@ -84,17 +87,22 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
             "domain": [DOMAINS[domain[row // 2]] for row in rows],
             "id": [f"{name}{row}" for row in rows],
             "group": [f"{name}{row}" for row in rows],
+            "bytes": [9] * len(rows),
+            "surface": [9] * len(rows),
         }
         pd.DataFrame(table).to_parquet(folder / f"{name}.documents.parquet", index=False)
     np.save(folder / "probe.types.npy", np.zeros((8, LENGTH), dtype=np.uint8))
     manifest = {
         "domains": list(DOMAINS),
+        "labels": list(DOMAINS),
         "block_length": LENGTH,
         "vocabulary": VOCABULARY,
         "end_of_text": 0,
         "tokenizer_fingerprint": "none",
         "packs": packs,
+        "shards": {domain: [TRAIN_BLOCKS] for domain in DOMAINS},
         "train_blocks": dict.fromkeys(DOMAINS, TRAIN_BLOCKS),
+        "epochs": dict.fromkeys(DOMAINS, 1.0),
         "held_out_blocks": held_out,
         "available_blocks": {"train": dict.fromkeys(DOMAINS, TRAIN_BLOCKS)},
         "imbalance": 1.0,

@@ -1,6 +1,7 @@
 """One update: what it refuses, and that micro-batches add up to the whole batch."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -19,12 +20,15 @@ def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Ru
     torch.manual_seed(0)
     model = Transformer(spec.model, 64).double()
     token_BT = torch.randint(0, 64, (4, 16))
+    # 13, 15, 0 and 7 predictions within documents: a micro-batch may have none
+    document_BT = torch.tensor([[0] * 4 + [1] * 8 + [2] * 4, [3] * 16, list(range(4, 20)), [20, 21] * 4 + [22] * 8])
     run = loop.Run(
         spec=spec,
         objective=objective or component(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
+        documents=(lambda step: document_BT) if spec.model.separate_documents else None,
     )
     return run, State(0, model, component(spec.optimizer).build(spec.optimizer, model), [], {})
 
@@ -32,8 +36,11 @@ def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Ru
 class NotFinite(nn.Module):
     """An objective whose loss is infinite times a weight."""
 
-    def forward(self, model: Transformer, token_BT: Tensor) -> Tensor:
+    def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
         return model.hidden(token_BT).sum() * float("inf")
+
+    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+        return torch.ones_like(token_BT, dtype=torch.bool)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..., RunSpec]) -> None:
@@ -45,13 +52,29 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..
         assert torch.equal(weight, before[name]), name
 
 
-def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec]) -> None:
-    weights = []
+@pytest.mark.parametrize("separate", [False, True])
+def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec], separate: bool) -> None:
+    weights, losses = [], []
     for accumulation in (1, 2, 4):
         # the balancing loss is taken in each micro-batch, so it is left out
         change = {"ffn": {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}}
-        run, state = prepared(run_spec(model={"block": change}, training={"accumulation": accumulation}))
-        loop.update(run, state)
+        model = {"block": change, "separate_documents": separate}
+        run, state = prepared(run_spec(model=model, training={"accumulation": accumulation}))
+        if accumulation == 1 and separate:
+            token_BT, document_BT = run.tokens(0), run.documents(0)
+            counted = document_BT[:, 1:] == document_BT[:, :-1]
+            assert counted.sum(1).tolist() == [13, 15, 0, 7]
+            expected = float(run.objective.nats(state.model, token_BT, document_BT)[counted].mean())
+        losses.append(loop.update(run, state)["loss"])
         weights.append(torch.cat([weight.detach().flatten() for weight in state.model.parameters()]))
+    assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-12)
+    assert not separate or losses[0] == pytest.approx(expected, abs=1e-6)
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=1e-7)
     torch.testing.assert_close(weights[2], weights[0], rtol=0, atol=1e-7)
+
+
+def test_a_step_of_documents_of_one_token_is_refused(run_spec: Callable[..., RunSpec]) -> None:
+    run, state = prepared(run_spec(model={"separate_documents": True}))
+    alone = dataclasses.replace(run, documents=lambda step: torch.arange(64).view(4, 16))
+    with pytest.raises(ValueError, match="run small, seed 0: step 0: nothing is predicted"):
+        loop.update(alone, state)

@@ -12,8 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from speciate import train as verb
+from speciate.data.blocks import TrainBlocks
+from speciate.data.sampler import block_rows
+from speciate.kinds import component
 from speciate.provenance import sha256
 from speciate.spec import RunSpec, dump
 
@@ -73,6 +77,27 @@ def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
     assert checkpoint.name == f"step{step}"
     assert trained(spec, mixture, tmp_path / "parts")
     assert digests(tmp_path / "whole") == digests(tmp_path / "parts")
+
+
+def test_documents_are_kept_apart_in_training(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
+    quiet = {"block": {"ffn": {"router": {"noise_std": 0.0}}}}
+    spec = run_spec(model={"separate_documents": True, **quiet}, training={"accumulation": 2})
+    assert trained(spec, mixture, tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
+    blocks = TrainBlocks(mixture)
+    rows = block_rows(spec.seed, 0, 4, len(blocks))
+    model, objective = verb.build(spec, blocks.vocabulary), component(spec.objective).Objective(spec.objective)
+    parts = [
+        torch.from_numpy(token_T[part][None])
+        for token_T in blocks.tokens(rows)
+        for part in (slice(0, 5), slice(5, 16))  # the two documents of each block
+    ]
+    nats = torch.cat([objective.nats(model.eval(), part).flatten() for part in parts])
+    assert len(nats) == 4 * 14
+    assert first["step"] == 0
+    assert first["loss"] == pytest.approx(float(nats.mean()), abs=1e-5)
+    whole = objective.nats(model, torch.from_numpy(blocks.tokens(rows)))
+    assert abs(first["loss"] - float(whole.mean())) > 1e-4
 
 
 def test_the_observer_changes_no_bit_of_the_weights(

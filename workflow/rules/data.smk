@@ -1,26 +1,30 @@
-# Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages.
+# Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages;
+# a domain's stages are spread over its shards, one job each, and gathered where something must be decided for all.
 
 
 rule fetch:
     input:
         spec="results/data/fetch/{name}-{key}/spec.json",
+        # a source of kind `files` reads the user's own
+        files=lambda wildcards: PLAN.local_files(wildcards.name),
     output:
-        archive="results/data/fetch/{name}-{key}/archive",
+        archive="results/data/fetch/{name}-{key}/{shard}/archive",
     log:
-        "results/data/logs/fetch/{name}-{key}.log",
+        "results/data/logs/fetch/{name}-{key}/{shard}.log",
     benchmark:
-        "results/data/benchmarks/fetch/{name}-{key}.tsv"
+        "results/data/benchmarks/fetch/{name}-{key}/{shard}.tsv"
     retries: 2
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=30,
+        runtime=60,
     params:
         code=code("fetch"),
     message:
-        "fetch {wildcards.name}: its pinned archive, checked by sha256"
+        "fetch {wildcards.name}, {wildcards.shard}: what is pinned, and nothing else"
     shell:
-        "python -m speciate.fetch --spec {input.spec} --output {output.archive} 2>&1 | tee -a {log} >&2"
+        "python -m speciate.fetch --spec {input.spec} --shard {wildcards.shard}"
+        " --output {output.archive} 2>&1 | tee -a {log} >&2"
 
 
 rule clean:
@@ -28,12 +32,16 @@ rule clean:
         spec="results/data/clean/{name}-{key}/spec.json",
         archives=archives,
     output:
-        documents="results/data/clean/{name}-{key}/documents.parquet",
-        counts="results/data/clean/{name}-{key}/counts.json",
+        multiext(
+            "results/data/clean/{name}-{key}/{shard}/",
+            "documents.parquet",
+            "dropped.parquet",
+            "counts.json",
+        ),
     log:
-        "results/data/logs/clean/{name}-{key}.log",
+        "results/data/logs/clean/{name}-{key}/{shard}.log",
     benchmark:
-        "results/data/benchmarks/clean/{name}-{key}.tsv"
+        "results/data/benchmarks/clean/{name}-{key}/{shard}.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -41,20 +49,101 @@ rule clean:
     params:
         code=code("clean"),
         archives=named_archives,
+        folder=subpath(output[0], parent=True),
     message:
-        "clean {wildcards.name}: read its sources, normalise, filter, count every drop"
+        "clean {wildcards.name}, {wildcards.shard}: read its sources, normalise, filter, count every drop"
     shell:
-        "python -m speciate.clean --spec {input.spec} {params.archives}"
-        " --documents {output.documents} --counts {output.counts} 2>&1 | tee -a {log} >&2"
+        "python -m speciate.clean --spec {input.spec} {params.archives} --shard {wildcards.shard}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule sign:
+    input:
+        spec="results/data/sign/{name}-{key}/spec.json",
+        documents=of_shard("clean", "documents.parquet"),
+    output:
+        multiext("results/data/sign/{name}-{key}/{shard}/", *SIGNED),
+    log:
+        "results/data/logs/sign/{name}-{key}/{shard}.log",
+    benchmark:
+        "results/data/benchmarks/sign/{name}-{key}/{shard}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code("sign"),
+        folder=subpath(output[0], parent=True),
+    message:
+        "sign {wildcards.name}, {wildcards.shard}: digests and signatures, by which documents are compared"
+    shell:
+        "python -m speciate.sign --spec {input.spec} --documents {input.documents}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule bucket:
+    input:
+        spec="results/data/bucket/{name}-{key}/spec.json",
+        signed=of_scope("sign", *SIGNED),
+    output:
+        pairs="results/data/bucket/{name}-{key}/{shard}/pairs.npy",
+    log:
+        "results/data/logs/bucket/{name}-{key}/{shard}.log",
+    benchmark:
+        "results/data/benchmarks/bucket/{name}-{key}/{shard}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code("bucket"),
+        signed=named_folders("sign"),
+    message:
+        "bucket {wildcards.name}, {wildcards.shard}: pairs of documents that agree on a band of their signatures"
+    shell:
+        "python -m speciate.bucket --spec {input.spec} --signed {params.signed} --bucket {wildcards.shard}"
+        " --output {output.pairs} 2>&1 | tee -a {log} >&2"
+
+
+rule cluster:
+    input:
+        spec="results/data/cluster/{name}-{key}/spec.json",
+        signed=of_scope("sign", *SIGNED),
+        pairs=lambda wildcards: PLAN.pairs(wildcards.name),
+    output:
+        multiext(
+            "results/data/cluster/{name}-{key}/",
+            "duplicates.parquet",
+            "clusters.parquet",
+            "counts.json",
+        ),
+    log:
+        "results/data/logs/cluster/{name}-{key}.log",
+    benchmark:
+        "results/data/benchmarks/cluster/{name}-{key}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code("cluster"),
+        signed=named_folders("sign"),
+        pairs=lambda wildcards, input: f"--pairs {input.pairs}" if input.pairs else "",
+        folder=subpath(output[0], parent=True),
+    message:
+        "cluster {wildcards.name}: which documents are another one's duplicates"
+    shell:
+        "python -m speciate.cluster --spec {input.spec} --signed {params.signed} {params.pairs}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule split:
     input:
         spec="results/data/split/{name}-{key}/spec.json",
-        documents=stage("clean", "documents.parquet"),
+        signed=of_shards("sign", *SIGNED),
+        duplicates=clustered("duplicates.parquet"),
     output:
-        expand("results/data/split/{{name}}-{{key}}/{split}.parquet", split=SPLITS),
-        "results/data/split/{name}-{key}/counts.json",
+        multiext("results/data/split/{name}-{key}/", "groups.npy", "counts.json"),
     log:
         "results/data/logs/split/{name}-{key}.log",
     benchmark:
@@ -62,24 +151,86 @@ rule split:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=30,
+        runtime=60,
     params:
         code=code("split"),
+        signed=lambda wildcards: PLAN.folder("sign", wildcards.name),
         folder=subpath(output[0], parent=True),
     message:
-        "split {wildcards.name} by document into training, validation, test and probe"
+        "split {wildcards.name}: which groups of documents are for training, validation, test and probe"
     shell:
-        "python -m speciate.split --spec {input.spec} --documents {input.documents}"
+        "python -m speciate.split --spec {input.spec} --signed {params.signed}"
+        " --duplicates {input.duplicates} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule divide:
+    input:
+        spec="results/data/divide/{name}-{key}/spec.json",
+        documents=of_shard("clean", "documents.parquet"),
+        duplicates=clustered("duplicates.parquet"),
+        groups=lambda wildcards: PLAN.folder("split", wildcards.name) / "groups.npy",
+    output:
+        expand(
+            "results/data/divide/{{name}}-{{key}}/{{shard}}/{split}.parquet",
+            split=SPLITS,
+        ),
+        "results/data/divide/{name}-{key}/{shard}/counts.json",
+    log:
+        "results/data/logs/divide/{name}-{key}/{shard}.log",
+    benchmark:
+        "results/data/benchmarks/divide/{name}-{key}/{shard}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code("divide"),
+        folder=subpath(output[0], parent=True),
+    message:
+        "divide {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
+    shell:
+        "python -m speciate.divide --spec {input.spec} --documents {input.documents}"
+        " --duplicates {input.duplicates} --groups {input.groups} --shard {wildcards.shard}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule sketch:
+    input:
+        spec="results/data/sketch/{name}-{key}/spec.json",
+        divided=of_shard("divide", *(f"{split}.parquet" for split in SPLITS)),
+    output:
+        expand(
+            "results/data/sketch/{{name}}-{{key}}/{{shard}}/{split}.runs.npy",
+            split=SPLITS,
+        ),
+        multiext(
+            "results/data/sketch/{name}-{key}/{shard}/",
+            "samples.parquet",
+            "counts.json",
+        ),
+    log:
+        "results/data/logs/sketch/{name}-{key}/{shard}.log",
+    benchmark:
+        "results/data/benchmarks/sketch/{name}-{key}/{shard}.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code("sketch"),
+        divided=folder_of("divided"),
+        folder=subpath(output[0], parent=True),
+    message:
+        "sketch {wildcards.name}, {wildcards.shard}: runs of words, lengths and samples for the data card"
+    shell:
+        "python -m speciate.sketch --spec {input.spec} --divided {params.divided}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule fit:
     input:
         spec="results/data/fit/{name}-{key}/spec.json",
-        documents=[
-            str(PLAN.folder("split", domain) / "train.parquet")
-            for domain in STUDY.domains
-        ],
+        documents=of_study("divide", "train.parquet"),
         archive=PLAN.tokenizer_archive,
     output:
         multiext(
@@ -112,32 +263,32 @@ rule fit:
 rule encode:
     input:
         spec="results/data/encode/{name}-{key}/spec.json",
-        split=stage("split", *(f"{split}.parquet" for split in SPLITS)),
-        tokenizer=PLAN.folder("fit", "tokenizer") / "tokenizer.json",
-        manifest=PLAN.folder("fit", "tokenizer") / "tokenizer_manifest.json",
+        split=of_shard("divide", *(f"{split}.parquet" for split in SPLITS)),
+        tokenizer=TOKENIZER / "tokenizer.json",
+        manifest=TOKENIZER / "tokenizer_manifest.json",
     output:
-        expand("results/data/encode/{{name}}-{{key}}/{split}.tokens.npy", split=SPLITS),
         expand(
-            "results/data/encode/{{name}}-{{key}}/{split}.documents.parquet",
+            "results/data/encode/{{name}}-{{key}}/{{shard}}/{split}.{part}",
             split=SPLITS,
+            part=("tokens.npy", "documents.parquet"),
         ),
-        "results/data/encode/{name}-{key}/probe.types.npy",
-        "results/data/encode/{name}-{key}/counts.json",
+        "results/data/encode/{name}-{key}/{shard}/probe.types.npy",
+        "results/data/encode/{name}-{key}/{shard}/counts.json",
     log:
-        "results/data/logs/encode/{name}-{key}.log",
+        "results/data/logs/encode/{name}-{key}/{shard}.log",
     benchmark:
-        "results/data/benchmarks/encode/{name}-{key}.tsv"
+        "results/data/benchmarks/encode/{name}-{key}/{shard}.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
         code=code("encode"),
-        split=lambda wildcards: PLAN.folder("split", wildcards.name),
+        split=folder_of("split"),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     message:
-        "encode {wildcards.name} as token ids"
+        "encode {wildcards.name}, {wildcards.shard}, as token ids"
     shell:
         "python -m speciate.encode --spec {input.spec} --split-folder {params.split}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
@@ -146,28 +297,33 @@ rule encode:
 rule pack:
     input:
         spec="results/data/pack/{name}-{key}/spec.json",
-        tokens=stage("encode", *(f"{split}.tokens.npy" for split in SPLITS)),
-        documents=stage("encode", *(f"{split}.documents.parquet" for split in SPLITS)),
-        tokenizer=PLAN.folder("fit", "tokenizer") / "tokenizer_manifest.json",
+        tokens=of_shard("encode", *(f"{split}.tokens.npy" for split in SPLITS)),
+        documents=of_shard(
+            "encode", *(f"{split}.documents.parquet" for split in SPLITS)
+        ),
+        tokenizer=TOKENIZER / "tokenizer_manifest.json",
     output:
-        expand("results/data/pack/{{name}}-{{key}}/{split}.blocks.npy", split=SPLITS),
-        expand("results/data/pack/{{name}}-{{key}}/{split}.pieces.npy", split=SPLITS),
-        "results/data/pack/{name}-{key}/counts.json",
+        expand(
+            "results/data/pack/{{name}}-{{key}}/{{shard}}/{split}.{part}.npy",
+            split=SPLITS,
+            part=("blocks", "pieces"),
+        ),
+        "results/data/pack/{name}-{key}/{shard}/counts.json",
     log:
-        "results/data/logs/pack/{name}-{key}.log",
+        "results/data/logs/pack/{name}-{key}/{shard}.log",
     benchmark:
-        "results/data/benchmarks/pack/{name}-{key}.tsv"
+        "results/data/benchmarks/pack/{name}-{key}/{shard}.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
         code=code("pack"),
-        encoded=lambda wildcards: PLAN.folder("encode", wildcards.name),
+        encoded=folder_of("tokens"),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     message:
-        "pack {wildcards.name} into blocks of {STUDY.block_length} tokens"
+        "pack {wildcards.name}, {wildcards.shard}, into blocks of {STUDY.block_length} tokens"
     shell:
         "python -m speciate.pack --spec {input.spec} --encoded-folder {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
@@ -176,16 +332,19 @@ rule pack:
 rule balance:
     input:
         spec="results/data/balance/{name}-{key}/spec.json",
-        packed=packed(
+        packed=of_study(
+            "pack",
             *(
                 f"{split}.{part}.npy"
                 for split in SPLITS
                 for part in ("blocks", "pieces")
-            )
+            ),
         ),
-        documents=encoded(*(f"{split}.documents.parquet" for split in SPLITS)),
-        types=encoded("probe.types.npy"),
-        tokenizer=PLAN.folder("fit", "tokenizer") / "tokenizer_manifest.json",
+        documents=of_study(
+            "encode", *(f"{split}.documents.parquet" for split in SPLITS)
+        ),
+        types=of_study("encode", "probe.types.npy"),
+        tokenizer=TOKENIZER / "tokenizer_manifest.json",
     output:
         [f"results/data/balance/{{name}}-{{key}}/{file}" for file in PLAN.MIXTURE_FILES],
     log:
@@ -198,10 +357,8 @@ rule balance:
         runtime=60,
     params:
         code=code("balance"),
-        packed=[f"{domain}={PLAN.folder('pack', domain)}" for domain in STUDY.domains],
-        encoded=[
-            f"{domain}={PLAN.folder('encode', domain)}" for domain in STUDY.domains
-        ],
+        packed=named_folders("pack", STUDY.domains),
+        encoded=named_folders("encode", STUDY.domains),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output[0], parent=True),
     message:

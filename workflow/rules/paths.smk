@@ -7,16 +7,62 @@ MEASURES = [
     for seed in STUDY.seeds
 ]
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
+CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 
 
-def stage(name, *files):
-    """The paths of a data stage's files, by the stage and the domain (or source) in its wildcards."""
+def of_shard(stage, *files):
+    """Files of a stage of the domain and the shard in the wildcards."""
 
     def paths(wildcards):
-        folder = PLAN.folder(name, wildcards.name)
+        folder = PLAN.folder(stage, wildcards.name) / wildcards.shard
         return [str(folder / file) for file in files]
 
     return paths
+
+
+def of_shards(stage, *files):
+    """Files of a stage of every shard of the domain in the wildcards: a gather."""
+    return lambda wildcards: [
+        str(part / file) for part in PLAN.parts(stage, wildcards.name) for file in files
+    ]
+
+
+def of_scope(stage, *files):
+    """Files of a stage of every shard of every domain that the scope in the wildcards compares."""
+    return lambda wildcards: [
+        str(part / file)
+        for domain in PLAN.scopes[wildcards.name]
+        for part in PLAN.parts(stage, domain)
+        for file in files
+    ]
+
+
+def of_study(stage, *files):
+    """Files of a stage of every shard of every domain."""
+    return [
+        str(part / file)
+        for domain in STUDY.domains
+        for part in PLAN.parts(stage, domain)
+        for file in files
+    ]
+
+
+def clustered(*files):
+    """Files of the cluster stage of the scope that the domain in the wildcards belongs to."""
+
+    def paths(wildcards):
+        folder = PLAN.folder("cluster", PLAN.scope(wildcards.name))
+        return [str(folder / file) for file in files]
+
+    return paths
+
+
+def named_folders(stage, domains=None):
+    """`domain=folder` for each domain (of the scope in the wildcards); the folder holds the shards' folders."""
+    return lambda wildcards: [
+        f"{domain}={PLAN.folder(stage, domain)}"
+        for domain in (PLAN.scopes[wildcards.name] if domains is None else domains)
+    ]
 
 
 def folder_of(name):
@@ -25,18 +71,17 @@ def folder_of(name):
 
 
 def archives(wildcards):
-    """The archives that a domain is read from."""
+    """The archives that a shard of a domain is read from."""
     return [
-        str(PLAN.folder("fetch", source) / "archive")
-        for source in STUDY.domains[wildcards.name].sources
+        str(path) for path in PLAN.fetched(wildcards.name, wildcards.shard).values()
     ]
 
 
-def named_archives(wildcards, input):
-    """`--archive source=path` for each archive of a domain."""
+def named_archives(wildcards):
+    """`--archive source=path` for each of them."""
     return [
         f"--archive {name}={path}"
-        for name, path in zip(STUDY.domains[wildcards.name].sources, input.archives)
+        for name, path in PLAN.fetched(wildcards.name, wildcards.shard).items()
     ]
 
 
@@ -45,39 +90,20 @@ def code(verb):
     return lambda wildcards: digest(verb, PLAN.spec(verb, wildcards.name))
 
 
-def packed(*files):
-    """Files of the pack stage of every domain."""
-    return [
-        str(PLAN.folder("pack", domain) / file)
-        for domain in STUDY.domains
-        for file in files
-    ]
-
-
-def encoded(*files):
-    """Files of the encode stage of every domain."""
-    return [
-        str(PLAN.folder("encode", domain) / file)
-        for domain in STUDY.domains
-        for file in files
-    ]
-
-
 def run_of(wildcards):
     """The RunSpec of a run's wildcards."""
     return PLAN.run(wildcards.ablation, int(wildcards.seed))
 
 
+def start_of(wildcards):
+    """`--start path` where a run starts from something."""
+    start = PLAN.start(wildcards.ablation, int(wildcards.seed))
+    return f"--start {start}" if start else ""
+
+
 def data_benchmarks():
-    """The benchmark files of this study's data stages; results/data may hold other studies' too."""
-    names = {
-        stage: list(STUDY.domains) for stage in ("clean", "split", "encode", "pack")
-    }
-    names |= {"fetch": list(PLAN.sources), "fit": ["tokenizer"], "balance": ["mixture"]}
-    folders = [
-        PLAN.folder(stage, name) for stage, listed in names.items() for name in listed
-    ]
+    """The folders of benchmark files of this study's data stages; results/data may hold other studies' too."""
     return [
-        f"results/data/benchmarks/{folder.parent.name}/{folder.name}.tsv"
-        for folder in folders
+        f"results/data/benchmarks/{file.parent.parent.name}/{file.parent.name}"
+        for file in PLAN.data_specs()
     ]

@@ -4,7 +4,9 @@
 rule draw:
     input:
         spec=f"{HOME}/specs/draw/{{figure}}.json",
-        tables=TABLES,
+        tables=lambda wildcards: (
+            CARD if wildcards.figure in PLAN.figures("data") else TABLES
+        ),
     output:
         svg=report(
             f"{HOME}/figures/{{figure}}.svg",
@@ -37,6 +39,7 @@ rule manifest:
     input:
         spec=f"{HOME}/specs/report.json",
         tables=TABLES,
+        card=CARD,
         runs=[
             PLAN.run_folder(ablation, seed) / "run.json"
             for ablation in STUDY.ablations
@@ -71,15 +74,10 @@ rule report:
         tables=TABLES,
         figures=expand(
             f"{HOME}/figures/{{figure}}.{{suffix}}",
-            figure=PLAN.figures,
+            figure=PLAN.figures(),
             suffix=("svg", "json"),
         ),
-        counts=[
-            PLAN.folder(stage, domain) / "counts.json"
-            for stage in ("clean", "split", "encode", "pack")
-            for domain in STUDY.domains
-        ],
-        mixture=MIXTURE / "mixture.json",
+        card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:
         report(
@@ -104,4 +102,4 @@ rule report:
         "report: the study in one file"
     shell:
         "python -m speciate.report --spec {input.spec} --tables {params.tables} --figures {params.figures}"
-        " --counts {input.counts} {input.mixture} --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"
+        " --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"

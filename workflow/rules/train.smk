@@ -5,7 +5,11 @@ rule train:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
-        packs=packed("train.blocks.npy", "train.pieces.npy"),
+        packs=of_study("pack", "train.blocks.npy", "train.pieces.npy"),
+        # what the run starts from: another run of its seed, an archive, or the user's own files
+        start=lambda wildcards: PLAN.start_files(
+            wildcards.ablation, int(wildcards.seed)
+        ),
     output:
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
         metrics=f"{HOME}/runs/{{ablation}}/seed{{seed}}/metrics.jsonl",
@@ -26,11 +30,12 @@ rule train:
         folder=subpath(output.model, parent=True),
         # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
         checkpoints=f"{HOME}/checkpoints",
+        start=start_of,
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"
     shell:
         "python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
-        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} 2>&1 | tee -a {log} >&2"
+        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start} 2>&1 | tee -a {log} >&2"
 
 
 rule evaluate:

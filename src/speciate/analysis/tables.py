@@ -6,6 +6,7 @@ value that does not exist is an empty field and a null.
 """
 
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ def _floats(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "float64")
 
 
+Tables = Mapping[str, Mapping[str, str]]
+"""Table -> column -> type."""
 COLUMNS: dict[str, dict[str, str]] = {
     # one row a run
     "runs": {
@@ -117,13 +120,18 @@ COMPARED = tuple(name for name in COLUMNS if name != "draws")
 _EMPTY = {"str": "", "float64": np.nan}
 
 
-def frame(table: str, rows: pd.DataFrame) -> pd.DataFrame:
+def frame(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.DataFrame:
     """`rows` with exactly the columns of `table`, in order and of their types; text and floats may be missing.
+
+    Args:
+        table: its name.
+        rows: its rows, columns in any order.
+        tables: the tables that there are, these or the data card's.
 
     Raises:
         ValueError: a column that the table does not have, or an integer or boolean one that is missing.
     """
-    columns = COLUMNS[table]
+    columns = tables[table]
     unknown = [name for name in rows.columns if name not in columns]
     absent = [name for name, kind in columns.items() if name not in rows.columns and kind not in _EMPTY]
     if unknown or (absent and len(rows)):
@@ -143,10 +151,10 @@ def read(file: pathlib.Path, table: str) -> pd.DataFrame:
     return rows
 
 
-def write_parquet(rows: pd.DataFrame, table: str, file: pathlib.Path) -> None:
+def write_parquet(rows: pd.DataFrame, table: str, file: pathlib.Path, tables: Tables = COLUMNS) -> None:
     """Writes a table as parquet, without the index and without metadata of the library that wrote it."""
     arrow_types = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-    schema = pa.schema([(name, arrow_types[kind]) for name, kind in COLUMNS[table].items()])
+    schema = pa.schema([(name, arrow_types[kind]) for name, kind in tables[table].items()])
     arrays = [pa.array(rows[field.name].to_numpy(), field.type, from_pandas=True) for field in schema]
     pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
 

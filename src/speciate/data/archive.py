@@ -1,4 +1,4 @@
-"""Reads the members of a zip or tar archive into memory, one at a time, without extracting or installing anything.
+"""Reads the members of a zip, tar or Debian archive into memory, one at a time, without extracting or installing it.
 
 An archive is somebody else's file: a name that leaves the archive's folder, a link where text should be, a member that
 swells beyond its limit, a damaged or cut-off file each end the stage with a message that names source and member.
@@ -12,6 +12,7 @@ import io
 import lzma
 import pathlib
 import re
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -20,12 +21,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from speciate.data import deb
+from speciate.data.documents import Passage
+from speciate.kinds import Kind, component
+
 MEMBER_BYTES = 128 << 20
 """Largest member, decompressed."""
 TOTAL_BYTES = 2 << 30
 """Most that one archive may give, decompressed."""
 
 DRIVE = re.compile(r"[A-Za-z]:")
+ENCRYPTED = 0x1
+"""Of a zip member's flags."""
 BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -34,7 +41,6 @@ BROKEN = (
     lzma.LZMAError,
     gzip.BadGzipFile,
     NotImplementedError,  # zipfile: a compression it does not know
-    RuntimeError,  # zipfile: an encrypted member
 )
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -64,7 +70,7 @@ def members(
     A member that is itself compressed (.gz, .bz2, .xz) comes decompressed, under the same limits.
 
     Args:
-        archive: a zip (a wheel is one) or a tar, compressed or not, told apart by content.
+        archive: a zip (a wheel is one), a tar, compressed or not, or a Debian package, told apart by content.
         source: the source's name in the study, for messages.
         globs: the members wanted.
         member_bytes: largest member, decompressed.
@@ -92,6 +98,41 @@ def members(
         yield name, data
 
 
+def passages(archive: pathlib.Path, source: str, globs: Globs, reader: Kind, file: str) -> Iterator[Passage]:
+    """The texts that `reader` finds in the wanted members of `archive`, which a study calls `file`.
+
+    Raises:
+        ValueError: as `members` and the reader do, or no member that matches.
+    """
+    read = component(reader).read
+    empty = True
+    for member, data in members(archive, source, globs):
+        empty = False
+        yield from read(reader, member, data, f"source {source}: member {member}")
+    if empty:
+        raise ValueError(
+            f"source {source}: include: no member of {file} matches {', '.join(globs.include)} and no exclude"
+        )
+
+
+def extract(archive: pathlib.Path, source: str, globs: Globs, folder: pathlib.Path) -> None:
+    """Copies the wanted members into `folder` under their last names, as they are; for files too large for memory.
+
+    Raises:
+        ValueError: hostile or damaged, two members of one last name, or none that is wanted; names the source.
+    """
+    if not archive.is_file():
+        raise ValueError(f"source {source}: there is no archive {archive}")
+    for name, stream in _streams(archive, source, globs):
+        target = folder / pathlib.PurePosixPath(name).name
+        if target.exists():
+            raise ValueError(f"source {source}: two members are called {target.name}")
+        with _broken(f"source {source}: member {name} is damaged or cut off"), target.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+    if not any(folder.iterdir()):
+        raise ValueError(f"source {source}: include: no member matches {', '.join(globs.include)} and no exclude")
+
+
 def utf8(data: bytes, where: str) -> str:
     """`data` as text. Raises ValueError with `where` and the byte's offset if it is not UTF-8."""
     try:
@@ -101,10 +142,20 @@ def utf8(data: bytes, where: str) -> str:
 
 
 def _streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
-    with _broken(f"source {source}: the archive is damaged, cut off, or neither zip nor tar"):
-        with archive.open("rb") as file:
-            is_zip = file.read(2) == b"PK"
-        yield from (_zip_streams if is_zip else _tar_streams)(archive, source, globs)
+    with (
+        _broken(f"source {source}: the archive is damaged, cut off, or neither zip nor tar"),
+        archive.open("rb") as file,
+    ):
+        start = file.read(len(deb.MAGIC))
+        file.seek(0)
+        if start == deb.MAGIC:
+            with deb.data_tar(file) as data, tarfile.open(fileobj=data, mode="r|*") as opened:
+                yield from _tar_streams(opened, source, globs)
+        elif start.startswith(b"PK"):
+            yield from _zip_streams(archive, source, globs)
+        else:
+            with tarfile.open(fileobj=file, mode="r:*") as opened:
+                yield from _tar_streams(opened, source, globs)
 
 
 def _zip_streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
@@ -114,6 +165,8 @@ def _zip_streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[t
             _check_name(info.orig_filename, source, seen)
             if info.is_dir() or not globs.match(info.filename):
                 continue
+            if info.flag_bits & ENCRYPTED:
+                raise ValueError(f"source {source}: member {info.filename} is encrypted")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ValueError(f"source {source}: member {info.filename} is a link, not a file")
             with _broken(f"source {source}: member {info.filename} is damaged or cut off"):
@@ -122,17 +175,17 @@ def _zip_streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[t
                 yield info.filename, stream
 
 
-def _tar_streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(archive, "r:*") as opened:
-        seen: set[str] = set()
-        for info in opened:
-            _check_name(info.name, source, seen)
-            if info.isdir() or not globs.match(info.name):
-                continue
-            stream = opened.extractfile(info) if info.isreg() else None
-            if stream is None:
-                raise ValueError(f"source {source}: member {info.name} is a link or a device, not a file")
-            yield info.name, stream
+def _tar_streams(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+    seen: set[str] = set()
+    for info in opened:
+        name = info.name.removeprefix("./")  # as every name in a Debian package begins
+        _check_name(name, source, seen)
+        if info.isdir() or not globs.match(name):
+            continue
+        stream = opened.extractfile(info) if info.isreg() else None
+        if stream is None:
+            raise ValueError(f"source {source}: member {name} is a link or a device, not a file")
+        yield name, stream
 
 
 def _check_name(name: str, source: str, seen: set[str]) -> None:
@@ -149,7 +202,8 @@ def _broken(message: str) -> Iterator[None]:
     try:
         yield
     except BROKEN as error:
-        raise ValueError(f"{message}: {error or type(error).__name__}") from None
+        said = next(iter(str(error).splitlines()), type(error).__name__)  # tarfile lists all that it tried
+        raise ValueError(f"{message}: {said.removesuffix(':')}") from None
     except OSError as error:
         if error.errno is not None:  # the file system's own trouble; bz2 reports bad data without a number
             raise

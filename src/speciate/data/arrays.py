@@ -1,6 +1,9 @@
 """The .npy files between stages: written without knowing their length, read without loading them."""
 
+import math
+import os
 import pathlib
+import tokenize
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,13 +11,85 @@ import numpy as np
 import numpy.typing as npt
 
 
-def read_array(file: pathlib.Path) -> npt.NDArray[Any]:
-    """The array in `file`, memory-mapped. Raises ValueError naming the file where it is cut off or no .npy file."""
+def read_array(file: pathlib.Path, dtype: npt.DTypeLike | None = None, ndim: int | None = None) -> npt.NDArray[Any]:
+    """The array in `file`, memory-mapped.
+
+    Args:
+        file: a .npy file.
+        dtype: what it must hold, given with `ndim`; None: anything.
+        ndim: how many dimensions it must have; None: any number.
+
+    Raises:
+        ValueError: cut off, no .npy file, or another kind of array; names the file.
+    """
     try:
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file}: is cut off, or no array: {error}") from None
+    except (ValueError, EOFError, SyntaxError, OverflowError, tokenize.TokenError) as error:  # the last: its header
+        raise ValueError(f"{file}: is cut off, or no array: {' '.join(str(error).split())}") from None
+    if not isinstance(array, np.ndarray):  # an archive of arrays
+        raise ValueError(f"{file}: is cut off, or no array: {type(array).__name__}")
+    if (dtype is not None and array.dtype != dtype) or (ndim is not None and array.ndim != ndim):
+        wanted = f"{ndim}-dimensional {'' if dtype is None else np.dtype(dtype)}".strip()
+        raise ValueError(f"{file}: holds {array.dtype} of shape {array.shape}, not {wanted}")
     return array
+
+
+def new_array(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[Any]]":
+    """A new .npy file, memory-mapped for writing.
+
+    Its room is taken at once, so that a full disk is an OSError here: writing into a mapping beyond it kills a process.
+    """
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return array
+
+
+def ranges(firsts_D: npt.NDArray[np.int64], counts_D: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """first, first + 1, ..., as many as its count, for each of D, end to end."""
+    ends_D = np.cumsum(counts_D)
+    total = int(ends_D[-1]) if len(ends_D) else 0
+    indices: npt.NDArray[np.int64] = np.repeat(firsts_D - (ends_D - counts_D), counts_D)
+    indices += np.arange(total)
+    return indices
+
+
+def distinct(rows_N2: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The first index of each different row, (G,), in the order of their values, and each row's place there, (N,)."""
+    order = np.lexsort((rows_N2[:, 1], rows_N2[:, 0]))  # stable: of equal rows the first comes first
+    sorted_N2 = rows_N2[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (sorted_N2[1:] != sorted_N2[:-1]).any(axis=1)
+    places_N = np.empty(len(order), np.int64)
+    places_N[order] = np.cumsum(new) - 1
+    return order[new], places_N
+
+
+class FixedArray:
+    """A .npy file of a known shape, written piece by piece, so that memory holds a piece alone; a context manager."""
+
+    def __init__(self, file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> None:
+        self.dtype = np.dtype(dtype)
+        self.missing = math.prod(shape)
+        self._handle = file.open("w+b")
+        header = {"shape": shape, "fortran_order": False, "descr": self.dtype.str}
+        np.lib.format.write_array_header_1_0(self._handle, header)
+        self._start = self._handle.tell()
+
+    def put(self, offset: int, values: npt.NDArray[np.generic]) -> None:
+        """Writes `values`, of the array's own dtype, from element `offset` on (in C order)."""
+        assert values.dtype == self.dtype, (values.dtype, self.dtype)
+        self._handle.seek(self._start + offset * self.dtype.itemsize)
+        self._handle.write(np.ascontiguousarray(values).data)
+        self.missing -= values.size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._handle.close()
+        assert kind is not None or not self.missing, f"{self.missing} elements were never written"
 
 
 class GrowingArray:

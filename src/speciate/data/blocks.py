@@ -4,6 +4,7 @@ B blocks of T tokens, N blocks in the training mixture, G documents of a held-ou
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Self
@@ -14,6 +15,7 @@ import pandas as pd
 
 from speciate.data import pieces
 from speciate.data.arrays import read_array
+from speciate.data.documents import Shard
 from speciate.kinds import Strict
 from speciate.spec import read_spec
 
@@ -22,19 +24,25 @@ class Mixture(Strict):
     """`mixture.json`."""
 
     domains: list[str]
-    """In the study's order; a domain's index everywhere is its place here."""
+    """Of the packs, in the study's order; a block's domain is its place here."""
+    labels: list[str]
+    """What the held-out documents' domains are called: the same, unless the mixture is a control that renames them."""
     block_length: int
     vocabulary: int
     end_of_text: int
     tokenizer_fingerprint: str
     packs: dict[str, str]
-    """Domain -> the folder of its pack, relative to the mixture's."""
+    """Domain -> the folder of its packs, one a shard, relative to the mixture's."""
+    shards: dict[str, list[int]]
+    """Domain -> training blocks in the pack of each of its shards."""
     train_blocks: dict[str, int]
     """Training blocks that each domain has in the mixture."""
+    epochs: dict[str, float]
+    """How often each domain's blocks are in the mixture: 1 is each of them once."""
     held_out_blocks: dict[str, int]
     """Held-out set -> blocks that each domain has in it."""
     available_blocks: dict[str, dict[str, int]]
-    """Split -> domain -> blocks in its pack."""
+    """Split -> domain -> blocks in its packs."""
     imbalance: float
     """Training tokens of the largest domain over those of the smallest, before balancing."""
     warnings: list[str]
@@ -46,20 +54,34 @@ def read_mixture(folder: pathlib.Path) -> Mixture:
 
 
 class TrainBlocks:
-    """The training mixture's blocks, memory-mapped; block n is block `train_N2[n, 1]` of domain `train_N2[n, 0]`."""
+    """The training mixture's blocks, memory-mapped; block n is block `train_N2[n, 1]` of domain `train_N2[n, 0]`.
+
+    A domain's blocks are those of its shards' packs, end to end.
+    """
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Opens the mixture in `folder`. Raises ValueError where a pack is not the one that it was made from."""
         self.mixture = read_mixture(folder)
         self.block_length = self.mixture.block_length
         self.vocabulary = self.mixture.vocabulary
-        self._packs = [folder / self.mixture.packs[domain] for domain in self.mixture.domains]
         self._train_N2 = np.array(read_array(folder / "train.npy"))
-        self._blocks = [read_array(pack / "train.blocks.npy") for pack in self._packs]
-        for domain, blocks in zip(self.mixture.domains, self._blocks, strict=True):
-            found, made_from = blocks.shape, (self.mixture.available_blocks["train"][domain], self.block_length)
-            if found != made_from:
-                raise ValueError(f"{folder / 'mixture.json'}: {domain}'s pack has blocks {found}, not {made_from}")
+        self._packs: list[pathlib.Path] = []
+        self._blocks: list[npt.NDArray[np.unsignedinteger]] = []
+        self._domain_of: list[int] = []
+        first: list[int] = []
+        for index, domain in enumerate(self.mixture.domains):
+            counts = self.mixture.shards[domain]
+            for shard, count in enumerate(counts):
+                pack = folder / self.mixture.packs[domain] / str(Shard(shard, len(counts)))
+                blocks = read_array(pack / "train.blocks.npy")
+                if blocks.shape != (count, self.block_length):
+                    why = f"has blocks {blocks.shape}, not {(count, self.block_length)}"
+                    raise ValueError(f"{folder / 'mixture.json'}: {domain}'s pack {pack.name} {why}")
+                first.append(sum(counts[:shard]))
+                self._packs.append(pack)
+                self._blocks.append(blocks)
+                self._domain_of.append(index)
+        self._first = np.array(first)
 
     def __len__(self) -> int:
         return len(self._train_N2)
@@ -67,50 +89,71 @@ class TrainBlocks:
     def tokens(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """The token ids of the blocks `rows` (B,), int64 (B, T)."""
         tokens_BT = np.empty((len(rows), self.block_length), np.int64)
-        for domain, here, blocks in self._by_domain(rows):
-            tokens_BT[here] = self._blocks[domain][blocks]
+        for pack, here, blocks in self._by_pack(rows):
+            tokens_BT[here] = self._blocks[pack][blocks]
         return tokens_BT
 
     def documents(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Each position's document, a number within its domain, int64 (B, T): what an intra-document mask compares."""
+        """Each position's document, a number within its shard, int64 (B, T): what `separate_documents` compares."""
         documents_BT = np.empty((len(rows), self.block_length), np.int64)
-        for domain, here, blocks in self._by_domain(rows):
-            of_domain = read_array(self._packs[domain] / "train.pieces.npy")
-            documents_BT[here] = pieces.document_of(pieces.select(of_domain, blocks), self.block_length)
+        for pack, here, blocks in self._by_pack(rows):
+            documents_BT[here] = pieces.document_of(pieces.select(*self._pieces(pack), blocks), self.block_length)
         return documents_BT
 
-    def _by_domain(
+    @functools.cache  # noqa: B019 (one a process; a pack's pieces are looked through once, not at every step)
+    def _pieces(self, pack: int) -> tuple[pieces.Ints, pieces.Ints]:
+        """The pieces of a pack, memory-mapped, and their edges."""
+        file, num_blocks = self._packs[pack] / "train.pieces.npy", len(self._blocks[pack])
+        table = read_array(file)
+        if (table[-1, pieces.BLOCK] + 1 if len(table) else 0) != num_blocks:
+            raise ValueError(f"{file}: does not belong to the {num_blocks} blocks beside it")
+        return table, pieces.edges_of(table, num_blocks)
+
+    def _by_pack(
         self, rows: npt.NDArray[np.integer]
-    ) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int32]]]:
-        """For each domain: its index, the places in the batch that hold its blocks, and their rows in its pack."""
-        domain_B, block_B = self._train_N2[rows].T
-        for domain in np.unique(domain_B).tolist():
-            here = np.flatnonzero(domain_B == domain)
-            yield domain, here, block_B[here]
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """For each pack: its number, the places in the batch that hold its blocks, and their rows in it."""
+        domain_B, row_B = self._train_N2[rows].T.astype(np.int64)
+        for pack, (domain, first, blocks) in enumerate(zip(self._domain_of, self._first, self._blocks, strict=True)):
+            here = np.flatnonzero((domain_B == domain) & (row_B >= first) & (row_B < first + len(blocks)))
+            if len(here):
+                yield pack, here, row_B[here] - first
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockSet:
-    """A held-out set: validation, test or probe. Block b is of domain b % D, so a prefix of whole turns is balanced."""
+    """A held-out set: validation, test or probe. The packs' domains take turns, so a prefix of whole turns is balanced.
+
+    What the analysis calls a text's domain is its document's, in `documents`; a block's is only where it comes from.
+    """
 
     name: str
     domains: tuple[str, ...]
+    """Of the documents: `labels` of mixture.json."""
     tokens: npt.NDArray[np.int64]
     """(B, T)"""
     document: npt.NDArray[np.int32]
     """(B, T): each position's row in `documents`."""
     domain: npt.NDArray[np.int32]
-    """(B,): each block's index in `domains`."""
+    """(B,): each block's place in `domains` of mixture.json."""
     documents: pd.DataFrame
-    """G rows, as they first appear: document (the row's number), domain, id, group."""
+    """G rows, as they first appear: document (the row's number), domain, id, group, bytes, surface
+    (`data/encoded.py`)."""
     types: npt.NDArray[np.uint8] | None
     """(B, T): each token's lexical type (`data/lexical.py`); only the probe set has it."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def label(self) -> npt.NDArray[np.int64]:
+        """(B, T): the domain of each position's document, its index in `domains`."""
+        places = {domain: index for index, domain in enumerate(self.domains)}
+        label_G: npt.NDArray[np.int64] = self.documents["domain"].map(places).to_numpy(np.int64)
+        return label_G[self.document]
+
     def prefix(self, blocks_per_domain: int) -> Self:
-        """The first `blocks_per_domain` blocks of each domain; `documents` and their numbers stay as they are.
+        """The first `blocks_per_domain` blocks for each domain; `documents` and their numbers stay as they are.
 
         Raises:
             ValueError: the set has fewer.
@@ -129,14 +172,22 @@ class BlockSet:
 
 
 def read_set(folder: pathlib.Path, name: str) -> BlockSet:
-    """The held-out set `name` (validation, test or probe) of the mixture in `folder`."""
-    types = folder / f"{name}.types.npy"
+    """The held-out set `name` (validation, test or probe) of the mixture in `folder`.
+
+    Raises:
+        ValueError: a document of a domain that is none of the mixture's labels, or a damaged file; names it.
+    """
+    types, labels = folder / f"{name}.types.npy", read_mixture(folder).labels
+    documents = pd.read_parquet(folder / f"{name}.documents.parquet")
+    unknown = set(documents["domain"]) - set(labels)
+    if unknown:
+        raise ValueError(f"{folder / name}.documents.parquet: has {', '.join(sorted(unknown))} beside the labels")
     return BlockSet(
         name=name,
-        domains=tuple(read_mixture(folder).domains),
+        domains=tuple(labels),
         tokens=read_array(folder / f"{name}.tokens.npy").astype(np.int64),
         document=np.array(read_array(folder / f"{name}.document.npy")),
         domain=np.array(read_array(folder / f"{name}.domain.npy")),
-        documents=pd.read_parquet(folder / f"{name}.documents.parquet"),
+        documents=documents,
         types=np.array(read_array(types)) if types.exists() else None,
     )

@@ -3,36 +3,88 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
+from speciate.data.audit import Audit
 from speciate.data.documents import Document, Passage
+from speciate.data.dropped import Samples
+from speciate.kinds import Kind
 
 # the C0 and C1 controls and DEL, save newline and tab; the byte order mark
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
+LARGEST = 16_000_000
+"""Characters of the largest document; the stages after this one hold a document whole, several times over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Why a document is dropped."""
+
+    reason: str
+    """A snake_case word, under which the drop is counted."""
+    note: str = ""
+    """What was measured or seen, for whoever reads the sample."""
 
 
 class Filter(Protocol):
-    """One pass of one filter over one domain: what `Filter` in each file of `filters/` offers."""
+    """One filter over one shard: what `Filter(options, archives)` in each file of `filters/` offers.
 
-    def reason(self, document: Document) -> str | None:
-        """Why `document` is dropped, or None to keep it."""
+    It sees one document at a time and holds a bounded state. `archives` are the fetched files of the sources that its
+    options name.
+    """
+
+    @property
+    def options(self) -> Kind:
+        """The options it was made with."""
+
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, an edited copy of it, or why it is dropped."""
 
 
 @dataclass
 class Counts:
-    """What went in, what stayed, and why the rest did not; bytes are UTF-8, before and after normalising."""
+    """What went in, what stayed, and why the rest did not; bytes are UTF-8, before normalising and at the end.
+
+    Counts of sources and of shards add up.
+    """
 
     read: int = 0
     kept: int = 0
     bytes_read: int = 0
     bytes_kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    """Reason -> documents."""
+    edited: Counter[str] = field(default_factory=Counter)
+    """Kind of filter -> documents that it changed, of those kept."""
+    raw: Audit = field(default_factory=Audit)
+    """Of the texts as they came."""
+    clean: Audit = field(default_factory=Audit)
+    """Of the documents kept."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, reasons in alphabetical order."""
-        return {**asdict(self), "dropped": dict(sorted(self.dropped.items()))}
+        numbers = {key: getattr(self, key) for key in ("read", "kept", "bytes_read", "bytes_kept")}
+        reasons = {key: dict(sorted(getattr(self, key).items())) for key in ("dropped", "edited")}
+        return {**numbers, **reasons, "audit": {"raw": self.raw.as_json(), "clean": self.clean.as_json()}}
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Self:
+        """What `as_json` wrote, to be added up over shards."""
+        return cls(
+            read=written["read"],
+            kept=written["kept"],
+            bytes_read=written["bytes_read"],
+            bytes_kept=written["bytes_kept"],
+            dropped=Counter(written["dropped"]),
+            edited=Counter(written["edited"]),
+            raw=Audit.from_json(written["audit"]["raw"]),
+            clean=Audit.from_json(written["audit"]["clean"]),
+        )
 
 
 def normalise(text: str) -> str:
@@ -41,30 +93,76 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", CONTROLS.sub("", text)).strip()
 
 
+def too_large(document: Document) -> Drop | None:
+    """The drop of a document beyond 16 million characters; filters whose memory grows with a document ask first."""
+    length = len(document.text)
+    return Drop("too_large", f"{length} characters") if length > LARGEST else None
+
+
 def clean(
-    domain: str, source: str, passages: Iterable[Passage], filters: list[Filter], counts: Counts
+    domain: str,
+    source: str,
+    passages: Iterable[Passage],
+    filters: Sequence[Filter],
+    counts: Counts,
+    samples: Samples,
 ) -> Iterator[Document]:
-    """The documents of `source` that every filter keeps, in order, counted in `counts` as they pass.
+    """The documents of `source` that every filter keeps, in order; `counts` and `samples` are filled as they pass.
 
-    Ids and groups become unique in the domain by the source's name in front. A text that is empty once normalised is
-    dropped before any filter sees it.
-
-    Raises:
-        ValueError: a source gives one id twice.
+    Ids and groups become unique in the domain by the source's name in front. Before any filter: a record without text
+    is dropped for the fault that its source found (`null` where it found none), a text with half a surrogate pair as
+    `lone_surrogate`, one of which normalising leaves nothing as `empty`. After all filters, which may cut it, a text of
+    over 16 million characters is dropped as `too_large`.
     """
-    seen: set[str] = set()
     for passage in passages:
-        if passage.id in seen:
-            raise ValueError(f"source {source}: two texts are called {passage.id}")
-        seen.add(passage.id)
         counts.read += 1
-        counts.bytes_read += len(passage.text.encode())
-        text = normalise(passage.text)
-        document = Document(f"{source}/{passage.id}", domain, f"{source}/{passage.group}", text)
-        reason = next(filter(None, (each.reason(document) for each in filters)), None) if text else "empty"
-        if reason:
-            counts.dropped[reason] += 1
+        raw = Document(f"{source}/{passage.id}", domain, f"{source}/{passage.group}", passage.text or "")
+        document, edited = raw, dict[str, int]()
+        verdict = _readable(passage, counts)
+        if verdict is None:
+            counts.raw.add(raw.text)
+            document = Document(raw.id, domain, raw.group, normalise(raw.text))
+            document, edited, verdict = _filtered(document, filters)
+        if verdict is not None:
+            kind, drop = verdict
+            counts.dropped[drop.reason] += 1
+            samples.add(document, drop.reason, kind, drop.note)
             continue
         counts.kept += 1
-        counts.bytes_kept += len(text.encode())
+        counts.bytes_kept += len(document.text.encode())
+        counts.edited.update(edited)
+        counts.clean.add(document.text)
         yield document
+
+
+def _readable(passage: Passage, counts: Counts) -> tuple[str, Drop] | None:
+    """Counts the bytes of a passage; the drop of one that is no text."""
+    if passage.text is None:
+        return "clean", Drop(passage.fault or "null")
+    try:
+        counts.bytes_read += len(passage.text.encode())
+    except UnicodeEncodeError as error:
+        counts.bytes_read += len(passage.text.encode("utf-8", "surrogatepass"))
+        code = ord(passage.text[error.start])
+        return "clean", Drop("lone_surrogate", f"U+{code:04X} at character {error.start}")
+    return None
+
+
+def _filtered(
+    document: Document, filters: Sequence[Filter]
+) -> tuple[Document, dict[str, int], tuple[str, Drop] | None]:
+    """What the filters make of a normalised document, the kinds that edited it, and the drop if there is one."""
+    edited: dict[str, int] = {}
+    if not document.text:
+        return document, edited, ("clean", Drop("empty"))
+    for each in filters:
+        result = each.apply(document)
+        if isinstance(result, Drop):
+            return document, edited, (each.options.kind, result)
+        if result.text != document.text:
+            edited[each.options.kind] = 1
+        document = result
+        if not document.text:
+            return document, edited, (each.options.kind, Drop("empty", "nothing is left"))
+    drop = too_large(document)
+    return document, edited, ("clean", drop) if drop else None

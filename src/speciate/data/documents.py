@@ -4,6 +4,7 @@ Files are written with every choice fixed (order, row groups, compression), so e
 are read one row group at a time, so a domain need not fit into memory.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,25 @@ ROW_GROUP_DOCUMENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """Which part of a domain a job works on: part `index` (from 0) of `count`, written `index-of-count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shard that `text` names. Raises ValueError where it is none."""
+        index, _, count = text.partition("-of-")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise ValueError(f"--shard: {text!r} is no shard; the first of eight is 0-of-8")
+        return cls(int(index), int(count))
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A text as its source gives it, before it belongs to a domain."""
 
@@ -26,7 +46,10 @@ class Passage:
     """Unique within the source."""
     group: str
     """What must not straddle a split (an article, a template); the id itself where there is nothing of the kind."""
-    text: str
+    text: str | None
+    """None where the record has none."""
+    fault: str | None = None
+    """Why a record without text has none, as a reason of its drop; None: its text is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +68,13 @@ class Writer:
 
     def __init__(self, file: pathlib.Path) -> None:
         self._parquet = pq.ParquetWriter(
-            file, SCHEMA, compression="zstd", compression_level=3, use_dictionary=["domain"], write_statistics=False
+            file,
+            SCHEMA,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=["domain"],
+            write_statistics=False,
+            write_page_checksum=True,  # zstd's own are left out, and a flipped bit would be another text
         )
         self._rows: list[Document] = []
         self._bytes = 0
@@ -84,20 +113,36 @@ def write_documents(file: pathlib.Path, documents: Iterable[Document]) -> int:
     return count
 
 
+@contextlib.contextmanager
+def damage(message: str) -> Iterator[None]:
+    """Arrow's complaints about what a file holds become a ValueError, one line; a full disk stays an OSError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{message}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+
+
+def num_documents(file: pathlib.Path) -> int:
+    """How many documents a file has. Raises ValueError naming it where it is no documents file."""
+    with damage(f"{file}: is no documents file"):
+        return int(pq.read_metadata(file).num_rows)
+
+
 def read_tables(file: pathlib.Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of a documents file, in order; only `columns` where given.
 
     Raises:
-        ValueError: not a documents file; the message names it.
+        ValueError: not a documents file, or damaged; the message names it.
     """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            if parquet.schema_arrow.names != SCHEMA.names:
-                raise ValueError(f"{file}: has columns {parquet.schema_arrow.names}, not {SCHEMA.names}")
-            for index in range(parquet.num_row_groups):
-                yield parquet.read_row_group(index, columns=columns)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file}: is no documents file: {str(error).splitlines()[0]}") from None
+    with damage(f"{file}: is no documents file"), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        if parquet.schema_arrow.names != SCHEMA.names:
+            raise ValueError(f"{file}: has columns {parquet.schema_arrow.names}, not {SCHEMA.names}")
+        if not parquet.schema_arrow.equals(SCHEMA):
+            raise ValueError(f"{file}: has columns that are no text, or may be null")
+        for index in range(parquet.num_row_groups):
+            yield parquet.read_row_group(index, columns=columns)
 
 
 def read_documents(file: pathlib.Path) -> Iterator[Document]:

@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         ("start", pa.int64()),
         ("stop", pa.int64()),
         ("bytes", pa.int64()),
+        ("surface", pa.int64()),
     ]
 )
 
@@ -34,7 +35,8 @@ class Encoded:
     tokens_N: npt.NDArray[np.unsignedinteger]
     """Memory-mapped."""
     documents: pa.Table
-    """One row a document: id, group, start, stop (where its tokens are), bytes (its length in UTF-8)."""
+    """One row a document: id, group, start, stop (where its tokens are), bytes (its length in UTF-8), surface (the
+    bytes that its tokens stand for: the same number where the tokenizer is lossless)."""
 
     @property
     def starts_D(self) -> npt.NDArray[np.int64]:
@@ -55,17 +57,22 @@ def read_encoded(folder: pathlib.Path, split: str, tokenizer: TokenizerManifest)
     """
     file = folder / f"{split}.documents.parquet"
     try:
-        documents = pq.read_table(file)
+        documents = pq.read_table(file, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         why = str(error).splitlines()[0] if file.is_file() else "there is no such file"
         raise ValueError(f"{file}: cannot be read: {why}") from None
     if (documents.schema.metadata or {}).get(FINGERPRINT) != tokenizer.fingerprint.encode():
         raise ValueError(f"{file}: was encoded with another tokenizer than {tokenizer.fingerprint[:10]}")
-    tokens_N = read_array(folder / f"{split}.tokens.npy")
+    if not documents.schema.equals(SCHEMA):
+        raise ValueError(f"{file}: has columns {documents.schema.names}, not {SCHEMA.names}, or of other types")
+    tokens_N = read_array(folder / f"{split}.tokens.npy", ndim=1)
     expected = documents["stop"][-1].as_py() if len(documents) else 0
     if (len(tokens_N), tokens_N.dtype) != (expected, tokenizer.dtype):
         raise ValueError(
             f"{folder / f'{split}.tokens.npy'}: has {len(tokens_N)} tokens of type {tokens_N.dtype}, but {file.name} "
             f"tells of {expected} of type {tokenizer.dtype}"
         )
+    starts_D, stops_D = documents["start"].to_numpy(), documents["stop"].to_numpy()
+    if (starts_D != np.append(0, stops_D)[: len(starts_D)]).any() or (stops_D < starts_D).any():
+        raise ValueError(f"{file}: its documents do not follow each other")
     return Encoded(tokens_N, documents)

@@ -4,11 +4,14 @@ Domains take turns (block b is of domain b % D), so any prefix of whole turns is
 a seeded shuffle that comes to a document's second block only after the first block of every document, and takes the
 groups in turns: the documents are the independent observations, and as many of them as possible should be seen.
 
+A domain's blocks are those of its shards, end to end, and so are its documents. Of their tokens only the chosen blocks'
+are read.
+
 B blocks of T tokens, P blocks in a pack, S chosen of them, M pieces (`data/pieces.py`), D documents, G of them chosen.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +22,15 @@ from speciate.data import pieces
 from speciate.data.encoded import Encoded
 from speciate.data.order import permutation
 
+KEPT = ("id", "group", "bytes", "surface")
+
 
 @dataclasses.dataclass(frozen=True)
 class Pack:
-    """One split of one domain, packed."""
+    """One split of one shard of a domain, packed."""
 
     blocks_PT: npt.NDArray[Any]
+    """Memory-mapped."""
     pieces_M4: pieces.Ints
     encoded: Encoded
     types_N: npt.NDArray[np.uint8] | None
@@ -48,35 +54,72 @@ def size(name: str, asked: int, available: Mapping[str, int]) -> tuple[int, list
     return there, [why]
 
 
-def draw(packs: Mapping[str, Pack], blocks_each: int, name: str, seed: int) -> dict[str, Any]:
+def draw(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, seed: int) -> dict[str, Any]:
     """The set `name`: `blocks_each` blocks of every domain, in turns.
+
+    Args:
+        packs: each domain's shards, in order.
+        blocks_each: no more than each domain has.
+        name: of the set.
+        seed: of the order in which blocks are taken.
 
     Returns:
         tokens (B, T) in the packs' own type; document int32 (B, T), each position's row in documents; domain int32
-        (B,); documents, a table of document, domain, id, group as they first appear; and types uint8 (B, T) where the
-        packs have them.
+        (B,), a place in `packs`; documents, a table of document, domain, id, group, bytes, surface (`data/encoded.py`)
+        as they first appear; and types uint8 (B, T) where the packs have them.
     """
-    tokens, documents, types, tables = [], [], [], []
+    drawn, tables = [], []
     first = 0
-    for domain, pack in packs.items():
-        length = pack.blocks_PT.shape[1]
-        groups = pd.factorize(pack.encoded.documents["group"].to_pandas())[0]
-        rows_S = spread(pack.pieces_M4, groups, length, name, seed, domain)[:blocks_each]
-        chosen = pieces.select(pack.pieces_M4, rows_S)
-        tokens.append(pack.blocks_PT[rows_S])
-        documents.append(pieces.document_of(chosen, length) + first)
-        if pack.types_N is not None:
-            types.append(np.zeros((blocks_each, length), np.uint8))
-            pieces.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types[-1])
-        tables.append(pack.encoded.documents.select(["id", "group"]).to_pandas().assign(domain=domain))
-        first += len(tables[-1])
-    document_BT, old_G = number_documents(_in_turns(documents))
+    for domain, shards in packs.items():
+        columns = [pack.encoded.documents.select(list(KEPT)).to_pandas() for pack in shards]
+        table = pd.concat(columns, ignore_index=True).assign(domain=domain)
+        length = shards[0].blocks_PT.shape[1]
+        groups = pd.factorize(table["group"])[0]
+        rows_S = spread(joined(shards), groups, length, name, seed, domain)[:blocks_each]
+        parts = read(shards, rows_S)
+        drawn.append(parts | {"document": parts["document"] + first})
+        tables.append(table)
+        first += len(table)
+    found: dict[str, Any] = {part: _in_turns([one[part] for one in drawn]) for part in drawn[0]}
+    found["document"], old_G = number_documents(found["document"])
     table = pd.concat(tables, ignore_index=True).iloc[old_G].reset_index(drop=True)
     table.insert(0, "document", np.arange(len(table), dtype=np.int32))
-    domain_B = np.tile(np.arange(len(packs), dtype=np.int32), blocks_each)
-    found = {"tokens": _in_turns(tokens), "document": document_BT, "domain": domain_B}
-    found["documents"] = table[["document", "domain", "id", "group"]]
-    return found | ({"types": _in_turns(types)} if types else {})
+    found["documents"] = table[["document", "domain", *KEPT]]
+    return found | {"domain": np.tile(np.arange(len(packs), dtype=np.int32), blocks_each)}
+
+
+def joined(shards: Sequence[Pack]) -> pieces.Ints:
+    """The pieces of a domain, its shards' blocks and documents numbered end to end."""
+    blocks = np.cumsum([0, *(len(pack.blocks_PT) for pack in shards)])
+    documents = np.cumsum([0, *(len(pack.encoded.documents) for pack in shards)])
+    parts = [np.array(pack.pieces_M4) for pack in shards]
+    for part, block, document in zip(parts, blocks, documents, strict=False):
+        part[:, pieces.BLOCK] += block
+        part[:, pieces.DOCUMENT] += document
+    return np.concatenate(parts)
+
+
+def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[Any]]:
+    """The blocks `rows_S` of a domain: tokens (S, T), document (S, T) numbered in the domain, and types where known."""
+    length = shards[0].blocks_PT.shape[1]
+    tokens_ST = np.empty((len(rows_S), length), shards[0].blocks_PT.dtype)
+    document_ST = np.empty((len(rows_S), length), np.int64)
+    types_ST = np.empty((len(rows_S), length), np.uint8)
+    block = document = 0
+    for pack in shards:
+        here = np.flatnonzero((rows_S >= block) & (rows_S < block + len(pack.blocks_PT)))
+        rows = rows_S[here] - block
+        chosen = pieces.select(pack.pieces_M4, pieces.edges_of(pack.pieces_M4, len(pack.blocks_PT)), rows)
+        tokens_ST[here] = pack.blocks_PT[rows]
+        document_ST[here] = pieces.document_of(chosen, length) + document
+        if pack.types_N is not None:
+            types = np.empty((len(rows), length), np.uint8)
+            pieces.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
+            types_ST[here] = types
+        block += len(pack.blocks_PT)
+        document += len(pack.encoded.documents)
+    found: dict[str, npt.NDArray[Any]] = {"tokens": tokens_ST, "document": document_ST}
+    return found if shards[0].types_N is None else found | {"types": types_ST}
 
 
 def spread(pieces_M4: pieces.Ints, group_D: pieces.Ints, block_length: int, *purpose: str | int) -> pieces.Ints:
@@ -88,7 +131,7 @@ def spread(pieces_M4: pieces.Ints, group_D: pieces.Ints, block_length: int, *pur
         block_length: T.
         purpose: names the shuffle (see `data/order.py`).
     """
-    main_P = _main_document(pieces.document_of(pieces_M4, block_length))
+    main_P = _main_document(pieces_M4, block_length)
     order_P = permutation(len(main_P), *purpose)
     order_P = order_P[np.argsort(_turn(main_P[order_P]), kind="stable")]
     return order_P[np.lexsort((_turn(group_D[main_P[order_P]]), _turn(main_P[order_P])))]
@@ -113,13 +156,18 @@ def _in_turns(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
 
-def _main_document(document_PT: pieces.Ints) -> pieces.Ints:
+def _main_document(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
     """The document that has most of each block, int64 (P,); the lower number of equals."""
-    sorted_PT = np.sort(document_PT, axis=1)
-    place_T = np.arange(sorted_PT.shape[1])
-    starts_PT = np.diff(sorted_PT, axis=1, prepend=-1) != 0
-    run_PT = place_T - np.maximum.accumulate(np.where(starts_PT, place_T, 0), axis=1)
-    return np.take_along_axis(sorted_PT, run_PT.argmax(axis=1)[:, None], axis=1)[:, 0]
+    block_M, document_M = pieces_M4[:, pieces.BLOCK], pieces_M4[:, pieces.DOCUMENT]
+    order = np.lexsort((document_M, block_M))
+    block_M, document_M = block_M[order], document_M[order]
+    new_M = (np.diff(block_M, prepend=-1) != 0) | (np.diff(document_M, prepend=-1) != 0)
+    starts_X = np.flatnonzero(new_M)  # a place for each document in each block
+    tokens_X = np.add.reduceat(pieces.piece_lengths(pieces_M4, block_length)[order], starts_X)
+    most_X = np.lexsort((document_M[starts_X], -tokens_X, block_M[starts_X]))
+    first_X = np.diff(block_M[starts_X][most_X], prepend=-1) != 0
+    main_P: pieces.Ints = document_M[starts_X][most_X][first_X]
+    return main_P
 
 
 def _turn(label_P: pieces.Ints) -> pieces.Ints:

@@ -77,36 +77,51 @@ def document_of(pieces_M4: Ints, block_length: int) -> Ints:
     return documents.reshape(-1, block_length)
 
 
-def select(pieces_M4: Ints, blocks_S: npt.NDArray[np.integer]) -> Ints:
-    """The pieces of the blocks `blocks_S` alone, those blocks renumbered 0 .. S-1 in the order given."""
-    edges = np.searchsorted(pieces_M4[:, BLOCK], [blocks_S, blocks_S + 1])
-    chosen = [np.arange(start, stop) for start, stop in edges.T]
-    rows: Ints = pieces_M4[np.concatenate([np.zeros(0, np.int64), *chosen])]
-    rows[:, BLOCK] = np.repeat(np.arange(len(blocks_S)), edges[1] - edges[0])
+def edges_of(pieces_M4: Ints, num_blocks: int) -> Ints:
+    """Where each block's pieces start, int64 (B + 1,), the last of them where the last block's stop."""
+    column: Ints = np.ascontiguousarray(pieces_M4[:, BLOCK])
+    return np.searchsorted(column, np.arange(num_blocks + 1))
+
+
+def select(pieces_M4: Ints, edges: Ints, blocks_S: npt.NDArray[np.integer]) -> Ints:
+    """The pieces of the blocks `blocks_S` alone, those blocks renumbered 0 .. S-1 in the order given.
+
+    Args:
+        pieces_M4: as in this module's docstring; of a memory-mapped array only the chosen rows are read.
+        edges: `edges_of` them.
+        blocks_S: which blocks.
+    """
+    starts_S, stops_S = edges[blocks_S], edges[blocks_S + 1]
+    chosen = [np.arange(start, stop) for start, stop in zip(starts_S, stops_S, strict=True)]
+    rows: Ints = np.array(pieces_M4[np.concatenate([np.zeros(0, np.int64), *chosen])])
+    rows[:, BLOCK] = np.repeat(np.arange(len(blocks_S)), stops_S - starts_S)
     return rows
 
 
 def summary(lengths_D: Ints, pieces_M4: Ints, num_blocks: int, block_length: int) -> dict[str, int]:
-    """What a packing did, in numbers that add up over splits and domains.
+    """What a packing did, in numbers that add up over splits, shards and domains.
 
-    documents; tokens_in (end-of-text included, one a document); tokens_packed; tokens_dropped (the tail that fills no
-    block); documents_split (in more than one piece); short_documents_split (those of them that one block could hold);
-    documents_cut (not wholly in the blocks); pieces; blocks.
+    documents; tokens_in (end-of-text included, one a document) = tokens_packed + tokens_truncated (of documents_cut,
+    which are in the blocks in part) + tokens_dropped (of documents_dropped, which are in none); documents_split (in
+    more than one piece); short_documents_split (those of them that one block could hold); pieces; blocks.
     """
     whole_D = lengths_D + 1
     kept_D = np.bincount(
         pieces_M4[:, DOCUMENT], weights=piece_lengths(pieces_M4, block_length), minlength=len(lengths_D)
-    )
+    ).astype(np.int64)
     split_D = np.bincount(pieces_M4[:, DOCUMENT], minlength=len(lengths_D)) > 1
-    tokens, packed = int(whole_D.sum()), num_blocks * block_length
+    dropped_D = kept_D == 0
+    cut_D = ~dropped_D & (kept_D < whole_D)
     return {
         "documents": len(lengths_D),
-        "tokens_in": tokens,
-        "tokens_packed": packed,
-        "tokens_dropped": tokens - packed,
+        "tokens_in": int(whole_D.sum()),
+        "tokens_packed": num_blocks * block_length,
+        "tokens_truncated": int((whole_D - kept_D)[cut_D].sum()),
+        "tokens_dropped": int(whole_D[dropped_D].sum()),
         "documents_split": int(split_D.sum()),
         "short_documents_split": int((split_D & (whole_D <= block_length)).sum()),
-        "documents_cut": int((kept_D < whole_D).sum()),
+        "documents_cut": int(cut_D.sum()),
+        "documents_dropped": int(dropped_D.sum()),
         "pieces": len(pieces_M4),
         "blocks": num_blocks,
     }

@@ -1,12 +1,12 @@
 """A fitted tokenizer: what it is on disk, text to ids and back.
 
-Every tokenizer here is a byte-level BPE (Radford et al. 2019, "Language models are unsupervised multitask learners"):
-all 256 bytes are in the vocabulary, so that any text can be encoded, nothing is lost, and each id stands for a fixed
-number of bytes: sum(token_bytes[ids]) is the text's length in UTF-8. Losses in bits per byte and the place of each
-token in its text both follow from that table.
+Those that a study fits, and GPT-2's, are byte-level BPEs (Radford et al. 2019, "Language models are unsupervised
+multitask learners"): all 256 bytes are in the vocabulary, so that any text can be encoded, nothing is lost, and each id
+stands for a fixed number of bytes: sum(token_bytes[ids]) is the text's length in UTF-8. Losses in bits per byte and the
+place of each token in its text both follow from that table. `data/surfaces.py` says what it means elsewhere.
 
-The one special token ends a document. It is never read out of a text: a document that spells `<|endoftext|>` gets the
-ordinary tokens of those characters.
+Special tokens are never read out of a text: a document that spells `<|endoftext|>` gets the ordinary tokens of those
+characters.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from speciate.data.surfaces import specials, token_bytes
 from speciate.data.vocabulary import END_OF_TEXT, TokenizerManifest, read_manifest
 
 
@@ -31,23 +32,38 @@ def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
 
 
 class FittedTokenizer:
-    """A byte-level tokenizer that can encode and decode, with its manifest and `token_bytes` int32 (V,)."""
+    """A tokenizer that can encode and decode, with its manifest and `token_bytes` int32 (V,)."""
 
-    def __init__(self, text: str, kind: str) -> None:
-        """From the text of a `tokenizer.json`. Raises ValueError unless it is byte-level and has the special token."""
+    def __init__(self, text: str, kind: str, end_of_text: str = END_OF_TEXT) -> None:
+        """From the text of a `tokenizer.json`.
+
+        Raises:
+            ValueError: `end_of_text` is no special token of it, or as `surfaces.token_bytes` does.
+        """
         self.text = text
         self.tokenizer = tokenizers.Tokenizer.from_str(text)
         self.tokenizer.encode_special_tokens = True  # a document that spells a special token does not mean it
-        self.token_bytes = _token_bytes(self.tokenizer)
+        self.token_bytes, lossless = token_bytes(self.tokenizer)
+        there = specials(self.tokenizer)
+        end = self.tokenizer.token_to_id(end_of_text)
+        if end is None or end_of_text not in there:
+            raise ValueError(
+                f"tokenizer: {end_of_text} is no special token of it; there are: {', '.join(there) or 'none'}"
+            )
         self.manifest = TokenizerManifest(
             kind=kind,
             vocabulary=len(self.token_bytes),
-            end_of_text=int(np.flatnonzero(self.token_bytes == 0)[0]),
+            end_of_text=end,
+            end_token=end_of_text,
+            lossless=lossless,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
         )
 
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
-        """The ids of all `texts` end to end, (N,) of the manifest's dtype, and how many each text has, (D,)."""
+        """The ids of all `texts` end to end, (N,) of the manifest's dtype, and how many each text has, (D,).
+
+        By `tokenizers`, whose ids are the definition; `data/encoder.py` gives the same ones faster.
+        """
         found = [item.ids for item in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))
         ids = np.empty(int(lengths.sum()), self.manifest.dtype)
@@ -72,24 +88,14 @@ class FittedTokenizer:
 
 def read_tokenizer(folder: pathlib.Path) -> FittedTokenizer:
     """The tokenizer that `fit` wrote into `folder`. Raises ValueError where its files do not belong together."""
-    manifest = read_manifest(folder)
-    fitted = FittedTokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"), manifest.kind)
+    manifest, file = read_manifest(folder), folder / "tokenizer.json"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from None
+    if hashlib.sha256(text.encode()).hexdigest() != manifest.fingerprint:
+        raise ValueError(f"{file}: is not the tokenizer that tokenizer_manifest.json describes")
+    fitted = FittedTokenizer(text, manifest.kind, manifest.end_token)
     if fitted.manifest != manifest:
-        raise ValueError(f"{folder / 'tokenizer.json'}: is not the tokenizer that tokenizer_manifest.json describes")
+        raise ValueError(f"{file}: is not what tokenizer_manifest.json says of it")
     return fitted
-
-
-def _token_bytes(tokenizer: tokenizers.Tokenizer) -> npt.NDArray[np.int32]:
-    """int32 (V,): the bytes that each id stands for, 0 for the special token. One symbol stands for one byte."""
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    ids = sorted(vocabulary.values())
-    symbols = set(pre_tokenizers.ByteLevel.alphabet())
-    if ids != list(range(len(ids))) or END_OF_TEXT not in vocabulary:
-        raise ValueError(f"tokenizer: its {len(ids)} ids must run from 0 without gaps and hold {END_OF_TEXT}")
-    sizes = np.zeros(len(ids), np.int32)
-    for token, index in vocabulary.items():
-        if token != END_OF_TEXT:
-            if not token or not symbols.issuperset(token):
-                raise ValueError(f"tokenizer: id {index} ({token!r}) is no byte-level token")
-            sizes[index] = len(token)
-    return sizes

@@ -1,7 +1,8 @@
 """How well a finished model predicts held-out text: nats by document, so that intervals can be had over documents.
 
 The auxiliary losses of selectors are no part of it. Bytes are those that the predicted tokens stand for, so that models
-with different tokenizers compare in bits per byte.
+with different tokenizers compare in bits per byte; where a tokenizer does not keep every byte (`data/surfaces.py`), a
+document's own bytes, shared among its tokens in proportion to the bytes of their spelling.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ def by_document(
 
     Args:
         model: in evaluation mode.
-        objective: offers `nats(model, token_BT)`, the loss of each predicted token.
+        objective: offers `nats`, the loss of each predicted token, and `counted`, which of them have a part in it.
         blocks: B blocks of T tokens; the first token of a block is not predicted.
         token_bytes_V: bytes that each token id stands for.
 
@@ -33,10 +34,17 @@ def by_document(
     num_documents = len(blocks.documents)
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
     for start, token_BT in batches(torch.from_numpy(blocks.tokens)):
-        nats_BS = objective.nats(model, token_BT).double().numpy()  # type: ignore[operator]
-        document_BS = blocks.document[start : start + len(token_BT), 1:]
-        np.add.at(nats, document_BS, nats_BS)
-        np.add.at(tokens, document_BS, 1)
-        np.add.at(num_bytes, document_BS, token_bytes_V[token_BT[:, 1:].numpy()])
-    table = blocks.documents.assign(nats=nats, tokens=tokens.astype(np.int64), bytes=num_bytes.astype(np.int64))
+        document_BT = blocks.document[start : start + len(token_BT)]
+        portion = (model, token_BT, torch.from_numpy(document_BT).long())
+        counted_BS = objective.counted(*portion).numpy()  # type: ignore[operator]
+        nats_N = objective.nats(*portion).double().numpy()[counted_BS]  # type: ignore[operator]
+        document_N = document_BT[:, 1:][counted_BS]
+        np.add.at(nats, document_N, nats_N)
+        np.add.at(tokens, document_N, 1)
+        np.add.at(num_bytes, document_N, token_bytes_V[token_BT[:, 1:].numpy()[counted_BS]])
+    whole, surface = (blocks.documents[name].to_numpy(np.float64) for name in ("bytes", "surface"))
+    # a document's own bytes, shared among its tokens; where the tokenizer is lossless the factor is 1
+    num_bytes *= np.divide(whole, surface, out=np.ones(num_documents), where=surface > 0)
+    found = {"nats": nats, "tokens": tokens.astype(np.int64), "bytes": np.rint(num_bytes).astype(np.int64)}
+    table = blocks.documents[["document", "domain", "id", "group"]].assign(**found)
     return table[table["tokens"] > 0].reset_index(drop=True)

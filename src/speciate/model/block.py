@@ -14,11 +14,16 @@ whose parameters a token uses only some defines `num_idle_parameters() -> int`; 
 B blocks of T tokens, D width.
 """
 
+from contextlib import nullcontext
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from speciate.kinds import component
 from speciate.model.norm import norm
 from speciate.model.tokens import Place, Tokens
+from speciate.selection.selection import recomputation
 
 
 class Block(nn.Module):
@@ -32,6 +37,8 @@ class Block(nn.Module):
         self.ffn_norm = norm(place.model)
         self.ffn = component(block.ffn).FeedForward(block.ffn, place)
         self.depth = component(block.depth).Depth(block.depth, place)
+        self.recompute = False
+        """Whether the backward pass computes the block again from its input, instead of keeping all in between."""
 
     def run(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """The residual stream of these tokens after both sublayers."""
@@ -41,5 +48,11 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """The residual stream after the block, (B, T, D)."""
-        deep_BTD: Tensor = self.depth(x_BTD, tokens, self.run)
-        return deep_BTD
+        if not (self.recompute and torch.is_grad_enabled()):
+            deep_BTD: Tensor = self.depth(x_BTD, tokens, self.run)
+            return deep_BTD
+        contexts = (nullcontext(), recomputation())
+        again_BTD: Tensor = checkpoint(
+            self.depth, x_BTD, tokens, self.run, use_reentrant=False, context_fn=lambda: contexts
+        )
+        return again_BTD

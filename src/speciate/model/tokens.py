@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from speciate import spec
+from speciate.model.cache import Cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,17 +24,34 @@ class Tokens:
     id_BT: Tensor
     """Token id."""
     position_BT: Tensor
-    """Position in the block, from 0."""
+    """Position in its context, from 0: in the block, or in its document's run where documents are kept apart."""
     index_BT: Tensor
     """Position in the flattened batch: what a Selection calls its decisions by."""
     document_BT: Tensor | None
-    """Document, where attention must not cross from one to another; None: a block is one context (GPT-2's way)."""
+    """Which run of one document in its block, from 0; attention must not cross from one to another, and within one the
+    order of positions is the block's. None: a block is one context (GPT-2's way)."""
+    cache: Cache | None = None
+    """What mixers keep of the tokens before these; None: there are none, and nothing is kept."""
 
     @classmethod
-    def of(cls, token_BT: Tensor, document_BT: Tensor | None = None) -> Tokens:
-        """All tokens of a batch of blocks."""
+    def of(cls, token_BT: Tensor, document_BT: Tensor | None = None, cache: Cache | None = None) -> Tokens:
+        """All tokens of a batch of blocks, or of their next part, after those that `cache` has seen.
+
+        Args:
+            token_BT: token ids.
+            document_BT: the document of each position, to keep documents apart; each run of one is then a context of
+                its own, in which positions start again at 0.
+            cache: of one context; goes with no documents.
+        """
         index_BT = torch.arange(token_BT.numel(), device=token_BT.device).view(token_BT.shape)
-        return cls(token_BT, index_BT % token_BT.shape[1], index_BT, document_BT)
+        position_BT = index_BT % token_BT.shape[1] + (0 if cache is None else cache.length)
+        if document_BT is None:
+            return cls(token_BT, position_BT, index_BT, None, cache)
+        assert cache is None, "a cache is of one context"
+        starts_BT = torch.ones_like(document_BT, dtype=torch.bool)
+        starts_BT[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]
+        first_BT = torch.where(starts_BT, position_BT, 0).cummax(1).values
+        return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1)
 
     def take(self, column_BK: Tensor) -> Tokens:
         """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept."""
@@ -42,6 +60,7 @@ class Tokens:
             position_BT=self.position_BT.gather(1, column_BK),
             index_BT=self.index_BT.gather(1, column_BK),
             document_BT=None if self.document_BT is None else self.document_BT.gather(1, column_BK),
+            cache=self.cache,
         )
 
 

@@ -31,6 +31,7 @@ class Transformer(nn.Module):
         # drawn before anything is built: torch's layers draw initial weights too, more or fewer by the arm
         seed = int(torch.randint(2**62, ()))
         self.context = model.context
+        self.separate_documents = model.separate_documents
         self.token_embedding = nn.Embedding(vocabulary, model.width)
         self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
         self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary, seed)) for layer in range(model.num_layers))
@@ -48,19 +49,29 @@ class Transformer(nn.Module):
 
         Args:
             token_BT: token ids, integer.
-            document_BT: document of each position; attention then stays within a document.
+            document_BT: document of each position, read where the model separates documents; None: each block is one.
 
         Raises:
             ValueError: the blocks are longer than the model's context.
         """
-        if token_BT.shape[1] > self.context:
-            raise ValueError(f"a block of {token_BT.shape[1]} tokens is longer than the context, {self.context}")
-        tokens = Tokens.of(token_BT, document_BT)
-        x_BTD: Tensor = self.token_embedding(token_BT)
+        return self.read(Tokens.of(token_BT, document_BT if self.separate_documents else None))
+
+    def read(self, tokens: Tokens) -> Tensor:
+        """`hidden` of these tokens, (B, T, D); where they have a cache, they follow those that it has seen.
+
+        Raises:
+            ValueError: the blocks are longer than the model's context.
+        """
+        length = tokens.id_BT.shape[1] + (0 if tokens.cache is None else tokens.cache.length)
+        if length > self.context:
+            raise ValueError(f"a block of {length} tokens is longer than the context, {self.context}")
+        x_BTD: Tensor = self.token_embedding(tokens.id_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, tokens)
+        if tokens.cache is not None:
+            tokens.cache.length = length
         normed_BTD: Tensor = self.norm(x_BTD)
         return normed_BTD
 

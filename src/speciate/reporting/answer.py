@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from speciate.plan import ReportSpec
 from speciate.reporting.cells import counted, fixed, interval, listed, percent, percents, spoken
+from speciate.stages import ReportSpec
 
 Tables = Mapping[str, pd.DataFrame]
 

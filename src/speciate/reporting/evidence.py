@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from speciate.plan import ReportSpec
 from speciate.reporting.answer import Tables, worst_selector
 from speciate.reporting.cells import (
     NOTHING,
@@ -19,6 +18,7 @@ from speciate.reporting.cells import (
     table,
     whole,
 )
+from speciate.stages import ReportSpec
 
 COMPARED = {
     "loss": "Test loss, nats",

@@ -1,89 +1,17 @@
-"""How the study was made: what each data stage read and dropped, and the manifest's versions, digests and times."""
+"""How the study was made: the manifest's versions and times."""
 
 import csv
-import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speciate.reporting.cells import NOTHING, Table, counted, duration, fixed, size, spoken, table, whole
+from speciate.reporting.cells import NOTHING, Table, counted, duration, spoken, table, whole
 
-SPLITS = ("train", "validation", "test", "probe")
 STAGES = (
-    *("fetch", "clean", "split", "fit", "encode", "pack", "balance"),
-    *("train", "evaluate", "measure", "compare", "draw"),
+    *("fetch", "clean", "sign", "bucket", "cluster", "split", "divide", "sketch", "fit", "encode", "pack", "balance"),
+    *("card", "train", "evaluate", "measure", "compare", "draw"),
 )
 """The order in which a study runs its stages; others follow."""
-Counts = dict[str, dict[str, Any]]
-"""Stage -> domain (or the mixture) -> its counts."""
-
-
-def read_counts(files: Iterable[pathlib.Path]) -> Counts:
-    """The counts that data stages wrote, from `<stage>/<name>-<key>/counts.json` (or mixture.json).
-
-    Raises:
-        ValueError: a file is not JSON; names it.
-    """
-    found: Counts = {}
-    for file in files:
-        stage, name = file.parent.parent.name, file.parent.name.rsplit("-", 1)[0]
-        try:
-            found.setdefault(stage, {})[name] = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file}: holds no counts: {error}") from None
-    return found
-
-
-def mixture_of(counts: Counts) -> dict[str, Any]:
-    """mixture.json, or nothing."""
-    return next(iter(counts.get("balance", {}).values()), {})
-
-
-def data_tables(counts: Counts, domains: Sequence[str]) -> list[Table]:
-    """Documents by domain with every reason for a drop; tokens and blocks by domain."""
-    return [*_documents(counts, domains), *_tokens(counts, domains)]
-
-
-def _documents(counts: Counts, domains: Sequence[str]) -> list[Table]:
-    clean, split = counts.get("clean", {}), counts.get("split", {})
-    if not clean:
-        return []
-    reasons = list(dict.fromkeys(reason for domain in domains for reason in clean.get(domain, {}).get("dropped", {})))
-    rows = []
-    for domain in domains:
-        mine, parts = clean.get(domain, {}), split.get(domain, {})
-        dropped = mine.get("dropped", {})
-        numbers = [mine.get("read"), *(dropped.get(reason, 0) for reason in reasons), mine.get("kept")]
-        numbers += [parts.get(name, {}).get("documents") for name in SPLITS]
-        rows.append([spoken(domain), *(whole(value) for value in numbers), size(mine.get("bytes_kept"))])
-    numbers = ["read", *(f"dropped: {spoken(reason)}" for reason in reasons), "kept", *SPLITS, "bytes kept"]
-    return [table("Documents", ["domain"], numbers, rows, "Every document is in one split only.")]
-
-
-def _tokens(counts: Counts, domains: Sequence[str]) -> list[Table]:
-    encode, pack, mixture = counts.get("encode", {}), counts.get("pack", {}), mixture_of(counts)
-    if not encode and not mixture:
-        return []
-    length = mixture.get("block_length", 0)
-    rows = []
-    for domain in domains:
-        tokens = [_of(encode, domain, split, "tokens") for split in SPLITS]
-        packed = [_of(pack, domain, "train", name) for name in ("tokens_dropped", "documents_split")]
-        blocks = mixture.get("train_blocks", {}).get(domain)
-        available = mixture.get("available_blocks", {}).get("train", {}).get(domain)
-        used = None if blocks is None else blocks * length
-        numbers = [*tokens, *packed, available, blocks, used]
-        rows.append([spoken(domain), *(whole(value) for value in numbers)])
-    numbers = [*(f"{split} tokens" for split in SPLITS), "dropped in packing", "documents split"]
-    numbers += ["blocks packed", "blocks used", "tokens used"]
-    held = ", ".join(f"{count} {name} blocks" for name, count in mixture.get("held_out_blocks", {}).items())
-    note = f"Blocks of {length} tokens." + (f" Held out of every domain: {held}." if held else "")
-    return [table("Tokens", ["domain"], numbers, rows, note if length else "")]
-
-
-def _of(stage: Mapping[str, Any], domain: str, split: str, name: str) -> Any:
-    mine = stage.get(domain, {})
-    return mine.get("splits", mine).get(split, {}).get(name)
 
 
 def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
@@ -166,13 +94,3 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         which = f"environment of {counted(environment['runs'], 'run')}"
         found.append((which, f"{versions}; threads {environment['threads']}"))
     return found
-
-
-def mixture_facts(counts: Counts) -> list[str]:
-    """How uneven the domains were before balancing, and every warning."""
-    mixture = mixture_of(counts)
-    if not mixture:
-        return []
-    ratio = mixture.get("imbalance")
-    told = [] if ratio is None else [f"Before balancing, the largest domain had {fixed(ratio, 2)} times the smallest."]
-    return told + [f"Warning: {warning}." for warning in mixture.get("warnings", [])]

@@ -5,6 +5,7 @@ Shape suffixes: N decisions, S slots.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +62,24 @@ def selectors(model: nn.Module) -> dict[str, Selector]:
     return {path: module for path, module in model.named_modules() if isinstance(module, Selector)}
 
 
+_recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
+
+
+@contextmanager
+def recomputation() -> Iterator[None]:
+    """What runs inside repeats an earlier forward pass for its gradient: nothing in it is recorded or counted anew."""
+    before = _recomputing.set(True)
+    try:
+        yield
+    finally:
+        _recomputing.reset(before)
+
+
+def recomputing() -> bool:
+    """Whether this forward pass is a repetition; a selector that counts its calls must leave those out."""
+    return _recomputing.get()
+
+
 @contextmanager
 def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
     """Collects the Selection of each selector that runs inside the block, under its module path.
@@ -74,6 +93,8 @@ def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
 
     def collect(path: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Reports) -> None:
+            if recomputing():
+                return
             if path in record:
                 raise RuntimeError(f"selector {path} ran twice in one recording; open one recording a forward pass")
             record[path] = output.selection

@@ -22,8 +22,11 @@ import torch
 from torch import nn
 
 from speciate.provenance import sha256
+from speciate.training.average import Average
 
 Arrays = dict[str, npt.NDArray[np.generic]]
+EMA = "ema.safetensors"
+"""The average of the weights, in a checkpoint and beside a finished run's model."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class State:
     """Lines of metrics.jsonl so far."""
     telemetry: Arrays
     """What the observer has seen so far."""
+    average: Average | None = None
+    """The moving average of the weights, where the run keeps one."""
 
 
 @contextlib.contextmanager
@@ -61,6 +66,8 @@ def save(folder: pathlib.Path, state: State) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     safetensors.torch.save_file(_weights(state.model), aside / "model.safetensors")
+    if state.average is not None:
+        safetensors.torch.save_file(state.average.weights, aside / EMA)
     torch.save({"optimizer": state.optimizer.state_dict(), "random": torch.get_rng_state()}, aside / "train_state.pt")
     safetensors.numpy.save_file(state.telemetry, aside / "telemetry.safetensors")
     (aside / "metrics.jsonl").write_text("".join(state.metrics), encoding="utf-8")
@@ -90,6 +97,8 @@ def restore(folder: pathlib.Path, state: State) -> bool:
             continue
         manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
         load_weights(state.model, checkpoint / "model.safetensors")
+        if state.average is not None:
+            state.average.load(safetensors.torch.load_file(checkpoint / EMA))
         rest = torch.load(checkpoint / "train_state.pt", weights_only=True)
         state.optimizer.load_state_dict(rest["optimizer"])
         torch.set_rng_state(rest["random"])
@@ -102,9 +111,12 @@ def restore(folder: pathlib.Path, state: State) -> bool:
     return False
 
 
-def save_weights(model: nn.Module, file: pathlib.Path) -> None:
-    """Writes a model's weights and buffers as safetensors; a tensor that two names share is written once."""
-    safetensors.torch.save_file(_weights(model), file)
+def save_weights(model: nn.Module, file: pathlib.Path, average: Average | None = None) -> None:
+    """Writes a model's weights and buffers as safetensors; a tensor that two names share is written once.
+
+    With an average of its parameters, that stands in their place; buffers stay the model's own.
+    """
+    safetensors.torch.save_file(_weights(model) | (average.weights if average else {}), file)
 
 
 def load_weights(model: nn.Module, file: pathlib.Path) -> None:

@@ -43,7 +43,7 @@ def observe(model: Transformer, token_BT: Tensor, document_BT: Tensor, num_docum
     for start, portion_BT in batches(token_BT):
         document_P = document_BT[start : start + len(portion_BT)].flatten()
         with recording(model) as record:
-            model.hidden(portion_BT)
+            model.hidden(portion_BT, document_BT[start : start + len(portion_BT)])
         for path, selection in record.items():
             counted = tally(selection, document_P[selection.token_N], num_documents)
             tallies[path] = tallies[path] + counted if path in tallies else counted
@@ -72,10 +72,13 @@ class Observer:
         self.token_BT = torch.from_numpy(prefix.tokens)
         self.document_BT = torch.from_numpy(prefix.document).long()
         self.num_documents = len(probe.documents)
-        self.validation = {
-            domain: torch.from_numpy(validation.tokens[validation.domain == index])
-            for index, domain in enumerate(validation.domains)
-        }
+        self.domains = validation.domains
+        # each pack's blocks together, as they come: which blocks share a product of matrices decides its last bits
+        sets = (validation.tokens, validation.document, validation.label)
+        self.validation = [
+            [torch.from_numpy(part[validation.domain == pack]).long() for part in sets]
+            for pack in np.unique(validation.domain)
+        ]
 
     def look(self, model: Transformer, step: int, seen: Arrays) -> None:
         """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`."""
@@ -88,12 +91,17 @@ class Observer:
 
     @torch.no_grad()
     def validate(self, model: Transformer, objective: nn.Module) -> dict[str, float]:
-        """Mean loss on the validation set by domain, in nats a token; no auxiliary loss is in it."""
+        """Mean loss on the validation set by the documents' domain, in nats a token; no auxiliary loss is in it."""
         was_training = model.training
         model.eval()
-        losses: dict[str, float] = {}
-        for domain, token_BT in self.validation.items():
-            nats = [objective.nats(model, portion_BT).double() for _, portion_BT in batches(token_BT)]  # type: ignore[operator]
-            losses[domain] = float(torch.cat(nats).mean())
+        found: dict[str, list[Tensor]] = {domain: [] for domain in self.domains}
+        for token_BT, document_BT, label_BT in self.validation:
+            for start, portion_BT in batches(token_BT):
+                of_BT = document_BT[start : start + len(portion_BT)]
+                label_BS = label_BT[start : start + len(portion_BT), 1:]
+                counted_BS = objective.counted(model, portion_BT, of_BT)  # type: ignore[operator]
+                nats_BS = objective.nats(model, portion_BT, of_BT).double()  # type: ignore[operator]
+                for index, domain in enumerate(self.domains):
+                    found[domain].append(nats_BS[counted_BS & (label_BS == index)])
         model.train(was_training)
-        return losses
+        return {domain: float(torch.cat(nats).mean()) for domain, nats in found.items()}

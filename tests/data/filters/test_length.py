@@ -1,14 +1,61 @@
-"""Bounds are inclusive."""
+"""Bounds are inclusive; a cut falls where a reader would stop."""
 
-from speciate.data.documents import Document
-from speciate.data.filters.length import Filter, Options
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-
-def test_bounds_are_inclusive_and_count_characters() -> None:
-    keep = Filter(Options(kind="length", min_characters=2, max_characters=4))
-    reasons = [keep.reason(Document("", "", "", "ü" * length)) for length in range(1, 6)]
-    assert reasons == ["too_short", None, None, None, "too_long"]
+from speciate.data.filters.length import Options, beginning
 
 
-def test_no_upper_bound_by_default() -> None:
-    assert Filter(Options(kind="length")).reason(Document("", "", "", "x" * 10**6)) is None
+def test_bounds_are_inclusive_and_count_characters(verdict) -> None:
+    said = verdict("length", min_characters=2, max_characters=4)
+    assert [said("ü" * length) for length in range(1, 6)] == ["too_short", "kept", "kept", "kept", "too_long"]
+
+
+def test_no_upper_bound_by_default(verdict) -> None:
+    assert verdict("length")("x" * 10**6) == "kept"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "left"),
+    [
+        ("first line\nsecond line", 16, "first line"),
+        ("first line\nsecond line", 10, "first line"),  # the newline itself may lie beyond the limit
+        ("One two. Three four five", 15, "One two."),
+        ("He said 'go.' And so they went.", 16, "He said 'go.'"),
+        ("pi is 3.14159 and more", 11, "pi is"),  # no sentence ends inside a number
+        ("x\nabcdefghijklmno", 10, "x\nabcdefgh"),  # a line's end in the first half is too early
+        ("abcdefghijkl", 10, "abcdefghij"),
+        ("short", 10, "short"),
+    ],
+)
+def test_where_a_text_is_cut(text: str, limit: int, left: str) -> None:
+    assert beginning(text, limit) == left
+
+
+@given(st.text(alphabet="ab. \n", min_size=1, max_size=60), st.integers(2, 60))
+def test_a_cut_text_is_a_beginning_no_longer_than_asked(text: str, limit: int) -> None:
+    cut = beginning(text, limit)
+    assert text.startswith(cut) and len(cut) <= limit
+
+
+def test_cutting_edits_and_the_bounds_hold_of_what_is_left(verdict) -> None:
+    said = verdict("length", min_characters=9, cut_characters=12, max_characters=30)
+    assert said("x" * 31) == "too_long"
+    assert said("Ten chars. Then much more.") == "edited"
+    assert said("Nine char\n xxxxxxxxxxxx") == "edited"
+    assert said("Eight ch\n xxxxxxxxxxxx") == "too_short"
+    assert said("exactly 12 c") == "kept"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_characters": 5, "max_characters": 4}, "max_characters: 4 is less than min_characters, 5"),
+        ({"cut_characters": 9, "max_characters": 8}, "cut_characters: 9 is never reached"),
+    ],
+)
+def test_bounds_that_contradict_each_other_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Options(kind="length", **settings)

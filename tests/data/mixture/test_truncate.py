@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,8 @@ def test_it_warns_above_the_ratio(largest: int, warned: bool) -> None:
 def test_an_empty_domain_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match=r"domains.b: too small for one block of the train split \(blocks: a 3, b 0\)"):
         truncate.mix(options(), {"a": 3, "b": 0})
+
+
+def test_the_order_is_the_one_that_it_always_was() -> None:
+    mixture, _ = truncate.mix(options(seed=5), {"a": 90, "b": 61, "c": 75})
+    assert hashlib.sha256(mixture.tobytes()).hexdigest()[:16] == "bfc238eb63fc9505"

@@ -1,4 +1,6 @@
-"""One text a line, and a line that is wrong is named."""
+"""One record a line, and a line that is wrong is named; what makes a passage of it is tested in test_records."""
+
+from typing import Any
 
 import pytest
 
@@ -6,28 +8,39 @@ from speciate.data.documents import Passage
 from speciate.data.readers.jsonl import Options, read
 
 
-def run(data: str, **settings: str) -> list[Passage]:
-    return list(read(Options(kind="jsonl", **settings), "m", data.encode(), "source s: member m"))  # type: ignore[arg-type]
+def run(data: str, **settings: Any) -> list[Passage]:
+    return list(read(Options(kind="jsonl", **settings), "m", data.encode(), "source s: member m"))
 
 
 def test_lines_are_texts() -> None:
-    assert run('{"0": "a\\nb"}\n\n{"0": "c"}\n', key="0") == [Passage("m:1", "m:1", "a\nb"), Passage("m:3", "m:3", "c")]
+    found = run('{"0": "a\\nb"}\n\n{"0": "c"}\n', text="0")
+    assert found == [Passage("m#1", "m#1", "a\nb"), Passage("m#3", "m#3", "c")]
 
 
-def test_a_key_can_group() -> None:
-    assert [passage.group for passage in run('{"text": "a", "g": 7}\n{"text": "b", "g": "x"}', group="g")] == ["7", "x"]
+def test_keys_name_and_group() -> None:
+    found = run('{"text": "a", "g": 7, "n": "x"}\n{"text": "b", "g": "x", "n": 3}', group="g", id="n")
+    assert [(passage.id, passage.group) for passage in found] == [("x", "7"), ("3", "x")]
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "line 2 is not JSON"),
-        ("[1]", "line 2 has no text under 'text'"),
-        ('{"text": 3}', "line 2 has no text under 'text'"),
-        ('{"text": "\\ud800"}', "line 2 holds half a surrogate pair"),
-        ('{"text": "x"}', "line 2 has no group under 'g'"),
+        ("{", "line 2: is not JSON: Expecting property name enclosed in double quotes at character 1"),
+        ("[1]", "line 2: is no JSON object but list"),
+        ('{"text": 3, "g": 1}', "line 2: column 'text' holds int, not text"),
+        ('{"text": "\\ud800", "g": 1}', "line 2: column 'text' holds half a surrogate pair at character 0"),
+        ('{"text": "x"}', "line 2: there is no column 'g'; there are: text"),
     ],
 )
 def test_a_bad_line_is_named(line: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"source s: member m: {problem}"):
         run('{"text": "ok", "g": "a"}\n' + line, group="g")
+
+
+def test_bad_lines_can_be_dropped_under_their_fault() -> None:
+    found = run('{\n{"text": "ok"}\n{"text": "\\udc00"}', bad_records="drop")
+    assert [(passage.text, passage.fault) for passage in found] == [
+        (None, "not_json"),
+        ("ok", None),
+        (None, "surrogate"),
+    ]

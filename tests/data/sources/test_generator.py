@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from speciate.data.documents import Passage
+from speciate.data.documents import Passage, Shard
 from speciate.data.sources.generator import Options, fetch, read
 
 # A wheel of the same shape: its parents must not run, and its items show index, template and hash seed.
@@ -84,7 +84,7 @@ def test_a_generator_that_fails_is_named(tmp_path: pathlib.Path) -> None:
 def test_the_real_generators_items_are_those_of_a_full_installation(tmp_path: pathlib.Path) -> None:
     pin = {"version": "0.1.25", "file": "reasoning_gym-0.1.25-py3-none-any.whl"}
     settings = options("7f17a3eddb13c015d7d4a755ed576a061df889faf9468bcc2cca334ebe9e0435", **pin, instruction=True)
-    fetch(settings, "gsm", tmp_path / "archive")
+    fetch(settings, "gsm", tmp_path / "archive", Shard())
     texts = [passage.text for passage in read(settings, "gsm", tmp_path / "archive")]
     # the same join over create_dataset("gsm_symbolic", seed=0, size=20000) with all the package's needs installed
     assert len(texts) == 19104

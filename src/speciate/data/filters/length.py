@@ -1,8 +1,19 @@
-"""Drops documents outside a range of lengths: stubs that hold no content, and files that are data rather than text."""
+"""Drops documents outside a range of lengths: stubs that hold no content, and files that are data rather than text.
 
-from pydantic import Field
+It can cut instead of dropping: a text longer than `cut_characters` ends at the last line's end before that place, else
+at the last sentence's, else at the last space; only where the nearest of these is in its first half, in mid-word.
+"""
 
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from speciate.data.cleaning import Drop
 from speciate.data.documents import Document
+from speciate.data.words import SENTENCE_END
 from speciate.kinds import Kind
 
 
@@ -13,18 +24,44 @@ class Options(Kind):
     """Shortest document kept."""
     max_characters: int | None = Field(None, ge=1)
     """Longest document kept; none: any."""
+    cut_characters: int | None = Field(None, ge=2)
+    """Longer documents are cut to at most this; none: not cut."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        limits = (("max_characters", self.max_characters), ("cut_characters", self.cut_characters))
+        for key, limit in limits:
+            if limit is not None and limit < self.min_characters:
+                raise ValueError(f"{key}: {limit} is less than min_characters, {self.min_characters}")
+        if self.max_characters and self.cut_characters and self.cut_characters > self.max_characters:
+            raise ValueError(f"cut_characters: {self.cut_characters} is never reached, max_characters drops before")
+        return self
 
 
 class Filter:
-    """One pass over one domain."""
+    """Looks at one document by itself."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
 
-    def reason(self, document: Document) -> str | None:
-        """Why `document` is dropped, or None to keep it."""
-        if len(document.text) < self.options.min_characters:
-            return "too_short"
-        if self.options.max_characters is not None and len(document.text) > self.options.max_characters:
-            return "too_long"
-        return None
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, or its beginning, or why it is dropped (too_short, too_long)."""
+        options, length = self.options, len(document.text)
+        if options.max_characters is not None and length > options.max_characters:
+            return Drop("too_long", f"{length} characters")
+        if options.cut_characters is not None and length > options.cut_characters:
+            document = dataclasses.replace(document, text=beginning(document.text, options.cut_characters))
+        if len(document.text) < options.min_characters:
+            return Drop("too_short", f"{len(document.text)} characters")
+        return document
+
+
+def beginning(text: str, limit: int) -> str:
+    """The longest beginning of `text` of at most `limit` characters that ends where a reader would stop."""
+    line = text.rfind("\n", 0, limit + 1)
+    ends = [match.end() for match in SENTENCE_END.finditer(text, limit // 2, limit + 1) if match.end() <= limit]
+    space = text.rfind(" ", 0, limit + 1)
+    for place in (line, ends[-1] if ends else -1, space):
+        if place >= limit // 2:
+            return text[:place].rstrip()
+    return text[:limit].rstrip()

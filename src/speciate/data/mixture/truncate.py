@@ -3,6 +3,10 @@
 share of domain d = 1 / D in tokens, since all blocks have the same length. Decision: nothing is repeated. Code takes
 about twice as many tokens a byte as prose, so equal bytes would not be equal training; and oversampling the small
 domain would make its experts see the same text twice.
+
+A mixture kind offers `mix(options, num_blocks)`, and may offer `relabel(options, documents, name)`, which gives the
+documents of the held-out set `name` other domains; its Options then say by `labels(domains)` what those are called.
+`check_domains(domains)` of the Options refuses what does not fit the study's domains.
 """
 
 from collections.abc import Mapping
@@ -11,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.order import permutation
+from speciate.data.turns import equal_parts
 from speciate.kinds import Kind
 
 
@@ -39,18 +43,4 @@ def mix(options: Options, num_blocks: Mapping[str, int]) -> tuple[npt.NDArray[np
     Raises:
         ValueError: a domain has no block; names it.
     """
-    empty = [domain for domain, blocks in num_blocks.items() if not blocks]
-    if empty:
-        found = ", ".join(f"{domain} {blocks}" for domain, blocks in num_blocks.items())
-        raise ValueError(f"domains.{empty[0]}: too small for one block of the train split (blocks: {found})")
-    smallest, largest = min(num_blocks, key=num_blocks.__getitem__), max(num_blocks, key=num_blocks.__getitem__)
-    kept, most = num_blocks[smallest], num_blocks[largest]
-    warnings = []
-    if most > options.warn_ratio * kept:
-        warnings.append(
-            f"{largest} has {most / kept:.1f} times the tokens of {smallest} ({most} blocks, {kept} blocks); "
-            f"every domain is cut to {kept} blocks"
-        )
-    orders = [permutation(blocks, "mixture", options.seed, domain)[:kept] for domain, blocks in num_blocks.items()]
-    rows = np.stack(orders, axis=1).reshape(-1)
-    return np.stack((np.tile(np.arange(len(orders)), kept), rows), axis=1).astype(np.int32), warnings
+    return equal_parts(num_blocks, options.seed, options.warn_ratio)

@@ -1,46 +1,36 @@
-"""A member holds one JSON object a line, and a text under one of its keys."""
+"""A member holds one JSON object a line: a record, whose columns are the keys."""
 
-import json
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 
 from speciate.data.archive import utf8
 from speciate.data.documents import Passage
+from speciate.data.records import Records, parse
 from speciate.kinds import Kind
 
 
 class Options(Kind):
     """One text a line of JSON."""
 
-    key: str = Field("text", min_length=1)
-    """The key that holds the text."""
+    text: str = Field("text", min_length=1)
+    """The key that holds the text, or a template that names keys: "{question}\\n\\n{answer}"."""
+    id: str | None = None
+    """The key that names a line; without one it is called member#line, lines counted from 1."""
     group: str | None = None
     """A key whose value groups lines that must not straddle a split; without one each line stands alone."""
+    bad_records: Literal["refuse", "drop"] = "refuse"
+    """A line that is no record: stop there and name it, or drop and count it under its fault."""
 
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
-    """The texts of the member's lines, each under 'member:line', lines counted from 1; blank lines are skipped.
+    """The texts of the member's lines; blank lines are skipped.
 
     Raises:
-        ValueError: not UTF-8, not JSON, or no string under a key; names `where` and the line.
+        ValueError: not UTF-8, not JSON, or a wrong column; names `where` and the line.
     """
+    records = Records(options, where)
     for number, line in enumerate(utf8(data, where).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: line {number} is not JSON: {error.msg}") from None
-        text = record.get(options.key) if isinstance(record, dict) else None
-        if not isinstance(text, str):
-            raise ValueError(f"{where}: line {number} has no text under '{options.key}'")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"{where}: line {number} holds half a surrogate pair, which UTF-8 cannot write")
-        name = f"{member}:{number}"
-        if options.group is None:
-            yield Passage(name, name, text)
-        elif isinstance(record.get(options.group), str | int):
-            yield Passage(name, str(record[options.group]), text)
-        else:
-            raise ValueError(f"{where}: line {number} has no group under '{options.group}'")
+        if line.strip():
+            yield records.passage(parse(line), f"{member}#{number}", f"{where}: line {number}")

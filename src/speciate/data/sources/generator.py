@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from speciate.data import gsm_symbolic
-from speciate.data.documents import Passage
+from speciate.data.documents import Passage, Shard
 from speciate.data.download import Pin, check_sha256, download
 from speciate.kinds import Kind
 
@@ -47,7 +47,7 @@ class Options(Kind):
     the same in each item, and so a mark of the domain that a router could go by."""
 
 
-def fetch(options: Options, name: str, target: pathlib.Path) -> None:
+def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
     """Downloads the pinned wheel of source `name` to `target`. Raises ValueError as `download` does."""
     download(_pin(options), name, target)
 

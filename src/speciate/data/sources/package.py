@@ -10,9 +10,9 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from speciate.data import archive as archives
-from speciate.data.documents import Passage
+from speciate.data.documents import Passage, Shard
 from speciate.data.download import Pin, download
-from speciate.kinds import Choice, Kind, component
+from speciate.kinds import Choice, Kind
 
 
 class Options(Kind):
@@ -34,7 +34,7 @@ class Options(Kind):
     """How texts are read out of a member."""
 
 
-def fetch(options: Options, name: str, target: pathlib.Path) -> None:
+def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
     """Downloads the pinned file of source `name` to `target`. Raises ValueError as `download` does."""
     download(Pin(options.name, options.version, options.file, options.sha256), name, target)
 
@@ -45,11 +45,5 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     Raises:
         ValueError: a hostile or damaged archive, a member the reader cannot read, or no member that matches.
     """
-    reader = component(options.reader)
-    empty = True
-    for member, data in archives.members(archive, name, archives.Globs(options.include, options.exclude)):
-        empty = False
-        yield from reader.read(options.reader, member, data, f"source {name}: member {member}")
-    if empty:
-        globs = ", ".join(options.include)
-        raise ValueError(f"source {name}: include: no member of {options.file} matches {globs} and no exclude")
+    globs = archives.Globs(options.include, options.exclude)
+    yield from archives.passages(archive, name, globs, options.reader, options.file)

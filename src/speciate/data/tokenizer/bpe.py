@@ -4,6 +4,8 @@ Starting from the 256 bytes, the most frequent pair of neighbouring symbols beco
 `entries`. Decision: fitted to the train split of all domains together, so that no held-out text shapes the vocabulary,
 and small (4,096): at the default study's size the embedding would otherwise be most of the model.
 
+The trainer holds every different word of the text; `max_bytes` bounds that where there are many gigabytes.
+
 Same text, same ids: ties between pairs go to the smaller ids, so neither the hash seed nor the number of threads shows.
 """
 
@@ -23,6 +25,8 @@ class Options(Kind):
 
     entries: int = Field(4096, ge=257)
     """Vocabulary size: 256 bytes, the end-of-text token, and merges."""
+    max_bytes: int | None = Field(None, ge=1)
+    """Training text to fit to, about, in bytes, shared evenly among the domains; null: all of it."""
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
@@ -46,3 +50,8 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
             f"tokenizer.entries: the training text gives only {tokenizer.get_vocab_size()} of {options.entries} entries"
         )
     return tokenizer
+
+
+def end_of_text(options: Options, tokenizer: Tokenizer, archive: pathlib.Path | None) -> str:
+    """The token that ends a document."""
+    return END_OF_TEXT

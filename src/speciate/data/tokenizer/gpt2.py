@@ -49,10 +49,16 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
     if archive is None:
         raise ValueError("tokenizer: kind gpt2 needs the archive of its source")
     source = component(options.archive)
-    files = {pathlib.PurePosixPath(item.id).name: item.text for item in source.read(options.archive, SOURCE, archive)}
+    found = source.read(options.archive, SOURCE, archive)
+    files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
     if sorted(files) != ["encoder.json", "vocab.bpe"]:
         raise ValueError(f"tokenizer.archive: must give encoder.json and vocab.bpe, not {', '.join(sorted(files))}")
     return checked(assemble(files["encoder.json"], files["vocab.bpe"]))
+
+
+def end_of_text(options: Options, tokenizer: Tokenizer, archive: pathlib.Path | None) -> str:
+    """The token that ends a document."""
+    return END_OF_TEXT
 
 
 def assemble(encoder: str, merges: str) -> Tokenizer:

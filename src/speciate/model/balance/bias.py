@@ -16,6 +16,7 @@ from torch import Tensor
 
 from speciate.kinds import Kind
 from speciate.model.routing import Balancer
+from speciate.selection.selection import recomputing
 
 
 class Options(Kind):
@@ -46,7 +47,7 @@ class Balance(Balancer):
 
     def forward(self, probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
         """Counts the load in training; no loss."""
-        if self.training:
+        if self.training and not recomputing():
             self.load_S += chosen_NS.sum(0)
         return super().forward(probs_NS, chosen_NS)
 

@@ -10,6 +10,7 @@ B blocks of T tokens, D width, N heads of h dimensions.
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -39,12 +40,12 @@ class Options(Kind):
             )
 
 
-def visible(tokens: Tokens) -> Tensor:
-    """Which keys each query sees, (B, 1, T, T) boolean: those not after it, of its own document."""
-    assert tokens.document_BT is not None
-    not_after_BTT = tokens.position_BT[:, :, None] >= tokens.position_BT[:, None, :]
-    same_BTT = tokens.document_BT[:, :, None] == tokens.document_BT[:, None, :]
-    return (not_after_BTT & same_BTT).unsqueeze(1)
+def visible(tokens: Tokens, position_BS: Tensor, document_BS: Tensor | None) -> Tensor:
+    """Which of S keys each query sees, (B, 1, T, S) boolean: those not after it, of its own document."""
+    visible_BTS = tokens.position_BT[:, :, None] >= position_BS[:, None, :]
+    if tokens.document_BT is not None and document_BS is not None:
+        visible_BTS = visible_BTS & (tokens.document_BT[:, :, None] == document_BS[:, None, :])
+    return visible_BTS.unsqueeze(1)
 
 
 class Mixer(nn.Module):
@@ -53,6 +54,7 @@ class Mixer(nn.Module):
     def __init__(self, options: Options, place: Place) -> None:
         super().__init__()
         model = place.model
+        self.layer = place.layer
         self.num_heads = options.num_heads
         self.num_kv_heads = options.num_kv_heads or options.num_heads
         self.head_width = model.width // options.num_heads
@@ -68,12 +70,18 @@ class Mixer(nn.Module):
         query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
         if self.rotary is not None:
             query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
+        mask_B1TS = None if tokens.document_BT is None else visible(tokens, tokens.position_BT, tokens.document_BT)
+        if tokens.cache is not None:
+            document_BT = torch.zeros_like(tokens.id_BT) if tokens.document_BT is None else tokens.document_BT
+            kept = tokens.cache.append(self.layer, key_BTNh, value_BTNh, tokens.position_BT, document_BT)
+            key_BTNh, value_BTNh, position_BS, document_BS = kept
+            mask_B1TS = visible(tokens, position_BS, document_BS)
         mixed_BNTh = F.scaled_dot_product_attention(
             query_BTNh.transpose(1, 2),
             key_BTNh.transpose(1, 2),
             value_BTNh.transpose(1, 2),
-            attn_mask=None if tokens.document_BT is None else visible(tokens),
-            is_causal=tokens.document_BT is None,
+            attn_mask=mask_B1TS,
+            is_causal=mask_B1TS is None,
             enable_gqa=self.num_kv_heads < self.num_heads,
         )
         out_BTD: Tensor = self.out(mixed_BNTh.transpose(1, 2).flatten(2))

@@ -1,11 +1,14 @@
 """Next-token prediction: the mean of -log p(token t+1 | tokens up to t) over the T - 1 predictions of each block.
 
+Decision: where the model separates documents, what precedes a document's first token in the block is another document's
+end, which tells nothing of it: that prediction has no part in the loss, in training and in evaluation alike.
+
     nats_n = logsumexp_v(l_nv) - l_{n, target},   l = x H^T;    d nats_n / d l_n = softmax(l_n) - onehot(target_n)
 
 The logits of all tokens together would be by far the largest tensor of a step. They are made, turned into their own
 gradient and dropped, some tokens at a time; what is kept for the backward pass is the gradient of x and of H.
 
-B blocks of T tokens, S = T - 1 predictions each, N = B S, D width, V vocabulary, C tokens at once.
+B blocks of T tokens, S = T - 1 predictions each, N = B S or fewer, D width, V vocabulary, C tokens at once.
 """
 
 from typing import Any
@@ -33,14 +36,23 @@ class Objective(nn.Module):
         self.chunk = options.chunk
 
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
-        """Mean nats a prediction, a scalar with gradient. Every block has equally many, so micro-batches average."""
+        """Mean nats of the predictions that count, a scalar with gradient; 0 where none does."""
         x_ND, target_N = predictions(model, token_BT, document_BT)
+        if model.separate_documents:
+            counted_N = self.counted(model, token_BT, document_BT).flatten()
+            x_ND, target_N = x_ND[counted_N], target_N[counted_N]
         total: Tensor = ChunkedCrossEntropy.apply(x_ND, model.head_VD, target_N, self.chunk)  # type: ignore[no-untyped-call]
-        return total / len(target_N)
+        return total / max(1, len(target_N))
+
+    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Which predictions count, (B, T - 1) boolean: all, or those within a document where these are separated."""
+        if model.separate_documents and document_BT is not None:
+            return document_BT[:, 1:] == document_BT[:, :-1]
+        return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
 
     @torch.no_grad()
     def nats(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
-        """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block; without gradient."""
+        """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block, counted or not; without gradient."""
         x_ND, target_N = predictions(model, token_BT, document_BT)
         chunks = zip(x_ND.split(self.chunk), target_N.split(self.chunk), strict=True)
         nats_N = torch.cat([exponentials(model.head(x_CD).float(), target_C)[0] for x_CD, target_C in chunks])
@@ -71,8 +83,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """The sum, a scalar, in float32 or better."""
         total = torch.zeros((), dtype=torch.promote_types(x_ND.dtype, torch.float32), device=x_ND.device)
         x_gradient_ND, head_gradient_VD = torch.empty_like(x_ND), torch.zeros_like(head_VD)
-        for rows in torch.arange(len(x_ND)).split(chunk):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
+        for start in range(0, len(x_ND), chunk):
+            part = slice(start, start + chunk)
             x_CD, target_C = x_ND[part], target_N[part]
             logit_CV = (x_CD @ head_VD.T).to(total.dtype)
             nats_C, exp_CV, sum_C1 = exponentials(logit_CV, target_C)

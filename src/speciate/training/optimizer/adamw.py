@@ -1,10 +1,8 @@
 """AdamW (Loshchilov and Hutter 2019), fused, with groups: matrices decay, biases and norms do not (GPT-3's way).
 
-A group is one combination of weight decay and rate. Each carries `scale`, its factor on the base rate, and `peak`, the
-rate that the schedule's factor multiplies.
+A group is one combination of weight decay and rate; groups.py has what all optimizers share of it.
 """
 
-from fnmatch import fnmatchcase
 from typing import Annotated
 
 import torch
@@ -12,6 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from speciate.kinds import Kind
+from speciate.training.groups import decays, learned, scale_of
 
 
 class Options(Kind):
@@ -37,15 +36,10 @@ def build(options: Options, model: nn.Module) -> torch.optim.AdamW:
     Raises:
         ValueError: a pattern of `rate_scales` fits no parameter, or two fit the same one.
     """
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for pattern in options.rate_scales:
-        if not any(fnmatchcase(name, pattern) for name in parameters):
-            names = ", ".join(parameters)
-            raise ValueError(f"optimizer.rate_scales: no parameter is called {pattern}; there are {names}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in parameters.items():
+    for name, parameter in learned(model, options.rate_scales).items():
         decay = options.weight_decay if decays(name, parameter) else 0.0
-        groups.setdefault((decay, scale_of(options, name)), []).append(parameter)
+        groups.setdefault((decay, scale_of(options.rate_scales, name)), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": members, "weight_decay": decay, "scale": scale, "peak": options.rate * scale}
@@ -56,16 +50,3 @@ def build(options: Options, model: nn.Module) -> torch.optim.AdamW:
         eps=options.epsilon,
         fused=True,
     )
-
-
-def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Matrices do, embeddings and stacks of experts' matrices among them; a stack of biases does not."""
-    return parameter.ndim >= 2 and not name.endswith("bias")
-
-
-def scale_of(options: Options, name: str) -> float:
-    """The factor of the one pattern that fits `name`, or 1. Raises ValueError where two fit."""
-    fitting = [pattern for pattern in options.rate_scales if fnmatchcase(name, pattern)]
-    if len(fitting) > 1:
-        raise ValueError(f"optimizer.rate_scales: both {' and '.join(fitting)} fit {name}")
-    return options.rate_scales[fitting[0]] if fitting else 1.0

@@ -1,0 +1,159 @@
+"""Near-duplicates against `datasketch` and `rensa`, used as their documentation shows: 2310 licence texts, in one run.
+
+    python benchmarks/near_duplicates.py [--sample N]
+
+Ours goes the whole way of the stages, files included: documents.parquet, signatures, buckets, candidates compared by
+their shingles, clusters. The peers start from texts in memory: shingles in Python (the same words, runs of five, as
+strings), MinHash of 128 values, their LSH index at a threshold of 0.8. The texts are those of a pinned package, fetched
+as a study fetches them. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+
+Beside the times: how far each agrees with all pairs of a sample compared exactly. Precision and recall are of pairs
+that stand in one cluster; clusters are connected components of pairs of a similarity of at least 0.8.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable
+
+import datasketch
+import numpy as np
+import numpy.typing as npt
+import rensa
+import scipy.sparse
+from timing import medians, show
+
+from speciate.data.clusters import NEAR, cluster
+from speciate.data.documents import Document, Shard, write_documents
+from speciate.data.signatures import FILES, read_shards, sign
+from speciate.data.similar import Scope, components, similar_pairs
+from speciate.kinds import component, options_of
+from speciate.spec import Duplicates
+
+SOURCE = {
+    "kind": "package",
+    "name": "licensedcode-data",
+    "version": "32.1.0",
+    "file": "licensedcode_data-32.1.0-py3-none-any.whl",
+    "sha256": "18f60bde6dbabbc0a925d45ed80089cdbb7168156a2a1c118737198f9b743b96",
+    "include": ["*/licenses/*.LICENSE"],
+    "reader": "text",
+}
+SETTINGS = Duplicates(ngram=5, similarity=0.8, permutations=120, bands=20)
+REPEATS = 5
+WORDS = re.compile(r"\w+")
+Labels = npt.NDArray[np.int64]
+"""The cluster of each document, (D,)."""
+
+
+def texts(folder: pathlib.Path) -> list[str]:
+    """The licence texts, in the package's order."""
+    options = options_of("data/sources", "package").model_validate(SOURCE)
+    source = component(options)
+    source.fetch(options, "licences", folder / "archive", Shard(0, 1))
+    return [passage.text for passage in source.read(options, "licences", folder / "archive")]
+
+
+def ours(folder: pathlib.Path) -> Labels:
+    """Clusters of the documents in `folder`."""
+    sign(folder / "documents.parquet", {name: folder / "0-of-1" / name for name in FILES}, 0, SETTINGS)
+    scope = Scope(read_shards("licences", folder, 1))
+    pairs = similar_pairs(scope, range(SETTINGS.bands), SETTINGS.similarity)
+    policies = np.full(len(scope), NEAR, np.int8)
+    found = cluster(scope.texts(), pairs, policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity)
+    alone = np.arange(len(scope)) + len(found.sizes_C)
+    return np.where(found.clusters_D < 0, alone, found.clusters_D)
+
+
+def shingled(text: str) -> set[str]:
+    """Runs of five words, the usual way in Python."""
+    words = WORDS.findall(text.lower())
+    return {" ".join(words[start : start + 5]) for start in range(max(1, len(words) - 4))}
+
+
+def by_datasketch(corpus: list[str]) -> Labels:
+    """Clusters by MinHashLSH, each text looked up and then inserted; what it finds is joined."""
+    index = datasketch.MinHashLSH(threshold=0.8, num_perm=128)
+    pairs = []
+    for place, text in enumerate(corpus):
+        sketch = datasketch.MinHash(num_perm=128)
+        sketch.update_batch([shingle.encode() for shingle in shingled(text)])
+        pairs += [(other, place) for other in index.query(sketch)]
+        index.insert(place, sketch)
+    return components(len(corpus), np.array(pairs, np.int64).reshape(-1, 2))
+
+
+def by_rensa(corpus: list[str]) -> npt.NDArray[np.bool_]:
+    """Which texts RMinHashDeduplicator keeps; it gives no clusters."""
+    index = rensa.RMinHashDeduplicator(threshold=0.8, num_perm=128, use_lsh=True)
+    return np.array(index.add_pairs((str(place), list(shingled(text))) for place, text in enumerate(corpus)))
+
+
+def exact(corpus: list[str]) -> Labels:
+    """Clusters by the exact similarity of all pairs."""
+    sets = [shingled(text) for text in corpus]
+    numbers = {shingle: number for number, shingle in enumerate(sorted(set().union(*sets)))}
+    columns = [numbers[shingle] for each in sets for shingle in each]
+    sizes = np.array([len(each) for each in sets])
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    member = scipy.sparse.csr_array((np.ones(len(columns), np.int32), columns, ends), (len(sets), len(numbers)))
+    shared = scipy.sparse.triu(member @ member.T, 1).tocoo()
+    alike = shared.data >= 0.8 * (sizes[shared.row] + sizes[shared.col] - shared.data)
+    return components(len(sets), np.stack([shared.row[alike], shared.col[alike]], axis=1).astype(np.int64))
+
+
+def agreement(found: Labels, wanted: Labels) -> dict[str, float]:
+    """Of pairs in one cluster: how many of the found are wanted, and how many of the wanted are found."""
+    mine, theirs = (labels[:, None] == labels for labels in (found, wanted))
+    both, mine_count, theirs_count = (int(np.triu(each, 1).sum()) for each in (mine & theirs, mine, theirs))
+    lost = len(found) - len(np.unique(found))
+    return {"precision": round(both / mine_count, 4), "recall": round(both / theirs_count, 4), "duplicates": lost}
+
+
+def compare(corpus: list[str], folder: pathlib.Path) -> None:
+    """Prints how far the clusters of a sample agree with exact ones."""
+    write(folder, corpus)
+    wanted = exact(corpus)
+    ways: dict[str, Callable[[], Labels]] = {"ours": lambda: ours(folder), "datasketch": lambda: by_datasketch(corpus)}
+    found = {name: agreement(way(), wanted) for name, way in ways.items()}
+    found["exact"] = {"duplicates": len(wanted) - len(np.unique(wanted))}
+    found["rensa"] = {"duplicates": int((~by_rensa(corpus)).sum())}
+    title = f"near-duplicates: clusters of {len(corpus)} licence texts against exact ones"
+    print(json.dumps({"benchmark": title, "cpu_ms": {}, "ours_over": {}, "agreement": found}), flush=True)
+
+
+def write(folder: pathlib.Path, corpus: list[str]) -> None:
+    """The corpus as `clean` leaves it."""
+    (folder / "0-of-1").mkdir(exist_ok=True)
+    rows = (Document(str(place), "licences", str(place), text) for place, text in enumerate(corpus))
+    write_documents(folder / "documents.parquet", rows)
+
+
+def main() -> None:
+    """Times each way on all texts, then compares clusters on a sample."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=2000, help="documents compared exactly (default: %(default)s)")
+    sample = parser.parse_args().sample
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        corpus = texts(folder)
+        write(folder, corpus)
+        seconds = medians(
+            {
+                "datasketch": lambda: by_datasketch(corpus),
+                "rensa": lambda: by_rensa(corpus),
+                "ours": lambda: ours(folder),
+            },
+            REPEATS,
+        )
+        size = sum(len(text.encode()) for text in corpus) / 1e6
+        title = f"near-duplicates of {size:.1f} MB, shingling included"
+        show(title, seconds, "ours", {"datasketch": 1 / 10, "rensa": 1.0})
+        chosen = np.random.default_rng(0).permutation(len(corpus))[:sample]
+        compare([corpus[place] for place in np.sort(chosen)], folder)
+
+
+if __name__ == "__main__":
+    main()

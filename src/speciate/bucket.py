@@ -1,0 +1,37 @@
+"""Find pairs of near-duplicates among the documents that agree on some of the bands of their signatures."""
+
+import argparse
+import pathlib
+
+import numpy as np
+
+from speciate.data.documents import Shard
+from speciate.data.similar import read_scope, similar_pairs
+from speciate.spec import read_spec
+from speciate.stages import BucketSpec
+from speciate.verb import run, say, writing
+
+
+def main() -> None:
+    """Reads the command line, compares, writes pairs."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.bucket", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BucketSpec")
+    parser.add_argument(
+        "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"
+    )
+    parser.add_argument(
+        "--bucket", default="0-of-1", metavar="k-of-n", help="bands k, k + n, ... (default: %(default)s, all)"
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="gets the pairs, int64 (P, 2)")
+    options = parser.parse_args()
+    spec = read_spec(BucketSpec, options.spec)
+    bucket = Shard.parse(options.bucket)
+    scope = read_scope(options.signed, spec.parts, spec.near.bands)
+    pairs_P2 = similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
+    with writing(options.output) as aside, aside.open("wb") as file:
+        np.save(file, pairs_P2)
+    say(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")
+
+
+if __name__ == "__main__":
+    run(main)

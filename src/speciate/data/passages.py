@@ -1,0 +1,70 @@
+"""Passages as a parquet file: what a source that is read over a network leaves behind, with where they came from.
+
+Written and read one row group at a time, with every choice fixed, so that equal passages give equal bytes.
+"""
+
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.data.documents import ROW_GROUP_BYTES, ROW_GROUP_DOCUMENTS, Passage, damage
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("fault", pa.string()),
+    ]
+)
+
+
+def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapping[str, str]) -> int:
+    """Writes `passages` to `file` as they come, and `origin` as the schema's metadata; returns how many there were."""
+    schema = SCHEMA.with_metadata(dict(sorted(origin.items())))
+    count, size = 0, 0
+    waiting: list[Passage] = []
+
+    def flush() -> None:
+        columns = [pa.array([getattr(each, field.name) for each in waiting], field.type) for field in schema]
+        parquet.write_table(pa.Table.from_arrays(columns, schema=schema))
+        waiting.clear()
+
+    with pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["fault"],
+        write_statistics=False,
+        write_page_checksum=True,
+    ) as parquet:
+        for passage in passages:
+            waiting.append(passage)
+            count += 1
+            size += len(passage.text or "")
+            if size >= ROW_GROUP_BYTES or len(waiting) >= ROW_GROUP_DOCUMENTS:
+                flush()
+                size = 0
+        if waiting:
+            flush()
+    return count
+
+
+def read_passages(file: pathlib.Path) -> Iterator[Passage]:
+    """The passages of `file`, in order. Raises ValueError, naming the file, where it is none of these or damaged."""
+    with damage(f"{file}: holds no passages"), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        if not parquet.schema_arrow.equals(SCHEMA):
+            raise ValueError(f"{file}: has columns {parquet.schema_arrow.names}, not {SCHEMA.names}")
+        for index in range(parquet.num_row_groups):
+            table = parquet.read_row_group(index)
+            for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                yield Passage(*row)
+
+
+def origin_of(file: pathlib.Path) -> dict[str, str]:
+    """Where the passages of `file` came from: what `write_passages` was told."""
+    metadata: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
+    return {name.decode(): value.decode() for name, value in metadata.items() if not name.startswith(b"ARROW")}

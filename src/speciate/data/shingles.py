@@ -1,0 +1,117 @@
+r"""Shingles: hashes of every run of n words of a text, by which near-duplicates, contamination and overlaps are found.
+
+A word is a maximal run of letters, digits and underscores (a regular expression's `\w`) of the text in lower case
+(`str.lower`, so by Unicode's rules); all else separates. Equal runs of words have equal hashes, in every process and on
+every machine with the same version of Unicode; different ones collide with a chance near 2^-64. As separators do not
+count, re-wrapped and re-punctuated copies are equal.
+
+Vectorised over the UTF-8 bytes of many texts at once. A byte costs a table look-up and a comparison; words are hashed
+eight bytes at a time, h = mix(h ^ bytes), and runs by Horner's rule, h = h M + word, all modulo 2^64. `mix` is the
+finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.data.arrays import ranges
+
+WORD_BYTES = bytes(byte > 127 or byte == ord("_") or chr(byte).isalnum() for byte in range(256))
+SPARE_BITS = np.array([0, 56, 48, 40, 32, 24, 16, 8, 0], np.uint64)
+"""Of eight bytes of which so many are wanted."""
+LONG = 64
+"""Words of more bytes (data, not language) are hashed one at a time."""
+BATCH = 1 << 17
+"""Characters hashed at a time: what fits into a core's cache."""
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A one-to-one scramble of 64 bits, in place: every bit of what comes out depends on every bit of what went in."""
+    hashes ^= hashes >> np.uint64(30)
+    hashes *= np.uint64(0xBF58476D1CE4E5B9)
+    hashes ^= hashes >> np.uint64(27)
+    hashes *= np.uint64(0x94D049BB133111EB)
+    hashes ^= hashes >> np.uint64(31)
+    return hashes
+
+
+def shingles(text: str, ngram: int) -> npt.NDArray[np.uint64]:
+    """The hashes of every run of `ngram` words of `text`, uint64 (S,), in order, repeats kept.
+
+    Fewer words than `ngram` make one shingle of all of them; no word makes none.
+    """
+    return _joined([text], ngram)[0]
+
+
+def batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """`shingles` of many texts end to end, uint64 (S,), and how many each has, int64 (D,); faster than one by one."""
+    found: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]] = []
+    waiting: list[str] = []
+    size = 0
+    for text in texts:
+        waiting.append(text)
+        size += len(text)
+        if size >= BATCH:
+            found.append(_joined(waiting, ngram))
+            waiting, size = [], 0
+    found.append(_joined(waiting, ngram))
+    return np.concatenate([hashes for hashes, _ in found]), np.concatenate([counts for _, counts in found])
+
+
+def _joined(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """As `batch`, with memory of some ten times the texts' bytes."""
+    assert ngram >= 1, ngram
+    parts = [text.lower().encode() for text in texts]
+    words_W, starts_W = _words(b"\n".join(parts))
+    stops_D = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)) + 1)
+    ends_D = np.searchsorted(starts_W, stops_D)
+    words_D = np.diff(ends_D, prepend=0)
+    firsts_D = ends_D - words_D
+    hashes_W = np.ones(len(words_W), np.uint64)  # one, so that a short text's run is no longer run's end
+    for place in range(ngram):
+        run = hashes_W[: max(0, len(words_W) - place)]
+        run *= MULTIPLIER
+        run += words_W[place:]
+    short = np.flatnonzero((words_D > 0) & (words_D < ngram))
+    hashes_W[firsts_D[short]] = 1
+    for place in range(ngram - 1):
+        short = short[words_D[short] > place]
+        hashes_W[firsts_D[short]] = hashes_W[firsts_D[short]] * MULTIPLIER + words_W[firsts_D[short] + place]
+    counts_D = np.where(words_D < ngram, np.minimum(words_D, 1), words_D - ngram + 1)
+    return mix(hashes_W[ranges(firsts_D, counts_D)]), counts_D
+
+
+def _words(data: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The hash of every word of `data`, uint64 (W,), and the byte that each starts at, int64 (W,)."""
+    eights = np.ndarray(len(data) + 1, np.dtype("<u8"), data + bytes(8), strides=(1,))  # the eight bytes from each on
+    inside = np.frombuffer(bytearray(b"\0" + data.translate(WORD_BYTES) + b"\0"), np.uint8)
+    _separate(np.frombuffer(data, np.uint8), eights, inside[1:])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts_W, lengths_W = edges[::2], edges[1::2] - edges[::2]
+    hashes_W = mix(eights[starts_W] << SPARE_BITS[np.minimum(lengths_W, 8)])  # bytes after the word's end fall out
+    some = np.flatnonzero((lengths_W > 8) & (lengths_W <= LONG))
+    for place in range(8, LONG, 8):
+        some = some[lengths_W[some] > place]
+        if not len(some):
+            break
+        read = eights[starts_W[some] + place] << SPARE_BITS[np.minimum(lengths_W[some] - place, 8)]
+        hashes_W[some] = mix(hashes_W[some] ^ read)
+    for index in np.flatnonzero(lengths_W > LONG).tolist():
+        word = data[starts_W[index] : starts_W[index] + lengths_W[index]]
+        hashes_W[index] = int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little")
+    return hashes_W, starts_W
+
+
+def _separate(data: npt.NDArray[np.uint8], eights: npt.NDArray[np.uint64], inside: npt.NDArray[np.uint8]) -> None:
+    """Marks in `inside`, where every byte above 127 counts as a word's, the characters beyond ASCII that are none's."""
+    firsts = np.flatnonzero(data >= 0xC0)
+    if not len(firsts):
+        return
+    lengths = 2 + (data[firsts] >= 0xE0).astype(np.int64) + (data[firsts] >= 0xF0)
+    found, which = np.unique(eights[firsts] << SPARE_BITS[lengths], return_inverse=True)
+    characters = [value.tobytes().lstrip(b"\0").decode() for value in found.astype("<u8")]
+    separates = np.array([not character.isalnum() for character in characters])[which]
+    inside[ranges(firsts[separates], lengths[separates])] = 0

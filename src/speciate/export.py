@@ -1,0 +1,154 @@
+"""export: a finished run as a folder that transformers loads.
+
+A model of GPT-2's or Llama's shape becomes theirs, and needs nothing of ours; any other needs `import
+speciate.transformers_bridge` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
+its name, and must give the run's own logits.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from speciate.data.vocabulary import TokenizerManifest, read_manifest
+from speciate.model.convert import to_theirs
+from speciate.model.pretrained import family_of
+from speciate.model.transformer import Transformer, count_parameters
+from speciate.places import surroundings
+from speciate.spec import RunSpec, read_spec
+from speciate.training.finished import read_run
+from speciate.transformers_bridge import SpeciateConfig, SpeciateForCausalLM
+from speciate.verb import run as run_verb
+from speciate.verb import say
+
+TOLERANCE = 1e-4
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+---
+# {ablation}, seed {seed}
+
+{total:,} parameters, {active:,} of them active for a token; trained by Speciate for {steps} steps.
+
+```python
+{imported}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+```
+"""
+
+
+def main() -> None:
+    """Parses the command line, converts, checks, writes."""
+    parser = argparse.ArgumentParser(prog="speciate.export", description=__doc__)
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="the finished run's folder")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the folder to write; must not exist")
+    arguments = parser.parse_args()
+    if arguments.output.exists():
+        raise ValueError(f"{arguments.output}: is there already; remove it or give another --output")
+    spec_file = arguments.run / "spec.json"
+    tokenizer = arguments.tokenizer or surroundings(spec_file, read_spec(RunSpec, spec_file)).tokenizer
+    manifest = read_manifest(tokenizer)
+    run, model = read_run(arguments.run, manifest.vocabulary)
+    logging.disable_progress_bar()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
+    try:
+        theirs = write(run, model, manifest, tokenizer, aside)
+        difference = check(model, aside, manifest.vocabulary)
+        (aside / "README.md").write_text(card(run, model, theirs, arguments.output.name), encoding="utf-8")
+        aside.chmod(0o755)
+        os.replace(aside, arguments.output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    say(f"{run.ablation} seed {run.seed}: {theirs}; its logits differ by {difference:.1e} at most")
+
+
+def write(
+    run: RunSpec, model: Transformer, manifest: TokenizerManifest, tokenizer: pathlib.Path, folder: pathlib.Path
+) -> str:
+    """Writes model and tokenizer; returns the architecture's name."""
+    ids = {"bos_token_id": manifest.end_of_text, "eos_token_id": manifest.end_of_text}
+    theirs = converted(run, model, {"vocab_size": manifest.vocabulary, **ids})
+    theirs.generation_config = GenerationConfig(**ids, pad_token_id=manifest.end_of_text)
+    theirs.save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_file(str(tokenizer / "tokenizer.json")),
+        bos_token=manifest.end_token,
+        eos_token=manifest.end_token,
+        pad_token=manifest.end_token,
+        model_max_length=run.model.context,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.save_pretrained(folder)
+    return type(theirs).__name__
+
+
+def converted(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> PreTrainedModel:
+    """The model as one of transformers'; `vocabulary` holds what their configs say of it."""
+    family = family_of(run.model)
+    if family is None:
+        ours = SpeciateForCausalLM(SpeciateConfig(run.model.model_dump(mode="json"), **vocabulary))
+        ours.model.load_state_dict(model.state_dict())
+        return ours
+    settings: dict[str, Any] = dict(family.config(run.model) or {})
+    theirs: PreTrainedModel = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(settings.pop("model_type"), **vocabulary, **settings)
+    )
+    weights = to_theirs(dict(model.named_parameters()), family.rules(run.model))
+    missing, over = theirs.load_state_dict(weights, strict=False)
+    assert not over and set(missing) <= {"lm_head.weight"}, (missing, over)
+    theirs.tie_weights()
+    return theirs
+
+
+@torch.no_grad()
+def check(model: Transformer, folder: pathlib.Path, vocabulary: int) -> float:
+    """The largest difference between the run's logits and those of the folder, on random tokens.
+
+    Raises:
+        ValueError: it is more than rounding explains.
+    """
+    loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
+    length = min(model.context, 64)
+    token_BT = torch.randint(vocabulary, (2, length), generator=torch.Generator().manual_seed(0))
+    ours_BTV, theirs_BTV = model(token_BT), loaded(token_BT).logits
+    difference = float((ours_BTV - theirs_BTV).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(ours_BTV.abs().max())):
+        raise ValueError(
+            f"{folder}: the folder's logits differ from the run's by {difference:.1e}; nothing is exported"
+        )
+    return difference
+
+
+def card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> str:
+    """The folder's README."""
+    total, active = count_parameters(model)
+    return CARD.format(
+        ablation=run.ablation,
+        seed=run.seed,
+        total=total,
+        active=active,
+        steps=run.training.num_steps,
+        imported="import speciate.transformers_bridge\n" if architecture == SpeciateForCausalLM.__name__ else "",
+        folder=folder,
+    )
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,136 @@
+"""How long are the documents of each domain, and do the splits agree?
+
+Documents by length in tokens, counted by octave (2^b to 2^(b+1) - 1 tokens), as shares of each split's documents.
+"""
+
+from typing import Any, ClassVar
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from pydantic import Field
+
+from speciate.figures import style
+from speciate.kinds import Kind
+
+QUESTION = "How long are the documents of each domain, and do the splits agree?"
+TABLES = {
+    "data_lengths": ("domain", "split", "unit", "low", "high", "documents"),
+    "data_domains": ("domain", "blocks_used", "tokens_used"),
+}
+HELD_OUT = ("validation", "test", "probe")
+BAR = "#C9CFE8"
+
+
+class Options(Kind):
+    """How much one page takes."""
+
+    page: ClassVar[str] = "data"
+    max_domains: int = Field(12, ge=1)
+    """Domains with a panel: the first and the last, the one with most documents, then others spread over the list."""
+
+
+def _tokens(tables: style.Tables) -> pd.DataFrame:
+    lengths = tables["data_lengths"]
+    return lengths[lengths["unit"] == "tokens"]
+
+
+def _shown(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
+    """The domains that are shown, and all of them."""
+    lengths = _tokens(tables)
+    domains = list(dict.fromkeys(lengths["domain"]))
+    return style.telling(domains, options.max_domains, lengths.groupby("domain")["documents"].sum().to_dict()), domains
+
+
+def _block(tables: style.Tables) -> float:
+    """Tokens in a block; NaN where nothing is used."""
+    used = tables["data_domains"]
+    used = used[used["blocks_used"] > 0]
+    return float((used["tokens_used"] / used["blocks_used"]).max())
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """A panel a domain: bars for the training text, a mark an octave and held-out split."""
+    domains, _ = _shown(tables, options)
+    if not domains:
+        return style.message("No document has been encoded.")
+    lengths = _tokens(tables)
+    columns = min(3, len(domains))
+    rows = -(-len(domains) // columns)
+    drawn = style.canvas(0.5 + 1.35 * rows)
+    grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(domains) :]:
+        axes.set_axis_off()
+    for axes, domain in zip(grid.flat, domains, strict=False):
+        _panel(axes, lengths[lengths["domain"] == domain], _block(tables))
+        axes.set_title(style.spoken(domain), loc="left", weight="bold")
+    first, last = int(lengths["low"].min()), int(lengths["high"].max()) + 1
+    octaves = [2**power for power in range(first.bit_length() - 1, last.bit_length())]
+    ticks = octaves[:: -(-len(octaves) // 7)]
+    grid[0, 0].set_xscale("log", base=2)
+    grid[0, 0].set(xlim=(first, last))
+    grid[0, 0].set_xticks(ticks, [_short(tick) for tick in ticks])
+    grid[0, 0].yaxis.set_major_formatter("{x:.0%}")
+    drawn.supxlabel("tokens in a document", fontsize=7.5)
+    drawn.supylabel("share of documents", fontsize=7.5)
+    _key(drawn)
+    return drawn
+
+
+def _panel(axes: Axes, mine: pd.DataFrame, block: float) -> None:
+    """One domain."""
+    for split, group in mine.groupby("split"):
+        share = group["documents"] / group["documents"].sum()
+        if split == "train":
+            axes.bar(group["low"], share, group["low"], align="edge", color=BAR, edgecolor="white", linewidth=0.4)
+            continue
+        index = HELD_OUT.index(str(split))
+        # side by side inside the octave, so that equal shares do not hide each other
+        places = group["low"] * 2 ** (0.3 + 0.2 * index)
+        axes.plot(places, share, style.MARKERS[index], color=style.COLOURS[index], markersize=2.6, linewidth=0)
+    if block == block:
+        axes.axvline(block, color=style.INK, linewidth=0.6, linestyle=(0, (4, 3)))
+
+
+def _key(drawn: Figure) -> None:
+    """Bars and marks, named above the panels."""
+    handles: list[Any] = [Patch(color=BAR, linewidth=0)]
+    handles += [
+        Line2D([], [], color=style.COLOURS[index], marker=style.MARKERS[index], markersize=3, linewidth=0)
+        for index in range(len(HELD_OUT))
+    ]
+    handles.append(Line2D([], [], color=style.INK, linewidth=0.6, linestyle=(0, (4, 3))))
+    texts = ["training text", *HELD_OUT, "block length"]
+    drawn.legend(handles, texts, loc="outside upper center", ncols=5, frameon=False, fontsize=7, handlelength=1.6)
+
+
+def _short(tokens: int) -> str:
+    return f"{tokens // 1024}k" if tokens >= 1024 else str(tokens)
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    lengths = _tokens(tables)
+    if lengths.empty:
+        return "No document has been encoded, so there are no lengths to show."
+    shown, domains = _shown(tables, options)
+    train = lengths[lengths["split"] == "train"]
+    block = _block(tables)
+    told = []
+    for domain in domains:
+        mine = train[train["domain"] == domain].sort_values("low")
+        if mine.empty:
+            continue
+        middle = mine[mine["documents"].cumsum() >= mine["documents"].sum() / 2].iloc[0]
+        # octaves that lie wholly above the block length, so the share is no overstatement
+        longer = mine["documents"][mine["low"] > block].sum() / mine["documents"].sum()
+        beyond = f", at least {longer:.0%} longer than a block" if block == block else ""
+        told.append(f"{style.spoken(domain)} {middle['low']} to {middle['high']}{beyond}")
+    return (
+        "Length of the documents in tokens, the end-of-text token not counted, on a scale of octaves. Bars: training"
+        " text; marks: the held-out splits, whose documents are few, so their marks scatter. The octave of the median"
+        f" training document: {'; '.join(told)}. Documents are counted, not tokens: a few long ones can hold most of a"
+        " domain's text." + style.left_out((domains, shown))
+    )

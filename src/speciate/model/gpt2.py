@@ -1,0 +1,85 @@
+"""GPT-2 (Radford et al. 2019) as transformers has it: learned positions, layer norms, biases, transposed weights.
+
+Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer.py).
+"""
+
+from typing import Any
+
+from speciate import spec
+from speciate.model.convert import Config, Family, Rule, dense_options, refuse_others
+
+PARTS = {
+    "mixer_norm": "ln_1",
+    "mixer.query_key_value": "attn.c_attn",
+    "mixer.out": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn.up": "mlp.c_fc",
+    "ffn.out": "mlp.c_proj",
+}
+ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
+
+
+def _rules(model: spec.Model) -> list[Rule]:
+    rules = [Rule("token_embedding.weight", ("transformer.wte.weight",))]
+    rules.append(Rule("position_embedding.weight", ("transformer.wpe.weight",)))
+    names = {"norm": "transformer.ln_f"}
+    for layer in range(model.num_layers):
+        names |= {f"blocks.{layer}.{our}": f"transformer.h.{layer}.{their}" for our, their in PARTS.items()}
+    for our, their in names.items():
+        rules.append(Rule(f"{our}.weight", (f"{their}.weight",), transposed=".c_" in their))
+        rules.append(Rule(f"{our}.bias", (f"{their}.bias",)))
+    return rules if model.tied_head else [*rules, Rule("unembedding.weight", ("lm_head.weight",))]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    activation = config.get("activation_function", "gelu_new")
+    refuse_others(config, {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)})
+    refuse_others(config, {"activation_function": tuple(ACTIVATIONS), "add_cross_attention": (False,)})
+    ffn = {"kind": "dense", "hidden": config.get("n_inner") or 4 * config["n_embd"]}
+    ffn["activation"] = ACTIVATIONS[activation]
+    return {
+        "width": config["n_embd"],
+        "num_layers": config["n_layer"],
+        "context": config["n_positions"],
+        "norm": "layer",
+        "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
+        "position": "learned",
+        "biases": True,
+        "tied_head": config.get("tie_word_embeddings", True),
+        "block": {"mixer": {"kind": "attention", "num_heads": config["n_head"]}, "ffn": ffn, "depth": "every"},
+    }
+
+
+def _config(model: spec.Model) -> dict[str, Any] | None:
+    options: Any = dense_options(model)
+    if options is None or (model.norm, model.position, model.biases) != ("layer", "learned", True):
+        return None
+    if options["activation"] not in ACTIVATIONS.values() or options["num_kv_heads"] not in (
+        None,
+        options["num_heads"],
+    ):
+        return None
+    return {
+        "model_type": "gpt2",
+        "n_embd": model.width,
+        "n_layer": model.num_layers,
+        "n_positions": model.context,
+        "n_head": options["num_heads"],
+        "n_inner": options["hidden"],
+        "activation_function": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[options["activation"]],
+        "layer_norm_epsilon": model.norm_epsilon,
+        "tie_word_embeddings": model.tied_head,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+
+
+FAMILY = Family(
+    architecture="GPT2LMHeadModel",
+    prefix="transformer.",
+    rules=_rules,
+    settings=_settings,
+    config=_config,
+    buffers=(".attn.bias", ".attn.masked_bias"),
+)

@@ -1,0 +1,92 @@
+"""Llama (Touvron et al. 2023) as transformers has it: rotary positions, RMS norms, gated units, grouped queries.
+
+Shown equal to LlamaForCausalLM, gradients included (tests/model/test_transformer.py).
+"""
+
+from typing import Any
+
+from speciate import spec
+from speciate.model.convert import Config, Family, Rule, dense_options, refuse_others
+
+
+def _rules(model: spec.Model) -> list[Rule]:
+    rules = [
+        Rule("token_embedding.weight", ("model.embed_tokens.weight",)),
+        Rule("norm.weight", ("model.norm.weight",)),
+    ]
+    if not model.tied_head:
+        rules.append(Rule("unembedding.weight", ("lm_head.weight",)))
+    for layer in range(model.num_layers):
+        block, theirs = f"blocks.{layer}", f"model.layers.{layer}"
+        mixer: Any = model.block.mixer
+        ffn: Any = model.block.ffn
+        num_kv_heads = mixer.num_kv_heads or mixer.num_heads
+        heads = (mixer.num_heads, num_kv_heads, num_kv_heads)
+        joint = tuple(count * model.width // mixer.num_heads for count in heads)
+        projections = tuple(f"{theirs}.self_attn.{part}_proj.weight" for part in "qkv")
+        gated = tuple(f"{theirs}.mlp.{part}_proj.weight" for part in ("gate", "up"))
+        rules += [
+            Rule(f"{block}.mixer_norm.weight", (f"{theirs}.input_layernorm.weight",)),
+            Rule(f"{block}.mixer.query_key_value.weight", projections, joint),
+            Rule(f"{block}.mixer.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
+            Rule(f"{block}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+            Rule(f"{block}.ffn.up.weight", gated, (ffn.hidden, ffn.hidden)),
+            Rule(f"{block}.ffn.out.weight", (f"{theirs}.mlp.down_proj.weight",)),
+        ]
+    return rules
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    refuse_others(config, {"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)})
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    refuse_others({"rope_type": rope.get("rope_type", rope.get("type", "default"))}, {"rope_type": ("default",)})
+    refuse_others(config, {"head_dim": (config["hidden_size"] // config["num_attention_heads"], None)})
+    mixer = {"kind": "attention", "num_heads": config["num_attention_heads"]}
+    mixer["num_kv_heads"] = config.get("num_key_value_heads")
+    return {
+        "width": config["hidden_size"],
+        "num_layers": config["num_hidden_layers"],
+        "context": config["max_position_embeddings"],
+        "norm": "rms",
+        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
+        "position": "rotary",
+        "rotary_base": float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
+        "biases": False,
+        "tied_head": config.get("tie_word_embeddings", False),
+        "block": {
+            "mixer": mixer,
+            "ffn": {"kind": "dense", "hidden": config["intermediate_size"], "activation": "swiglu"},
+            "depth": "every",
+        },
+    }
+
+
+def _config(model: spec.Model) -> dict[str, Any] | None:
+    options: Any = dense_options(model)
+    if options is None or (model.norm, model.position, model.biases) != ("rms", "rotary", False):
+        return None
+    if options["activation"] != "swiglu":
+        return None
+    return {
+        "model_type": "llama",
+        "hidden_size": model.width,
+        "num_hidden_layers": model.num_layers,
+        "max_position_embeddings": model.context,
+        "num_attention_heads": options["num_heads"],
+        "num_key_value_heads": options["num_kv_heads"] or options["num_heads"],
+        "intermediate_size": options["hidden"],
+        "hidden_act": "silu",
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base},
+        "tie_word_embeddings": model.tied_head,
+    }
+
+
+FAMILY = Family(
+    architecture="LlamaForCausalLM",
+    prefix="model.",
+    rules=_rules,
+    settings=_settings,
+    config=_config,
+    buffers=(".rotary_emb.inv_freq",),
+)

@@ -1,0 +1,66 @@
+"""Where a run's surroundings are, told by its own place: results/<study>/runs/<ablation>/seed<k>/spec.json.
+
+The workflow names every path to its verbs. This is for a person who makes or uses one run by hand.
+"""
+
+import pathlib
+from dataclasses import dataclass
+
+from speciate.spec import RunSpec, read_spec
+from speciate.stages import Folders
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Of one run of a study."""
+
+    home: pathlib.Path
+    """results/<study>"""
+    run: RunSpec
+
+    @property
+    def folders(self) -> Folders:
+        """Where the study's data stages are. Raises ValueError where the workflow did not write it down."""
+        return read_spec(Folders, self.home / "specs" / "folders.json")
+
+    @property
+    def mixture(self) -> pathlib.Path:
+        """What the balance stage wrote."""
+        return self._made(self.home.parent / self.folders.mixture, "mixture.json")
+
+    @property
+    def tokenizer(self) -> pathlib.Path:
+        """What the fit stage wrote."""
+        return self._made(self.home.parent / self.folders.tokenizer, "tokenizer.json")
+
+    @property
+    def start(self) -> pathlib.Path | None:
+        """What the run starts from; None: nothing."""
+        origin = getattr(self.run.start, "origin", None)
+        if origin is None:
+            return None
+        starts = self.folders.starts
+        return pathlib.Path(
+            origin.place(self.home / "runs", self.run.seed, lambda name: self.home.parent / starts[name])
+        )
+
+    def _made(self, folder: pathlib.Path, file: str) -> pathlib.Path:
+        """`folder`. Raises ValueError where the workflow has not made it yet."""
+        if not (folder / file).is_file():
+            target = (folder / file).relative_to(self.home.parent.parent)
+            raise ValueError(f"{folder / file} is not made yet: `snakemake {target}` makes it")
+        return folder
+
+
+def surroundings(spec_file: pathlib.Path, run: RunSpec) -> Surroundings:
+    """The surroundings of the run whose spec is `spec_file`.
+
+    Raises:
+        ValueError: the file is not in a study's results.
+    """
+    folder = spec_file.resolve().parent
+    if (folder.name, folder.parent.name, folder.parents[1].name) != (f"seed{run.seed}", run.ablation, "runs"):
+        place = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
+        raise ValueError(f"{spec_file}: is not in {place}, so the paths that were left out cannot be told from it")
+    home = folder.parents[2]
+    return Surroundings(home, run)

@@ -1,0 +1,72 @@
+"""present: the study's data as one HTML file that needs no network: what they are, what was dropped, texts to read."""
+
+import argparse
+import pathlib
+
+from speciate.data.card.columns import MEANINGS
+from speciate.kinds import kinds_in, options_of
+from speciate.reporting import data, page, texts
+from speciate.reporting.answer import Tables
+from speciate.spec import read_spec
+from speciate.stages import CARDED, CardSpec
+from speciate.verb import run, writing
+
+PLACED = {
+    "data_tokens": "counts",
+    "data_drops": "drops",
+    "data_lengths": "lengths",
+    "data_duplicates": "duplicates",
+}
+"""Figure -> the section that it opens; others follow at the end."""
+
+
+def figures() -> list[str]:
+    """The figures of this page."""
+    return [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "") == "data"]
+
+
+def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
+    """The page as HTML."""
+    drawn = {PLACED.get(name, name): page.section(folder, name) for name in figures()}
+    return page.render(
+        "present.html.jinja",
+        spec=spec,
+        domains=data.domains_of(tables),
+        drawn=drawn,
+        others=[section for place, section in drawn.items() if place not in PLACED.values()],
+        warnings=data.warnings(tables),
+        imbalance=data.imbalance(tables),
+        sources=data.sources(tables),
+        digests=data.digests(tables),
+        flow=data.flow(tables),
+        splits=data.splits(tables),
+        drops=data.drops(tables),
+        edits=data.edits(tables),
+        duplicates=data.duplicates(tables),
+        overlaps=data.overlaps(tables),
+        formatting=data.formatting(tables),
+        marks=texts.marks(tables),
+        kept=texts.samples(tables, "kept"),
+        dropped=texts.samples(tables, "dropped"),
+        copies=texts.samples(tables, "duplicate"),
+        settings=texts.settings(spec),
+        meanings=MEANINGS,
+    )
+
+
+def main() -> None:
+    """Parses, reads, renders, writes."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.present", description=__doc__)
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a CardSpec")
+    parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the tables that `card` wrote")
+    parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="data.html")
+    arguments = parser.parse_args()
+    spec = read_spec(CardSpec, arguments.spec)
+    text = render(page.read_tables(arguments.tables, CARDED), spec, arguments.figures)
+    with writing(arguments.output) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

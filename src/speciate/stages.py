@@ -1,0 +1,255 @@
+"""What each stage reads of a study: one small spec a stage, holding just the settings that it may depend on.
+
+`plan.py` fills them in and writes each to its own file; a verb reads its own with `read_spec`. Sequences stand where
+order counts, since the keys of a spec's JSON are sorted.
+"""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from speciate.kinds import Choice, Kind, Strict
+from speciate.spec import Duplicates, HeldOut, Hypothesis, Name, Names, Split
+
+SPLITS = ("train", "validation", "test", "probe")
+SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
+"""What `sign` writes of a shard."""
+CARDED = (
+    *("data_sources", "data_domains", "data_drops", "data_edits", "data_lengths", "data_duplicates", "data_overlaps"),
+    *("data_samples", "data_formatting", "data_warnings"),
+)
+"""The tables that `card` writes of a study's data."""
+MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws")
+"""The tables that `measure` writes of one run; analysis/tables.py has their columns."""
+COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses", "missing")
+"""The tables that `compare` writes of a study."""
+
+
+class FetchSpec(Strict):
+    """What `fetch` reads: one source."""
+
+    name: Name
+    source: Annotated[Kind, Choice("data/sources")]
+
+
+class CleanSpec(Strict):
+    """What `clean` reads: one domain."""
+
+    domain: Name
+    sources: dict[Name, Annotated[Kind, Choice("data/sources")]]
+    filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)]
+    max_bytes: int | None = None
+    """Of the domain; each shard takes its part."""
+    shards: int = Field(1, ge=1)
+
+
+class Part(Strict):
+    """One domain of those whose documents are compared."""
+
+    name: Name
+    shards: int = Field(ge=1)
+    duplicates: Literal["keep", "exact", "near"]
+
+
+Parts = Annotated[tuple[Part, ...], pydantic.Strict(False)]
+"""In the order of the study file."""
+
+
+class SignSpec(Strict):
+    """What `sign` reads."""
+
+    domain: Name
+    seed: int = Field(ge=0)
+    """Of the split: the order of groups is part of what is signed."""
+    near: Duplicates | None
+    """None: only equal texts are looked for."""
+
+
+class BucketSpec(Strict):
+    """What `bucket` reads."""
+
+    scope: Name
+    """A domain, or `domains` where all are compared."""
+    parts: Parts
+    near: Duplicates
+
+
+class ClusterSpec(Strict):
+    """What `cluster` reads."""
+
+    scope: Name
+    parts: Parts
+    near: Duplicates | None
+    seed: int = 0
+
+
+class SplitSpec(Strict):
+    """What `split` reads."""
+
+    domain: Name
+    split: Split
+    shards: int = Field(1, ge=1)
+
+
+class DivideSpec(Strict):
+    """What `divide` reads."""
+
+    domain: Name
+    shards: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    """Of the split: by it a document's group is found again."""
+
+
+class SketchSpec(Strict):
+    """What `sketch` reads."""
+
+    domain: Name
+
+
+class FitSpec(Strict):
+    """What `fit` reads: the tokenizer."""
+
+    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+
+
+class EncodeSpec(Strict):
+    """What `encode` reads."""
+
+    domain: Name
+    language: str | None
+    max_tokens: int | None = None
+    """Training tokens of the domain; each shard takes its part."""
+    shards: int = Field(1, ge=1)
+
+
+class PackSpec(Strict):
+    """What `pack` reads."""
+
+    domain: Name
+    packing: Annotated[Kind, Choice("data/packing")]
+    block_length: int = Field(ge=2)
+
+
+class BalanceSpec(Strict):
+    """What `balance` reads."""
+
+    domains: Names
+    shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    """Of each domain."""
+    mixture: Annotated[Kind, Choice("data/mixture")]
+    held_out: HeldOut
+
+
+class CardDomain(Strict):
+    """One domain, as its reader should know it."""
+
+    name: Name
+    shards: int
+    duplicates: Literal["keep", "exact", "near"]
+    language: str | None
+    sources: dict[Name, Annotated[Kind, Choice("data/sources")]]
+    licences: dict[Name, str]
+    filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)]
+    max_bytes: int | None
+    max_tokens: int | None
+
+
+class CardSpec(Strict):
+    """What `card` reads: all that was decided about the data."""
+
+    study: Name
+    domains: Annotated[tuple[CardDomain, ...], pydantic.Strict(False)]
+    across_domains: bool
+    split: Split
+    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    packing: Annotated[Kind, Choice("data/packing")]
+    mixture: Annotated[Kind, Choice("data/mixture")]
+    block_length: int
+
+
+class MeasureSpec(Strict):
+    """What `measure` reads: how one run is measured."""
+
+    ablation: Name
+    seed: int
+    num_steps: int
+    languages: Names
+    """The domains with a programming language, whose tokens have lexical types."""
+    permutations: int
+    resamples: int
+    confidence: float
+    """Of intervals and null bands; 1 - confidence is the collapse alarm's guaranteed rate of false alarms."""
+    armed_after: float
+    draw_seed: int
+    """Of permutations and resamples; the same for all runs of a study, so that draws are paired across them."""
+    min_occurrences: int = 5
+    """A token has a part in I(E;D|token) when it occurs so often in every domain."""
+
+
+class Arm(Strict):
+    """One arm of a study, as a reader knows it."""
+
+    name: Name
+    about: str
+
+
+class Prediction(Hypothesis):
+    """A hypothesis with its name."""
+
+    name: Name
+
+
+class CompareSpec(Strict):
+    """What `compare` reads: the arms and what is asked of them. Tuples, since the keys of a spec's JSON are sorted."""
+
+    domains: Names
+    arms: Annotated[tuple[Arm, ...], pydantic.Strict(False)]
+    """In the order of the study file, as the hypotheses are."""
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    reference: Name
+    controls: Names
+    confidence: float
+    hypotheses: Annotated[tuple[Prediction, ...], pydantic.Strict(False)]
+
+
+class DrawSpec(Strict):
+    """What `draw` reads: one figure, and what it must know of the study that no table says."""
+
+    figure: Annotated[Kind, Choice("figures")]
+    arms: Names
+    """Every ablation, in the order of the study file."""
+    domains: Names
+    reference: Name
+    controls: Names
+    confidence: float
+    armed_after: float
+
+
+class Folders(Strict):
+    """Where a study's data stages are, relative to `results`: for a run that is made, or used, by hand."""
+
+    mixture: str
+    tokenizer: str
+    starts: dict[Name, str]
+    """The archives that runs start from, by the source's name."""
+
+
+class ReportSpec(Strict):
+    """What `report` and `manifest` read: the study's words, and which runs and figures there should be."""
+
+    study: str
+    question: str
+    arms: Annotated[tuple[Arm, ...], pydantic.Strict(False)]
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    domains: Names
+    reference: Name
+    controls: Names
+    hypotheses: Names
+    figures: Names
+    confidence: float
+    armed_after: float
+    permutations: int
+    resamples: int
+    config_digest: str
+    """sha256 of the study file with all it extends and all defaults, as canonical JSON."""

@@ -1,0 +1,21 @@
+"""A finished run, read back: its spec and its model, ready to be looked at."""
+
+import pathlib
+
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec, read_spec
+from speciate.training.checkpoint import load_weights
+
+
+def read_run(folder: pathlib.Path, vocabulary: int) -> tuple[RunSpec, Transformer]:
+    """The spec and the model, in evaluation mode, of the finished run in `folder`.
+
+    Raises:
+        ValueError: no spec or weights there, or weights of another model, or of another vocabulary.
+    """
+    run = read_spec(RunSpec, folder / "spec.json")
+    if not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder}: holds no model.safetensors; the run has not finished")
+    model = Transformer(run.model, vocabulary)
+    load_weights(model, folder / "model.safetensors")
+    return run, model.eval()

@@ -1,0 +1,39 @@
+"""The finished run of another ablation of the same study, of the same seed."""
+
+import pathlib
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from pydantic import Field
+
+from speciate.kinds import Kind
+from speciate.model.pretrained import Pretrained
+from speciate.spec import RunSpec, read_spec
+
+
+class Options(Kind):
+    """Which."""
+
+    ablation: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The ablation's name."""
+
+    def place(self, runs: Any, seed: int, fetched: Any) -> str:
+        """Where the workflow has it."""
+        return f"{runs}/{self.ablation}/seed{seed}/model.safetensors"
+
+
+def read(options: Options, path: pathlib.Path) -> Pretrained:
+    """The weights in `path`, the run's model.safetensors, beside which its spec.json lies.
+
+    Raises:
+        ValueError: one of the two cannot be read, or they are another ablation's.
+    """
+    run = read_spec(RunSpec, path.with_name("spec.json"))
+    if run.ablation != options.ablation:
+        raise ValueError(f"{path}: is a run of {run.ablation}, not of {options.ablation}")
+    try:
+        weights = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path}: is no weights file: {error}") from None
+    return Pretrained(run.model, weights, f"{run.ablation} seed {run.seed}")

@@ -1,0 +1,23 @@
+"""Linear warm-up, then the peak to the end: for runs whose length is not what is studied.
+
+factor(s) = (s + 1) / W     s < W = round(warmup x steps)
+          = 1               else
+"""
+
+from pydantic import Field
+
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """Shape of the curve."""
+
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps in which the rate rises."""
+
+
+def factor(options: Options, step: int, num_steps: int) -> float:
+    """The share of the peak rate that step `step` (0 <= step < num_steps) is made with."""
+    assert 0 <= step < num_steps
+    num_warmup = round(options.warmup * num_steps)
+    return (step + 1) / num_warmup if step < num_warmup else 1.0

@@ -1,0 +1,41 @@
+"""Weights & Biases. Offline unless asked: nothing leaves the machine until `wandb sync FOLDER`."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from speciate.kinds import Kind
+from speciate.training.sinks import needed
+
+
+class Options(Kind):
+    """Where it goes."""
+
+    project: str = Field("speciate", min_length=1)
+    """The project."""
+    mode: Literal["offline", "online"] = "offline"
+    """offline: files only; online: needs `wandb login`."""
+
+
+class Sink:
+    """One run of the project."""
+
+    def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
+        wandb: Any = needed("wandb", "wandb", options.kind)
+        settings = wandb.Settings(console="off", silent=True)
+        self.run: Any = wandb.init(
+            project=options.project, name=label, dir=str(folder), mode=options.mode, config=config, settings=settings
+        )
+        # a run that goes on after a stop may repeat steps, which wandb's own counter would refuse
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs the values under their step."""
+        self.run.log({**values, "step": step})
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self.run.finish()

@@ -1,0 +1,21 @@
+"""Weights of a dense model that was trained before; a feed-forward part that is no dense one starts from the seed."""
+
+import pathlib
+from typing import Annotated
+
+from speciate.kinds import Choice, Kind
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
+from speciate.training.starting import other_layers, pretrained, take_over
+
+
+class Options(Kind):
+    """What it starts from."""
+
+    origin: Annotated[Kind, Choice("training/origin")]
+    """Whose weights: a run of this study, a folder of yours, a pinned archive."""
+
+
+def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Copies the weights into `model`. Raises ValueError where they do not fit, naming the first that does not."""
+    take_over(model, pretrained(options.origin, run, path), other_layers(run))

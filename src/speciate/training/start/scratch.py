@@ -1,0 +1,17 @@
+"""Weights drawn from the run's seed (model/initial.py), and nothing else."""
+
+import pathlib
+
+from speciate.kinds import Kind
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
+
+
+class Options(Kind):
+    """None."""
+
+
+def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Leaves `model` as it was drawn. Raises ValueError where something to start from was given."""
+    if path is not None:
+        raise ValueError(f"{run.ablation}: starts from scratch, so --start has no meaning")

@@ -1,0 +1,97 @@
+"""Upcycling (Komatsuzaki et al. 2022): each expert begins as a copy of the dense feed-forward layer, the router fresh.
+
+    expert_e = dense + noise std(dense tensor) N(0, 1)
+
+The noise breaks the symmetry of the copies (moe-emergence has 1e-3). Drop-upcycling (Nakamura et al. 2025) breaks more
+of it: in each expert a share `drop` of the hidden units, chosen for that expert, is drawn anew, each of their tensors
+from a normal distribution with the mean and the standard deviation that the dense tensor has on those units.
+
+Weights over the chosen experts sum to one, so without noise and drops the model computes what the dense one did.
+
+E experts, D width, F hidden units (G = F or 2F of them before a gate), R units drawn anew.
+"""
+
+import pathlib
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from speciate.kinds import Choice, Kind
+from speciate.model.experts import Experts
+from speciate.model.initial import generator
+from speciate.model.pretrained import Pretrained
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
+from speciate.training.starting import ffn_of, other_layers, pretrained, take_over
+
+
+class Options(Kind):
+    """What it starts from, and how the copies differ."""
+
+    origin: Annotated[Kind, Choice("training/origin")]
+    """Whose weights: a run of this study, a folder of yours, a pinned archive."""
+    noise: float = Field(0.001, ge=0)
+    """Standard deviation of what is added to each tensor of each expert, as a share of the tensor's own."""
+    drop: float = Field(0.0, ge=0, le=1)
+    """Share of each expert's hidden units that is drawn anew; 0.5 is the paper's choice."""
+
+
+def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Fills `model`.
+
+    Raises:
+        ValueError: the weights do not fit, a layer's experts are not the dense layer's size or have another activation,
+            or there are no experts.
+    """
+    layers = other_layers(run)
+    given = pretrained(options.origin, run, path)
+    if not layers:
+        raise ValueError(f"{run.ablation}: start: upcycle: the model has no experts; dense starts a dense one")
+    take_over(model, given, layers)
+    for layer in layers:
+        where = f"{run.ablation}: start: upcycle: layer {layer}"
+        experts = getattr(model.blocks[layer].ffn, "experts", None)
+        if not isinstance(experts, Experts):
+            raise ValueError(f"{where}: {run.model.block_of(layer).ffn.kind} has no experts to fill")
+        fill(experts, _stackable(given, layer, run, where), options, (run.seed, layer))
+
+
+def _stackable(given: Pretrained, layer: int, run: RunSpec, where: str) -> dict[str, Tensor]:
+    """The dense layer's tensors under the names of `Experts`, (in, out) as those are stored."""
+    theirs, ours = given.model.block_of(layer).ffn.model_dump(), run.model.block_of(layer).ffn.model_dump()
+    for key in ("hidden", "activation"):
+        if theirs[key] != ours[key]:
+            raise ValueError(f"{where}: ffn.{key} is {ours[key]!r} here, {theirs[key]!r} in {given.origin}")
+    names = {"up.weight": "in_weight", "up.bias": "in_bias", "out.weight": "out_weight", "out.bias": "out_bias"}
+    dense = ffn_of(given, layer)
+    return {names[name]: weight.t() if weight.ndim == 2 else weight for name, weight in dense.items()}
+
+
+@torch.no_grad()
+def fill(experts: Experts, dense: dict[str, Tensor], options: Options, names: tuple[object, ...]) -> None:
+    """Fills every expert from the dense layer; `names` and the expert's own number decide all draws."""
+    hidden = experts.out_weight.shape[1]
+    for expert in range(len(experts.in_weight)):
+        units = torch.randperm(hidden, generator=generator("upcycle", *names, expert, "units"))
+        dropped_R = units[: round(options.drop * hidden)]
+        for name, tensor in dense.items():
+            draw = generator("upcycle", *names, expert, name)
+            noise = torch.empty(tensor.shape).normal_(generator=draw)
+            copy = tensor + options.noise * tensor.std() * noise
+            if len(dropped_R) and name != "out_bias":
+                _redraw(copy, tensor, dropped_R, hidden, draw, rows=name == "out_weight")
+            getattr(experts, name)[expert] = copy
+
+
+def _redraw(copy: Tensor, dense: Tensor, dropped_R: Tensor, hidden: int, draw: torch.Generator, *, rows: bool) -> None:
+    """Draws anew what belongs to these hidden units: rows of W_out, else columns (of gate and up)."""
+    for start in range(0, dense.shape[0] if rows else dense.shape[-1], hidden):
+        index = dropped_R + start
+        old = dense[index] if rows else dense[..., index]
+        new = torch.empty(old.shape).normal_(float(old.mean()), float(old.std()), generator=draw)
+        if rows:
+            copy[index] = new
+        else:
+            copy[..., index] = new

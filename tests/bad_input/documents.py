@@ -1,0 +1,185 @@
+"""Records and documents: what cannot be read is refused and named; what can be counted is dropped and counted."""
+
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tests.bad_input.case import Case, Place, package, separately, wheel
+from tests.bad_input.small import Command, Ended, call, within
+
+from speciate.data.documents import read_documents
+
+GOOD = b'{"text": "alpha beta gamma"}\n'
+LARGE = 100_000_000
+MOST_MIB = 900
+"""What a document of 100 MB may take."""
+PEAK = "next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))"
+"""The most memory that a process has had, in KiB; the kernel's count of its children starts with their parent's."""
+
+
+def lines(data: bytes, *filters: Any, **reader: Any) -> Callable[[Place], Command]:
+    """`clean` of a jsonl member."""
+    source = package({"kind": "jsonl", **reader})
+    return lambda place: place.clean({"one": wheel({"a.jsonl": data})}, source, filters)
+
+
+def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
+    """`clean` of a file of the user's; `spoil` changes it after it was fetched."""
+
+    def make(place: Place) -> Command:
+        (place.folder / name).write_bytes(data)
+        source = {"kind": "files", "paths": [name], **options}
+        with within(place.folder):
+            done = call(Command("fetch", ("--spec", place.spec(name="one", source=source), "--output", "one")))
+        assert done.status == 0, done.said
+        (place.folder / name).write_bytes(spoil(data))
+        return place.clean({"one": (place.folder / "one").read_bytes()}, source)
+
+    return make
+
+
+def parquet(columns: dict[str, list[Any]]) -> bytes:
+    """A parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def texts(*found: str | bytes) -> Callable[[Place], Command]:
+    """`clean` of members with these texts."""
+    members = {f"{index}.py": text for index, text in enumerate(found)}
+    return lambda place: place.clean({"one": wheel(members)}, package())
+
+
+def large(place: Place) -> Command:
+    """A document of 100 MB and a short one."""
+    line = b'{"text": "' + b"word " * (LARGE // 5) + b'"}\n'
+    return of_files(line + GOOD)(place)
+
+
+def measured(place: Place, command: Command) -> Ended:
+    """Runs it in a process of its own, and fails where that took too much memory."""
+    done = separately(place, command, f"import atexit; atexit.register(lambda: print({PEAK}, file=sys.stderr))")
+    peak_kib = int(done.said.splitlines()[-1])
+    assert 100 < peak_kib / 1024 < MOST_MIB, done.said
+    return done
+
+
+def without_controls(place: Place) -> None:
+    """The text is there without its control characters, which the audit counts."""
+    (document,) = read_documents(place.folder / "out" / "documents.parquet")
+    assert document.text == "ab = 1"
+    audit = json.loads((place.folder / "out" / "counts.json").read_text())["audit"]
+    assert audit["raw"]["unseen_documents"] and not audit["clean"]["unseen_documents"]
+
+
+def dropping(place: Place) -> Command:
+    """A filter that keeps nothing."""
+    return lines(GOOD * 3, {"kind": "length", "min_characters": 1000})(place)
+
+
+def record(wrong: str, data: bytes, says: str, filters: Sequence[Any] = (), status: int = 1, **reader: Any) -> Case:
+    """A case of one jsonl member."""
+    return Case("Documents", wrong, lines(data, *filters, **reader), says, status)
+
+
+HALF = json.dumps({"text": "half \ud83d a pair"}).encode() + b"\n"
+CASES = [
+    record(
+        "a line that is no JSON",
+        GOOD + b'{"text": "a\n',
+        "source one: member a.jsonl: line 2: is not JSON: WHY at character 9",
+    ),
+    record(
+        "a line that is no record", GOOD + b"[1, 2]\n", "source one: member a.jsonl: line 2: is no JSON object but list"
+    ),
+    record(
+        "brackets nested by thousands",
+        GOOD + b"[" * 100_000 + b"\n",
+        "source one: member a.jsonl: line 2: is not JSON that can be read: WHY",
+    ),
+    record(
+        "a column that is not there",
+        b'{"body": "a"}\n',
+        "source one: member a.jsonl: line 1: there is no column 'text'; there are: body",
+    ),
+    record(
+        "a number for a text", b'{"text": 7}\n', "source one: member a.jsonl: line 1: column 'text' holds int, not text"
+    ),
+    record(
+        "half a surrogate pair",
+        HALF,
+        "source one: member a.jsonl: line 1: column 'text' holds half a surrogate pair at character 5, which UTF-8 "
+        "cannot write",
+    ),
+    record(
+        "bad records, which the study says to drop",
+        GOOD + HALF + b"[]\n",
+        "domain code: 1 documents in N s; dropped {'not_json': 1, 'surrogate': 1}",
+        status=0,
+        bad_records="drop",
+    ),
+    record(
+        "records whose text is null",
+        GOOD + b'{"text": null}\n' * 2,
+        "domain code: 1 documents in N s; dropped {'null': 2}",
+        status=0,
+    ),
+    record("not UTF-8", b'{"text": "caf\xe9"}\n', "source one: member a.jsonl is not UTF-8: byte 0xe9 at offset 13"),
+    Case(
+        "Documents",
+        "a file cut off since it was fetched",
+        of_files(GOOD, spoil=lambda data: data[:-9]),
+        "source one: file a.jsonl has 20 bytes, not the 29 it had when it was fetched",
+    ),
+    Case(
+        "Documents",
+        "a file changed since it was fetched",
+        of_files(GOOD, spoil=bytes.upper),
+        "source one: file a.jsonl has changed since it was fetched: expected sha256 SHA256, got SHA256",
+    ),
+    Case(
+        "Documents",
+        "parquet cut off",
+        of_files(parquet({"text": ["a"]})[:-20], "a.parquet"),
+        "source one: file a.parquet is damaged or cut off: WHY",
+    ),
+    Case(
+        "Documents",
+        "parquet without the column",
+        of_files(parquet({"body": ["a"]}), "a.parquet"),
+        "source one: file a.parquet: there is no column 'text'; there are: body",
+    ),
+    Case(
+        "Documents",
+        "a gzip file cut off",
+        of_files(gzip.compress(GOOD * 9)[:-9], "a.jsonl.gz"),
+        "source one: file a.jsonl.gz is damaged or cut off: WHY",
+    ),
+    Case(
+        "Documents",
+        "a document of 100 MB: dropped, in bounded memory",
+        large,
+        "domain code: 1 documents in N s; dropped {'too_large': 1}",
+        status=0,
+        run=measured,
+    ),
+    Case(
+        "Documents",
+        "control characters: taken out, and counted in the audit",
+        texts("a\x00b\x1b = 1"),
+        "domain code: 1 documents in N s; dropped {}",
+        status=0,
+        then=without_controls,
+    ),
+    Case("Documents", "no text at all", texts(" ", "\n"), "domain code: no text is left of 2; dropped: {'empty': 2}"),
+    Case(
+        "Documents",
+        "a filter that drops everything",
+        dropping,
+        "domain code: no text is left of 3; dropped: {'too_short': 3}",
+    ),
+]

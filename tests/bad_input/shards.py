@@ -1,0 +1,154 @@
+"""Shards that are missing, damaged, or of another domain: what the stages say before there are tokens."""
+
+import numpy as np
+import pyarrow as pa
+from tests.bad_input.case import Case, Place, cut, rows, save
+from tests.bad_input.spoiled import DATA, Harm, flipped, nothing, of, stage, swapped
+
+DOCUMENTS = "clean/code-*/0-of-2/documents.parquet"
+CODE = "sign/code-*/0-of-2"
+
+
+def signed_again(place: Place) -> None:
+    """Two documents of one id, signed."""
+    file = place.file(f"{DATA}/sign/code-*/0-of-2/digests.npy")
+    digests = np.load(file)
+    digests[1, 4] = digests[0, 4]
+    save(file, digests)
+
+
+def few(place: Place) -> None:
+    """Three groups."""
+    for file in ("digests", "bytes", "ends"):
+        path = place.file(f"{DATA}/sign/prose-*/0-of-1/{file}.npy")
+        save(path, np.load(path)[:3])
+    path = place.file(f"{DATA}/sign/prose-*/0-of-1/bands.npy")
+    save(path, np.load(path)[:, :3])
+
+
+def shards(wrong: str, says: str, verb: str, harm: Harm, part: str = "code", **arguments: str) -> Case:
+    """A case of the stages before there are tokens."""
+    return Case("Shards", wrong, stage(verb, harm, part, **arguments), says)
+
+
+CASES = [
+    shards(
+        "a shard that there is not",
+        "--shard: '2-of-2' is no shard; the first of eight is 0-of-8",
+        "clean",
+        nothing,
+        shard="2-of-2",
+    ),
+    shards(
+        "a shard of another number of shards",
+        "--shard: 0-of-3 of domain code, which has 2",
+        "divide",
+        nothing,
+        shard="0-of-3",
+    ),
+    shards(
+        "documents cut off",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: is no documents file: WHY",
+        "sign",
+        of(DOCUMENTS, cut),
+    ),
+    shards(
+        "documents with a byte changed on the disk",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: is no documents file: WHY",
+        "sign",
+        of(DOCUMENTS, flipped),
+    ),
+    shards(
+        "a file of another stage",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns ['reason', 'filter', 'note', 'id', "
+        "'characters', 'text'], not ['id', 'domain', 'group', 'text']",
+        "sign",
+        swapped(DOCUMENTS, "clean/code-*/0-of-2/dropped.parquet"),
+    ),
+    shards(
+        "documents whose text is null",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns that are no text, or may be null",
+        "sign",
+        of(DOCUMENTS, lambda file: rows(file, lambda table: table.set_column(3, "text", pa.nulls(len(table), "str")))),
+    ),
+    shards(
+        "the inventory of another source",
+        "source code: results/data/fetch/code-KEY/0-of-2/archive is the inventory of source prose",
+        "clean",
+        swapped("fetch/code-*/0-of-2/archive", "fetch/prose-*/*/archive"),
+    ),
+    shards(
+        "the inventory cut off",
+        "results/data/fetch/code-KEY/0-of-2/archive: is no spec: WHY",
+        "clean",
+        of("fetch/code-*/0-of-2/archive", cut),
+    ),
+    shards(
+        "a signature cut off",
+        "results/data/sign/code-KEY/0-of-2/digests.npy: is cut off, or no array: WHY",
+        "cluster",
+        of(f"{CODE}/digests.npy", cut),
+    ),
+    shards(
+        "signatures of another shard",
+        "results/data/sign/code-KEY/0-of-2: its files are of different documents: arrays of shapes ((12, 5), (11,), "
+        "(12,), (N,))",
+        "cluster",
+        of(f"{CODE}/bands.npy", lambda f: save(f, np.load(f)[:, 1:])),
+    ),
+    shards(
+        "signatures of another type",
+        "results/data/sign/code-KEY/0-of-2/bytes.npy: holds float64 of shape (12,), not 1-dimensional int64",
+        "cluster",
+        of(f"{CODE}/bytes.npy", lambda f: save(f, np.load(f) / 2)),
+    ),
+    shards(
+        "a shard's folder is missing",
+        "[Errno 2] No such file or directory: 'results/data/sign/code-KEY/1-of-2/digests.npy'",
+        "cluster",
+        of("sign/code-*/1-of-2", lambda f: f.rename(f.parent / "x")),
+    ),
+    shards(
+        "pairs of other documents",
+        "results/data/bucket/code-KEY/0-of-1/pairs.npy: holds no pairs of these 24 documents",
+        "cluster",
+        of("bucket/code-*/*/pairs.npy", lambda f: save(f, np.array([[0, 99]]))),
+    ),
+    shards(
+        "two documents of one id",
+        "domain code: document 0 of shard 0-of-2 and document 1 of shard 0-of-2 have the same id",
+        "cluster",
+        signed_again,
+    ),
+    shards(
+        "fewer groups of documents than splits",
+        "domain prose: a split would be empty: there are only 3 groups of documents",
+        "split",
+        few,
+        "prose",
+    ),
+    shards(
+        "duplicates cut off",
+        "results/data/cluster/code-KEY/duplicates.parquet: is no file of duplicates: WHY",
+        "split",
+        of("cluster/code-*/duplicates.parquet", cut),
+    ),
+    shards(
+        "groups of another domain",
+        "results/data/split/code-KEY/groups.npy: does not know group code/corpus/code0.jsonl#1",
+        "divide",
+        swapped("split/code-*/groups.npy", "split/prose-*/groups.npy"),
+    ),
+    shards(
+        "groups cut off",
+        "results/data/split/code-KEY/groups.npy: is cut off, or no array: WHY",
+        "divide",
+        of("split/code-*/groups.npy", cut),
+    ),
+    shards(
+        "a stage's spec cut off",
+        "results/data/sign/code-KEY/spec.json: is no spec: WHY",
+        "sign",
+        of("sign/code-*/spec.json", cut),
+    ),
+]

@@ -1,0 +1,124 @@
+"""Study files that cannot be, refused before there is a graph of jobs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.bad_input.case import Case, Place
+from tests.bad_input.small import Command
+
+FFN = "base.model.block.ffn"
+
+
+def changed(*change: tuple[str, Any]) -> Callable[[Place], Command]:
+    """The study with these keys changed."""
+    return lambda place: place.study(*change)
+
+
+def circle(place: Place) -> Command:
+    """Two study files that extend each other."""
+    (place.folder / "other.yaml").write_text("extends: study.yaml\n")
+    return place.study(text="extends: other.yaml\n")
+
+
+def two_sources(place: Place) -> Command:
+    """One name for two sources."""
+    return place.study(
+        ("domains.prose.sources", {"code": {"kind": "files", "paths": ["corpus/prose.jsonl"]}}),
+    )
+
+
+def study(wrong: str, says: str, *change: tuple[str, Any]) -> Case:
+    """A case of one changed study file."""
+    return Case("Study file", wrong, changed(*change), says)
+
+
+CASES = [
+    Case(
+        "Study file",
+        "there is no such file",
+        lambda place: Command("study", ("none.yaml",)),
+        "none.yaml: cannot be read: No such file or directory",
+    ),
+    Case(
+        "Study file", "broken YAML", lambda place: place.study(text="study: [small\n"), "study.yaml: is not YAML: WHY"
+    ),
+    Case(
+        "Study file",
+        "a list where a mapping belongs",
+        lambda place: place.study(text="- study\n"),
+        "study.yaml: must be a mapping of keys to values",
+    ),
+    Case(
+        "Study file",
+        "study files that extend each other in a circle",
+        circle,
+        "study.yaml: extends: leads back to itself",
+    ),
+    Case(
+        "Study file",
+        "extends a file that is not there",
+        lambda p: p.study(text="extends: base.yaml\n"),
+        "base.yaml: cannot be read: No such file or directory",
+    ),
+    study("an unknown key", "study.yaml: blok_length: unknown key", ("blok_length", 64)),
+    study(
+        "a number in quotes",
+        "study.yaml: block_length: input should be a valid integer, not '32'",
+        ("block_length", "32"),
+    ),
+    study(
+        "an unknown kind of filter",
+        "study.yaml: domains.prose.filters.0: 'spelling' is no kind of data/filters; there are: KINDS",
+        ("domains.prose.filters", ["spelling"]),
+    ),
+    study(
+        "an unknown option of a kind",
+        "study.yaml: tokenizer.size: unknown key",
+        ("tokenizer", {"kind": "bpe", "size": 300}),
+    ),
+    study(
+        "a hypothesis about an ablation that there is not",
+        "study.yaml: hypotheses.prevented: no ablation is called magic",
+        ("hypotheses.prevented.arm", "magic"),
+    ),
+    study(
+        "more experts a token than there are",
+        "study.yaml: ablations.auxiliary.model.block.ffn: top_k: cannot choose 9 of 8 experts",
+        (f"{FFN}.top_k", 9),
+    ),
+    study(
+        "heads that do not divide the width",
+        "study.yaml: ablations.dense.model: num_heads: 3 heads do not divide a width of 128",
+        ("base.model.block.mixer.num_heads", 3),
+    ),
+    study(
+        "a context shorter than the blocks",
+        "study.yaml: ablations.dense: model.context 16 is shorter than block_length 32",
+        ("base.model.context", 16),
+    ),
+    study(
+        "weights of a domain that there is not",
+        "study.yaml: mixture.weights: needs one for each of code, prose, not for code",
+        ("mixture", {"kind": "weights", "weights": {"code": 1}}),
+    ),
+    study(
+        "bands that do not divide the signature",
+        "study.yaml: duplicates: bands: 7 does not divide 120 permutations",
+        ("duplicates", {"bands": 7}),
+    ),
+    study(
+        "a branch where a commit belongs",
+        "study.yaml: domains.prose.sources.prose.revision: string should match pattern "
+        "'^([0-9a-f]{40}|refs/convert/[A-Za-z0-9_-]+|unpinned)$', not 'main'",
+        (
+            "domains.prose.sources.prose",
+            {"kind": "hub", "dataset": "me/tiny", "revision": "main"},
+        ),
+    ),
+    study(
+        "a pattern that no file matches",
+        "source prose: paths: no file matches corpus/verse*.jsonl in HERE",
+        ("domains.prose.sources.prose.paths", ["corpus/verse*.jsonl"]),
+    ),
+    Case("Study file", "one name for two sources", two_sources, "domains: two different sources are called code"),
+]

@@ -1,0 +1,101 @@
+"""What Snakemake makes of it: a wrong study file before any job, and a second workflow in the same folder."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+from tests.bad_input import small
+from tests.bad_input.case import Case, Place
+from tests.bad_input.small import ROOT, Command, Ended
+
+COPIED = ("Snakefile", "workflow", "src", "containers", "config.yaml")
+SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
+GIVEN = ("--configfile", "study.yaml", "--cores", "1")
+
+
+def workspace(place: Place) -> None:
+    """A copy of what the workflow needs."""
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, place.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place.folder / name)
+    (place.folder / ".envs").symlink_to(ROOT / ".envs")
+
+
+def in_workspace(*change: tuple[str, object]) -> Callable[[Place], Command]:
+    """A study in a copy of the repository."""
+
+    def make(place: Place) -> Command:
+        place.study(*change)
+        workspace(place)
+        return Command("data", (*GIVEN, "data"))
+
+    return make
+
+
+def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
+    """Snakemake as a user starts it."""
+    keep = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return subprocess.Popen(
+        [SNAKEMAKE, *arguments],
+        cwd=place.folder,
+        env={**keep, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(place.elsewhere)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def told(said: str) -> tuple[str, ...]:
+    """The lines of Snakemake's own error, without its mark and its file."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    first = next(index for index, line in enumerate(lines) if line.startswith(("WorkflowError", "Error: Directory")))
+    return tuple(line.strip() for line in lines[first:] if not line.strip().startswith(("WorkflowError", "File ")))
+
+
+def refused(place: Place, command: Command) -> Ended:
+    """Runs it, to its refusal."""
+    with start(place, *command.arguments) as process:
+        said, _ = process.communicate(timeout=small.PATIENCE)
+    return Ended(process.returncode, told(said), said)
+
+
+def beside_another(place: Place, command: Command) -> Ended:
+    """Runs it while another workflow is at work here."""
+    with start(place, *command.arguments) as first:
+        try:
+            locks = place.folder / ".snakemake" / "locks"
+            patience = time.monotonic() + small.PATIENCE
+            while not (locks.is_dir() and any(locks.iterdir())):
+                assert first.poll() is None and time.monotonic() < patience, "it never took the lock"
+                time.sleep(0.05)
+            return refused(place, command)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+
+
+CASES = [
+    Case(
+        "Workflow",
+        "a wrong study file",
+        in_workspace(("blok_length", 64)),
+        "HERE/study.yaml: blok_length: unknown key",
+        run=refused,
+    ),
+    Case(
+        "Workflow",
+        "two workflows in one folder: the second",
+        in_workspace(),
+        "Error: Directory cannot be locked. Please make sure that no other Snakemake process is trying to create "
+        "the same files in the following directory:\nHERE\nIf you are sure that no other instances of snakemake are "
+        "running on this directory, the remaining lock was likely caused by a kill signal or a power loss. It can "
+        "be removed with the --unlock argument.",
+        run=beside_another,
+        alone=False,
+    ),
+]

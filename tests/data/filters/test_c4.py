@@ -1,0 +1,54 @@
+"""What C4's rules cut out of a page, and which pages go."""
+
+import pytest
+
+from speciate.data.documents import Document
+
+
+def test_a_page_loses_its_menu_and_keeps_its_prose(make, prose: str) -> None:
+    menu = "Home | About | Contact\nPlease enable JavaScript to see this page.\nWe use cookies to serve you better.\n"
+    page = f"{menu}{prose}[12]\nOh no.\n© 2024 Harbour Museum"
+    left = make("c4").apply(Document("", "", "", page.replace("too large to sell.", "too large to sell[3].")))
+    assert left.text == prose
+
+
+def test_prose_is_not_touched(verdict, prose: str) -> None:
+    assert verdict("c4")(prose) == "kept"
+
+
+@pytest.mark.parametrize(
+    ("added", "reason"),
+    [
+        ("\nThe brace { is here, in a line of text.", "c4_curly_bracket"),
+        ("\nLorem ipsum dolor sit amet, said the page.", "c4_lorem_ipsum"),
+        ("\nA line with {a brace} but no end", "edited"),  # removed before anyone looks for brackets
+        ("\n" + "x" * 1001 + " is a long word here.", "edited"),
+    ],
+)
+def test_what_drops_a_document_and_what_a_line(verdict, prose: str, added: str, reason: str) -> None:
+    assert verdict("c4")(prose + added) == reason
+
+
+def test_too_few_sentences_are_left(verdict) -> None:
+    said = verdict("c4")
+    assert (
+        said("One sentence is here. Two sentences are here. Three of them now. Four of them now.") == "c4_few_sentences"
+    )
+    assert said("One sentence is here. Two sentences are here. Three of them now. Four now. Five.") == "kept"
+    assert verdict("c4", min_sentences=1)("One sentence is here.") == "kept"
+
+
+def test_dropped_wrongly_code_and_verse(verdict, code: str) -> None:
+    said = verdict("c4")
+    assert said(code) == "c4_few_sentences"
+    assert said("Tyger Tyger, burning bright,\nIn the forests of the night;\n" * 5) == "c4_few_sentences"
+
+
+def test_dropped_wrongly_a_line_whose_citation_stands_apart(make, prose: str) -> None:
+    # its end is looked at before the space that the citation leaves is gone
+    left = make("c4").apply(Document("", "", "", f"{prose}\nThe last line has a source. [12]"))
+    assert left.text == prose
+
+
+def test_missed_advertisement_in_whole_sentences(verdict) -> None:
+    assert verdict("c4")("Buy our boats now. They are cheap. They are fast. Call us today. You will be glad.") == "kept"

@@ -1,0 +1,65 @@
+"""What Gopher's repetition rules catch, with one text made for each, and what they miss."""
+
+import random
+
+import pytest
+
+VOCABULARY = [
+    f"{first}{second}" for first in ("har", "riv", "tim", "clo", "qua") for second in ("bo", "er", "la", "th")
+]
+
+
+def unlike(number: int, seed: int = 0) -> str:
+    """Words with hardly a run twice."""
+    draw = random.Random(seed)
+    return " ".join(f"{draw.choice(VOCABULARY)}{draw.randrange(10**6):x}" for _ in range(number))
+
+
+def test_repeated_lines_and_paragraphs(verdict) -> None:
+    said = verdict("gopher_repetition")
+    lines = [unlike(8, seed) for seed in range(6)]
+    assert said("\n".join(lines)) == "kept"
+    assert said("\n".join([*lines, *lines[:3]])) == "gopher_duplicate_lines"
+    assert said("\n\n".join([*lines, *lines[:3]])) == "gopher_duplicate_paragraphs"
+    assert said("\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_lines"  # by characters
+    assert said("\n\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_paragraphs"
+
+
+@pytest.mark.parametrize(("size", "times"), [(2, 20), (3, 14), (4, 14)])
+def test_one_run_too_often(verdict, size: int, times: int) -> None:
+    run = unlike(size, 1)
+    parts = [f"{unlike(7, seed)} {run}" for seed in range(2, 2 + times)]
+    shorter = {f"top_{other}gram": 1.0 for other in range(2, size)}
+    assert verdict("gopher_repetition", **shorter)(" ".join(parts)) == f"gopher_top_{size}gram"
+
+
+def test_runs_seen_before(verdict) -> None:
+    runs = [unlike(12, seed) for seed in range(20)]
+    text = " ".join(runs + [f"{run} {unlike(30, 100 + seed)}" for seed, run in enumerate(runs)])
+    assert verdict("gopher_repetition")(text) == "gopher_duplicate_5gram"
+    spared = verdict("gopher_repetition", **{f"duplicate_{size}gram": 1.0 for size in range(5, 10)})
+    assert spared(text) == "gopher_duplicate_10gram"
+
+
+def test_prose_stays_and_a_licence_header_repeated_goes(verdict, prose: str) -> None:
+    said = verdict("gopher_repetition")
+    assert said(prose) == "kept"
+    assert said("\n".join(["All rights are reserved by the owner.", prose] * 3)) == "gopher_duplicate_lines"
+
+
+def test_missed_a_paraphrase(verdict) -> None:
+    again = (
+        "The town lived by its harbour for two centuries. For two hundred years the harbour fed the town. "
+        "What the town ate, the port had earned. Through twenty decades its people owed their bread to ships."
+    )
+    assert verdict("gopher_repetition")(again) == "kept"
+
+
+def test_dropped_wrongly_a_refrain(verdict) -> None:
+    verses = "\n".join(f"{unlike(6, seed)}\nand the wind blew cold and the rain fell down" for seed in range(5))
+    assert verdict("gopher_repetition")(verses) == "gopher_duplicate_lines"
+
+
+@pytest.mark.parametrize("text", ["x", "...", "\u200b"])
+def test_odd_texts_do_not_stop_it(verdict, text: str) -> None:
+    assert verdict("gopher_repetition")(text) == "kept"

@@ -1,0 +1,118 @@
+"""What is replaced, what is missed, what is replaced wrongly; and that no text takes long."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.data.documents import Document
+from speciate.data.filters.pii import luhn
+
+
+@pytest.fixture
+def without(make):
+    def of(text: str, **settings: object) -> str:
+        return make("pii", **settings).apply(Document("", "", "", text)).text
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Write to jane.doe+work@mail.acme.co.uk, please.", "Write to email@example.com, please."),
+        ("Jane <jane@acme.com>; Joe <joe@acme.com>", "Jane <email@example.com>; Joe <email@example.com>"),
+        ("a@example.com, bob@acme.com, c@example.org", "a@example.com, email@example.com, c@example.org"),
+        ("@jane @ home jane@acme.com@", "@jane @ home email@example.com@"),
+        ("The server is 8.8.8.8 today.", "The server is 192.0.2.1 today."),
+        ("Ring +44 20 7946 0958 or +1 (212) 736-5000.", "Ring 555-0100 or 555-0100."),
+        ("Paid by 4111 1111 1111 1111.", "Paid by 0000 0000 0000 0000."),
+        ("Paid by 5500-0000-0000-0004.", "Paid by 0000 0000 0000 0000."),
+        ("American Express 378282246310005", "American Express 0000 0000 0000 0000"),
+    ],
+)
+def test_personal_data_is_replaced(without, text: str, left: str) -> None:
+    assert without(text) == left
+    assert without(left) == left  # and what it is replaced by stays
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user@example.com, admin@localhost, x@mail.example.org, me@test",  # reserved: nobody's
+        "10.0.0.1, 192.168.1.1 and 127.0.0.1",  # private
+        "@property\ndef size(self): return a @ b",
+        "order 4111 1111 1111 1112, item 1234567890123456",  # a wrong check digit; no issuer
+        "0x4111111111111111 3.4111111111111111 version 2147483647",
+    ],
+)
+def test_what_is_nobodys_stays(without, text: str) -> None:
+    assert without(text) == text
+    assert without(text, region="US") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Jane Doe, born 3 May 1980, 12 High Street, Springfield",
+        "jane at acme dot com",
+        "2001:4860:4860::8888",
+        "Call 212-736-5000.",  # without its country's code, and no region is set
+    ],
+)
+def test_missed(without, text: str) -> None:
+    assert without(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("release 1.2.3.4 is out", "release 192.0.2.1 is out"),
+        ("y = a@b.mean()", "y = email@example.com()"),
+    ],
+)
+def test_replaced_wrongly(without, text: str, left: str) -> None:
+    assert without(text) == left
+
+
+def test_with_a_region_its_own_numbers_are_found(without) -> None:
+    assert without("Call 212-736-5000 or (212) 736-5000.", region="US") == "Call 555-0100 or 555-0100."
+    assert without("Call 020 7946 0958.", region="GB") == "Call 555-0100."
+    for number in ("2127365000", "0.212-736-5000", "doi/212-736-5000"):
+        assert without(number, region="US") == number
+
+
+def test_replaced_wrongly_with_a_region(without) -> None:
+    assert without("2020, pp. 573-583. 2020.", region="US") == "2020, pp. 555-0100."
+
+
+def test_each_can_be_switched_off(without) -> None:
+    text = "jane@acme.com, 8.8.8.8, +44 20 7946 0958, 4111111111111111"
+    off = {"emails": False, "ips": False, "phones": False, "cards": False}
+    assert without(text, **off) == text
+    assert without(text, **{**off, "emails": True}) == text.replace("jane@acme.com", "email@example.com")
+    assert without(text, **{**off, "ips": True}) == text.replace("8.8.8.8", "192.0.2.1")
+    assert without(text, **{**off, "phones": True}) == text.replace("+44 20 7946 0958", "555-0100")
+    assert without(text, **{**off, "cards": True}) == text.replace("4111111111111111", "0000 0000 0000 0000")
+
+
+@pytest.mark.parametrize("hard", ["a@" + "a-" * 20_000, "abcdefgh/" * 10_000 + "@", "@" * 30_000, "a@a" * 15_000])
+def test_a_run_without_spaces_costs_time_in_proportion(without, hard: str) -> None:
+    started = time.process_time()
+    assert isinstance(without(hard), str)
+    whole = time.process_time() - started
+    started = time.process_time()
+    without(hard[: len(hard) // 8])
+    # eight times the text: quadratic would be sixty-four
+    assert whole < 24 * (time.process_time() - started) + 0.5
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_luhn_accepts_exactly_one_last_digit(body: int) -> None:
+    accepted = [last for last in range(10) if luhn(f"{body:015d}{last}")]
+    assert len(accepted) == 1
+
+
+def test_luhn_knows_published_numbers() -> None:
+    assert luhn("79927398713") and luhn("4111 1111 1111 1111") and not luhn("79927398710")

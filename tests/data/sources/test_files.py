@@ -1,0 +1,232 @@
+"""The user's own files: every format, the same passages however they are shared out, and no file that has changed."""
+
+import gzip
+import json
+import os
+import pathlib
+import tracemalloc
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from speciate.data import formats
+from speciate.data.documents import Passage, Shard
+from speciate.data.sources.files import Options, fetch, read
+
+LINES = b'{"text": "one", "k": "a"}\n\n{"text": null, "k": "b"}\n{"text": "drei \xc3\xa4", "k": "c"}\n'
+ROWS = {"text": ["one", None, "drei ä"], "k": ["a", "b", "c"]}
+
+
+WHOLE = Shard()
+
+
+def parquet(rows: dict[str, Any], **settings: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(rows), sink, **settings)
+    return bytes(sink.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """The folder that a study's relative paths start from."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    return tmp_path
+
+
+def put(name: str, data: bytes) -> None:
+    path = pathlib.Path("my", name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+
+def run(*paths: str, shard: Shard = WHOLE, **settings: Any) -> list[Passage]:
+    options = Options(kind="files", paths=paths or ("my/*",), **settings)
+    fetch(options, "mine", pathlib.Path("inventory"), shard)
+    return list(read(options, "mine", pathlib.Path("inventory")))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "numbers"),
+    [
+        ("a.jsonl", LINES, (1, 3, 4)),
+        ("a.jsonl.gz", gzip.compress(LINES[:30]) + gzip.compress(LINES[30:]), (1, 3, 4)),
+        ("a.jsonl.zst", zstandard.compress(LINES[:30]) + zstandard.compress(LINES[30:]), (1, 3, 4)),
+        ("a.parquet", parquet(ROWS), (1, 2, 3)),
+        ("a.parquet", parquet(ROWS, row_group_size=1), (1, 2, 3)),
+        ("a.parquet", parquet({**ROWS, "text": pa.array(ROWS["text"]).dictionary_encode()}), (1, 2, 3)),
+    ],
+)
+def test_every_format_gives_the_same_records(name: str, data: bytes, numbers: tuple[int, ...]) -> None:
+    put(name, data)
+    ids = [f"my/{name}#{number}" for number in numbers]
+    assert run() == [Passage(each, each, text) for each, text in zip(ids, ROWS["text"], strict=True)]
+    assert [(each.id, each.group) for each in run(id="k", group="text", bad_records="drop")] == [
+        ("a", "one"),
+        (ids[1], ids[1]),  # its group is null
+        ("c", "drei ä"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.txt.zst", zstandard.compress)]
+)
+def test_a_txt_file_is_one_document(name: str, pack: Any) -> None:
+    put(name, pack("über\nalles\n".encode()))
+    assert run() == [Passage(f"my/{name}", f"my/{name}", "über\nalles\n")]
+
+
+def test_three_lines_of_config_do(here: pathlib.Path) -> None:
+    from speciate.spec import Domain
+
+    domain = Domain.model_validate({"sources": {"mine": {"kind": "files", "paths": ["my/*.parquet"]}}})
+    put("x.parquet", parquet(ROWS))
+    fetch(domain.sources["mine"], "mine", here / "inventory", Shard())  # type: ignore[arg-type]
+    assert len(list(read(domain.sources["mine"], "mine", here / "inventory"))) == 3  # type: ignore[arg-type]
+
+
+def test_globs_reach_into_folders_and_match_once() -> None:
+    put("b.txt", b"b")
+    put("sub/a.txt", b"a")
+    assert [each.id for each in run("my/**/*.txt", "my/b.txt")] == ["my/b.txt", "my/sub/a.txt"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_share_out_every_record_once_under_the_same_name(count: int) -> None:
+    for name in "abcde":
+        put(f"{name}.jsonl", b"".join(b'{"text": "%s%d"}\n' % (name.encode(), row) for row in range(4)))
+    whole = run()
+    parts = [run(shard=Shard(index, count)) for index in range(count)]
+    assert sorted((each for part in parts for each in part), key=lambda each: each.id) == whole
+    assert all(parts)
+
+
+def test_the_inventory_says_what_was_there(here: pathlib.Path) -> None:
+    put("a.txt", b"hello")
+    run()
+    first = (here / "inventory").read_bytes()
+    assert json.loads(first)["files"] == [
+        {
+            "path": "my/a.txt",
+            "bytes": 5,
+            "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+        }
+    ]
+    run()
+    assert (here / "inventory").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda path: path.unlink(), "is gone since it was fetched"),
+        (lambda path: path.write_bytes(b"hell"), "has 4 bytes, not the 5 it had"),
+        (lambda path: path.write_bytes(b"hullo"), "has changed since it was fetched: expected sha256 2cf24d.* got "),
+    ],
+)
+def test_another_file_than_was_fetched_is_refused(here: pathlib.Path, change: Any, problem: str) -> None:
+    put("a.txt", b"hello")
+    options = Options(kind="files", paths=("my/*",))
+    fetch(options, "mine", here / "inventory", Shard())
+    change(here / "my" / "a.txt")
+    with pytest.raises(ValueError, match=f"source mine: file my/a.txt {problem}"):
+        list(read(options, "mine", here / "inventory"))
+
+
+def test_a_file_that_changes_under_the_reader_is_refused(here: pathlib.Path) -> None:
+    put("a.jsonl", LINES)
+    options = Options(kind="files", paths=("my/*",))
+    fetch(options, "mine", here / "inventory", Shard())
+    passages = read(options, "mine", here / "inventory")
+    next(passages)
+    os.utime("my/a.jsonl", ns=(1, 1))
+    with pytest.raises(ValueError, match=r"source mine: file my/a\.jsonl was changed while it was read"):
+        list(passages)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("a.jsonl.gz", gzip.compress(LINES)[:-9], "is damaged or cut off: Truncated compressed stream"),
+        ("a.jsonl.zst", zstandard.compress(LINES)[:-3], "is damaged or cut off: Truncated compressed stream"),
+        ("a.jsonl.zst", LINES, "is damaged or cut off: ZSTD decompress failed"),
+        ("a.jsonl.gz", LINES, "is damaged or cut off: zlib inflate failed"),
+        ("a.parquet", parquet(ROWS)[:-40], "is damaged or cut off: Parquet magic bytes not found"),
+        ("a.parquet", b"", "is damaged or cut off: Parquet file size is 0 bytes"),
+        ("a.parquet", parquet({"content": ["a"]}), ": there is no column 'text'; there are: content"),
+        ("a.jsonl", b'{"content": "a"}', ": row 1: there is no column 'text'; there are: content"),
+        ("a.jsonl", LINES + b'{"text": ', ": row 5: is not JSON"),
+        ("a.parquet", parquet({"text": [b"x"]}), ": row 1: column 'text' holds bytes, not text"),
+        (
+            "a.parquet",
+            parquet({"text": pa.array([b"x", b"\xff"]).view(pa.string())}),
+            ": row 2: is not UTF-8: byte 0xff",
+        ),
+        ("a.txt", b"abc\xe9", ": is not UTF-8: byte 0xe9 at offset 3"),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(name: str, data: bytes, problem: str) -> None:
+    put(name, data)
+    with pytest.raises(ValueError, match=rf"^source mine: file my/{name} ?{problem}") as refused:
+        run()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "problem"),
+    [
+        (("my/*.parquet",), r"no file matches my/\*\.parquet \(from "),
+        (("my/*",), r"my/a\.pdf is of no known format: \.jsonl, "),
+        (("my",), "no file matches my"),
+    ],
+)
+def test_paths_that_give_nothing_to_read_are_refused(paths: tuple[str, ...], problem: str) -> None:
+    put("a.pdf", b"%PDF")
+    with pytest.raises(ValueError, match=f"source mine: paths: {problem}"):
+        run(*paths)
+
+
+def test_one_file_under_two_names_is_refused() -> None:
+    put("a.txt", b"x")
+    os.symlink("a.txt", "my/b.txt")
+    with pytest.raises(ValueError, match=r"source mine: paths: .*a\.txt is matched under two names"):
+        run()
+
+
+@pytest.mark.parametrize("name", [b"my/\xff.txt", b"my/a\nb.txt"])
+def test_a_file_name_that_no_id_can_hold_is_refused(name: bytes) -> None:
+    pathlib.Path(os.fsdecode(name)).write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"source mine: paths: 'my/.*' is no name that can be written as text"
+    ) as error:
+        run()
+    assert str(error.value).encode()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.txt.gz"])
+def test_a_decompression_bomb_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(formats, "LINE_BYTES", 1 << 20)
+    put(name, (zstandard.compress if name.endswith("zst") else gzip.compress)(bytes(64 << 20)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"source mine: file my/a\..*1048576 bytes"):
+        run()
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_file(here: pathlib.Path) -> None:
+    options = Options(kind="files", paths=("my/*",))
+    peaks = []
+    for times in (1, 8):
+        line = json.dumps({"text": "word " * 400}).encode() + b"\n"
+        put("a.jsonl.gz", gzip.compress(line * 1000 * times, 1))
+        fetch(options, "mine", here / "inventory", Shard())
+        tracemalloc.start()
+        pool = pa.default_memory_pool().bytes_allocated()
+        assert sum(1 for _ in read(options, "mine", here / "inventory")) == 1000 * times
+        peaks.append(tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().bytes_allocated() - pool)
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] < 4 << 20

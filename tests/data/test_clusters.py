@@ -1,0 +1,128 @@
+"""Clusters and what is dropped of them, against the same rule gone through one document at a time."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.data.clusters import EXACT, KEEP, NEAR, Clusters, cluster
+
+Edges = set[tuple[int, int]]
+
+
+def first_of(texts: list[int]) -> npt.NDArray[np.int64]:
+    """The first document of each one's text."""
+    return np.array([texts.index(text) for text in texts], np.int64)
+
+
+def run(texts: list[int], alike: Edges, policies: list[int], links: Edges | None = None) -> Clusters:
+    """Clusters documents of numbered texts; `alike` are pairs of texts."""
+    firsts = first_of(texts)
+    both = alike | {(two, one) for one, two in alike}
+    pairs = [
+        (texts.index(one), texts.index(two))
+        for one, two in sorted(alike if links is None else links)
+        if one in texts and two in texts
+    ]
+    return cluster(
+        firsts,
+        np.array(pairs, np.int64).reshape(len(pairs), 2),
+        np.array(policies, np.int8),
+        lambda asked: np.array([(texts[one], texts[two]) in both for one, two in asked.tolist()], bool),
+    )
+
+
+def one_by_one(texts: list[int], alike: Edges, policies: list[int]) -> list[int]:
+    """The rule itself: drop a document where its policy allows it and an earlier kept one is a reason to."""
+    both = alike | {(two, one) for one, two in alike}
+    of: list[int] = []
+    for document, (text, policy) in enumerate(zip(texts, policies, strict=True)):
+        kept = [other for other in range(document) if of[other] < 0]
+        why = [
+            other
+            for other in kept
+            if (policy != KEEP and texts[other] == text) or (policy == NEAR and (texts[other], text) in both)
+        ]
+        of.append(why[0] if why else -1)
+    return of
+
+
+TEXTS = st.lists(st.integers(0, 9), max_size=20)
+EDGES = st.sets(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda pair: pair[0] < pair[1]), max_size=14)
+
+
+@given(TEXTS, EDGES, st.lists(st.sampled_from([KEEP, EXACT, NEAR]), min_size=20, max_size=20))
+def test_documents_are_dropped_as_if_gone_through_one_by_one(
+    texts: list[int], alike: Edges, policies: list[int]
+) -> None:
+    policies = policies[: len(texts)]
+    found = run(texts, alike, policies)
+    assert found.of_D.tolist() == one_by_one(texts, alike, policies)
+    dropped = found.dropped.tolist()
+    assert found.exact_D.tolist() == [
+        index in dropped and texts[index] == texts[found.of_D[index]] for index in range(len(texts))
+    ]
+
+
+@given(TEXTS, EDGES)
+def test_clusters_are_what_hangs_together_and_numbered_by_their_first_documents(texts: list[int], alike: Edges) -> None:
+    found = run(texts, alike, [KEEP] * len(texts))
+    groups = [{document} for document in range(len(texts))]
+    for one in range(len(texts)):
+        for two in range(one):
+            if texts[one] == texts[two] or tuple(sorted((texts[one], texts[two]))) in alike:
+                joined = groups[one] | groups[two]
+                for member in joined:
+                    groups[member] = joined
+    wanted = sorted({tuple(sorted(group)) for group in groups if len(group) > 1})
+    assert [tuple(np.flatnonzero(found.clusters_D == index).tolist()) for index in range(len(wanted))] == wanted
+    assert set(found.clusters_D.tolist()) - {-1} == set(range(len(wanted)))
+    assert found.sizes_C.tolist() == [len(group) for group in wanted]
+    assert found.one_text_C.tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
+    assert not len(found.dropped)
+
+
+def test_a_chains_far_end_is_kept() -> None:
+    found = run([0, 1, 2], {(0, 1), (1, 2)}, [NEAR] * 3)
+    assert found.clusters_D.tolist() == [0, 0, 0]
+    assert found.of_D.tolist() == [-1, 0, -1]
+
+
+def test_a_link_that_was_not_needed_to_connect_is_asked_for() -> None:
+    """`bucket` leaves out pairs that are connected already; documents are compared again with the one that is kept."""
+    alike = {(0, 1), (1, 2), (0, 2)}
+    assert run([0, 1, 2], alike, [NEAR] * 3, links={(0, 1), (1, 2)}).of_D.tolist() == [-1, 0, 0]
+
+
+def test_a_copy_of_a_dropped_document_goes_where_only_near_ones_may() -> None:
+    texts, alike = [0, 1, 1, 1], {(0, 1)}
+    found = run(texts, alike, [NEAR, NEAR, EXACT, EXACT])
+    assert found.of_D.tolist() == [-1, 0, -1, 2]  # the first copy in a domain that loses equal texts only stays
+    assert found.exact_D.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_no_duplicates_no_clusters(count: int) -> None:
+    found = run(list(range(count)), set(), [NEAR] * count)
+    assert found.of_D.tolist() == found.clusters_D.tolist() == [-1] * count
+    assert (
+        not len(found.sizes_C)
+        and not len(found.one_text_C)
+        and found.holds(np.zeros(count, np.int64), 2).shape == (0, 2)
+    )
+
+
+def test_many_copies_of_many_texts_take_few_comparisons() -> None:
+    asked: list[int] = []
+    texts = np.sort(np.random.default_rng(0).integers(0, 50, 5000))
+    firsts = np.searchsorted(texts, texts)
+    links = np.stack([firsts[:1].repeat(len(firsts)), firsts], axis=1)
+    found = cluster(
+        firsts,
+        links,
+        np.full(5000, NEAR, np.int8),
+        lambda pairs: asked.append(len(pairs)) or np.ones(len(pairs), bool),  # type: ignore[func-returns-value]
+    )
+    assert asked == [49]
+    assert len(found.dropped) == 4999

@@ -1,0 +1,60 @@
+"""Counts of a long stream against a plain count: never above it, and below by no more than is said."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.data import commonest
+from speciate.data.commonest import Commonest, shared
+
+STREAMS = st.lists(st.sampled_from("aaabbcdefghij"), max_size=80)
+
+
+def counted(keys: list[str]) -> Commonest:
+    found = Commonest()
+    for key in keys:
+        found.add(key, key)
+    return found
+
+
+@given(STREAMS, st.integers(0, 80))
+def test_the_bound_holds_and_memory_is_bounded(keys: list[str], cut: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commonest, "SIZE", 4)
+        truth = Counter(keys)
+        parts = counted(keys[:cut]) + counted(keys[cut:])
+        for found in (counted(keys), parts, Commonest.from_json(parts.as_json())):
+            assert len(found.counts) <= 4 and found.below <= len(keys) / 5
+            for key in truth:
+                assert truth[key] - found.below <= found.counts.get(key, 0) <= truth[key]
+
+
+def test_few_different_texts_are_counted_exactly() -> None:
+    keys = random.Random(0).choices("abcdefgh", k=1000)
+    found = counted(keys)
+    assert found.counts == Counter(keys) and found.below == 0
+    assert counted(keys[:300]) + counted(keys[300:]) == found
+
+
+def test_what_is_written_covers_what_is_left_out() -> None:
+    found = counted([chr(ord("a") + index) for index in range(20) for _ in range(30 - index)])
+    written = found.as_json()
+    assert [count for _, _, count in written["top"]] == list(range(30, 14, -1))
+    assert written["below"] == 14  # the seventeenth's count
+
+
+def test_the_common_part_of_texts_under_one_key() -> None:
+    found = Commonest()
+    for text in ("Question: how many", "Question: how far", "Question: who"):
+        found.add("Question", text)
+    assert found.as_json()["top"] == [["Question", "Question: ", 3]]
+
+
+@given(st.text(alphabet="ab"), st.text(alphabet="ab"))
+def test_shared(one: str, two: str) -> None:
+    common = shared(one, two)
+    assert one.startswith(common) and two.startswith(common)
+    assert one[len(common) :][:1] != two[len(common) :][:1] or common == one == two

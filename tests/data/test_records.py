@@ -1,0 +1,91 @@
+"""A record becomes a passage by the study's columns, or says what is wrong with it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speciate.data.documents import Passage
+from speciate.data.readers.jsonl import Options
+from speciate.data.records import BadRecord, Records, parse
+
+
+def records(**settings: Any) -> Records:
+    return Records(Options(kind="jsonl", **settings), "s")
+
+
+def passage(record: dict[str, Any] | BadRecord, **settings: Any) -> Passage:
+    return records(**settings).passage(record, "f#1", "source s: f: row 1")
+
+
+def test_the_row_is_the_id_and_the_group_unless_columns_are() -> None:
+    record = {"text": "a", "k": "one", "g": 7}
+    assert passage(record) == Passage("f#1", "f#1", "a")
+    assert passage(record, id="k") == Passage("one", "one", "a")
+    assert passage(record, id="k", group="g") == Passage("one", "7", "a")
+
+
+def test_a_template_joins_columns() -> None:
+    record = {"question": "2+2?", "answer": "4", "text": "no"}
+    assert passage(record, text="{question}\n\n{answer}").text == "2+2?\n\n4"
+    assert passage(record, text="Problem: {question} {{so}}").text == "Problem: 2+2? {so}"
+    assert records(text="{question}{answer}{question}", id="question").names == ("question", "answer")
+
+
+@settings(deadline=None)
+@given(st.text(), st.text())
+def test_what_a_column_holds_is_never_read_as_a_template(question: str, answer: str) -> None:
+    got = passage({"q": question + "{q}", "a": answer}, text="{q}|{a}").text
+    assert got == f"{question}{{q}}|{answer}"
+
+
+def test_null_is_no_text_and_no_fault() -> None:
+    assert passage({"text": None}) == Passage("f#1", "f#1", None)
+    assert passage({"a": "x", "b": None}, text="{a}{b}") == Passage("f#1", "f#1", None)
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{{}}", "{a!r}", "{a:>9}", "{a"])
+def test_what_is_no_template_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"source s: text: .* is no template of columns"):
+        records(text=text)
+
+
+@pytest.mark.parametrize("policy", ["refuse", "drop"])
+def test_a_missing_column_is_an_error_of_the_study(policy: str) -> None:
+    with pytest.raises(ValueError, match=r"source s: f: row 1: there is no column 'text'; there are: content, id$"):
+        passage({"content": "a", "id": 1}, bad_records=policy)
+
+
+@pytest.mark.parametrize(
+    ("record", "fault", "problem"),
+    [
+        ({"text": 3}, "no_text", "column 'text' holds int, not text"),
+        ({"text": ["a"]}, "no_text", "column 'text' holds list, not text"),
+        ({"text": b"a"}, "no_text", "column 'text' holds bytes, not text"),
+        ({"text": "ab\ud83d"}, "surrogate", "column 'text' holds half a surrogate pair at character 2"),
+        ({"text": "a", "k": None}, "no_id", "column 'k' is its id but holds nothing"),
+        ({"text": "a", "k": 1.5}, "no_id", "column 'k' is its id but holds float"),
+        ({"text": "a", "k": True}, "no_id", "column 'k' is its id but holds bool"),
+        ({"text": "a", "k": "\udfff"}, "surrogate", "column 'k' holds half a surrogate pair at character 0"),
+        (parse('{"text": "a"'), "not_json", "is not JSON: Expecting ',' delimiter at character 12"),
+        (parse("3"), "not_json", "is no JSON object but int"),
+        (parse(b'{"text": "\xff"}'), "not_utf8", "is not UTF-8: byte 0xff at offset 10"),
+        (parse("[" * 100_000), "not_json", "is not JSON that can be read"),
+        (parse('{"a": ' + "9" * 5000 + "}"), "not_json", "is not JSON that can be read"),
+    ],
+)
+def test_a_bad_record_is_named_or_dropped_under_its_fault(record: Any, fault: str, problem: str) -> None:
+    chosen = {"id": "k"} if isinstance(record, dict) and "k" in record else {}
+    with pytest.raises(ValueError, match=f"^source s: f: row 1: {problem}"):
+        passage(record, **chosen)
+    assert passage(record, **chosen, bad_records="drop") == Passage("f#1", "f#1", None, fault)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.integers())))
+def test_any_record_gives_text_that_can_be_written_or_a_reason(record: dict[str, Any]) -> None:
+    found = passage({"text": "x", **record}, bad_records="drop")
+    assert (found.text is None) == (found.fault is not None or record.get("text", "x") is None)
+    if found.text is not None:
+        found.text.encode()

@@ -1,0 +1,128 @@
+"""Similar documents, found through buckets, against all pairs compared by plain sets."""
+
+import functools
+import itertools
+import pathlib
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciate.data import similar
+from speciate.data.documents import Document, write_documents
+from speciate.data.signatures import FILES, SKETCH, read_shards, sign
+from speciate.data.similar import Scope, components, jaccard, similar_pairs
+from speciate.spec import Duplicates
+
+NEAR = Duplicates(ngram=2, permutations=120, bands=20)
+
+
+def families(seed: int, count: int, members: int) -> list[str]:
+    """Texts in families: in each member of one, some words of the first are others."""
+    draw = random.Random(seed)
+    texts = []
+    for _ in range(count):
+        words = [f"w{draw.randrange(4000)}" for _ in range(120)]
+        for member in range(members):
+            mine = list(words)
+            for _ in range(2 * member):
+                mine[draw.randrange(120)] = f"w{draw.randrange(4000)}"
+            texts.append(" ".join(mine))
+    return texts
+
+
+def scope(folder: pathlib.Path, texts: list[str], shards: int = 1) -> Scope:
+    """The texts, signed, text i in shard i mod shards."""
+    for index in range(shards):
+        part = folder / f"{index}-of-{shards}"
+        part.mkdir(parents=True)
+        rows = [Document(str(place), "d", str(place), text) for place, text in enumerate(texts)][index::shards]
+        write_documents(part / "documents.parquet", rows)
+        sign(part / "documents.parquet", {name: part / name for name in FILES}, 0, NEAR)
+    return Scope(read_shards("d", folder, shards))
+
+
+@functools.cache
+def runs(text: str) -> set[tuple[str, ...]]:
+    words = text.split()
+    return set(itertools.pairwise(words))
+
+
+def exact(one: str, other: str) -> float:
+    return len(runs(one) & runs(other)) / len(runs(one) | runs(other))
+
+
+def test_what_is_connected_is_what_all_pairs_connect(tmp_path: pathlib.Path) -> None:
+    texts = families(0, 30, 6) + families(1, 60, 1)
+    here = scope(tmp_path, texts)
+    pairs = similar_pairs(here, range(20), 0.7)
+    alike = [
+        pair for pair in itertools.combinations(range(len(texts)), 2) if exact(texts[pair[0]], texts[pair[1]]) >= 0.7
+    ]
+    assert {tuple(pair) for pair in pairs.tolist()} <= set(alike)
+    assert np.array_equal(components(len(texts), pairs), components(len(texts), np.array(alike)))
+    assert 60 < len(pairs) < len(alike)  # connected pairs are not compared again
+    wanted = [exact(texts[one], texts[two]) for one, two in alike]
+    assert here.similarities(np.array(alike)).tolist() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path) -> None:
+    texts = families(2, 20, 5)
+    texts += texts[::3]
+    found = set()
+    for shards, jobs in ((1, 1), (4, 1), (4, 3)):
+        here = scope(tmp_path / f"{shards}-{jobs}", texts, shards)
+        order = [text for index in range(shards) for text in texts[index::shards]]
+        pairs = np.concatenate([similar_pairs(here, range(job, 20, jobs), 0.7) for job in range(jobs)])
+        firsts = here.texts()
+        assert [order[first] for first in firsts.tolist()] == order
+        assert all(first == order.index(text) for first, text in zip(firsts.tolist(), order, strict=True))
+        labels = components(len(order), np.concatenate([pairs, np.stack([firsts, np.arange(len(order))], axis=1)]))
+        found.add(frozenset(frozenset(np.array(order)[labels == label].tolist()) for label in range(labels.max() + 1)))
+    assert len(found) == 1
+    assert max(map(len, found.pop())) >= 4
+
+
+def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"w{index}" for index in range(400)]
+    texts = [" ".join([*words[:index], "other", *words[index + 1 :]]) for index in range(400)]
+    here = scope(tmp_path, texts)
+    compared = 0
+
+    def counting(one: np.ndarray, other: np.ndarray) -> float:
+        nonlocal compared
+        compared += 1
+        return jaccard(one, other)
+
+    monkeypatch.setattr(similar, "jaccard", counting)
+    assert len(np.unique(components(len(texts), similar_pairs(here, range(20), 0.8)))) == 1
+    assert compared < 4 * len(texts)
+
+
+HASHES = st.sets(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=30)
+
+
+@given(HASHES, HASHES)
+def test_jaccard_is_that_of_the_sets(one: set[int], other: set[int]) -> None:
+    wanted = len(one & other) / len(one | other) if one | other else 0
+    assert jaccard(np.array(sorted(one), np.uint32), np.array(sorted(other), np.uint32)) == wanted
+
+
+@pytest.mark.parametrize(("larger", "smaller"), [(30_000, 30_000), (30_000, 3000), (5000, 4000)])
+def test_large_sets_are_compared_by_their_smallest_hashes(larger: int, smaller: int) -> None:
+    draw = np.random.default_rng(larger + smaller)
+    for share in (0.3, 0.8, 1.0):
+        one = draw.integers(0, 2**32, larger, dtype=np.uint32)
+        both = int(share * smaller)
+        other = np.concatenate([one[:both], draw.integers(0, 2**32, smaller - both, dtype=np.uint32)])
+        sets = [np.unique(each) for each in (one, other)]
+        wanted = len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+        found = jaccard(sets[0][:SKETCH], sets[1][:SKETCH])
+        assert abs(found - wanted) < 4.5 * (max(wanted * (1 - wanted), 1e-4) / min(SKETCH, smaller)) ** 0.5
+
+
+@pytest.mark.parametrize("texts", [[], ["a"], ["a b c d e"] * 3, ["…", "...", "!"]])
+def test_nothing_to_compare(tmp_path: pathlib.Path, texts: list[str]) -> None:
+    assert similar_pairs(scope(tmp_path, texts), range(20), 0.5).shape == (0, 2)

@@ -1,0 +1,153 @@
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from tests.data.tokenizer import published
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from speciate.data.documents import Passage, Shard
+from speciate.data.passages import write_passages
+from speciate.data.surfaces import specials
+from speciate.data.tokenizer import pretrained
+from speciate.data.tokens import FittedTokenizer
+from speciate.kinds import component, options_of
+
+SHAPES = {
+    "llama": (published.llama, "</s>"),
+    "t5": (published.t5, "</s>"),
+    "bert": (published.bert, "[SEP]"),
+    "byte_level": (published.byte_level, "<|end|>"),
+}
+
+
+def options(path: pathlib.Path, **settings: Any) -> Any:
+    archive = {"kind": "tokenizer_files", "path": str(path)}
+    return options_of("data/tokenizer", "pretrained")(kind="pretrained", archive=archive, **settings)
+
+
+def fetched(
+    folder: pathlib.Path, text: str, config: dict[str, Any] | None, **settings: Any
+) -> tuple[Any, pathlib.Path]:
+    (folder / "mine").mkdir(exist_ok=True)
+    (folder / "mine" / "tokenizer.json").write_text(text)
+    if config is not None:
+        (folder / "mine" / "tokenizer_config.json").write_text(json.dumps(config))
+    made = options(folder / "mine", **settings)
+    component(made.archive).fetch(made.archive, "tokenizer", folder / "archive", Shard())
+    return made, folder / "archive"
+
+
+def fit(made: Any, archive: pathlib.Path) -> FittedTokenizer:
+    """As the verb does."""
+    built = pretrained.build(made, [], archive)
+    return FittedTokenizer(built.to_str(), "pretrained", pretrained.end_of_text(made, built, archive))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ids_are_those_that_transformers_gives(tmp_path: pathlib.Path, shape: str) -> None:
+    make, end = SHAPES[shape]
+    fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
+    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(make()))
+    theirs.backend_tokenizer.no_truncation()
+    theirs.backend_tokenizer.no_padding()
+    assert (fitted.manifest.end_token, fitted.manifest.lossless) == (end, shape == "byte_level")
+    assert fitted.manifest.vocabulary == len(theirs)
+    assert fitted.manifest.end_of_text == theirs.convert_tokens_to_ids(end)
+    for text in [*published.TEXTS, *(odd for odd in published.ODD if "<s>" not in odd)]:
+        assert fitted.encode([text])[0].tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("shape", ["llama", "byte_level"])
+def test_texts_come_back(tmp_path: pathlib.Path, shape: str) -> None:
+    make, end = SHAPES[shape]
+    fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
+    for text in [*published.TEXTS, *published.ODD]:
+        assert fitted.decode(fitted.encode([text])[0]) == text
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_text_never_becomes_a_special_token(tmp_path: pathlib.Path, shape: str) -> None:
+    make, end = SHAPES[shape]
+    fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
+    unknown = json.loads(fitted.text)["model"].get("unk_token", "<unk>")
+    there = {fitted.tokenizer.token_to_id(token) for token in specials(fitted.tokenizer) if token != unknown}
+    text = "<pad> a<s>b </s> </s>[SEP] <|begin|> <|end|>"
+    assert not there & set(fitted.encode([text])[0].tolist())
+
+
+def test_a_unigram_model_is_otherwise_untouched(tmp_path: pathlib.Path) -> None:
+    """The same ids, what is unknown included, but where a special token is spelled out."""
+    bare = Tokenizer.from_str(published.t5())
+    bare.no_padding()
+    bare.no_truncation()
+    fitted = fit(*fetched(tmp_path, published.t5(), {"eos_token": "</s>"}))
+    for text in [*published.TEXTS, "日本語 the 日 thing", "x#y%z"]:
+        assert fitted.encode([text])[0].tolist() == bare.encode(text, add_special_tokens=False).ids
+    assert bare.token_to_id("</s>") in bare.encode("the </s> the").ids
+
+
+def test_truncation_and_padding_are_off(tmp_path: pathlib.Path) -> None:
+    fitted = fit(*fetched(tmp_path, published.t5(), {"eos_token": "</s>"}))
+    assert len(fitted.encode(["the " * 50])[0]) >= 50
+    assert fitted.encode(["the"])[1].tolist() != [9]
+
+
+@pytest.mark.parametrize("eos", ["</s>", {"content": "</s>", "lstrip": False, "__type": "AddedToken"}])
+def test_the_end_of_a_text_is_detected(tmp_path: pathlib.Path, eos: object) -> None:
+    assert fit(*fetched(tmp_path, published.llama(), {"eos_token": eos})).manifest.end_token == "</s>"
+
+
+def test_the_end_of_a_text_can_be_named(tmp_path: pathlib.Path) -> None:
+    made = fetched(tmp_path, published.byte_level(), {"eos_token": "<|end|>"}, end_of_text="<|begin|>")
+    assert fit(*made).manifest.end_token == "<|begin|>"
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (None, {}, "tokenizer_config.json names none; its special tokens: <unk>, <s>, </s>$"),
+        ({}, {}, "tokenizer_config.json names none"),
+        ({"eos_token": None}, {}, "tokenizer_config.json names none"),
+        ({"eos_token": "<end>"}, {}, "<end> is no special token of it; its special tokens: <unk>, <s>, </s>$"),
+        ({"eos_token": "</s>"}, {"end_of_text": "▁the"}, "▁the is no special token of it"),
+    ],
+)
+def test_without_an_end_it_lists_what_there_is(
+    tmp_path: pathlib.Path, config: dict[str, Any] | None, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^tokenizer.end_of_text: " + message):
+        fit(*fetched(tmp_path, published.llama(), config, **settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "tokenizer.json cannot be loaded: Exception: EOF"),
+        ("{}", "tokenizer.json cannot be loaded: Exception: Model missing"),
+        ("[]", "tokenizer.json cannot be loaded: Exception: "),
+        ('{"model": {"type": "Telepathy"}}', "tokenizer.json cannot be loaded: Exception: "),
+    ],
+)
+def test_what_is_no_tokenizer_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^tokenizer.archive: " + message):
+        pretrained.build(*(lambda made, archive: (made, [], archive))(*fetched(tmp_path, text, None)))
+
+
+def test_a_broken_config_is_refused(tmp_path: pathlib.Path) -> None:
+    made, archive = fetched(tmp_path, published.llama(), None)
+    built = pretrained.build(made, [], archive)
+    for config in ("{", "[]"):
+        files = {"tokenizer.json": published.llama(), "tokenizer_config.json": config}
+        write_passages(archive, [Passage(name, name, text) for name, text in files.items()], {})
+        with pytest.raises(ValueError, match=r"^tokenizer.archive: tokenizer_config.json cannot be read"):
+            pretrained.end_of_text(made, built, archive)
+
+
+def test_it_needs_its_archive(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="needs the archive"):
+        pretrained.build(options(tmp_path), [], None)
+    write_passages(tmp_path / "archive", [Passage("vocab.txt", "vocab.txt", "the")], {})
+    with pytest.raises(ValueError, match=r"tokenizer.archive: must give tokenizer.json, not vocab.txt"):
+        pretrained.build(options(tmp_path), [], tmp_path / "archive")

@@ -1,0 +1,77 @@
+"""Token by token, or some at a time, the decoder gives what it gives at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from speciate.model.cache import Cache
+from speciate.model.tokens import Tokens
+from speciate.model.transformer import Transformer
+
+Build = Callable[..., Transformer]
+VOCABULARY = 50
+SHAPES: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "rotary": {"position": "rotary"},
+    "llama": {"position": "rotary", "norm": "rms", "biases": False, "mixer": {"num_kv_heads": 2}},
+    "untied": {"tied_head": False},
+    "separate": {"separate_documents": True},
+}
+
+
+def parted(model: Transformer, token_BT: torch.Tensor, parts: list[int]) -> torch.Tensor:
+    """Logits of the tokens, read in parts of these lengths."""
+    cache = Cache()
+    read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+    assert cache.length == token_BT.shape[1]
+    return torch.cat(read, dim=1)
+
+
+@pytest.mark.parametrize("router", [None, "learned", "frozen", "hash"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_a_cache_equals_the_full_forward(
+    transformer: Build, moe: Callable[..., Any], shape: str, router: str | None
+) -> None:
+    ffn = {"ffn": moe(router=router, top_k=1 if router == "hash" else 2)} if router else {}
+    model = transformer(**SHAPES[shape], **ffn).double().eval()
+    token_BT = torch.randint(VOCABULARY, (3, 11))
+    whole = model(token_BT)
+    for parts in ([1] * 11, [4, 1, 6], [11]):
+        torch.testing.assert_close(parted(model, token_BT, parts), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None:
+    model = transformer().double().eval()
+    token_BT = torch.randint(VOCABULARY, (1, 9))
+    whole = model(token_BT)
+    # 3 tokens of padding, another document, and the text's own positions after them
+    padded_BT = torch.cat([torch.zeros((1, 3), dtype=torch.long), token_BT], dim=1)
+    position_BT = torch.tensor([[0, 0, 0, *range(9)]])
+    document_BT = torch.tensor([[1] * 3 + [0] * 9])
+    cache, read = Cache(), []
+    for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
+        index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
+        tokens = Tokens(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        read.append(model.head(model.read(tokens)))
+    torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], whole, rtol=1e-10, atol=1e-10)
+
+
+def test_rows_can_be_taken_as_a_beam_search_takes_them(transformer: Build) -> None:
+    model = transformer().double().eval()
+    token_BT, next_B1 = torch.randint(VOCABULARY, (3, 7)), torch.randint(VOCABULARY, (2, 1))
+    cache = Cache()
+    model.read(Tokens.of(token_BT, cache=cache))
+    row_B = torch.tensor([2, 0])
+    cache.take(row_B)
+    after = model.head(model.read(Tokens.of(next_B1, cache=cache)))
+    whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
+    torch.testing.assert_close(after, whole[:, -1:], rtol=1e-10, atol=1e-10)
+
+
+def test_a_cache_is_no_longer_than_the_context(transformer: Build) -> None:
+    model, cache = transformer(), Cache()
+    model.read(Tokens.of(torch.zeros((1, 15), dtype=torch.long), cache=cache))
+    with pytest.raises(ValueError, match="a block of 17 tokens is longer than the context, 16"):
+        model.read(Tokens.of(torch.zeros((1, 2), dtype=torch.long), cache=cache))

@@ -1,0 +1,96 @@
+"""The verb divide: the documents of a shard that are no duplicates, each in the file of its group's split."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speciate import divide
+from speciate.data.documents import Document, read_documents, write_documents
+from speciate.data.duplicates import DUPLICATES
+from speciate.data.split import position
+from speciate.stages import SPLITS
+from speciate.verb import run
+
+ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "wörd " * (index % 7 + 1)) for index in range(400)]
+LOST = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
+
+
+def number(group: str) -> int:
+    """The split of a group, as these tests have it."""
+    return sum(group.encode()) % 4
+
+
+def verb(
+    folder: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[Document],
+    shard: str = "1-of-2",
+    seed: int = 3,
+    dropped: tuple[tuple[int, int], ...] = (),
+) -> dict[str, list[Document]]:
+    """Divides one shard; `dropped` are shards and rows."""
+    (folder / "spec.json").write_text(json.dumps({"domain": "prose", "shards": 2, "seed": seed}))
+    write_documents(folder / "documents.parquet", rows)
+    table = [{**LOST, "shard": index, "row": row} for index, row in dropped]
+    pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
+    keys = sorted((position(f"g{index}", 3), number(f"g{index}")) for index in range(40))
+    groups = [[int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big"), split] for key, split in keys]
+    np.save(folder / "groups.npy", np.array(groups, np.uint64))
+    files = [f"--{name}={folder / name}.{end}" for name, end in (("documents", "parquet"), ("duplicates", "parquet"))]
+    files += [f"--groups={folder / 'groups.npy'}", f"--output-folder={folder / 'out'}", f"--shard={shard}"]
+    monkeypatch.setattr(sys, "argv", ["divide.py", f"--spec={folder / 'spec.json'}", *files])
+    run(divide.main)
+    return {split: list(read_documents(folder / "out" / f"{split}.parquet")) for split in SPLITS}
+
+
+def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = verb(tmp_path, monkeypatch, ROWS, dropped=((1, 0), (1, 7), (0, 2), (1, 399)))
+    left = [row for index, row in enumerate(ROWS) if index not in (0, 7, 399)]
+    assert found == {
+        split: [row for row in left if number(row.group) == index] for index, split in enumerate(SPLITS)
+    }  # in their order
+    assert json.loads((tmp_path / "out" / "counts.json").read_text()) == {
+        split: {"documents": len(rows), "bytes": sum(len(row.text.encode()) for row in rows)}
+        for split, rows in found.items()
+    }
+    assert all(found.values())
+
+
+def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for _ in range(2):
+        verb(tmp_path, monkeypatch, ROWS)
+        seen.append({file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()})
+    assert seen[0] == seen[1]
+    assert sorted(seen[0]) == ["counts.json", *sorted(f"{name}.parquet" for name in SPLITS)]
+
+
+def test_a_shard_may_be_empty(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verb(tmp_path, monkeypatch, []) == {split: [] for split in SPLITS}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"shard": "1-of-3"}, "--shard: 1-of-3 of domain prose, which has 2"),
+        ({"shard": "2-of-2"}, "--shard: '2-of-2' is no shard"),
+        ({"seed": 4}, "groups.npy: does not know group g0"),
+        ({"dropped": ((1, 400),)}, "duplicates.parquet: is of other documents: domain prose, shard 1-of-2 has 400"),
+    ],
+)
+def test_what_does_not_belong_together_leaves_nothing(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, object],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit):
+        verb(tmp_path, monkeypatch, ROWS, **changed)  # type: ignore[arg-type]
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))

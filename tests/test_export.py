@@ -1,0 +1,176 @@
+"""What is exported gives the run's logits in transformers, and generates with a cache what the full forward says."""
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from speciate import export
+from speciate.data.tokenizer import bpe
+from speciate.data.tokens import FittedTokenizer
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec, dump
+from speciate.training.checkpoint import save_weights
+from speciate.training.finished import read_run
+
+TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
+ENTRIES, CONTEXT = 280, 24
+MOE = {"kind": "moe", "num_experts": 4, "hidden": 16, "top_k": 2, "router": "learned", "balance": "none"}
+LLAMA = {"norm": "rms", "position": "rotary", "biases": False}
+SWIGLU = {"kind": "dense", "hidden": 24, "activation": "swiglu"}
+SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "gpt2": ("GPT2LMHeadModel", {}, {"kind": "dense", "hidden": 40, "activation": "gelu_tanh"}),
+    "gpt2, untied": ("GPT2LMHeadModel", {"tied_head": False}, {"kind": "dense", "hidden": 40, "activation": "gelu"}),
+    "llama": ("LlamaForCausalLM", {**LLAMA, "tied_head": False}, SWIGLU),
+    "llama, tied": ("LlamaForCausalLM", LLAMA, SWIGLU),
+    "no one's": ("SpeciateForCausalLM", {"position": "rotary"}, {"kind": "dense", "hidden": 40}),
+    "experts": ("SpeciateForCausalLM", {"tied_head": False}, MOE),
+    "frozen": ("SpeciateForCausalLM", LLAMA, {**MOE, "router": "frozen", "activation": "swiglu"}),
+    "hash": ("SpeciateForCausalLM", {}, {**MOE, "router": "hash", "top_k": 1}),
+    "bias": ("SpeciateForCausalLM", {}, {**MOE, "balance": {"kind": "bias", "rate": 0.1}}),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A tokenizer's folder, as the fit stage writes it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    options = bpe.Options(kind="bpe", entries=ENTRIES)
+    fitted = FittedTokenizer(bpe.build(options, iter(TEXTS), None).to_str(), "bpe")
+    for name, content in fitted.files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
+    """Writes a run's folder with random weights, large enough to matter."""
+
+    def write(changes: dict[str, Any], ffn: dict[str, Any]) -> pathlib.Path:
+        block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": ffn, "depth": "every"}
+        model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, **changes}
+        settings = {"ablation": "arm", "seed": 0, "model": {**model, "embedding_std": 0.3}}
+        settings |= {"objective": "causal", "optimizer": "adamw", "schedule": "cosine"}
+        run = RunSpec.model_validate(settings)
+        torch.manual_seed(0)
+        network = Transformer(run.model, ENTRIES)
+        for name, buffer in network.named_buffers():
+            if name.endswith("bias_S"):
+                buffer.normal_()  # what loss-free balancing has learned must come along
+        folder = tmp_path / "run"
+        folder.mkdir()
+        (folder / "spec.json").write_text(dump(run))
+        save_weights(network, folder / "model.safetensors")
+        return folder
+
+    return write
+
+
+def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+    """What the command line writes."""
+    arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target)]
+    before, sys.argv = sys.argv, ["export", *arguments]
+    try:
+        export.main()
+    finally:
+        sys.argv = before
+    return target
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_run_is_the_same_in_transformers(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path], shape: str
+) -> None:
+    architecture, changes, ffn = SHAPES[shape]
+    run = finished(changes, ffn)
+    folder = exported(run, tokenizer, tmp_path / "out" / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert type(theirs).__name__ == architecture
+    ours = read_run(run, ENTRIES)[1]
+    token_BT = torch.randint(1, ENTRIES, (2, 10))  # 0 ends a text, and pads
+    expected = ours(token_BT)
+    torch.testing.assert_close(theirs(token_BT).logits, expected, rtol=1e-4, atol=1e-4)
+
+    greedy = theirs.generate(
+        token_BT,
+        max_new_tokens=10,
+        do_sample=False,
+        eos_token_id=None,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    whole = ours(greedy.sequences)
+    assert torch.equal(greedy.sequences[:, 10:], whole[:, 9:-1].argmax(-1))
+    torch.testing.assert_close(torch.stack(greedy.logits, dim=1), whole[:, 9:-1], rtol=1e-4, atol=1e-4)
+
+    theirs.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    assert torch.equal(again(token_BT).logits, theirs(token_BT).logits)
+
+
+@torch.no_grad()
+def test_padding_beams_samples_and_the_loss_are_as_they_should_be(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    folder = exported(finished({}, MOE), tokenizer, tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    token_BT = torch.randint(1, ENTRIES, (1, 6))
+    settings: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
+    alone = theirs.generate(token_BT, do_sample=False, **settings)[:, 6:]
+    # beside a longer text it is padded on the left
+    other_BT = torch.randint(1, ENTRIES, (1, 9))
+    padded_BT = torch.cat([torch.cat([torch.zeros((1, 3), dtype=torch.long), token_BT], dim=1), other_BT])
+    mask_BT = torch.ones_like(padded_BT)
+    mask_BT[0, :3] = 0
+    both = theirs.generate(padded_BT, attention_mask=mask_BT, do_sample=False, **settings)[:, 9:]
+    assert torch.equal(both[:1], alone)
+    assert torch.equal(both[1:], theirs.generate(other_BT, do_sample=False, **settings)[:, 9:])
+    with_cache = theirs.generate(token_BT, num_beams=3, do_sample=False, **settings)
+    assert torch.equal(with_cache, theirs.generate(token_BT, num_beams=3, do_sample=False, use_cache=False, **settings))
+    torch.manual_seed(1)
+    sampled = theirs.generate(token_BT, do_sample=True, top_k=5, **settings)
+    assert sampled.shape == (1, 12)
+    expected = torch.nn.functional.cross_entropy(theirs(token_BT).logits[0, :-1], token_BT[0, 1:])
+    torch.testing.assert_close(theirs(token_BT, labels=token_BT).loss, expected)
+    torch.testing.assert_close(theirs(token_BT, logits_to_keep=1).logits, theirs(token_BT).logits[:, -1:])
+
+
+def test_the_tokenizer_comes_along(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    from tokenizers import Tokenizer
+
+    ours = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    for shape in ("gpt2", "llama", "experts"):
+        run = finished(*SHAPES[shape][1:])
+        theirs = AutoTokenizer.from_pretrained(exported(run, tokenizer, tmp_path / shape))
+        assert len(theirs) == ENTRIES
+        for text in (*TEXTS[:2], " leading", "naïve — ünïcode\n\t"):
+            ids = theirs(text)["input_ids"]
+            assert ids == ours.encode(text).ids
+            assert theirs.decode(ids) == text
+        assert theirs.eos_token == "<|endoftext|>"
+        for file in run.iterdir():
+            file.unlink()
+        run.rmdir()
+
+
+def test_what_cannot_be_exported_is_refused(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    run = finished({}, MOE)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="there: is there already; remove it or give another --output"):
+        exported(run, tokenizer, tmp_path / "there")
+    (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"model.safetensors: is no weights file"):
+        exported(run, tokenizer, tmp_path / "model")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"holds no model\.safetensors; the run has not finished"):
+        exported(run, tokenizer, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "there"]

@@ -1,0 +1,140 @@
+"""The playground: greedy text is what the full forward says, and the table shows what the routers chose."""
+
+import io
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from speciate import export, generate
+from speciate.data.tokenizer import bpe
+from speciate.data.tokens import FittedTokenizer
+from speciate.model.transformer import Transformer
+from speciate.selection.selection import recording
+from speciate.spec import RunSpec, dump
+from speciate.stages import Folders
+from speciate.training.checkpoint import save_weights
+from speciate.training.finished import read_run
+
+TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
+ENTRIES, CONTEXT = 280, 24
+MOE = {"kind": "moe", "num_experts": 4, "hidden": 16, "top_k": 2, "router": "learned", "balance": "none"}
+SWIGLU = {"kind": "dense", "hidden": 24, "activation": "swiglu"}
+
+
+def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
+    """A study's results with one finished run, its weights random; returns the run's folder."""
+    fitted = FittedTokenizer(bpe.build(bpe.Options(kind="bpe", entries=ENTRIES), iter(TEXTS), None).to_str(), "bpe")
+    tokenizer = results / "data" / "fit" / "tokenizer-0"
+    tokenizer.mkdir(parents=True)
+    for name, content in fitted.files().items():
+        (tokenizer / name).write_bytes(content)
+    folders = Folders(mixture="data/balance/mixture-0", tokenizer="data/fit/tokenizer-0", starts={})
+    (results / "study" / "specs").mkdir(parents=True)
+    (results / "study" / "specs" / "folders.json").write_text(dump(folders))
+    block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": changes.pop("ffn", MOE), "depth": "every"}
+    model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, "tied_head": False}
+    settings = {"ablation": "arm", "seed": 0, "model": {**model, **changes}}
+    run = RunSpec.model_validate({**settings, "objective": "causal", "optimizer": "adamw", "schedule": "cosine"})
+    folder = results / "study" / "runs" / "arm" / "seed0"
+    folder.mkdir(parents=True)
+    torch.manual_seed(1)
+    (folder / "spec.json").write_text(dump(run))
+    save_weights(Transformer(run.model, ENTRIES), folder / "model.safetensors")
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], verb: Any, *arguments: str) -> str:
+    before, sys.argv = sys.argv, ["verb", *arguments]
+    try:
+        verb.main()
+    finally:
+        sys.argv = before
+    return capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_greedy_text_is_the_full_forwards_and_the_table_the_routers(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "results")
+    model = read_run(run, ENTRIES)[1]
+    tokenizer = generate.read_tokenizer(tmp_path / "results" / "data" / "fit" / "tokenizer-0")
+    ids = tokenizer.encode("the cat").ids
+    prompt = len(ids)
+    for _ in range(8):
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    assert tokenizer.token_to_id("<|endoftext|>") not in ids
+    options = ("--run", str(run), "--prompt", "the cat", "--temperature", "0", "--max-tokens", "8", "--show-experts")
+    text, *table = printed(capsys, generate, *options).split("\ntoken  ")
+    assert text == tokenizer.decode(ids)
+    rows = table[0].splitlines()
+    assert rows[0].split() == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
+    with recording(model) as record:
+        model.hidden(torch.tensor([ids]))
+    assert len(rows) - 1 == len(ids) > prompt
+    for place, row in enumerate(rows[1:]):
+        chosen = [
+            " ".join(str(slot) for slot in range(4) if selection.chosen_NS[place, slot] > 0)
+            for selection in record.values()
+        ]
+        # a token's text may itself hold spaces, so the row is read from its end
+        assert row.split()[-4:] == " ".join(chosen).split()
+        assert row.startswith(repr(tokenizer.decode([ids[place]]))[:16])
+    assert "\x1b" not in table[0]
+
+
+def test_an_exported_folder_says_what_the_run_says(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes: dict[str, dict[str, Any]] = {
+        "experts": {},
+        "llama": {"ffn": SWIGLU, "norm": "rms", "position": "rotary", "biases": False},
+    }
+    for name, changes in shapes.items():
+        run = write_run(tmp_path / name, **changes)
+        printed(capsys, export, "--run", str(run), "--output", str(tmp_path / name / "model"))
+        options = ("--prompt", "def f", "--max-tokens", "9", "--seed", "4", "--top-k", "30", "--top-p", "0.9")
+        told = printed(capsys, generate, "--run", str(run), *options)
+        assert told == printed(capsys, generate, "--run", str(tmp_path / name / "model"), *options)
+        assert told.startswith("def f")
+        assert len(told) > len("def f\n")
+        assert told != printed(capsys, generate, "--run", str(run), *options[:-6], "--seed", "5")
+
+
+def test_it_stops_at_a_full_context_and_begins_a_document_of_no_prompt(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "results")
+    options = ("--run", str(run), "--temperature", "0", "--show-experts")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat"))
+    told = printed(capsys, generate, *options, "--prompt", "-", "--max-tokens", "1000")
+    assert len(told.split("\ntoken  ")[1].splitlines()) - 1 == CONTEXT
+    assert told.startswith("the cat")
+    told = printed(capsys, generate, *options, "--prompt", "", "--max-tokens", "3")
+    assert "'<|endoftext|>'" in told
+
+
+def test_on_a_terminal_experts_have_colours() -> None:
+    assert generate.painted("3 1 ", True) == "\x1b[38;5;118m3 1 \x1b[0m"
+    assert generate.painted("3 1 ", False) == "3 1 "
+    assert generate.painted("-", True) == "-"
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "results")
+    with pytest.raises(ValueError, match=r"holds neither a run's spec\.json nor a model's config\.json"):
+        printed(capsys, generate, "--run", str(tmp_path), "--prompt", "a")
+    with pytest.raises(ValueError, match=r"--prompt: has \d+ tokens, and the model's context is 24"):
+        printed(capsys, generate, "--run", str(run), "--prompt", "a b c d e f g " * 9)
+    for option, value, message in (
+        ("--temperature", "-1", "temperature: must be at least 0, not -1"),
+        ("--top-k", "-1", "top_k: must be at least 0, not -1"),
+        ("--top-p", "0", "top_p: must be above 0 and at most 1, not 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            printed(capsys, generate, "--run", str(run), "--prompt", "a", option, value)
+    moved = tmp_path / "elsewhere"
+    run.rename(moved)
+    with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so the paths that were left out"):
+        printed(capsys, generate, "--run", str(moved), "--prompt", "a")

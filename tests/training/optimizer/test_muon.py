@@ -1,0 +1,235 @@
+"""Muon: torch's own on every matrix, stacks of experts slice by slice, and AdamW on the rest."""
+
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speciate import spec
+from speciate.kinds import component, options_of
+from speciate.model.transformer import Transformer
+from speciate.training import groups, loop
+
+MOE = {"kind": "moe", "num_experts": 3, "hidden": 24, "router": "learned", "balance": "none"}
+DENSE = {"kind": "dense", "hidden": 24}
+
+
+def options(**given: Any) -> Any:
+    return options_of("training/optimizer", "muon")(kind="muon", **given)
+
+
+def built(model: nn.Module, **given: Any) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = component(options()).build(options(**given), model)
+    return optimizer
+
+
+def transformer(ffn: dict[str, Any]) -> Transformer:
+    torch.manual_seed(0)
+    block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn, "depth": "every"}
+    shape = {"width": 16, "num_layers": 2, "context": 8, "tied_head": False, "block": block}
+    return Transformer(spec.Model.model_validate(shape), 20)
+
+
+def gradients(model: nn.Module, step: int) -> None:
+    """The same gradients for parameters of the same name, whatever else is there."""
+    for name, parameter in model.named_parameters():
+        generator = torch.Generator().manual_seed(1000 * step + sum(map(ord, name)))
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def names(rows: list[dict[str, Any]], *rules: str) -> set[str]:
+    return {name for row in rows if row["rule"] in rules for name in row["names"]}
+
+
+@pytest.mark.parametrize("iteration", ["bfloat16", "float32"])
+def test_hidden_matrices_are_muons_and_the_rest_adamws(iteration: str) -> None:
+    model = transformer(MOE)
+    rows = groups.describe(built(model, iteration=iteration), model)
+    per_layer = ("mixer.query_key_value.weight", "mixer.out.weight", "ffn.experts.in_weight", "ffn.experts.out_weight")
+    matrices = {f"blocks.{layer}.{name}" for layer in range(2) for name in per_layer}
+    assert names(rows, "muon", "muon_batched") == matrices
+    assert names(rows, "adamw") == {name for name, _ in model.named_parameters()} - matrices
+    assert {"token_embedding.weight", "position_embedding.weight", "unembedding.weight", "norm.weight"} < names(
+        rows, "adamw"
+    )
+    assert {"blocks.0.ffn.router.scorer.weight", "blocks.0.ffn.experts.in_bias"} < names(rows, "adamw")
+    assert sum(row["parameters"] for row in rows) == sum(parameter.numel() for parameter in model.parameters())
+    stacked = {name for name in matrices if "experts" in name}
+    assert names(rows, "muon_batched") == (stacked if iteration == "bfloat16" else matrices)
+
+
+def test_the_split_in_one_line() -> None:
+    model = transformer(DENSE)
+    # a layer's matrices: 16 x (48 + 16 + 24 + 24); two layers
+    line = groups.summary(groups.describe(built(model), model))
+    assert line.startswith("muon updates 3,584 parameters in 8 tensors, adamw updates ")
+
+
+def test_patterns_decide_the_split() -> None:
+    model = transformer(MOE)
+    rows = groups.describe(built(model, adamw=["*embedding*", "*.query_key_value.*"]), model)
+    assert names(rows, "muon") == {
+        f"blocks.{layer}.{name}" for layer in range(2) for name in ("mixer.out.weight", "ffn.router.scorer.weight")
+    }
+
+
+def test_what_has_a_side_of_one_is_no_matrix() -> None:
+    model = nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 3), nn.Conv1d(6, 6, 4, groups=6))
+    rows = groups.describe(built(model), model)
+    assert names(rows, "muon", "muon_batched") == {"1.weight"}
+
+
+@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
+def test_a_dense_model_is_bitwise_torchs_muon_and_adamw(adjust: str) -> None:
+    ours, theirs = transformer(DENSE), transformer(DENSE)
+    optimizer = built(ours, rate=0.02, adamw_rate=0.003, adjust_lr_fn=adjust, weight_decay=0.1, momentum=0.9)
+    hidden = [p for n, p in theirs.named_parameters() if n.startswith("blocks") and p.ndim == 2]
+    others = [p for n, p in theirs.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
+    decaying = [
+        {"params": [p for p in others if (p.ndim > 1) == large], "weight_decay": 0.1 * large} for large in (1, 0)
+    ]
+    reference = [
+        torch.optim.Muon(hidden, lr=0.02, momentum=0.9, weight_decay=0.1, adjust_lr_fn=adjust),
+        torch.optim.AdamW(decaying, lr=0.003, betas=(0.9, 0.95), fused=True),
+    ]
+    for step in range(5):
+        gradients(ours, step)
+        gradients(theirs, step)
+        optimizer.step()
+        for one in reference:
+            one.step()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other), name
+
+
+def stacked_and_single(
+    shape: tuple[int, int, int], adjust: str, as_linear: bool
+) -> tuple[nn.Parameter, list[nn.Parameter]]:
+    """A stack after five of our steps; its matrices, each a parameter of torch's Muon, after the same. As linear layers
+    hold them (outputs, inputs), or as the stack does (inputs, outputs)."""
+    torch.manual_seed(0)
+    stack = nn.Parameter(torch.randn(shape))
+
+    def turned(matrix: Tensor) -> Tensor:
+        return matrix.mT.contiguous() if as_linear else matrix
+
+    singles = [nn.Parameter(turned(matrix.detach().clone())) for matrix in stack]
+    ours = built(nn.ParameterDict({"stack": stack}), rate=0.02, adjust_lr_fn=adjust)
+    theirs = torch.optim.Muon(singles, lr=0.02, adjust_lr_fn=adjust)
+    for _ in range(5):
+        stack.grad = torch.randn(shape)
+        for single, gradient in zip(singles, stack.grad, strict=True):
+            single.grad = turned(gradient)
+        ours.step()
+        theirs.step()
+    return stack, singles
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 24), (4, 24, 16), (2, 16, 16), (1, 5, 64)])
+def test_each_matrix_of_a_stack_is_bitwise_torchs(shape: tuple[int, int, int]) -> None:
+    stack, singles = stacked_and_single(shape, "match_rms_adamw", as_linear=False)
+    for matrix, single in zip(stack, singles, strict=True):
+        assert torch.equal(matrix, single)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 24), (4, 24, 16), (1, 5, 64)])
+@pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
+def test_an_expert_learns_as_a_linear_layer_of_its_shape(shape: tuple[int, int, int], adjust: str) -> None:
+    stack, singles = stacked_and_single(shape, adjust, as_linear=True)
+    for matrix, single in zip(stack, singles, strict=True):
+        assert torch.equal(matrix, single.mT)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (12, 8), (3, 12, 8)])
+def test_in_float32_it_is_torchs_iteration_without_its_rounding(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    update = torch.randn(shape)
+    found = component(options()).orthogonal(update, torch.float32)
+    monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)
+    from torch.optim import _muon
+
+    matrices = update if update.ndim == 3 else update[None]
+    expected = torch.stack([_muon._zeropower_via_newtonschulz(m, (3.4445, -4.7750, 2.0315), 5, 1e-7) for m in matrices])
+    torch.testing.assert_close(found, expected.view(shape), rtol=1e-5, atol=1e-6)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.6
+    assert values.max() < 1.25
+
+
+def test_a_collapsed_gradient_is_no_division_by_zero() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = built(model, weight_decay=0.0)
+    before = model.weight.detach().clone()
+    model.weight.grad, model.bias.grad = torch.zeros(3, 4), torch.zeros(3)
+    optimizer.step()
+    assert torch.equal(model.weight, before)
+
+
+def test_rates_of_both_halves_follow_the_patterns_and_the_schedule() -> None:
+    model = transformer(MOE)
+    optimizer = built(model, rate=0.02, adamw_rate=0.004, rate_scales={"*.router.*": 10.0, "*.experts.in_weight": 0.5})
+    assert loop.set_rates(optimizer, 0.5) == pytest.approx(0.01)
+    rates = {
+        name: group["lr"]
+        for group in optimizer.param_groups
+        for name, parameter in model.named_parameters()
+        if any(parameter is member for member in group["params"])
+    }
+    assert rates["blocks.0.ffn.router.scorer.weight"] == pytest.approx(0.02)  # .004 x 10 / 2
+    assert rates["token_embedding.weight"] == pytest.approx(0.002)
+    assert rates["blocks.1.ffn.experts.in_weight"] == pytest.approx(0.005)
+    assert rates["blocks.1.ffn.experts.out_weight"] == rates["blocks.1.mixer.out.weight"] == pytest.approx(0.01)
+
+
+def test_one_rate_serves_both_halves_unless_told_otherwise() -> None:
+    assert {group["peak"] for group in built(transformer(MOE), rate=0.006).param_groups} == {0.006}
+
+
+@pytest.mark.parametrize("iteration", ["bfloat16", "float32"])
+def test_saved_state_loads_with_weights_only_and_continues_bitwise(iteration: str) -> None:
+    whole, parts = transformer(MOE), transformer(MOE)
+    first, second = built(whole, iteration=iteration), built(parts, iteration=iteration)
+    for step in range(6):
+        for model, optimizer in ((whole, first), (parts, second)):
+            gradients(model, step)
+            loop.set_rates(optimizer, 1 / (1 + step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if step == 2:
+            file = io.BytesIO()
+            torch.save(second.state_dict(), file)
+            file.seek(0)
+            second = built(parts, iteration=iteration)
+            second.load_state_dict(torch.load(file, weights_only=True))
+    for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = transformer(DENSE)
+    model.blocks[0].requires_grad_(False)
+    rows = groups.describe(built(model), model)
+    assert not any(name.startswith("blocks.0") for row in rows for name in row["names"])
+
+
+def test_patterns_that_fit_nothing_are_refused_but_for_the_default_ones() -> None:
+    built(transformer(DENSE))  # has no router
+    with pytest.raises(ValueError, match=r"optimizer\.adamw: no parameter is called \*\.ruoter\.\*"):
+        built(transformer(MOE), adamw=["*.ruoter.*"])
+    with pytest.raises(ValueError, match=r"optimizer\.rate_scales: no parameter is called \*\.ruoter\.\*"):
+        built(transformer(MOE), rate_scales={"*.ruoter.*": 10.0})
+    with pytest.raises(ValueError, match=r"optimizer\.adamw: leaves no matrix to muon"):
+        built(transformer(MOE), adamw=["*"])
+
+
+def test_the_scale_of_an_update_by_hand() -> None:
+    scale = component(options()).update_scale
+    assert scale(torch.empty(8, 2), "original") == 2.0  # 8 outputs of 2 inputs
+    assert scale(torch.empty(2, 8), "original") == 1.0
+    assert scale(torch.empty(5, 2, 8), "original") == 2.0  # experts of 2 inputs and 8 outputs
+    assert scale(torch.empty(5, 2, 8), "match_rms_adamw") == pytest.approx(0.2 * math.sqrt(8))

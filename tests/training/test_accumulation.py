@@ -1,0 +1,102 @@
+"""Micro-batches add up to the whole batch, in double precision, also where they have unequally many predictions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from speciate.kinds import component
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
+from speciate.training import loop
+from speciate.training.checkpoint import State
+
+NUM_BLOCKS, LENGTH, VOCABULARY = 8, 16, 64
+# the balancing and the z-loss are taken in each micro-batch, and the noise drawn there
+QUIET = {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}
+MakeRun = Callable[..., RunSpec]
+
+
+def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[loop.Run, State]:
+    """A run of the small spec in double precision on fixed random blocks, without an observer."""
+    torch.manual_seed(0)
+    model = Transformer(spec.model, VOCABULARY).double()
+    token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
+    run = loop.Run(
+        spec=spec,
+        objective=component(spec.objective).Objective(spec.objective),
+        factor=lambda step: 1.0,
+        tokens=lambda step: token_BT,
+        observer=None,  # type: ignore[arg-type]
+        documents=None if document_BT is None else lambda step: document_BT,
+    )
+    return run, State(0, model, torch.optim.SGD(groups(model), lr=1.0), [], {})
+
+
+def groups(model: Transformer) -> list[dict[str, Any]]:
+    """Plain gradient descent of rate 1: what the weights lose in a step is the gradient."""
+    return [{"params": list(model.parameters()), "peak": 1.0, "scale": 1.0}]
+
+
+def gradient(spec: RunSpec, document_BT: Tensor | None) -> tuple[float, Tensor]:
+    """The reported loss and the whole gradient of one step."""
+    run, state = prepared(spec, document_BT)
+    before = torch.cat([p.detach().flatten().clone() for p in state.model.parameters()])
+    happened = loop.update(run, state)
+    return happened["loss"], before - torch.cat([p.detach().flatten() for p in state.model.parameters()])
+
+
+def documents(cuts: list[int]) -> Tensor:
+    """Blocks of so many documents each, all borders in the front."""
+    return torch.stack([torch.arange(LENGTH).clamp(max=cut - 1) for cut in cuts])
+
+
+# of 8 blocks: all alike; ragged; a block, and with eight portions a micro-batch, with nothing to predict
+CUTS = {"whole": None, "ragged": [1, 9, 3, 16, 2, 1, 12, 5], "empty": [16, 16, 1, 1, 1, 1, 1, 2]}
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+def test_eight_times_one_equals_two_times_four(run_spec: MakeRun, cuts: str) -> None:
+    given = CUTS[cuts]
+    document_BT = None if given is None else documents(given)
+    found = {}
+    for accumulation in (1, 2, 4, 8):
+        spec = run_spec(
+            model={"separate_documents": given is not None, "block": {"ffn": QUIET}},
+            training={"blocks_per_step": NUM_BLOCKS, "accumulation": accumulation, "clip": 1e9},
+        )
+        found[accumulation] = gradient(spec, document_BT)
+    for accumulation in (2, 4, 8):
+        assert found[accumulation][0] == pytest.approx(found[1][0], abs=1e-12)
+        torch.testing.assert_close(found[accumulation][1], found[1][1], rtol=0, atol=1e-12)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) -> None:
+    document_BT = documents([1, 9, 3, 16, 2, 1, 12, 5])
+    spec = run_spec(
+        model={"separate_documents": True, "block": {"ffn": QUIET}},
+        training={"blocks_per_step": NUM_BLOCKS, "accumulation": 4},
+    )
+    run, state = prepared(spec, document_BT)
+    with torch.no_grad():
+        logit_BTV = state.model(run.tokens(0), document_BT)
+    nats_BS = F.cross_entropy(logit_BTV[:, :-1].mT, run.tokens(0)[:, 1:], reduction="none")
+    within_BS = document_BT[:, 1:] == document_BT[:, :-1]
+    means = [(nats_BS[i : i + 2][within_BS[i : i + 2]].mean()) for i in range(0, 8, 2)]
+    assert loop.update(run, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
+    assert abs(float(torch.stack(means).mean() - nats_BS[within_BS].mean())) > 1e-4  # the mean of means is another
+
+
+def test_the_selectors_losses_are_averaged_over_micro_batches(run_spec: MakeRun) -> None:
+    # a z-loss is a mean over tokens, so over equal micro-batches its average is that of the whole
+    change = {"ffn": {"balance": "none", "z_weight": 0.1, "router": {"noise_std": 0.0}}}
+    found = []
+    for accumulation in (1, 4):
+        training = {"blocks_per_step": NUM_BLOCKS, "accumulation": accumulation, "clip": 1e9}
+        run, state = prepared(run_spec(model={"block": change}, training=training), None)
+        found.append((loop.update(run, state)["auxiliary"], state.model.blocks[0].ffn.router.scorer.weight.detach()))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=1e-12)

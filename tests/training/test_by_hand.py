@@ -1,0 +1,85 @@
+"""One run by hand: paths that are left out are told from the spec's own place in a study's results."""
+
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from speciate import train as verb
+from speciate.provenance import sha256
+from speciate.spec import RunSpec, dump
+from speciate.stages import Folders
+
+MakeRun = Callable[..., RunSpec]
+
+
+@pytest.fixture
+def results(mixture: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A results folder whose study has its mixture made."""
+    home = tmp_path / "results"
+    shutil.copytree(mixture.parent, home / "data" / "balance")
+    (home / "study" / "specs").mkdir(parents=True)
+    folders = Folders(mixture="data/balance/mixture", tokenizer="data/fit/tokenizer", starts={})
+    (home / "study" / "specs" / "folders.json").write_text(dump(folders))
+    return home
+
+
+def place(results: pathlib.Path, spec: RunSpec) -> pathlib.Path:
+    folder = results / "study" / "runs" / spec.ablation / f"seed{spec.seed}"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(dump(spec))
+    return folder / "spec.json"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    verb.main()
+
+
+def test_a_spec_is_all_that_a_run_needs(
+    results: pathlib.Path,
+    mixture: pathlib.Path,
+    tmp_path: pathlib.Path,
+    run_spec: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = place(results, run_spec())
+    monkeypatch.chdir(spec.parent)
+    run(monkeypatch, "--spec", "spec.json", "--sink", "tensorboard")
+    named = ["--mixture-folder", str(mixture), "--output-folder", str(tmp_path / "named")]
+    run(monkeypatch, "--spec", str(spec), *named, "--checkpoint-folder", str(tmp_path / "checkpoints"))
+    for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
+        assert sha256(spec.parent / name) == sha256(tmp_path / "named" / name)
+    assert list((results / "study" / "sinks" / "tensorboard" / "small-seed0").iterdir())
+    assert not list((results / "study" / "checkpoints").iterdir())
+
+
+def test_a_run_starts_from_its_neighbour_of_the_same_seed(
+    results: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ffn = {"kind": "dense", "hidden": 16}
+    dense = place(results, run_spec(ablation="dense", model={"block": {"ffn": ffn}}))
+    start = {"kind": "upcycle", "origin": {"kind": "run", "ablation": "dense"}}
+    experts = place(results, run_spec(start=start))
+    with pytest.raises(ValueError, match=r"dense/seed0/model\.safetensors"):
+        run(monkeypatch, "--spec", str(experts))
+    run(monkeypatch, "--spec", str(dense))
+    run(monkeypatch, "--spec", str(experts))
+    assert (experts.parent / "model.safetensors").is_file()
+
+
+def test_what_is_not_there_is_named(
+    results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = place(results, run_spec())
+    (tmp_path / "spec.json").write_text(dump(run_spec()))
+    with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so the paths that were left out"):
+        run(monkeypatch, "--spec", str(tmp_path / "spec.json"))
+    shutil.rmtree(results / "data")
+    with pytest.raises(ValueError, match=r"mixture\.json is not made yet: `snakemake .*mixture\.json` makes it"):
+        run(monkeypatch, "--spec", str(spec))
+    (results / "study" / "specs" / "folders.json").unlink()
+    with pytest.raises(ValueError, match=r"folders\.json: is no spec"):
+        run(monkeypatch, "--spec", str(spec))

@@ -1,0 +1,85 @@
+"""What the observer measures: by the domain of the document, whatever block it is in."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from speciate.data.blocks import BlockSet
+from speciate.kinds import component
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec, Telemetry
+from speciate.training.observe import BLOCKS_AT_ONCE, Observer, batches, observe
+
+
+def block_set(label_G: list[str], num_blocks: int) -> BlockSet:
+    """Blocks of two packs in turns, two documents a block; document g is of domain label_G[g]."""
+    draw = np.random.Generator(np.random.Philox(3))
+    document = 2 * np.arange(num_blocks)[:, None] + (np.arange(16) >= 9)
+    names = [str(row) for row in range(len(label_G))]
+    return BlockSet(
+        name="validation",
+        domains=("a", "b"),
+        tokens=draw.integers(0, 64, (num_blocks, 16)),
+        document=document.astype(np.int32),
+        domain=np.arange(num_blocks, dtype=np.int32) % 2,
+        documents=pd.DataFrame({"document": range(len(label_G)), "domain": label_G, "id": names, "group": names}),
+        types=None,
+    )
+
+
+def small(run_spec: Callable[..., RunSpec], **model: object) -> tuple[Transformer, torch.nn.Module]:
+    spec = run_spec(model=model)
+    torch.manual_seed(0)
+    return Transformer(spec.model, 64), component(spec.objective).Objective(spec.objective)
+
+
+@torch.no_grad()
+def test_where_documents_have_their_blocks_domain_nothing_is_new(run_spec: Callable[..., RunSpec]) -> None:
+    model, objective = small(run_spec)
+    blocks = block_set([label for block in range(90) for label in ["ab"[block % 2]] * 2], 90)
+    found = Observer(Telemetry(probe_blocks=1), blocks, blocks).validate(model, objective)
+    for index, domain in enumerate("ab"):
+        of_domain = torch.from_numpy(blocks.tokens[blocks.domain == index])
+        model.eval()
+        nats = [objective.nats(model, portion).double() for _, portion in batches(of_domain)]
+        assert len(nats) == -(-45 // BLOCKS_AT_ONCE)
+        assert found[domain] == float(torch.cat(nats).mean()), "to the last bit"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., RunSpec], separate: bool) -> None:
+    model, objective = small(run_spec, separate_documents=separate)
+    label_G = np.random.default_rng(0).choice(["a", "b"], 20).tolist()
+    blocks = block_set(label_G, 10)
+    found = Observer(Telemetry(probe_blocks=1), blocks, blocks).validate(model, objective)
+    nats: dict[str, list[float]] = {"a": [], "b": []}
+    model.eval()
+    for block in range(10):
+        row = objective.nats(
+            model,
+            torch.from_numpy(blocks.tokens[block : block + 1]),
+            torch.from_numpy(blocks.document[block : block + 1]),
+        )
+        for place, value in enumerate(row[0].tolist(), start=1):
+            if not (separate and place == 9):
+                nats[label_G[blocks.document[block, place]]].append(value)
+    assert found == pytest.approx({domain: np.mean(values) for domain, values in nats.items()}, abs=1e-6)
+
+
+@torch.no_grad()
+def test_a_selector_is_seen_with_documents_apart(run_spec: Callable[..., RunSpec]) -> None:
+    model, _ = small(run_spec, separate_documents=True)
+    blocks = block_set(["a"] * 4, 2)
+    token_BT, document_BT = torch.from_numpy(blocks.tokens), torch.from_numpy(blocks.document).long()
+    packed = observe(model, token_BT, document_BT, 4)
+    path = "blocks.1.ffn.router"
+    for document in range(4):
+        block, part = document // 2, slice(9, 16) if document % 2 else slice(0, 9)
+        one = observe(model, token_BT[block : block + 1, part], torch.zeros(1, part.stop - part.start).long(), 1)
+        np.testing.assert_allclose(packed[path].probs_GS[document], one[path].probs_GS[0], rtol=1e-5)
+    together = observe(model, token_BT, torch.zeros_like(document_BT), 4)
+    assert not np.allclose(together[path].probs_GS.sum(0), packed[path].probs_GS.sum(0), rtol=1e-5)

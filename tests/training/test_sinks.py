@@ -1,0 +1,219 @@
+"""A sink gets every line of metrics.jsonl and changes nothing; one that fails is dropped, a missing one is named."""
+
+import json
+import pathlib
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from speciate import train as verb
+from speciate.provenance import sha256
+from speciate.spec import RunSpec
+from speciate.training import sinks
+from speciate.training.sinks import Sinks
+
+MakeRun = Callable[..., RunSpec]
+RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
+
+
+class Stop:
+    """Asks to stop once it has been asked so many times whether to stop."""
+
+    def __init__(self, asked: int = 10**9) -> None:
+        self.left = asked
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def trained(
+    spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, kinds: list[str], said: list[str], stop: Any = None
+) -> bool:
+    watched = Sinks([sinks.parse(kind) for kind in kinds], folder / "sinks", spec, said.append)
+    return verb.train(
+        spec, mixture, folder / "run", folder / "checkpoints", Stop() if stop is None else stop, watched=watched
+    )
+
+
+def numbers(folder: pathlib.Path) -> list[tuple[int, str, float]]:
+    """(step, name, value) of all that metrics.jsonl holds."""
+    rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], name, value) for row in rows for name, value in sinks.flat(row).items()]
+
+
+def digests(folder: pathlib.Path) -> list[str]:
+    return [sha256(folder / "run" / name) for name in RESULTS]
+
+
+def events(file: pathlib.Path) -> list[tuple[int, str, float]]:
+    """The scalars of an event file: records of a length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    data, at, found = file.read_bytes(), 0, []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        at += 16 + length
+    return found
+
+
+def test_tensorboard_gets_every_number_and_no_bit_of_the_run_changes(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    said: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
+    assert trained(run_spec(), mixture, tmp_path / "watched", ["tensorboard"], said)
+    assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
+    (file,) = (tmp_path / "watched/sinks/tensorboard/small-seed0").iterdir()
+    expected = numbers(tmp_path / "watched")
+    assert {name for _, name, _ in expected} >= {"loss", "grad_norm", "rate", "validation/code", "validation/prose"}
+    assert [(step, name) for step, name, _ in events(file)] == [(step, name) for step, name, _ in expected]
+    values = [value for *_, value in events(file)]
+    assert values == pytest.approx([value for *_, value in expected], rel=1e-6)
+    assert not said
+    assert not (tmp_path / "plain/sinks").exists()
+
+
+class Recorder(types.ModuleType):
+    """A module that stands for a tracker's client and writes down what is asked of it."""
+
+    def __init__(self, name: str, failing_after: int = 10**9) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.failing_after = failing_after
+        self.config = None
+
+    def init(self, **settings: Any) -> "Recorder":
+        self.calls.append(("init", settings))
+        return self
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        if len(self.logged) >= self.failing_after:
+            raise ConnectionError("no route")
+        rest = dict(values)
+        at = rest.pop("step") if step is None else step
+        self.logged.append((at, rest))
+
+    def finish(self) -> None:
+        self.calls.append(("finish", None))
+
+    def define_metric(self, *names: str, **settings: Any) -> None:
+        self.calls.append(("define", names))
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:
+        return settings
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio"])
+def test_a_tracker_gets_every_number(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    client = Recorder(kind)
+    monkeypatch.setitem(sys.modules, kind, client)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    said: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "watched", [f'{{"kind": "{kind}", "project": "mine"}}'], said)
+    assert [(step, name, value) for step, values in client.logged for name, value in values.items()] == numbers(
+        tmp_path / "watched"
+    )
+    opened = dict(client.calls[0][1])
+    assert (opened["project"], opened["name"]) == ("mine", "small-seed0")
+    assert opened["config"]["seed"] == 0
+    assert client.calls[-1][0] == "finish"
+    assert not said
+
+
+def test_a_run_that_goes_on_sends_each_line_once(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Recorder("trackio")
+    monkeypatch.setitem(sys.modules, "trackio", client)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    said: list[str] = []
+    assert not trained(run_spec(), mixture, tmp_path / "run", ["trackio"], said, Stop(6))
+    assert client.calls[-1][0] == "finish"
+    assert trained(run_spec(), mixture, tmp_path / "run", ["trackio"], said)
+    sent = [(step, name, value) for step, values in client.logged for name, value in values.items()]
+    assert sent == numbers(tmp_path / "run")
+
+
+def test_a_sink_that_fails_is_dropped_and_the_run_goes_on(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", Recorder("wandb", failing_after=3))
+    said: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
+    assert trained(run_spec(), mixture, tmp_path / "watched", ["wandb"], said)
+    assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
+    assert said == ["--sink wandb: is dropped, the run goes on: ConnectionError: no route"]
+
+
+def test_a_sink_that_cannot_be_opened_is_refused(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    monkeypatch.setattr(client, "init", lambda **settings: {}["login"])
+    with pytest.raises(ValueError, match="--sink wandb: cannot be opened: KeyError: 'login'"):
+        trained(run_spec(), mixture, tmp_path / "run", ["tensorboard", "wandb"], [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "package"),
+    [("tensorboard", "tensorboardX", "tensorboardX"), ("wandb", "wandb", "wandb"), ("trackio", "trackio", "trackio")],
+)
+def test_a_missing_package_is_named_before_the_run_begins(
+    mixture: pathlib.Path,
+    tmp_path: pathlib.Path,
+    run_spec: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    module: str,
+    package: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=f"--sink {kind}: needs a package: pip install {package} "):
+        trained(run_spec(), mixture, tmp_path / "run", [kind], [])
+    assert not (tmp_path / "run/run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("comet", "--sink comet: 'comet' is no kind of training/sink; there are: tensorboard, trackio, wandb"),
+        ('{"kind": ', r'--sink \{"kind": : is not JSON'),
+        ('{"kind": "wandb", "team": "x"}', "team: unknown key"),
+        ('{"kind": "wandb", "mode": "dry"}', "mode: input should be 'offline' or 'online', not 'dry'"),
+    ],
+)
+def test_what_is_no_sink_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sinks.parse(text)
+
+
+def test_the_environment_may_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(sinks.VARIABLE, raising=False)
+    assert sinks.from_environment() == []
+    monkeypatch.setenv(sinks.VARIABLE, "tensorboard, wandb,")
+    assert sinks.from_environment() == ["tensorboard", "wandb"]
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio"])
+def test_the_real_client_takes_it_offline(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "watched/sinks/trackio"))  # read when it is imported
+    pytest.importorskip(kind, reason=f"{kind} is not in the lock; pip install {kind} runs this test")
+    said: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
+    assert trained(run_spec(), mixture, tmp_path / "watched", [kind], said)
+    assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
+    assert not said
+    (written,) = (tmp_path / "watched/sinks").rglob({"wandb": "*.wandb", "trackio": "*.db"}[kind])
+    assert b"validation/prose" in written.read_bytes()

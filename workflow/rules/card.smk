@@ -1,0 +1,97 @@
+# The data card: what the data stages read, dropped and made, as tables and as a page of its own.
+
+
+rule card:
+    input:
+        spec=f"{HOME}/specs/card.json",
+        clean=of_study("clean", "documents.parquet", "dropped.parquet", "counts.json"),
+        clusters=[
+            PLAN.folder("cluster", scope) / file
+            for scope in PLAN.scopes
+            for file in ("duplicates.parquet", "clusters.parquet", "counts.json")
+        ],
+        split=[PLAN.folder("split", domain) / "counts.json" for domain in STUDY.domains],
+        divide=of_study("divide", "counts.json"),
+        sketch=of_study(
+            "sketch",
+            *(f"{split}.runs.npy" for split in SPLITS),
+            "samples.parquet",
+            "counts.json",
+        ),
+        encode=of_study(
+            "encode",
+            *(f"{split}.documents.parquet" for split in SPLITS),
+            "counts.json",
+        ),
+        pack=of_study("pack", "counts.json"),
+        mixture=[
+            MIXTURE / file
+            for file in (
+                "mixture.json",
+                "train.npy",
+                *(f"{split}.domain.npy" for split in SPLITS[1:]),
+            )
+        ],
+    output:
+        CARD,
+        expand(f"{HOME}/tables/{{table}}.csv", table=CARDED),
+    log:
+        f"{HOME}/logs/card.log",
+    benchmark:
+        f"{HOME}/benchmarks/card.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=30,
+    params:
+        code=digest("card", PLAN.card_spec()),
+        folders=[
+            f"--{stage} "
+            + " ".join(
+                f"{domain}={PLAN.folder(stage, domain)}" for domain in STUDY.domains
+            )
+            for stage in ("clean", "split", "divide", "sketch", "encode", "pack")
+        ],
+        clusters=[f"{scope}={PLAN.folder('cluster', scope)}" for scope in PLAN.scopes],
+        mixture=MIXTURE,
+        folder=subpath(output[0], parent=True),
+    message:
+        "card: sources, licences, counts, drops, lengths, duplicates and overlaps as tables"
+    shell:
+        "python -m speciate.card --spec {input.spec} {params.folders} --cluster {params.clusters}"
+        " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule present:
+    input:
+        spec=f"{HOME}/specs/card.json",
+        tables=CARD,
+        figures=expand(
+            f"{HOME}/figures/{{figure}}.{{suffix}}",
+            figure=PLAN.figures("data"),
+            suffix=("svg", "json"),
+        ),
+    output:
+        report(
+            f"{HOME}/data.html",
+            category="Report",
+            caption="../report/data.rst",
+            labels={"study": STUDY.study},
+        ),
+    log:
+        f"{HOME}/logs/present.log",
+    benchmark:
+        f"{HOME}/benchmarks/present.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=digest("present"),
+        tables=folder_of("tables"),
+        figures=folder_of("figures"),
+    message:
+        "present: the data card as one page"
+    shell:
+        "python -m speciate.present --spec {input.spec} --tables {params.tables} --figures {params.figures}"
+        " --output {output} 2>&1 | tee -a {log} >&2"
