@@ -6,6 +6,8 @@ MEASURES = [
     for ablation in STUDY.ablations
     for seed in STUDY.seeds
 ]
+# the data stages that are one job for all shards
+GATHERS = ("cluster", "split", "fit", "balance")
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 
@@ -102,8 +104,10 @@ def start_of(wildcards):
 
 
 def data_benchmarks():
-    """The folders of benchmark files of this study's data stages; results/data may hold other studies' too."""
+    """The benchmark files of this study's data stages, a folder where a stage has shards; other studies' are not its."""
     return [
-        f"results/data/benchmarks/{file.parent.parent.name}/{file.parent.name}"
-        for file in PLAN.data_specs()
+        f"results/data/benchmarks/{stage}/{folder.name}{suffix}"
+        for folder in (file.parent for file in PLAN.data_specs())
+        for stage in [folder.parent.name]
+        for suffix in [".tsv" if stage in GATHERS else ""]
     ]

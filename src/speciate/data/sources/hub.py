@@ -1,4 +1,4 @@
-"""Records of a dataset on a hub (huggingface.co, or whatever HF_ENDPOINT names), through `datasets.load_dataset`.
+"""Records of a dataset on the Hugging Face hub (or whatever HF_ENDPOINT names), through `datasets.load_dataset`.
 
 Decision: a study pins what it reads, so `revision` is a commit. refs/convert/parquet, the hub's own conversion of
 datasets that need a script, may be named too, and the commit that it meant is kept in the archive. No code of a dataset

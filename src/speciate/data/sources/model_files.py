@@ -1,4 +1,4 @@
-"""The files of a model on a hub (huggingface.co, or what HF_ENDPOINT names), in one tar: what a run may start from.
+"""The files of a model on the Hugging Face hub (or what HF_ENDPOINT names), in one tar: what a run may start from.
 
 No code of a model is ever run, and no pickle is fetched unless it is asked for. Downloads stay in the user's cache
 (HF_HOME), so that a retry goes on; the tar holds names and bytes alone, so that one commit gives one tar.

@@ -1,4 +1,4 @@
-"""The files of a published tokenizer: those of a model on a hub (huggingface.co, or what HF_ENDPOINT names), or yours.
+"""The files of a published tokenizer: those of a model on the Hugging Face hub (or what HF_ENDPOINT names), or yours.
 
 Only tokenizer.json is needed, the file of transformers' fast tokenizers; tokenizer_config.json, where there is one,
 names the token that ends a text. No code of a model is ever run. Both are written down at once, so nothing after
