@@ -21,6 +21,7 @@ domains:
     shards: 8
     duplicates: near
 duplicates: {buckets: 2}
+tokenizer: {kind: bpe, entries: 512}
 held_out: {validation_blocks: 4, test_blocks: 8, probe_blocks: 8}
 """
 WORDS = [f"{first}{second}{third}" for first in "bdfglm" for second in "aeiou" for third in "nrstk"]

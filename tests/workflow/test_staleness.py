@@ -10,7 +10,9 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 
 NUM_RUNS = 10
-NUM_FIGURES = len([file for file in (ROOT / "src/speciate/figures").glob("[!_]*.py") if file.stem != "style"])
+FIGURES = [file.stem for file in (ROOT / "src/speciate/figures").glob("[!_]*.py") if file.stem != "style"]
+NUM_DATA_FIGURES = len([name for name in FIGURES if name.startswith("data_")])
+NUM_FIGURES = len(FIGURES) - NUM_DATA_FIGURES
 AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
@@ -101,12 +103,27 @@ def test_the_training_loop_reruns_every_run_and_no_data_stage(workspace: Workspa
 def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     workspace.edit("config.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
     stale = workspace.stale()
+    of_code = ("fetch", "clean", "sign", "bucket", "cluster", "split", "divide", "sketch")
     assert stale == {
-        **dict.fromkeys(("fetch", "clean", "split", "fit", "balance"), 1),
-        # the tokenizer is fitted to all domains, so every domain is encoded anew
-        **dict.fromkeys(("encode", "pack"), 3),
+        **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
+        # the tokenizer is fitted to all domains, so every shard is encoded anew
+        **dict.fromkeys(("encode", "pack"), 4),
         **after_runs(NUM_RUNS),
+        "draw": NUM_FIGURES + NUM_DATA_FIGURES,
     }
+
+
+def test_another_similarity_reads_nothing_anew(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "study: smoke\n", "study: smoke\nduplicates: {similarity: 0.7}\n")
+    stale = workspace.stale()
+    assert not {"fetch", "clean"} & set(stale)
+    assert stale["sign"] == stale["bucket"] == stale["cluster"] == stale["divide"] == 1
+
+
+def test_the_page_of_the_data_reruns_no_run(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/figures/data_drops.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    assert workspace.stale() == {"draw": 1, "present": 1}
 
 
 def test_a_hypothesis_reruns_no_run(workspace: Workspace) -> None:
