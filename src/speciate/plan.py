@@ -147,9 +147,11 @@ class Plan(DataPlan):
 
     def draw_spec(self, figure: str) -> DrawSpec:
         """The spec of one figure, named by its file in `figures/`. Raises ValueError where there is none."""
-        study = self.study
+        study, options = self.study, options_of("figures", figure)(kind=figure)
+        if figure in self.figures("data"):
+            return DrawSpec(figure=options)
         return DrawSpec(
-            figure=options_of("figures", figure)(kind=figure),
+            figure=options,
             arms=tuple(study.ablations),
             domains=self.labels,
             reference=study.analysis.reference,

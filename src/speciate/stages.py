@@ -214,16 +214,19 @@ class CompareSpec(Strict):
 
 
 class DrawSpec(Strict):
-    """What `draw` reads: one figure, and what it must know of the study that no table says."""
+    """What `draw` reads: one figure, and what it must know of the study that no table says.
+
+    A figure of the data knows nothing of the runs; for it the rest stays as it is here.
+    """
 
     figure: Annotated[Kind, Choice("figures")]
-    arms: Names
+    arms: Names = ()
     """Every ablation, in the order of the study file."""
-    domains: Names
-    reference: Name
-    controls: Names
-    confidence: float
-    armed_after: float
+    domains: Names = ()
+    reference: Name = "none"
+    controls: Names = ()
+    confidence: float = 0.95
+    armed_after: float = 0.0
 
 
 class Folders(Strict):
