@@ -7,13 +7,16 @@ import pathlib
 import numpy as np
 
 from speciate.data import pieces
-from speciate.data.arrays import new_array
+from speciate.data.arrays import let_go, new_array
 from speciate.data.encoded import Encoded, read_encoded
 from speciate.data.vocabulary import read_manifest
 from speciate.kinds import component
 from speciate.spec import read_spec
 from speciate.stages import SPLITS, PackSpec
 from speciate.verb import run, say, writing
+
+TOKENS_AT_ONCE = 1 << 24
+"""What is packed before the memory of the files' pages is given back."""
 
 
 def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
@@ -23,7 +26,14 @@ def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path,
     num_blocks = int(pieces_M4[-1, pieces.BLOCK]) + 1 if len(pieces_M4) else 0
     with writing(folder / f"{split}.blocks.npy") as file:
         blocks_BT = new_array(file, encoded.tokens_N.dtype, (num_blocks, spec.block_length))
-        pieces.lay(encoded.tokens_N, encoded.starts_D, lengths_D, pieces_M4, end, blocks_BT)
+        step = max(1, TOKENS_AT_ONCE // spec.block_length)
+        for first in range(0, num_blocks, step):
+            part_BT = blocks_BT[first : first + step]
+            edges = np.searchsorted(pieces_M4[:, pieces.BLOCK], (first, first + step))
+            rows_M4 = pieces_M4[slice(*edges)] - (first, 0, 0, 0)
+            pieces.lay(encoded.tokens_N, encoded.starts_D, lengths_D, rows_M4, end, part_BT)
+            let_go(blocks_BT)
+            let_go(encoded.tokens_N)
         blocks_BT.flush()
     with writing(folder / f"{split}.pieces.npy") as file:
         np.save(file, pieces_M4)
@@ -44,6 +54,7 @@ def main() -> None:
     for split in SPLITS:
         encoded = read_encoded(arguments.encoded_folder, split, tokenizer)
         highest = int(encoded.tokens_N.max(initial=0))
+        let_go(encoded.tokens_N)
         if highest >= tokenizer.vocabulary:
             file = arguments.encoded_folder / f"{split}.tokens.npy"
             raise ValueError(f"{file}: holds token {highest}, beyond the vocabulary of {tokenizer.vocabulary}")

@@ -1,6 +1,7 @@
 """The .npy files between stages: written without knowing their length, read without loading them."""
 
 import math
+import mmap
 import os
 import pathlib
 import tokenize
@@ -44,6 +45,13 @@ def new_array(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) 
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
     return array
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Gives back the memory of a memory-mapped array's pages; what was written stays, and is read again when needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def ranges(firsts_D: npt.NDArray[np.int64], counts_D: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

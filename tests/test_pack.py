@@ -1,0 +1,33 @@
+"""Packing portion by portion, so that the memory of a mapped file's pages is given back in between."""
+
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from speciate import pack
+from speciate.data.arrays import read_array
+from speciate.data.encoded import Encoded
+from speciate.kinds import kinds_in, options_of
+from speciate.stages import PackSpec
+
+
+@pytest.mark.parametrize("kind", kinds_in("data/packing"))
+def test_the_portions_do_not_change_the_blocks(
+    kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    lengths_D = draw.integers(1, 90, 300)
+    stops_D = np.cumsum(lengths_D)
+    np.save(tmp_path / "tokens.npy", draw.integers(1, 500, int(stops_D[-1]), dtype=np.uint16))
+    documents = pa.table({"start": stops_D - lengths_D, "stop": stops_D})
+    encoded = Encoded(read_array(tmp_path / "tokens.npy"), documents)
+    spec = PackSpec(domain="one", packing=options_of("data/packing", kind)(kind=kind), block_length=16)
+    found = []
+    for portion in (1 << 24, 48, 1):
+        monkeypatch.setattr(pack, "TOKENS_AT_ONCE", portion)
+        pack.pack_split(encoded, spec, 0, tmp_path, "train")
+        found.append((tmp_path / "train.blocks.npy").read_bytes())
+    assert len(np.load(tmp_path / "train.blocks.npy")) > 100
+    assert found[0] == found[1] == found[2]
