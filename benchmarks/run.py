@@ -56,7 +56,7 @@ def main() -> None:
     print(f"{'benchmark':48} {'peer':32} {'ours':>9} {'peer':>9} {'ratio':>6} {'bar':>5}")
     for name in chosen:
         kept[name] = measure(name)
-        for line in kept[name]:
+        for line in (line for line in kept[name] if {"cpu_ms", "mib"} & line.keys() and "ours" in line):
             figures_of = line["cpu_ms"] if "cpu_ms" in line else line["mib"]
             for peer, over in line["ours_over"].items():
                 figures = (

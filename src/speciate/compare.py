@@ -33,7 +33,7 @@ def main() -> None:
         with writing(arguments.output_folder / f"{name}.csv") as aside:
             tables.write_csv(rows, aside)
     for row in found["missing"].itertuples():
-        say(f"missing: {row.ablation}, seed {row.seed}")
+        say(f"missing: {row.ablation}, seed {row.seed}{f': {row.reason}' if row.reason else ''}")
     for row in found["hypotheses"].itertuples():
         say(f"{row.verdict}: {row.statement}")
 
@@ -47,7 +47,9 @@ def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, p
     runs = [(arm.name, seed) for arm in spec.arms for seed in spec.seeds]
     found: dict[tuple[str, int], pathlib.Path] = {}
     for folder in folders:
-        (row,) = tables.read(folder / "runs.parquet", "runs").itertuples()
+        # a run that failed has its row in the other table
+        there = [tables.read(folder / f"{name}.parquet", name)[["ablation", "seed"]] for name in ("runs", "missing")]
+        (row,) = pd.concat(there).itertuples()
         if (row.ablation, row.seed) not in runs:
             raise ValueError(f"{folder}: the study has no run {row.ablation}, seed {row.seed}")
         if (row.ablation, row.seed) in found:
@@ -80,7 +82,9 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     rows["hypotheses"] = comparison.hypotheses_table(rows["runs"], hypotheses, spec.seeds, confidence)
     there = set(zip(present["ablation"], present["seed"], strict=True))
     gone = [(ablation, seed) for ablation in ablations for seed in spec.seeds if (ablation, seed) not in there]
-    rows["missing"] = pd.DataFrame(gone, columns=["ablation", "seed"])
+    rows["missing"] = (
+        pd.DataFrame(gone, columns=["ablation", "seed"]).merge(measured["missing"], "left").fillna({"reason": ""})
+    )
     return {name: tables.frame(name, rows[name]) for name in tables.COMPARED}
 
 

@@ -1,17 +1,21 @@
 """evaluate: what a finished model does on held-out text.
 
-Writes the test loss of each document, and every selector's choice on every token of the whole probe set.
+Writes the test loss of each document, and every selector's choice on every token of the whole probe set; of a run that
+failed, both without a row, since its weights are no model's.
 """
 
 import argparse
+import json
 import pathlib
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import safetensors.numpy
 import torch
 
 from speciate.data.blocks import BlockSet, read_set
-from speciate.evaluation.likelihood import by_document
+from speciate.evaluation.likelihood import COLUMNS, by_document
 from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording, selectors
@@ -34,6 +38,14 @@ def main() -> None:
     parser.add_argument("--probe", type=pathlib.Path, required=True, help="output: choices on the probe, .safetensors")
     arguments = parser.parse_args()
     spec = read_spec(RunSpec, arguments.spec)
+    failed = failure(arguments.model.with_name("run.json"))
+    if failed is not None:
+        with writing(arguments.likelihood) as aside:
+            pd.DataFrame({name: [] for name in COLUMNS}).to_parquet(aside, index=False)
+        with writing(arguments.probe) as aside:
+            safetensors.numpy.save_file({"positions": np.array(0, dtype=np.int64)}, aside)
+        say(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
+        return
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
     model = Transformer(spec.model, len(token_bytes_V)).eval()
@@ -47,6 +59,12 @@ def main() -> None:
         safetensors.numpy.save_file(chosen, aside)
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
     say(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
+
+
+def failure(file: pathlib.Path) -> dict[str, Any] | None:
+    """A run's run.json where it says that the run failed."""
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return facts if facts.get("state") == "failed" else None
 
 
 @torch.no_grad()

@@ -1,12 +1,13 @@
 """measure: one run's selectors and losses as tables.
 
 Reads what training and evaluation wrote of the run and the probe set that it was observed on; writes one parquet file
-for each of the tables that a single run can fill.
+for each of the tables that a single run can fill. A run that failed has no row but in table `missing`, which says why.
 """
 
 import argparse
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,9 @@ def main() -> None:
     for name, rows in measured.items():
         with writing(arguments.output_folder / f"{name}.parquet") as aside:
             tables.write_parquet(rows, name, aside)
+    for gone in measured["missing"].itertuples():
+        say(f"{spec.ablation} seed {spec.seed}: the run failed: {gone.reason}")
+        return
     row = measured["runs"].iloc[0]
     load = f", largest share {row['max_share']:.2f}" if row["num_selectors"] else ""
     say(f"{spec.ablation} seed {spec.seed}: {row['loss']:.4f} nats a token{load}")
@@ -61,11 +65,13 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         armed_after=spec.armed_after,
         min_occurrences=spec.min_occurrences,
     )
+    facts = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    if facts.get("state") == "failed":
+        return failed(spec, facts)
     texts = read_texts(mixture_folder, spec.languages)
     observed = read_observed(run_folder, texts.groups, len(texts.token_P))
     likelihood = pd.read_parquet(run_folder / "likelihood.parquet")
     lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    facts = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
 
     rows = {
         "selectors": selectors.selectors_table(observed, texts, settings),
@@ -81,6 +87,7 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         raise ValueError(f"{run_folder / 'run.json'}: has no {', '.join(absent)}")
     known = {name: facts[name] for name in wanted}
     rows["runs"] = summary.run_row(known, rows["losses"], rows["selectors"], rows["verdicts"])
+    rows["missing"] = pd.DataFrame(columns=list(tables.COLUMNS["missing"]))
     rows["draws"] = pd.concat(
         [
             selectors.information_draws(observed, texts.groups, settings),
@@ -91,6 +98,14 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
     return {
         name: tables.frame(name, rows[name].assign(ablation=spec.ablation, seed=spec.seed)) for name in tables.MEASURED
     }
+
+
+def failed(spec: MeasureSpec, facts: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables of a run that failed: empty but for the reason, so that no mean and no test has a part of it."""
+    rows = {name: pd.DataFrame(columns=list(tables.COLUMNS[name])) for name in tables.MEASURED}
+    gone = {"ablation": spec.ablation, "seed": spec.seed, "step": float(facts["step"]), "reason": facts["reason"]}
+    rows["missing"] = pd.DataFrame([gone])
+    return {name: tables.frame(name, rows[name]) for name in tables.MEASURED}
 
 
 def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:

@@ -11,7 +11,7 @@ from speciate.verb import run, writing
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves"),
-    *("comparisons", "collapse", "hypotheses"),
+    *("comparisons", "collapse", "hypotheses", "missing"),
     *data.SHORT,
 )
 ORDER = ("load", "lift", "information", "commitment", "token_types", "loss_load", "curves")

@@ -219,9 +219,33 @@ class Training(Strict):
     clip: float = Field(1.0, gt=0)
     """Largest norm of the whole gradient."""
     threads: int = Field(1, ge=1)
-    """Torch threads; part of the spec because 1 and 2 threads give different bits."""
+    """Torch threads of a process; part of the spec because 1 and 2 threads give different bits."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it trains; auto: on a GPU where torch sees one."""
+    processes: int = Field(1, ge=1)
+    """Processes that train together, each on its part of every step's blocks; on GPUs, one a GPU."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What they share: ddp: each holds the whole model; fsdp: each holds its part of every block's weights, and of the
+    optimizer's state."""
     checkpoint_every: int = Field(100, ge=1)
     """Steps between checkpoints."""
+    keep_last: int = Field(2, ge=1)
+    """Checkpoints of an unfinished run that are kept; an older one serves where the newest is damaged."""
+    keep_steps: Annotated[tuple[int, ...], pydantic.Strict(False)] = ()
+    """Steps whose weights are kept beside the finished ones, as snapshots/step<n>.safetensors."""
+    keep_best: bool = False
+    """Keep the weights of the lowest validation loss too, as best.safetensors."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite ends the run before its update, or is left out and counted; ten left
+    out in a row end it too."""
+    diverged_at: float | None = Field(10.0, gt=1)
+    """A run has diverged, and ends, once the median of its last 20 losses is so many times ln(vocabulary), the loss of
+    guessing; null: never."""
+    on_failure: Literal["report", "stop"] = "report"
+    """A run that ended so is reported as failed and the rest of the study goes on without it, or its job fails."""
+    oom_retry: bool = False
+    """Out of memory, try the step again with at least twice the accumulation, and keep that; the same predictions
+    count, but sums in another order have other last bits."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of matrix products while training and observing; weights, routing and loss are float32, and so is evaluation."""
     activation_checkpointing: bool = False
@@ -238,6 +262,13 @@ class Training(Strict):
     """The average is what is evaluated, not the last weights."""
 
     @pydantic.model_validator(mode="after")
+    def _kept(self) -> Self:
+        beyond = [step for step in self.keep_steps if not 1 <= step <= self.num_steps]
+        if beyond:
+            raise ValueError(f"keep_steps: there are no steps {beyond} in a run of {self.num_steps}")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _average(self) -> Self:
         if self.ema is None and (self.ema_warmup or self.evaluate_ema):
             key = "ema_warmup" if self.ema_warmup else "evaluate_ema"
@@ -250,6 +281,9 @@ class Training(Strict):
             raise ValueError(
                 f"accumulation: {self.accumulation} does not divide {self.blocks_per_step} blocks_per_step"
             )
+        if self.blocks_per_step % (self.processes * self.accumulation):
+            each = f"{self.accumulation} micro-batches of each of {self.processes} processes"
+            raise ValueError(f"processes: {each} do not divide {self.blocks_per_step} blocks_per_step")
         return self
 
 
@@ -291,6 +325,12 @@ class RunSpec(Strict):
     """When it is observed."""
     start: Annotated[Kind, Choice("training/start")] = Field(default={"kind": "scratch"}, validate_default=True)
     """What its weights are before the first step."""
+
+    @pydantic.model_validator(mode="after")
+    def _shards(self) -> Self:
+        if self.training.parallel == "fsdp" and not getattr(self.optimizer, "takes_shards", True):
+            raise ValueError(f"training.parallel: fsdp splits matrices, and {self.optimizer.kind} needs them whole")
+        return self
 
     @property
     def parent(self) -> str | None:

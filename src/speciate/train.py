@@ -1,42 +1,49 @@
 """train: one run, from its spec and a mixture, to weights, metrics and telemetry.
 
 Stopped by SIGTERM, SIGINT or SIGUSR1 it finishes the step, saves and exits 75; the same command continues it, with the
-same bits as if it had never stopped.
+same bits as if it had never stopped. Killed at any point, it continues from the newest checkpoint that is intact. A run
+that fails for a reason in its numbers ends as one that is written and reported as failed (docs/checkpoints.md).
 """
 
 import argparse
+import contextlib
 import functools
 import json
+import math
 import pathlib
-import platform
 import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 import torch
 
 from speciate.data.blocks import TrainBlocks, read_set
 from speciate.data.sampler import block_rows
 from speciate.kinds import component
+from speciate.model.flops import flops_per_token, peak_flops
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.places import surroundings
-from speciate.provenance import digest, sha256, short_digest
-from speciate.spec import RunSpec, dump, read_spec
-from speciate.training import arithmetic, checkpoint, groups, loop, sinks
+from speciate.provenance import digest
+from speciate.spec import RunSpec, read_spec
+from speciate.training import arithmetic, checkpoint, distributed, groups, loop, outputs, sinks
 from speciate.training.average import Average
-from speciate.training.checkpoint import EMA, State
+from speciate.training.checkpoint import State
+from speciate.training.distributed import ALONE, Ranks
+from speciate.training.feed import Batch, Feed
+from speciate.training.health import FailedRun
+from speciate.training.identity import Identity, identify
 from speciate.training.observe import Observer
+from speciate.training.progress import Progress
 from speciate.training.signals import STOPPED, StopRequest
 from speciate.training.sinks import Sinks
+from speciate.training.snapshots import Snapshots
 from speciate.verb import run as run_verb
-from speciate.verb import say, writing
-
-SECONDS_BETWEEN_LINES = 5.0
+from speciate.verb import say
 
 
 def main() -> None:
@@ -54,24 +61,33 @@ def main() -> None:
         help="where metrics go besides metrics.jsonl: tensorboard, trackio, wandb; again for one more",
     )
     parser.add_argument("--sink-folder", type=pathlib.Path, help="where sinks keep their files")
+    parser.add_argument("--processes", type=int, help="processes that torchrun launched; default: the spec's number")
     parser.epilog = (
         "A path that is left out is told from the spec's own place, results/<study>/runs/<ablation>/seed<k>."
     )
     arguments = parser.parse_args()
     spec = read_spec(RunSpec, arguments.spec)
     complete(arguments, spec)
-    identity = identify(spec, arguments.mixture_folder, arguments.start)
-    checkpoints = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}-{identity}"
     torch.set_num_threads(spec.training.threads)
     stop = StopRequest()
-    watched = Sinks([sinks.parse(text) for text in arguments.sink], arguments.sink_folder, spec, say)
-    places = (arguments.mixture_folder, arguments.output_folder, checkpoints)
-    with checkpoint.exclusive(checkpoints), arithmetic.determinism(spec.training):
-        if not train(spec, *places, stop, arguments.start, watched):
-            assert stop.received is not None
+    run_folder, code = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}", digest("train", spec)
+    places = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
+    with distributed.joined(spec.training, arguments.processes) as ranks, arithmetic.determinism(spec.training):
+        asked = arguments.sink if ranks.first else ()
+        watched = Sinks([sinks.parse(text) for text in asked], arguments.sink_folder, spec, say)
+        with checkpoint.exclusive(run_folder) if ranks.first else contextlib.nullcontext():
+            if ranks.first:
+                own = identity_of(spec, arguments.mixture_folder, arguments.start)
+                changed = checkpoint.refuse_others(run_folder, code, own)
+                if changed:
+                    say(f"{name(spec)}: {changed}; starts anew")
+            ended = train(spec, *places, stop, arguments.start, watched, ranks)
+            if ended and ranks.first:
+                shutil.rmtree(run_folder)
+    if not ended:
+        if stop.received is not None:
             say(f"{name(spec)}: {stop.received.name} received; saved, and the same command continues it")
-            sys.exit(STOPPED)
-    shutil.rmtree(checkpoints)
+        sys.exit(STOPPED)
 
 
 def name(spec: RunSpec) -> str:
@@ -91,12 +107,11 @@ def complete(arguments: argparse.Namespace, spec: RunSpec) -> None:
         arguments.sink_folder = around().home / "sinks" if arguments.sink else arguments.output_folder
 
 
-def identify(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> str:
-    """What a checkpoint may continue: the same spec, code, data and start."""
-    data = [sha256(mixture_folder / file) for file in ("mixture.json", "train.npy", "probe.tokens.npy")]
-    given = [] if start is None else sorted(start.glob("*")) if start.is_dir() else [start]
-    data += [sha256(file) for file in given if file.is_file()]
-    return short_digest(dump(spec), digest("train", spec), *data)
+def identity_of(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> Identity:
+    """What a checkpoint may continue, code aside: the same spec, data, vocabulary and start."""
+    mixture = json.loads((mixture_folder / "mixture.json").read_text(encoding="utf-8"))
+    vocabulary = {"tokens": mixture["vocabulary"], "tokenizer": mixture["tokenizer_fingerprint"]}
+    return identify(spec, mixture_folder, vocabulary, start)
 
 
 def build(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
@@ -115,132 +130,181 @@ def train(
     stop: StopRequest,
     start: pathlib.Path | None = None,
     watched: Sinks | None = None,
+    ranks: Ranks = ALONE,
 ) -> bool:
-    """Trains one run and writes its files; False when it was stopped before its end."""
+    """Trains one run and writes its files; False when it was stopped before its end. Of `ranks`, each calls it.
+
+    Raises:
+        FailedRun: its numbers do not let it go on, and its spec asks for that to be an error.
+        ValueError: it cannot begin, or what is there of it is damaged or another run's; names what.
+    """
     started_wall, started_cpu = time.monotonic(), time.process_time()
-    blocks = TrainBlocks(mixture_folder)
-    settings = spec.training
+    blocks, settings = TrainBlocks(mixture_folder), spec.training
     if len(blocks) < settings.blocks_per_step:
         raise ValueError(
             f"run {name(spec)}: the mixture has {len(blocks)} blocks, a step needs {settings.blocks_per_step}"
         )
-    model = build(spec, blocks.vocabulary, start)
-    objective = component(spec.objective).Objective(spec.objective)
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
-    split = groups.describe(optimizer, model)
-    say(f"{name(spec)}: {groups.summary(split)}")
-    arithmetic.prepare(settings, model)
-    schedule = component(spec.schedule)
-
-    def rows(step: int) -> npt.NDArray[np.int64]:
-        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks))
-
-    def documents(step: int) -> torch.Tensor:
-        return torch.from_numpy(blocks.documents(rows(step)))
-
-    run = loop.Run(
-        spec=spec,
-        objective=objective,
-        factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
-        tokens=lambda step: torch.from_numpy(blocks.tokens(rows(step))),
-        observer=Observer(spec.telemetry, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")),
-        documents=documents if spec.model.separate_documents else None,
-    )
-    average = Average(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
-    state = State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
-    if checkpoint.restore(checkpoints, state):
-        say(f"{name(spec)}: continues from step {state.step}")
-    clock = loop.Clock()
+    tell = say if ranks.first else lambda text: None
+    state = begin(spec, blocks.vocabulary, start, ranks)
+    split = groups.describe(state.optimizer, state.model)
+    tell(f"{name(spec)}: {groups.summary(split)}")
+    identity = identity_of(spec, mixture_folder, start)
+    if checkpoint.restore(checkpoints, state, ranks, identity, tell):
+        tell(f"{name(spec)}: continues from step {state.step}")
+    feed = Feed.to(ranks.device, reader(spec, blocks, ranks), settings.num_steps)
+    run, clock = assemble(spec, blocks, mixture_folder, state, feed, ranks), loop.Clock()
+    assert isinstance(state.model, Transformer)
+    flops, peak = flops_per_token(state.model, blocks.block_length), peak_flops(ranks.device, settings.precision)
     tokens_a_step = settings.blocks_per_step * blocks.block_length
-    progress = Progress(spec, state.step, tokens_a_step)
-    watched = watched or Sinks((), checkpoints, spec, say)
+    progress = Progress(
+        name(spec), settings.num_steps, state.step, tokens_a_step, flops / (peak * ranks.world) if peak else None
+    )
+    watched, snapshots = watched or Sinks((), checkpoints, spec, say), Snapshots(output_folder, settings, ranks)
+    snapshots.begin(state)
 
     def follow(state: State, happened: dict[str, float]) -> None:
-        progress(state, happened)
-        watched.follow(state)
+        snapshots.follow(state)
+        if ranks.first:
+            progress(state, happened)
+            watched.follow(state)
 
-    with watched.opened(state):
-        ended = loop.train(run, state, lambda saved: checkpoint.save(checkpoints, saved), stop.__bool__, follow, clock)
-    if not ended:
-        return False
-    total, active = count_parameters(model)
-    facts = {
-        "ablation": spec.ablation,
-        "seed": spec.seed,
-        "parameters_total": total,
-        "parameters_active": active,
-        "num_steps": settings.num_steps,
-        "train_tokens": settings.num_steps * tokens_a_step,
-        "epochs": settings.num_steps * settings.blocks_per_step / len(blocks),
-        "optimizer": split,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
+    failure: FailedRun | None = None
+    with watched.opened(state), feed:
+        try:
+            refuse_failed(start)
+            if not loop.train(
+                run,
+                state,
+                lambda saved: save(checkpoints, saved, ranks, identity, settings.keep_last),
+                ranks.agreed(stop.__bool__),
+                follow,
+                clock,
+            ):
+                return False
+        except FailedRun as error:
+            failure = error
+    if ranks.sharded:
+        gather(state, spec, blocks.vocabulary)
+    if ranks.first:
+        outputs.write_failure(output_folder, failure)
+    if failure is not None and settings.on_failure == "stop":
+        raise failure
+    if not ranks.first:
+        return True
     timing = {
         "wall_seconds": time.monotonic() - started_wall,
         "cpu_seconds": time.process_time() - started_cpu,
         "cpu_seconds_by_part": clock.seconds,
         "tokens_per_second": progress.tokens_per_second(state.step),
+        # of matrix products alone, with all else that the training did in its time; null: of an unknown peak
+        "flops_per_token": flops,
+        "mfu": progress.mfu(state.step),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    write(output_folder, state, facts, timing)
-    say(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
+    found = facts(spec, state, blocks, ranks) | {"optimizer": split} | outputs.outcome(state, failure)
+    outputs.write(output_folder, state, found, timing)
+    if failure is not None:
+        say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / outputs.FAILURE}")
+    else:
+        say(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
     return True
 
 
-def write(output_folder: pathlib.Path, state: State, facts: dict[str, object], timing: dict[str, object]) -> None:
-    """Writes a finished run's files."""
-    with writing(output_folder / "model.safetensors") as aside:
-        checkpoint.save_weights(state.model, aside)
-    # of a run without an average none is left from an earlier one
-    (output_folder / EMA).unlink(missing_ok=True)
-    if state.average is not None:
-        with writing(output_folder / EMA) as aside:
-            checkpoint.save_weights(state.model, aside, state.average)
-    with writing(output_folder / "metrics.jsonl") as aside:
-        aside.write_text("".join(state.metrics), encoding="utf-8")
-    with writing(output_folder / "telemetry.safetensors") as aside:
-        safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, aside)
-    for file, content in (("run.json", facts), ("timing.json", timing)):
-        with writing(output_folder / file) as aside:
-            aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ranks) -> State:
+    """The state of a run before its first step."""
+    settings, model = spec.training, build(spec, vocabulary, start)
+    if ranks.world > 1:  # all have drawn the same weights; their noise is their own
+        distributed.seed_from(f"noise {spec.seed}".encode(), ranks.rank)
+    ranks.spread(model)
+    optimizer = component(spec.optimizer).build(spec.optimizer, model)
+    arithmetic.prepare(settings, model)
+    average = Average(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
+    return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
 
 
-def versions() -> dict[str, str]:
-    """What computed this run; the torch version names its build."""
+def reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], Batch]:
+    """What reads this process's blocks of a step."""
+
+    def read(step: int) -> Batch:
+        rows = block_rows(spec.seed, step, spec.training.blocks_per_step, len(blocks), ranks.rank, ranks.world)
+        documents = torch.from_numpy(blocks.documents(rows)) if spec.model.separate_documents else None
+        return torch.from_numpy(blocks.tokens(rows)), documents
+
+    return read
+
+
+def assemble(
+    spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: Feed, ranks: Ranks
+) -> loop.Run:
+    """What the run needs beside its state."""
+    settings, schedule = spec.training, component(spec.schedule)
+    objective = component(spec.objective).Objective(spec.objective)
+
+    def rows(step: int) -> npt.NDArray[np.int64]:
+        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks))
+
+    return loop.Run(
+        spec=spec,
+        objective=objective,
+        factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
+        tokens=lambda step: feed(step)[0],
+        observer=Observer(spec.telemetry, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")),
+        documents=lambda step: feed(step)[1],
+        ranks=ranks,
+        step=ranks.step(objective, state.model),
+        rows=rows,
+        loss_limit=None if settings.diverged_at is None else settings.diverged_at * math.log(blocks.vocabulary),
+    )
+
+
+def refuse_failed(start: pathlib.Path | None) -> None:
+    """Raises FailedRun where the run starts from another one that failed."""
+    parent = None if start is None else start.with_name("run.json")
+    if parent is not None and parent.is_file():
+        facts = json.loads(parent.read_text(encoding="utf-8"))
+        if facts.get("state") == "failed":
+            reason = f"step 0: starts from {facts['ablation']}, seed {facts['seed']}, which failed: {facts['reason']}"
+            raise FailedRun(reason, {"step": 0, "reason": reason})
+
+
+def facts(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:
+    """What run.json says of a run but how it ended."""
+    settings = spec.training
+    total, active = count_parameters(state.model)
     return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "safetensors": safetensors.__version__,
-        "platform": platform.platform(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "ablation": spec.ablation,
+        "seed": spec.seed,
+        "parameters_total": total,
+        "parameters_active": active,
+        "num_steps": settings.num_steps,
+        "train_tokens": settings.num_steps * settings.blocks_per_step * blocks.block_length,
+        "epochs": settings.num_steps * settings.blocks_per_step / len(blocks),
+        "threads": torch.get_num_threads(),
+        "processes": ranks.world,
+        "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
+        "versions": outputs.versions(),
     }
 
 
-class Progress:
-    """A line every few seconds: step, loss, tokens a second, time left."""
+def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, keep: int) -> None:
+    """Saves a checkpoint: each process its parts of a sharded run, all else the first."""
+    state.random = ranks.random_states()
+    if ranks.in_parts:
+        average = None if state.average is None else state.average.weights
+        state.shards = folder / ".shards"
+        distributed.save_parts(state.shards, distributed.parts(state.model, state.optimizer, average), ranks)
+    if ranks.first:
+        checkpoint.save(folder, state, identity, keep)
+    ranks.wait()
 
-    def __init__(self, spec: RunSpec, first_step: int, tokens_a_step: int) -> None:
-        self.spec, self.first_step, self.tokens_a_step = spec, first_step, tokens_a_step
-        self.started = self.last = time.monotonic()
 
-    def tokens_per_second(self, step: int) -> float:
-        """Mean since this process began to train."""
-        return (step - self.first_step) * self.tokens_a_step / max(time.monotonic() - self.started, 1e-9)
-
-    def __call__(self, state: State, happened: dict[str, float]) -> None:
-        """Prints a line if the last one is old enough, or the run ends."""
-        now, num_steps = time.monotonic(), self.spec.training.num_steps
-        if now - self.last < SECONDS_BETWEEN_LINES and state.step < num_steps:
-            return
-        self.last = now
-        tokens = self.tokens_per_second(state.step)
-        left = (num_steps - state.step) * self.tokens_a_step / tokens
-        say(
-            f"{name(self.spec)}: step {state.step}/{num_steps}, loss {happened['loss']:.3f}, "
-            f"{tokens:,.0f} tokens/s, {left // 60:.0f}:{left % 60:02.0f} left"
-        )
+def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
+    """Makes a sharded run's model and average whole; each process calls it."""
+    weights = distributed.whole(state.model.state_dict())
+    state.model = Transformer(spec.model, vocabulary)
+    state.model.load_state_dict(weights, assign=True)
+    if state.average is not None:
+        state.average.weights = distributed.whole(state.average.weights)
 
 
 if __name__ == "__main__":

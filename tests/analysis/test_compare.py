@@ -164,7 +164,7 @@ def test_an_unknown_statistic_is_refused(table: Table) -> None:
 
 def test_a_missing_run_is_named_and_counted(study: pathlib.Path, compare_spec_of) -> None:
     found = compared(study, compare_spec_of, "unbalanced_fast/seed1")
-    assert found["missing"].to_numpy().tolist() == [["unbalanced_fast", 1]]
+    assert found["missing"][["ablation", "seed", "reason"]].to_numpy().tolist() == [["unbalanced_fast", 1, ""]]
     assert len(found["runs"]) == 9
     row = found["comparisons"].query("statistic == 'loss' and ablation == 'unbalanced_fast'").iloc[0]
     assert (row["num_seeds"], row["missing"]) == (1, 1)

@@ -121,6 +121,7 @@ def tables(
     frames["comparisons"] = _comparisons(frames["runs"], arms, arms[min(1, len(arms) - 1)])
     frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
     frames["hypotheses"] = _hypotheses()
+    frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
 
 

@@ -35,10 +35,11 @@ def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
     assert torch.equal(first, second)
 
 
-def test_only_the_newest_is_kept(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("keep", [1, 2])
+def test_only_the_newest_are_kept(tmp_path: pathlib.Path, keep: int) -> None:
     for step in (1, 2, 10):
-        checkpoint.save(tmp_path, state(step))
-    assert [path.name for path in tmp_path.iterdir()] == ["step10"]
+        checkpoint.save(tmp_path, state(step), keep=keep)
+    assert {path.name for path in tmp_path.iterdir()} == {"step10", "step2"} - ({"step2"} if keep == 1 else set())
 
 
 def test_nothing_there_is_no_error(tmp_path: pathlib.Path) -> None:

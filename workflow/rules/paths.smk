@@ -97,6 +97,26 @@ def run_of(wildcards):
     return PLAN.run(wildcards.ablation, int(wildcards.seed))
 
 
+def cores_of(wildcards):
+    """Cores that a run's processes keep busy."""
+    training = run_of(wildcards).training
+    return training.processes * training.threads
+
+
+def gpus_of(wildcards):
+    """GPUs that a run asks for: one a process. With `device: auto` it takes one where it finds one, and asks for none."""
+    training = run_of(wildcards).training
+    return training.processes if training.device == "cuda" else 0
+
+
+def launcher_of(wildcards):
+    """What starts a run's processes, before their command; nothing where there is one."""
+    processes = run_of(wildcards).training.processes
+    if processes == 1:
+        return ""
+    return f"python -m torch.distributed.run --standalone --nproc-per-node {processes} --no-python"
+
+
 def start_of(wildcards):
     """`--start path` where a run starts from something."""
     start = PLAN.start(wildcards.ablation, int(wildcards.seed))

@@ -1,4 +1,4 @@
-# One job a run (ablation x seed), and what the finished model does on held-out text.
+# One job a run (ablation x seed), of one process or of several that torchrun starts, and what the finished model does on held-out text.
 
 
 rule train:
@@ -20,10 +20,11 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
-    threads: lambda wildcards: run_of(wildcards).training.threads
+    threads: cores_of
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
+        gpu=gpus_of,
     params:
         code=lambda wildcards: digest("train", run_of(wildcards)),
         mixture=MIXTURE,
@@ -31,10 +32,11 @@ rule train:
         # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
         checkpoints=f"{HOME}/checkpoints",
         start=start_of,
+        launcher=launcher_of,
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"
     shell:
-        "python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
+        "{params.launcher} python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
         " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start} 2>&1 | tee -a {log} >&2"
 
 

@@ -109,11 +109,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "confidence": "float64",
         "verdict": "str",
     },
-    # one row a run of the study that is not in the tables
-    "missing": _RUN,
+    # one row a run of the study that is not in the tables; the step at which it failed and why, where it was trained
+    "missing": {**_RUN, "step": "float64", "reason": "str"},
 }
 
-MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws")
+MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws", "missing")
 """What `measure` writes of one run."""
 COMPARED = tuple(name for name in COLUMNS if name != "draws")
 """What `compare` writes of a study."""

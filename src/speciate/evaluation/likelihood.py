@@ -15,6 +15,9 @@ from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
 from speciate.training.observe import batches
 
+COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
+"""Of the loss by document."""
+
 
 @torch.no_grad()
 def by_document(

@@ -37,7 +37,7 @@ class Experts(nn.Module):
         num_tokens, num_choices = expert_NK.shape
         expert_A = expert_NK.flatten()
         order_A = expert_A.argsort(stable=True)
-        count_E = expert_A.bincount(minlength=len(self.in_weight))
+        count_E = counts(expert_A, len(self.in_weight))
         x_AD = x_ND.unsqueeze(1).expand(-1, num_choices, -1).flatten(0, 1)
         run = self.grouped if x_ND.is_cuda else self.looped
         y_AD = permuted(run(permuted(x_AD, order_A), count_E), order_A.argsort())
@@ -82,6 +82,14 @@ class Experts(nn.Module):
 
 def _affine(x_ND: Tensor, weight_DF: Tensor, bias_F: Tensor | None) -> Tensor:
     return x_ND @ weight_DF if bias_F is None else torch.addmm(bias_F, x_ND, weight_DF)
+
+
+def counts(expert_A: Tensor, num_experts: int) -> Tensor:
+    """How often each expert is there, (E) integer."""
+    if not expert_A.is_cuda:
+        return expert_A.bincount(minlength=num_experts)
+    # bincount would make the processor wait for the GPU, to learn how many numbers it counts
+    return (expert_A.unsqueeze(-1) == torch.arange(num_experts, device=expert_A.device)).sum(0)
 
 
 def permuted(x_AD: Tensor, order_A: Tensor) -> Tensor:

@@ -38,11 +38,13 @@ def answers(tables: Tables, spec: ReportSpec) -> list[Answer]:
     return [part for part in parts if part is not None]
 
 
-def missing_runs(tables: Tables, spec: ReportSpec) -> list[tuple[str, int]]:
-    """The runs that the study has and the tables do not."""
+def missing_runs(tables: Tables, spec: ReportSpec) -> list[tuple[str, int, str]]:
+    """The runs that the study has and the tables do not: arm, seed, and why, where that is known."""
     runs = tables["runs"]
+    reason = tables["missing"].set_index(["ablation", "seed"])["reason"].fillna("")
     there = set(zip(runs["ablation"], runs["seed"], strict=True))
-    return [(arm.name, seed) for arm in spec.arms for seed in spec.seeds if (arm.name, seed) not in there]
+    runs_of_study = [(arm.name, seed) for arm in spec.arms for seed in spec.seeds]
+    return [(*key, str(reason.get(key, ""))) for key in runs_of_study if key not in there]
 
 
 def _routed(tables: Tables, spec: ReportSpec) -> dict[str, pd.DataFrame]:

@@ -10,6 +10,9 @@ micro-batches. An objective therefore offers
 
     objective(model, token_BT, document_BT)            the mean loss of a micro-batch's predictions; 0 where it has none
     objective.counted(model, token_BT, document_BT)    which predictions those are, known before the model runs
+
+What a step draws and counts before its update is put back where the update does not come: it is tried again in smaller
+portions when memory runs out, left out when it is not finite, or it is the run's last.
 """
 
 import json
@@ -18,14 +21,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from speciate.selection.selection import auxiliary_loss, recording, selectors
+from speciate.selection.selection import selectors
 from speciate.spec import RunSpec
+from speciate.training import health, memory
 from speciate.training.arithmetic import autocast, uncompiled
 from speciate.training.checkpoint import State
+from speciate.training.distributed import ALONE, Ranks, Step, number
+from speciate.training.health import FailedRun
 from speciate.training.observe import Observer, due
 
 
@@ -56,39 +65,66 @@ class Run:
     tokens: Callable[[int], Tensor]
     """Step -> the step's blocks, (blocks_per_step, T) int64."""
     observer: Observer
-    documents: Callable[[int], Tensor] | None = None
+    documents: Callable[[int], Tensor | None] | None = None
     """Step -> the document of each position of those blocks; None where the model does not separate documents."""
+    ranks: Ranks = ALONE
+    """The processes that train this run; `tokens` and `documents` are this one's."""
+    step: torch.nn.Module | None = None
+    """What runs a micro-batch, of `ranks.step`; None: a plain Step."""
+    rows: Callable[[int], npt.NDArray[np.int64]] | None = None
+    """Step -> the numbers of its blocks in the mixture, for the report of a step that failed."""
+    loss_limit: float | None = None
+    """The loss above which the run has diverged; None: there is none."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return f"run {self.spec.ablation}, seed {self.spec.seed}"
+
+
+class Before:
+    """What a step changes before its update: buffers (a balance's counts) and this process's random numbers."""
+
+    def __init__(self, state: State) -> None:
+        self.device = next(state.model.parameters()).device
+        self.buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
+        self.random = torch.get_rng_state()
+        self.random_gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+
+    @torch.no_grad()
+    def put_back(self, state: State) -> None:
+        """Makes it undone."""
+        for buffer, value in self.buffers:
+            buffer.copy_(value)
+        torch.set_rng_state(self.random)
+        if self.random_gpu is not None:
+            torch.cuda.set_rng_state(self.random_gpu, self.device)
+        state.optimizer.zero_grad(set_to_none=True)
 
 
 def update(run: Run, state: State) -> dict[str, float]:
     """One optimizer step; returns what happened in it.
 
     Raises:
-        ValueError: the loss or the gradient is not finite, or nothing is predicted; the weights are still those before
-            the step.
+        FailedRun: the loss or the gradient is not finite, and such a step is not to be skipped.
+        MemoryError: there is none left; says what to lower.
+        ValueError: nothing is predicted.
+
+        In each case the weights are still those before the step.
     """
     settings, model = run.spec.training, state.model
     rate = set_rates(state.optimizer, run.factor(state.step))
     for selector in selectors(model).values():
         selector.before_update(state.step / settings.num_steps)
-    loss = auxiliary = 0.0
-    for token_BT, document_BT, parts in micro_batches(run, state):
-        with autocast(settings, token_BT.device), recording(model) as record:
-            objective_loss = run.objective(model, token_BT, document_BT)
-        total = objective_loss / parts
-        if record:
-            selectors_loss = auxiliary_loss(record)
-            total = total + selectors_loss / settings.accumulation
-            auxiliary += float(selectors_loss.detach()) / settings.accumulation
-        total.backward()
-        loss += float(objective_loss.detach()) / parts
+    before = Before(state)
+    loss, auxiliary = fitting_gradients(run, state, before)
     norms = gradient_norms(model) if run.spec.telemetry.gradient_norms else {}
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+    # not clipped before it is known to be finite: clipping by a norm that is not would spread it to every layer
+    norm_tensor = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    norm = number(norm_tensor)
     if not math.isfinite(loss + auxiliary + norm):
-        raise ValueError(
-            f"run {run.spec.ablation}, seed {run.spec.seed}: step {state.step}: loss {loss}, auxiliary {auxiliary}, "
-            f"gradient norm {norm}; no update was made"
-        )
+        return leave_out(run, state, before, {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "rate": rate})
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm_tensor)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     for selector in selectors(model).values():
@@ -98,31 +134,134 @@ def update(run: Run, state: State) -> dict[str, float]:
     return {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "rate": rate, **norms}
 
 
+def accumulate(run: Run, state: State) -> tuple[float, float]:
+    """Runs the step's micro-batches forward and backward; the step's loss and the selectors' own."""
+    step, losses = run.step or Step(run.objective, state.model), []
+    portions = micro_batches(run, state)
+    for index, (token_BT, document_BT, parts) in enumerate(portions):
+        with run.ranks.synchronised(step, last=index == len(portions) - 1):
+            with autocast(run.spec.training, token_BT.device):
+                objective_loss, selectors_loss = step(token_BT, document_BT)
+            total = objective_loss / parts
+            if selectors_loss is not None:
+                total = total + selectors_loss / len(portions)
+            total.backward()
+        losses.append((objective_loss.detach(), parts, 0.0 if selectors_loss is None else selectors_loss.detach()))
+    # read once all are queued: a GPU is waited for here, not at every micro-batch
+    loss, auxiliary = run.ranks.mean(
+        sum(float(mean) / parts for mean, parts, _ in losses),
+        sum(float(own) / len(portions) for _, _, own in losses),
+    )
+    return loss, auxiliary
+
+
+def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, float]:
+    """`accumulate`, in smaller portions where memory runs out and the run allows them.
+
+    Raises:
+        MemoryError: no smaller portions are allowed, or there are none.
+    """
+    settings = run.spec.training
+    while True:
+        try:
+            return accumulate(run, state)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            why = " ".join(str(error).split())[:200]
+        # outside of the handler, which keeps the tensors of what failed alive
+        before.put_back(state)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        now = state.accumulation or settings.accumulation
+        larger = memory.more(settings.blocks_per_step, now)
+        # one process of several cannot try again alone
+        if not settings.oom_retry or larger is None or run.ranks.world > 1:
+            advice = memory.advice(settings, now)
+            raise MemoryError(f"{run.name}: step {state.step}: out of memory ({why}): {advice}")
+        state.accumulation = larger
+        state.metrics.append(json.dumps({"step": state.step, "accumulation": larger}) + "\n")
+
+
+def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) -> dict[str, float]:
+    """Undoes a step that is not finite; what happened is that it was skipped.
+
+    Raises:
+        FailedRun: it must not be skipped; the report says where the first such number was.
+    """
+    words = f"step {state.step}: loss {seen['loss']}, auxiliary {seen['auxiliary']}, gradient norm {seen['grad_norm']}"
+    allowed = health.PATIENCE if run.spec.training.on_nonfinite == "skip" else 0
+    if health.skipped_in_a_row(state.metrics) < allowed:
+        before.put_back(state)
+        return {"skipped": 1.0, "rate": seen["rate"]}
+    gradients = {
+        "gradient_norms": health.gradient_norms(state.model),
+        "gradients_not_finite": health.not_finite(state.model, gradients=True),
+    }
+    before.put_back(state)
+    where = first_not_finite(run, state)
+    before.put_back(state)
+    report = {"step": state.step, **seen, **where, **gradients}
+    report["weights_not_finite"] = health.not_finite(state.model, gradients=False)
+    report["blocks"] = [] if run.rows is None else run.rows(state.step).tolist()
+    if allowed:
+        words += f", after {allowed} steps in a row that were skipped"
+    place = where["module"] or "no module's output, so in the loss or the gradient"
+    reason = f"{words}; first in {place}; no update was made"
+    raise FailedRun(f"{run.name}: {reason}", {"reason": reason, **report})
+
+
+def first_not_finite(run: Run, state: State) -> dict[str, Any]:
+    """The first micro-batch, from 0, and the module in it whose output is not finite; None and None for none."""
+    # of sharded ones a forward pass is everybody's, and here each process would stop at its own
+    portions = [] if run.ranks.sharded else micro_batches(run, state)
+    for index, (token_BT, document_BT, _) in enumerate(portions):
+
+        def forward(token_BT: Tensor = token_BT, document_BT: Tensor | None = document_BT) -> None:
+            with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training):
+                run.objective(state.model, token_BT, document_BT)
+
+        module = health.first_not_finite(state.model, forward)
+        if module is not None:
+            return {"micro_batch": index, "module": module}
+    return {"micro_batch": None, "module": None}
+
+
 def gradient_norms(model: torch.nn.Module) -> dict[str, float]:
     """The norm of the gradient of each selector's own parameters, by `grad_norm/<module path>`; of those with any."""
     norms: dict[str, float] = {}
     for path, selector in selectors(model).items():
         gradients = [parameter.grad for parameter in selector.parameters() if parameter.grad is not None]
         if gradients:
-            norms[f"grad_norm/{path}"] = float(torch.nn.utils.get_total_norm(gradients))
+            norms[f"grad_norm/{path}"] = number(torch.nn.utils.get_total_norm(gradients))
     return norms
 
 
 def micro_batches(run: Run, state: State) -> list[tuple[Tensor, Tensor | None, float]]:
     """The step's blocks in portions: tokens, documents, and what a portion's mean loss is divided by in the step's.
 
-    That is the step's predictions over the portion's: `accumulation`, unless documents are kept apart, when one portion
-    has more predictions than another.
+    That is the step's predictions (a process's mean) over the portion's: `accumulation`, unless documents are kept
+    apart, when one portion has more predictions than another. They are counted before they go to the device, which may
+    fetch them while it computes.
     """
-    num_portions = run.spec.training.accumulation
+    num_portions = state.accumulation or run.spec.training.accumulation
     tokens = run.tokens(state.step).chunk(num_portions)
-    documents = [None] * num_portions if run.documents is None else run.documents(state.step).chunk(num_portions)
+    of_step = None if run.documents is None else run.documents(state.step)
+    documents = [None] * num_portions if of_step is None else of_step.chunk(num_portions)
     portions = list(zip(tokens, documents, strict=True))
     counts = [int(run.objective.counted(state.model, *portion).sum()) for portion in portions]  # type: ignore[operator]
-    if not sum(counts):
-        raise ValueError(f"run {run.spec.ablation}, seed {run.spec.seed}: step {state.step}: nothing is predicted")
-    parts = [sum(counts) / count if count else math.inf for count in counts]
-    return [(*portion, part) for portion, part in zip(portions, parts, strict=True)]
+    (predicted,) = run.ranks.mean(sum(counts))
+    if not predicted:
+        raise ValueError(f"{run.name}: step {state.step}: nothing is predicted")
+    device = run.ranks.device
+    return [
+        (
+            token_BT.to(device, non_blocking=True),
+            None if document_BT is None else document_BT.to(device, non_blocking=True),
+            predicted / count if count else math.inf,
+        )
+        for (token_BT, document_BT), count in zip(portions, counts, strict=True)
+    ]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -130,6 +269,18 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     return float(min(group["peak"] / group["scale"] for group in optimizer.param_groups) * factor)
+
+
+def jumped(run: Run, watch: health.Watch, happened: dict[str, float], step: int) -> dict[str, float]:
+    """How far the step's loss jumped, where it did. Raises FailedRun where the run has diverged."""
+    if "loss" not in happened:
+        return {}
+    spike = watch.see(happened["loss"])
+    median = watch.diverged()
+    if median is not None:
+        reason = f"step {step}: diverged: median loss {median:.4g} of the last steps, {run.loss_limit:.4g} allowed"
+        raise FailedRun(f"{run.name}: {reason}", {"reason": reason, "step": step, "median_loss": median})
+    return {} if spike is None else {"spike": spike}
 
 
 def train(
@@ -152,16 +303,24 @@ def train(
 
     Returns:
         True when the run is complete, False when it was stopped and saved.
+
+    Raises:
+        FailedRun: a step was not finite, or the run diverged.
     """
     settings, telemetry = run.spec.training, run.spec.telemetry
+    watch = health.Watch(state.metrics, run.loss_limit, settings.num_steps)
 
     def look() -> None:
         """Observes the state after `state.step` updates."""
+        if not run.ranks.observes:
+            return
         device = next(state.model.parameters()).device
-        with clock.measuring("observe"), autocast(settings, device), uncompiled(settings):
+        watching = run.ranks.observing(state.model)
+        with clock.measuring("observe"), watching, autocast(settings, device), uncompiled(settings):
             if selectors(state.model) and due(telemetry, state.step, settings.num_steps):
                 run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
-        with clock.measuring("validate"), autocast(settings, device), uncompiled(settings):
+        watching = run.ranks.observing(state.model)
+        with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
             if state.step % telemetry.validation_every == 0 or state.step == settings.num_steps:
                 losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
                 state.metrics.append(json.dumps({"step": state.step, "validation": losses}) + "\n")
@@ -174,7 +333,7 @@ def train(
         state.metrics.append(json.dumps({"step": state.step, **happened}) + "\n")
         state.step += 1
         look()
-        follow(state, happened)
+        follow(state, happened | jumped(run, watch, happened, state.step))
         if state.step < settings.num_steps and (stop() or state.step % settings.checkpoint_every == 0):
             with clock.measuring("save"):
                 save(state)

@@ -40,6 +40,8 @@ def observe(model: Transformer, token_BT: Tensor, document_BT: Tensor, num_docum
     tallies: dict[str, Tally] = {}
     was_training = model.training
     model.eval()
+    device = next(model.parameters()).device
+    token_BT, document_BT = token_BT.to(device), document_BT.to(device)
     for start, portion_BT in batches(token_BT):
         document_P = document_BT[start : start + len(portion_BT)].flatten()
         with recording(model) as record:
@@ -95,7 +97,9 @@ class Observer:
         was_training = model.training
         model.eval()
         found: dict[str, list[Tensor]] = {domain: [] for domain in self.domains}
-        for token_BT, document_BT, label_BT in self.validation:
+        device = next(model.parameters()).device
+        for portion in self.validation:
+            token_BT, document_BT, label_BT = (part.to(device) for part in portion)
             for start, portion_BT in batches(token_BT):
                 of_BT = document_BT[start : start + len(portion_BT)]
                 label_BS = label_BT[start : start + len(portion_BT), 1:]

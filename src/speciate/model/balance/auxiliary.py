@@ -1,6 +1,7 @@
 """The auxiliary balancing loss (Shazeer et al. 2017; Fedus et al. 2021): weight x S sum_s f_s P_s.
 
 Its gradient lowers the probability of slots that were chosen often. At k > 1 f is over assignments (the right 1/k).
+Its statistics are those of one micro-batch of one process: among several processes it is the mean of theirs.
 """
 
 from typing import ClassVar

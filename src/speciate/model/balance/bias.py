@@ -3,7 +3,7 @@
     chosen = top-k of p + b;   after each step   b_s += rate sign(mean load - load_s)
 
 The weights stay made of p, so no gradient is bent to balance the load. The load of a step is summed over all its
-micro-batches.
+micro-batches and over all processes that train together, so that their biases stay the same.
 
 N tokens, S slots.
 """
@@ -11,6 +11,7 @@ N tokens, S slots.
 from typing import ClassVar
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
@@ -53,5 +54,7 @@ class Balance(Balancer):
 
     def after_update(self) -> None:
         """Moves each bias against its slot's load."""
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self.load_S)
         self.bias_S += self.rate * (self.load_S.mean() - self.load_S).sign()
         self.load_S.zero_()

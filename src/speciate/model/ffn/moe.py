@@ -74,3 +74,7 @@ class FeedForward(nn.Module):
     def num_idle_parameters(self) -> int:
         """Parameters of the experts that a token is not sent to."""
         return round(self.idle_share * sum(parameter.numel() for parameter in self.experts.parameters()))
+
+    def num_idle_matrix_elements(self) -> int:
+        """Those of them that are elements of matrices; see model/flops.py."""
+        return round(self.idle_share * (self.experts.in_weight.numel() + self.experts.out_weight.numel()))

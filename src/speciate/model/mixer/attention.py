@@ -63,6 +63,10 @@ class Mixer(nn.Module):
         self.out = nn.Linear(model.width, model.width, bias=model.biases)
         self.rotary = Rotary(self.head_width, model.context, model.rotary_base) if model.position == "rotary" else None
 
+    def num_flops(self, length: int) -> float:
+        """Of one token's scores and their sum over values, all keys of a block counted; see model/flops.py."""
+        return 4.0 * length * self.num_heads * self.head_width
+
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """What each token takes from those before it, (B, T, D)."""
         joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))

@@ -14,7 +14,7 @@ E matrices of R rows and C columns, M = min(R, C).
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, Strict
@@ -54,6 +54,9 @@ class Options(Kind):
     """Decoupled decay of matrices and embeddings, a step and unit of rate; biases and norms have none."""
     rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
+
+    takes_shards: ClassVar[bool] = False
+    """Whether a process can update its part of a matrix without the rest."""
 
 
 def build(options: Options, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,63 @@
+"""Reading the next steps' blocks in a thread, as a GPU run does, on a CPU: does it pay there? Wall seconds of a run.
+
+    python benchmarks/feed.py
+
+A bar of 1 for reading ahead over reading in time: below it, a CPU run would gain. Small steps (width 64, 2 layers, 16
+blocks of 128 tokens out of a memory-mapped file of 64 MiB), so that reading weighs as much as it ever does.
+"""
+
+import argparse
+import pathlib
+import tempfile
+
+import numpy as np
+import torch
+from distributed import LENGTH, NUM_BLOCKS, VOCABULARY
+from timing import medians, show
+
+from speciate import spec
+from speciate.kinds import component, options_of
+from speciate.model.transformer import Transformer
+from speciate.training.feed import Batch, Feed
+
+NUM_STEPS = 5
+
+
+def main() -> None:
+    """Times both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    ffn = {"kind": "dense", "hidden": 256}
+    block = {"mixer": {"kind": "attention"}, "ffn": ffn, "depth": "every"}
+    shape = {"width": 64, "num_layers": 2, "context": LENGTH, "block": block}
+    model = Transformer(spec.Model.model_validate(shape), VOCABULARY)
+    options = options_of("training/objective", "causal")(kind="causal")
+    objective = component(options).Objective(options)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "blocks.npy"
+        draw = np.random.default_rng(0)
+        np.save(file, draw.integers(0, VOCABULARY, (2**18, LENGTH), dtype=np.uint16))
+        blocks = np.load(file, mmap_mode="r")
+
+        def read(step: int) -> Batch:
+            rows = np.random.default_rng(step).integers(0, len(blocks), NUM_BLOCKS)
+            return torch.from_numpy(blocks[rows].astype(np.int64)), None
+
+        def run(ahead: int) -> None:
+            with Feed(read, NUM_STEPS, ahead) as feed:
+                for step in range(NUM_STEPS):
+                    objective(model, feed(step)[0]).backward()
+
+        def alone() -> None:
+            for step in range(NUM_STEPS):
+                read(step)
+
+        cases = {"ahead": lambda: run(2), "in_time": lambda: run(0), "reading_alone": alone}
+        show("reading ahead on a CPU", medians(cases, rounds), "ahead", {"in_time": 1.0})
+
+
+if __name__ == "__main__":
+    main()

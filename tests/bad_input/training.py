@@ -1,0 +1,217 @@
+"""What can befall a training: two at once, damaged checkpoints, what changed meanwhile, a full disk, no memory."""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+from tests.bad_input.case import Case, Place, separately
+from tests.bad_input.small import Command, Ended
+
+STOP = "from speciate.training import signals; signals.StopRequest.__bool__ = lambda self: True"
+"""Makes a training stop after its first step; a second one makes two checkpoints of it."""
+RUN = "checkpoints/learned-seed0"
+MODEL = {
+    "width": 16,
+    "num_layers": 1,
+    "context": 32,
+    "block": {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": {"kind": "dense", "hidden": 16}, "depth": "every"},
+}
+
+
+def begin(place: Place, **training: object) -> Command:
+    """The command of a small training on the data stages' mixture."""
+    place.stages("balance")
+    settings = {"num_steps": 4, "blocks_per_step": 2, "device": "cpu", **training}
+    spec = place.spec(
+        ablation="learned",
+        seed=0,
+        model=MODEL,
+        objective="causal",
+        schedule="constant",
+        optimizer={"kind": "adamw", "rate": 0.01},
+        training=settings,
+        telemetry={"probe_blocks": 1},
+    )
+    mixture = place.file("results/data/balance/mixture-*/mixture.json").parent.relative_to(place.folder)
+    given = ("--spec", spec, "--mixture-folder", str(mixture), "--output-folder", "out")
+    return Command("train", (*given, "--checkpoint-folder", "checkpoints"))
+
+
+def stopped(harm: Callable[[Place], object], **training: object) -> Callable[[Place], Command]:
+    """A training that was stopped twice, so that it has two checkpoints, and then harmed."""
+
+    def make(place: Place) -> Command:
+        command = begin(place, **training)
+        for _ in range(2):
+            done = separately(place, command, STOP)
+            assert done.status == 75, done.said
+        harm(place)
+        return command
+
+    return make
+
+
+def steps(place: Place) -> list[pathlib.Path]:
+    """Its checkpoints, the oldest first."""
+    return sorted(place.folder.glob(f"{RUN}/*/step*"))
+
+
+def spoil(file: pathlib.Path) -> None:
+    """Changes the last byte."""
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+
+
+def spec(key: str, value: object) -> Callable[[Place], None]:
+    """Changes a key of the spec's training."""
+
+    def harm(place: Place) -> None:
+        read = json.loads((place.folder / "spec.json").read_text())
+        read["training"][key] = value
+        (place.folder / "spec.json").write_text(json.dumps(read))
+
+    return harm
+
+
+def mixture(key: str, value: object) -> Callable[[Place], None]:
+    """Changes the mixture's facts."""
+
+    def harm(place: Place) -> None:
+        file = place.file("results/data/balance/mixture-*/mixture.json")
+        file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+
+    return harm
+
+
+def beside(place: Place, command: Command) -> Ended:
+    """Runs it while another process holds the run."""
+    hold = "import fcntl; held = open('checkpoints/learned-seed0/lock', 'w'); fcntl.flock(held, fcntl.LOCK_EX)\n"
+    return separately(place, command, hold)
+
+
+def after(before: str) -> Callable[[Place, Command], Ended]:
+    """Runs it as a process of its own that first does something."""
+    return lambda place, command: separately(place, command, before)
+
+
+NOT_FINITE = """
+from speciate.training.objective import causal
+forward = causal.Objective.forward
+causal.Objective.forward = lambda self, *given: forward(self, *given) * float("inf")
+"""
+NO_MEMORY = """
+from speciate.training.objective import causal
+def forward(self, *given): raise MemoryError("no room")
+causal.Objective.forward = forward
+"""
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+DIE = f"{STOP}\nimport os, signal; os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)"
+CHANGED = "checkpoints/learned-seed0/KEY: holds this run up to step 2, and since then something has changed:\n"
+REMEDY = "\n  change it back to continue, or remove the folder to start anew"
+
+
+def killed(place: Place, command: Command) -> Ended:
+    """Kills it while it saves; what it saved before is still there, and the same command ends the run."""
+    done = separately(place, command, DIE)
+    assert done.status == -9, done.said
+    assert [step.name for step in steps(place)] == ["step1", "step2"]
+    return small_again(place, command)
+
+
+def small_again(place: Place, command: Command) -> Ended:
+    """The same command once more."""
+    done = separately(place, command)
+    assert "continues from step 2" in done.said
+    return done
+
+
+def full(place: Place, command: Command) -> Ended:
+    """Saves where no file may be large; the checkpoints that were there stay."""
+    done = separately(place, command, f"{STOP}\n{FULL}")
+    assert [step.name for step in steps(place)] == ["step1", "step2"]
+    return done
+
+
+def case(wrong: str, make: Callable[[Place], Command], says: str, **more: object) -> Case:
+    """A case of this area."""
+    return Case("Training", wrong, make, says, alone=False, **{"run": separately, **more})  # type: ignore[arg-type]
+
+
+CASES = [
+    case(
+        "two trainings of one run",
+        stopped(lambda place: None),
+        "checkpoints/learned-seed0: another process is training this run; wait for it or end it",
+        run=beside,
+    ),
+    case(
+        "the newest checkpoint is damaged",
+        stopped(lambda place: spoil(steps(place)[-1] / "model.safetensors")),
+        "checkpoints/learned-seed0/KEY: damaged checkpoint (step2: model.safetensors changed); falls back to step1",
+        status=0,
+    ),
+    case(
+        "a file of the newest checkpoint is gone",
+        stopped(lambda place: (steps(place)[-1] / "train_state.pt").unlink()),
+        "checkpoints/learned-seed0/KEY: damaged checkpoint (step2: train_state.pt: No such file or directory);"
+        " falls back to step1",
+        status=0,
+    ),
+    case(
+        "every checkpoint is damaged",
+        stopped(lambda place: [spoil(step / "metrics.jsonl") for step in steps(place)]),
+        "checkpoints/learned-seed0/KEY: no checkpoint is intact (step2: metrics.jsonl changed; step1: metrics.jsonl"
+        " changed); remove the folder to start anew",
+    ),
+    case(
+        "the spec of an unfinished run has changed",
+        stopped(spec("num_steps", 5)),
+        f"{CHANGED}  spec: training.num_steps is 5, was 4{REMEDY}",
+    ),
+    case(
+        "the mixture of an unfinished run has changed",
+        stopped(mixture("warnings", ["another"])),
+        f"{CHANGED}  data: mixture.json is another{REMEDY}",
+    ),
+    case(
+        "the vocabulary of an unfinished run has changed",
+        stopped(mixture("tokenizer_fingerprint", "another")),
+        f"{CHANGED}  vocabulary: tokenizer is 'another', was 'SHA256'\n  data: mixture.json is another{REMEDY}",
+    ),
+    case(
+        "the loss is not finite",
+        lambda place: begin(place, on_failure="stop"),
+        "run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; first in no module's output, so in"
+        " the loss or the gradient; no update was made",
+        run=after(NOT_FINITE),
+    ),
+    case(
+        "the same, in a study that goes on",
+        begin,
+        "learned seed 0: FAILED: run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; first in no"
+        " module's output, so in the loss or the gradient; no update was made; the study goes on without it, see"
+        " out/failure.json",
+        status=0,
+        run=after(NOT_FINITE),
+    ),
+    case(
+        "memory runs out",
+        begin,
+        "run learned, seed 0: step 0: out of memory (no room): raise training.accumulation (1 now, 2 next; same step,"
+        " smaller portions); or set training.oom_retry, which does so by itself; set training.activation_checkpointing"
+        " (same bits, more time); lower training.blocks_per_step (2 now), another run",
+        run=after(NO_MEMORY),
+    ),
+    case(
+        "the disk is full while it saves; what was saved before stays",
+        stopped(lambda place: None),
+        "[Errno 27] File too large: 'checkpoints/learned-seed0/KEY/.step3'",
+        run=full,
+    ),
+    case(
+        "killed while it saves; run again, it continues",
+        stopped(lambda place: None),
+        "learned seed 0: continues from step 2",
+        status=0,
+        run=killed,
+    ),
+]

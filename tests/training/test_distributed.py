@@ -1,0 +1,235 @@
+"""Two processes train as one does: the same losses and weights within 1e-6 in double precision, with DDP and FSDP2."""
+
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from tests.training.conftest import BASE, DENSE
+
+from speciate import train as verb
+from speciate.spec import RunSpec, dump, merge
+from speciate.training import distributed
+from speciate.training.distributed import Ranks
+
+QUIET = {"router": {"noise_std": 0.0}}
+BIAS = {"top_k": 2, "balance": {"kind": "bias", "rate": 0.01}, "z_weight": 0.0, **QUIET}
+NO_LOSS = {"balance": "none", "z_weight": 0.0, **QUIET}
+# name -> change of the small run, and how many micro-batches one process needs to have what two have
+CASES: dict[str, tuple[dict[str, Any], int]] = {
+    "dense": (DENSE, 1),
+    # ragged documents: one process has more predictions than the other
+    "documents": (
+        {
+            "model": {"separate_documents": True, "block": {"ffn": NO_LOSS}},
+            "training": {"accumulation": 2, "ema": 0.9},
+        },
+        1,
+    ),
+    # the load is everybody's; the selectors' losses are each process's own
+    "bias": ({"model": {"block": {"ffn": BIAS}}, "training": {"activation_checkpointing": True}}, 1),
+    "auxiliary": ({"model": {"block": {"ffn": QUIET}}, "telemetry": {"gradient_norms": True}}, 2),
+}
+PARALLEL = ("ddp", "fsdp")
+
+
+def spec_of(case: str, processes: int, parallel: str = "ddp", **training: Any) -> RunSpec:
+    change, portions = CASES[case]
+    settings = merge(merge(BASE, {"training": {"num_steps": 4}}), change)
+    accumulation = settings["training"].get("accumulation", 1) * (portions if processes == 1 else 1)
+    sizes = {"accumulation": accumulation, "processes": processes, "parallel": parallel, **training}
+    return RunSpec.model_validate(merge(settings, {"training": sizes}))
+
+
+class StopAt:
+    """Asks to stop after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.left, self.received = step - 1, signal.SIGTERM
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, ranks: Ranks, stop: int = 10**9) -> bool:
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-kept", StopAt(stop), None, None, ranks)
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
+    """What each of two processes does; they meet in a file."""
+    torch.set_num_threads(1)
+    limit = datetime.timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=f"file://{home}/store", rank=rank, world_size=2, timeout=limit)
+    with double_precision():
+        for parallel in PARALLEL:
+            ranks = Ranks(rank, 2, in_parts=parallel == "fsdp")
+            for case in CASES:
+                assert trained(spec_of(case, 2, parallel), mixture, home / f"{case}-{parallel}", ranks)
+            # with noise; only the second process is asked to stop
+            spec = noisy(parallel)
+            assert trained(spec, mixture, home / f"whole-{parallel}", ranks)
+            assert not trained(spec, mixture, home / f"parts-{parallel}", ranks, stop=3 if rank else 10**9)
+            assert trained(spec, mixture, home / f"parts-{parallel}", ranks)
+            # to be continued by one process
+            assert not trained(spec_of("documents", 2, parallel), mixture, home / f"left-{parallel}", ranks, stop=3)
+    dist.destroy_process_group()
+
+
+def noisy(parallel: str) -> RunSpec:
+    """A run whose router has noise for half of its steps."""
+    return RunSpec.model_validate(merge(BASE, {"training": {"num_steps": 6, "processes": 2, "parallel": parallel}}))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, mixture: pathlib.Path) -> pathlib.Path:
+    """What two processes wrote."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(two, (folder, mixture), nprocs=2)
+    return folder
+
+
+def rows(folder: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_alike(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Losses, norms, validation and weights within 1e-6."""
+    ours, theirs = rows(one), rows(other)
+    assert len(ours) == len(theirs)
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert mine.keys() == yours.keys()
+        for key, value in mine.items():
+            assert value == pytest.approx(yours[key], rel=0, abs=1e-6), (key, mine, yours)
+    names = {file.name for file in one.glob("*.safetensors")} - {"telemetry.safetensors"}
+    assert names == {file.name for file in other.glob("*.safetensors")} - {"telemetry.safetensors"}
+    for name in names:
+        weights = safetensors.torch.load_file(other / name)
+        for key, weight in safetensors.torch.load_file(one / name).items():
+            assert weight.dtype == torch.float64
+            torch.testing.assert_close(weight, weights[key], rtol=0, atol=1e-6, msg=f"{name}: {key}")
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one_does(
+    home: pathlib.Path, mixture: pathlib.Path, tmp_path: pathlib.Path, case: str, parallel: str
+) -> None:
+    with double_precision():
+        assert trained(spec_of(case, 1), mixture, tmp_path / "one", Ranks())
+    assert_alike(tmp_path / "one", home / f"{case}-{parallel}")
+    facts = json.loads((home / f"{case}-{parallel}" / "run.json").read_text())
+    one = json.loads((tmp_path / "one" / "run.json").read_text())
+    assert facts["processes"] == 2
+    for key in ("parameters_total", "parameters_active", "train_tokens", "optimizer"):
+        assert facts[key] == one[key]
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_two_processes_stop_together_and_continue_with_the_same_bits(home: pathlib.Path, parallel: str) -> None:
+    whole, parts = home / f"whole-{parallel}", home / f"parts-{parallel}"
+    for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    assert "step5" in [path.name for path in (home / f"parts-{parallel}-kept").glob("step*")]
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
+def test_one_process_continues_what_two_began(
+    home: pathlib.Path, mixture: pathlib.Path, tmp_path: pathlib.Path, parallel: str
+) -> None:
+    left = home / f"left-{parallel}"
+    (kept,) = (home / f"left-{parallel}-kept").glob("step*")
+    assert kept.name == "step3"
+    assert (kept / "model.safetensors").exists() == (parallel == "ddp")
+    assert len(list(kept.glob("*.distcp"))) == (2 if parallel == "fsdp" else 0)  # each process wrote its own
+    with double_precision():
+        spec = spec_of("documents", 2, parallel)
+        assert trained(spec, mixture, left, Ranks(in_parts=parallel == "fsdp"))
+        assert trained(spec_of("documents", 1), mixture, tmp_path / "one", Ranks())
+    assert_alike(tmp_path / "one", left)
+
+
+def test_a_sharded_checkpoint_of_another_model_is_refused(
+    tmp_path: pathlib.Path, mixture: pathlib.Path, home: pathlib.Path
+) -> None:
+    kept = home / "parts-fsdp-kept" / "step5"
+    spec = spec_of("dense", 1)
+    model = verb.build(spec, 64)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with pytest.raises(ValueError, match=r"step5: does not hold this run's tensors; they differ in model\.blocks\.0"):
+        distributed.load_parts(kept, model, optimizer, None, Ranks())
+
+
+def test_another_number_of_processes_is_refused_unless_asked_for() -> None:
+    why = r"training.processes: 2 processes train this run, and 1 started; launch it with torchrun --nproc-per-node 2"
+    settings = noisy("fsdp").training
+    with pytest.raises(ValueError, match=why), distributed.joined(settings):
+        pass
+    with distributed.joined(settings, processes=1) as ranks:
+        assert (ranks.world, ranks.in_parts, ranks.sharded) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"training": {"processes": 3}}, "processes: 1 micro-batches of each of 3 processes do not divide 4"),
+        ({"training": {"processes": 2, "accumulation": 4}}, "4 micro-batches of each of 2 processes do not divide 4"),
+        (
+            {"training": {"parallel": "fsdp"}, "optimizer": {"kind": "muon"}},
+            "training.parallel: fsdp splits matrices, and muon needs them whole",
+        ),
+    ],
+)
+def test_crossings_that_cannot_be_are_refused(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        RunSpec.model_validate(merge(BASE, change))
+
+
+def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) -> None:
+    (tmp_path / "spec.json").write_text(dump(noisy("ddp")))
+    command = ["-m", "speciate.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command += ["--checkpoint-folder", str(tmp_path / "kept"), "--output-folder", str(tmp_path / "run")]
+    source = str(pathlib.Path(verb.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    done = subprocess.run(
+        [*launcher, sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("small seed 0: done") == 1  # the first alone speaks
+    assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_random_numbers_are_each_process_s_own_and_new_for_another_number_of_them() -> None:
+    state = Ranks().random_states()
+    expected = torch.rand(3)
+    Ranks().set_random_state(state)
+    assert torch.equal(torch.rand(3), expected)
+    drawn = []
+    for rank, world in ((0, 2), (1, 2), (0, 3)):
+        Ranks(rank, world).set_random_state(torch.stack([state, state.flip(0)] if world == 3 else [state] * 3))
+        drawn.append(torch.rand(3))
+    assert not any(torch.equal(one, expected) for one in drawn)
+    assert not torch.equal(drawn[0], drawn[1])

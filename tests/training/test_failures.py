@@ -1,0 +1,322 @@
+"""Runs that go wrong: not finite, diverged, out of memory; what is written of them, and what the study makes of it."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from speciate import compare, evaluate, measure
+from speciate import train as verb
+from speciate.analysis import tables
+from speciate.kinds import component
+from speciate.provenance import sha256
+from speciate.reporting import answer
+from speciate.spec import RunSpec, dump
+from speciate.stages import Arm, CompareSpec, MeasureSpec
+from speciate.training import checkpoint, health, loop, memory
+from speciate.training.checkpoint import State
+from speciate.training.health import FailedRun
+from speciate.training.signals import StopRequest
+
+MakeRun = Callable[..., RunSpec]
+
+
+class Never(StopRequest):
+    def __init__(self) -> None:
+        self.received = None
+
+
+def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: pathlib.Path | None = None) -> bool:
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", Never(), start)
+
+
+def facts(folder: pathlib.Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
+
+
+class Spoiled(nn.Module):
+    """The causal objective; at chosen calls in training what leaves the first block is infinite."""
+
+    def __init__(self, spec: RunSpec, calls: set[int]) -> None:
+        super().__init__()
+        self.inner = component(spec.objective).Objective(spec.objective)
+        self.calls, self.count = calls, 0
+        self.counted, self.nats = self.inner.counted, self.inner.nats
+
+    def forward(self, model: nn.Module, *given: Any) -> Tensor:
+        self.count += 1
+        if self.count - 1 not in self.calls:
+            return self.inner(model, *given)
+        handle = model.blocks[0].ffn.register_forward_hook(lambda module, args, output: output * float("inf"))
+        try:
+            return self.inner(model, *given)
+        finally:
+            handle.remove()
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunSpec, set[int]], None]:
+    def apply(spec: RunSpec, calls: set[int]) -> None:
+        monkeypatch.setattr(component(spec.objective), "Objective", Replaced(spec, calls))
+
+    class Replaced:
+        def __init__(self, spec: RunSpec, calls: set[int]) -> None:
+            self.one = Spoiled(spec, calls)
+
+        def __call__(self, options: Any) -> Spoiled:
+            return self.one
+
+    return apply
+
+
+BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}
+
+
+def test_a_step_that_is_not_finite_is_reported_with_its_place(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, spoil: Any
+) -> None:
+    # another run, undisturbed, that ends where this one fails
+    short = run_spec(model=BIAS, training={"num_steps": 12, "accumulation": 2, "on_failure": "report"})
+    spoil(short, {2 * 7 + 1, 2 * 7 + 2, 2 * 7 + 3})
+    assert trained(short, mixture, tmp_path / "run")
+    told = facts(tmp_path / "run")
+    assert (told["state"], told["step"]) == ("failed", 7)
+    failure = json.loads((tmp_path / "run/failure.json").read_text())
+    assert failure["step"] == 7
+    assert len(failure["blocks"]) == 4
+    assert failure["module"].startswith("blocks.0") or failure["module"].startswith("blocks.1")
+    assert failure["gradients_not_finite"]
+    assert failure["weights_not_finite"] == []
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(7))
+
+
+def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(run_spec: MakeRun, spoil: Any) -> None:
+    spec = run_spec(model=BIAS, training={"on_failure": "stop"})
+    objective = Spoiled(spec, {1, 2})
+    run, state = alone(spec, objective)
+    loop.update(run, state)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    with pytest.raises(FailedRun, match=r"run small, seed 0: step 0: loss nan.*; no update was made"):
+        loop.update(run, state)
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def alone(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Run, State]:
+    torch.manual_seed(0)
+    built = verb.build(spec, 64)
+    token_BT = torch.randint(0, 64, (4, 16))
+    run = loop.Run(
+        spec=spec,
+        objective=objective or component(spec.objective).Objective(spec.objective),
+        factor=lambda step: 1.0,
+        tokens=lambda step: token_BT,
+        observer=None,  # type: ignore[arg-type]
+    )
+    return run, State(0, built, component(spec.optimizer).build(spec.optimizer, built), [], {})
+
+
+def test_skipped_steps_are_counted_and_change_nothing(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, spoil: Any
+) -> None:
+    spec = run_spec(model=BIAS, training={"on_nonfinite": "skip"})
+    spoil(spec, {3, 4})
+    assert trained(spec, mixture, tmp_path / "run")
+    told = facts(tmp_path / "run")
+    assert (told["state"], told["skipped"]) == ("finished", 2)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "skipped" in row] == [3, 4]
+    assert not (tmp_path / "run/failure.json").exists()
+
+
+def test_too_many_skipped_in_a_row_end_the_run(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, spoil: Any
+) -> None:
+    spec = run_spec(training={"on_nonfinite": "skip", "num_steps": 30})
+    spoil(spec, set(range(2, 100)))
+    assert trained(spec, mixture, tmp_path / "run")
+    assert facts(tmp_path / "run")["step"] == 2 + health.PATIENCE
+    assert "after 10 steps in a row that were skipped" in facts(tmp_path / "run")["reason"]
+
+
+def test_a_spike_is_a_loss_far_above_those_before() -> None:
+    draw = np.random.default_rng(0)
+    losses = list(3 + 0.1 * draw.normal(size=80))
+    losses[60] = 3 + 0.1 * 8
+    lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses)]
+    (spike,) = health.spikes(lines)
+    before = losses[10:60]
+    assert spike["step"] == 60
+    assert spike["z"] == pytest.approx((losses[60] - np.mean(before)) / np.std(before, ddof=1))
+    assert health.spikes(lines[55:]) == []  # five before it say nothing
+
+
+class Small(nn.Module):
+    """The causal objective on a machine that holds so many blocks at once; some are drawn before it fails."""
+
+    def __init__(self, spec: RunSpec, blocks: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.inner = component(spec.objective).Objective(spec.objective)
+        self.blocks, self.error, self.counted = blocks, error, self.inner.counted
+
+    def forward(self, model: nn.Module, token_BT: Tensor, *given: Any) -> Tensor:
+        loss = self.inner(model, token_BT, *given)
+        if len(token_BT) > self.blocks:
+            raise self.error("out of memory")
+        return loss
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, error: type[BaseException]) -> None:
+    settings = {"oom_retry": True}
+    run, state = alone(run_spec(model=BIAS, training=settings), None)
+    run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, error)})
+    asked, other = alone(run_spec(model=BIAS, training={"accumulation": 4}))
+    for _ in range(2):
+        torch.manual_seed(5)  # of the noise, the same for both
+        happened = loop.update(run, state)
+        torch.manual_seed(5)
+        assert happened == loop.update(asked, other)
+    assert state.accumulation == 4
+    assert [json.loads(line)["accumulation"] for line in state.metrics] == [2, 4]
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name]), name
+
+
+def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
+    run, state = alone(run_spec())
+    run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
+    with pytest.raises(MemoryError, match=r"step 0: out of memory .*: raise training.accumulation \(1 now, 2 next"):
+        loop.update(run, state)
+    assert memory.more(6, 2) == 6
+    assert memory.more(4, 4) is None
+
+
+def test_a_run_that_diverges_is_shown_and_counted_nowhere(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(module: Any, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        module.main()
+
+    bytes_file = tmp_path / "token_bytes.npy"
+    np.save(bytes_file, np.ones(64, dtype=np.int32))
+    for arm, rate in (("good", 0.01), ("wild", 1e6)):
+        dense = {"block": {"ffn": {"kind": "dense", "hidden": 16}}}
+        spec = run_spec(ablation=arm, model=dense, optimizer={"rate": rate}, training={"num_steps": 30})
+        folder = tmp_path / arm
+        assert trained(spec, mixture, folder)
+        (folder / "spec.json").write_text(dump(spec))
+        call(
+            *(evaluate, "--spec", folder / "spec.json", "--model", folder / "model.safetensors"),
+            *("--mixture-folder", mixture, "--token-bytes", bytes_file),
+            *("--likelihood", folder / "likelihood.parquet", "--probe", folder / "probe.safetensors"),
+        )
+        of = MeasureSpec(
+            ablation=arm,
+            seed=0,
+            num_steps=30,
+            languages=(),
+            permutations=19,
+            resamples=19,
+            confidence=0.95,
+            armed_after=0.1,
+            draw_seed=0,
+        )
+        (tmp_path / "measure.json").write_text(dump(of))
+        given = ("--spec", tmp_path / "measure.json", "--run-folder", folder, "--mixture-folder", mixture)
+        call(measure, *given, "--output-folder", tmp_path / "measures" / arm)
+    assert facts(tmp_path / "good")["state"] == "finished"
+    told = facts(tmp_path / "wild")
+    assert told["state"] == "failed"
+    assert "no update was made" in told["reason"]
+    arms = tuple(Arm(name=arm, about=arm) for arm in ("good", "wild"))
+    of_study = CompareSpec(
+        domains=("code", "prose"),
+        arms=arms,
+        seeds=(0,),
+        reference="good",
+        controls=(),
+        confidence=0.95,
+        hypotheses=(),
+    )
+    found = compare.compare(
+        of_study, compare.read_measures(of_study, [tmp_path / "measures" / "good", tmp_path / "measures" / "wild"])
+    )
+    assert found["runs"]["ablation"].tolist() == ["good"]
+    assert found["missing"][["ablation", "reason"]].to_numpy().tolist() == [["wild", told["reason"]]]
+    assert found["comparisons"].query("statistic == 'loss'")[["num_seeds", "missing"]].to_numpy().tolist() == [[0, 1]]
+    assert answer.missing_runs(found, of_study) == [("wild", 0, told["reason"])]
+    for name in tables.COMPARED:
+        pd.testing.assert_frame_equal(found[name], tables.frame(name, found[name]))
+
+
+def test_what_starts_from_a_failed_run_fails_too(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    parent = tmp_path / "run.json"
+    parent.write_text(json.dumps({"state": "failed", "ablation": "dense", "seed": 0, "reason": "diverged"}))
+    with pytest.raises(FailedRun, match="starts from dense, seed 0, which failed: diverged"):
+        verb.refuse_failed(tmp_path / "model.safetensors")
+
+
+def changed_identity(mixture: pathlib.Path, spec: RunSpec, **vocabulary: Any) -> dict[str, Any]:
+    identity = verb.identity_of(spec, mixture)
+    return identity | {"vocabulary": identity["vocabulary"] | vocabulary}
+
+
+def test_a_checkpoint_of_another_run_is_refused_naming_what_changed(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+) -> None:
+    spec = run_spec()
+    _, state = alone(spec)
+    checkpoint.save(tmp_path, state, verb.identity_of(spec, mixture))
+    for change, words in (
+        ({"training": {"num_steps": 13}}, "spec: training.num_steps is 13, was 12"),
+        ({"optimizer": {"rate": 0.02}}, "spec: optimizer.rate is 0.02, was 0.01"),
+        ({"seed": 1}, "spec: seed is 1, was 0"),
+    ):
+        other = verb.identity_of(run_spec(**change), mixture)
+        with pytest.raises(ValueError, match=words):
+            checkpoint.restore(tmp_path, state, identity=other)
+    with pytest.raises(ValueError, match="vocabulary: tokens is 65, was 64"):
+        checkpoint.restore(tmp_path, state, identity=changed_identity(mixture, spec, tokens=65))
+    other = verb.identity_of(spec, mixture)
+    other["data"]["train.npy"] = "0" * 64
+    with pytest.raises(ValueError, match=r"data: train\.npy is another"):
+        checkpoint.restore(tmp_path, state, identity=other)
+    free = run_spec(training={"checkpoint_every": 1, "keep_last": 3, "oom_retry": True})
+    assert checkpoint.restore(tmp_path, state, identity=verb.identity_of(free, mixture))
+
+
+def test_a_damaged_one_falls_back_and_says_so(tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
+    _, state = alone(run_spec())
+    for step in (1, 2):
+        state.step = step
+        checkpoint.save(tmp_path, state)
+    file = tmp_path / "step2" / "manifest.json"
+    file.write_text(file.read_text().replace('"step": 2', '"step": 3'))
+    said: list[str] = []
+    assert checkpoint.restore(tmp_path, state, say=said.append)
+    assert state.step == 1
+    assert said == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falls back to step1"]
+
+
+def test_the_best_and_chosen_weights_stay(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
+    spec = run_spec(training={"keep_best": True, "keep_steps": [4, 12]}, telemetry={"validation_every": 4})
+    assert trained(spec, mixture, tmp_path / "run")
+    folder = tmp_path / "run"
+    assert sorted(file.name for file in (folder / "snapshots").iterdir()) == ["step12.safetensors", "step4.safetensors"]
+    assert sha256(folder / "snapshots/step12.safetensors") == sha256(folder / "model.safetensors")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    loss = {row["step"]: np.mean(list(row["validation"].values())) for row in rows if "validation" in row}
+    assert min((4, 8, 12), key=loss.__getitem__) == 12
+    assert sha256(folder / "best.safetensors") == sha256(folder / "model.safetensors")
