@@ -11,6 +11,7 @@ import pathlib
 import pandas as pd
 
 from speciate.analysis import comparison, excess, tables
+from speciate.analysis.measurements import statistics_of
 from speciate.spec import read_spec
 from speciate.stages import CompareSpec
 from speciate.verb import run, say, writing
@@ -74,12 +75,13 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     told = present.assign(about=[about[ablation] for ablation in present["ablation"]])
     rows["runs"] = tables.frame("runs", excess.with_states(told, rows["selectors"], draws, spec.controls, confidence))
     rows["losses"] = comparison.with_differences(measured["losses"], draws, spec.reference, confidence)
+    with_measured = rows["runs"].merge(statistics_of(measured["measurements"]), "left", ["ablation", "seed"])
     rows["comparisons"] = comparison.comparisons_table(
-        rows["runs"], rows["losses"], ablations, spec.reference, spec.seeds, confidence
+        with_measured, rows["losses"], ablations, spec.reference, spec.seeds, confidence
     )
     rows["collapse"] = comparison.collapse_table(rows["runs"], ablations, len(spec.seeds), confidence)
     hypotheses = [hypothesis.model_dump() for hypothesis in spec.hypotheses]
-    rows["hypotheses"] = comparison.hypotheses_table(rows["runs"], hypotheses, spec.seeds, confidence)
+    rows["hypotheses"] = comparison.hypotheses_table(with_measured, hypotheses, spec.seeds, confidence)
     there = set(zip(present["ablation"], present["seed"], strict=True))
     gone = [(ablation, seed) for ablation in ablations for seed in spec.seeds if (ablation, seed) not in there]
     rows["missing"] = (

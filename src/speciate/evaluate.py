@@ -13,16 +13,22 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 import torch
+from tokenizers import Tokenizer
+from torch import nn
 
 from speciate.data.blocks import BlockSet, read_set
 from speciate.evaluation.likelihood import COLUMNS, by_document
 from speciate.kinds import component
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording, selectors
+from speciate.selection.selection import recording
 from speciate.spec import RunSpec, read_spec
 from speciate.training.checkpoint import EMA, Arrays, load_weights
-from speciate.training.observe import arrays_of, batches, observe
+from speciate.training.network import network
+from speciate.training.observe import arrays_of, batches, observe, run_selectors
 from speciate.verb import run, say, writing
+
+DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}
+"""Columns of what an objective shows of single tokens, and their types."""
 
 
 def main() -> None:
@@ -36,7 +42,13 @@ def main() -> None:
         "--likelihood", type=pathlib.Path, required=True, help="output: loss by test document, .parquet"
     )
     parser.add_argument("--probe", type=pathlib.Path, required=True, help="output: choices on the probe, .safetensors")
+    parser.add_argument(
+        "--details", type=pathlib.Path, help="output: single tokens; default: details.parquet beside it"
+    )
+    parser.add_argument("--measured", type=pathlib.Path, help="output: notes; default: measured.json beside it")
     arguments = parser.parse_args()
+    arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
+    arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
     spec = read_spec(RunSpec, arguments.spec)
     failed = failure(arguments.model.with_name("run.json"))
     if failed is not None:
@@ -44,19 +56,26 @@ def main() -> None:
             pd.DataFrame({name: [] for name in COLUMNS}).to_parquet(aside, index=False)
         with writing(arguments.probe) as aside:
             safetensors.numpy.save_file({"positions": np.array(0, dtype=np.int64)}, aside)
+        write_details(arguments.details, arguments.token_bytes, pd.DataFrame({name: [] for name in DETAILS}))
+        with writing(arguments.measured) as aside:
+            aside.write_text("[]\n", encoding="utf-8")
         say(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
         return
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
-    model = Transformer(spec.model, len(token_bytes_V)).eval()
+    model = network(spec, len(token_bytes_V)).eval()
     load_weights(model, arguments.model.with_name(EMA) if spec.training.evaluate_ema else arguments.model)
     objective = component(spec.objective).Objective(spec.objective)
     likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V)
-    chosen = probe(model, read_set(arguments.mixture_folder, "probe"))
+    blocks = read_set(arguments.mixture_folder, "probe")
+    chosen, measured = probe(model, objective, blocks)
     with writing(arguments.likelihood) as aside:
         likelihood.to_parquet(aside, index=False)
     with writing(arguments.probe) as aside:
         safetensors.numpy.save_file(chosen, aside)
+    write_details(arguments.details, arguments.token_bytes, details(model, objective, blocks))
+    with writing(arguments.measured) as aside:
+        aside.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
     say(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
 
@@ -68,26 +87,43 @@ def failure(file: pathlib.Path) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def probe(model: Transformer, blocks: BlockSet) -> Arrays:
+def probe(model: Transformer, objective: nn.Module, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
     """The Tally by document and the choice at each position, of every selector, on a whole probe set.
 
     Returns:
-        `path/field` of each Tally, `path/choice` (positions, slots) uint8 with 1 where chosen, and `positions`.
+        `path/field` of each Tally, `path/choice` (positions, slots) uint8 with 1 where chosen, and `positions`; and
+        [path, name, at, mean] of what the modules noted.
     """
     token_BT = torch.from_numpy(blocks.tokens)
     document_BT = torch.from_numpy(blocks.document).long()
-    arrays = arrays_of(observe(model, token_BT, document_BT, len(blocks.documents)))
+    tallies, measured = observe(model, objective, token_BT, document_BT, len(blocks.documents))
+    arrays = arrays_of(tallies)
     num_positions, length = token_BT.numel(), token_BT.shape[1]
-    for path, selector in selectors(model).items():
-        arrays[f"{path}/choice"] = np.zeros((num_positions, selector.num_slots), dtype=np.uint8)
+    for path in tallies:
+        num_slots = arrays[f"{path}/chosen_GS"].shape[1]
+        arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
     for start, portion_BT in batches(token_BT):
         with recording(model) as record:
-            model.hidden(portion_BT, document_BT[start : start + len(portion_BT)])
+            run_selectors(model, objective, portion_BT, document_BT[start : start + len(portion_BT)])
         for path, selection in record.items():
             position_N = start * length + selection.token_N.numpy()
             arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).numpy()
     arrays["positions"] = np.array(num_positions, dtype=np.int64)
-    return arrays
+    return arrays, measured
+
+
+def details(model: Transformer, objective: nn.Module, blocks: BlockSet) -> pd.DataFrame:
+    """What the objective shows of single tokens, columns DETAILS without text; no rows where it shows nothing."""
+    shown = getattr(objective, "details", None)
+    return pd.DataFrame({name: [] for name in DETAILS}) if shown is None else shown(model, blocks)
+
+
+def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFrame) -> None:
+    """Writes `details` with each token's text, which the tokenizer beside `token_bytes` knows; '' for one beyond it."""
+    tokenizer = Tokenizer.from_file(str(token_bytes.with_name("tokenizer.json"))) if len(rows) else None
+    text = [] if tokenizer is None else [tokenizer.decode([int(token)]) for token in rows["token"]]
+    with writing(file) as aside:
+        rows.assign(text=text).astype(DETAILS | {"text": "str"})[[*DETAILS, "text"]].to_parquet(aside, index=False)
 
 
 if __name__ == "__main__":

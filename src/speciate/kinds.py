@@ -40,6 +40,9 @@ class Kind(Strict):
     def check(self, model: Any) -> None:
         """Refuses a crossing with the rest of the model (a `speciate.spec.Model`) by a ValueError that says why."""
 
+    def check_run(self, run: Any) -> None:
+        """Refuses a crossing with the rest of the run (a `speciate.spec.RunSpec`) by a ValueError that says why."""
+
 
 def kinds_in(folder: str) -> list[str]:
     """The kinds that `folder` (such as 'model/router') holds: the stems of its files that define `Options`."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from speciate.analysis import collapse, losses, selectors, summary, tables
+from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
 from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
 from speciate.selection.tally import Tally
 from speciate.spec import read_spec
@@ -29,7 +29,7 @@ def main() -> None:
         "--run-folder",
         type=pathlib.Path,
         required=True,
-        help="the run's telemetry.safetensors, metrics.jsonl, run.json, probe.safetensors and likelihood.parquet",
+        help="what train and evaluate wrote of the run",
     )
     parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the tables go")
@@ -71,7 +71,8 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
     texts = read_texts(mixture_folder, spec.languages)
     observed = read_observed(run_folder, texts.groups, len(texts.token_P))
     likelihood = pd.read_parquet(run_folder / "likelihood.parquet")
-    lines = (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    noted = json.loads((run_folder / "measured.json").read_text(encoding="utf-8"))
 
     rows = {
         "selectors": selectors.selectors_table(observed, texts, settings),
@@ -79,7 +80,9 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "types": selectors.types_table(observed, texts),
         "losses": losses.losses_table(likelihood, texts.groups.domains, settings),
         "verdicts": verdicts_table(observed, settings),
-        "curves": losses.curves_table([json.loads(line) for line in lines]),
+        "curves": losses.curves_table(logged),
+        "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
+        "details": pd.read_parquet(run_folder / "details.parquet"),
     }
     wanted = ("parameters_total", "parameters_active", "num_steps", "train_tokens")
     absent = [name for name in wanted if name not in facts]

@@ -19,6 +19,8 @@ from pydantic import Field
 from speciate.kinds import Choice, Kind, Problems, Strict, kinds_within, problems
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
+"""What modules note beside their choices (selection/meter.py): `measured.<name>`, the mean over a run's modules."""
 Statistic = Literal[
     "loss",
     "bits_per_byte",
@@ -152,6 +154,9 @@ class Model(Strict):
     """Base of the rotary wavelengths."""
     biases: bool = True
     """Biases in linear layers and layer norms (GPT-2 has them, Llama does not)."""
+    causal: bool = True
+    """Each position sees those before it; false: all of its block, or of its document where these are separated, as
+    masked diffusion needs."""
     separate_documents: bool = False
     """Each document in a block is a context of its own: attention stays inside it and positions start again at 0. A
     document that packing split is one context in each of its blocks; `best_fit_truncate` splits none. A context's first
@@ -175,6 +180,8 @@ class Model(Strict):
             if beyond:
                 raise ValueError(f"exceptions: layers {beyond} do not exist in a model of {self.num_layers}")
         for options in kinds_within(self):
+            if not self.causal and getattr(options, "causal_only", False):
+                raise ValueError(f"causal: {options.kind} sees only what came before; it cannot serve causal: false")
             options.check(self)
         return self
 
@@ -190,7 +197,7 @@ class Model(Strict):
 
         Shapes tell the rest. Rotary positions have no weights, so their context may differ.
         """
-        names = ["width", "num_layers", "norm", "norm_epsilon", "position", "biases", "tied_head"]
+        names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases", "tied_head"]
         names.append("rotary_base" if self.position == "rotary" else "context")
         pairs = {f"model.{name}": (getattr(self, name), getattr(other, name)) for name in names}
         for layer in range(min(self.num_layers, other.num_layers)):
@@ -332,6 +339,16 @@ class RunSpec(Strict):
             raise ValueError(f"training.parallel: fsdp splits matrices, and {self.optimizer.kind} needs them whole")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _crossings(self) -> Self:
+        needed = getattr(self.objective, "causal", True)
+        if self.model.causal != needed:
+            sees = "only what came before" if needed else "the whole block"
+            raise ValueError(f"model.causal: {self.objective.kind} needs a model that sees {sees}, so {needed} here")
+        for options in kinds_within(self):
+            options.check_run(self)
+        return self
+
     @property
     def parent(self) -> str | None:
         """The ablation whose run of the same seed this one starts from, if it does."""
@@ -352,8 +369,8 @@ class Hypothesis(Strict):
 
     statement: str = Field(min_length=1)
     """The prediction in words."""
-    statistic: Statistic
-    """A column of tables/runs."""
+    statistic: Statistic | Measured
+    """A column of tables/runs, or `measured.<name>` of tables/measurements."""
     arm: Name
     """The ablation it is about."""
     reference: Name
@@ -436,6 +453,9 @@ class Study(Strict):
             if run.model.context < self.block_length:
                 shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
                 raise ValueError(f"ablations.{ablation}: {shorter}")
+            check_length = getattr(run.objective, "check_length", None)
+            if check_length is not None:
+                check_length(self.block_length)
             self._check_start(run)
         return self
 

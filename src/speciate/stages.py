@@ -20,9 +20,12 @@ CARDED = (
     *("data_samples", "data_formatting", "data_warnings"),
 )
 """The tables that `card` writes of a study's data."""
-MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws")
+MEASURED = (
+    *("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "measurements", "details"),
+    *("missing", "draws"),
+)
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""
-COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses", "missing")
+COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
 """The tables that `compare` writes of a study."""
 
 

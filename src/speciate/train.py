@@ -37,6 +37,7 @@ from speciate.training.distributed import ALONE, Ranks
 from speciate.training.feed import Batch, Feed
 from speciate.training.health import FailedRun
 from speciate.training.identity import Identity, identify
+from speciate.training.network import network
 from speciate.training.observe import Observer
 from speciate.training.progress import Progress
 from speciate.training.signals import STOPPED, StopRequest
@@ -117,7 +118,7 @@ def identity_of(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path
 def build(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
     """The run's model with its initial weights, which depend on the seed and on what it starts from alone."""
     torch.manual_seed(spec.seed)
-    model = Transformer(spec.model, vocabulary)
+    model = network(spec, vocabulary)
     component(spec.start).begin(spec.start, model, spec, start)
     return model
 
@@ -248,7 +249,9 @@ def assemble(
         objective=objective,
         factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
         tokens=lambda step: feed(step)[0],
-        observer=Observer(spec.telemetry, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")),
+        observer=Observer(
+            spec.telemetry, objective, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")
+        ),
         documents=lambda step: feed(step)[1],
         ranks=ranks,
         step=ranks.step(objective, state.model),
@@ -301,7 +304,7 @@ def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, k
 def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
     """Makes a sharded run's model and average whole; each process calls it."""
     weights = distributed.whole(state.model.state_dict())
-    state.model = Transformer(spec.model, vocabulary)
+    state.model = network(spec, vocabulary)
     state.model.load_state_dict(weights, assign=True)
     if state.average is not None:
         state.average.weights = distributed.whole(state.average.weights)

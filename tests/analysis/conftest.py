@@ -138,6 +138,15 @@ def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, 
     write_losses(folder, documents, arm, seed, size)
 
 
+def noted(arm: str, seed: int, progress: float) -> list[list[object]]:
+    """What two modules noted: a recall that grows, more of it in layer 1, and a share at two bins."""
+    level = {"dense": 0.9, "auxiliary": 0.5}.get(arm, 0.4) + 0.01 * seed
+    rows: list[list[object]] = [
+        [f"blocks.{layer}.mixer", "recall", None, level * progress + layer / 10] for layer in (0, 1)
+    ]
+    return [*rows, ["objective", "share", 1.0, 0.25], ["objective", "share", 2.0, 0.75]]
+
+
 def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: int, size: Size) -> None:
     """likelihood.parquet, metrics.jsonl, run.json: losses near 4 nats, dense a little worse, seeds a little apart."""
     level = 4 + 0.03 * seed + {"dense": 0.06, "unbalanced_fast": 0.005, "frozen": 0.04, "hash": 0.05}.get(arm, 0)
@@ -153,7 +162,11 @@ def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: 
         lines.append({"step": step, "loss": loss, "auxiliary": 0.01, "grad_norm": 1.0, "rate": 0.003})
         if step % (size.num_steps // 5) == 0:
             lines.append({"step": step, "validation": dict.fromkeys(DOMAINS, loss + 0.1)})
+            lines.append({"step": step, "measured": noted(arm, seed, step / size.num_steps)})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "measured.json").write_text(json.dumps(noted(arm, seed, 1.0)))
+    shown = {"what": ["tokens"], "item": [0], "position": [3], "token": [7], "x": [0.5], "y": [level], "text": ["so"]}
+    pd.DataFrame(shown).to_parquet(folder / "details.parquet", index=False)
     experts = 1 if arm == "dense" else size.slots
     facts = {
         "ablation": arm,

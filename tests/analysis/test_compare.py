@@ -158,7 +158,7 @@ def test_an_unknown_statistic_is_refused(table: Table) -> None:
         "margin": 0.0,
         "direction": "less",
     }
-    with pytest.raises(ValueError, match=r"hypotheses\.odd: statistic: table runs has no number called state"):
+    with pytest.raises(ValueError, match=r"hypotheses\.odd: statistic: nothing in this study is called state"):
         comparison.hypotheses_table(table("runs"), [one], (0, 1), 0.95)
 
 

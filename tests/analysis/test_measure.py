@@ -191,7 +191,7 @@ def test_max_share_interval_covers_the_largest_share_balanced_or_not() -> None:
         for trial in range(150):
             taste_GS = draw.dirichlet(20 * share_S, size=60)
             chosen_GS = draw.multinomial(50, taste_GS).astype(float)
-            low, high = selectors.max_share_interval(chosen_GS, groups, settings(seed=trial))
+            low, high = selectors.max_share_interval(chosen_GS, np.ones_like(chosen_GS), groups, settings(seed=trial))
             inside += low <= share_S.max() <= high
             below += low > share_S.max()
         assert stats.binom.cdf(inside, 150, 0.95) > 0.001

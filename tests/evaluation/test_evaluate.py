@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from speciate import evaluate
 from speciate.data.blocks import BlockSet
@@ -36,7 +37,7 @@ def probe_set() -> BlockSet:
 
 def test_choices_are_those_of_each_block_alone() -> None:
     model, blocks = small_model(top_k=2), probe_set()
-    found = evaluate.probe(model, blocks)
+    found, _ = evaluate.probe(model, nn.Identity(), blocks)
     assert found["positions"] == 420
     for path in ("blocks.0.ffn.router", "blocks.1.ffn.router"):
         choice_PS = found[f"{path}/choice"]

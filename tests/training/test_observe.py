@@ -40,7 +40,7 @@ def small(run_spec: Callable[..., RunSpec], **model: object) -> tuple[Transforme
 def test_where_documents_have_their_blocks_domain_nothing_is_new(run_spec: Callable[..., RunSpec]) -> None:
     model, objective = small(run_spec)
     blocks = block_set([label for block in range(90) for label in ["ab"[block % 2]] * 2], 90)
-    found = Observer(Telemetry(probe_blocks=1), blocks, blocks).validate(model, objective)
+    found = Observer(Telemetry(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     for index, domain in enumerate("ab"):
         of_domain = torch.from_numpy(blocks.tokens[blocks.domain == index])
         model.eval()
@@ -55,7 +55,7 @@ def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., Ru
     model, objective = small(run_spec, separate_documents=separate)
     label_G = np.random.default_rng(0).choice(["a", "b"], 20).tolist()
     blocks = block_set(label_G, 10)
-    found = Observer(Telemetry(probe_blocks=1), blocks, blocks).validate(model, objective)
+    found = Observer(Telemetry(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     nats: dict[str, list[float]] = {"a": [], "b": []}
     model.eval()
     for block in range(10):
@@ -72,14 +72,16 @@ def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., Ru
 
 @torch.no_grad()
 def test_a_selector_is_seen_with_documents_apart(run_spec: Callable[..., RunSpec]) -> None:
-    model, _ = small(run_spec, separate_documents=True)
+    model, objective = small(run_spec, separate_documents=True)
     blocks = block_set(["a"] * 4, 2)
     token_BT, document_BT = torch.from_numpy(blocks.tokens), torch.from_numpy(blocks.document).long()
-    packed = observe(model, token_BT, document_BT, 4)
+    packed = observe(model, objective, token_BT, document_BT, 4)[0]
     path = "blocks.1.ffn.router"
     for document in range(4):
         block, part = document // 2, slice(9, 16) if document % 2 else slice(0, 9)
-        one = observe(model, token_BT[block : block + 1, part], torch.zeros(1, part.stop - part.start).long(), 1)
+        one = observe(
+            model, objective, token_BT[block : block + 1, part], torch.zeros(1, part.stop - part.start).long(), 1
+        )[0]
         np.testing.assert_allclose(packed[path].probs_GS[document], one[path].probs_GS[0], rtol=1e-5)
-    together = observe(model, token_BT, torch.zeros_like(document_BT), 4)
+    together = observe(model, objective, token_BT, torch.zeros_like(document_BT), 4)[0]
     assert not np.allclose(together[path].probs_GS.sum(0), packed[path].probs_GS.sum(0), rtol=1e-5)

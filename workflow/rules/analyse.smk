@@ -11,6 +11,8 @@ rule measure:
             "telemetry.safetensors",
             "probe.safetensors",
             "likelihood.parquet",
+            "details.parquet",
+            "measured.json",
         ),
         mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
     output:

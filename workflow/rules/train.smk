@@ -46,9 +46,12 @@ rule evaluate:
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
         mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
         token_bytes=TOKENIZER / "token_bytes.npy",
+        tokenizer=TOKENIZER / "tokenizer.json",
     output:
         likelihood=f"{HOME}/runs/{{ablation}}/seed{{seed}}/likelihood.parquet",
         probe=f"{HOME}/runs/{{ablation}}/seed{{seed}}/probe.safetensors",
+        details=f"{HOME}/runs/{{ablation}}/seed{{seed}}/details.parquet",
+        measured=f"{HOME}/runs/{{ablation}}/seed{{seed}}/measured.json",
     log:
         f"{HOME}/logs/evaluate/{{ablation}}/seed{{seed}}.log",
     benchmark:
@@ -64,4 +67,5 @@ rule evaluate:
         "evaluate {wildcards.ablation}, seed {wildcards.seed}: test loss by document, choices on the probe set"
     shell:
         "python -m speciate.evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
-        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe} 2>&1 | tee -a {log} >&2"
+        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}"
+        " --details {output.details} --measured {output.measured} 2>&1 | tee -a {log} >&2"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis import statistics
+from speciate.analysis.measurements import STATISTIC
 from speciate.selection.tally import Array
 
 NAN = float("nan")
@@ -84,7 +85,8 @@ def comparisons_table(
     table = runs.merge(by_domain, on=["ablation", "seed"], how="left").set_index(["ablation", "seed"])
     there = set(runs["ablation"])
     rows: list[dict[str, object]] = []
-    for statistic in (*STATISTICS, *(str(name) for name in by_domain.columns if str(name).startswith("nats_"))):
+    beside = [str(name) for name in table.columns if str(name).startswith(("nats_", STATISTIC))]
+    for statistic in (*STATISTICS, *beside):
         of_statistic: list[dict[str, object]] = []
         for ablation in ablations:
             difference = differences(table[statistic], ablation, reference, seeds)
@@ -143,8 +145,10 @@ def hypotheses_table(
     value = runs.set_index(["ablation", "seed"]).select_dtypes("number")
     for hypothesis in hypotheses:
         name, statistic = str(hypothesis["name"]), str(hypothesis["statistic"])
+        if statistic.startswith(STATISTIC) and statistic not in value and not len(runs):
+            value[statistic] = NAN  # every run failed, so that nothing was measured
         if statistic not in value:
-            raise ValueError(f"hypotheses.{name}: statistic: table runs has no number called {statistic}")
+            raise ValueError(f"hypotheses.{name}: statistic: nothing in this study is called {statistic}")
         margin = float(str(hypothesis["margin"]))
         direction: Literal["greater", "less", "equivalent"] = hypothesis["direction"]  # type: ignore[assignment]
         difference = differences(value[statistic], str(hypothesis["arm"]), str(hypothesis["reference"]), seeds)

@@ -107,8 +107,7 @@ class Observed:
     @property
     def layer(self) -> int:
         """The first number in the path; -1 where there is none."""
-        found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", self.path)
-        return int(found[1]) if found else -1
+        return layer_of(self.path)
 
     @property
     def num_slots(self) -> int:
@@ -128,10 +127,43 @@ class Observed:
 
     @property
     def share_KS(self) -> Array:
-        """f on hard choices at each check."""
-        chosen_KS = self.early_KGS.sum(axis=1)
-        result: Array = chosen_KS / chosen_KS.sum(axis=1, keepdims=True)
-        return result
+        """f on hard choices at each check, against the null."""
+        null_KS = np.stack([tally.null_GS.sum(axis=0) for tally in self.early])
+        return against_null(self.early_KGS.sum(axis=1), null_KS)
+
+
+def layer_of(path: str) -> int:
+    """The first number in a module's path; -1 where there is none."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
+    return int(found[1]) if found else -1
+
+
+NULL_FLOOR = 1e-3
+"""Slots that the null chooses less often than this have no share: a few choices would make them the largest."""
+
+
+def against_null(chosen: Array, null: Array) -> Array:
+    """Shares of the choices against what an unlearned selector does: f_s / q_s, renormalised over the slots.
+
+    Where the null is even that is f itself. Where it is not (a Mixture-of-Depths that runs one token in eight, an
+    indexer's buckets of distance), even shares mean as even as the null, and a slot that takes all takes more than its
+    due, so that one set of load measures serves every kind of selector.
+
+    Args:
+        chosen: sums of choices, (..., S).
+        null: sums of null probabilities, (..., S).
+
+    Returns:
+        (..., S), rows sum to one; NaN where nothing was chosen.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = chosen / chosen.sum(axis=-1, keepdims=True)
+        even = null / null.sum(axis=-1, keepdims=True)
+        if np.allclose(even, 1 / even.shape[-1], rtol=1e-9, atol=0):
+            return share  # type: ignore[no-any-return]
+        relative = np.where(even >= NULL_FLOOR, share / even, 0.0)
+        result: Array = relative / relative.sum(axis=-1, keepdims=True)
+    return result
 
 
 def gather(path: str, arrays: dict[str, npt.NDArray[np.generic]], groups: Groups, axis: int) -> list[Array]:

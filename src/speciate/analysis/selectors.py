@@ -13,7 +13,7 @@ import pandas as pd
 
 from speciate.analysis import draws, information, load, nulls
 from speciate.analysis.draws import Integers
-from speciate.analysis.observation import TYPES, Groups, Observed, Settings, Texts
+from speciate.analysis.observation import TYPES, Groups, Observed, Settings, Texts, against_null
 from speciate.selection.tally import Array, Tally
 
 
@@ -79,11 +79,12 @@ def _early(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
 def _final(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
     groups, num_domains = texts.groups, len(texts.groups.domains)
     chosen_GS = one.final.chosen_GS
-    share_1S = load.shares(chosen_GS.sum(axis=0, keepdims=True))
+    null_GS = one.final.null_GS
+    share_1S = against_null(chosen_GS.sum(axis=0, keepdims=True), null_GS.sum(axis=0, keepdims=True))
     units = draws.units(one.final.decisions_G, groups.domain_G)
     labels = draws.permutations(units.domain_U, settings.permutations, settings.seed)
     null = nulls.domain_null(units.sum(chosen_GS)[None], labels, num_domains, settings.confidence)
-    low, high = max_share_interval(chosen_GS, groups, settings)
+    low, high = max_share_interval(chosen_GS, null_GS, groups, settings)
     trajectory_KS = np.concatenate([one.share_KS, share_1S])
     steps_K = np.append(one.steps_K, settings.num_steps)
     columns = {
@@ -98,7 +99,7 @@ def _final(one: Observed, texts: Texts, settings: Settings) -> pd.DataFrame:
     return _rows(one, steps_K[-1:], "full", columns)
 
 
-def max_share_interval(chosen_GS: Array, groups: Groups, settings: Settings) -> tuple[float, float]:
+def max_share_interval(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> tuple[float, float]:
     """Document-bootstrap bounds of the largest share, free of the bias of having picked the largest.
 
     Each slot has percentile bounds of its own share. Low is the largest of the lower bounds, each at a/2E, so that the
@@ -106,7 +107,7 @@ def max_share_interval(chosen_GS: Array, groups: Groups, settings: Settings) -> 
     a/2, since the truly largest slot is one of them. (The bootstrap of the maximum itself is biased upwards, twice.)
     """
     times_BG = draws.resamples(groups.domain_G, settings.resamples, settings.seed)
-    share_BS = load.shares(times_BG @ chosen_GS)
+    share_BS = against_null(times_BG @ chosen_GS, times_BG @ null_GS)
     tail = (1 - settings.confidence) / 2
     low = np.quantile(share_BS, tail / chosen_GS.shape[1], axis=0).max()
     return float(low), float(np.quantile(share_BS, 1 - tail, axis=0).max())

@@ -83,6 +83,24 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row a run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
+    # one row a run, step, probe, module and what it noted beside its choices (selection/meter.py)
+    "measurements": {
+        **_RUN,
+        "step": "int64",
+        "probe": "str",
+        "path": "str",
+        "layer": "int64",
+        "name": "str",
+        **_floats("at", "value"),
+    },
+    # one row a run and single token, of what an objective shows
+    "details": {
+        **_RUN,
+        "what": "str",
+        **dict.fromkeys(("item", "position", "token"), "int64"),
+        **_floats("x", "y"),
+        "text": "str",
+    },
     # bootstrap draws of one run, paired across runs by `draw`; of measure alone
     "draws": {**_RUN, "statistic": "str", "name": "str", "draw": "int64", "value": "float64"},
     # one row a statistic and ablation
@@ -113,7 +131,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     "missing": {**_RUN, "step": "float64", "reason": "str"},
 }
 
-MEASURED = ("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "draws", "missing")
+MEASURED = (
+    *("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "measurements", "details"),
+    *("missing", "draws"),
+)
 """What `measure` writes of one run."""
 COMPARED = tuple(name for name in COLUMNS if name != "draws")
 """What `compare` writes of a study."""

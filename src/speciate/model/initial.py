@@ -4,8 +4,12 @@ Weights are normal with standard deviation `init_std`, embeddings with `embeddin
 stream (named `out`) get it divided by sqrt(2 x layers), so that the stream's variance does not grow with depth; biases
 are 0 and norms 1. Every parameter has a generator of its own: two arms of a study that share a seed share the initial
 value of every parameter that both have, and differ nowhere but in what makes them two arms.
+
+A module whose own parameters begin otherwise defines `draw_initial(draw)`, called last; `draw(name)` is the generator
+of its parameter of that name.
 """
 
+import functools
 import hashlib
 import re
 
@@ -40,3 +44,7 @@ def initialise(model: nn.Module, seed: int, std: float, embedding_std: float, nu
             if "embedding" in words:
                 scale = embedding_std
             weight.copy_(torch.empty(weight.shape).normal_(0.0, scale, generator=generator(seed, name)))
+    for path, module in model.named_modules():
+        own = getattr(module, "draw_initial", None)
+        if own is not None:
+            own(functools.partial(generator, seed, path))

@@ -53,12 +53,17 @@ class Tokens:
         first_BT = torch.where(starts_BT, position_BT, 0).cummax(1).values
         return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1)
 
-    def take(self, column_BK: Tensor) -> Tokens:
-        """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept."""
+    def take(self, column_BK: Tensor, real_BK: Tensor | None = None) -> Tokens:
+        """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept.
+
+        Rows that keep fewer than K are padded at their end, where nothing before looks: `real_BK` is false there, and
+        the index -1, which an observer leaves out.
+        """
+        index_BK = self.index_BT.gather(1, column_BK)
         return Tokens(
             id_BT=self.id_BT.gather(1, column_BK),
             position_BT=self.position_BT.gather(1, column_BK),
-            index_BT=self.index_BT.gather(1, column_BK),
+            index_BT=index_BK if real_BK is None else index_BK.where(real_BK, -1),
             document_BT=None if self.document_BT is None else self.document_BT.gather(1, column_BK),
             cache=self.cache,
         )
@@ -70,7 +75,7 @@ class Place:
 
     model: spec.Model
     layer: int
-    """From 0."""
+    """From 0; -1 of a part beside the blocks."""
     vocabulary: int
     seed: int = 0
     """Of what a component draws once and never learns."""

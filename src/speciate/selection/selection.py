@@ -97,7 +97,7 @@ def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
                 return
             if path in record:
                 raise RuntimeError(f"selector {path} ran twice in one recording; open one recording a forward pass")
-            record[path] = output.selection
+            record[path] = real(output.selection)
 
         return hook
 
@@ -107,6 +107,16 @@ def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def real(selection: Selection) -> Selection:
+    """The selection without decisions about padding, whose `token_N` is negative; see `Tokens.take`."""
+    if not bool((selection.token_N < 0).any()):
+        return selection
+    kept_N = selection.token_N >= 0
+    null_NS = selection.null_NS if len(selection.null_NS) == 1 else selection.null_NS[kept_N]
+    parts = (selection.probs_NS[kept_N], selection.chosen_NS[kept_N], null_NS, selection.token_N[kept_N])
+    return Selection(*parts, loss=selection.loss)
 
 
 def auxiliary_loss(record: dict[str, Selection]) -> Tensor:

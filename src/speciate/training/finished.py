@@ -5,6 +5,7 @@ import pathlib
 from speciate.model.transformer import Transformer
 from speciate.spec import RunSpec, read_spec
 from speciate.training.checkpoint import load_weights
+from speciate.training.network import network
 
 
 def read_run(folder: pathlib.Path, vocabulary: int) -> tuple[RunSpec, Transformer]:
@@ -16,6 +17,6 @@ def read_run(folder: pathlib.Path, vocabulary: int) -> tuple[RunSpec, Transforme
     run = read_spec(RunSpec, folder / "spec.json")
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder}: holds no model.safetensors; the run has not finished")
-    model = Transformer(run.model, vocabulary)
+    model = network(run, vocabulary)
     load_weights(model, folder / "model.safetensors")
     return run, model.eval()

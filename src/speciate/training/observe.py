@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
+from speciate.selection.meter import listening
 from speciate.selection.selection import recording
 from speciate.selection.tally import Tally, tally
 from speciate.spec import Telemetry
@@ -27,30 +28,46 @@ def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, token_BT[start : start + BLOCKS_AT_ONCE]
 
 
+def run_selectors(model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor) -> None:
+    """Runs, on probe blocks, all whose Selections and notes are to be seen: what the objective says, or the decoder."""
+    observed = getattr(objective, "observed", None)
+    if observed is None:
+        model.hidden(token_BT, document_BT)
+    else:
+        observed(model, token_BT, document_BT)
+
+
 @torch.no_grad()
-def observe(model: Transformer, token_BT: Tensor, document_BT: Tensor, num_documents: int) -> dict[str, Tally]:
-    """The Tally over documents of every selector of `model` on these blocks, by module path.
+def observe(
+    model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor, num_documents: int
+) -> tuple[dict[str, Tally], list[list[object]]]:
+    """What `model` does on these blocks: every selector's Tally over documents, by module path, and what is noted.
 
     Args:
         model: put into evaluation mode, so without noise, and back.
+        objective: says what runs on probe blocks.
         token_BT: token ids.
         document_BT: the document of each position.
         num_documents: number of groups of each Tally.
+
+    Returns:
+        The tallies, and [path, name, at, mean] of each measurement.
     """
     tallies: dict[str, Tally] = {}
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     token_BT, document_BT = token_BT.to(device), document_BT.to(device)
-    for start, portion_BT in batches(token_BT):
-        document_P = document_BT[start : start + len(portion_BT)].flatten()
-        with recording(model) as record:
-            model.hidden(portion_BT, document_BT[start : start + len(portion_BT)])
-        for path, selection in record.items():
-            counted = tally(selection, document_P[selection.token_N], num_documents)
-            tallies[path] = tallies[path] + counted if path in tallies else counted
+    with listening(model, objective) as meter:
+        for start, portion_BT in batches(token_BT):
+            document_P = document_BT[start : start + len(portion_BT)].flatten()
+            with recording(model) as record:
+                run_selectors(model, objective, portion_BT, document_BT[start : start + len(portion_BT)])
+            for path, selection in record.items():
+                counted = tally(selection, document_P[selection.token_N], num_documents)
+                tallies[path] = tallies[path] + counted if path in tallies else counted
     model.train(was_training)
-    return tallies
+    return tallies, meter.rows()
 
 
 def due(telemetry: Telemetry, step: int, num_steps: int) -> bool:
@@ -68,8 +85,8 @@ def arrays_of(tallies: dict[str, Tally]) -> Arrays:
 class Observer:
     """Looks at one run at its cadence, on a balanced prefix of the probe set."""
 
-    def __init__(self, telemetry: Telemetry, probe: BlockSet, validation: BlockSet) -> None:
-        self.telemetry = telemetry
+    def __init__(self, telemetry: Telemetry, objective: nn.Module, probe: BlockSet, validation: BlockSet) -> None:
+        self.telemetry, self.objective = telemetry, objective
         prefix = probe.prefix(telemetry.probe_blocks)
         self.token_BT = torch.from_numpy(prefix.tokens)
         self.document_BT = torch.from_numpy(prefix.document).long()
@@ -82,14 +99,16 @@ class Observer:
             for pack in np.unique(validation.domain)
         ]
 
-    def look(self, model: Transformer, step: int, seen: Arrays) -> None:
-        """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`."""
-        new: Arrays = {
-            "steps": np.array(step, dtype=np.int64),
-            **arrays_of(observe(model, self.token_BT, self.document_BT, self.num_documents)),
-        }
+    def look(self, model: Transformer, step: int, seen: Arrays) -> list[list[object]]:
+        """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`; returns the notes.
+
+        A model without selectors adds nothing to `seen`.
+        """
+        tallies, measured = observe(model, self.objective, self.token_BT, self.document_BT, self.num_documents)
+        new: Arrays = {"steps": np.array(step, dtype=np.int64), **arrays_of(tallies)} if tallies else {}
         for name, value in new.items():
             seen[name] = np.concatenate([seen[name], value[None]]) if name in seen else value[None]
+        return measured
 
     @torch.no_grad()
     def validate(self, model: Transformer, objective: nn.Module) -> dict[str, float]:

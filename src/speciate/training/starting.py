@@ -64,7 +64,8 @@ def take_over(model: Transformer, given: Pretrained, besides: list[int]) -> None
     Raises:
         ValueError: a weight of the model is missing there, has another shape, or one is left over; names the first.
     """
-    left_out = tuple(f"blocks.{layer}.ffn." for layer in besides)
+    # what an objective adds begins as the seed drew it
+    left_out = ("parts.", *(f"blocks.{layer}.ffn." for layer in besides))
     wanted = {name: weight for name, weight in model.named_parameters() if not name.startswith(left_out)}
     theirs = {name: weight for name, weight in given.weights.items() if not name.startswith(left_out)}
     for name, weight in wanted.items():

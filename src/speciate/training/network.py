@@ -1,0 +1,22 @@
+"""The network of a run: the model that its spec describes, with what its objective adds.
+
+An objective's Options may ask for `extra_tokens` more token ids than the tokenizer has ([MASK]: the last), and its file
+may define `parts(options, run)`: modules by name, such as further heads or an importance estimator, that live in the
+model's state beside the blocks.
+"""
+
+from speciate.kinds import component
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
+
+
+def network(run: RunSpec, vocabulary: int) -> Transformer:
+    """The run's model, its initial weights decided by `torch.manual_seed`.
+
+    Args:
+        run: its spec.
+        vocabulary: token ids of the tokenizer.
+    """
+    parts = getattr(component(run.objective), "parts", None)
+    added = {} if parts is None else parts(run.objective, run)
+    return Transformer(run.model, vocabulary + getattr(run.objective, "extra_tokens", 0), added)
