@@ -333,3 +333,36 @@ def test_the_data_are_told_in_short(page) -> None:
 def test_nothing_is_missing_where_a_number_is(tables) -> None:
     assert cells.is_missing(float(np.nan))
     assert not cells.is_missing(0.0)
+
+
+def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tables) -> None:
+    arms = tuple(Arm(name=arm, about="a", published=arm == "unbalanced_fast") for arm in planted.ARMS)
+    told = answer.published(tables, spec(arms=arms))
+    verdicts = tables["hypotheses"].set_index("arm")["verdict"]
+    assert told.text.startswith(f"{len(told.points)} failure")
+    assert {arm for arm, _ in told.points} == {"unbalanced_fast"}
+    words = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
+    mine = verdicts.loc[["unbalanced_fast"]]
+    for verdict, (_, text) in zip(mine, told.points, strict=True):
+        assert words[verdict] in text
+    assert answer.published(tables, spec()) is None
+
+
+def test_bounds_and_leaks_are_marked_and_explained(study, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = written(study, monkeypatch)
+    marked = {"frozen": {"bound": True}, "hash": {"leaks": True}}
+    arms = tuple(Arm(name=arm, about="a", **marked.get(arm, {})) for arm in planted.ARMS)
+    (study / "spec.json").write_text(dump(spec(arms=arms)))
+    page = written(study, monkeypatch)
+    assert "The losses of frozen are upper bounds" in page
+    assert "hash: a component looks at later tokens" in page
+    assert "loss is a bound" in page
+    assert "upper bounds" not in plain
+    assert "later tokens" not in plain
+
+
+def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
+    (found,) = evidence.measured(tables, spec())
+    assert found.title == "first token share"
+    assert len(found.rows) == len(planted.ARMS)
+    assert len(found.columns) == 1 + 4

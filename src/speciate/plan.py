@@ -9,7 +9,7 @@ import hashlib
 import pathlib
 
 from speciate.data_plan import DataPlan
-from speciate.kinds import Strict, kinds_in, options_of
+from speciate.kinds import Strict, kinds_in, kinds_within, options_of
 from speciate.spec import RunSpec, Study, dump
 from speciate.stages import (
     Arm,
@@ -50,8 +50,33 @@ class Plan(DataPlan):
         return tuple(name for name, domain in self.study.domains.items() if domain.language)
 
     def figures(self, page: str = "report") -> list[str]:
-        """The figures of a page, `report` or `data`: files of `figures/`."""
-        return [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == page]
+        """The figures of a page, `report` or `data`: files of `figures/`, but those of kinds that no run uses."""
+        names = [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == page]
+        needs = {name: frozenset(getattr(options_of("figures", name), "needs", ())) for name in names}
+        return [name for name in names if not needs[name] or needs[name] & self.used]
+
+    @functools.cached_property
+    def used(self) -> frozenset[str]:
+        """The kinds that the study's runs use, such as `mixer.gsa`."""
+        runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
+        return frozenset(".".join(kind.module.split(".")[-2:]) for run in runs for kind in kinds_within(run))
+
+    @functools.cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms as a reader knows them."""
+        found = []
+        for name, ablation in self.study.ablations.items():
+            run = self.study.run(name, self.study.seeds[0])
+            leaks = any(getattr(kind, "non_causal", False) for kind in kinds_within(run))
+            arm = Arm(
+                name=name,
+                about=ablation.about,
+                published=ablation.published,
+                leaks=leaks,
+                bound=not run.model.causal,
+            )
+            found.append(arm)
+        return tuple(found)
 
     def card_spec(self) -> CardSpec:
         """What `card` reads of the study."""
@@ -135,7 +160,7 @@ class Plan(DataPlan):
         study, analysis = self.study, self.study.analysis
         return CompareSpec(
             domains=self.labels,
-            arms=tuple(Arm(name=name, about=ablation.about) for name, ablation in study.ablations.items()),
+            arms=self.arms,
             seeds=study.seeds,
             reference=analysis.reference,
             controls=analysis.controls,
@@ -166,7 +191,7 @@ class Plan(DataPlan):
         return ReportSpec(
             study=study.study,
             question=study.question,
-            arms=tuple(Arm(name=name, about=ablation.about) for name, ablation in study.ablations.items()),
+            arms=self.arms,
             seeds=study.seeds,
             domains=self.labels,
             reference=study.analysis.reference,

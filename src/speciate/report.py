@@ -10,7 +10,7 @@ from speciate.stages import ReportSpec
 from speciate.verb import run, writing
 
 TABLES = (
-    *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves"),
+    *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
     *("comparisons", "collapse", "hypotheses", "missing"),
     *data.SHORT,
 )
@@ -37,6 +37,9 @@ def render(tables: answer.Tables, spec: ReportSpec, figures: pathlib.Path, manif
         hypotheses=evidence.hypotheses(tables, spec),
         sections=sections(figures, tables, spec),
         comparisons=evidence.comparisons(tables, spec),
+        measured=evidence.measured(tables, spec),
+        bounds=[arm.name for arm in spec.arms if arm.bound],
+        leaks=[arm.name for arm in spec.arms if arm.leaks],
         data=[data.flow(tables), data.splits(tables), *data.drops(tables)],
         warnings=data.warnings(tables),
         imbalance=data.imbalance(tables),

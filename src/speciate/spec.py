@@ -360,6 +360,9 @@ class Ablation(Strict):
 
     about: str = Field(min_length=1)
     """One line for the reader of figures and tables."""
+    published: bool = False
+    """The arm does as a system's authors released it, and a failure of it is predicted: the report says whether each of
+    its hypotheses came true, and there must be one."""
     change: dict[str, Any] = {}
     """Merged into `base`; a mapping whose `kind` changes replaces the base's whole."""
 
@@ -445,6 +448,10 @@ class Study(Strict):
             missing = [name for name in names if name not in self.ablations]
             if missing:
                 raise ValueError(f"{where}: no ablation is called {', '.join(missing)}")
+        predicted = {hypothesis.arm for hypothesis in self.hypotheses.values()}
+        for arm, difference in self.ablations.items():
+            if difference.published and arm not in predicted:
+                raise ValueError(f"ablations.{arm}: is as published, and no hypothesis predicts how it fails")
         check_domains = getattr(self.mixture, "check_domains", None)
         if check_domains is not None:
             check_domains(tuple(self.domains))
@@ -453,9 +460,15 @@ class Study(Strict):
             if run.model.context < self.block_length:
                 shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
                 raise ValueError(f"ablations.{ablation}: {shorter}")
-            check_length = getattr(run.objective, "check_length", None)
-            if check_length is not None:
-                check_length(self.block_length)
+            for options in kinds_within(run):
+                try:
+                    getattr(options, "check_domains", lambda domains: None)(tuple(self.domains))
+                except ValueError as error:
+                    raise ValueError(f"ablations.{ablation}: {error}") from None
+            try:
+                getattr(run.objective, "check_length", lambda length: None)(self.block_length)
+            except ValueError as error:
+                raise ValueError(f"ablations.{ablation}.objective: {error}") from None
             self._check_start(run)
         return self
 

@@ -195,6 +195,12 @@ class Arm(Strict):
 
     name: Name
     about: str
+    published: bool = False
+    """It does as a system's authors released it."""
+    leaks: bool = False
+    """A component of it looks at later tokens, so that its loss is no likelihood."""
+    bound: bool = False
+    """Its loss is an upper bound of the negative log-likelihood."""
 
 
 class Prediction(Hypothesis):

@@ -121,8 +121,20 @@ def tables(
     frames["comparisons"] = _comparisons(frames["runs"], arms, arms[min(1, len(arms) - 1)])
     frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
     frames["hypotheses"] = _hypotheses()
+    frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
+
+
+def _measurements(arms: tuple[str, ...], seeds: tuple[int, ...], num_layers: int, num_steps: int) -> pd.DataFrame:
+    """What every mixer notes: the share of attention on the first token, which falls while it trains."""
+    rows: list[dict[str, Any]] = []
+    for arm, seed, layer in product(arms, seeds, range(num_layers)):
+        key = {"ablation": arm, "seed": seed, "path": f"blocks.{layer}.mixer", "layer": layer, "at": np.nan}
+        for step, probe in ((0, "telemetry"), (num_steps, "telemetry"), (num_steps, "full")):
+            value = 0.5 - 0.3 * step / num_steps + 0.02 * layer + 0.01 * seed
+            rows.append({**key, "step": step, "probe": probe, "name": "first_token_share", "value": value})
+    return pd.DataFrame(rows)
 
 
 def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, seed: int, layer: int) -> dict[str, Any]:

@@ -136,7 +136,7 @@ MEASURED = (
     *("missing", "draws"),
 )
 """What `measure` writes of one run."""
-COMPARED = tuple(name for name in COLUMNS if name != "draws")
+COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
 """What `compare` writes of a study."""
 _EMPTY = {"str": "", "float64": np.nan}
 

@@ -33,6 +33,7 @@ def answers(tables: Tables, spec: ReportSpec) -> list[Answer]:
         controls(tables, spec),
         learned(tables, spec),
         loss(tables, spec),
+        published(tables, spec),
         predictions(tables),
     ]
     return [part for part in parts if part is not None]
@@ -200,6 +201,25 @@ def loss(tables: Tables, spec: ReportSpec) -> Answer | None:
         " that there is no difference."
     )
     return Answer("What it did to the loss", text, points, after)
+
+
+def published(tables: Tables, spec: ReportSpec) -> Answer | None:
+    """Whether what was predicted of each arm that does as a system's authors released it came true."""
+    arms = [arm.name for arm in spec.arms if arm.published]
+    if not arms:
+        return None
+    came = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
+    points = []
+    for row in tables["hypotheses"].itertuples():
+        if row.arm in arms:
+            change = f"{fixed(row.difference, sign=True)} {interval(row.low, row.high, sign=True)}"
+            points.append((str(row.arm), f"{row.statement}: {came[row.verdict]} ({change})."))
+    count = {verdict: sum(words in text for _, text in points) for verdict, words in came.items()}
+    text = (
+        f"{counted(len(points), 'failure')} predicted of {counted(len(arms), 'arm')} that follow released code:"
+        f" {count['supported']} happened, {count['refuted']} did not, {count['undecided']} cannot be told."
+    )
+    return Answer("As published", text, points)
 
 
 def predictions(tables: Tables) -> Answer | None:

@@ -44,6 +44,8 @@ def arms(tables: Tables, spec: ReportSpec) -> Table:
     for arm in spec.arms:
         mine = runs[runs["ablation"] == arm.name]
         role = {spec.reference: "reference"}.get(arm.name, "control" if arm.name in spec.controls else "")
+        marks = (("as published", arm.published), ("looks ahead", arm.leaks), ("loss is a bound", arm.bound))
+        role = ", ".join([*filter(None, [role]), *(mark for mark, holds in marks if holds)])
         sizes = [float(mine[name].mean()) for name in ("parameters_total", "parameters_active", "train_tokens")]
         done = f"{len(mine)} of {len(spec.seeds)}"
         rows.append([spoken(arm.name), arm.about, role, done, *(whole(value) for value in sizes)])
@@ -221,6 +223,23 @@ def comparisons(tables: Tables, spec: ReportSpec) -> list[Table]:
         if rows:
             numbers = ["seeds", "difference", "interval", "p", "p (Holm)", "minimum detectable"]
             found.append(table(f"{title}: arm minus {spoken(spec.reference)}", ["arm"], numbers, rows))
+    return found
+
+
+def measured(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """What modules noted beside their choices: a table a measurement, a row an arm that has it, a column a module."""
+    rows = tables["measurements"]
+    final = rows[(rows["probe"] == "full") & rows["at"].isna()]
+    found = []
+    for name, of_name in final.groupby("name"):
+        wide = of_name.pivot_table(index="ablation", columns=["layer", "path"], values="value")
+        places = list(wide.columns)
+        told = [
+            [spoken(arm.name), *(fixed(float(value)) for value in wide.loc[arm.name])]
+            for arm in spec.arms
+            if arm.name in wide.index
+        ]
+        found.append(table(spoken(str(name)), ["arm"], [str(path) for _, path in places], told, "Means over seeds."))
     return found
 
 
