@@ -1,0 +1,47 @@
+"""Left to right in strides, each by another sampler (Sahoo et al. 2024, section 4): text longer than a model's block.
+
+Within a stride the masks to its right stay masks. With strides of one token it is an autoregressive model, and exact.
+"""
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from speciate.evaluation.unmasking import Denoise, Draws, Text
+from speciate.kinds import Choice, Kind, component
+
+
+class Options(Kind):
+    """Strides."""
+
+    stride: int = Field(16, ge=1)
+    """Tokens of a stride."""
+    within: Annotated[Kind, Choice("evaluation/sampler")] = Field(default="random_order", validate_default=True)
+    """The sampler of each stride."""
+
+
+class Sampler:
+    """Lifts the masks of one stride after another; where strides do not divide the masks, the first is the short one."""
+
+    def __init__(self, options: Options) -> None:
+        self.stride = options.stride
+        self.within = component(options.within).Sampler(options.within)
+        self._inner: list[int] = []
+        self._strides = 0
+
+    def plan(self, num_masked: int) -> list[int]:
+        """The inner sampler's steps, for every stride."""
+        self._strides = -(-num_masked // self.stride)
+        self._inner = self.within.plan(min(self.stride, num_masked))
+        return list(range(self._strides * len(self._inner)))
+
+    def step(self, text: Text, denoise: Denoise, draws: Draws, index: int) -> Tensor:
+        """The tokens after one step, (B, T)."""
+        number, inner = divmod(index, len(self._inner))
+        beyond = (self._strides - 1 - number) * self.stride
+        masked_BT = text.masked_BT
+        later_BT = masked_BT & (masked_BT.sum(1, keepdim=True) - masked_BT.cumsum(1) < beyond)
+        tokens_BT: Tensor = self.within.step(replace(text, later_BT=later_BT), denoise, draws, self._inner[inner])
+        return tokens_BT
