@@ -122,18 +122,53 @@ def tables(
     frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
     frames["hypotheses"] = _hypotheses()
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
+    frames["details"] = _details(arms, seeds)
     frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
 
 
+COURSES = {"first_token_share": (0.5, 0.2), "recall": (0.2, 0.9), "keys": (16.0, 12.0), "stage": (0.0, 2.0)}
+"""Name -> its value at the beginning and at the end."""
+PROFILES = {"keys_share": (4.0, 8.0, 16.0, 32.0), "keys_by_entropy": (0.25, 0.5, 0.75, 1.0)}
+"""Name -> its coordinates."""
+
+
 def _measurements(arms: tuple[str, ...], seeds: tuple[int, ...], num_layers: int, num_steps: int) -> pd.DataFrame:
-    """What every mixer notes: the share of attention on the first token, which falls while it trains."""
+    """A mixer that learns which keys to keep; an importance that keeps its budget, but in the arm unbalanced."""
     rows: list[dict[str, Any]] = []
-    for arm, seed, layer in product(arms, seeds, range(num_layers)):
-        key = {"ablation": arm, "seed": seed, "path": f"blocks.{layer}.mixer", "layer": layer, "at": np.nan}
-        for step, probe in ((0, "telemetry"), (num_steps, "telemetry"), (num_steps, "full")):
-            value = 0.5 - 0.3 * step / num_steps + 0.02 * layer + 0.01 * seed
-            rows.append({**key, "step": step, "probe": probe, "name": "first_token_share", "value": value})
+    checks = ((0, "telemetry"), (num_steps // 2, "telemetry"), (num_steps, "telemetry"), (num_steps, "full"))
+    for arm, seed, (step, probe) in product(arms, seeds, checks):
+        shift, done = 0.01 * seed + 0.005 * len(arm), step / num_steps
+        key = {"ablation": arm, "seed": seed, "step": step, "probe": probe, "path": "parts.importance", "layer": -1}
+        kept = 1 - 0.9 * done if arm.startswith("unbalanced") else 1.0
+        rows.append({**key, "name": "mask_budget", "at": np.nan, "value": kept})
+        rows += [{**key, "name": "mask_rate", "at": t, "value": t * kept} for t in (0.25, 0.5, 0.75, 1.0)]
+        for layer in range(num_layers):
+            module = {**key, "path": f"blocks.{layer}.mixer", "layer": layer}
+            for name, (begin, end) in COURSES.items():
+                value = begin + (end - begin) * done + shift + 0.02 * layer
+                rows.append({**module, "name": name, "at": np.nan, "value": value})
+            for name, places in PROFILES.items():
+                rows += [{**module, "name": name, "at": at, "value": 1 / (1 + at) + shift} for at in places]
+    return pd.DataFrame(rows)
+
+
+def _details(arms: tuple[str, ...], seeds: tuple[int, ...]) -> pd.DataFrame:
+    """An importance that follows the loss, but in the arm unbalanced, whose is the same everywhere; two samplers."""
+    rng, rows = np.random.default_rng(5), []
+    words = ["def", " run", "(", "self", ")", ":", "\n", "  ", "return", " one"]
+    for arm, seed, item, position in product(arms, seeds, (0, 1), range(40)):
+        nats = float(rng.exponential(2.0))
+        flat = arm.startswith("unbalanced")
+        key = {"ablation": arm, "seed": seed, "item": item, "position": position, "token": position % len(words)}
+        word = {"text": words[position % len(words)]}
+        importance = 0.5 if flat else 0.3 * nats + 0.2 * float(rng.normal())
+        rows.append({**key, **word, "what": "importance", "x": importance, "y": nats})
+        if item == 0:
+            rows.append(
+                {**key, **word, "what": "unmasking_random_order", "x": float(rng.permutation(40)[0]), "y": nats}
+            )
+            rows.append({**key, **word, "what": "unmasking_semi_autoregressive", "x": position // 4, "y": nats})
     return pd.DataFrame(rows)
 
 

@@ -207,3 +207,41 @@ def test_curves_are_differences_from_the_reference(tables, standard) -> None:
     expected = (at["hash"] - at["auxiliary"]).mean()
     assert any(np.isclose(line.get_ydata()[-1], expected) for line in panel.lines)
     assert "top2 is lowest (−0.0" in caption
+
+
+def test_recall_and_the_sink_are_drawn_over_steps_and_depth(tables, standard) -> None:
+    figure, caption = standard("sparse")
+    course, profile, sink, _ = figure.axes
+    assert course.lines[0].get_ydata()[-1] > 0.85 > 0.3 > course.lines[0].get_ydata()[0]
+    assert sink.lines[0].get_ydata()[-1] < sink.lines[0].get_ydata()[0]
+    assert list(profile.lines[0].get_xdata()) == [0, 1, 2, 3]
+    assert "recall of dense attention: from 0.9" in caption
+
+
+def test_a_budget_that_is_not_kept_is_seen_and_said(standard) -> None:
+    figure, caption = standard("mask_budget")
+    rate = figure.axes[0]
+    kept = {line.get_ydata()[-1] for line in rate.lines[1:]}
+    assert min(kept) == pytest.approx(0.1)
+    assert max(kept) == 1.0
+    assert "unbalanced 0.10" in caption
+
+
+def test_importance_that_does_not_vary_is_said(standard) -> None:
+    _, caption = standard("importance_loss")
+    assert "unbalanced importance does not vary" in caption
+    assert "dense r = +0.9" in caption
+    assert "No shade at all: unbalanced" in standard("importance_text")[1]
+
+
+def test_an_order_of_unmasking_has_a_panel_a_sampler(standard) -> None:
+    figure, caption = standard("unmasking")
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.axison]
+    assert titles == ["random order", "semi autoregressive"]
+    assert "unmasking" not in caption
+
+
+def test_the_number_of_keys_is_drawn_by_bin(standard) -> None:
+    figure, caption = standard("keys")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["4", "8", "16", "32"]
+    assert "auxiliary 12." in caption

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from speciate.data.blocks import BlockSet
+from speciate.model.tokens import in_domains
 from speciate.model.transformer import Transformer
 from speciate.training.observe import batches
 
@@ -40,7 +41,8 @@ def by_document(
         document_BT = blocks.document[start : start + len(token_BT)]
         portion = (model, token_BT, torch.from_numpy(document_BT).long())
         counted_BS = objective.counted(*portion).numpy()  # type: ignore[operator]
-        nats_N = objective.nats(*portion).double().numpy()[counted_BS]  # type: ignore[operator]
+        with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long()):
+            nats_N = objective.nats(*portion).double().numpy()[counted_BS]  # type: ignore[operator]
         document_N = document_BT[:, 1:][counted_BS]
         np.add.at(nats, document_N, nats_N)
         np.add.at(tokens, document_N, 1)

@@ -23,7 +23,7 @@ class Options(Kind):
 
 
 class Sampler:
-    """Lifts the masks of one stride after another; where strides do not divide the masks, the first is the short one."""
+    """Lifts the masks of one stride after another; a first one may be shorter."""
 
     def __init__(self, options: Options) -> None:
         self.stride = options.stride

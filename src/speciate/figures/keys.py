@@ -1,0 +1,52 @@
+"""How many keys does a query keep, and does it keep more where it is unsure? Histogram, and mean by entropy."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from speciate.figures import lines, style
+from speciate.kinds import Kind
+
+QUESTION = "How many keys does a query keep, and does it keep more where it is unsure?"
+TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
+
+
+class Options(Kind):
+    """None."""
+
+    needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)
+    """Kinds of which a study must use one for this figure to be drawn."""
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """Left: share of the queries by the number of keys that they keep. Right: mean number by normalised entropy."""
+    share, entropy = (lines.at_end(lines.of(tables, name)) for name in ("keys_share", "keys_by_entropy"))
+    if share.empty:
+        return style.message("No arm of this study chooses how many keys to keep.")
+    drawn = style.canvas(2.6)
+    left, right = drawn.subplots(1, 2)
+    arms = lines.arms_of(share, subject)
+    lines.draw(left, share.assign(at=np.log2(share["at"])), "at", arms, subject)
+    ticks = sorted(share["at"].unique())
+    left.set_xticks(np.log2(ticks), [f"{tick:g}" for tick in ticks])
+    left.set(xlabel="keys kept, up to", ylabel="share of the queries")
+    left.set_title("How many", loc="left", weight="bold")
+    if len(entropy):
+        lines.draw(right, entropy, "at", lines.arms_of(entropy, subject), subject)
+    right.set(xlabel="entropy of the indexer's scores over its largest", ylabel="mean number of keys")
+    right.set_title("Where it is unsure", loc="left", weight="bold")
+    return drawn
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    kept = lines.at_end(lines.of(tables, "keys")).groupby("ablation")["value"].mean()
+    if kept.empty:
+        return "No arm of this study chooses how many keys to keep."
+    told = "; ".join(f"{style.spoken(str(arm))} {mean:.1f}" for arm, mean in kept.items())
+    return (
+        "Finished models on the whole probe set; means over seeds and layers, bands the range of the seeds. Early"
+        " queries of a block see fewer keys than they may keep, and count with what they see. Mean number of keys:"
+        f" {told}. An adaptive arm whose right line is flat does not spend keys where it is unsure."
+    )

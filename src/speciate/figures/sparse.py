@@ -1,0 +1,65 @@
+"""Do queries keep the keys that matter, and how much goes to the first token? Over training, and over depth.
+
+Recall: of the attention that dense heads would spend, the share on the keys that were kept. First-token share: what
+attention there is on a document's first token, the sink of Xiao et al. (2023).
+"""
+
+from typing import Any, ClassVar
+
+from matplotlib.figure import Figure
+
+from speciate.figures import lines, style
+from speciate.kinds import Kind
+
+QUESTION = "Do queries keep the keys that matter, and how much goes to the first token?"
+TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
+SHOWN = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
+
+
+class Options(Kind):
+    """None."""
+
+    needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)
+    """Kinds of which a study must use one for this figure to be drawn."""
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """A row a measurement: its course, and its profile over the layers of the finished models."""
+    names = [name for name in SHOWN if len(lines.of(tables, name))]
+    if not names:
+        return style.message("No arm of this study notes what its queries keep.")
+    drawn = style.canvas(2.3 * len(names) + 0.2)
+    grid = drawn.subplots(len(names), 2, squeeze=False)
+    for (left, right), name in zip(grid, names, strict=True):
+        rows = lines.of(tables, name)
+        arms = lines.arms_of(rows, subject)
+        lines.draw(left, lines.while_training(rows), "step", arms, subject)
+        lines.draw(right, lines.at_end(rows), "layer", arms, subject)
+        left.set_title(f"{SHOWN[name]}, mean over layers", loc="left", weight="bold")
+        right.set_title("by layer, at the end", loc="left", weight="bold")
+        right.set_xticks(sorted(lines.at_end(rows)["layer"].unique()))
+        left.set_xlabel("optimizer step")
+        right.set_xlabel("layer")
+    return drawn
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """What is seen and what is not."""
+    told = []
+    for name in SHOWN:
+        means = lines.at_end(lines.of(tables, name)).groupby("ablation")["value"].mean()
+        if len(means):
+            least, most = str(means.idxmin()), str(means.idxmax())
+            told.append(
+                f"{SHOWN[name]}: from {means.min():.2f} ({style.spoken(least)}) to {means.max():.2f}"
+                f" ({style.spoken(most)})"
+            )
+    if not told:
+        return "No arm of this study notes what its queries keep."
+    return (
+        "Lines are means over seeds and layers, bands the range of the seeds. Recall asks, for queries that see more"
+        " keys than they keep, how much of the attention that the same heads would spend over all visible keys lies on"
+        " the kept ones; an arm without an indexer keeps all and has no recall. Finished models: "
+        f"{'; '.join(told)}. A high recall says that the indexer agrees with the attention that grew beside it, not"
+        " that another attention would have been worse."
+    )
