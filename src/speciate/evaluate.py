@@ -1,7 +1,7 @@
 """evaluate: what a finished model does on held-out text.
 
 Writes the test loss of each document, and every selector's choice on every token of the whole probe set; of a run that
-failed, both without a row, since its weights are no model's.
+failed, both without a row, since its weights are no model's. It computes where the run did (training.device).
 """
 
 import argparse
@@ -17,12 +17,15 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from speciate.data.blocks import BlockSet, read_set
+from speciate.evaluation import speculative
+from speciate.evaluation.denoising import orders
 from speciate.evaluation.likelihood import COLUMNS, by_document
 from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 from speciate.spec import RunSpec, read_spec
-from speciate.training.checkpoint import EMA, Arrays, load_weights
+from speciate.training import devices
+from speciate.training.checkpoint import Arrays, load_weights
 from speciate.training.network import network
 from speciate.training.observe import arrays_of, batches, observe, run_selectors
 from speciate.verb import run, say, writing
@@ -52,32 +55,39 @@ def main() -> None:
     spec = read_spec(RunSpec, arguments.spec)
     failed = failure(arguments.model.with_name("run.json"))
     if failed is not None:
-        with writing(arguments.likelihood) as aside:
-            pd.DataFrame({name: [] for name in COLUMNS}).to_parquet(aside, index=False)
-        with writing(arguments.probe) as aside:
-            safetensors.numpy.save_file({"positions": np.array(0, dtype=np.int64)}, aside)
-        write_details(arguments.details, arguments.token_bytes, pd.DataFrame({name: [] for name in DETAILS}))
-        with writing(arguments.measured) as aside:
-            aside.write_text("[]\n", encoding="utf-8")
+        no_choices: Arrays = {"positions": np.array(0, dtype=np.int64)}
+        empty = [pd.DataFrame({name: [] for name in columns}) for columns in (COLUMNS, DETAILS)]
+        write(arguments, empty[0], no_choices, [], empty[1])
         say(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
         return
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
     model = network(spec, len(token_bytes_V)).eval()
-    load_weights(model, arguments.model.with_name(EMA) if spec.training.evaluate_ema else arguments.model)
+    load_weights(model, arguments.model)
     objective = component(spec.objective).Objective(spec.objective)
-    likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V)
     blocks = read_set(arguments.mixture_folder, "probe")
-    chosen, measured = probe(model, objective, blocks)
-    with writing(arguments.likelihood) as aside:
-        likelihood.to_parquet(aside, index=False)
-    with writing(arguments.probe) as aside:
-        safetensors.numpy.save_file(chosen, aside)
-    write_details(arguments.details, arguments.token_bytes, details(model, objective, blocks))
-    with writing(arguments.measured) as aside:
-        aside.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    with devices.taken(spec.training) as device:
+        model.to(device)
+        likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V)
+        chosen, measured = probe(model, objective, blocks)
+    model.cpu()  # the rest is small
+    measured += speculative.measured(model, torch.from_numpy(blocks.tokens))
+    write(arguments, likelihood, chosen, measured, details(model, objective, blocks))
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
     say(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
+
+
+def write(
+    to: argparse.Namespace, likelihood: pd.DataFrame, chosen: Arrays, measured: list[list[object]], shown: pd.DataFrame
+) -> None:
+    """Writes the outputs that the command line names."""
+    with writing(to.likelihood) as aside:
+        likelihood.to_parquet(aside, index=False)
+    with writing(to.probe) as aside:
+        safetensors.numpy.save_file(chosen, aside)
+    write_details(to.details, to.token_bytes, shown)
+    with writing(to.measured) as aside:
+        aside.write_text(json.dumps(measured) + "\n", encoding="utf-8")
 
 
 def failure(file: pathlib.Path) -> dict[str, Any] | None:
@@ -96,26 +106,35 @@ def probe(model: Transformer, objective: nn.Module, blocks: BlockSet) -> tuple[A
     """
     token_BT = torch.from_numpy(blocks.tokens)
     document_BT = torch.from_numpy(blocks.document).long()
-    tallies, measured = observe(model, objective, token_BT, document_BT, len(blocks.documents))
+    domain_B = torch.from_numpy(blocks.domain).long()
+    tallies, measured = observe(model, objective, token_BT, document_BT, len(blocks.documents), domain_B)
     arrays = arrays_of(tallies)
     num_positions, length = token_BT.numel(), token_BT.shape[1]
+    device = next(model.parameters()).device
     for path in tallies:
         num_slots = arrays[f"{path}/chosen_GS"].shape[1]
         arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
     for start, portion_BT in batches(token_BT):
         with recording(model) as record:
-            run_selectors(model, objective, portion_BT, document_BT[start : start + len(portion_BT)])
+            part = slice(start, start + len(portion_BT))
+            given = (each.to(device) for each in (portion_BT, document_BT[part], domain_B[part]))
+            run_selectors(model, objective, *given)
         for path, selection in record.items():
-            position_N = start * length + selection.token_N.numpy()
-            arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).numpy()
+            position_N = start * length + selection.token_N.cpu().numpy()
+            arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).cpu().numpy()
     arrays["positions"] = np.array(num_positions, dtype=np.int64)
     return arrays, measured
 
 
 def details(model: Transformer, objective: nn.Module, blocks: BlockSet) -> pd.DataFrame:
-    """What the objective shows of single tokens, columns DETAILS without text; no rows where it shows nothing."""
+    """What the objective shows of single tokens, columns DETAILS without text, and where a model fills masks, the order
+    in which each sampler does; no rows where there is nothing to show.
+    """
     shown = getattr(objective, "details", None)
-    return pd.DataFrame({name: [] for name in DETAILS}) if shown is None else shown(model, blocks)
+    found = [] if shown is None else [shown(model, blocks)]
+    if not model.causal:
+        found.append(orders(model, int(blocks.tokens[0, 0]), blocks.tokens.shape[1], seed=0))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({name: [] for name in DETAILS})
 
 
 def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFrame) -> None:

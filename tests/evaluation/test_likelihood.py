@@ -70,3 +70,21 @@ def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
     assert table["tokens"].tolist() == [1, 1, 2]
     assert table["bytes"].tolist() == [1, 100, 1]
     np.testing.assert_allclose(table["nats"], [-np.log(0.2), -np.log(0.4), -np.log(0.2) - np.log(0.1)], rtol=1e-6)
+
+
+class Estimated(Known):
+    """Knows the nats only to within a tenth of a nat a token, in four estimates."""
+
+    def draws(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+        off_E = torch.tensor([-0.3, -0.1, 0.1, 0.3])[:, None, None]
+        return self.nats(model, token_BT, document_BT) + off_E
+
+
+def test_an_estimate_has_its_standard_error(blocks: BlockSet) -> None:
+    token_bytes_V = np.array([0, 1, 10, 100], dtype=np.int32)
+    exact, table = (by_document(nn.Linear(1, 1), known, blocks, token_bytes_V) for known in (Known(), Estimated()))
+    assert "nats_error" not in exact
+    np.testing.assert_allclose(table["nats"], exact["nats"], rtol=1e-6)
+    # all tokens of a document are off together
+    expected = np.std([-0.3, -0.1, 0.1, 0.3], ddof=1) / 2 * table["tokens"]
+    np.testing.assert_allclose(table["nats_error"], expected, rtol=1e-5)

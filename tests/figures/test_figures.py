@@ -229,7 +229,7 @@ def test_a_budget_that_is_not_kept_is_seen_and_said(standard) -> None:
 
 def test_importance_that_does_not_vary_is_said(standard) -> None:
     _, caption = standard("importance_loss")
-    assert "unbalanced importance does not vary" in caption
+    assert "unbalanced constant" in caption
     assert "dense r = +0.9" in caption
     assert "No shade at all: unbalanced" in standard("importance_text")[1]
 

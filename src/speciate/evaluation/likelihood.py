@@ -27,29 +27,38 @@ def by_document(
     """The loss of `model` on each document of a held-out set.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; the blocks are brought to its device.
         objective: offers `nats`, the loss of each predicted token, and `counted`, which of them have a part in it.
         blocks: B blocks of T tokens; the first token of a block is not predicted.
         token_bytes_V: bytes that each token id stands for.
 
     Returns:
-        One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes.
+        One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes; and nats_error,
+        the standard error of its nats, of an objective that estimates them: one that has `draws`, independent unbiased
+        estimates (draws, B, T - 1), whose mean is `nats`.
     """
-    num_documents = len(blocks.documents)
+    num_documents, device = len(blocks.documents), next(model.parameters()).device
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
+    estimates = getattr(objective, "draws", None)
+    sums_ED: npt.NDArray[np.float64] | None = None
     for start, token_BT in batches(torch.from_numpy(blocks.tokens)):
         document_BT = blocks.document[start : start + len(token_BT)]
-        portion = (model, token_BT, torch.from_numpy(document_BT).long())
-        counted_BS = objective.counted(*portion).numpy()  # type: ignore[operator]
-        with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long()):
-            nats_N = objective.nats(*portion).double().numpy()[counted_BS]  # type: ignore[operator]
+        portion = (model, token_BT.to(device), torch.from_numpy(document_BT).long().to(device))
+        counted_BS = objective.counted(*portion).cpu().numpy()  # type: ignore[operator]
+        with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long().to(device)):
+            draws_EBS = objective.nats(*portion).unsqueeze(0) if estimates is None else estimates(*portion)  # type: ignore[operator]
+        draws_EN = draws_EBS.double().cpu().numpy()[:, counted_BS]
         document_N = document_BT[:, 1:][counted_BS]
-        np.add.at(nats, document_N, nats_N)
+        np.add.at(nats, document_N, draws_EN.mean(0))
+        sums_ED = np.zeros((len(draws_EN), num_documents)) if sums_ED is None else sums_ED
+        np.add.at(sums_ED.T, document_N, draws_EN.T)
         np.add.at(tokens, document_N, 1)
         np.add.at(num_bytes, document_N, token_bytes_V[token_BT[:, 1:].numpy()[counted_BS]])
     whole, surface = (blocks.documents[name].to_numpy(np.float64) for name in ("bytes", "surface"))
     # a document's own bytes, shared among its tokens; where the tokenizer is lossless the factor is 1
     num_bytes *= np.divide(whole, surface, out=np.ones(num_documents), where=surface > 0)
     found = {"nats": nats, "tokens": tokens.astype(np.int64), "bytes": np.rint(num_bytes).astype(np.int64)}
+    if sums_ED is not None and estimates is not None:
+        found["nats_error"] = sums_ED.std(0, ddof=1) / len(sums_ED) ** 0.5
     table = blocks.documents[["document", "domain", "id", "group"]].assign(**found)
     return table[table["tokens"] > 0].reset_index(drop=True)

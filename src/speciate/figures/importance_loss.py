@@ -42,7 +42,7 @@ def _correlations(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def _told(r: float) -> str:
-    return "importance does not vary" if np.isnan(r) else f"r = {r:+.2f}".replace("-", "−")
+    return "constant" if np.isnan(r) else f"r = {r:+.2f}".replace("-", "−")
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:

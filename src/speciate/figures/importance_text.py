@@ -45,7 +45,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     arms = _arms(rows, subject)[: options.max_arms]
     if not arms:
         return style.message("No arm of this study has an importance.")
-    depth = -(-options.max_characters // LINE) + 1
+    longest = rows.groupby(["ablation", "seed", "item"])["text"].agg(lambda text: text.str.len().sum()).max()
+    depth = -(-min(options.max_characters, int(longest)) // LINE) + 1
     drawn = style.canvas((0.25 + 0.17 * depth) * len(arms) + 0.1)
     grid = drawn.subplots(len(arms), 1, squeeze=False)
     for axes, arm in zip(grid.flat, arms, strict=True):

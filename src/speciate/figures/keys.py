@@ -49,4 +49,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "Finished models on the whole probe set; means over seeds and layers, bands the range of the seeds. Early"
         " queries of a block see fewer keys than they may keep, and count with what they see. Mean number of keys:"
         f" {told}. An adaptive arm whose right line is flat does not spend keys where it is unsure."
+        f"{lines.left_out(lines.of(tables, 'keys_share'), subject)}"
     )

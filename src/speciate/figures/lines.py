@@ -17,10 +17,27 @@ def of(tables: style.Tables, *names: str) -> pd.DataFrame:
     return rows[rows["name"].isin(names)]
 
 
-def arms_of(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
+MOST = 8
+"""Arms of a panel; more lines cannot be told apart."""
+
+
+def all_arms(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
     """The arms that have any, in the study's order."""
     present = set(rows["ablation"])
     return [arm for arm in subject.arms if arm in present]
+
+
+def arms_of(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
+    """Those that are drawn: the reference and the controls, then the ones that end farthest from the others' mean."""
+    final = rows[rows["step"] == rows["step"].max()].groupby("ablation")["value"].mean()
+    far = (final - final.mean()).abs()
+    weight = {str(arm): float(value) for arm, value in far.items()}
+    return style.telling_arms(all_arms(rows, subject), MOST, weight, subject)
+
+
+def left_out(rows: pd.DataFrame, subject: style.Subject) -> str:
+    """For a caption: the arms that are not drawn, or nothing."""
+    return style.left_out((all_arms(rows, subject), arms_of(rows, subject)))
 
 
 def draw(axes: Axes, rows: pd.DataFrame, by: str, arms: Sequence[str], subject: style.Subject) -> None:

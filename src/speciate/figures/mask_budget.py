@@ -52,4 +52,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Means over seeds, bands their range; dashed: the budget kept. Masked over what is meant to be, finished"
         f" models: {told}. Arms without an importance mask every token alike and are not drawn."
+        f"{lines.left_out(lines.of(tables, 'mask_rate'), subject)}"
     )

@@ -61,5 +61,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " keys than they keep, how much of the attention that the same heads would spend over all visible keys lies on"
         " the kept ones; an arm without an indexer keeps all and has no recall. Finished models: "
         f"{'; '.join(told)}. A high recall says that the indexer agrees with the attention that grew beside it, not"
-        " that another attention would have been worse."
+        f" that another attention would have been worse.{lines.left_out(lines.of(tables, *SHOWN), subject)}"
     )

@@ -252,7 +252,7 @@ def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], siz
     """Names lines at their right ends: (height, name, colour) each, moved off one another, `dx` points off `x`."""
     low, high = axes.get_ylim()
     gap = 1.15 * size / 72 * (high - low) / axes.get_position().height / cast(Figure, axes.figure).get_size_inches()[1]
-    heights = apart([height for height, _, _ in ends], gap, lowest=low + 0.4 * gap)
+    heights = apart([height for height, _, _ in ends], gap, low + 0.4 * gap, high)
     for height, (_, name, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             name,
@@ -266,8 +266,11 @@ def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], siz
         )
 
 
-def apart(values: Sequence[float], gap: float, lowest: float = -np.inf) -> list[float]:
-    """`values`, in their order, moved as little as keeps neighbours `gap` apart and none below `lowest`."""
+def apart(values: Sequence[float], gap: float, lowest: float = -np.inf, highest: float = np.inf) -> list[float]:
+    """`values`, in their order, moved as little as keeps neighbours `gap` apart and all within the bounds.
+
+    Where there is no room for all, the lower bound holds.
+    """
     order = np.argsort(values, kind="stable")
     moved = np.array(values, dtype=float)
     for _ in range(200):
@@ -280,6 +283,7 @@ def apart(values: Sequence[float], gap: float, lowest: float = -np.inf) -> list[
             if push > 0:
                 moved[order[index]] -= push
                 moved[order[index + 1]] += push
-    floors = lowest + gap * np.arange(len(moved))
-    moved[order] = np.maximum(moved[order], floors)
+    places = np.arange(len(moved))
+    moved[order] = np.minimum(moved[order], highest - gap * places[::-1])
+    moved[order] = np.maximum(moved[order], lowest + gap * places)
     return [float(value) for value in moved]
