@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speciate import export
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
-from speciate.model.transformer import Transformer
 from speciate.spec import RunSpec, dump
 from speciate.training.checkpoint import save_weights
 from speciate.training.finished import read_run
+from speciate.training.network import network
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24
@@ -50,29 +50,29 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
     """Writes a run's folder with random weights, large enough to matter."""
 
-    def write(changes: dict[str, Any], ffn: dict[str, Any]) -> pathlib.Path:
+    def write(changes: dict[str, Any], ffn: dict[str, Any], objective: Any = "causal") -> pathlib.Path:
         block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": ffn, "depth": "every"}
         model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, **changes}
         settings = {"ablation": "arm", "seed": 0, "model": {**model, "embedding_std": 0.3}}
-        settings |= {"objective": "causal", "optimizer": "adamw", "schedule": "cosine"}
+        settings |= {"objective": objective, "optimizer": "adamw", "schedule": "cosine"}
         run = RunSpec.model_validate(settings)
         torch.manual_seed(0)
-        network = Transformer(run.model, ENTRIES)
-        for name, buffer in network.named_buffers():
+        built = network(run, ENTRIES)
+        for name, buffer in built.named_buffers():
             if name.endswith("bias_S"):
                 buffer.normal_()  # what loss-free balancing has learned must come along
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "spec.json").write_text(dump(run))
-        save_weights(network, folder / "model.safetensors")
+        save_weights(built, folder / "model.safetensors")
         return folder
 
     return write
 
 
-def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path, *more: str) -> pathlib.Path:
     """What the command line writes."""
-    arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target)]
+    arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target), *more]
     before, sys.argv = sys.argv, ["export", *arguments]
     try:
         export.main()
@@ -111,6 +111,50 @@ def test_a_run_is_the_same_in_transformers(
     theirs.save_pretrained(tmp_path / "again")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
     assert torch.equal(again(token_BT).logits, theirs(token_BT).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["gpt2", "experts"])
+def test_other_weights_of_the_run_are_exported_when_asked(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path], shape: str
+) -> None:
+    _, changes, ffn = SHAPES[shape]
+    run = finished(changes, ffn)
+    average = read_run(run, ENTRIES)[1]
+    for parameter in average.parameters():
+        parameter.mul_(0.9)
+    save_weights(average, run / "ema.safetensors")
+    folder = exported(run, tokenizer, tmp_path / "model", "--weights", "ema.safetensors")
+    token_BT = torch.randint(ENTRIES, (2, 10))
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    torch.testing.assert_close(theirs(token_BT).logits, average(token_BT), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"best\.safetensors: is no weights file"):
+        exported(run, tokenizer, tmp_path / "other", "--weights", "best.safetensors")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", ["gpt2", "experts"])
+def test_further_heads_are_left_out(
+    tmp_path: pathlib.Path,
+    tokenizer: pathlib.Path,
+    finished: Callable[..., pathlib.Path],
+    capsys: pytest.CaptureFixture[str],
+    shape: str,
+) -> None:
+    architecture, changes, ffn = SHAPES[shape]
+    run = finished(changes, ffn, {"kind": "multi_token", "heads": 3, "ffn": SHAPES["gpt2"][2]})
+    folder = exported(run, tokenizer, tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert type(theirs).__name__ == architecture
+    ours, token_BT = read_run(run, ENTRIES)[1], torch.randint(ENTRIES, (2, 10))
+    torch.testing.assert_close(theirs(token_BT).logits, ours(token_BT), rtol=1e-4, atol=1e-4)
+    parts = sum(parameter.numel() for parameter in ours.parts.parameters())
+    assert (
+        f"arm seed 0: {parts:,} parameters of parts.* are left out: no next token needs them" in capsys.readouterr().err
+    )
+    plain = sum(parameter.numel() for parameter in ours.parameters()) - parts
+    assert f"{plain:,} parameters," in (folder / "README.md").read_text()
+    assert not [name for name in theirs.state_dict() if "parts" in name]
 
 
 @torch.no_grad()
@@ -164,6 +208,12 @@ def test_what_cannot_be_exported_is_refused(
     tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
 ) -> None:
     run = finished({}, MOE)
+    spec, model = read_run(run, ENTRIES)
+    seeing = spec.model_copy(update={"model": spec.model.model_copy(update={"causal": False})})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "read_run", lambda *given: (seeing, model))
+        with pytest.raises(ValueError, match=r"sees the whole block .causal: false., .* it cannot be exported"):
+            exported(run, tokenizer, tmp_path / "masked")
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="there: is there already; remove it or give another --output"):
         exported(run, tokenizer, tmp_path / "there")

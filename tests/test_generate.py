@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from speciate import export, generate
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
-from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 from speciate.spec import RunSpec, dump
 from speciate.stages import Folders
 from speciate.training.checkpoint import save_weights
 from speciate.training.finished import read_run
+from speciate.training.network import network
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24
@@ -36,13 +37,14 @@ def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
     (results / "study" / "specs" / "folders.json").write_text(dump(folders))
     block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": changes.pop("ffn", MOE), "depth": "every"}
     model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, "tied_head": False}
+    objective = changes.pop("objective", "causal")
     settings = {"ablation": "arm", "seed": 0, "model": {**model, **changes}}
-    run = RunSpec.model_validate({**settings, "objective": "causal", "optimizer": "adamw", "schedule": "cosine"})
+    run = RunSpec.model_validate({**settings, "objective": objective, "optimizer": "adamw", "schedule": "cosine"})
     folder = results / "study" / "runs" / "arm" / "seed0"
     folder.mkdir(parents=True)
     torch.manual_seed(1)
     (folder / "spec.json").write_text(dump(run))
-    save_weights(Transformer(run.model, ENTRIES), folder / "model.safetensors")
+    save_weights(network(run, ENTRIES), folder / "model.safetensors")
     return folder
 
 
@@ -102,6 +104,32 @@ def test_an_exported_folder_says_what_the_run_says(tmp_path: pathlib.Path, capsy
         assert told != printed(capsys, generate, "--run", str(run), *options[:-6], "--seed", "5")
 
 
+def test_speculation_says_the_same_and_how_much_it_spared(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = {"kind": "multi_token", "heads": 4}
+    run = write_run(tmp_path / "results", objective=objective, ffn={"kind": "dense", "hidden": 24})
+    options = ("--run", str(run), "--prompt", "the cat", "--temperature", "0", "--max-tokens", "12")
+    told = printed(capsys, generate, *options)
+    before, sys.argv = sys.argv, ["generate", *options, "--speculate"]
+    try:
+        generate.main()
+    finally:
+        sys.argv = before
+    out, errors = capsys.readouterr()
+    assert out == told
+    found = re.search(r"(\d+) of (\d+) drafts accepted \((.*)%\), (.*) tokens a forward pass", errors)
+    assert found is not None
+    accepted, drafted = int(found[1]), int(found[2])
+    assert float(found[3]) == pytest.approx(100 * accepted / drafted, abs=0.06)
+    assert float(found[4]) == pytest.approx(12 / (12 - accepted), abs=0.006)
+    with pytest.raises(ValueError, match="--speculate: is greedy; give --temperature 0 with it"):
+        printed(capsys, generate, "--run", str(run), "--prompt", "a", "--speculate")
+    plain = write_run(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"--speculate: .*seed0 has no further heads that could draft"):
+        printed(capsys, generate, "--run", str(plain), "--prompt", "a", "--temperature", "0", "--speculate")
+
+
 def test_it_stops_at_a_full_context_and_begins_a_document_of_no_prompt(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,3 +166,37 @@ def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.C
     run.rename(moved)
     with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so the paths that were left out"):
         printed(capsys, generate, "--run", str(moved), "--prompt", "a")
+
+
+DIFFUSION = {"objective": "masked_diffusion", "causal": False, "ffn": SWIGLU}
+
+
+def test_masks_are_filled_and_the_order_shown(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "results", **DIFFUSION)
+    common = ("--run", str(run), "--prompt", "the cat", "--max-tokens", "6")
+    out = printed(capsys, generate, *common, "--show-order")
+    steps = [line for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [int(line.split()[0]) for line in steps[:6]] == [1, 2, 3, 4, 5, 6]
+    assert [line.count("▁") for line in steps[:6]] == [5, 4, 3, 2, 1, 0]
+    assert all("the cat" in line for line in steps[:6])
+    assert out == printed(capsys, generate, *common, "--show-order")
+    assert "▁" not in printed(capsys, generate, *common, "--sampler", "ancestral", "--steps", "3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, ["--sampler", "ancestral"], "--sampler: is of masked diffusion"),
+        ({}, ["--show-order"], "--show-order: is of masked diffusion"),
+        (DIFFUSION, ["--top-k", "3"], "--top-k: is of models that predict from left to right"),
+        (DIFFUSION, ["--speculate", "--temperature", "0"], "--speculate: "),
+        (DIFFUSION, ["--steps", "0"], "num_steps"),
+        (DIFFUSION, ["--max-tokens", "0"], "--max-tokens: .* leave no room"),
+    ],
+)
+def test_options_of_another_sort_of_model_are_refused(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], changes: Any, arguments: list[str], message: str
+) -> None:
+    run = write_run(tmp_path / "results", **changes)
+    with pytest.raises(ValueError, match=message):
+        printed(capsys, generate, "--run", str(run), "--prompt", "the cat", *arguments)

@@ -68,7 +68,7 @@ def main() -> None:
     blocks = read_set(arguments.mixture_folder, "probe")
     with devices.taken(spec.training) as device:
         model.to(device)
-        likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V)
+        likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V, device)
         chosen, measured = probe(model, objective, blocks)
     model.cpu()  # the rest is small
     measured += speculative.measured(model, torch.from_numpy(blocks.tokens))

@@ -1,5 +1,6 @@
 """export: a finished run as a folder that transformers loads.
 
+What an objective added to the model (further heads: `parts.*`) is left out: the folder holds the next-token model.
 A model of GPT-2's or Llama's shape becomes theirs, and needs nothing of ours; any other needs `import
 speciate.transformers_bridge` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
 its name, and must give the run's own logits.
@@ -57,6 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="speciate.export", description=__doc__)
     parser.add_argument("--run", type=pathlib.Path, required=True, help="the finished run's folder")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
+    parser.add_argument(
+        "--weights",
+        default="model.safetensors",
+        help="which of the run's files: ema.safetensors, best.safetensors, snapshots/step<n>.safetensors",
+    )
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the folder to write; must not exist")
     arguments = parser.parse_args()
     if arguments.output.exists():
@@ -64,7 +70,14 @@ def main() -> None:
     spec_file = arguments.run / "spec.json"
     tokenizer = arguments.tokenizer or surroundings(spec_file, read_spec(RunSpec, spec_file)).tokenizer
     manifest = read_manifest(tokenizer)
-    run, model = read_run(arguments.run, manifest.vocabulary)
+    run, model = read_run(arguments.run, manifest.vocabulary, arguments.weights)
+    if not run.model.causal:
+        raise ValueError(
+            f"{arguments.run}: its model sees the whole block (causal: false), and what it says of a token is no "
+            f"prediction of the next one, which is all that AutoModelForCausalLM serves; it cannot be exported"
+        )
+    left_out = sum(parameter.numel() for parameter in model.parts.parameters())
+    model.parts.clear()
     logging.disable_progress_bar()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
@@ -76,6 +89,10 @@ def main() -> None:
         os.replace(aside, arguments.output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    if left_out:
+        say(
+            f"{run.ablation} seed {run.seed}: {left_out:,} parameters of parts.* are left out: no next token needs them"
+        )
     say(f"{run.ablation} seed {run.seed}: {theirs}; its logits differ by {difference:.1e} at most")
 
 

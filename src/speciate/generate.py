@@ -1,8 +1,12 @@
 """generate: a playground. What a finished run, or a folder of transformers, says after a prompt, and by which experts.
 
 `--run` is a run's folder (its tokenizer is found in the study, or given), or one that `speciate.export` or transformers
-wrote. With `--temperature 0` it is greedy. `--show-experts` adds a row for each token, with the slots that each
-selector chose for it.
+wrote. With `--temperature 0` it is greedy; `--speculate` says the same, some tokens at a time, where the run has more
+heads than one to draft them (objective multi_token). `--show-experts` adds a row for each token, with the slots that
+each selector chose for it.
+
+A run of masked diffusion fills `--max-tokens` masks after the prompt, by `--sampler` (evaluation/sampler has them) in
+`--steps` steps; `--show-order` prints the text after every step.
 """
 
 import argparse
@@ -10,12 +14,18 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import torch
 from tokenizers import Tokenizer
 
 from speciate.data.vocabulary import read_manifest
+from speciate.evaluation import speculative
+from speciate.evaluation.denoising import FOLDER, denoiser, importance_of, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
+from speciate.evaluation.unmasking import Seeded, Text, sample, tempered
+from speciate.kinds import component, kinds_in
+from speciate.model.drafts import drafters
 from speciate.model.pretrained import read_pretrained
 from speciate.model.transformer import Transformer
 from speciate.places import surroundings
@@ -45,17 +55,85 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=100, help="tokens to add at most (100)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--show-experts", action="store_true", help="which expert took each token in each layer")
+    parser.add_argument("--speculate", action="store_true", help="let the run's further heads draft; greedy")
+    parser.add_argument("--sampler", choices=kinds_in(FOLDER), help="of masked diffusion (random_order)")
+    parser.add_argument("--steps", type=int, help="of the sampler; by default its own")
+    parser.add_argument("--show-order", action="store_true", help="the text after each step of the sampler")
     arguments = parser.parse_args()
+    if arguments.speculate and arguments.temperature != 0:
+        raise ValueError("--speculate: is greedy; give --temperature 0 with it")
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     model, tokenizer, end = read(arguments.run, arguments.tokenizer)
+    if arguments.speculate and not drafters(model):
+        raise ValueError(f"--speculate: {arguments.run} has no further heads that could draft")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or ([] if end is None else [end])
     if len(ids) > model.context:
         raise ValueError(f"--prompt: has {len(ids)} tokens, and the model's context is {model.context}")
+    if not model.causal:
+        fill(model, tokenizer, ids, arguments)
+        return
+    asked = ("--sampler", arguments.sampler), ("--steps", arguments.steps), ("--show-order", arguments.show_order)
+    for option, value in asked:
+        if value:
+            raise ValueError(f"{option}: is of masked diffusion, and {arguments.run} predicts from left to right")
+    first, draw, counts = len(ids), torch.Generator().manual_seed(arguments.seed), speculative.Counts()
+    told = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw)
+    if arguments.speculate:
+        told = speculative.generate(model, torch.tensor(ids), arguments.max_tokens, counts)
     print(prompt, end="", flush=True)
-    first, printed = len(ids), len(tokenizer.decode(ids))
-    draw = torch.Generator().manual_seed(arguments.seed)
-    for token in generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw):
+    tell(told, ids, tokenizer, end)
+    if len(ids) - first < arguments.max_tokens and len(ids) > model.context:
+        say(f"stopped: the context of {model.context} tokens is full")
+    if arguments.speculate:
+        stand = f"{counts.accepted} of {counts.drafted} drafts accepted ({counts.acceptance:.1%})"
+        say(f"{stand}, {counts.tokens_per_forward:.2f} tokens a forward pass")
+    if arguments.show_experts:
+        show(model, tokenizer, ids[: model.context])
+
+
+def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: argparse.Namespace) -> None:
+    """Prints the prompt and what a sampler fills the masks behind it with.
+
+    Raises:
+        ValueError: an option that a model of masked diffusion does not have, or no room for a mask.
+    """
+    wrong = [name for name in ("top_k", "speculate", "show_experts") if getattr(arguments, name)]
+    if wrong or arguments.top_p != 1:
+        option = f"--{(wrong or ['top_p'])[0].replace('_', '-')}"
+        raise ValueError(f"{option}: is of models that predict from left to right, and {arguments.run} fills masks")
+    room = min(arguments.max_tokens, model.context - len(ids))
+    if room < 1 or not ids:
+        raise ValueError(f"--max-tokens: {len(ids)} tokens of prompt leave no room in a context of {model.context}")
+    kind = arguments.sampler or "random_order"
+    options = sampler_options(kind, **({} if arguments.steps is None else {"num_steps": arguments.steps}))
+    mask = model.vocabulary - 1
+    text = Text(torch.tensor([[*ids, *[mask] * room]]), mask, importance_of(model))
+    denoise = tempered(denoiser(model), arguments.temperature)
+    draws = Seeded(torch.Generator().manual_seed(arguments.seed))
+    for step, after in enumerate(sample(component(options).Sampler(options), text, denoise, draws), start=1):
+        if arguments.show_order and not after.token_BT.equal(text.token_BT):
+            print(f"{step:4} {masked_text(tokenizer, after.token_BT[0].tolist(), mask)}")
+        text = after
+    print(tokenizer.decode(text.token_BT[0].tolist()))
+
+
+def masked_text(tokenizer: Tokenizer, ids: list[int], mask: int) -> str:
+    """The text on one line, a low block for every mask."""
+    runs: list[list[int]] = []
+    for token in ids:
+        if runs and (token == mask) == (runs[-1][0] == mask):
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    shown = ("▁" * len(run) if run[0] == mask else tokenizer.decode(run) for run in runs)
+    return "".join(shown).replace("\n", "⏎")
+
+
+def tell(told: Iterator[int], ids: list[int], tokenizer: Tokenizer, end: int | None) -> None:
+    """Prints the text of the tokens that follow `ids`, up to `end`, as they come, and adds them to `ids`."""
+    printed = len(tokenizer.decode(ids))
+    for token in told:
         if token == end:
             break
         ids.append(token)
@@ -64,10 +142,6 @@ def main() -> None:
             print(text[printed:], end="", flush=True)
             printed = len(text)
     print(tokenizer.decode(ids)[printed:])
-    if len(ids) - first < arguments.max_tokens and len(ids) > model.context:
-        say(f"stopped: the context of {model.context} tokens is full")
-    if arguments.show_experts:
-        show(model, tokenizer, ids[: model.context])
 
 
 def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transformer, Tokenizer, int | None]:

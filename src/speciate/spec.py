@@ -245,9 +245,9 @@ class Training(Strict):
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradient is not finite ends the run before its update, or is left out and counted; ten left
     out in a row end it too."""
-    diverged_at: float | None = Field(10.0, gt=1)
+    diverged_at: float = Field(10.0, gt=1)
     """A run has diverged, and ends, once the median of its last 20 losses is so many times ln(vocabulary), the loss of
-    guessing; null: never."""
+    guessing; with 1000000 it hardly ever does."""
     on_failure: Literal["report", "stop"] = "report"
     """A run that ended so is reported as failed and the rest of the study goes on without it, or its job fails."""
     oom_retry: bool = False
@@ -266,7 +266,7 @@ class Training(Strict):
     ema_warmup: bool = False
     """The decay of step n, from 1, is at most (1 + n) / (10 + n)."""
     evaluate_ema: bool = False
-    """The average is what is evaluated, not the last weights."""
+    """The average is the run's model (model.safetensors): what is evaluated, exported and started from."""
 
     @pydantic.model_validator(mode="after")
     def _kept(self) -> Self:
@@ -482,7 +482,8 @@ class Study(Strict):
             if run.parent in line[:-1]:
                 raise ValueError(f"{where}: leads back to itself: {' from '.join(line)}")
             older = self.run(run.parent, self.seeds[0])
-            unlike = run.model.unlike(older.model)
+            own = getattr(run.start, "unlike", None)  # what starts is not the model itself
+            unlike = run.model.unlike(older.model) if own is None else own(run.model, older.model)
             if unlike:
                 raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {unlike}")
             run = older
@@ -497,7 +498,8 @@ class Study(Strict):
         try:
             return RunSpec.model_validate({**settings, "ablation": ablation, "seed": seed})
         except pydantic.ValidationError as error:
-            raise Problems([(f"ablations.{ablation}.{path}", why) for path, why in problems(error)]) from None
+            where = f"ablations.{ablation}"
+            raise Problems([(f"{where}.{path}" if path else where, why) for path, why in problems(error)]) from None
 
     def runs(self) -> list[RunSpec]:
         """Every run of the study: ablations x seeds, in the order of the study file."""

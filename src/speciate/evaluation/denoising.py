@@ -42,10 +42,13 @@ def denoiser(model: Transformer) -> Denoise:
 
 
 def importance_of(model: Transformer) -> Callable[[Tensor], Tensor] | None:
-    """What the model's estimator says of tokens, masks among them, (B, T); None where it has none."""
-    if "importance" not in model.parts:
+    """What the model's estimator says of tokens, masks among them, (B, T); None where it has none.
+
+    Nor has an oracle one: what a causal model thinks of tokens it cannot say before they are there.
+    """
+    weighing = model.parts["importance"] if "importance" in model.parts else None
+    if weighing is None or getattr(weighing.options.importance, "taught", False):  # type: ignore[union-attr]
         return None
-    weighing = model.parts["importance"]
 
     @torch.no_grad()
     def importance(token_BT: Tensor) -> Tensor:

@@ -22,22 +22,27 @@ COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
 
 @torch.no_grad()
 def by_document(
-    model: Transformer, objective: nn.Module, blocks: BlockSet, token_bytes_V: npt.NDArray[np.int32]
+    model: Transformer,
+    objective: nn.Module,
+    blocks: BlockSet,
+    token_bytes_V: npt.NDArray[np.int32],
+    device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
     """The loss of `model` on each document of a held-out set.
 
     Args:
-        model: in evaluation mode; the blocks are brought to its device.
+        model: in evaluation mode.
         objective: offers `nats`, the loss of each predicted token, and `counted`, which of them have a part in it.
         blocks: B blocks of T tokens; the first token of a block is not predicted.
         token_bytes_V: bytes that each token id stands for.
+        device: where the model is; the blocks are brought there.
 
     Returns:
         One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes; and nats_error,
         the standard error of its nats, of an objective that estimates them: one that has `draws`, independent unbiased
         estimates (draws, B, T - 1), whose mean is `nats`.
     """
-    num_documents, device = len(blocks.documents), next(model.parameters()).device
+    num_documents = len(blocks.documents)
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
     estimates = getattr(objective, "draws", None)
     sums_ED: npt.NDArray[np.float64] | None = None

@@ -1,0 +1,85 @@
+"""Text of a Markov chain, whose entropy is known: what a model of it can reach, and not go below.
+
+    p(c' | c) = softmax over c' of contrast N(0, 1),   drawn once from the seed;   the first letter is stationary
+
+A text is nothing but letters, so each costs `entropy_rate` nats given those before it, and its first one somewhat more,
+whatever pieces a tokenizer makes of them.
+"""
+
+import json
+import math
+import pathlib
+import string
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from speciate.data.documents import Passage, Shard
+from speciate.kinds import Kind
+
+Matrix = npt.NDArray[np.float64]
+
+
+class Options(Kind):
+    """The chain and its texts."""
+
+    num_letters: int = Field(16, ge=2, le=26)
+    """Letters of the alphabet."""
+    contrast: float = Field(1.5, gt=0)
+    """How far transitions are from equally likely; their entropy falls with it."""
+    num_texts: int = Field(4000, ge=1)
+    """Texts."""
+    length: int = Field(400, ge=2)
+    """Letters of a text."""
+    seed: int = Field(0, ge=0)
+    """Of the transitions and the texts."""
+
+
+def transitions(options: Options) -> Matrix:
+    """(letters, letters): how likely each letter is after each."""
+    draw = np.random.Generator(np.random.Philox([options.seed, 0]))
+    logits = options.contrast * draw.standard_normal((options.num_letters, options.num_letters))
+    found: Matrix = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return found
+
+
+def stationary(next_SS: Matrix) -> Matrix:
+    """How often each letter is there in the long run: pi = pi P, sum pi = 1."""
+    size = len(next_SS)
+    equations = np.vstack([next_SS.T - np.eye(size), np.ones(size)])
+    found: Matrix = np.linalg.lstsq(equations, np.append(np.zeros(size), 1.0), rcond=None)[0]
+    return found
+
+
+def entropy_rate(options: Options) -> float:
+    """Nats of a letter given those before it: -sum_c pi_c sum_c' p(c' | c) log p(c' | c)."""
+    next_SS = transitions(options)
+    return float(-(stationary(next_SS)[:, None] * next_SS * np.log(next_SS)).sum())
+
+
+def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
+    """Draws the texts of source `name`, one JSON string a line."""
+    next_SS = transitions(options)
+    draw = np.random.Generator(np.random.Philox([options.seed, 1]))
+    edges_SS = next_SS.cumsum(axis=1)
+    letter_N = np.searchsorted(stationary(next_SS).cumsum(), draw.random(options.num_texts))
+    columns = [letter_N]
+    for _ in range(options.length - 1):
+        above_N = (draw.random(options.num_texts)[:, None] > edges_SS[columns[-1]]).sum(axis=1)
+        columns.append(np.minimum(above_N, options.num_letters - 1))
+    letters = np.array(list(string.ascii_lowercase))[np.minimum(np.stack(columns, axis=1), options.num_letters - 1)]
+    target.write_text("".join(json.dumps("".join(text)) + "\n" for text in letters), encoding="utf-8")
+
+
+def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
+    """The texts, each a group of its own."""
+    with archive.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            yield Passage(f"text{number}", f"text{number}", json.loads(line))
+
+
+def bits_per_byte(options: Options) -> float:
+    """`entropy_rate` in the units of the report; a letter is a byte."""
+    return entropy_rate(options) / math.log(2)

@@ -1,0 +1,47 @@
+"""Importance by a small network and by frequency: 0.7 of the one's nats and 0.3 of the other's (ATAT's mixture)."""
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from speciate.kinds import Kind
+from speciate.model.tokens import Place, Tokens
+from speciate.training.estimator import Estimator
+
+
+class Options(Kind):
+    """The network."""
+
+    width: int = Field(32, ge=1)
+    """Dimensions of its residual stream."""
+    num_layers: int = Field(1, ge=1)
+    """Transformer blocks."""
+    num_heads: int = Field(2, ge=1)
+    """Attention heads, each of an even number of dimensions."""
+
+    share: float = Field(0.7, gt=0, lt=1)
+    """Of what is learned in the importance."""
+
+    selects: ClassVar[bool] = True
+    """Whether there is an importance at all."""
+    published: ClassVar[bool] = True
+    """Whether the original has it."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % (2 * self.num_heads):
+            raise ValueError(f"num_heads: {self.num_heads} heads of an even width do not fit a width of {self.width}")
+        return self
+
+
+class Importance(nn.Module):
+    """Learned and counted."""
+
+    def __init__(self, options: Options, place: Place) -> None:
+        super().__init__()
+        self.network = Estimator(place, options.width, options.num_layers, options.num_heads)
+
+    def forward(self, tokens: Tokens, surprisal_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Its logits, and the surprisal."""
+        return self.network(tokens), surprisal_BT

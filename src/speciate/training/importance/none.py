@@ -1,0 +1,16 @@
+"""No importance: every token is masked alike, which is MDLM."""
+
+from typing import ClassVar
+
+from speciate.kinds import Kind
+
+
+class Options(Kind):
+    """None."""
+
+    share: ClassVar[float] = 0.0
+    """Of what is learned in the importance."""
+    selects: ClassVar[bool] = False
+    """Whether there is an importance at all."""
+    published: ClassVar[bool] = False
+    """Whether the original has it."""

@@ -1,0 +1,30 @@
+"""Which next tokens count, and their nats: the loss that every causal objective reports, whatever else it minimises.
+
+B blocks of T tokens, D width, N predictions.
+"""
+
+import torch
+from torch import Tensor
+
+from speciate.model.transformer import Transformer
+from speciate.training import cross_entropy
+
+
+def predictions(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What the head reads at every position but each block's last, (N, D), and the tokens that follow, (N)."""
+    x_BTD = model.hidden(token_BT, document_BT)
+    return x_BTD[:, :-1].flatten(0, 1), token_BT[:, 1:].flatten()
+
+
+def counted(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+    """Which predictions count, (B, T - 1) boolean: all, or those within a document where these are separated."""
+    if model.separate_documents and document_BT is not None:
+        return document_BT[:, 1:] == document_BT[:, :-1]
+    return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
+
+
+@torch.no_grad()
+def nats(model: Transformer, token_BT: Tensor, document_BT: Tensor | None, chunk: int) -> Tensor:
+    """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block, counted or not; without gradient."""
+    x_ND, target_N = predictions(model, token_BT, document_BT)
+    return cross_entropy.each(x_ND, model.head_VD, target_N, chunk).view(len(token_BT), -1)

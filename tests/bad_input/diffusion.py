@@ -1,0 +1,112 @@
+"""Masked diffusion that cannot be: schedules, importances, stages and oracles that contradict themselves."""
+
+from typing import Any
+
+from tests.bad_input.case import Case
+from tests.bad_input.studies import study
+
+AT = "ablations.dense.objective"
+LEARNED = {"kind": "learned"}
+TEACHER = "base.start"
+
+
+def diffusion(wrong: str, says: str, *change: tuple[str, Any], causal: bool = False, **options: Any) -> Case:
+    """A study of masked diffusion with these options."""
+    objective = ("base.objective", {"kind": "masked_diffusion", **options})
+    return study(wrong, f"study.yaml: {says}", objective, ("base.model.causal", causal), *change)
+
+
+CASES = [
+    diffusion(
+        "masked diffusion of a model that sees only what came before",
+        "ablations.dense: model.causal: masked_diffusion needs a model that sees the whole block, so False here",
+        causal=True,
+    ),
+    study(
+        "next-token prediction by a model that sees the whole block",
+        "study.yaml: ablations.dense: model.causal: causal needs a model that sees only what came before, so True here",
+        ("base.model.causal", False),
+    ),
+    diffusion(
+        "a schedule that does not reach 1",
+        f"{AT}.noise: points: a schedule must reach 0 and 1: from (0, 0) to (1, 1), not from (N, N) to (N, N)",
+        noise={"kind": "points", "points": [[0, 0], [1, 0.9]]},
+    ),
+    diffusion(
+        "a schedule that falls",
+        f"{AT}.noise: points: both numbers must rise, and do not from (N, N) to (N, N)",
+        noise={"kind": "points", "points": [[0, 0], [0.5, 0.8], [0.7, 0.6], [1, 1]]},
+    ),
+    study(
+        "an importance of an objective that masks nothing",
+        "study.yaml: ablations.dense.objective.importance: unknown key",
+        ("base.objective", {"kind": "causal", "importance": LEARNED}),
+    ),
+    diffusion(
+        "masking by an importance that there is not",
+        f"{AT}: masking: acts by an importance, and importance none is none",
+        masking="inverse",
+    ),
+    diffusion(
+        "stages out of order",
+        f"{AT}: borders: stages must follow each other within (0, 1), not at [0.7, 0.3]",
+        importance=LEARNED,
+        curriculum="default",
+        borders=[0.7, 0.3],
+    ),
+    diffusion(
+        "stages without a curriculum",
+        f"{AT}: borders: are those of a curriculum, and there is none",
+        importance=LEARNED,
+        borders=[0.3, 0.7],
+    ),
+    diffusion(
+        "an importance as published that the original does not have",
+        f"{AT}: mode: the original has no importance random",
+        importance="random",
+        mode="as_published",
+    ),
+    diffusion(
+        "an odd number of evaluation masks",
+        f"{AT}.eval_draws: input should be a multiple of 2, not 7",
+        eval_draws=7,
+    ),
+    diffusion(
+        "an oracle that has nobody to ask",
+        "ablations.dense: objective.importance: an oracle asks a causal model: "
+        "start: {kind: teacher, origin: {kind: run, ablation: NAME}}",
+        importance="oracle",
+    ),
+    diffusion(
+        "an oracle that asks an ablation that there is not",
+        "ablations.dense.start.origin.ablation: no ablation is called gpt",
+        (TEACHER, {"kind": "teacher", "origin": {"kind": "run", "ablation": "gpt"}}),
+        importance="oracle",
+    ),
+    diffusion(
+        "an oracle that asks a model that sees the whole block",
+        "ablations.auxiliary.start.origin.ablation: auxiliary cannot start from mdlm: "
+        "an oracle asks a causal model, and model.causal is False there",
+        (
+            "ablations",
+            {
+                "mdlm": {"about": "uniform masks"},
+                "auxiliary": {
+                    "about": "x",
+                    "change": {
+                        "objective": {"importance": "oracle"},
+                        "start": {"kind": "teacher", "origin": {"kind": "run", "ablation": "mdlm"}},
+                    },
+                },
+            },
+        ),
+        ("analysis.reference", "mdlm"),
+        ("analysis.controls", []),
+        ("hypotheses", {}),
+    ),
+    study(
+        "a teacher of a run without an oracle",
+        "study.yaml: ablations.dense: start: a teacher is for objective.importance: oracle, and there is none",
+        (TEACHER, {"kind": "teacher", "origin": {"kind": "run", "ablation": "auxiliary"}}),
+    ),
+]
