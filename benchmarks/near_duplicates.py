@@ -26,9 +26,10 @@ import scipy.sparse
 from timing import medians, show
 
 from speciate.data.clusters import NEAR, cluster
+from speciate.data.connected import components
 from speciate.data.documents import Document, Shard, write_documents
 from speciate.data.signatures import FILES, read_shards, sign
-from speciate.data.similar import Scope, components, similar_pairs
+from speciate.data.similar import Scope, similar_pairs
 from speciate.kinds import component, options_of
 from speciate.spec import Duplicates
 
@@ -62,8 +63,8 @@ def ours(folder: pathlib.Path) -> Labels:
     scope = Scope(read_shards("licences", folder, 1))
     pairs = similar_pairs(scope, range(SETTINGS.bands), SETTINGS.similarity)
     policies = np.full(len(scope), NEAR, np.int8)
-    found = cluster(scope.texts(), pairs, policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity)
-    alone = np.arange(len(scope)) + len(found.sizes_C)
+    found = cluster(scope.texts(), [pairs], policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity)
+    alone = np.arange(len(scope)) + len(found.sizes())
     return np.where(found.clusters_D < 0, alone, found.clusters_D)
 
 

@@ -37,7 +37,7 @@ def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArr
 def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.int64], length: int) -> Any:
     """The blocks (B, T) that a packing makes."""
     options = options_of("data/packing", kind)(kind=kind)
-    plan_M4 = component(options).plan(options, lengths_D, length)
+    plan_M4 = pieces.whole(component(options).plan(options, lengths_D, length))
     blocks_BT = np.empty((int(plan_M4[-1, pieces.BLOCK]) + 1, length), tokens_N.dtype)
     pieces.lay(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
     return blocks_BT

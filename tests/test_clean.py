@@ -209,7 +209,7 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
         ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is no kind of data/sources"),
         ({"one": source()}, ("two=x",), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one=x", "one=y"), "--archive: domain code needs each of one once, as NAME=PATH"),
-        ({"one": source()}, ("one",), "source one: there is no archive ."),
+        ({"one": source()}, ("one",), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source(include=["*.rst"])}, (), "source one: include: no member of tiny-1.0-py3-none-any.whl matches"),
     ],
 )

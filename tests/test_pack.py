@@ -25,9 +25,11 @@ def test_the_portions_do_not_change_the_blocks(
     encoded = Encoded(read_array(tmp_path / "tokens.npy"), documents)
     spec = PackSpec(domain="one", packing=options_of("data/packing", kind)(kind=kind), block_length=16)
     found = []
-    for portion in (1 << 24, 48, 1):
+    for portion, jumps, far in ((1 << 24, 1 << 24, 1), (48, 5, 30), (1 << 24, 2, 0), (1, 1, 0)):
         monkeypatch.setattr(pack, "TOKENS_AT_ONCE", portion)
+        monkeypatch.setattr(pack, "JUMPS_AT_ONCE", jumps)
+        monkeypatch.setattr(pack, "FAR", far)
         pack.pack_split(encoded, spec, 0, tmp_path, "train")
         found.append((tmp_path / "train.blocks.npy").read_bytes())
     assert len(np.load(tmp_path / "train.blocks.npy")) > 100
-    assert found[0] == found[1] == found[2]
+    assert len(set(found)) == 1

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import bucket, cluster, sign
+from speciate.data import duplicates
 from speciate.data.documents import Document, Shard, read_documents, write_documents
 from speciate.verb import run
 
@@ -193,6 +194,18 @@ def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, verb: Verb) -> None:
         files = sorted(file for file in (tmp_path / name).rglob("*") if file.is_file())
         seen.append({file.relative_to(tmp_path / name): file.read_bytes() for file in files})
     assert seen[0] == seen[1]
+
+
+def test_row_groups_are_those_of_one_table(tmp_path: pathlib.Path, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "ROW_GROUP", 7)
+    pipeline(tmp_path, verb, {"a": corpus(0), "b": corpus(0)}, ["near", "near"])
+    for name, schema in (("duplicates", duplicates.DUPLICATES), ("clusters", duplicates.CLUSTERS)):
+        file = tmp_path / "out" / f"{name}.parquet"
+        table = pq.read_table(file)
+        assert len(table) > 30
+        settings = {"compression": "zstd", "write_page_checksum": True, "row_group_size": 7}
+        pq.write_table(table.cast(schema), tmp_path / "again.parquet", **settings)
+        assert file.read_bytes() == (tmp_path / "again.parquet").read_bytes()
 
 
 def refused(verb: Verb, capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import io
 import os
 import pathlib
 from typing import Any
@@ -13,17 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.arrays import read_array
+from speciate.data.arrays import portions, read_array, write_array
 from speciate.data.blocks import Mixture
 from speciate.data.documents import Shard
 from speciate.data.encoded import read_encoded
 from speciate.data.held_out import Pack, draw, size
-from speciate.data.pieces import BLOCK, DOCUMENT, OFFSET, piece_lengths
+from speciate.data.pieces import BLOCK, belongs
+from speciate.data.scratch import PORTION
 from speciate.data.vocabulary import TokenizerManifest, read_manifest
 from speciate.kinds import component
 from speciate.spec import dump, read_spec
 from speciate.stages import SPLITS, BalanceSpec
-from speciate.verb import run, say, writing
+from speciate.verb import named, run, say, writing
 
 DOCUMENTS = pa.schema(
     [
@@ -76,10 +76,8 @@ class Inputs:
 
 def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict[str, pathlib.Path]:
     """`DOMAIN=DIR` arguments as folders in the order of `domains`. Raises ValueError unless each is given once."""
-    given = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(given) != len(pairs) or set(given) != set(domains):
-        raise ValueError(f"{argument}: needs DOMAIN=DIR once for each of {', '.join(domains)}, not {' '.join(pairs)}")
-    return {domain: pathlib.Path(given[domain]) for domain in domains}
+    needs = f"{argument}: needs DOMAIN=DIR once for each of {', '.join(domains)}, not {' '.join(pairs)}"
+    return named(pairs, domains, needs)
 
 
 def read_blocks(
@@ -100,11 +98,7 @@ def read_pack(packed: pathlib.Path, encoded: pathlib.Path, split: str, tokenizer
     if types is not None and len(types) != len(source.tokens_N):
         raise ValueError(f"{encoded / 'probe.types.npy'}: has {len(types)} types for {len(source.tokens_N)} tokens")
     blocks, table = read_blocks(packed, split, tokenizer)
-    num_blocks, num_documents = (int(table[-1, BLOCK]) + 1, int(table[:, DOCUMENT].max()) + 1) if len(table) else (0, 0)
-    lengths_M = piece_lengths(table, blocks.shape[1])
-    tiles = not len(table) or ((table[0, [BLOCK, OFFSET]] == 0).all() and lengths_M.min() > 0)
-    within = num_documents <= len(source.documents) and table[:, DOCUMENT].min(initial=0) >= 0
-    if num_blocks != len(blocks) or not tiles or not within:
+    if not belongs(table, len(blocks), blocks.shape[1], len(source.documents)):
         raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks beside it and to {encoded}")
     return Pack(blocks, table, source, types)
 
@@ -134,9 +128,7 @@ def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
         if isinstance(value, pd.DataFrame):
             pq.write_table(pa.Table.from_pandas(value, schema=DOCUMENTS, preserve_index=False), aside)
         else:
-            stream = io.BytesIO()
-            np.save(stream, value)
-            aside.write_bytes(stream.getvalue())
+            write_array(aside, value)
 
 
 def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
@@ -156,8 +148,9 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
     }
     train_N2, warnings = component(spec.mixture).mix(spec.mixture, available["train"])
     save(folder / "train.npy", train_N2)
-    counts = np.bincount(train_N2[:, 0], minlength=len(spec.domains)).tolist()
-    train_blocks = dict(zip(spec.domains, counts, strict=True))
+    parts = (np.bincount(part_N2[:, 0], minlength=len(spec.domains)) for _, part_N2 in portions(train_N2, PORTION))
+    counts = sum(parts, np.zeros(len(spec.domains), np.int64))
+    train_blocks = dict(zip(spec.domains, counts.tolist(), strict=True))
     used = [domain for domain, blocks in train_blocks.items() if blocks]
     sizes = {}
     for name in SPLITS[1:]:

@@ -3,13 +3,12 @@
 import argparse
 import pathlib
 
-import numpy as np
-
+from speciate.data.arrays import write_array
 from speciate.data.documents import Shard
 from speciate.data.similar import read_scope, similar_pairs
 from speciate.spec import read_spec
 from speciate.stages import BucketSpec
-from speciate.verb import run, say, writing
+from speciate.verb import named, run, say, writing
 
 
 def main() -> None:
@@ -26,10 +25,12 @@ def main() -> None:
     options = parser.parse_args()
     spec = read_spec(BucketSpec, options.spec)
     bucket = Shard.parse(options.bucket)
-    scope = read_scope(options.signed, spec.parts, spec.near.bands)
+    names = [part.name for part in spec.parts]
+    needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
+    scope = read_scope(named(options.signed, names, needs), spec.parts, spec.near.bands)
     pairs_P2 = similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
-    with writing(options.output) as aside, aside.open("wb") as file:
-        np.save(file, pairs_P2)
+    with writing(options.output) as aside:
+        write_array(aside, pairs_P2)
     say(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")
 
 

@@ -18,7 +18,7 @@ from speciate.data.card.written import Written, scopes
 from speciate.data.cleaning import CONTROLS
 from speciate.spec import read_spec
 from speciate.stages import SPLITS, CardSpec
-from speciate.verb import run, say, writing
+from speciate.verb import named, run, say, writing
 
 STAGES = {
     "clean": "documents.parquet, dropped.parquet, counts.json of each shard",
@@ -31,12 +31,10 @@ STAGES = {
 """Stages with a folder a domain -> what is read there."""
 
 
-def named(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
+def folders_of(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
     """`NAME=DIR` arguments as folders. Raises ValueError unless each of `names` is given once."""
-    given = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(given) != len(pairs) or set(given) != set(names):
-        raise ValueError(f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}")
-    return {name: pathlib.Path(given[name]) for name in names}
+    needs = f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}"
+    return named(pairs, names, needs)
 
 
 def blocks_used(folder: pathlib.Path, spec: CardSpec) -> dict[str, dict[str, int]]:
@@ -89,8 +87,8 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = read_spec(CardSpec, arguments.spec)
     domains = [domain.name for domain in spec.domains]
-    folders = {stage: named(getattr(arguments, stage), domains, f"--{stage}") for stage in STAGES}
-    cluster = named(arguments.cluster, scopes(spec), "--cluster")
+    folders = {stage: folders_of(getattr(arguments, stage), domains, f"--{stage}") for stage in STAGES}
+    cluster = folders_of(arguments.cluster, scopes(spec), "--cluster")
     found = tables(spec, Written(**folders, cluster=cluster, mixture=arguments.mixture_folder))
     for name, table in found.items():
         with writing(arguments.output_folder / f"{name}.parquet") as aside:

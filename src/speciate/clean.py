@@ -15,7 +15,7 @@ from speciate.data.dropped import Samples, write_dropped
 from speciate.kinds import Kind, component
 from speciate.spec import read_spec
 from speciate.stages import CleanSpec
-from speciate.verb import run, say, writing
+from speciate.verb import named, run, say, writing
 
 
 def sources_of(spec: CleanSpec) -> dict[str, Kind]:
@@ -28,11 +28,9 @@ def sources_of(spec: CleanSpec) -> dict[str, Kind]:
 
 def named_archives(pairs: list[str], spec: CleanSpec) -> dict[str, pathlib.Path]:
     """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
-    archives = {name: pathlib.Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
     needed = sources_of(spec)
-    if archives.keys() != needed.keys() or len(archives) < len(pairs):
-        raise ValueError(f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH")
-    return archives
+    needs = f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH"
+    return named(pairs, needed, needs)
 
 
 class Cleaning:

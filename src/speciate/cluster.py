@@ -3,49 +3,65 @@
 import argparse
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays import read_array
+from speciate.data.arrays import portions, read_array
 from speciate.data.clusters import POLICIES, cluster
 from speciate.data.duplicates import counts, write_clusters, write_duplicates
+from speciate.data.scratch import PORTION, Parts
 from speciate.data.signatures import ID
 from speciate.data.similar import Scope, read_scope
 from speciate.spec import read_spec
-from speciate.stages import ClusterSpec
-from speciate.verb import run, say, writing
+from speciate.stages import ClusterSpec, Part
+from speciate.verb import named, run, say, writing
 
 
 def check_ids(scope: Scope) -> None:
     """Raises ValueError where two documents of a domain have one id; names the domain and where they are."""
-    ids_D = np.concatenate([np.zeros(0, np.uint64), *(shard.digests_D5[:, ID] for shard in scope.shards)])
-    order = np.lexsort((ids_D, scope.domains_D))
-    same = (ids_D[order][1:] == ids_D[order][:-1]) & (scope.domains_D[order][1:] == scope.domains_D[order][:-1])
-    if same.any():
-        first = int(np.argmax(same))
-        places = [scope.place(int(document)) for document in order[first : first + 2]]
-        told = " and ".join(f"document {row} of shard {shard.shard}" for shard, row in places)
-        raise ValueError(f"domain {places[0][0].domain}: {told} have the same id")
+    for domain in scope.domains:
+        parts = Parts(len(scope), [("id", np.uint64), ("document", np.int64)])
+        for first, shard in zip(scope.starts.tolist(), scope.shards, strict=False):
+            if shard.domain != domain:
+                continue
+            for start, ids_N in portions(shard.digests_D5[:, ID], PORTION):
+                rows = np.empty(len(ids_N), parts.dtype)
+                rows["id"], rows["document"] = ids_N, np.arange(first + start, first + start + len(ids_N))
+                parts.put(parts.by_hash(ids_N), rows)
+        for rows in parts:
+            rows = rows[np.argsort(rows["id"], kind="stable")]
+            same = rows["id"][1:] == rows["id"][:-1]
+            if same.any():
+                two = rows["document"][int(np.argmax(same)) :][:2].tolist()
+                told = " and ".join(f"document {row} of shard {shard.shard}" for shard, row in map(scope.place, two))
+                raise ValueError(f"domain {domain}: {told} have the same id")
 
 
-def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> npt.NDArray[np.int64]:
-    """The pairs of all buckets, int64 (P, 2). Raises ValueError naming a file that is of other documents."""
-    found = [np.zeros((0, 2), np.int64)]
+def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> Iterator[npt.NDArray[np.int64]]:
+    """The pairs of all buckets, int64 (P, 2), in portions. Raises ValueError naming a file that is of other documents.
+
+    All are looked at before the first is given.
+    """
     last = max(0, len(scope) - 1)
-    for file in files:
-        pairs = read_array(file)
+    arrays = [read_array(file) for file in files]
+    for file, array in zip(files, arrays, strict=True):
         if (
-            pairs.dtype != np.int64
-            or pairs.ndim != 2
-            or pairs.shape[1] != 2
-            or pairs.min(initial=0) < 0
-            or pairs.max(initial=0) > last
+            array.dtype != np.int64
+            or array.ndim != 2
+            or array.shape[1] != 2
+            or any(pairs.min() < 0 or pairs.max() > last for _, pairs in portions(array, PORTION))
         ):
             raise ValueError(f"{file}: holds no pairs of these {len(scope)} documents")
-        found.append(pairs)
-    return np.concatenate(found)
+    for array in arrays:
+        yield from (pairs for _, pairs in portions(array, PORTION))
+
+
+def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
+    """int8 (D,): what each document's domain may lose, by its place in POLICIES."""
+    of = {part.name: POLICIES.index(part.duplicates) for part in parts}
+    return np.repeat(np.array([of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
 
 
 def main() -> None:
@@ -68,14 +84,15 @@ def main() -> None:
         raise ValueError(
             f"--pairs: {spec.scope}: needs the pairs of every bucket, {len(options.pairs)} files are given"
         )
-    scope = read_scope(options.signed, spec.parts, spec.near.bands if spec.near else 0)
+    names = [part.name for part in spec.parts]
+    needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
+    scope = read_scope(named(options.signed, names, needs), spec.parts, spec.near.bands if spec.near else 0)
     check_ids(scope)
-    policies = np.array([POLICIES.index(part.duplicates) for part in spec.parts], np.int8)
     similarity = spec.near.similarity if spec.near else 1.0
     found = cluster(
         scope.texts(),
         read_pairs(options.pairs, scope),
-        policies[scope.domains_D],
+        policies(scope, spec.parts),
         lambda pairs_P2: scope.similarities(pairs_P2) >= similarity,
     )
     told = counts(scope, found)

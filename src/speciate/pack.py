@@ -1,13 +1,15 @@
 """Verb: pack one domain's tokens into blocks of a fixed length, an end-of-text token after each document."""
 
 import argparse
+import contextlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from speciate.data import pieces
-from speciate.data.arrays import let_go, new_array
+from speciate.data.arrays import GrowingArray, let_go, portions
 from speciate.data.encoded import Encoded, read_encoded
 from speciate.data.vocabulary import read_manifest
 from speciate.kinds import component
@@ -15,29 +17,48 @@ from speciate.spec import read_spec
 from speciate.stages import SPLITS, PackSpec
 from speciate.verb import run, say, writing
 
-TOKENS_AT_ONCE = 1 << 24
-"""What is packed before the memory of the files' pages is given back."""
+TOKENS_AT_ONCE = 1 << 18
+JUMPS_AT_ONCE = 1 << 7
+"""What is laid before the memory of the tokens' pages is given back: a piece that is far from the one before it in the
+tokens lies on pages of its own."""
+FAR = 1 << 13
 
 
 def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
-    """Packs one split into `folder`; returns what was done, as `pieces.summary` counts it."""
-    lengths_D = encoded.lengths_D
-    pieces_M4 = component(spec.packing).plan(spec.packing, lengths_D, spec.block_length)
-    num_blocks = int(pieces_M4[-1, pieces.BLOCK]) + 1 if len(pieces_M4) else 0
-    with writing(folder / f"{split}.blocks.npy") as file:
-        blocks_BT = new_array(file, encoded.tokens_N.dtype, (num_blocks, spec.block_length))
-        step = max(1, TOKENS_AT_ONCE // spec.block_length)
-        for first in range(0, num_blocks, step):
-            part_BT = blocks_BT[first : first + step]
-            edges = np.searchsorted(pieces_M4[:, pieces.BLOCK], (first, first + step))
-            rows_M4 = pieces_M4[slice(*edges)] - (first, 0, 0, 0)
-            pieces.lay(encoded.tokens_N, encoded.starts_D, lengths_D, rows_M4, end, part_BT)
-            let_go(blocks_BT)
-            let_go(encoded.tokens_N)
-        blocks_BT.flush()
-    with writing(folder / f"{split}.pieces.npy") as file:
-        np.save(file, pieces_M4)
-    return pieces.summary(lengths_D, pieces_M4, num_blocks, spec.block_length)
+    """Packs one split into `folder`, portion by portion; returns what was done, as `pieces.Summary` counts it."""
+    tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
+    done = pieces.Summary(lengths_D, spec.block_length)
+    with contextlib.ExitStack() as stack:
+        aside = [stack.enter_context(writing(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")]
+        with (
+            GrowingArray(aside[0], tokens_N.dtype, spec.block_length) as blocks,
+            GrowingArray(aside[1], np.int64, 4) as rows,
+        ):
+            for portion_M4 in component(spec.packing).plan(spec.packing, lengths_D, spec.block_length):
+                rows.append(portion_M4)
+                done.add(portion_M4)
+                for part_M4 in few(portion_M4, starts_D, spec.block_length):
+                    blocks_BT = np.empty((int(part_M4[-1, pieces.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
+                    pieces.lay(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
+                    let_go(tokens_N)
+                    blocks.append(blocks_BT)
+    return done.counts()
+
+
+def few(pieces_M4: pieces.Ints, starts_D: pieces.Ints, block_length: int) -> Iterator[pieces.Ints]:
+    """Pieces a few blocks at a time, numbered from 0; `starts_D` is where each document's tokens are."""
+    start, block_M = 0, np.ascontiguousarray(pieces_M4[:, pieces.BLOCK])
+    place_M = starts_D[pieces_M4[:, pieces.DOCUMENT]] + pieces_M4[:, pieces.POSITION]
+    jumps_M = np.cumsum(np.abs(np.diff(place_M, prepend=place_M[:1])) > FAR)
+    most = max(1, TOKENS_AT_ONCE // block_length)
+    while start < len(block_M):
+        block = int(block_M[start])
+        stop = int(np.searchsorted(jumps_M, jumps_M[start] + JUMPS_AT_ONCE))
+        stop = min(stop, int(np.searchsorted(block_M, block + most)))
+        if stop < len(block_M):  # back to where a block starts, but one block at least
+            stop = int(np.searchsorted(block_M, max(int(block_M[stop]), block + 1)))
+        yield pieces_M4[start:stop] - (block, 0, 0, 0)
+        start = stop
 
 
 def main() -> None:
@@ -52,9 +73,8 @@ def main() -> None:
     tokenizer = read_manifest(arguments.tokenizer_folder)
     counts = {}
     for split in SPLITS:
-        encoded = read_encoded(arguments.encoded_folder, split, tokenizer)
-        highest = int(encoded.tokens_N.max(initial=0))
-        let_go(encoded.tokens_N)
+        encoded = read_encoded(arguments.encoded_folder, split, tokenizer, ("start", "stop"))
+        highest = max((int(part.max()) for _, part in portions(encoded.tokens_N, TOKENS_AT_ONCE)), default=0)
         if highest >= tokenizer.vocabulary:
             file = arguments.encoded_folder / f"{split}.tokens.npy"
             raise ValueError(f"{file}: holds token {highest}, beyond the vocabulary of {tokenizer.vocabulary}")

@@ -11,10 +11,8 @@ import functools
 import json
 import math
 import pathlib
-import resource
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,12 +23,11 @@ import torch
 from speciate.data.blocks import TrainBlocks, read_set
 from speciate.data.sampler import block_rows
 from speciate.kinds import component
-from speciate.model.flops import flops_per_token, peak_flops
-from speciate.model.transformer import Transformer, count_parameters
+from speciate.model.transformer import Transformer
 from speciate.places import surroundings
 from speciate.provenance import digest
 from speciate.spec import RunSpec, read_spec
-from speciate.training import arithmetic, checkpoint, distributed, groups, loop, outputs, sinks
+from speciate.training import arithmetic, checkpoint, distributed, facts, groups, loop, outputs, sharded, sinks
 from speciate.training.average import Average
 from speciate.training.checkpoint import State
 from speciate.training.distributed import ALONE, Ranks
@@ -139,12 +136,7 @@ def train(
         FailedRun: its numbers do not let it go on, and its spec asks for that to be an error.
         ValueError: it cannot begin, or what is there of it is damaged or another run's; names what.
     """
-    started_wall, started_cpu = time.monotonic(), time.process_time()
-    blocks, settings = TrainBlocks(mixture_folder), spec.training
-    if len(blocks) < settings.blocks_per_step:
-        raise ValueError(
-            f"run {name(spec)}: the mixture has {len(blocks)} blocks, a step needs {settings.blocks_per_step}"
-        )
+    blocks, clock = training_blocks(spec, mixture_folder), loop.Clock()
     tell = say if ranks.first else lambda text: None
     state = begin(spec, blocks.vocabulary, start, ranks)
     split = groups.describe(state.optimizer, state.model)
@@ -152,15 +144,8 @@ def train(
     identity = identity_of(spec, mixture_folder, start)
     if checkpoint.restore(checkpoints, state, ranks, identity, tell):
         tell(f"{name(spec)}: continues from step {state.step}")
-    feed = Feed.to(ranks.device, reader(spec, blocks, ranks), settings.num_steps)
-    run, clock = assemble(spec, blocks, mixture_folder, state, feed, ranks), loop.Clock()
-    assert isinstance(state.model, Transformer)
-    flops, peak = flops_per_token(state.model, blocks.block_length), peak_flops(ranks.device, settings.precision)
-    tokens_a_step = settings.blocks_per_step * blocks.block_length
-    progress = Progress(
-        name(spec), settings.num_steps, state.step, tokens_a_step, flops / (peak * ranks.world) if peak else None
-    )
-    watched, snapshots = watched or Sinks((), checkpoints, spec, say), Snapshots(output_folder, settings, ranks)
+    progress = Progress.of(spec, state, blocks.block_length, ranks)
+    watched, snapshots = watched or Sinks((), checkpoints, spec, say), Snapshots(output_folder, spec.training, ranks)
     snapshots.begin(state)
 
     def follow(state: State, happened: dict[str, float]) -> None:
@@ -169,46 +154,55 @@ def train(
             progress(state, happened)
             watched.follow(state)
 
+    def keep(state: State) -> None:
+        save(checkpoints, state, ranks, identity, spec.training.keep_last)
+
     failure: FailedRun | None = None
+    feed = Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps)
     with watched.opened(state), feed:
+        run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
         try:
-            refuse_failed(start)
-            if not loop.train(
-                run,
-                state,
-                lambda saved: save(checkpoints, saved, ranks, identity, settings.keep_last),
-                ranks.agreed(stop.__bool__),
-                follow,
-                clock,
-            ):
+            outputs.refuse_failed(start)
+            if not loop.train(run, state, keep, ranks.agreed(stop.__bool__), follow, clock):
                 return False
         except FailedRun as error:
             failure = error
     if ranks.sharded:
         gather(state, spec, blocks.vocabulary)
     if ranks.first:
-        outputs.write_failure(output_folder, failure)
-    if failure is not None and settings.on_failure == "stop":
+        found = facts.of_run(spec, state, blocks, ranks) | {"optimizer": split}
+        conclude(spec, state, output_folder, found, facts.timing(clock, progress, state.step), failure)
+    elif failure is not None and spec.training.on_failure == "stop":
         raise failure
-    if not ranks.first:
-        return True
-    timing = {
-        "wall_seconds": time.monotonic() - started_wall,
-        "cpu_seconds": time.process_time() - started_cpu,
-        "cpu_seconds_by_part": clock.seconds,
-        "tokens_per_second": progress.tokens_per_second(state.step),
-        # of matrix products alone, with all else that the training did in its time; null: of an unknown peak
-        "flops_per_token": flops,
-        "mfu": progress.mfu(state.step),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    found = facts(spec, state, blocks, ranks) | {"optimizer": split} | outputs.outcome(state, failure)
-    outputs.write(output_folder, state, found, timing)
+    return True
+
+
+def conclude(
+    spec: RunSpec,
+    state: State,
+    output_folder: pathlib.Path,
+    found: dict[str, Any],
+    timing: dict[str, Any],
+    failure: FailedRun | None,
+) -> None:
+    """Writes what a run leaves behind, and says how it ended. Raises FailedRun where that is to be an error."""
+    outputs.write_failure(output_folder, failure)
+    if failure is not None and spec.training.on_failure == "stop":
+        raise failure
+    outputs.write(output_folder, state, spec.training, found | outputs.outcome(state, failure), timing)
     if failure is not None:
         say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / outputs.FAILURE}")
     else:
         say(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
-    return True
+
+
+def training_blocks(spec: RunSpec, mixture_folder: pathlib.Path) -> TrainBlocks:
+    """The mixture's blocks. Raises ValueError where they are too few for a step."""
+    blocks = TrainBlocks(mixture_folder)
+    if len(blocks) < spec.training.blocks_per_step:
+        needs = f"a step needs {spec.training.blocks_per_step}"
+        raise ValueError(f"run {name(spec)}: the mixture has {len(blocks)} blocks, {needs}")
+    return blocks
 
 
 def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ranks) -> State:
@@ -241,8 +235,8 @@ def assemble(
     settings, schedule = spec.training, component(spec.schedule)
     objective = component(spec.objective).Objective(spec.objective)
 
-    def rows(step: int) -> npt.NDArray[np.int64]:
-        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks))
+    def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
+        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
 
     return loop.Run(
         spec=spec,
@@ -256,37 +250,9 @@ def assemble(
         ranks=ranks,
         step=ranks.step(objective, state.model),
         rows=rows,
-        loss_limit=None if settings.diverged_at is None else settings.diverged_at * math.log(blocks.vocabulary),
+        domains=lambda step: torch.from_numpy(blocks.domains(rows(step, ranks.rank, ranks.world))),
+        loss_limit=settings.diverged_at * math.log(blocks.vocabulary),
     )
-
-
-def refuse_failed(start: pathlib.Path | None) -> None:
-    """Raises FailedRun where the run starts from another one that failed."""
-    parent = None if start is None else start.with_name("run.json")
-    if parent is not None and parent.is_file():
-        facts = json.loads(parent.read_text(encoding="utf-8"))
-        if facts.get("state") == "failed":
-            reason = f"step 0: starts from {facts['ablation']}, seed {facts['seed']}, which failed: {facts['reason']}"
-            raise FailedRun(reason, {"step": 0, "reason": reason})
-
-
-def facts(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:
-    """What run.json says of a run but how it ended."""
-    settings = spec.training
-    total, active = count_parameters(state.model)
-    return {
-        "ablation": spec.ablation,
-        "seed": spec.seed,
-        "parameters_total": total,
-        "parameters_active": active,
-        "num_steps": settings.num_steps,
-        "train_tokens": settings.num_steps * settings.blocks_per_step * blocks.block_length,
-        "epochs": settings.num_steps * settings.blocks_per_step / len(blocks),
-        "threads": torch.get_num_threads(),
-        "processes": ranks.world,
-        "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
-        "versions": outputs.versions(),
-    }
 
 
 def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, keep: int) -> None:
@@ -295,7 +261,7 @@ def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, k
     if ranks.in_parts:
         average = None if state.average is None else state.average.weights
         state.shards = folder / ".shards"
-        distributed.save_parts(state.shards, distributed.parts(state.model, state.optimizer, average), ranks)
+        sharded.save_parts(state.shards, sharded.parts(state.model, state.optimizer, average), ranks)
     if ranks.first:
         checkpoint.save(folder, state, identity, keep)
     ranks.wait()
@@ -303,11 +269,11 @@ def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, k
 
 def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
     """Makes a sharded run's model and average whole; each process calls it."""
-    weights = distributed.whole(state.model.state_dict())
+    weights = sharded.whole(state.model.state_dict())
     state.model = network(spec, vocabulary)
     state.model.load_state_dict(weights, assign=True)
     if state.average is not None:
-        state.average.weights = distributed.whole(state.average.weights)
+        state.average.weights = sharded.whole(state.average.weights)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import resource
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that only writing meets; a library may not say where."""
@@ -47,6 +47,15 @@ def _taken() -> str:
 def say(text: str) -> None:
     """One line of progress, at once, on standard error."""
     print(f"speciate {pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
+
+
+def named(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:
+    """NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is given once."""
+    given = {name: pathlib.Path(path) for name, equals, path in (pair.partition("=") for pair in pairs) if equals}
+    wanted = list(names)
+    if len(given) != len(pairs) or set(given) != set(wanted):
+        raise ValueError(complaint)
+    return {name: given[name] for name in wanted}
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
         value = level + common + draw.normal(0, 0.005, 999)
         values.append(pd.DataFrame({"ablation": arm, "draw": np.arange(999), "value": value}))
     selectors = pd.DataFrame(rows).assign(seed=0, selector="router", probe="full")
-    draws = pd.concat(values).assign(seed=0)
+    draws = pd.concat(values).assign(seed=0, name="router")
     found = excess.excess_of_run("learned", 0, selectors, draws, ("frozen", "hash"), 0.95)
     assert found["excess_information_bits"] == pytest.approx(0.15)
     assert found["excess_high_bits"] - found["excess_low_bits"] < 0.05
@@ -88,6 +88,14 @@ def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
     assert found["least_excess_low_bits"] == pytest.approx(0.1 - 1.96 * 0.005 * math.sqrt(2), abs=0.002)
     one_missing = selectors[selectors["ablation"] != "hash"]
     assert excess.excess_of_run("learned", 0, one_missing, draws, ("frozen", "hash"), 0.95) == {}
+    # a control of another family, with no such selector, has no say
+    another = selectors.assign(selector=selectors["selector"].where(selectors["ablation"] != "hash", "depth.router"))
+    alone = excess.excess_of_run("learned", 0, another, draws, ("frozen", "hash"), 0.95)
+    assert alone["excess_information_bits"] == pytest.approx(0.2)
+    assert excess.concerned(another, ("frozen", "hash"), {"depth.router"}) == ("hash",)
+    # and one that has it at another seed alone is missing here
+    later = selectors.assign(seed=selectors["ablation"].eq("hash").astype(int))
+    assert excess.excess_of_run("learned", 0, later, draws, ("frozen", "hash"), 0.95) == {}
 
 
 def test_q_values_are_over_the_full_rows_of_all_runs(table: Table) -> None:

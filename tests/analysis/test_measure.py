@@ -97,6 +97,23 @@ def test_frozen_routers_tell_the_domain_by_tokens_and_nothing_beyond(study: path
         assert (full["conditional_p_value"] > 0.01).all()
 
 
+def test_where_no_token_is_shared_by_all_domains_the_conditional_information_is_no_number(
+    study: pathlib.Path, measure_spec_of, small
+) -> None:
+    spec = measure_spec_of("auxiliary", 0, small).model_copy(update={"min_occurrences": 10**9})
+    found = measure.measure(spec, study / "runs" / "auxiliary" / "seed0", study / "mixture")
+    full = found["selectors"].query("probe == 'full'")
+    assert full["shared_token_share"].tolist() == [0, 0]
+    nowhere = ["conditional_information_bits", "conditional_p_value"]
+    assert full[nowhere].isna().all(axis=None)
+    assert math.isnan(found["runs"]["conditional_information_bits"].item())
+    usual = run_table(study, "selectors").query("probe == 'full'")
+    assert usual[nowhere].notna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        full.drop(columns=[*nowhere, "shared_token_share"]), usual.drop(columns=[*nowhere, "shared_token_share"])
+    )
+
+
 def test_placebo_lift_is_about_one(study: pathlib.Path) -> None:
     rows = run_table(study, "experts").query("probe == 'full' and domain != 'all'")
     assert rows["placebo_lift"].mean() == pytest.approx(1)
@@ -293,3 +310,23 @@ def test_missing_facts_and_domains_are_named(command) -> None:
     (run_folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"run\.json: has no parameters_total"):
         measure.main()
+
+
+def test_a_check_at_which_nothing_was_decided_has_no_figures(
+    study: pathlib.Path, small, tmp_path, measure_spec_of
+) -> None:
+    # as a router inside a Mixture-of-Depths that runs no token yet
+    shutil.copytree(study / "runs" / "auxiliary" / "seed0", tmp_path / "run")
+    file = tmp_path / "run" / "telemetry.safetensors"
+    seen = safetensors.numpy.load_file(file)
+    for name in [name for name in seen if name.startswith(f"{PATHS[0]}/")]:
+        seen[name] = seen[name].copy()
+        seen[name][1] = 0
+    safetensors.numpy.save_file(seen, file)
+    measured = measure.measure(measure_spec_of("auxiliary", 0, small), tmp_path / "run", study / "mixture")["selectors"]
+    rows = measured[(measured["selector"] == PATHS[0]) & (measured["probe"] == "telemetry")].sort_values("step")
+    empty, others = rows.iloc[1], rows.drop(rows.index[1])
+    assert empty["decisions"] == 0
+    for column in ("max_share", "effective_experts", "gini", "commitment_nats", "information_nats"):
+        assert math.isnan(empty[column])
+        assert others[column].notna().all()

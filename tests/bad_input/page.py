@@ -2,14 +2,31 @@
 
 from itertools import groupby
 
-from tests.bad_input import archives, documents, machine, shards, studies, tokens, training, workflow
+from tests.bad_input import (
+    archives,
+    depth,
+    diffusion,
+    documents,
+    machine,
+    moe,
+    multi_token,
+    rom,
+    shards,
+    studies,
+    tokens,
+    training,
+    workflow,
+)
 from tests.bad_input.case import Case
 from tests.bad_input.small import ROOT
 
 FILE = ROOT / "docs" / "bad-input.md"
 CASES: list[Case] = [
     case
-    for module in (studies, archives, documents, shards, tokens, machine, training, workflow)
+    for module in (
+        *(studies, moe, rom, depth, multi_token, diffusion),
+        *(archives, documents, shards, tokens, machine, training, workflow),
+    )
     for case in module.CASES
 ]
 HEAD = """# Bad input

@@ -1,13 +1,19 @@
 """What can befall a training: two at once, damaged checkpoints, what changed meanwhile, a full disk, no memory."""
 
+import contextlib
+import fcntl
 import json
 import pathlib
+import signal
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+from tests.bad_input import small
 from tests.bad_input.case import Case, Place, separately
 from tests.bad_input.small import Command, Ended
 
-STOP = "from speciate.training import signals; signals.StopRequest.__bool__ = lambda self: True"
+STOP = {"speciate.training.signals.StopRequest.__bool__": lambda self: True}
 """Makes a training stop after its first step; a second one makes two checkpoints of it."""
 RUN = "checkpoints/learned-seed0"
 MODEL = {
@@ -37,13 +43,25 @@ def begin(place: Place, **training: object) -> Command:
     return Command("train", (*given, "--checkpoint-folder", "checkpoints"))
 
 
+def here(place: Place, command: Command, changed: dict[str, Any] | None = None) -> Ended:
+    """Trains in this process, with some functions changed; signals are then what they were."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as after:
+        for number, handler in handlers.items():
+            after.callback(signal.signal, number, handler)
+        for name, function in (changed or {}).items():
+            patch.setattr(name, function)
+        return small.call(command)
+
+
 def stopped(harm: Callable[[Place], object], **training: object) -> Callable[[Place], Command]:
     """A training that was stopped twice, so that it has two checkpoints, and then harmed."""
 
     def make(place: Place) -> Command:
         command = begin(place, **training)
         for _ in range(2):
-            done = separately(place, command, STOP)
+            with small.within(place.folder):
+                done = here(place, command, STOP)
             assert done.status == 75, done.said
         harm(place)
         return command
@@ -83,57 +101,56 @@ def mixture(key: str, value: object) -> Callable[[Place], None]:
 
 
 def beside(place: Place, command: Command) -> Ended:
-    """Runs it while another process holds the run."""
-    hold = "import fcntl; held = open('checkpoints/learned-seed0/lock', 'w'); fcntl.flock(held, fcntl.LOCK_EX)\n"
-    return separately(place, command, hold)
+    """Runs it while another one holds the run."""
+    with (place.folder / RUN / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return here(place, command)
 
 
-def after(before: str) -> Callable[[Place, Command], Ended]:
-    """Runs it as a process of its own that first does something."""
-    return lambda place, command: separately(place, command, before)
+def after(changed: dict[str, Any]) -> Callable[[Place, Command], Ended]:
+    """Runs it with functions changed."""
+    return lambda place, command: here(place, command, changed)
 
 
-NOT_FINITE = """
-from speciate.training.objective import causal
-forward = causal.Objective.forward
-causal.Objective.forward = lambda self, *given: forward(self, *given) * float("inf")
-"""
-NO_MEMORY = """
-from speciate.training.objective import causal
-def forward(self, *given): raise MemoryError("no room")
-causal.Objective.forward = forward
-"""
+def not_finite(self: Any, model: Any, *given: Any) -> Any:
+    """An objective's loss, infinite."""
+    return model.hidden(*given).sum() * float("inf")
+
+
+def no_memory(self: Any, *given: Any) -> Any:
+    """What the system says to a process that asks for too much."""
+    raise MemoryError("no room")
+
+
+LOSS = "speciate.training.objective.causal.Objective.forward"
+# lines of Python, for a process of its own
+STOPPING = "from speciate.training import signals; signals.StopRequest.__bool__ = lambda self: True"
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
-DIE = f"{STOP}\nimport os, signal; os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)"
+DIE = "import os, signal; os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)"
 CHANGED = "checkpoints/learned-seed0/KEY: holds this run up to step 2, and since then something has changed:\n"
 REMEDY = "\n  change it back to continue, or remove the folder to start anew"
 
 
 def killed(place: Place, command: Command) -> Ended:
     """Kills it while it saves; what it saved before is still there, and the same command ends the run."""
-    done = separately(place, command, DIE)
+    done = separately(place, command, f"{STOPPING}\n{DIE}")
     assert done.status == -9, done.said
     assert [step.name for step in steps(place)] == ["step1", "step2"]
-    return small_again(place, command)
-
-
-def small_again(place: Place, command: Command) -> Ended:
-    """The same command once more."""
-    done = separately(place, command)
+    done = here(place, command)
     assert "continues from step 2" in done.said
     return done
 
 
 def full(place: Place, command: Command) -> Ended:
     """Saves where no file may be large; the checkpoints that were there stay."""
-    done = separately(place, command, f"{STOP}\n{FULL}")
+    done = separately(place, command, f"{STOPPING}\n{FULL}")
     assert [step.name for step in steps(place)] == ["step1", "step2"]
     return done
 
 
 def case(wrong: str, make: Callable[[Place], Command], says: str, **more: object) -> Case:
     """A case of this area."""
-    return Case("Training", wrong, make, says, alone=False, **{"run": separately, **more})  # type: ignore[arg-type]
+    return Case("Training", wrong, make, says, alone=False, **{"run": here, **more})  # type: ignore[arg-type]
 
 
 CASES = [
@@ -182,7 +199,7 @@ CASES = [
         lambda place: begin(place, on_failure="stop"),
         "run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; first in no module's output, so in"
         " the loss or the gradient; no update was made",
-        run=after(NOT_FINITE),
+        run=after({LOSS: not_finite}),
     ),
     case(
         "the same, in a study that goes on",
@@ -191,7 +208,7 @@ CASES = [
         " module's output, so in the loss or the gradient; no update was made; the study goes on without it, see"
         " out/failure.json",
         status=0,
-        run=after(NOT_FINITE),
+        run=after({LOSS: not_finite}),
     ),
     case(
         "memory runs out",
@@ -199,7 +216,7 @@ CASES = [
         "run learned, seed 0: step 0: out of memory (no room): raise training.accumulation (1 now, 2 next; same step,"
         " smaller portions); or set training.oom_retry, which does so by itself; set training.activation_checkpointing"
         " (same bits, more time); lower training.blocks_per_step (2 now), another run",
-        run=after(NO_MEMORY),
+        run=after({LOSS: no_memory}),
     ),
     case(
         "the disk is full while it saves; what was saved before stays",

@@ -122,3 +122,7 @@ def test_a_document_of_no_label_is_refused(folder: pathlib.Path) -> None:
     held_out(folder, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"test.documents.parquet: has c beside the labels"):
         read_set(folder, "test")
+
+
+def test_a_blocks_domain_is_its_place_in_the_mixture(folder: pathlib.Path) -> None:
+    assert TrainBlocks(folder).domains(np.array([1, 4, 0, 3])).tolist() == [1, 0, 0, 1]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate.data import clusters, connected, scratch
 from speciate.data.clusters import EXACT, KEEP, NEAR, Clusters, cluster
 
 Edges = set[tuple[int, int]]
@@ -27,7 +28,7 @@ def run(texts: list[int], alike: Edges, policies: list[int], links: Edges | None
     ]
     return cluster(
         firsts,
-        np.array(pairs, np.int64).reshape(len(pairs), 2),
+        np.array(pairs, np.int64).reshape(len(pairs), 1, 2),  # a portion each
         np.array(policies, np.int8),
         lambda asked: np.array([(texts[one], texts[two]) in both for one, two in asked.tolist()], bool),
     )
@@ -59,10 +60,8 @@ def test_documents_are_dropped_as_if_gone_through_one_by_one(
     policies = policies[: len(texts)]
     found = run(texts, alike, policies)
     assert found.of_D.tolist() == one_by_one(texts, alike, policies)
-    dropped = found.dropped.tolist()
-    assert found.exact_D.tolist() == [
-        index in dropped and texts[index] == texts[found.of_D[index]] for index in range(len(texts))
-    ]
+    dropped = found.dropped
+    assert found.exact(dropped).tolist() == [texts[index] == texts[found.of_D[index]] for index in dropped.tolist()]
 
 
 @given(TEXTS, EDGES)
@@ -78,9 +77,25 @@ def test_clusters_are_what_hangs_together_and_numbered_by_their_first_documents(
     wanted = sorted({tuple(sorted(group)) for group in groups if len(group) > 1})
     assert [tuple(np.flatnonzero(found.clusters_D == index).tolist()) for index in range(len(wanted))] == wanted
     assert set(found.clusters_D.tolist()) - {-1} == set(range(len(wanted)))
-    assert found.sizes_C.tolist() == [len(group) for group in wanted]
-    assert found.one_text_C.tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
+    assert found.sizes().tolist() == [len(group) for group in wanted]
+    assert found.one_text().tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
     assert not len(found.dropped)
+
+
+def test_portions_and_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    texts = draw.integers(0, 300, 500).tolist()
+    alike = {tuple(sorted(pair)) for pair in draw.integers(0, 300, (150, 2)).tolist() if pair[0] != pair[1]}
+    policies = draw.integers(0, 3, 500).tolist()
+    whole = run(texts, alike, policies)
+    told = whole.sizes(), whole.one_text(), whole.holds(lambda each: each % 3, 3)
+    for module, name, size in ((clusters, "PORTION", 7), (connected, "PORTION", 9), (scratch, "PART", 20)):
+        monkeypatch.setattr(module, name, size)
+    found = run(texts, alike, policies)
+    assert len(found.dropped) > 100
+    assert np.array_equal(found.of_D, whole.of_D) and np.array_equal(found.clusters_D, whole.clusters_D)
+    for one, other in zip((found.sizes(), found.one_text(), found.holds(lambda each: each % 3, 3)), told, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_a_chains_far_end_is_kept() -> None:
@@ -99,18 +114,14 @@ def test_a_copy_of_a_dropped_document_goes_where_only_near_ones_may() -> None:
     texts, alike = [0, 1, 1, 1], {(0, 1)}
     found = run(texts, alike, [NEAR, NEAR, EXACT, EXACT])
     assert found.of_D.tolist() == [-1, 0, -1, 2]  # the first copy in a domain that loses equal texts only stays
-    assert found.exact_D.tolist() == [False, False, False, True]
+    assert found.exact(found.dropped).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_no_duplicates_no_clusters(count: int) -> None:
     found = run(list(range(count)), set(), [NEAR] * count)
     assert found.of_D.tolist() == found.clusters_D.tolist() == [-1] * count
-    assert (
-        not len(found.sizes_C)
-        and not len(found.one_text_C)
-        and found.holds(np.zeros(count, np.int64), 2).shape == (0, 2)
-    )
+    assert not len(found.sizes()) and not len(found.one_text()) and found.holds(np.zeros_like, 2).shape == (0, 2)
 
 
 def test_many_copies_of_many_texts_take_few_comparisons() -> None:
@@ -120,7 +131,7 @@ def test_many_copies_of_many_texts_take_few_comparisons() -> None:
     links = np.stack([firsts[:1].repeat(len(firsts)), firsts], axis=1)
     found = cluster(
         firsts,
-        links,
+        [links],
         np.full(5000, NEAR, np.int8),
         lambda pairs: asked.append(len(pairs)) or np.ones(len(pairs), bool),  # type: ignore[func-returns-value]
     )

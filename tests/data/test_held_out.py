@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from speciate.data import pieces
+from speciate.data import held_out, pieces
 from speciate.data.encoded import Encoded
-from speciate.data.held_out import Pack, draw, joined, number_documents, size, spread
+from speciate.data.held_out import Pack, draw, main_documents, number_documents, size, spread
+from speciate.data.order import permutation
 from speciate.data.packing import concat
 from speciate.kinds import options_of
 
@@ -17,7 +18,7 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     """A pack of blocks of 4 whose tokens tell their document: document d of the domain has tokens first + d."""
     lengths_D = np.array(lengths, np.int64)
     stops = np.cumsum(lengths_D)
-    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4)
+    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
     tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
     blocks = np.zeros((int(plan[-1, 0]) + 1 if len(plan) else 0, 4), np.uint16)
     pieces.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
@@ -26,6 +27,15 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D, "surface": lengths_D})
     types = (tokens % 7).astype(np.uint8) if with_types else None
     return Pack(blocks, plan, Encoded(tokens, table), types)
+
+
+def joined(shards: list[Pack]) -> pieces.Ints:
+    """The pieces of a domain, its shards' blocks and documents numbered end to end."""
+    parts, block, document = [], 0, 0
+    for pack in shards:
+        parts.append(pack.pieces_M4 + (block, 0, document, 0))
+        block, document = block + len(pack.blocks_PT), document + len(pack.encoded.documents)
+    return np.concatenate(parts)
 
 
 def test_domains_take_turns_and_every_position_knows_its_document() -> None:
@@ -96,28 +106,50 @@ def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None
     assert digest.hexdigest()[:16] == "30172461f6ee21d3"  # of the code without shards
 
 
+def in_full(main: np.ndarray, group: np.ndarray, *purpose: str | int) -> np.ndarray:
+    """The whole order at once: by a document's turn, then a group's turn, then the shuffle."""
+
+    def turns(labels: np.ndarray) -> np.ndarray:
+        return np.array([(labels[:place] == label).sum() for place, label in enumerate(labels)], np.int64)
+
+    order = permutation(len(main), *purpose)
+    order = order[np.argsort(turns(main[order]), kind="stable")]
+    return order[np.lexsort((turns(group[main[order]]), turns(main[order])))]
+
+
+@pytest.mark.parametrize("portion", [1, 6, 1000])
+def test_the_first_blocks_are_those_of_the_whole_order(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_out, "PORTION", portion)
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        main, group = draw.integers(0, 12, 60), draw.integers(0, 4, 12)
+        whole = in_full(main, group, "test", seed)
+        for count in (0, 1, 7, 30, 60, 90):
+            assert spread(main, group, count, "test", seed).tolist() == whole[:count].tolist()
+
+
 def test_every_document_before_a_second_block_of_one() -> None:
     lengths = [39] * 5  # 10 blocks each, none shared
-    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4)
+    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4))
     for seed in range(20):
-        order = spread(plan, np.arange(5), 4, "test", seed)
+        order = spread(main_documents(plan, 4), np.arange(5), 50, "test", seed)
         assert sorted(order.tolist()) == list(range(50))
         documents = (order // 10).reshape(10, 5)
         assert (np.sort(documents, axis=1) == np.arange(5)).all()
 
 
 def test_groups_take_turns_among_documents_of_one_block() -> None:
-    plan = concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4)
+    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4))
     group = np.array([0] * 20 + [1] * 5 + [2] * 5)
     for seed in range(20):
-        order = spread(plan, group, 4, "test", seed)
+        order = spread(main_documents(plan, 4), group, 30, "test", seed)
         assert (np.sort(group[order[:15]].reshape(5, 3), axis=1) == np.arange(3)).all()
 
 
 def test_the_main_document_of_a_block_has_most_of_it() -> None:
     plan = np.array([[0, 0, 7, 0], [0, 1, 3, 0], [1, 0, 3, 3], [1, 2, 5, 0], [2, 0, 5, 2]])
     # block 0: 7 once, 3 three times; block 1: 3 and 5 twice each: the lower; block 2: 5 alone
-    order = spread(plan, np.arange(8), 4, "x")
+    order = spread(main_documents(plan, 4), np.arange(8), 3, "x")
     assert sorted(order[:2].tolist()) in ([0, 2], [1, 2])  # 3, 3, 5: one of the blocks of 3 comes last
     row, old = number_documents(np.array([[7, 3], [3, 5], [7, 5]]))
     assert row.tolist() == [[0, 1], [1, 2], [0, 2]]

@@ -1,8 +1,10 @@
 import hashlib
 
 import numpy as np
+import pytest
 
-from speciate.data.order import permutation
+from speciate.data import order, scratch
+from speciate.data.order import long_permutation, permutation
 
 
 def test_it_is_a_permutation_that_depends_on_its_purpose_alone() -> None:
@@ -25,3 +27,10 @@ def test_it_never_changes() -> None:
         hashlib.sha256(permutation(100, "train", 0, 0).astype("<i8").tobytes()).hexdigest()[:16] == "7fee2a76cc274687"
     )
     assert permutation(0, "empty").shape == (0,)
+
+
+def test_sorting_part_by_part_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, size in ((scratch, "PART", 100), (order, "PART", 100), (order, "PORTION", 37)):
+        monkeypatch.setattr(module, name, size)
+    for num in (0, 100, 101, 5000):
+        assert long_permutation(num, "train", 1).tolist() == permutation(num, "train", 1).tolist()

@@ -22,12 +22,18 @@ BLOCK = st.integers(2, 17)
 def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Blocks and pieces of documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
     lengths_D = np.array(lengths, np.int64)
-    plan = KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length)
+    plan = pieces.whole(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length))
     num_blocks = int(plan[-1, 0]) + 1 if len(plan) else 0
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     blocks = np.full((num_blocks, block_length), 12345678, np.uint32)
     pieces.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
     return blocks, plan, lengths_D
+
+
+def summary(lengths_D: np.ndarray, plan: np.ndarray, block_length: int) -> dict[str, int]:
+    done = pieces.Summary(lengths_D, block_length)
+    done.add(plan)
+    return done.counts()
 
 
 def expected_runs(lengths: list[int]) -> list[list[int]]:
@@ -64,7 +70,7 @@ def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None
     dropped = [document for document in rebuilt if not kept[document]]
     cut = [document for document in rebuilt if 0 < kept[document] < len(runs[document])]
     split = [document for document in rebuilt if (plan[:, 2] == document).sum() > 1]
-    found = pieces.summary(lengths_D, plan, len(blocks), block_length)
+    found = summary(lengths_D, plan, block_length)
     assert found == {
         "documents": len(lengths),
         "tokens_in": sum(lengths) + len(lengths),
@@ -95,7 +101,7 @@ def test_truncating_leaves_each_document_in_one_piece_from_its_start(lengths: li
     blocks, plan, lengths_D = pack("best_fit_truncate", lengths, block_length)
     assert (plan[:, pieces.POSITION] == 0).all()
     assert len(set(plan[:, pieces.DOCUMENT].tolist())) == len(plan)
-    found = pieces.summary(lengths_D, plan, len(blocks), block_length)
+    found = summary(lengths_D, plan, block_length)
     assert found["documents_split"] == 0
     assert found["tokens_dropped"] < block_length, "the tail could have filled a block"
     # at most the last piece of a block is cut off, so that a block takes fewer than 2 T of the tokens that could fit
@@ -201,7 +207,7 @@ def test_best_fit_cuts_no_more_often_than_concat_must(lengths: list[int], block_
 def test_best_fit_by_hand() -> None:
     # T = 10; with end-of-text the documents have 25, 6, 4, 7, 3 and 4 tokens: 49, so 4 blocks and a tail of 9
     blocks, plan, _ = pack("best_fit", [24, 5, 3, 6, 2, 3], 10)
-    whole = pieces.summary(np.array([24, 5, 3, 6, 2, 3]), plan, len(blocks), 10)
+    whole = summary(np.array([24, 5, 3, 6, 2, 3]), plan, 10)
     assert blocks.tolist() == [
         list(range(10)),
         list(range(10, 20)),
@@ -223,7 +229,7 @@ def test_truncating_best_fit_by_hand() -> None:
         [100, 101, 102, 103, 104, END, 200, 201, 202, END],
         [600, 601, 602, 603, 604, 605, 606, END, 700, 701],
     ]
-    found = pieces.summary(lengths_D, plan, len(blocks), 10)
+    found = summary(lengths_D, plan, 10)
     assert (found["tokens_truncated"], found["documents_cut"]) == (15 + 1, 2)
     assert (found["tokens_dropped"], found["documents_dropped"]) == (4, 1)
 
@@ -237,13 +243,13 @@ def test_a_gap_longer_than_any_document_is_filled_by_several() -> None:
 
 def test_gaps_are_filled_by_the_emptiest_block() -> None:
     # T = 10; ten documents of 7 tokens: ten bins with 3 tokens of space each, 70 tokens, 7 blocks, 3 given up
-    blocks, plan, lengths_D = pack("best_fit", [6] * 10, 10)
-    found = pieces.summary(lengths_D, plan, len(blocks), 10)
+    _, plan, lengths_D = pack("best_fit", [6] * 10, 10)
+    found = summary(lengths_D, plan, 10)
     assert found["blocks"] == 7
     assert found["tokens_dropped"] == 0
     assert found["documents_split"] == 3
     _, cut, _ = pack("concat", [6] * 10, 10)
-    assert pieces.summary(lengths_D, cut, 7, 10)["documents_split"] == 6
+    assert summary(lengths_D, cut, 10)["documents_split"] == 6
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,6 +267,36 @@ def test_laying_by_windows_does_not_show(kind: str, monkeypatch: pytest.MonkeyPa
     for window in (1, 7, 64, 1000):
         monkeypatch.setattr(pieces, "WINDOW", window)
         assert (pack(kind, lengths, 16)[0] == whole).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(20):
+        lengths = np.random.default_rng(seed).integers(0, 70, 80).tolist()
+        _, plan, lengths_D = pack(kind, lengths, 16)
+        with monkeypatch.context() as patched:
+            for module, name in ((best_fit, "PORTION"), (best_fit_truncate, "PORTION"), (concat, "DOCUMENTS")):
+                patched.setattr(module, name, 3)
+            parts = list(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, 16))
+        assert len(parts) > 1 and (np.concatenate(parts) == plan).all()
+        done = pieces.Summary(lengths_D, 16)
+        for part in parts:
+            done.add(part)
+        assert done.counts() == summary(lengths_D, plan, 16)
+
+
+def test_pieces_of_other_blocks_do_not_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, plan, lengths_D = pack("best_fit", [13, 2, 40, 0, 7, 7], 8)
+    for portion in (1, 4, 1000):
+        monkeypatch.setattr(pieces, "PORTION", portion)
+        assert pieces.belongs(plan, len(blocks), 8, len(lengths_D))
+        assert not pieces.belongs(plan, len(blocks) + 1, 8, len(lengths_D))
+        assert not pieces.belongs(plan, len(blocks), 8, int(plan[:, pieces.DOCUMENT].max()))
+        assert not pieces.belongs(plan[1:], len(blocks), 8, len(lengths_D))
+        assert not pieces.belongs(plan[::-1], len(blocks), 8, len(lengths_D))
+        assert (pieces.whole(pieces.by_blocks(plan, 8)) == plan).all()
+        assert pieces.edges_at(plan, np.arange(len(blocks) + 1)).tolist() == pieces.edges_of(plan, len(blocks)).tolist()
+    assert pieces.belongs(plan[:0], 0, 8, 0) and not pieces.belongs(plan[:0], 1, 8, 0)
 
 
 def test_selected_blocks_have_their_own_pieces() -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data import similar
+from speciate.data import scratch, similar
+from speciate.data.connected import components
 from speciate.data.documents import Document, write_documents
 from speciate.data.signatures import FILES, SKETCH, read_shards, sign
-from speciate.data.similar import Scope, components, jaccard, similar_pairs
+from speciate.data.similar import Scope, jaccard, similar_pairs
 from speciate.spec import Duplicates
 
 NEAR = Duplicates(ngram=2, permutations=120, bands=20)
@@ -83,6 +84,17 @@ def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path)
         found.add(frozenset(frozenset(np.array(order)[labels == label].tolist()) for label in range(labels.max() + 1)))
     assert len(found) == 1
     assert max(map(len, found.pop())) >= 4
+
+
+def test_portions_and_parts_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = scope(tmp_path, families(4, 30, 5), 3)
+    pairs, texts = similar_pairs(here, range(20), 0.7), here.texts()
+    assert len(pairs) > 40
+    for module, name, size in ((similar, "PORTION", 7), (similar, "COMPARED", 2), (similar, "REMEMBERED", 3)):
+        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(scratch, "PART", 20)
+    assert np.array_equal(similar_pairs(here, range(20), 0.7), pairs)
+    assert np.array_equal(here.texts(), texts)
 
 
 def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,19 @@ def test_any_beginning_is_near_proportional(counts: list[int]) -> None:
     assert np.abs(so_far - share * places).max() <= (len(counts) + 1) / 2 + 1e-9
 
 
+@pytest.mark.parametrize("portion", [1, 7, 100])
+def test_portions_do_not_show(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for counts in ([40, 40], [99, 1, 33], [0, 5], [64, 32, 16, 8]):
+        rows = [np.random.default_rng(domain).permutation(count) for domain, count in enumerate(counts)]
+        keys = [(place + 0.5) / count for count in counts for place in range(count)]
+        domains = np.repeat(np.arange(len(counts)), counts)
+        pairs = np.stack([domains, np.concatenate(rows)], axis=1)
+        monkeypatch.setattr(turns, "PORTION", portion)
+        assert turns.in_turns(rows).tolist() == pairs[np.lexsort((domains, keys))].tolist()
+    epochs = [np.arange(5), np.arange(5)[::-1], np.arange(5)]
+    assert turns.end_to_end(epochs, 12).tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1]
+
+
 def test_equal_parts_alternate() -> None:
     assert turns.in_turns([np.array([5, 6]), np.array([7, 8])]).tolist() == [[0, 5], [1, 7], [0, 6], [1, 8]]
 

@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from speciate import spec
+from speciate.kinds import options_of
+from speciate.model.initial import initialise
+from speciate.model.routing import Routing, TopK
+from speciate.model.tokens import Place, Tokens
 from speciate.model.transformer import Transformer
 
-VOCABULARY = 50
+WIDTH, VOCABULARY = 24, 50
+Selecting = Callable[..., TopK]
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 20, "router": "learned", "balance": "none", "z_weight": 0.0}
 
 
@@ -20,13 +26,15 @@ def _seed() -> None:
 
 @pytest.fixture
 def model_spec() -> Callable[..., spec.Model]:
-    """A model of width 24; `ffn` and `mixer` change its block, the other keys the model itself."""
+    """A model of width 24; `ffn`, `mixer` and `depth` change its block, the other keys the model itself."""
 
-    def build(*, ffn: dict[str, Any] | None = None, mixer: dict[str, Any] | None = None, **changes: Any) -> spec.Model:
+    def build(
+        *, ffn: dict[str, Any] | None = None, mixer: dict[str, Any] | None = None, depth: Any = "every", **changes: Any
+    ) -> spec.Model:
         block = {
             "mixer": {"kind": "attention", "num_heads": 4, **(mixer or {})},
             "ffn": ffn or {"kind": "dense", "hidden": 40},
-            "depth": "every",
+            "depth": depth,
         }
         return spec.Model.model_validate({"width": 24, "num_layers": 2, "context": 16, "block": block, **changes})
 
@@ -47,3 +55,36 @@ def transformer(model_spec: Callable[..., spec.Model]) -> Callable[..., Transfor
 def moe() -> Callable[..., dict[str, Any]]:
     """Options of a mixture of 4 experts, with changes."""
     return lambda **changes: {**MOE, **changes}
+
+
+@pytest.fixture
+def top_k(model_spec: Callable[..., Any]) -> Selecting:
+    """A selector of 8 slots, its router, balance and choice given as `kind` or (kind, options)."""
+
+    def build(
+        router: Any = "learned",
+        balance: Any = "none",
+        top_k: int = 1,
+        z_weight: float = 0.0,
+        layer: int = 0,
+        choice: Any = "token",
+        balanced: tuple[float, float] = (0.0, 1.0),
+    ) -> TopK:
+        given = {}
+        for folder, value in (("router", router), ("balance", balance), ("choice", choice)):
+            kind, options = (value, {}) if isinstance(value, str) else value
+            given[folder] = options_of(f"model/{folder}", kind)(kind=kind, **options)
+        place = Place(model_spec(), layer, VOCABULARY)
+        sizes = (8, top_k, z_weight)
+        selector = TopK(given["router"], given["balance"], place, *sizes, given["choice"], balanced)
+        initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
+        return selector
+
+    return build
+
+
+def route(selector: TopK, x_ND: Tensor | None = None, token_BT: Tensor | None = None) -> Routing:
+    """Routes 4 blocks of 16 random tokens, or those given."""
+    token_BT = torch.randint(VOCABULARY, (4, 16)) if token_BT is None else token_BT
+    result: Routing = selector(torch.randn(token_BT.numel(), WIDTH) if x_ND is None else x_ND, Tokens.of(token_BT))
+    return result

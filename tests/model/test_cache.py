@@ -75,3 +75,44 @@ def test_a_cache_is_no_longer_than_the_context(transformer: Build) -> None:
     model.read(Tokens.of(torch.zeros((1, 15), dtype=torch.long), cache=cache))
     with pytest.raises(ValueError, match="a block of 17 tokens is longer than the context, 16"):
         model.read(Tokens.of(torch.zeros((1, 2), dtype=torch.long), cache=cache))
+
+
+@pytest.mark.parametrize("parts", [[7], [3, 4], [1] * 7])
+def test_a_cut_cache_goes_on_as_if_the_rest_had_never_been_read(transformer: Build, parts: list[int]) -> None:
+    model = transformer(position="rotary").double().eval()
+    token_BT, other_BT = torch.randint(VOCABULARY, (2, 7)), torch.randint(VOCABULARY, (2, 5))
+    for length in (0, 2, 4, 7):
+        cache = Cache()
+        for part_BT in token_BT.split(parts, dim=1):
+            model.read(Tokens.of(part_BT, cache=cache))
+        before = cache.copy()
+        cache.truncate(length)
+        assert (cache.length, before.length) == (length, 7)
+        whole = model(torch.cat([token_BT[:, :length], other_BT], dim=1))[:, length:]
+        after = model.head(model.read(Tokens.of(other_BT, cache=cache)))
+        torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
+        whole = model(torch.cat([token_BT, other_BT], dim=1))[:, 7:]
+        after = model.head(model.read(Tokens.of(other_BT, cache=before)))  # the copy is as it was
+        torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
+
+
+def test_what_a_cache_cannot_forget_is_refused() -> None:
+    def cannot(cache: Cache, length: int, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            cache.truncate(length)
+        assert cache.length == 3
+
+    cache = Cache()
+    cache.append(0, torch.zeros(1, 3, 2), torch.zeros(1, 3))
+    cache.length = 3
+    cannot(cache, 4, "a cache of 3 tokens cannot be cut to 4")
+    assert cache.can_truncate
+    skipping, recurrent = cache.copy(), cache.copy()
+    skipping.append(1, torch.zeros(1, 2, 2))
+    cannot(skipping, 2, "skipped tokens, cannot be cut; keep a copy")
+    recurrent.keep(1, torch.zeros(1, 3, 2))  # of as many numbers as there are tokens, by chance
+    assert not recurrent.copy().can_truncate
+    cannot(recurrent, 2, "a recurrent state, or skipped tokens, cannot be cut; keep a copy")
+    recurrent.truncate(3)
+    cache.truncate(1)
+    assert cache.length == 1

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from speciate.model import experts as experts_module
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.experts import Experts
+from speciate.model.experts import Dispatch, Experts, Linears
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 8, 12, 5, 17
 
@@ -58,6 +59,38 @@ def test_equals_a_loop_over_tokens(
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["looped", "grouped"])
+@pytest.mark.parametrize("kept", ["some", "one", "all"])
+def test_only_what_is_kept_is_computed(monkeypatch: pytest.MonkeyPatch, way: str, kept: str) -> None:
+    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    run, rows = getattr(experts, way), []
+    monkeypatch.setattr(experts, "looped", lambda x_AD, count_E: rows.append(len(x_AD)) or run(x_AD, count_E))
+    x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
+    expert_NK, weight_NK = choices("spread", 2), torch.rand(NUM_TOKENS, 2, requires_grad=True)
+    kept_NK = {"some": torch.rand(NUM_TOKENS, 2) < 0.5, "all": torch.ones(NUM_TOKENS, 2) > 0}.get(
+        kept, torch.arange(2 * NUM_TOKENS).view(-1, 2) == 9
+    )
+    inputs = [x_ND, weight_NK, *experts.parameters()]
+    results = []
+    for y_ND in (experts(x_ND, expert_NK, weight_NK, kept_NK), naive(experts, x_ND, expert_NK, weight_NK * kept_NK)):
+        results.append([y_ND, *torch.autograd.grad(y_ND.square().sum(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    assert rows == [int(kept_NK.sum())]
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_all_of_them_are_the_sum_over_every_expert(biases: bool) -> None:
+    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["swiglu"], biases)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x_ND = torch.randn(NUM_TOKENS, WIDTH)
+    expected_ND = naive(experts, x_ND, torch.arange(3).expand(NUM_TOKENS, -1), torch.ones(NUM_TOKENS, 3))
+    torch.testing.assert_close(experts.all(x_ND), expected_ND, rtol=1e-5, atol=1e-5)
+
+
 def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
     experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
     for parameter in experts.parameters():
@@ -85,3 +118,34 @@ def test_a_grouped_product_follows_autocast() -> None:
         low = experts.grouped(x_ND, count_E)
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), experts.grouped(x_ND, count_E), rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize("way", ["looped", "grouped"])
+@pytest.mark.parametrize("case", ["spread", "some empty", "all on one"])
+@pytest.mark.parametrize(("top_k", "biases"), [(1, False), (2, True)])
+def test_linear_maps_equal_a_loop_over_tokens(
+    monkeypatch: pytest.MonkeyPatch, way: str, case: str, top_k: int, biases: bool
+) -> None:
+    linears = Linears(NUM_EXPERTS, WIDTH, HIDDEN, biases)
+    for parameter in linears.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    monkeypatch.setattr(experts_module, "_looped", getattr(experts_module, f"_{way}"))
+    x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
+    weight_NK = torch.rand(NUM_TOKENS, top_k, requires_grad=True)
+    expert_NK = choices(case, top_k)
+
+    def each() -> Tensor:
+        """Every token by every expert of its own."""
+        y_NKF = (x_ND[:, None, None] @ linears.weight[expert_NK]).squeeze(2)
+        y_NKF = y_NKF if linears.bias is None else y_NKF + linears.bias[expert_NK]
+        return (y_NKF * weight_NK.unsqueeze(-1)).sum(1)
+
+    dispatch = Dispatch.of(expert_NK, NUM_EXPERTS)
+    y_NF = dispatch.summed(linears(dispatch.sent(x_ND), dispatch.count_E), weight_NK)
+    inputs, gradient_NF = [x_ND, weight_NK, *linears.parameters()], torch.randn(NUM_TOKENS, HIDDEN)
+    for ours, expected in zip(
+        [y_NF, *torch.autograd.grad(y_NF, inputs, gradient_NF)],
+        [each(), *torch.autograd.grad(each(), inputs, gradient_NF)],
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)

@@ -1,47 +1,16 @@
 """The choice, its weights, its losses and its report."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
+from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from speciate.kinds import component, options_of
-from speciate.model.initial import initialise
-from speciate.model.routing import Routing, TopK, load_balancing_loss, weights, z_loss
-from speciate.model.tokens import Place, Tokens
-
-WIDTH, VOCABULARY = 24, 50
-Selecting = Callable[..., TopK]
-
-
-@pytest.fixture
-def top_k(model_spec: Callable[..., Any]) -> Selecting:
-    """A selector of 8 slots, its router and balance given as `kind` or (kind, options)."""
-
-    def build(
-        router: Any = "learned", balance: Any = "none", top_k: int = 1, z_weight: float = 0.0, layer: int = 0
-    ) -> TopK:
-        given = {}
-        for folder, value in (("router", router), ("balance", balance)):
-            kind, options = (value, {}) if isinstance(value, str) else value
-            given[folder] = options_of(f"model/{folder}", kind)(kind=kind, **options)
-        place = Place(model_spec(), layer, VOCABULARY)
-        selector = TopK(given["router"], given["balance"], place, 8, top_k, z_weight)
-        initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
-        return selector
-
-    return build
-
-
-def route(selector: TopK, x_ND: Tensor | None = None, token_BT: Tensor | None = None) -> Routing:
-    """Routes 4 blocks of 16 random tokens, or those given."""
-    token_BT = torch.randint(VOCABULARY, (4, 16)) if token_BT is None else token_BT
-    result: Routing = selector(torch.randn(token_BT.numel(), WIDTH) if x_ND is None else x_ND, Tokens.of(token_BT))
-    return result
+from speciate.model.routing import load_balancing_loss, weights, z_loss
+from speciate.model.tokens import Tokens
 
 
 def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> None:

@@ -1,82 +1,176 @@
-"""Trains one run, kills it again and again, and lets it go on: `python killed.py SPEC MIXTURE FOLDER SEED KILLS`.
+"""Trains one run, kills it again and again, and lets it go on: `python killed.py SPEC MIXTURE FOLDER SEED`.
 
 A process of its own that has imported torch and run nothing: each training is a fork of it, so that it begins at once.
-Prints, as JSON, how each ended.
+A training counts the calls that it makes, of Python's functions and of C's, from when it first enters a place, and is
+killed at a drawn one: nothing depends on the clock. In the middle of a file the kernel kills it: it sends SIGXFSZ when
+a write passes the limit of a file's size. The first training is left alone, and says how many calls there are.
+
+Prints, as JSON, how each ended and where it was killed.
 """
 
+import functools
 import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import sys
-import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import torch
 
 from speciate import train, verb
 from speciate.provenance import digest
 from speciate.spec import RunSpec, read_spec
+from speciate.training import checkpoint, loop, outputs
 from speciate.training.distributed import ALONE
 
-PLACES = ("while saving", "between")
+PLACES = {"training": (train, "train"), "saving": (checkpoint, "save"), "ending": (outputs, "write")}
+STEPS = 4
+"""Of a training, in which it is killed."""
+KILLS = [
+    *[(signal.SIGKILL, "training")] * 5,
+    *[(signal.SIGTERM, "training")] * 4,
+    *[(signal.SIGKILL, "saving")] * 3,
+    *[(signal.SIGTERM, "saving")] * 4,
+    *[(signal.SIGXFSZ, "saving")] * 2,
+]
+LAST = [(signal.SIGKILL, "ending")] * 2
+REPORTS = 3
+"""The file descriptor by which a training tells what happened."""
 
 
-def begin(arguments: list[str], log: pathlib.Path, syncs: int | None, number: signal.Signals) -> int:
-    """Forks a training; it sends itself a signal at its `syncs`-th fsync, in the middle of a save. The process id."""
+def report(what: Any) -> None:
+    os.write(REPORTS, json.dumps(what).encode())
+
+
+def around(place: tuple[Any, str], begun: Callable[[], None], ended: Callable[..., None]) -> None:
+    """Calls these before and after each call of a module's function."""
+    module, name = place
+    function = getattr(module, name)
+
+    @functools.wraps(function)
+    def called(*given: Any, **named: Any) -> Any:
+        begun()
+        result = function(*given, **named)
+        ended(*given)
+        return result
+
+    setattr(module, name, called)
+
+
+class Kill:
+    """Sends a signal at the `at`-th call once `place` was entered, or when a file is to be longer than `at` bytes."""
+
+    def __init__(self, number: signal.Signals, place: str, at: int) -> None:
+        self.number, self.at, self.calls = number, at, 0
+        begun = self.limit if number == signal.SIGXFSZ else lambda: sys.setprofile(self.count)
+        around(PLACES[place], begun, lambda *given: None)
+
+    def count(self, frame: FrameType, event: str, what: Any) -> None:
+        self.calls += event in ("call", "c_call")
+        if self.calls == self.at:
+            sys.setprofile(None)
+            self.calls += 1
+            report(frame.f_code.co_qualname if event == "call" else what.__name__)
+            os.kill(os.getpid(), self.number)
+
+    def limit(self) -> None:
+        report(f"{self.at} bytes")
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.at, self.at))
+
+
+class Measure:
+    """How many calls the first steps, a save and the end have, and how many bytes a checkpoint's longest file."""
+
+    def __init__(self) -> None:
+        self.calls, self.steps, self.before = 0, 0, 0
+        self.found: dict[str, int] = {}
+        around(PLACES["training"], lambda: sys.setprofile(self.count), lambda *given: report(self.found))
+        around((loop, "update"), lambda: None, self.updated)
+        around(PLACES["saving"], self.mark, self.saved)
+        around(PLACES["ending"], self.marked, self.written)
+
+    def count(self, frame: FrameType, event: str, what: Any) -> None:
+        self.calls += event in ("call", "c_call")
+
+    def mark(self) -> None:
+        self.before = self.calls
+
+    def marked(self) -> None:
+        self.before = self.calls
+        sys.setprofile(self.count)
+
+    def updated(self, *given: Any) -> None:
+        self.steps += 1
+        if self.steps == STEPS:
+            sys.setprofile(None)
+            self.found["training"] = self.calls
+
+    def saved(self, folder: pathlib.Path, *given: Any) -> None:
+        self.found.setdefault("saving", self.calls - self.before)
+        self.found["bytes"] = max(file.stat().st_size for file in folder.glob("step*/*"))
+
+    def written(self, *given: Any) -> None:
+        sys.setprofile(None)
+        self.found["ending"] = self.calls - self.before
+
+
+def trained(arguments: list[str], log: pathlib.Path, prepare: Callable[[], object]) -> tuple[int, Any]:
+    """Trains in a fork of this process; its exit status and what it reported."""
+    reading, writing = os.pipe()
     process = os.fork()
     if process:
-        return process
-    with log.open("ab") as said:
-        os.dup2(said.fileno(), 2)
-    left, sync = syncs, os.fsync
-
-    def counted(descriptor: int) -> None:
-        nonlocal left
-        if left is not None:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), number)
-        sync(descriptor)
-
-    os.fsync = counted
-    sys.argv = ["train.py", *arguments]
-    status = 0
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reports:
+            told = reports.read()  # until it has ended
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), json.loads(told or "null")
+    status = 1
     try:
+        os.dup2(writing, REPORTS)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        sys.argv = ["train.py", *arguments]
+        prepare()
         verb.run(train.main)
+        status = 0
     except SystemExit as ended:
         status = int(ended.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
 
 def main() -> None:
-    """Kills `KILLS` times with each signal, then lets the run end."""
+    """Lets one end, then kills the other."""
     spec, mixture, folder = (pathlib.Path(text) for text in sys.argv[1:4])
-    draw, kills = random.Random(int(sys.argv[4])), int(sys.argv[5])
+    draw, log = random.Random(int(sys.argv[4])), folder / "log"
     torch.set_num_threads(1)
     # what every training would otherwise import and read anew
     digest("train", read_spec(RunSpec, spec))
     train.begin(read_spec(RunSpec, spec), 64, None, ALONE)
-    arguments = ["--spec", str(spec), "--mixture-folder", str(mixture), "--output-folder", str(folder / "run")]
-    arguments += ["--checkpoint-folder", str(folder / "checkpoints")]
-    plan = [(number, place) for number in (signal.SIGKILL, signal.SIGTERM) for place in PLACES] * (kills // 2)
-    draw.shuffle(plan)
+
+    def given(name: str) -> list[str]:
+        paths = {"spec": spec, "mixture-folder": mixture, "output-folder": folder / name}
+        paths["checkpoint-folder"] = folder / f"{name}-checkpoints"
+        return [word for option, path in paths.items() for word in (f"--{option}", str(path))]
+
+    status, size = trained(given("whole"), log, Measure)
+    assert status == 0, log.read_text()
+    draw.shuffle(KILLS)
     ended = []
-    for number, place in plan:
-        # a save syncs seven times: a save or two in, at any point of it
-        syncs = draw.randrange(1, 15) if place == "while saving" else None
-        process = begin(arguments, folder / "log", syncs, number)
-        if syncs is None:
-            before = set(folder.glob("checkpoints/*/*/step*"))
-            while set(folder.glob("checkpoints/*/*/step*")) == before and os.waitpid(process, os.WNOHANG)[0] == 0:
-                time.sleep(0.001)
-            time.sleep(draw.uniform(0, 0.03))
-            os.kill(process, number)
-        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        ended.append([number.name, place, status])
-    status = os.waitstatus_to_exitcode(os.waitpid(begin(arguments, folder / "log", None, signal.SIGTERM), 0)[1])
-    print(json.dumps({"ended": ended, "last": status}))
+    for number, place in KILLS + LAST:
+        at = draw.randrange(1, size["bytes" if number == signal.SIGXFSZ else place])
+        status, where = trained(given("parts"), log, functools.partial(Kill, number, place, at))
+        ended.append({"signal": number.name, "place": place, "at": at, "status": status, "where": where})
+    status, _ = trained(given("parts"), log, lambda: None)
+    print(json.dumps({"size": size, "ended": ended, "last": status}))
 
 
 if __name__ == "__main__":

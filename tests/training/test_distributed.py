@@ -20,11 +20,12 @@ from tests.training.conftest import BASE, DENSE
 
 from speciate import train as verb
 from speciate.spec import RunSpec, dump, merge
-from speciate.training import distributed
+from speciate.training import distributed, sharded
 from speciate.training.distributed import Ranks
 
 QUIET = {"router": {"noise_std": 0.0}}
 BIAS = {"top_k": 2, "balance": {"kind": "bias", "rate": 0.01}, "z_weight": 0.0, **QUIET}
+GLOBAL = {"balance": {"kind": "auxiliary", "scope": "global_batch", "weight": 1.0}, **QUIET}
 NO_LOSS = {"balance": "none", "z_weight": 0.0, **QUIET}
 # name -> change of the small run, and how many micro-batches one process needs to have what two have
 CASES: dict[str, tuple[dict[str, Any], int]] = {
@@ -37,9 +38,16 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         },
         1,
     ),
+    # further heads beside the blocks, with unequally many targets
+    "heads": (
+        merge(DENSE, {"model": {"separate_documents": True}, "objective": {"kind": "multi_token", "heads": 3}}),
+        1,
+    ),
     # the load is everybody's; the selectors' losses are each process's own
     "bias": ({"model": {"block": {"ffn": BIAS}}, "training": {"activation_checkpointing": True}}, 1),
     "auxiliary": ({"model": {"block": {"ffn": QUIET}}, "telemetry": {"gradient_norms": True}}, 2),
+    # the shares are everybody's, so that one process has them in one micro-batch
+    "global": ({"model": {"block": {"ffn": GLOBAL}}, "training": {"activation_checkpointing": True}}, 1),
 }
 PARALLEL = ("ddp", "fsdp")
 
@@ -120,6 +128,9 @@ def assert_alike(one: pathlib.Path, other: pathlib.Path) -> None:
     for mine, yours in zip(ours, theirs, strict=True):
         assert mine.keys() == yours.keys()
         for key, value in mine.items():
+            if key == "measured":  # [path, name, at, mean] of each
+                assert [row[:3] for row in value] == [row[:3] for row in yours[key]]
+                value, yours[key] = ([row[3] for row in rows_of] for rows_of in (value, yours[key]))
             assert value == pytest.approx(yours[key], rel=0, abs=1e-6), (key, mine, yours)
     names = {file.name for file in one.glob("*.safetensors")} - {"telemetry.safetensors"}
     assert names == {file.name for file in other.glob("*.safetensors")} - {"telemetry.safetensors"}
@@ -177,7 +188,7 @@ def test_a_sharded_checkpoint_of_another_model_is_refused(
     model = verb.build(spec, 64)
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match=r"step5: does not hold this run's tensors; they differ in model\.blocks\.0"):
-        distributed.load_parts(kept, model, optimizer, None, Ranks())
+        sharded.load_parts(kept, model, optimizer, None, Ranks())
 
 
 def test_another_number_of_processes_is_refused_unless_asked_for() -> None:

@@ -20,7 +20,7 @@ from speciate.provenance import sha256
 from speciate.reporting import answer
 from speciate.spec import RunSpec, dump
 from speciate.stages import Arm, CompareSpec, MeasureSpec
-from speciate.training import checkpoint, health, loop, memory
+from speciate.training import checkpoint, health, loop, memory, outputs
 from speciate.training.checkpoint import State
 from speciate.training.health import FailedRun
 from speciate.training.signals import StopRequest
@@ -77,6 +77,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunSpec, set[int]], None
 
 
 BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}
+# a rate at which the loss stays finite and ever higher
+LOST = {
+    "model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}},
+    "optimizer": {"rate": 3.0},
+    "schedule": "constant",
+}
 
 
 def test_a_step_that_is_not_finite_is_reported_with_its_place(
@@ -200,7 +206,61 @@ def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
     assert memory.more(4, 4) is None
 
 
-def test_a_run_that_diverges_is_shown_and_counted_nowhere(
+def planted(*losses: float) -> list[str]:
+    return [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "num_steps", "median"),
+    [
+        ([11.0] * 19, 100, None),  # too few to judge
+        ([11.0] * 20, 100, 11.0),
+        ([2.0] * 30 + [11.0] * 10, 100, None),  # half of the last 20: (2 + 11) / 2
+        ([2.0] * 30 + [11.0] * 11, 100, 11.0),
+        ([11.0] * 20 + [2.0] * 11, 100, None),  # it came back
+        ([10.0] * 20, 100, None),  # the limit itself is none above it
+        ([11.0] * 4, 4, 11.0),  # a short run is judged by all it has
+        ([11.0] * 3, 4, None),
+    ],
+)
+def test_it_has_diverged_once_the_median_of_its_last_20_losses_is_above_the_limit(
+    losses: list[float], num_steps: int, median: float | None
+) -> None:
+    watch = health.Watch(planted(*losses), 10.0, num_steps)  # as a continued run begins
+    assert watch.diverged() == median
+    follows = health.Watch([], 10.0, num_steps)
+    for loss in losses:
+        follows.see(loss)
+    assert follows.diverged() == median
+    assert health.Watch(planted(*losses), None, num_steps).diverged() is None
+
+
+@pytest.mark.parametrize("stop", [None, 13])
+def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, stop: int | None
+) -> None:
+    spec = run_spec(**LOST, training={"num_steps": 40})
+    if stop is not None:
+        asked = iter([False] * (stop - 1) + [True, True])
+        stopping = type("Stopping", (Never,), {"__bool__": lambda self: next(asked)})()
+        assert not verb.train(spec, mixture, tmp_path / "run", tmp_path / "run-checkpoints", stopping)
+    assert trained(spec, mixture, tmp_path / "run")
+    told = facts(tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    limit = 10 * np.log(64)
+    # no earlier step would do: each median of 20 before the last is within the limit
+    ends = [end for end in range(20, len(losses) + 1) if np.median(losses[end - 20 : end]) > limit]
+    assert ends == [len(losses)] == [told["step"]]
+    reason = f"step {len(losses)}: diverged: median loss {np.median(losses[-20:]):.4g} of the last steps, 41.59 allowed"
+    assert (told["state"], told["reason"]) == ("failed", reason)
+    failure = json.loads((tmp_path / "run/failure.json").read_text())
+    assert failure["median_loss"] == pytest.approx(np.median(losses[-20:]))
+    assert trained(run_spec(**LOST, training={"num_steps": 40, "diverged_at": 1e6}), mixture, tmp_path / "other")
+    assert facts(tmp_path / "other")["state"] == "finished"
+
+
+def test_a_run_that_fails_is_shown_and_counted_nowhere(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def call(module: Any, *arguments: object) -> None:
@@ -209,9 +269,9 @@ def test_a_run_that_diverges_is_shown_and_counted_nowhere(
 
     bytes_file = tmp_path / "token_bytes.npy"
     np.save(bytes_file, np.ones(64, dtype=np.int32))
-    for arm, rate in (("good", 0.01), ("wild", 1e6)):
-        dense = {"block": {"ffn": {"kind": "dense", "hidden": 16}}}
-        spec = run_spec(ablation=arm, model=dense, optimizer={"rate": rate}, training={"num_steps": 30})
+    for arm, rate in (("good", 0.01), ("wild", 1e6), ("lost", 3.0)):
+        change = {} if arm == "good" else {**LOST, "optimizer": {"rate": rate}}
+        spec = run_spec(ablation=arm, **change, training={"num_steps": 30})
         folder = tmp_path / arm
         assert trained(spec, mixture, folder)
         (folder / "spec.json").write_text(dump(spec))
@@ -235,10 +295,13 @@ def test_a_run_that_diverges_is_shown_and_counted_nowhere(
         given = ("--spec", tmp_path / "measure.json", "--run-folder", folder, "--mixture-folder", mixture)
         call(measure, *given, "--output-folder", tmp_path / "measures" / arm)
     assert facts(tmp_path / "good")["state"] == "finished"
-    told = facts(tmp_path / "wild")
-    assert told["state"] == "failed"
-    assert "no update was made" in told["reason"]
-    arms = tuple(Arm(name=arm, about=arm) for arm in ("good", "wild"))
+    reasons = []
+    for arm, words in (("wild", "no update was made"), ("lost", "diverged: median loss")):
+        told = facts(tmp_path / arm)
+        assert told["state"] == "failed"
+        assert words in told["reason"]
+        reasons.append(told["reason"])
+    arms = tuple(Arm(name=arm, about=arm) for arm in ("good", "wild", "lost"))
     of_study = CompareSpec(
         domains=("code", "prose"),
         arms=arms,
@@ -249,12 +312,13 @@ def test_a_run_that_diverges_is_shown_and_counted_nowhere(
         hypotheses=(),
     )
     found = compare.compare(
-        of_study, compare.read_measures(of_study, [tmp_path / "measures" / "good", tmp_path / "measures" / "wild"])
+        of_study, compare.read_measures(of_study, [tmp_path / "measures" / arm.name for arm in arms])
     )
     assert found["runs"]["ablation"].tolist() == ["good"]
-    assert found["missing"][["ablation", "reason"]].to_numpy().tolist() == [["wild", told["reason"]]]
-    assert found["comparisons"].query("statistic == 'loss'")[["num_seeds", "missing"]].to_numpy().tolist() == [[0, 1]]
-    assert answer.missing_runs(found, of_study) == [("wild", 0, told["reason"])]
+    assert found["missing"][["ablation", "reason"]].to_numpy().tolist() == [["wild", reasons[0]], ["lost", reasons[1]]]
+    counted = found["comparisons"].query("statistic == 'loss'")[["num_seeds", "missing"]]
+    assert counted.to_numpy().tolist() == [[0, 1], [0, 1]]
+    assert answer.missing_runs(found, of_study) == [("wild", 0, reasons[0]), ("lost", 0, reasons[1])]
     for name in tables.COMPARED:
         pd.testing.assert_frame_equal(found[name], tables.frame(name, found[name]))
 
@@ -265,7 +329,7 @@ def test_what_starts_from_a_failed_run_fails_too(
     parent = tmp_path / "run.json"
     parent.write_text(json.dumps({"state": "failed", "ablation": "dense", "seed": 0, "reason": "diverged"}))
     with pytest.raises(FailedRun, match="starts from dense, seed 0, which failed: diverged"):
-        verb.refuse_failed(tmp_path / "model.safetensors")
+        outputs.refuse_failed(tmp_path / "model.safetensors")
 
 
 def changed_identity(mixture: pathlib.Path, spec: RunSpec, **vocabulary: Any) -> dict[str, Any]:

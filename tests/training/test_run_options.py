@@ -103,18 +103,24 @@ def test_the_average_has_the_models_tensors_and_its_buffers(
     assert not (tmp_path / "run/ema.safetensors").exists()
 
 
-def test_the_average_is_evaluated_when_asked(
+def test_the_average_is_the_model_when_asked(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert trained(run_spec(training={"ema": 0.9}), mixture, tmp_path / "run")
+    beside, instead = run_spec(training={"ema": 0.9}), run_spec(training={"ema": 0.9, "evaluate_ema": True})
+    assert trained(beside, mixture, tmp_path / "run")
+    first = digests(tmp_path / "run")
+    assert trained(instead, mixture, tmp_path / "run")
+    second = digests(tmp_path / "run")
+    assert second["model.safetensors"] == first["ema.safetensors"]
+    assert second["last.safetensors"] == first["model.safetensors"]
+    assert "ema.safetensors" not in second
     np.save(tmp_path / "bytes.npy", np.ones(64, dtype=np.int32))
 
-    def evaluated(average: bool, name: str) -> float:
-        spec = run_spec(training={"ema": 0.9, "evaluate_ema": average})
-        (tmp_path / "spec.json").write_text(dump(spec))
+    def nats() -> float:
+        (tmp_path / "spec.json").write_text(dump(instead))
         paths = {
             "spec": tmp_path / "spec.json",
-            "model": tmp_path / "run" / name,
+            "model": tmp_path / "run" / "model.safetensors",
             "mixture-folder": mixture,
             "token-bytes": tmp_path / "bytes.npy",
             "likelihood": tmp_path / "likelihood.parquet",
@@ -125,9 +131,10 @@ def test_the_average_is_evaluated_when_asked(
         evaluate.main()
         return float(pd.read_parquet(tmp_path / "likelihood.parquet")["nats"].sum())
 
-    averaged = evaluated(True, "model.safetensors")
-    assert averaged == evaluated(False, "ema.safetensors")
-    assert averaged != evaluated(False, "model.safetensors")
-    (tmp_path / "run/ema.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"ema\.safetensors: is no weights file"):
-        evaluated(True, "model.safetensors")
+    averaged = nats()
+    assert trained(beside, mixture, tmp_path / "run")
+    assert digests(tmp_path / "run") == first
+    assert averaged != nats()
+    (tmp_path / "run/model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors: is no weights file"):
+        nats()

@@ -316,6 +316,25 @@ def test_copies_without_noise_compute_what_the_dense_model_does(tmp_path: pathli
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_shared_experts_are_copies_too(tmp_path: pathlib.Path, drop: float) -> None:
+    origin, path = of_run(tmp_path)
+    start = {"kind": "upcycle", "origin": origin, "noise": 0.0, "drop": drop}
+    model = build(run_spec("experts", {**MOE, "num_shared": 2}, start), VOCABULARY, path).eval()
+    dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY).eval()
+    dense.load_state_dict(component_weights(origin, path))
+    for layer in MOE_LAYERS:
+        mine, theirs = model.blocks[layer].ffn.shared, dense.blocks[layer].ffn
+        for expert in range(2):
+            assert torch.equal(mine.in_weight[expert], theirs.up.weight.T)
+            torch.testing.assert_close(3 * mine.out_weight[expert], theirs.out.weight.T)
+            torch.testing.assert_close(3 * mine.out_bias[expert], theirs.out.bias)
+    if not drop:
+        token_BT = tokens(2)
+        torch.testing.assert_close(model(token_BT), dense(token_BT), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_noise_has_the_scale_that_was_asked_for(tmp_path: pathlib.Path) -> None:
     model, dense = upcycled(tmp_path, noise=0.1)
     for layer in MOE_LAYERS:

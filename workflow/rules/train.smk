@@ -60,6 +60,7 @@ rule evaluate:
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
+        gpu=lambda wildcards: min(1, gpus_of(wildcards)),
     params:
         code=lambda wildcards: digest("evaluate", run_of(wildcards)),
         mixture=MIXTURE,

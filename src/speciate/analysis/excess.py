@@ -2,7 +2,8 @@
 
 Specialisation is learned only as far as it exceeds what the study's controls have, selectors that never learn: same
 seed, same selector, same probe. Without every control at that seed there is no excess (NaN), and the missing run is
-named in table `missing`; the mean of those that happen to be there would be another quantity.
+named in table `missing`; the mean of those that happen to be there would be another quantity. A control says nothing
+of selectors that it does not have: a frozen router of experts is no control of a Mixture-of-Depths.
 """
 
 import numpy as np
@@ -15,6 +16,12 @@ NAN = float("nan")
 _PLACE = ["seed", "selector", "step", "probe"]
 
 
+def concerned(selectors: pd.DataFrame, controls: tuple[str, ...], paths: set[str]) -> tuple[str, ...]:
+    """The controls of these selectors: those that have them all at any seed, or of which no run is there at all."""
+    own = {control: set(selectors.loc[selectors["ablation"] == control, "selector"]) for control in controls}
+    return tuple(control for control in controls if not own[control] or paths <= own[control])
+
+
 def with_excess(selectors: pd.DataFrame, controls: tuple[str, ...], num_domains: int) -> pd.DataFrame:
     """Fills excess_information_bits, normalised_information and q_value of table `selectors`.
 
@@ -24,7 +31,10 @@ def with_excess(selectors: pd.DataFrame, controls: tuple[str, ...], num_domains:
     table = selectors.copy()
     unbiased = table["information_bits"] - table["null_mean_bits"]
     of_controls = table.assign(unbiased=unbiased)[table["ablation"].isin(controls)].groupby(_PLACE)["unbiased"]
-    level = of_controls.mean().where(of_controls.count() == len(controls)) if controls else pd.Series(dtype=float)
+    needed = {path: len(concerned(table, controls, {path})) for path in table["selector"].unique()}
+    count = of_controls.count()
+    due = np.array([needed[path] for path in count.index.get_level_values("selector")], dtype=np.int64)
+    level = of_controls.mean().where(count == due) if controls else pd.Series(dtype=float)
     places = pd.MultiIndex.from_frame(table[_PLACE])
     control = level.reindex(places).to_numpy(dtype=np.float64) if len(level) else np.full(len(table), np.nan)
     full = (table["probe"] == "full").to_numpy()
@@ -57,7 +67,7 @@ def excess_of_run(
 
     Returns:
         excess_information_bits, excess_low_bits, excess_high_bits, least_excess_bits, least_excess_low_bits; NaN where
-        a control is missing or has other selectors. A control's own row has no least excess: it is a measure, and is
+        a control is missing, or none has these selectors. A control's own row has no least excess: it is a measure, and is
         not measured.
     """
 
@@ -65,6 +75,7 @@ def excess_of_run(
         mine = (selectors["ablation"] == name) & (selectors["seed"] == seed) & (selectors["probe"] == "full")
         rows = selectors[mine]
         drawn = draws[(draws["ablation"] == name) & (draws["seed"] == seed)]
+        rows, drawn = rows[rows["selector"].isin(paths)], drawn[drawn["name"].isin(paths)]
         if list(rows["selector"]) != paths or not paths:
             return NAN, None
         unbiased = float((rows["information_bits"] - rows["null_mean_bits"]).mean())
@@ -72,6 +83,7 @@ def excess_of_run(
 
     this_run = (selectors["ablation"] == ablation) & (selectors["seed"] == seed) & (selectors["probe"] == "full")
     paths = list(selectors[this_run]["selector"])
+    controls = concerned(selectors, controls, set(paths))
     own, own_B = mean_over_selectors(ablation)
     pairs = [mean_over_selectors(control) for control in controls]
     known = [(value, drawn_B) for value, drawn_B in pairs if drawn_B is not None]

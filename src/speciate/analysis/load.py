@@ -39,7 +39,8 @@ def noise_floor(num_slots: int, decisions: Array | float, num_chosen: float) -> 
     a floor and no bound.
     """
     choices = num_chosen * np.asarray(decisions, dtype=np.float64)
-    result: Array = np.sqrt(2 * np.log(num_slots) * (num_slots - 1) / choices)
+    with np.errstate(divide="ignore"):  # of no decisions it is infinite
+        result: Array = np.sqrt(2 * np.log(num_slots) * (num_slots - 1) / choices)
     return result
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from speciate.analysis import draws, information, load, nulls
 from speciate.analysis.draws import Integers
 from speciate.analysis.observation import TYPES, Groups, Observed, Settings, Texts, against_null
-from speciate.selection.tally import Array, Tally
+from speciate.selection.tally import Array, Commitment, Tally
 
 
 def selectors_table(observed: list[Observed], texts: Texts, settings: Settings) -> pd.DataFrame:
@@ -37,7 +37,8 @@ def _load_columns(share_KS: Array, decisions_K: Array, num_chosen: float) -> dic
 
 
 def _commitment_columns(tallies: tuple[Tally, ...]) -> dict[str, Array]:
-    split = [tally.commitment() for tally in tallies]
+    # behind a Mixture-of-Depths that ran no token there was nothing to decide
+    split = [tally.commitment() if tally.decisions_G.sum() else Commitment(*[np.nan] * 3) for tally in tallies]
     return {
         "commitment_nats": np.array([one.committed for one in split]),
         "drift_nats": np.array([one.drift for one in split]),
@@ -135,6 +136,9 @@ def _beyond_tokens(
     columns = {
         "token_explained_bits": explained.excess,
         "shared_token_share": np.array([counts_GVS.sum() / max(len(token_N), 1)]),
+        # where no token occurs in every domain, there is no such number
+        "conditional_information_bits": np.array([np.nan]),
+        "conditional_p_value": np.array([np.nan]),
     }
     if len(tokens_V):
         conditional = nulls.conditional_null(units.sum(counts_GVS), labels, num_domains, settings.confidence)

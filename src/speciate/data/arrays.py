@@ -2,14 +2,17 @@
 
 import math
 import mmap
-import os
 import pathlib
 import tokenize
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
+WRITTEN = 1 << 17
+"""Elements that are written at a time."""
 
 
 def read_array(file: pathlib.Path, dtype: npt.DTypeLike | None = None, ndim: int | None = None) -> npt.NDArray[Any]:
@@ -35,23 +38,25 @@ def read_array(file: pathlib.Path, dtype: npt.DTypeLike | None = None, ndim: int
     return array
 
 
-def new_array(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[Any]]":
-    """A new .npy file, memory-mapped for writing.
-
-    Its room is taken at once, so that a full disk is an OSError here: writing into a mapping beyond it kills a process.
-    """
-    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
-    return array
-
-
 def let_go(array: npt.NDArray[Any]) -> None:
-    """Gives back the memory of a memory-mapped array's pages; what was written stays, and is read again when needed."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+    """Gives back the memory of a memory-mapped array's pages; what was written stays, and is read again when needed.
+
+    Of a view the whole mapping's. Pages of files count as a process's memory, and looking at one brings in its
+    neighbours: sixteen of them on Linux.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def portions(array: npt.NDArray[Any], size: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Copies of so many rows of a memory-mapped array at a time, each with its first row's number; lets go of each."""
+    for start in range(0, len(array), size):
+        copy = np.array(array[start : start + size])
+        let_go(array)
+        yield start, copy
 
 
 def ranges(firsts_D: npt.NDArray[np.int64], counts_D: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -100,29 +105,40 @@ class FixedArray:
         assert kind is not None or not self.missing, f"{self.missing} elements were never written"
 
 
+def write_array(file: pathlib.Path, array: npt.NDArray[Any]) -> None:
+    """Writes a .npy file, a memory-mapped array portion by portion."""
+    row = math.prod(array.shape[1:])
+    with FixedArray(file, array.dtype, array.shape) as fixed:
+        for start, rows in portions(array, max(1, WRITTEN // max(1, row))):
+            fixed.put(start * row, rows)
+
+
 class GrowingArray:
-    """A 1-D .npy file (format version 1.0) that is appended to, so that a stage's memory does not grow with its input.
+    """A .npy file (format version 1.0) that is appended to, so that a stage's memory does not grow with its input.
+
+    Of one dimension, or of rows of a `width`.
 
     numpy pads the header so that the length can be rewritten in place (`GROWTH_AXIS_MAX_DIGITS`), which is done on
     leaving the block.
     """
 
-    def __init__(self, file: pathlib.Path, dtype: npt.DTypeLike) -> None:
+    def __init__(self, file: pathlib.Path, dtype: npt.DTypeLike, *width: int) -> None:
         self.dtype = np.dtype(dtype)
+        self.width = width
         self.length = 0
         self._handle = file.open("w+b")
         self._header()
 
     def append(self, values: npt.NDArray[np.generic]) -> None:
-        """Adds `values` (n,), which must have the array's own dtype."""
+        """Adds `values` (n,) or (n, width), which must have the array's own dtype."""
         assert values.dtype == self.dtype, (values.dtype, self.dtype)
-        assert values.ndim == 1, values.shape
+        assert values.shape[1:] == self.width, values.shape
         self._handle.write(np.ascontiguousarray(values).data)
         self.length += len(values)
 
     def _header(self) -> None:
         self._handle.seek(0)
-        shape = {"shape": (self.length,), "fortran_order": False, "descr": self.dtype.str}
+        shape = {"shape": (self.length, *self.width), "fortran_order": False, "descr": self.dtype.str}
         np.lib.format.write_array_header_1_0(self._handle, shape)
 
     def __enter__(self) -> Self:
@@ -132,5 +148,7 @@ class GrowingArray:
         if kind is None:
             size = self._handle.tell()
             self._header()
-            assert self._handle.tell() == size - self.length * self.dtype.itemsize, "the header outgrew its padding"
+            assert self._handle.tell() == size - self.length * math.prod(self.width) * self.dtype.itemsize, (
+                "the header outgrew its padding"
+            )
         self._handle.close()

@@ -14,18 +14,19 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
+from speciate.data.connected import Numbers
 from speciate.data.pieces import BLOCK, OFFSET, Ints
 
 
-def best_fit_decreasing(size_I: Ints, capacity: int) -> tuple[Ints, Ints]:
-    """The bin and the offset in it of each item, int64 (I,) each, of sizes between 1 and `capacity`."""
-    order_I = np.argsort(-size_I, kind="stable")
+def best_fit_decreasing(size_I: Numbers, capacity: int) -> tuple[Numbers, Numbers]:
+    """The bin and the offset in it of each item, (I,) each and of the type of the sizes, between 1 and `capacity`."""
+    order_I = np.argsort(-size_I, kind="stable").astype(size_I.dtype)
     bin_I, offset_I = np.zeros_like(size_I), np.zeros_like(size_I)
-    bins_of: dict[int, list[Ints]] = {}  # space left -> the bins that have it, oldest first
+    bins_of: dict[int, list[Numbers]] = {}  # space left -> the bins that have it, oldest first
     spaces: list[int] = []  # the keys of `bins_of`, sorted
     num_bins = 0
 
-    def put(space: int, bins: Ints) -> None:
+    def put(space: int, bins: Numbers) -> None:
         if space and len(bins):
             if space not in bins_of:
                 bisect.insort(spaces, space)
@@ -42,7 +43,7 @@ def best_fit_decreasing(size_I: Ints, capacity: int) -> tuple[Ints, Ints]:
                 bins = np.concatenate(found) if len(found) > 1 else found[0]
             else:
                 space = capacity
-                bins = np.arange(num_bins, num_bins - (start - stop) // (capacity // size))
+                bins = np.arange(num_bins, num_bins - (start - stop) // (capacity // size), dtype=size_I.dtype)
             each = space // size
             taken = min(stop - start, each * len(bins))
             used, over = -(-taken // each), taken % each
@@ -57,6 +58,13 @@ def best_fit_decreasing(size_I: Ints, capacity: int) -> tuple[Ints, Ints]:
                 put(space, bins[used:])
             start += taken
     return bin_I, offset_I
+
+
+def inverse(order_X: Numbers) -> Numbers:
+    """Where each index is in an order of them all."""
+    places_X = np.empty_like(order_X)
+    places_X[order_X] = np.arange(len(order_X))
+    return places_X
 
 
 def rows(*columns: npt.NDArray[np.number]) -> Ints:

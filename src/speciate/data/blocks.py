@@ -93,6 +93,11 @@ class TrainBlocks:
             tokens_BT[here] = self._blocks[pack][blocks]
         return tokens_BT
 
+    def domains(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """The domain of each of the blocks `rows`, its place in the mixture's `domains`, int64 (B,)."""
+        domain_B: npt.NDArray[np.int64] = self._train_N2[rows, 0].astype(np.int64)
+        return domain_B
+
     def documents(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Each position's document, a number within its shard, int64 (B, T): what `separate_documents` compares."""
         documents_BT = np.empty((len(rows), self.block_length), np.int64)

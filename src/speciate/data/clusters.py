@@ -8,16 +8,20 @@ equals, or is similar to, a document that is kept. Everything lost has its like 
 domain's duplicates may go, no two that are left in a cluster are similar.
 
 A domain's policy says what it may lose: `keep` nothing, `exact` what equals a kept document, `near` what is similar
-too. All in rounds over all clusters at once: the first undecided document of each stays, and its duplicates go.
+too. All in rounds over many clusters at once: the first undecided document of each stays, and its duplicates go.
+
+Memory: 14 bytes a document (three numbers of 4 bytes, a policy, a mark), a part of the clusters at a time (the whole of
+the largest), and 17 bytes a cluster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.similar import Indices, components
+from speciate.data.connected import Connected, Indices, Numbers
+from speciate.data.scratch import PORTION, Parts
 
 POLICIES = ("keep", "exact", "near")
 KEEP, EXACT, NEAR = range(len(POLICIES))
@@ -29,11 +33,11 @@ Similar = Callable[[Indices], npt.NDArray[np.bool_]]
 class Clusters:
     """The clusters of a scope's documents and what is dropped of them. Documents are indices in the scope."""
 
-    clusters_D: Indices
+    clusters_D: Numbers
     """The cluster of each document, from 0 in the order of their first documents; -1 for a document alone."""
-    texts_D: Indices
+    texts_D: Numbers
     """The first document of the same text."""
-    of_D: Indices
+    of_D: Numbers
     """For a dropped document the one that is kept in its place, else -1."""
 
     @property
@@ -41,62 +45,95 @@ class Clusters:
         """The dropped documents, in order."""
         return np.flatnonzero(self.of_D >= 0)
 
-    @property
-    def exact_D(self) -> npt.NDArray[np.bool_]:
-        """Whether a document is dropped for one of equal text."""
-        found: npt.NDArray[np.bool_] = (self.of_D >= 0) & (self.texts_D == self.texts_D[self.of_D])
+    def exact(self, dropped_N: Indices) -> npt.NDArray[np.bool_]:
+        """Whether dropped documents are dropped for one of equal text."""
+        found: npt.NDArray[np.bool_] = self.texts_D[dropped_N] == self.texts_D[self.of_D[dropped_N]]
         return found
 
-    @property
-    def sizes_C(self) -> Indices:
-        """How many documents each cluster has."""
-        return np.bincount(self.clusters_D[self.clusters_D >= 0])
+    def members(self) -> Iterator[tuple[Indices, Numbers]]:
+        """The documents that are in clusters, portion by portion in order, and which clusters."""
+        return _members(self.clusters_D)
 
-    @property
-    def one_text_C(self) -> npt.NDArray[np.bool_]:
-        """Whether all of a cluster's texts are equal."""
-        members = np.flatnonzero(self.clusters_D >= 0)
-        clusters = self.clusters_D[members]
-        texts = np.unique(np.stack([clusters, self.texts_D[members]], axis=1), axis=0)
-        found: npt.NDArray[np.bool_] = np.bincount(texts[:, 0], minlength=len(self.sizes_C)) == 1
+    def sizes(self) -> Indices:
+        """How many documents each cluster has, int64 (C,)."""
+        return _sizes(self.clusters_D)
+
+    def one_text(self) -> npt.NDArray[np.bool_]:
+        """Whether all of a cluster's texts are equal, bool (C,)."""
+        count = int(self.clusters_D.max(initial=-1)) + 1
+        firsts_C, one_C = np.full(count, -1, self.texts_D.dtype), np.ones(count, bool)
+        for documents, clusters in self.members():
+            found, places = np.unique(clusters, return_index=True)
+            new = firsts_C[found] < 0
+            firsts_C[found[new]] = documents[places[new]]
+            one_C[clusters[self.texts_D[documents] != firsts_C[clusters]]] = False
+        return one_C
+
+    def holds(self, domains_of: Callable[[Indices], Indices], count: int) -> npt.NDArray[np.bool_]:
+        """bool (C, M): whether a cluster has documents of each of `count` domains, which `domains_of` documents are."""
+        found = np.zeros((int(self.clusters_D.max(initial=-1)) + 1, count), bool)
+        for documents, clusters in self.members():
+            found[clusters, domains_of(documents)] = True
         return found
 
-    def holds(self, domains_D: Indices, count: int) -> npt.NDArray[np.bool_]:
-        """bool (C, M): whether a cluster has documents of each of `count` domains, numbered in `domains_D`."""
-        found = np.zeros((len(self.sizes_C), count), bool)
-        members = np.flatnonzero(self.clusters_D >= 0)
-        found[self.clusters_D[members], domains_D[members]] = True
-        return found
 
-
-def cluster(texts_D: Indices, pairs_P2: Indices, policies_D: npt.NDArray[np.int8], similar: Similar) -> Clusters:
+def cluster(texts_D: Numbers, pairs: Iterable[Indices], policies_D: npt.NDArray[np.int8], similar: Similar) -> Clusters:
     """Clusters documents and decides which are dropped.
 
     Args:
         texts_D: the first document of the same text.
-        pairs_P2: pairs of similar documents.
+        pairs: pairs of similar documents (P, 2), portion by portion.
         policies_D: KEEP, EXACT or NEAR for each document.
         similar: asked for those that a kept document of the same cluster may replace.
     """
-    count = len(texts_D)
-    equal_D2 = np.stack([texts_D, np.arange(count)], axis=1)
-    labels_D = components(count, np.concatenate([equal_D2, pairs_P2]))
-    sizes = np.bincount(labels_D, minlength=1)
-    numbers = np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1)  # components come in the order of their first documents
-    clusters_D = numbers[labels_D]
-    members = np.flatnonzero(clusters_D >= 0)
-    members = members[np.argsort(clusters_D[members], kind="stable")]
-    of_D = np.full(count, -1, np.int64)
-    while len(members):
-        hopeful = np.zeros(len(sizes), bool)  # clusters in which similar texts may still go
-        hopeful[clusters_D[members[policies_D[members] == NEAR]]] = True
-        passive = ~hopeful[clusters_D[members]]
-        _drop_equal(members[passive], texts_D, policies_D, of_D)
-        members = _round(members[~passive], clusters_D, texts_D, policies_D, of_D, similar)
+    connected = Connected(texts_D.copy())
+    for pairs_P2 in pairs:
+        connected.connect(pairs_P2)
+    clusters_D = connected.numbered()
+    of_D = np.full_like(texts_D, -1)
+    for members in _parts(clusters_D):
+        first, last = clusters_D[members[[0, -1]]].tolist()
+        while len(members):
+            hopeful = np.zeros(last - first + 1, bool)  # clusters in which similar texts may still go
+            hopeful[clusters_D[members[policies_D[members] == NEAR]] - first] = True
+            passive = ~hopeful[clusters_D[members] - first]
+            _drop_equal(members[passive], texts_D, policies_D, of_D)
+            members = _round(members[~passive], clusters_D, texts_D, policies_D, of_D, similar)
     return Clusters(clusters_D, texts_D, of_D)
 
 
-def _drop_equal(members: Indices, texts_D: Indices, policies_D: npt.NDArray[np.int8], of_D: Indices) -> None:
+def _members(clusters_D: Numbers) -> Iterator[tuple[Indices, Numbers]]:
+    for start in range(0, len(clusters_D), PORTION):
+        clusters = clusters_D[start : start + PORTION]
+        there = np.flatnonzero(clusters >= 0)
+        yield start + there, clusters[there]
+
+
+def _sizes(clusters_D: Numbers) -> Indices:
+    sizes_C = np.zeros(int(clusters_D.max(initial=-1)) + 1, np.int64)
+    for _, clusters in _members(clusters_D):
+        found, counts = np.unique(clusters, return_counts=True)
+        sizes_C[found] += counts
+    return sizes_C
+
+
+def _parts(clusters_D: Numbers) -> Iterator[Indices]:
+    """The members of clusters, cluster by cluster, in order; no cluster is in two parts."""
+    sizes_C = _sizes(clusters_D)
+    total = int(sizes_C.sum())
+    parts = Parts(total, [("cluster", np.int64), ("document", np.int64)])
+    part_C = parts.by_number(np.cumsum(sizes_C) - sizes_C, total).astype(np.int16)
+    del sizes_C
+    for documents, clusters in _members(clusters_D):
+        rows = np.empty(len(documents), parts.dtype)
+        rows["cluster"], rows["document"] = clusters, documents
+        parts.put(part_C[clusters], rows)
+    for rows in parts:
+        if len(rows):
+            yield rows["document"][np.argsort(rows["cluster"], kind="stable")]
+
+
+def _drop_equal(members: Indices, texts_D: Numbers, policies_D: npt.NDArray[np.int8], of_D: Numbers) -> None:
     """Drops, in `of_D`, what equals an earlier one of `members`."""
     order = members[np.lexsort((members, texts_D[members]))]
     leaders = _leaders(order, texts_D)
@@ -106,10 +143,10 @@ def _drop_equal(members: Indices, texts_D: Indices, policies_D: npt.NDArray[np.i
 
 def _round(
     members: Indices,
-    clusters_D: Indices,
-    texts_D: Indices,
+    clusters_D: Numbers,
+    texts_D: Numbers,
     policies_D: npt.NDArray[np.int8],
-    of_D: Indices,
+    of_D: Numbers,
     similar: Similar,
 ) -> Indices:
     """Keeps the first of each cluster's `members`, drops its duplicates in `of_D`; returns the still undecided."""
@@ -126,7 +163,7 @@ def _round(
     return undecided
 
 
-def _leaders(members: Indices, keys_D: Indices) -> Indices:
+def _leaders(members: Indices, keys_D: Numbers) -> Indices:
     """The first member of the same key, for each member; members of one key stand together."""
     first = np.ones(len(members), bool)
     first[1:] = keys_D[members][1:] != keys_D[members][:-1]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.data.clusters import Clusters
+from speciate.data.scratch import PORTION
 from speciate.data.similar import Scope
 
 REASONS = ("exact_duplicate", "near_duplicate")
@@ -28,35 +29,55 @@ CLUSTERS = pa.schema(
 NUM_SHOWN = 8
 """Clusters of which counts.json names two documents, the largest first."""
 
+ROW_GROUP = 1 << 20
+"""Rows that are written at a time, as many as a row group has."""
 
-def places(scope: Scope, documents_N: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+
+def places(scope: Scope, documents_N: npt.NDArray[np.integer[Any]]) -> dict[str, pa.Array]:
     """Where documents are, column by column."""
     shards_N = np.searchsorted(scope.starts, documents_N, side="right") - 1
-    found = [scope.shards[shard] for shard in shards_N.tolist()]
-    rows = (documents_N - scope.starts[shards_N]).tolist()
-    return {"domain": [each.domain for each in found], "shard": [each.shard.index for each in found], "row": rows}
+    domains = pa.array([each.domain for each in scope.shards], pa.string())
+    numbers = pa.array([each.shard.index for each in scope.shards], pa.int32())
+    rows = pa.array(documents_N - scope.starts[shards_N], pa.int64())
+    return {"domain": domains.take(pa.array(shards_N)), "shard": numbers.take(pa.array(shards_N)), "row": rows}
 
 
 def write_duplicates(file: pathlib.Path, scope: Scope, clusters: Clusters) -> None:
     """One row a dropped document, in the order of domains, shards and rows."""
     dropped = clusters.dropped
-    kept = {f"of_{name}": values for name, values in places(scope, clusters.of_D[dropped]).items()}
-    reasons = [REASONS[not exact] for exact in clusters.exact_D[dropped].tolist()]
-    columns = {"reason": reasons, "cluster": clusters.clusters_D[dropped], **places(scope, dropped), **kept}
-    pq.write_table(pa.table(columns, schema=DUPLICATES), file, compression="zstd", write_page_checksum=True)
+    with _writer(file, DUPLICATES) as writer:
+        for start in range(0, max(1, len(dropped)), ROW_GROUP):
+            here = dropped[start : start + ROW_GROUP]
+            kept = {f"of_{name}": values for name, values in places(scope, clusters.of_D[here]).items()}
+            columns = {"reason": _reasons(clusters.exact(here)), "cluster": clusters.clusters_D[here].astype(np.int64)}
+            writer.write_table(pa.table(places(scope, here) | columns | kept, schema=DUPLICATES))
 
 
 def write_clusters(file: pathlib.Path, scope: Scope, clusters: Clusters) -> None:
     """One row a cluster; its reason is exact_duplicate where all its texts are equal."""
-    domains = scope.domains
-    holds_CM = clusters.holds(scope.domains_D, len(domains))
-    columns = {
-        "cluster": np.arange(len(clusters.sizes_C)),
-        "size": clusters.sizes_C,
-        "domains": [[domains[index] for index in np.flatnonzero(row).tolist()] for row in holds_CM],
-        "reason": [REASONS[not one] for one in clusters.one_text_C.tolist()],
-    }
-    pq.write_table(pa.table(columns, schema=CLUSTERS), file, compression="zstd", write_page_checksum=True)
+    names = pa.array(scope.domains, pa.string())
+    holds_CM = clusters.holds(scope.domains_of, len(names))
+    sizes_C, one_C = clusters.sizes(), clusters.one_text()
+    with _writer(file, CLUSTERS) as writer:
+        for start in range(0, max(1, len(sizes_C)), ROW_GROUP):
+            here = slice(start, start + ROW_GROUP)
+            held = holds_CM[here]
+            offsets = pa.array(np.append(0, np.cumsum(held.sum(axis=1))), pa.int32())
+            columns = {
+                "cluster": np.arange(start, start + len(held)),
+                "size": sizes_C[here],
+                "domains": pa.ListArray.from_arrays(offsets, names.take(pa.array(np.nonzero(held)[1]))),
+                "reason": _reasons(one_C[here]),
+            }
+            writer.write_table(pa.table(columns, schema=CLUSTERS))
+
+
+def _writer(file: pathlib.Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+
+
+def _reasons(exact_N: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.array(REASONS).take(pa.array((~exact_N).astype(np.int8)))
 
 
 def counts(scope: Scope, clusters: Clusters) -> dict[str, Any]:
@@ -66,33 +87,49 @@ def counts(scope: Scope, clusters: Clusters) -> dict[str, Any]:
     those that hold any of it), `dropped_for` the documents of the first that are dropped for one of the second.
     """
     names = scope.domains
-    exact = clusters.exact_D
-    near = (clusters.of_D >= 0) & ~exact
-    holds = clusters.holds(scope.domains_D, len(names)).astype(np.int64)
+    holds_CM = clusters.holds(scope.domains_of, len(names))
+    shared = np.zeros((len(names), len(names)), np.int64)
+    for start in range(0, len(holds_CM), PORTION):
+        held = holds_CM[start : start + PORTION].astype(np.int64)
+        shared += held.T @ held
     dropped = clusters.dropped
-    across = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(across, (scope.domains_D[dropped], scope.domains_D[clusters.of_D[dropped]]), 1)
-    sizes = clusters.sizes_C
-    drops = dict(zip(REASONS, (exact, near), strict=True))
+    drops = np.zeros((len(REASONS), len(names), len(names)), np.int64)  # reason, domain, domain of the one kept
+    for start in range(0, len(dropped), PORTION):
+        here = dropped[start : start + PORTION]
+        reasons = (~clusters.exact(here)).astype(np.int64)
+        np.add.at(drops, (reasons, scope.domains_of(here), scope.domains_of(clusters.of_D[here])), 1)
+    sizes = clusters.sizes()
+    documents = dict.fromkeys(names, 0)
+    for shard in scope.shards:
+        documents[shard.domain] += len(shard)
     return {
         "documents": len(scope),
-        **{f"{reason}s": int(each.sum()) for reason, each in drops.items()},
+        **{f"{reason}s": int(each.sum()) for reason, each in zip(REASONS, drops, strict=True)},
         "clusters": len(sizes),
         "largest": int(sizes.max(initial=0)),
         "by_domain": {
             name: {
-                "documents": int((scope.domains_D == index).sum()),
-                **{f"{reason}s": int(each[scope.domains_D == index].sum()) for reason, each in drops.items()},
+                "documents": documents[name],
+                **{f"{reason}s": int(each[index].sum()) for reason, each in zip(REASONS, drops, strict=True)},
             }
             for index, name in enumerate(names)
         },
-        "shared_clusters": _matrix(names, holds.T @ holds),
-        "dropped_for": _matrix(names, across),
+        "shared_clusters": _matrix(names, shared),
+        "dropped_for": _matrix(names, drops.sum(axis=0)),
         "largest_clusters": [
             {"cluster": index, "size": int(sizes[index]), "documents": _shown(scope, clusters, index)}
-            for index in np.argsort(-sizes, kind="stable")[:NUM_SHOWN].tolist()
+            for index in _largest(sizes)
         ],
     }
+
+
+def _largest(sizes_C: npt.NDArray[np.int64]) -> list[int]:
+    """The `NUM_SHOWN` largest clusters, of equal ones the first."""
+    found = np.zeros(0, np.int64)
+    for start in range(0, len(sizes_C), PORTION):
+        found = np.append(found, np.arange(start, min(start + PORTION, len(sizes_C))))
+        found = found[np.argsort(-sizes_C[found], kind="stable")][:NUM_SHOWN]
+    return found.tolist()
 
 
 def _matrix(names: list[str], values: npt.NDArray[np.int64]) -> dict[str, dict[str, int]]:
@@ -102,5 +139,5 @@ def _matrix(names: list[str], values: npt.NDArray[np.int64]) -> dict[str, dict[s
 def _shown(scope: Scope, clusters: Clusters, index: int) -> list[dict[str, Any]]:
     """The first and the last document of a cluster."""
     members = np.flatnonzero(clusters.clusters_D == index)
-    columns = places(scope, members[[0, -1]])
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    found: list[dict[str, Any]] = pa.table(places(scope, members[[0, -1]])).to_pylist()
+    return found

@@ -5,6 +5,7 @@ N tokens, D documents. No end-of-text token is inside; packing adds it. `data/en
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,22 +50,26 @@ class Encoded:
         return self.documents["stop"].to_numpy() - self.starts_D  # type: ignore[no-any-return]
 
 
-def read_encoded(folder: pathlib.Path, split: str, tokenizer: TokenizerManifest) -> Encoded:
-    """A split that `encode` wrote into `folder`.
+def read_encoded(
+    folder: pathlib.Path, split: str, tokenizer: TokenizerManifest, columns: Sequence[str] = tuple(SCHEMA.names)
+) -> Encoded:
+    """A split that `encode` wrote into `folder`; of its documents these `columns`, start and stop among them.
 
     Raises:
         ValueError: made with another tokenizer than `tokenizer`, or files that are damaged or do not belong together.
     """
     file = folder / f"{split}.documents.parquet"
     try:
-        documents = pq.read_table(file, page_checksum_verification=True)
+        schema = pq.read_schema(file)
+        known = [name for name in columns if name in schema.names]
+        documents = pq.read_table(file, columns=known, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         why = str(error).splitlines()[0] if file.is_file() else "there is no such file"
         raise ValueError(f"{file}: cannot be read: {why}") from None
-    if (documents.schema.metadata or {}).get(FINGERPRINT) != tokenizer.fingerprint.encode():
+    if (schema.metadata or {}).get(FINGERPRINT) != tokenizer.fingerprint.encode():
         raise ValueError(f"{file}: was encoded with another tokenizer than {tokenizer.fingerprint[:10]}")
-    if not documents.schema.equals(SCHEMA):
-        raise ValueError(f"{file}: has columns {documents.schema.names}, not {SCHEMA.names}, or of other types")
+    if not schema.equals(SCHEMA):
+        raise ValueError(f"{file}: has columns {schema.names}, not {SCHEMA.names}, or of other types")
     tokens_N = read_array(folder / f"{split}.tokens.npy", ndim=1)
     expected = documents["stop"][-1].as_py() if len(documents) else 0
     if (len(tokens_N), tokens_N.dtype) != (expected, tokenizer.dtype):

@@ -5,7 +5,7 @@ a seeded shuffle that comes to a document's second block only after the first bl
 groups in turns: the documents are the independent observations, and as many of them as possible should be seen.
 
 A domain's blocks are those of its shards, end to end, and so are its documents. Of their tokens only the chosen blocks'
-are read.
+are read. Memory: one split's table of documents and groups, eight bytes a document more, four a block; else portions.
 
 B blocks of T tokens, P blocks in a pack, S chosen of them, M pieces (`data/pieces.py`), D documents, G of them chosen.
 """
@@ -17,11 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from speciate.data import pieces
+from speciate.data.arrays import let_go, portions
+from speciate.data.connected import Numbers
 from speciate.data.encoded import Encoded
-from speciate.data.order import permutation
+from speciate.data.order import long_permutation
+from speciate.data.scratch import PORTION, index_type
 
+TAKEN = 8
+"""Blocks that are read before the pages that they lie on are given back."""
 KEPT = ("id", "group", "bytes", "surface")
 
 
@@ -69,34 +75,31 @@ def draw(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, seed:
         as they first appear; and types uint8 (B, T) where the packs have them.
     """
     drawn, tables = [], []
-    first = 0
+    firsts = [0]
     for domain, shards in packs.items():
-        columns = [pack.encoded.documents.select(list(KEPT)).to_pandas() for pack in shards]
-        table = pd.concat(columns, ignore_index=True).assign(domain=domain)
+        tables += [pack.encoded.documents.select(list(KEPT)) for pack in shards]
+        documents = np.cumsum([0, *(len(pack.encoded.documents) for pack in shards)])
         length = shards[0].blocks_PT.shape[1]
-        groups = pd.factorize(table["group"])[0]
-        rows_S = spread(joined(shards), groups, length, name, seed, domain)[:blocks_each]
+        main_P = np.concatenate(
+            [main_documents(pack.pieces_M4, length) + first for pack, first in zip(shards, documents, strict=False)],
+            dtype=index_type(int(documents[-1])),
+            casting="same_kind",
+        )
+        groups = pa.chunked_array(
+            [chunk for pack in shards for chunk in pack.encoded.documents["group"].chunks], pa.string()
+        )
+        rows_S = spread(main_P, _numbered(groups), blocks_each, name, seed, domain)
         parts = read(shards, rows_S)
-        drawn.append(parts | {"document": parts["document"] + first})
-        tables.append(table)
-        first += len(table)
+        drawn.append(parts | {"document": parts["document"] + firsts[-1]})
+        firsts.append(firsts[-1] + int(documents[-1]))
     found: dict[str, Any] = {part: _in_turns([one[part] for one in drawn]) for part in drawn[0]}
     found["document"], old_G = number_documents(found["document"])
-    table = pd.concat(tables, ignore_index=True).iloc[old_G].reset_index(drop=True)
+    table = pa.concat_tables(tables).take(pa.array(old_G)).to_pandas()
     table.insert(0, "document", np.arange(len(table), dtype=np.int32))
-    found["documents"] = table[["document", "domain", *KEPT]]
+    domains = pd.Series(list(packs), dtype="str")
+    table.insert(1, "domain", domains.take(np.searchsorted(firsts, old_G, side="right") - 1).to_numpy())
+    found["documents"] = table
     return found | {"domain": np.tile(np.arange(len(packs), dtype=np.int32), blocks_each)}
-
-
-def joined(shards: Sequence[Pack]) -> pieces.Ints:
-    """The pieces of a domain, its shards' blocks and documents numbered end to end."""
-    blocks = np.cumsum([0, *(len(pack.blocks_PT) for pack in shards)])
-    documents = np.cumsum([0, *(len(pack.encoded.documents) for pack in shards)])
-    parts = [np.array(pack.pieces_M4) for pack in shards]
-    for part, block, document in zip(parts, blocks, documents, strict=False):
-        part[:, pieces.BLOCK] += block
-        part[:, pieces.DOCUMENT] += document
-    return np.concatenate(parts)
 
 
 def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[Any]]:
@@ -109,32 +112,53 @@ def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[A
     for pack in shards:
         here = np.flatnonzero((rows_S >= block) & (rows_S < block + len(pack.blocks_PT)))
         rows = rows_S[here] - block
-        chosen = pieces.select(pack.pieces_M4, pieces.edges_of(pack.pieces_M4, len(pack.blocks_PT)), rows)
-        tokens_ST[here] = pack.blocks_PT[rows]
-        document_ST[here] = pieces.document_of(chosen, length) + document
-        if pack.types_N is not None:
-            types = np.empty((len(rows), length), np.uint8)
-            pieces.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
-            types_ST[here] = types
+        starts_S, stops_S = (pieces.edges_at(pack.pieces_M4, each) for each in (rows, rows + 1))
+        for few in range(0, len(here), TAKEN):
+            part, taken = slice(few, few + TAKEN), here[few : few + TAKEN]
+            chosen = pieces.gather(pack.pieces_M4, starts_S[part], stops_S[part])
+            tokens_ST[taken] = pack.blocks_PT[rows[part]]
+            document_ST[taken] = pieces.document_of(chosen, length) + document
+            if pack.types_N is not None:
+                types = np.empty((len(taken), length), np.uint8)
+                pieces.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
+                types_ST[taken] = types
+                let_go(pack.types_N)
+            let_go(pack.blocks_PT)
+            let_go(pack.pieces_M4)
         block += len(pack.blocks_PT)
         document += len(pack.encoded.documents)
     found: dict[str, npt.NDArray[Any]] = {"tokens": tokens_ST, "document": document_ST}
     return found if shards[0].types_N is None else found | {"types": types_ST}
 
 
-def spread(pieces_M4: pieces.Ints, group_D: pieces.Ints, block_length: int, *purpose: str | int) -> pieces.Ints:
-    """The rows of a pack's blocks, int64 (P,), in the order in which they should be taken.
+def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -> pieces.Ints:
+    """The rows of the first `count` blocks of a domain in the order in which they should be taken, int64 (S,).
+
+    Turn by turn: the shuffle is gone through once for every document's first blocks, once more for their second ones
+    and so on, until there are enough.
 
     Args:
-        pieces_M4: the pack's pieces.
+        main_P: each block's main document.
         group_D: a number for each document's group.
-        block_length: T.
+        count: S; all blocks where there are fewer.
         purpose: names the shuffle (see `data/order.py`).
     """
-    main_P = _main_document(pieces_M4, block_length)
-    order_P = permutation(len(main_P), *purpose)
-    order_P = order_P[np.argsort(_turn(main_P[order_P]), kind="stable")]
-    return order_P[np.lexsort((_turn(group_D[main_P[order_P]]), _turn(main_P[order_P])))]
+    order_P = long_permutation(len(main_P), *purpose)
+    rows_S = np.zeros(0, np.int64)
+    groups_G = np.zeros(int(group_D.max(initial=-1)) + 1, np.int32)  # blocks of each group so far
+    turn = 0
+    while len(rows_S) < min(count, len(main_P)):
+        documents_D = np.zeros(len(group_D), np.int32)  # blocks of each document so far
+        turns_X, rows_X = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        for _, rows in portions(order_P, PORTION):
+            now = _turn(main_P[rows], documents_D) == turn
+            turns_X = np.append(turns_X, _turn(group_D[main_P[rows[now]]], groups_G))
+            rows_X = np.append(rows_X, rows[now])
+            best = np.argsort(turns_X, kind="stable")[: count - len(rows_S)]
+            turns_X, rows_X = turns_X[best], rows_X[best]
+        rows_S = np.append(rows_S, rows_X)
+        turn += 1
+    return rows_S
 
 
 def number_documents(document_BT: pieces.Ints) -> tuple[npt.NDArray[np.int32], pieces.Ints]:
@@ -156,8 +180,13 @@ def _in_turns(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
 
-def _main_document(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
+def main_documents(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
     """The document that has most of each block, int64 (P,); the lower number of equals."""
+    parts = [_main_documents(part_M4, block_length) for part_M4 in pieces.by_blocks(pieces_M4, block_length)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _main_documents(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
     block_M, document_M = pieces_M4[:, pieces.BLOCK], pieces_M4[:, pieces.DOCUMENT]
     order = np.lexsort((document_M, block_M))
     block_M, document_M = block_M[order], document_M[order]
@@ -170,11 +199,19 @@ def _main_document(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
     return main_P
 
 
-def _turn(label_P: pieces.Ints) -> pieces.Ints:
-    """How often each label came before its place, int64 (P,)."""
+def _numbered(groups: pa.ChunkedArray) -> Numbers:
+    """A number for each document's group."""
+    chunks = groups.dictionary_encode().unify_dictionaries().chunks
+    return np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
+
+
+def _turn(label_P: Numbers, so_far: npt.NDArray[np.int32]) -> pieces.Ints:
+    """How often each label came before its place, int64 (P,), `so_far` of each label included; adds to that."""
     order = np.argsort(label_P, kind="stable")
     place = np.arange(len(label_P))
     starts = np.diff(label_P[order], prepend=-1) != 0
     turn = np.empty_like(place)
     turn[order] = place - np.maximum.accumulate(np.where(starts, place, 0))
+    turn += so_far[label_P]
+    np.maximum.at(so_far, label_P, (turn + 1).astype(np.int32))
     return turn

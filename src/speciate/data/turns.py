@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.order import permutation
+from speciate.data.arrays import let_go, portions
+from speciate.data.order import long_permutation
+from speciate.data.scratch import PORTION, Scratch
 
 Rows = npt.NDArray[np.int64]
 
@@ -26,16 +28,54 @@ def refuse_empty(num_blocks: Mapping[str, int], split: str = "train") -> None:
         raise ValueError(f"domains.{empty[0]}: too small for one block of the {split} split (blocks: {found})")
 
 
-def shuffled(domain: str, blocks: int, seed: int) -> Rows:
-    """A domain's blocks in an order that no other domain has a part in: int64 (blocks,)."""
-    return permutation(blocks, "mixture", seed, domain)
+def shuffled(domain: str, blocks: int, seed: int, *epoch: int) -> Rows:
+    """A domain's blocks in an order that no other domain has a part in, and every epoch its own: int64 (blocks,)."""
+    return long_permutation(blocks, "mixture", seed, domain, *epoch)
+
+
+def end_to_end(epochs: Sequence[Rows], count: int) -> Rows:
+    """The first `count` of several arrays, one after the other."""
+    if len(epochs) == 1:
+        return epochs[0][:count]
+    found = Scratch(np.int64)
+    for epoch in epochs:
+        for _, rows in portions(epoch[: count - len(found)], PORTION):
+            found.append(rows)
+    return found.mapped((count,))
 
 
 def in_turns(rows: Sequence[Rows]) -> npt.NDArray[np.int32]:
-    """The blocks `rows` of each domain as one mixture, int32 (N, 2): the domain's index, and the row in its pack."""
-    domain_N = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
-    key_N = np.concatenate([(np.arange(len(one)) + 0.5) / max(1, len(one)) for one in rows])
-    return np.stack((domain_N, np.concatenate(rows)), axis=1)[np.lexsort((domain_N, key_N))].astype(np.int32)
+    """The blocks `rows` of each domain as one mixture, int32 (N, 2): the domain's index, and the row in its pack.
+
+    Made portion by portion, of blocks whose keys are in one range; the array is on disk (data/scratch.py).
+    """
+    total = sum(map(len, rows))
+    found = Scratch(np.int32)
+    steps = -(-total // PORTION)
+    starts = [0] * len(rows)
+    for step in range(1, steps + 1):
+        stops = [_below(step / steps, len(one)) if step < steps else len(one) for one in rows]
+        places = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
+        domain_N = np.repeat(np.arange(len(rows)), [len(each) for each in places])
+        key_N = np.concatenate([_keys(each, len(one)) for each, one in zip(places, rows, strict=True)])
+        row_N = np.concatenate([one[start:stop] for one, start, stop in zip(rows, starts, stops, strict=True)])
+        for one in rows:
+            let_go(one)
+        order_N = np.lexsort((domain_N, key_N))
+        found.append(np.stack((domain_N, row_N), axis=1)[order_N].astype(np.int32).reshape(-1))
+        starts = stops
+    return found.mapped((total, 2))
+
+
+def _keys(place_N: Rows, count: int) -> npt.NDArray[np.float64]:
+    keys: npt.NDArray[np.float64] = (place_N + 0.5) / max(1, count)
+    return keys
+
+
+def _below(key: float, count: int) -> int:
+    """How many of `count` blocks have a smaller key."""
+    first = min(max(0, int(key * count) - 2), count)  # rounding moves it by less
+    return first + int(np.searchsorted(_keys(np.arange(first, min(first + 4, count)), count), key))
 
 
 def equal_parts(num_blocks: Mapping[str, int], seed: int, warn_ratio: float) -> tuple[npt.NDArray[np.int32], list[str]]:

@@ -5,17 +5,20 @@
 
 Matrix products alone are counted, each multiplication and addition; of experts those that a token is sent to; the head
 over all positions but a block's last. Attention counts as if every token saw the whole block, as that convention has
-it. What is computed again (recomputed blocks, flash attention's scores) is no work of the model. Shown equal to torch's
-FlopCounterMode (tests/model/test_flops.py). A mixer of which more than its weights is matrix products defines
+it. Tokens that skip a part of a block take nothing there (the share of training), and those that run see only each
+other. What is computed again (recomputed blocks, flash attention's scores) is no work of the model. Shown equal to
+torch's FlopCounterMode (tests/model/test_flops.py). A mixer of which more than its weights is matrix products defines
 `num_flops(length) -> float`, of the forward pass of one token in a block of that length.
 """
 
 import os
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from speciate.model.block import Block
 from speciate.model.transformer import Transformer
 
 VARIABLE = "SPECIATE_PEAK_FLOPS"
@@ -42,10 +45,23 @@ def flops_per_token(model: Transformer, length: int) -> float:
     idle = sum(getattr(module, "num_idle_matrix_elements", int)() for module in model.modules())
     body = learned - embeddings - idle - (0 if model.unembedding is None else model.unembedding.weight.numel())
     beside = sum(getattr(module, "num_flops", lambda length: 0.0)(length) for module in model.modules())
+    skipped = sum(_skipped(block, length) for block in model.modules() if isinstance(block, Block))
     head = 2 * model.head_VD.numel() * (length - 1) / length
     # weights that never learn take part in the forward pass alone
     fixed = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith(".weight"))
-    return 3 * (2 * body + beside + head) + 2 * fixed
+    return 3 * (2 * body + beside - skipped + head) + 2 * fixed
+
+
+def _skipped(block: Block, length: int) -> float:
+    """What a token saves by skipping, of the forward pass: the mean over a block's tokens."""
+    if block.share == 1:
+        return 0.0
+    modules = [module for part in block.wrapped for module in part.modules()]
+    elements = sum(p.numel() for part in block.wrapped for name, p in part.named_parameters() if _multiplies(name, p))
+    used = elements - sum(getattr(module, "num_idle_matrix_elements", int)() for module in modules)
+    beside: list[Callable[[float], float]] = [m.num_flops for m in modules if hasattr(m, "num_flops")]  # type: ignore[misc]
+    running = sum(num_flops(block.share * length) for num_flops in beside)
+    return 2 * (1 - block.share) * used + sum(num_flops(length) for num_flops in beside) - block.share * running
 
 
 def _multiplies(name: str, parameter: nn.Parameter) -> bool:

@@ -1,24 +1,24 @@
-"""Top-k routing: each token chooses k of S slots by a router's probabilities; the selector of MoE and of its kin.
+"""Routing: a router scores S slots for each token, a choice says which are used; the selector of MoE and of its kin.
 
-    p = softmax(l),  l = router(x);   p' the same with noise;   chosen = top-k of p' (+ a balancing bias)
-    weight of a chosen slot:   k = 1: 1 + (p' - sg[p'])        straight-through: 1 forward, the gradient of p' backward
-                               k > 1: p' / sum of the chosen p'
+    p = probabilities of a token's slots;   p' the same with noise;   g' the gates, p' itself unless a router says else
+    chosen: of g' (+ a balancing bias);   weights: of the chosen g'
 
-At k = 1 renormalising would give 1 with no gradient, so that the router would never learn; hence the straight-through
-weight. How tokens are scored and how load is balanced are kinds; each file offers one class:
+How tokens are scored, how slots are chosen and how load is balanced are kinds; each file offers one class:
 
-    router/<kind>.py    Router(options, place, num_slots)   a Scorer
-    balance/<kind>.py   Balance(options, num_slots)         a Balancer
+    router/<kind>.py    Router(options, place, num_slots)      a Scorer
+    choice/<kind>.py    Choose(options, num_slots, top_k)      (order_NS, gate_NS, tokens) -> Chosen
+    balance/<kind>.py   Balance(options, num_slots)            a Balancer
 
-N tokens, D width, S slots (E experts in the papers), K chosen slots.
+N tokens, D width, S slots (E experts in the papers), K slots of a token.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from speciate.kinds import Kind, component
+from speciate.kinds import Kind, component, options_of
 from speciate.model.tokens import Place, Tokens
 from speciate.selection.selection import Selection, Selector
 
@@ -30,13 +30,19 @@ class Scores:
     probs_NS: Tensor
     """Without noise; rows sum to one."""
     noisy_NS: Tensor
-    """What the choice is made by; `probs_NS` itself where there is no noise."""
+    """The same with noise, which a balancing loss is made of; `probs_NS` itself where there is no noise."""
     logits_NS: Tensor | None
     """Without noise; None where nothing could learn from a loss on them."""
+    gate_NS: Tensor | None = None
+    """What weights are made of; None: `noisy_NS`."""
+    order_NS: Tensor | None = None
+    """What the choice is made by; None: what weights are made of."""
+    matrix_SD: Tensor | None = None
+    """The learned matrix whose product the logits are, a row a slot; None where there is none."""
 
 
 class Scorer(nn.Module):
-    """What every router kind is: (x_ND, id_N) -> Scores."""
+    """What every router kind is: (x_ND, tokens) -> Scores, N tokens in their flattened order."""
 
     def before_update(self, progress: float) -> None:
         """Called before each optimizer step; progress in [0, 1)."""
@@ -45,20 +51,39 @@ class Scorer(nn.Module):
 class Balancer(nn.Module):
     """What every balance kind is; this one leaves the load alone.
 
-    `forward(probs_NS, chosen_NS)` is the weighted balancing loss, a scalar, of the probabilities that the choice was
-    made by and of the choice (1/k on each of k slots).
+    `forward(scores, chosen_NS, tokens)` is the weighted balancing loss, a scalar, of the scores and of the choice that
+    was made by them (1/k on each of k slots).
     """
 
-    def preference(self, probs_NS: Tensor) -> Tensor:
-        """What the top-k is taken of; the probabilities stay what the weights are made of."""
-        return probs_NS
+    def preference(self, order_NS: Tensor) -> Tensor:
+        """What the choice is made by; weights stay what the router says."""
+        return order_NS
 
-    def forward(self, probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
         """No loss."""
-        return probs_NS.new_zeros(())
+        return scores.noisy_NS.new_zeros(())
 
     def after_update(self) -> None:
         """Called after each optimizer step."""
+
+    def rest(self) -> None:
+        """Called before each optimizer step for which it is switched off: nothing of it is to be felt."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """Which slots N tokens use."""
+
+    slot_NK: Tensor
+    """Slots of each token, integer; best first where the tokens choose."""
+    weight_NK: Tensor
+    """The weight of each slot's output."""
+    chosen_NS: Tensor
+    """1/k on each of a token's k slots; a row of zeros where it has none."""
+    kept_NK: Tensor | None = None
+    """Which of `slot_NK` are used, boolean; None: all."""
+    served_N: Tensor | None = None
+    """Which tokens any decision was made about, boolean; None: all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,13 +92,15 @@ class Routing:
 
     selection: Selection
     slot_NK: Tensor
-    """The chosen slots of each token, best first; integer."""
+    """The slots of each token, integer; best first where the tokens choose."""
     weight_NK: Tensor
-    """The weight of each chosen slot's output."""
+    """The weight of each slot's output."""
+    kept_NK: Tensor | None = None
+    """Which of `slot_NK` are used, boolean; None: all."""
 
 
 class TopK(Selector):
-    """Sends each token to `top_k` of `num_slots` slots.
+    """Sends each token to `top_k` of `num_slots` slots, or to so many on average.
 
     Args:
         router: options of a kind of model/router.
@@ -82,43 +109,70 @@ class TopK(Selector):
         num_slots: S.
         top_k: K.
         z_weight: weight of the z-loss.
+        choice: options of a kind of model/choice; None: each token takes its best.
+        balanced: share of the training from which, and until which, the load is balanced.
     """
 
-    def __init__(self, router: Kind, balance: Kind, place: Place, num_slots: int, top_k: int, z_weight: float) -> None:
+    def __init__(
+        self,
+        router: Kind,
+        balance: Kind,
+        place: Place,
+        num_slots: int,
+        top_k: int,
+        z_weight: float,
+        choice: Kind | None = None,
+        balanced: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         super().__init__()
-        self.num_slots, self.top_k, self.z_weight = num_slots, top_k, z_weight
+        self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
+        choice = options_of("model/choice", "token")(kind="token") if choice is None else choice
         self.scorer = component(router).Router(router, place, num_slots)
+        self.choice = component(choice).Choose(choice, num_slots, top_k)
         self.balance = component(balance).Balance(balance, num_slots)
+        self.balancing = balanced[0] <= 0
+        """Whether the load is balanced now."""
+        self.unbalanced = Balancer()
 
     def forward(self, x_ND: Tensor, tokens: Tokens) -> Routing:
         """Where the tokens go; x_ND in their flattened order. Not in autocast's precision, which flips near ties."""
         with torch.autocast(x_ND.device.type, enabled=False):
-            scores: Scores = self.scorer(x_ND, tokens.id_BT.flatten())
-            slot_NK = self.balance.preference(scores.noisy_NS.detach()).topk(self.top_k, dim=-1).indices
-            chosen_NS = torch.zeros_like(scores.probs_NS).scatter_(1, slot_NK, 1 / self.top_k)
-            loss = self.balance(scores.noisy_NS, chosen_NS)
+            scores: Scores = self.scorer(x_ND, tokens)
+            gate_NS = scores.noisy_NS if scores.gate_NS is None else scores.gate_NS
+            order_NS = gate_NS.detach() if scores.order_NS is None else scores.order_NS
+            chosen: Chosen = self.choice(self.balance.preference(order_NS), gate_NS, tokens)
+            loss: Tensor = (self.balance if self.balancing else self.unbalanced)(scores, chosen.chosen_NS, tokens)
             if scores.logits_NS is not None and self.z_weight:
                 loss = loss + self.z_weight * z_loss(scores.logits_NS)
+            token_N = tokens.index_BT.flatten()
             selection = Selection(
                 probs_NS=scores.probs_NS,
-                chosen_NS=chosen_NS,
-                null_NS=chosen_NS.new_full((1, self.num_slots), 1 / self.num_slots),
-                token_N=tokens.index_BT.flatten(),
+                chosen_NS=chosen.chosen_NS,
+                null_NS=chosen.chosen_NS.new_full((1, self.num_slots), 1 / self.num_slots),
+                token_N=token_N if chosen.served_N is None else token_N.where(chosen.served_N, -1),
                 loss=loss,
             )
-            return Routing(selection, slot_NK, weights(scores.noisy_NS.gather(1, slot_NK)))
+            return Routing(selection, chosen.slot_NK, chosen.weight_NK, chosen.kept_NK)
 
     def before_update(self, progress: float) -> None:
-        """Lets the router anneal."""
+        """Lets the router anneal; switches the balance."""
         self.scorer.before_update(progress)
+        self.balancing = self.balanced[0] <= progress < self.balanced[1]
+        if not self.balancing:
+            self.balance.rest()
 
     def after_update(self) -> None:
         """Lets the balance adjust."""
-        self.balance.after_update()
+        if self.balancing:
+            self.balance.after_update()
 
 
 def weights(prob_NK: Tensor) -> Tensor:
-    """The weights of the chosen slots, from their probabilities: rows sum to one, exactly so at k = 1."""
+    """The weights of the chosen slots, from their probabilities: rows sum to one, exactly so at k = 1.
+
+    At k = 1 renormalising would give 1 with no gradient, so that the router would never learn; hence straight through:
+    1 + (p - sg[p]), 1 forward and the gradient of p backward.
+    """
     if prob_NK.shape[1] == 1:
         return 1 + (prob_NK - prob_NK.detach())
     return prob_NK / prob_NK.sum(-1, keepdim=True)
@@ -128,7 +182,7 @@ def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
     """S sum_s f_s P_s, f the share of choices, P the mean probability (Fedus et al. 2021, eq. 4); 1 at uniform load.
 
     f is over assignments, so it sums to one at any k (chosen_NS carries 1/k). It is no measure of collapse: it can fall
-    below 1, and a collapsed f with uniform P gives exactly 1. Its scope is the micro-batch.
+    below 1, and a collapsed f with uniform P gives exactly 1.
     """
     return probs_NS.shape[1] * chosen_NS.mean(0).dot(probs_NS.mean(0))
 
@@ -136,3 +190,12 @@ def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
 def z_loss(logits_NS: Tensor) -> Tensor:
     """Mean of logsumexp(l)^2 (Zoph et al. 2022, eq. 5): keeps logits small; (ln S)^2 at zero logits."""
     return logits_NS.logsumexp(-1).square().mean()
+
+
+def room(num_tokens: int, num_slots: int, top_k: int, factor: float) -> int:
+    """A slot's capacity: `factor` times its even share of `num_tokens` tokens' choices, rounded up, at most all.
+
+    `factor` 1 fits a perfectly even load exactly.
+    """
+    # less than any fraction of a token, and more than what a product such as 1.1 x 10 is too large by
+    return min(num_tokens, math.ceil(factor * num_tokens * top_k / num_slots - 1e-9))

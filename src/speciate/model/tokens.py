@@ -8,6 +8,9 @@ B blocks of T tokens; K of the T kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +35,8 @@ class Tokens:
     order of positions is the block's. None: a block is one context (GPT-2's way)."""
     cache: Cache | None = None
     """What mixers keep of the tokens before these; None: there are none, and nothing is kept."""
+    domain_BT: Tensor | None = None
+    """Which domain of the mixture a token's block is of, from 0; None: nobody said (`in_domains`)."""
 
     @classmethod
     def of(cls, token_BT: Tensor, document_BT: Tensor | None = None, cache: Cache | None = None) -> Tokens:
@@ -46,12 +51,13 @@ class Tokens:
         index_BT = torch.arange(token_BT.numel(), device=token_BT.device).view(token_BT.shape)
         position_BT = index_BT % token_BT.shape[1] + (0 if cache is None else cache.length)
         if document_BT is None:
-            return cls(token_BT, position_BT, index_BT, None, cache)
+            return cls(token_BT, position_BT, index_BT, None, cache, domains_of(token_BT))
         assert cache is None, "a cache is of one context"
         starts_BT = torch.ones_like(document_BT, dtype=torch.bool)
         starts_BT[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]
         first_BT = torch.where(starts_BT, position_BT, 0).cummax(1).values
-        return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1)
+        of_BT = domains_of(token_BT)
+        return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1, None, of_BT)
 
     def take(self, column_BK: Tensor, real_BK: Tensor | None = None) -> Tokens:
         """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept.
@@ -66,7 +72,32 @@ class Tokens:
             index_BT=index_BK if real_BK is None else index_BK.where(real_BK, -1),
             document_BT=None if self.document_BT is None else self.document_BT.gather(1, column_BK),
             cache=self.cache,
+            domain_BT=None if self.domain_BT is None else self.domain_BT.gather(1, column_BK),
         )
+
+
+_domains: ContextVar[Tensor | None] = ContextVar("domains", default=None)
+
+
+@contextmanager
+def in_domains(domain_B: Tensor | None) -> Iterator[None]:
+    """Tokens that are made inside are of blocks of these domains, integer, in this order; None: of unknown ones.
+
+    Who holds the blocks knows it, and a control alone asks (router/oracle.py), so it goes past all that lies between.
+    """
+    before = _domains.set(domain_B)
+    try:
+        yield
+    finally:
+        _domains.reset(before)
+
+
+def domains_of(token_BT: Tensor) -> Tensor | None:
+    """The domain of each token, as `in_domains` says, (B, T); None where it says nothing, or of other blocks."""
+    domain_B = _domains.get()
+    if domain_B is None or len(domain_B) != len(token_BT):
+        return None
+    return domain_B.to(token_BT.device).unsqueeze(1).expand(token_BT.shape)
 
 
 @dataclass(frozen=True)

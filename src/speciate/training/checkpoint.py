@@ -32,12 +32,13 @@ from torch import nn
 
 from speciate.provenance import sha256, short_digest
 from speciate.training.average import Average
-from speciate.training.distributed import ALONE, Ranks, load_parts
+from speciate.training.distributed import ALONE, Ranks
 from speciate.training.identity import Identity, changes
+from speciate.training.sharded import load_parts
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 EMA = "ema.safetensors"
-"""The average of the weights, in a checkpoint and beside a finished run's model."""
+"""The average of the weights, in a checkpoint and beside a finished run's model that is not the average itself."""
 
 
 @dataclass
@@ -56,7 +57,7 @@ class State:
     random: torch.Tensor | None = None
     """Random states of all processes, where several train and one of them saves; None: this process's own is."""
     shards: pathlib.Path | None = None
-    """The folder of `distributed.save_parts` that a checkpoint takes in, in place of weights and optimizer."""
+    """The folder of `sharded.save_parts` that a checkpoint takes in, in place of weights and optimizer."""
     accumulation: int | None = None
     """Micro-batches in a step from here on, where memory forced more than the spec's."""
 

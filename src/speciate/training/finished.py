@@ -8,8 +8,13 @@ from speciate.training.checkpoint import load_weights
 from speciate.training.network import network
 
 
-def read_run(folder: pathlib.Path, vocabulary: int) -> tuple[RunSpec, Transformer]:
+def read_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safetensors") -> tuple[RunSpec, Transformer]:
     """The spec and the model, in evaluation mode, of the finished run in `folder`.
+
+    Args:
+        folder: of the run.
+        vocabulary: token ids of its tokenizer.
+        weights: the file in it that holds them, such as ema.safetensors or snapshots/step100.safetensors.
 
     Raises:
         ValueError: no spec or weights there, or weights of another model, or of another vocabulary.
@@ -18,5 +23,5 @@ def read_run(folder: pathlib.Path, vocabulary: int) -> tuple[RunSpec, Transforme
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder}: holds no model.safetensors; the run has not finished")
     model = network(run, vocabulary)
-    load_weights(model, folder / "model.safetensors")
+    load_weights(model, folder / weights)
     return run, model.eval()

@@ -12,7 +12,7 @@ from speciate.spec import RunSpec
 
 FREE = (
     *("training.checkpoint_every", "training.keep_last"),
-    *("training.on_nonfinite", "training.on_failure", "training.oom_retry"),
+    *("training.on_nonfinite", "training.on_failure", "training.oom_retry", "training.evaluate_ema"),
 )
 """Keys of a spec that may change while a run is unfinished: no bit of what is done already depends on them."""
 DATA = ("mixture.json", "train.npy", "probe.tokens.npy")

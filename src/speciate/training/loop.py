@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from speciate.model.tokens import in_domains
 from speciate.selection.selection import selectors
 from speciate.spec import RunSpec
 from speciate.training import health, memory
@@ -43,6 +44,9 @@ class Clock:
     """Seconds that a run spent on each of its parts; reported, and in no table, since no two runs agree on it."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = field(default_factory=time.monotonic)
+    """When it began."""
+    cpu: float = field(default_factory=time.process_time)
 
     @contextmanager
     def measuring(self, part: str) -> Iterator[None]:
@@ -73,6 +77,8 @@ class Run:
     """What runs a micro-batch, of `ranks.step`; None: a plain Step."""
     rows: Callable[[int], npt.NDArray[np.int64]] | None = None
     """Step -> the numbers of its blocks in the mixture, for the report of a step that failed."""
+    domains: Callable[[int], Tensor] | None = None
+    """Step -> the domain of each of its blocks, (blocks_per_step,), this process's; None: nobody is told."""
     loss_limit: float | None = None
     """The loss above which the run has diverged; None: there is none."""
 
@@ -114,8 +120,10 @@ def update(run: Run, state: State) -> dict[str, float]:
     """
     settings, model = run.spec.training, state.model
     rate = set_rates(state.optimizer, run.factor(state.step))
+    begun = state.step / settings.num_steps
     for selector in selectors(model).values():
-        selector.before_update(state.step / settings.num_steps)
+        selector.before_update(begun)
+    getattr(run.objective, "before_update", lambda progress: None)(begun)
     before = Before(state)
     loss, auxiliary = fitting_gradients(run, state, before)
     norms = gradient_norms(model) if run.spec.telemetry.gradient_norms else {}
@@ -140,7 +148,7 @@ def accumulate(run: Run, state: State) -> tuple[float, float]:
     portions = micro_batches(run, state)
     for index, (token_BT, document_BT, parts) in enumerate(portions):
         with run.ranks.synchronised(step, last=index == len(portions) - 1):
-            with autocast(run.spec.training, token_BT.device):
+            with autocast(run.spec.training, token_BT.device), in_domains(domains(run, state, index, len(portions))):
                 objective_loss, selectors_loss = step(token_BT, document_BT)
             total = objective_loss / parts
             if selectors_loss is not None:
@@ -217,8 +225,9 @@ def first_not_finite(run: Run, state: State) -> dict[str, Any]:
     portions = [] if run.ranks.sharded else micro_batches(run, state)
     for index, (token_BT, document_BT, _) in enumerate(portions):
 
-        def forward(token_BT: Tensor = token_BT, document_BT: Tensor | None = document_BT) -> None:
-            with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training):
+        def forward(token_BT: Tensor = token_BT, document_BT: Tensor | None = document_BT, index: int = index) -> None:
+            told = in_domains(domains(run, state, index, len(portions)))
+            with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training), told:
                 run.objective(state.model, token_BT, document_BT)
 
         module = health.first_not_finite(state.model, forward)
@@ -262,6 +271,11 @@ def micro_batches(run: Run, state: State) -> list[tuple[Tensor, Tensor | None, f
         )
         for (token_BT, document_BT), count in zip(portions, counts, strict=True)
     ]
+
+
+def domains(run: Run, state: State, portion: int, num_portions: int) -> Tensor | None:
+    """The domain of each block of one of the step's portions."""
+    return None if run.domains is None else run.domains(state.step).chunk(num_portions)[portion]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -317,13 +331,17 @@ def train(
         device = next(state.model.parameters()).device
         watching = run.ranks.observing(state.model)
         with clock.measuring("observe"), watching, autocast(settings, device), uncompiled(settings):
-            if selectors(state.model) and due(telemetry, state.step, settings.num_steps):
-                run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
+            if due(telemetry, state.step, settings.num_steps):
+                measured = run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
+                if measured:
+                    state.metrics.append(json.dumps({"step": state.step, "measured": measured}) + "\n")
         watching = run.ranks.observing(state.model)
         with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
             if state.step % telemetry.validation_every == 0 or state.step == settings.num_steps:
                 losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
-                state.metrics.append(json.dumps({"step": state.step, "validation": losses}) + "\n")
+                told: dict[str, float] = getattr(state.optimizer, "telemetry", dict)()
+                also = {"optimizer": told} if told else {}
+                state.metrics.append(json.dumps({"step": state.step, "validation": losses, **also}) + "\n")
 
     if state.step == 0:
         look()

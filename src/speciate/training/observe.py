@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speciate.data.blocks import BlockSet
+from speciate.model.tokens import in_domains
 from speciate.model.transformer import Transformer
 from speciate.selection.meter import listening
 from speciate.selection.selection import recording
@@ -28,18 +29,26 @@ def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, token_BT[start : start + BLOCKS_AT_ONCE]
 
 
-def run_selectors(model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor) -> None:
+def run_selectors(
+    model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor, domain_B: Tensor | None = None
+) -> None:
     """Runs, on probe blocks, all whose Selections and notes are to be seen: what the objective says, or the decoder."""
     observed = getattr(objective, "observed", None)
-    if observed is None:
-        model.hidden(token_BT, document_BT)
-    else:
-        observed(model, token_BT, document_BT)
+    with in_domains(domain_B):
+        if observed is None:
+            model.hidden(token_BT, document_BT)
+        else:
+            observed(model, token_BT, document_BT)
 
 
 @torch.no_grad()
 def observe(
-    model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor, num_documents: int
+    model: Transformer,
+    objective: nn.Module,
+    token_BT: Tensor,
+    document_BT: Tensor,
+    num_documents: int,
+    domain_B: Tensor | None = None,
 ) -> tuple[dict[str, Tally], list[list[object]]]:
     """What `model` does on these blocks: every selector's Tally over documents, by module path, and what is noted.
 
@@ -49,6 +58,7 @@ def observe(
         token_BT: token ids.
         document_BT: the document of each position.
         num_documents: number of groups of each Tally.
+        domain_B: the domain of each block, for a router that is told.
 
     Returns:
         The tallies, and [path, name, at, mean] of each measurement.
@@ -60,9 +70,10 @@ def observe(
     token_BT, document_BT = token_BT.to(device), document_BT.to(device)
     with listening(model, objective) as meter:
         for start, portion_BT in batches(token_BT):
-            document_P = document_BT[start : start + len(portion_BT)].flatten()
+            part = slice(start, start + len(portion_BT))
+            document_P, of_B = document_BT[part].flatten(), None if domain_B is None else domain_B[part]
             with recording(model) as record:
-                run_selectors(model, objective, portion_BT, document_BT[start : start + len(portion_BT)])
+                run_selectors(model, objective, portion_BT, document_BT[part], of_B)
             for path, selection in record.items():
                 counted = tally(selection, document_P[selection.token_N], num_documents)
                 tallies[path] = tallies[path] + counted if path in tallies else counted
@@ -90,12 +101,13 @@ class Observer:
         prefix = probe.prefix(telemetry.probe_blocks)
         self.token_BT = torch.from_numpy(prefix.tokens)
         self.document_BT = torch.from_numpy(prefix.document).long()
+        self.domain_B = torch.from_numpy(prefix.domain).long()
         self.num_documents = len(probe.documents)
         self.domains = validation.domains
         # each pack's blocks together, as they come: which blocks share a product of matrices decides its last bits
         sets = (validation.tokens, validation.document, validation.label)
         self.validation = [
-            [torch.from_numpy(part[validation.domain == pack]).long() for part in sets]
+            (torch.tensor(int(pack)), *(torch.from_numpy(part[validation.domain == pack]).long() for part in sets))
             for pack in np.unique(validation.domain)
         ]
 
@@ -104,7 +116,8 @@ class Observer:
 
         A model without selectors adds nothing to `seen`.
         """
-        tallies, measured = observe(model, self.objective, self.token_BT, self.document_BT, self.num_documents)
+        probe = (self.token_BT, self.document_BT, self.num_documents, self.domain_B)
+        tallies, measured = observe(model, self.objective, *probe)
         new: Arrays = {"steps": np.array(step, dtype=np.int64), **arrays_of(tallies)} if tallies else {}
         for name, value in new.items():
             seen[name] = np.concatenate([seen[name], value[None]]) if name in seen else value[None]
@@ -118,12 +131,13 @@ class Observer:
         found: dict[str, list[Tensor]] = {domain: [] for domain in self.domains}
         device = next(model.parameters()).device
         for portion in self.validation:
-            token_BT, document_BT, label_BT = (part.to(device) for part in portion)
+            pack, token_BT, document_BT, label_BT = (part.to(device) for part in portion)
             for start, portion_BT in batches(token_BT):
                 of_BT = document_BT[start : start + len(portion_BT)]
                 label_BS = label_BT[start : start + len(portion_BT), 1:]
                 counted_BS = objective.counted(model, portion_BT, of_BT)  # type: ignore[operator]
-                nats_BS = objective.nats(model, portion_BT, of_BT).double()  # type: ignore[operator]
+                with in_domains(pack.expand(len(portion_BT))):
+                    nats_BS = objective.nats(model, portion_BT, of_BT).double()  # type: ignore[operator]
                 for index, domain in enumerate(self.domains):
                     found[domain].append(nats_BS[counted_BS & (label_BS == index)])
         model.train(was_training)

@@ -2,50 +2,44 @@
 
 import json
 import pathlib
-import platform
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
-import torch
 
+from speciate.spec import Training
 from speciate.training import checkpoint, health
 from speciate.training.checkpoint import EMA, State
 from speciate.training.health import FailedRun
 from speciate.verb import writing
 
+MODEL, LAST = "model.safetensors", "last.safetensors"
 FAILURE = "failure.json"
 """Beside a failed run's files: the step, its blocks, and where the first number was that is not finite."""
 
 
-def write(output_folder: pathlib.Path, state: State, facts: dict[str, object], timing: dict[str, object]) -> None:
-    """Writes a finished run's files."""
-    with writing(output_folder / "model.safetensors") as aside:
-        checkpoint.save_weights(state.model, aside)
-    # of a run without an average none is left from an earlier one
-    (output_folder / EMA).unlink(missing_ok=True)
+def write(
+    output_folder: pathlib.Path, state: State, training: Training, facts: dict[str, object], timing: dict[str, object]
+) -> None:
+    """Writes a finished run's files.
+
+    model.safetensors is what is evaluated and started from: the last weights, with `evaluate_ema` their average. Where
+    a run keeps an average, the other of the two lies beside it, as ema.safetensors or last.safetensors.
+    """
+    weights = {MODEL: state.average if training.evaluate_ema else None}
     if state.average is not None:
-        with writing(output_folder / EMA) as aside:
-            checkpoint.save_weights(state.model, aside, state.average)
+        weights |= {LAST: None} if training.evaluate_ema else {EMA: state.average}
+    for name, average in weights.items():
+        with writing(output_folder / name) as aside:
+            checkpoint.save_weights(state.model, aside, average)
+    for name in {EMA, LAST} - set(weights):  # of an earlier run
+        (output_folder / name).unlink(missing_ok=True)
     with writing(output_folder / "metrics.jsonl") as aside:
         aside.write_text("".join(state.metrics), encoding="utf-8")
     with writing(output_folder / "telemetry.safetensors") as aside, checkpoint.full_disk(output_folder):
         safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, aside)
     write_json(output_folder / "timing.json", timing)
     write_json(output_folder / "run.json", facts)
-
-
-def versions() -> dict[str, str]:
-    """What computed this run; the torch version names its build."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "safetensors": safetensors.__version__,
-        "platform": platform.platform(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 def write_json(file: pathlib.Path, content: object) -> None:
@@ -69,3 +63,13 @@ def outcome(state: State, failure: FailedRun | None) -> dict[str, Any]:
         ended = {"state": "failed", "step": state.step, "reason": failure.report["reason"]}
     odd = {"skipped": health.num_skipped(state.metrics), "spikes": health.spikes(state.metrics)}
     return ended | odd | ({} if state.accumulation is None else {"accumulation": state.accumulation})
+
+
+def refuse_failed(start: pathlib.Path | None) -> None:
+    """Raises FailedRun where the run starts from another one that failed."""
+    parent = None if start is None else start.with_name("run.json")
+    if parent is not None and parent.is_file():
+        its = json.loads(parent.read_text(encoding="utf-8"))
+        if its.get("state") == "failed":
+            reason = f"step 0: starts from {its['ablation']}, seed {its['seed']}, which failed: {its['reason']}"
+            raise FailedRun(reason, {"step": 0, "reason": reason})

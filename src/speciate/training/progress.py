@@ -1,9 +1,14 @@
 """What a run says while it goes on."""
 
 import time
+from typing import Self
 
+from speciate.model.flops import flops_per_token, peak_flops
+from speciate.model.transformer import Transformer
+from speciate.spec import RunSpec
 from speciate.training import health
 from speciate.training.checkpoint import State
+from speciate.training.distributed import Ranks
 from speciate.verb import say
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -13,13 +18,23 @@ class Progress:
     """A line every few seconds: step, loss, tokens a second, time left."""
 
     def __init__(
-        self, label: str, num_steps: int, first_step: int, tokens_a_step: int, peak_seconds: float | None = None
+        self, label: str, num_steps: int, first_step: int, tokens_a_step: int, flops: float, peak: float | None
     ) -> None:
-        """`peak_seconds`: what a token would take at the devices' peak; None where that is not known."""
+        """`flops`: of a token; `peak`: the devices' operations a second, None where that is not known."""
         self.label, self.num_steps = label, num_steps
         self.first_step, self.tokens_a_step = first_step, tokens_a_step
-        self.peak_seconds = peak_seconds
+        self.flops, self.peak = flops, peak
         self.started = self.last = time.monotonic()
+
+    @classmethod
+    def of(cls, spec: RunSpec, state: State, block_length: int, ranks: Ranks) -> Self:
+        """Of a run that begins, or continues, with `state`, on blocks of so many tokens."""
+        settings = spec.training
+        assert isinstance(state.model, Transformer)
+        flops, peak = flops_per_token(state.model, block_length), peak_flops(ranks.device, settings.precision)
+        label = f"{spec.ablation} seed {spec.seed}"
+        tokens = settings.blocks_per_step * block_length
+        return cls(label, settings.num_steps, state.step, tokens, flops, peak * ranks.world if peak else None)
 
     def tokens_per_second(self, step: int) -> float:
         """Mean since this process began to train."""
@@ -27,7 +42,7 @@ class Progress:
 
     def mfu(self, step: int) -> float | None:
         """Share of the devices' peak that the model's own operations had."""
-        return None if self.peak_seconds is None else self.peak_seconds * self.tokens_per_second(step)
+        return None if self.peak is None else self.flops * self.tokens_per_second(step) / self.peak
 
     def __call__(self, state: State, happened: dict[str, float]) -> None:
         """Prints a line if the last one is old enough, or the run ends."""

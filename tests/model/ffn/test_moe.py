@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MixtralConfig
+from transformers import DeepseekV3Config, MixtralConfig
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from speciate.kinds import component, options_of
@@ -15,6 +16,7 @@ from speciate.model.transformer import Transformer
 Build = Callable[..., Transformer]
 Options = Callable[..., dict[str, Any]]
 WIDTH, HIDDEN, VOCABULARY = 24, 20, 50
+EXPERT = {"kind": "expert", "non_causal": True}
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -44,6 +46,68 @@ def test_equals_mixtral(transformer: Build, moe: Options, k: int) -> None:
     for name, parameter in ours.named_parameters():
         their, transposed = pairs[name]
         torch.testing.assert_close(parameter.grad, their.grad.mT if transposed else their.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_shared", [1, 3])
+def test_equals_deepseek_v3(transformer: Build, moe: Options, num_shared: int) -> None:
+    """Sigmoid gates, a bias that only the choice sees, shared experts: theirs is one, as wide as ours together."""
+    config = DeepseekV3Config(
+        hidden_size=WIDTH, moe_intermediate_size=HIDDEN, n_routed_experts=4, num_experts_per_tok=2,
+        n_shared_experts=num_shared, n_group=1, topk_group=1, routed_scaling_factor=1.0, norm_topk_prob=True,
+    )  # fmt: skip
+    config._experts_implementation = "eager"
+    theirs = DeepseekV3MoE(config)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    theirs.gate.e_score_correction_bias.normal_(std=0.2)
+    options = moe(
+        hidden=HIDDEN, top_k=2, activation="swiglu", num_shared=num_shared, balance="bias",
+        router={"kind": "learned", "gate": "sigmoid"},
+    )  # fmt: skip
+    ours = transformer(ffn=options, biases=False).blocks[0].ffn
+    shared = theirs.shared_experts
+    gates_EDF, ups_EDF, outs_EFD = (
+        weight.T.unflatten(dim, (num_shared, HIDDEN)).movedim(dim, 0)
+        for weight, dim in ((shared.gate_proj.weight, 1), (shared.up_proj.weight, 1), (shared.down_proj.weight, 0))
+    )
+    ours.load_state_dict(
+        {
+            "router.scorer.weight": theirs.gate.weight,
+            "router.balance.bias_S": theirs.gate.e_score_correction_bias,
+            "router.balance.load_S": torch.zeros(4),
+            "experts.in_weight": theirs.experts.gate_up_proj.mT,
+            "experts.out_weight": theirs.experts.down_proj.mT,
+            "shared.in_weight": torch.cat([gates_EDF, ups_EDF], dim=-1),
+            "shared.out_weight": outs_EFD,
+        }
+    )
+    x_BTD = torch.randn(3, 11, WIDTH)
+    ours_x_BTD, theirs_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
+    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, Tokens.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
+    torch.testing.assert_close(ours_y_BTD, theirs_y_BTD, rtol=1e-5, atol=1e-5)
+    gradient_BTD = torch.randn_like(x_BTD)
+    ours_y_BTD.backward(gradient_BTD)
+    theirs_y_BTD.backward(gradient_BTD)
+    torch.testing.assert_close(ours_x_BTD.grad, theirs_x_BTD.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.router.scorer.weight.grad, theirs.gate.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("factor", "k"), [(0.5, 1), (1.0, 2)])
+def test_what_has_no_room_adds_nothing(transformer: Build, moe: Options, factor: float, k: int) -> None:
+    """Against the layer that has room, its experts' outputs weighted by hand."""
+    free = transformer(ffn=moe(top_k=k)).blocks[0].ffn
+    full = transformer(ffn=moe(top_k=k, choice={"kind": "token", "capacity_factor": factor})).blocks[0].ffn
+    full.load_state_dict(free.state_dict())
+    x_BTD, tokens = torch.randn(3, 16, WIDTH, requires_grad=True), Tokens.of(torch.zeros(3, 16, dtype=torch.long))
+    routing = full.router(x_BTD.flatten(0, 1), tokens)
+    assert 0 < routing.kept_NK.sum() < routing.kept_NK.numel()
+    weight_NK = routing.weight_NK * routing.kept_NK
+    expected_BTD = free.experts(x_BTD.flatten(0, 1), routing.slot_NK, weight_NK).view_as(x_BTD)
+    y_BTD = full(x_BTD, tokens)
+    torch.testing.assert_close(y_BTD, expected_BTD)
+    mine, by_hand = (torch.autograd.grad(y.square().sum(), x_BTD, retain_graph=True)[0] for y in (y_BTD, expected_BTD))
+    torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-5)
+    assert not y_BTD.flatten(0, 1)[~routing.kept_NK.any(-1)].any()
 
 
 @pytest.mark.parametrize("activation", ["gelu", "swiglu"])
@@ -94,7 +158,19 @@ def test_every_expert_is_reached(transformer: Build, moe: Options) -> None:
             {"router": "frozen", "balance": "auxiliary"},
             "auxiliary acts by the gradient, which cannot move router frozen",
         ),
-        ({"router": "oracle"}, "'oracle' is no kind of model/router; there are: frozen, hash, learned"),
+        ({"router": "oracle"}, "router.domains: is missing"),
+        ({"router": {"kind": "oracle", "domains": 5}}, "oracle gives each of 5 domains a slot, and there are 4"),
+        ({"router": {"kind": "oracle", "domains": 3}, "top_k": 2}, "router oracle names one expert for each token"),
+        ({"router": "uniform_random", "balance": "orthogonal"}, "orthogonal acts by the gradient, which cannot move"),
+        ({"router": "frozen", "balance": "orthogonal"}, "orthogonal acts by the gradient, which cannot move"),
+        ({"choice": {"kind": "token", "capacity_factor": 0.0}}, "choice.capacity_factor"),
+        ({"choice": {**EXPERT, "capacity_factor": 0.0}}, "choice.capacity_factor"),
+        ({"choice": EXPERT, "router": "hash"}, "choice: expert needs a router that ranks, and hash names one expert"),
+        ({"choice": EXPERT, "balance": "auxiliary"}, "balance: choice expert fills every expert evenly"),
+        ({"choice": EXPERT, "balance": "bias"}, "balance: choice expert fills every expert evenly"),
+        ({"balance": "bias", "balance_from": 0.5, "balance_until": 0.5}, "0.5 is not before balance_until, 0.5"),
+        ({"balance_until": 0.5}, "balance none has nothing to switch"),
+        ({"num_shared": -1}, "num_shared"),
         ({"balance": {"kind": "auxiliary", "weight": 0.0}}, "balance.weight"),
         ({"num_experts": 0}, "num_experts"),
         ({"capacity": 1.25}, "capacity: unknown key"),
@@ -109,7 +185,16 @@ def test_impossible_crossings_are_refused_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"router": "frozen", "balance": "bias"}, {"router": "hash"}, {"router": "frozen", "top_k": 2}]
+    "changes",
+    [
+        {"router": "frozen", "balance": "bias"},
+        {"router": "hash"},
+        {"router": "frozen", "top_k": 2},
+        {"router": "uniform_random", "top_k": 2, "balance": "bias"},
+        {"router": {"kind": "learned", "shape": "mlp", "gate": "sigmoid", "noise": "learned"}, "balance": "orthogonal"},
+        {"choice": {**EXPERT, "capacity_factor": 1.25}, "num_shared": 1},
+        {"choice": {"kind": "token", "capacity_factor": 1.25}, "balance": "auxiliary", "balance_from": 0.5},
+    ],
 )
 def test_possible_ones_run(transformer: Build, moe: Options, changes: dict[str, Any]) -> None:
     token_BT = torch.randint(VOCABULARY, (2, 16))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.data.turns import refuse_empty, shuffled
+from speciate.data.turns import in_turns, refuse_empty, shuffled
 from speciate.kinds import Kind
 
 
@@ -50,8 +50,8 @@ def mix(options: Options, num_blocks: Mapping[str, int]) -> tuple[npt.NDArray[np
     blocks = num_blocks[options.domain]
     refuse_empty({options.domain: blocks})
     index = list(num_blocks).index(options.domain)
-    rows = shuffled(options.domain, blocks, options.seed)
-    return np.stack((np.full(blocks, index), rows), axis=1).astype(np.int32), []
+    none = np.zeros(0, np.int64)
+    return in_turns([*[none] * index, shuffled(options.domain, blocks, options.seed)]), []
 
 
 def relabel(options: Options, documents: pd.DataFrame, name: str) -> pd.DataFrame:

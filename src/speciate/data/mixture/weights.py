@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.order import permutation
-from speciate.data.turns import in_turns, refuse_empty, shuffled
+from speciate.data.turns import end_to_end, in_turns, refuse_empty, shuffled
 from speciate.kinds import Kind
 
 
@@ -67,10 +66,8 @@ def mix(options: Options, num_blocks: Mapping[str, int]) -> tuple[npt.NDArray[np
                 raise ValueError(f"mixture.blocks: {why}; at most {_most(options, num_blocks)} repeat nothing")
             warnings.append(why)
         epochs = [shuffled(domain, blocks, options.seed)]
-        epochs += [
-            permutation(blocks, "mixture", options.seed, domain, epoch) for epoch in range(1, -(-count // blocks))
-        ]
-        rows.append(np.concatenate(epochs)[:count])
+        epochs += [shuffled(domain, blocks, options.seed, epoch) for epoch in range(1, -(-count // blocks))]
+        rows.append(end_to_end(epochs, count))
     return in_turns(rows), warnings
 
 

@@ -17,11 +17,14 @@ D documents, K blocks kept of G bins, J documents to fill gaps with, M pieces (`
 
 import bisect
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.data.bins import best_fit_decreasing, by_place, rows
-from speciate.data.pieces import Ints
+from speciate.data.bins import best_fit_decreasing, inverse, rows
+from speciate.data.connected import Numbers
+from speciate.data.pieces import Ints, last_block
+from speciate.data.scratch import PORTION
 from speciate.kinds import Kind
 
 
@@ -29,15 +32,14 @@ class Options(Kind):
     """None."""
 
 
-def plan(options: Options, lengths_D: Ints, block_length: int) -> Ints:
+def plan(options: Options, lengths_D: Ints, block_length: int) -> Iterator[Ints]:
     """The pieces, int64 (M, 4), of documents of `lengths_D` tokens, their end-of-text tokens not counted."""
-    size_D = np.minimum(lengths_D + 1, block_length)
+    size_D = np.minimum(lengths_D + 1, block_length).astype(np.int32)
     bin_D, offset_D = best_fit_decreasing(size_D, block_length)
-    filled_G = np.bincount(bin_D, weights=size_D).astype(np.int64)
-    fullest_G = np.argsort(-filled_G, kind="stable")
-    rank_G = np.empty_like(fullest_G)
-    rank_G[fullest_G] = np.arange(len(fullest_G))
-    rank_D, gap_G = rank_G[bin_D], block_length - filled_G[fullest_G]
+    filled_G = np.bincount(bin_D, weights=size_D).astype(np.int32)
+    fullest_G = np.argsort(-filled_G, kind="stable").astype(bin_D.dtype)
+    rank_D, gap_G = inverse(fullest_G)[bin_D], block_length - filled_G[fullest_G]
+    del bin_D, filled_G, fullest_G
 
     def leaves_gaps(kept: int) -> bool:
         """Whether the documents of the other bins are too few to fill the gaps of the first `kept`."""
@@ -52,14 +54,20 @@ def plan(options: Options, lengths_D: Ints, block_length: int) -> Ints:
         assert complete, "the bisection ended on blocks with gaps"
         block_D[left] = np.where(found < 0, -1, found + num_blocks - len(gap_K))
         # gaps filled with little loss may leave enough for one more block
-        gap_K = np.full(int(size_D[block_D < 0].sum() >= block_length), block_length)
+        gap_K = np.full(int(size_D[block_D < 0].sum() >= block_length), block_length, np.int32)
         num_blocks += len(gap_K)
-    placed = np.flatnonzero(block_D >= 0)
-    pieces = rows(block_D[placed], offset_D[placed], placed, np.zeros(len(placed)))
-    return pieces[by_place(pieces, block_length)]
+    placed = np.flatnonzero(block_D >= 0).astype(block_D.dtype)
+    order = placed[np.argsort(block_D[placed].astype(np.int64) * block_length + offset_D[placed])]
+    start = 0
+    while start < len(order):
+        documents = order[start : start + PORTION + block_length]
+        if start + len(documents) < len(order):
+            documents = documents[: last_block(block_D[documents])]
+        yield rows(block_D[documents], offset_D[documents], documents, np.zeros(len(documents)))
+        start += len(documents)
 
 
-def cover(gap_K: Ints, size_J: Ints, block_length: int) -> tuple[Ints, Ints, bool]:
+def cover(gap_K: Numbers, size_J: Numbers, block_length: int) -> tuple[Numbers, Numbers, bool]:
     """Fills the gaps at the ends of K blocks with J documents, each in one gap at most. Step 3 of this module.
 
     Gaps from the longest to the shortest; all gaps, and all documents, of one length are taken at once.
@@ -99,9 +107,9 @@ def cover(gap_K: Ints, size_J: Ints, block_length: int) -> tuple[Ints, Ints, boo
     return block_J, offset_J, True
 
 
-def _by_value(value_X: Ints) -> dict[int, Ints]:
+def _by_value(value_X: Numbers) -> dict[int, Numbers]:
     """The places that hold each value, ascending."""
-    order_X = np.argsort(value_X, kind="stable")
+    order_X = np.argsort(value_X, kind="stable").astype(value_X.dtype)
     values, starts = np.unique(value_X[order_X], return_index=True)
     edges = itertools.pairwise([*starts.tolist(), len(value_X)])
     return {value: order_X[start:stop] for value, (start, stop) in zip(values.tolist(), edges, strict=True)}

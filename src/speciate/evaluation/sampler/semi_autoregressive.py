@@ -4,13 +4,11 @@ Within a stride the masks to its right stay masks. With strides of one token it 
 """
 
 from dataclasses import replace
-from typing import Annotated
-
 from pydantic import Field
 from torch import Tensor
 
 from speciate.evaluation.unmasking import Denoise, Draws, Text
-from speciate.kinds import Choice, Kind, component
+from speciate.kinds import Kind, component, options_of
 
 
 class Options(Kind):
@@ -18,8 +16,8 @@ class Options(Kind):
 
     stride: int = Field(16, ge=1)
     """Tokens of a stride."""
-    within: Annotated[Kind, Choice("evaluation/sampler")] = Field(default="random_order", validate_default=True)
-    """The sampler of each stride."""
+    within: dict[str, str | int | float | bool] = {"kind": "random_order"}
+    """The sampler of each stride: its `kind`, and its options."""
 
 
 class Sampler:
@@ -27,7 +25,8 @@ class Sampler:
 
     def __init__(self, options: Options) -> None:
         self.stride = options.stride
-        self.within = component(options.within).Sampler(options.within)
+        inner = options_of("evaluation/sampler", str(options.within.get("kind"))).model_validate(options.within)
+        self.within = component(inner).Sampler(inner)
         self._inner: list[int] = []
         self._strides = 0
 

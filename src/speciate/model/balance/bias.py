@@ -3,7 +3,7 @@
     chosen = top-k of p + b;   after each step   b_s += rate sign(mean load - load_s)
 
 The weights stay made of p, so no gradient is bent to balance the load. The load of a step is summed over all its
-micro-batches and over all processes that train together, so that their biases stay the same.
+micro-batches and over all processes that train together, so that their biases stay the same. Switched off, they are 0.
 
 N tokens, S slots.
 """
@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from speciate.kinds import Kind
-from speciate.model.routing import Balancer
+from speciate.model.routing import Balancer, Scores
+from speciate.model.tokens import Tokens
 from speciate.selection.selection import recomputing
 
 
@@ -42,19 +43,24 @@ class Balance(Balancer):
         self.register_buffer("bias_S", torch.zeros(num_slots))
         self.register_buffer("load_S", torch.zeros(num_slots))
 
-    def preference(self, probs_NS: Tensor) -> Tensor:
-        """The probabilities and the bias, p + b."""
-        return probs_NS + self.bias_S
+    def preference(self, order_NS: Tensor) -> Tensor:
+        """The probabilities (of a sigmoid router: the gates) and the bias, p + b."""
+        return order_NS + self.bias_S
 
-    def forward(self, probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
         """Counts the load in training; no loss."""
         if self.training and not recomputing():
             self.load_S += chosen_NS.sum(0)
-        return super().forward(probs_NS, chosen_NS)
+        return super().forward(scores, chosen_NS, tokens)
 
     def after_update(self) -> None:
         """Moves each bias against its slot's load."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.load_S)
         self.bias_S += self.rate * (self.load_S.mean() - self.load_S).sign()
+        self.load_S.zero_()
+
+    def rest(self) -> None:
+        """Takes the biases back."""
+        self.bias_S.zero_()
         self.load_S.zero_()

@@ -1,8 +1,10 @@
 """Mixture of experts (Shazeer et al. 2017): a router sends each token to k of E feed-forward layers.
 
-    y = sum over the chosen e of weight_e expert_e(x)
+    y = sum over the chosen e of weight_e expert_e(x)  +  sum over the shared experts of expert(x)
 
-routing.py has the choice and its weights, experts.py the experts; here they meet.
+routing.py has the choice and its weights, experts.py the experts; here they meet. A shared expert (Dai et al. 2024,
+2401.06066) serves every token, with weight 1 and no router. Fine-grained experts, as there, are no option of their own:
+m times as many experts, each with 1/m of the hidden units, m times the top_k.
 
 B blocks of T tokens, N = B T, D width.
 """
@@ -25,7 +27,9 @@ class Options(Kind):
     num_experts: int = Field(8, ge=1)
     """Experts."""
     top_k: int = Field(1, ge=1)
-    """Experts a token; 1: straight-through weight, more: weights renormalised."""
+    """Experts a token; 1: straight-through weight, more: weights renormalised (`choice` says otherwise)."""
+    num_shared: int = Field(0, ge=0)
+    """Experts beside those, of the same size, that every token runs through."""
     hidden: int = Field(256, ge=1)
     """Hidden units of one expert."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
@@ -34,22 +38,44 @@ class Options(Kind):
     """Weight of the z-loss on the logits of a router that learns."""
     router: Annotated[Kind, Choice("model/router")]
     """How tokens are scored."""
+    choice: Annotated[Kind, Choice("model/choice")] = Field(default={"kind": "token"}, validate_default=True)
+    """Who chooses by the scores: each token its experts, or each expert its tokens."""
     balance: Annotated[Kind, Choice("model/balance")]
     """How the load is kept even."""
+    balance_from: float = Field(0.0, ge=0, lt=1)
+    """Share of the training before which the load is not balanced."""
+    balance_until: float = Field(1.0, gt=0, le=1)
+    """Share of the training after which the load is balanced no more."""
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
         router: Any = self.router
-        balance: Any = self.balance
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
         if self.top_k > 1 and not router.ranks:
             raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
+        getattr(router, "check_slots", lambda num_slots: None)(self.num_experts)
+        return self
+
+    @model_validator(mode="after")
+    def _balances(self) -> Self:
+        router: Any = self.router
+        balance: Any = self.balance
+        choice: Any = self.choice
+        if choice.balances and not router.ranks:
+            raise ValueError(f"choice: {choice.kind} needs a router that ranks, and {router.kind} names one expert")
         if balance.acts_by not in (None, *router.hears):
             raise ValueError(
                 f"balance: {balance.kind} acts by the {balance.acts_by}, which cannot move router {router.kind}; "
                 f"balance: none goes with it"
             )
+        if choice.balances and balance.acts_by is not None:
+            raise ValueError(f"balance: choice {choice.kind} fills every expert evenly; balance: none goes with it")
+        if self.balance_from >= self.balance_until:
+            never = f"{self.balance_from:g} is not before balance_until, {self.balance_until:g}"
+            raise ValueError(f"balance_from: {never}; balance: none never balances")
+        if balance.acts_by is None and (self.balance_from > 0 or self.balance_until < 1):
+            raise ValueError(f"balance_from, balance_until: balance {balance.kind} has nothing to switch")
         return self
 
 
@@ -58,17 +84,29 @@ class FeedForward(nn.Module):
 
     def __init__(self, options: Options, place: Place) -> None:
         super().__init__()
-        model = place.model
-        self.idle_share = 1 - options.top_k / options.num_experts
-        self.router = TopK(options.router, options.balance, place, options.num_experts, options.top_k, options.z_weight)
-        activation = ACTIVATIONS[options.activation]
-        self.experts = Experts(options.num_experts, model.width, options.hidden, activation, model.biases)
+        choice: Any = options.choice
+        self.idle_share: float = 1 - choice.share(options.num_experts, options.top_k)
+        self.router = TopK(
+            options.router,
+            options.balance,
+            place,
+            options.num_experts,
+            options.top_k,
+            options.z_weight,
+            choice,
+            (options.balance_from, options.balance_until),
+        )
+        size = (place.model.width, options.hidden, ACTIVATIONS[options.activation], place.model.biases)
+        self.experts = Experts(options.num_experts, *size)
+        self.shared = Experts(options.num_shared, *size) if options.num_shared else None
 
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
-        """The chosen experts' weighted update, (B, T, D)."""
+        """The chosen experts' weighted update, and the shared ones', (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
         routing: Routing = self.router(x_ND, tokens)
-        y_ND: Tensor = self.experts(x_ND, routing.slot_NK, routing.weight_NK)
+        y_ND: Tensor = self.experts(x_ND, routing.slot_NK, routing.weight_NK, routing.kept_NK)
+        if self.shared is not None:
+            y_ND = y_ND + self.shared.all(x_ND)
         return y_ND.view_as(x_BTD)
 
     def num_idle_parameters(self) -> int:

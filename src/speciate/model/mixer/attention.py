@@ -1,9 +1,10 @@
-"""Causal self-attention (Vaswani et al. 2017), with grouped queries (Ainslie et al. 2023).
+"""Self-attention (Vaswani et al. 2017), causal as the model is, with grouped queries (Ainslie et al. 2023).
 
     o_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(h)) v_s    for each head; groups of heads share k and v
 
 With rotary positions, queries and keys are turned first (rotary.py). What a sparse indexer would decide,
-which keys a query sees, is here the causal mask alone; documents in a block are kept apart where the tokens name them.
+which keys a query sees, is here the causal mask alone (none in a model that is not causal: the sum is over the whole
+block); documents in a block are kept apart where the tokens name them.
 
 B blocks of T tokens, D width, N heads of h dimensions.
 """
@@ -16,8 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speciate.kinds import Kind
+from speciate.model.attended import note_dense, note_largest
 from speciate.model.rotary import Rotary
 from speciate.model.tokens import Place, Tokens
+from speciate.selection.meter import metering
 
 
 class Options(Kind):
@@ -40,21 +43,24 @@ class Options(Kind):
             )
 
 
-def visible(tokens: Tokens, position_BS: Tensor, document_BS: Tensor | None) -> Tensor:
-    """Which of S keys each query sees, (B, 1, T, S) boolean: those not after it, of its own document."""
-    visible_BTS = tokens.position_BT[:, :, None] >= position_BS[:, None, :]
+def visible(tokens: Tokens, position_BS: Tensor, document_BS: Tensor | None, causal: bool) -> Tensor:
+    """Which of S keys each query sees, (B, 1, T, S) boolean: those of its own document, not after it where causal."""
+    if causal:
+        visible_BTS = tokens.position_BT[:, :, None] >= position_BS[:, None, :]
+    else:
+        visible_BTS = torch.ones_like(tokens.position_BT[:, :, None] == position_BS[:, None, :])
     if tokens.document_BT is not None and document_BS is not None:
         visible_BTS = visible_BTS & (tokens.document_BT[:, :, None] == document_BS[:, None, :])
     return visible_BTS.unsqueeze(1)
 
 
 class Mixer(nn.Module):
-    """Multi-head causal attention; queries, keys and values from one projection, in this order."""
+    """Multi-head attention; queries, keys and values from one projection, in this order."""
 
     def __init__(self, options: Options, place: Place) -> None:
         super().__init__()
         model = place.model
-        self.layer = place.layer
+        self.layer, self.causal = place.layer, model.causal
         self.num_heads = options.num_heads
         self.num_kv_heads = options.num_kv_heads or options.num_heads
         self.head_width = model.width // options.num_heads
@@ -74,19 +80,27 @@ class Mixer(nn.Module):
         query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
         if self.rotary is not None:
             query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
-        mask_B1TS = None if tokens.document_BT is None else visible(tokens, tokens.position_BT, tokens.document_BT)
+        mask_B1TS, position_BS = None, tokens.position_BT
+        if tokens.document_BT is not None:
+            mask_B1TS = visible(tokens, tokens.position_BT, tokens.document_BT, self.causal)
         if tokens.cache is not None:
             document_BT = torch.zeros_like(tokens.id_BT) if tokens.document_BT is None else tokens.document_BT
             kept = tokens.cache.append(self.layer, key_BTNh, value_BTNh, tokens.position_BT, document_BT)
             key_BTNh, value_BTNh, position_BS, document_BS = kept
-            mask_B1TS = visible(tokens, position_BS, document_BS)
+            mask_B1TS = visible(tokens, position_BS, document_BS, self.causal)
         mixed_BNTh = F.scaled_dot_product_attention(
             query_BTNh.transpose(1, 2),
             key_BTNh.transpose(1, 2),
             value_BTNh.transpose(1, 2),
             attn_mask=mask_B1TS,
-            is_causal=mask_B1TS is None,
+            is_causal=self.causal and mask_B1TS is None,
             enable_gqa=self.num_kv_heads < self.num_heads,
         )
         out_BTD: Tensor = self.out(mixed_BNTh.transpose(1, 2).flatten(2))
+        if metering():
+            if mask_B1TS is None and not self.causal:
+                mask_B1TS = visible(tokens, position_BS, None, self.causal)
+            seen_BTS = None if mask_B1TS is None else mask_B1TS.squeeze(1)
+            note_dense(self, query_BTNh, key_BTNh, tokens, position_BS, seen_BTS)
+            note_largest(self, out_BTD)
         return out_BTD

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from speciate.kinds import Kind
 from speciate.model.routing import Scorer, Scores
-from speciate.model.tokens import Place
+from speciate.model.tokens import Place, Tokens
 
 
 class Options(Kind):
@@ -45,7 +45,7 @@ class Router(Scorer):
         self.logit_std = options.logit_std
         self.register_buffer("weight", torch.empty(num_slots, place.model.width))
 
-    def forward(self, x_ND: Tensor, id_N: Tensor) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
         """Scores of each token by its own x alone, without gradient."""
         unit_ND = F.normalize(x_ND.detach().to(self.weight.dtype), dim=-1)
         cosine_NS = F.linear(unit_ND, F.normalize(self.weight, dim=-1))

@@ -16,7 +16,7 @@ from torch import Tensor
 from speciate.kinds import Kind
 from speciate.model.initial import generator
 from speciate.model.routing import Scorer, Scores
-from speciate.model.tokens import Place
+from speciate.model.tokens import Place, Tokens
 
 
 class Options(Kind):
@@ -42,7 +42,7 @@ class Router(Scorer):
         dealt_V = torch.randperm(place.vocabulary, generator=generator("hash", options.seed, place.seed, place.layer))
         self.register_buffer("slot_V", dealt_V % num_slots)
 
-    def forward(self, x_ND: Tensor, id_N: Tensor) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
         """One-hot probabilities."""
-        probs_NS = F.one_hot(self.slot_V[id_N], self.num_slots).to(x_ND.dtype)
+        probs_NS = F.one_hot(self.slot_V[tokens.id_BT.flatten()], self.num_slots).to(x_ND.dtype)
         return Scores(probs_NS, probs_NS, None)

@@ -1,57 +1,103 @@
-"""The learned router: a linear map without bias, and noise that fades (Shazeer et al. 2017; Fedus et al. 2021).
+"""The learned router: a linear map without bias or a small network (Shazeer et al. 2017; Fedus et al. 2021).
 
-    l = x W^T;   l' = l + noise_std (1 - progress / noise_until) N(0, 1)   in training, while progress < noise_until
+    l = x W^T                        shape: linear
+    l = silu(x W_h^T) W^T            shape: mlp, one hidden layer (as moe_arch has it, 128 units)
 
-The noise lets every expert be tried before the router knows any of them; it is gone for good after `noise_until`, and
-never there in evaluation.
+    p = softmax(l)                   gate: softmax;   weights are made of p
+    p = s / sum s,  s = sigmoid(l)   gate: sigmoid;   chosen and weighted by s (DeepSeek-V3, 2412.19437)
 
-N tokens, D width, S slots.
+    l' = l + noise_std (1 - progress / noise_until) N(0, 1)    noise: annealed, while progress < noise_until
+    l' = l + softplus(x W_n^T) N(0, 1)                         noise: learned, a scale for each slot and token
+
+The noise lets every slot be tried before the router knows any of them. Annealed it is gone for good after
+`noise_until`; learned it begins with W_n = 0 and is as large as the router wants it (Shazeer et al. 2017, eq. 4). There
+is none in evaluation.
+
+N tokens, D width, S slots, H hidden units.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speciate.kinds import Kind
 from speciate.model.routing import Scorer, Scores
-from speciate.model.tokens import Place
+from speciate.model.tokens import Place, Tokens
 
 
 class Options(Kind):
-    """Noise in training."""
+    """Shape, gate, noise in training."""
 
+    shape: Literal["linear", "mlp"] = "linear"
+    """linear: a matrix; mlp: one hidden layer of SiLU units."""
+    hidden: int = Field(128, ge=1)
+    """Hidden units of an mlp."""
+    gate: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: slots compete; sigmoid: each is scored by itself."""
+    noise: Literal["annealed", "learned"] = "annealed"
+    """annealed: of `noise_std`, falling; learned: of a scale that the router learns."""
     noise_std: float = Field(0.0, ge=0)
-    """Standard deviation of the noise on the logits at the start of training."""
+    """Standard deviation of annealed noise on the logits at the start of training."""
     noise_until: float = Field(0.25, gt=0, le=1)
-    """Share of the training after which there is none; it falls linearly to there."""
+    """Share of the training after which there is no annealed noise; it falls linearly to there."""
 
     hears: ClassVar[tuple[str, ...]] = ("gradient", "choice")
     """The ways of balancing that can move this router's choices."""
     ranks: ClassVar[bool] = True
     """Whether it orders all slots, so that more than one can be chosen."""
 
+    @model_validator(mode="after")
+    def _one_noise(self) -> Self:
+        if self.noise == "learned" and self.noise_std:
+            raise ValueError(
+                f"noise_std: {self.noise_std:g} is of annealed noise; learned noise has a scale of its own"
+            )
+        return self
+
 
 class Router(Scorer):
-    """Scores by a linear map."""
+    """Scores by what it has learned."""
 
     def __init__(self, options: Options, place: Place, num_slots: int) -> None:
         super().__init__()
+        width = place.model.width
         self.options = options
-        self.weight = nn.Parameter(torch.empty(num_slots, place.model.width))
+        inputs = options.hidden if options.shape == "mlp" else width
+        self.weight = nn.Parameter(torch.empty(num_slots, inputs))
+        self.hidden_weight = nn.Parameter(torch.empty(inputs, width)) if options.shape == "mlp" else None
+        self.noise_weight = nn.Parameter(torch.empty(num_slots, width)) if options.noise == "learned" else None
         self.noise_std = options.noise_std
+
+    def draw_initial(self, draw: Callable[[str], torch.Generator]) -> None:
+        """Learned noise begins with the same scale everywhere, softplus(0) = ln 2."""
+        if self.noise_weight is not None:
+            self.noise_weight.zero_()
 
     def before_update(self, progress: float) -> None:
         """Sets the noise of the coming step."""
         self.noise_std = self.options.noise_std * max(0.0, 1 - progress / self.options.noise_until)
 
-    def forward(self, x_ND: Tensor, id_N: Tensor) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
         """Scores of each token by its own x alone."""
-        logits_NS = F.linear(x_ND.to(self.weight.dtype), self.weight)
-        probs_NS = logits_NS.softmax(-1)
-        if not self.training or self.noise_std == 0:
-            return Scores(probs_NS, probs_NS, logits_NS)
-        noisy_NS = (logits_NS + self.noise_std * torch.randn_like(logits_NS)).softmax(-1)
-        return Scores(probs_NS, noisy_NS, logits_NS)
+        x_ND = x_ND.to(self.weight.dtype)
+        seen_NH = x_ND if self.hidden_weight is None else F.silu(F.linear(x_ND, self.hidden_weight))
+        logits_NS = F.linear(seen_NH, self.weight)
+        probs_NS, gate_NS = self.gates(logits_NS)
+        noisy_NS = probs_NS
+        if self.training and self.noise_weight is not None:
+            scale_NS = F.softplus(F.linear(x_ND, self.noise_weight))
+            noisy_NS, gate_NS = self.gates(logits_NS + scale_NS * torch.randn_like(logits_NS))
+        elif self.training and self.noise_std:
+            noisy_NS, gate_NS = self.gates(logits_NS + self.noise_std * torch.randn_like(logits_NS))
+        return Scores(probs_NS, noisy_NS, logits_NS, gate_NS, matrix_SD=self.weight)
+
+    def gates(self, logits_NS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Probabilities, whose rows sum to one, and what weights are made of where not of these."""
+        if self.options.gate == "softmax":
+            return logits_NS.softmax(-1), None
+        gate_NS = logits_NS.sigmoid()
+        return gate_NS / gate_NS.sum(-1, keepdim=True), gate_NS

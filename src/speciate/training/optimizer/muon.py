@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from speciate.kinds import Kind
 from speciate.training.groups import decays, fits_some, learned, scale_of
+from speciate.training.together import Together, spectrum, watched
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_ITERATIONS = 5
@@ -82,7 +83,7 @@ def build(options: Options, model: nn.Module) -> torch.optim.Optimizer:
         rows.append({"params": members, "rule": rule, "weight_decay": decay, **rates})
     if all(row["rule"] == "adamw" for row in rows):
         raise ValueError("optimizer.adamw: leaves no matrix to muon; take adamw for the optimizer, or fewer patterns")
-    return Together([part for rule in PARTS if (part := part_of(rule, rows, options))])
+    return Muon([part for rule in PARTS if (part := part_of(rule, rows, options))], options.iteration)
 
 
 def rule_of(options: Options, name: str, parameter: nn.Parameter) -> str:
@@ -127,6 +128,38 @@ PARTS: dict[str, Callable[[list[dict[str, Any]], Options], torch.optim.Optimizer
     "muon_batched": muon_batched,
     "adamw": adamw,
 }
+
+
+class Muon(Together):
+    """All parts; it can tell what its last updates of a few matrices were."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer], iteration: str) -> None:
+        super().__init__(parts)
+        self.dtype = getattr(torch, iteration)
+        self.gradients: list[Tensor | None] = []
+        """Of the watched matrices at the last update; the momentum is in the state."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every part."""
+        self.gradients = [parameter.grad for parameter, _ in self.watched()]
+        super().step()
+
+    def watched(self) -> list[tuple[Tensor, dict[str, Any]]]:
+        """A few of its matrices."""
+        return watched(self.param_groups, ("muon", "muon_batched"))
+
+    @torch.no_grad()
+    def telemetry(self) -> dict[str, float]:
+        """Singular values of their last updates, before scale and rate: between .7 and 1.2 but for the smallest.
+
+        A gradient behind a layer norm has one that is nearly 0, since what the matrix reads sums to 0, and it stays so.
+        """
+        updates = [
+            orthogonal(gradient.lerp(self.state[parameter]["momentum_buffer"], group["momentum"]), self.dtype)
+            for (parameter, group), gradient in zip(self.watched(), self.gradients, strict=False)
+            if gradient is not None
+        ]
+        return spectrum(updates)
 
 
 class Batched(torch.optim.Optimizer):
@@ -176,29 +209,3 @@ def update_scale(parameter: Tensor, adjust_lr_fn: str) -> float:
     if adjust_lr_fn == "original":
         return math.sqrt(max(1, outputs / inputs))
     return 0.2 * math.sqrt(max(outputs, inputs))
-
-
-class Together(torch.optim.Optimizer):
-    """Several optimizers as one: their groups in a row, one state, so that it saves and loads as any other."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
-        self.parts = parts
-        super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share()
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every part."""
-        for part in self.parts:
-            part.step()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._share()
-
-    def _share(self) -> None:
-        """Gives each part its own groups of those here, and the common state: loading puts new ones in their place."""
-        start = 0
-        for part in self.parts:
-            stop = start + len(part.param_groups)
-            part.param_groups, part.state = self.param_groups[start:stop], self.state
-            start = stop

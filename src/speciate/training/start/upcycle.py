@@ -6,7 +6,9 @@ The noise breaks the symmetry of the copies (moe-emergence has 1e-3). Drop-upcyc
 of it: in each expert a share `drop` of the hidden units, chosen for that expert, is drawn anew, each of their tensors
 from a normal distribution with the mean and the standard deviation that the dense tensor has on those units.
 
-Weights over the chosen experts sum to one, so without noise and drops the model computes what the dense one did.
+A shared expert is such a copy too, with noise and without drops. With C of them beside the chosen ones, the second
+layer of every copy is divided by 1 + C. Weights over the chosen experts sum to one, unless `choice` says otherwise, so
+without noise and drops the model computes what the dense one did.
 
 E experts, D width, F hidden units (G = F or 2F of them before a gate), R units drawn anew.
 """
@@ -52,10 +54,15 @@ def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path
     take_over(model, given, layers)
     for layer in layers:
         where = f"{run.ablation}: start: upcycle: layer {layer}"
-        experts = getattr(model.blocks[layer].ffn, "experts", None)
+        experts, shared = (getattr(model.blocks[layer].ffn, name, None) for name in ("experts", "shared"))
         if not isinstance(experts, Experts):
             raise ValueError(f"{where}: {run.model.block_of(layer).ffn.kind} has no experts to fill")
-        fill(experts, _stackable(given, layer, run, where), options, (run.seed, layer))
+        dense = _stackable(given, layer, run, where)
+        if isinstance(shared, Experts):
+            copies = 1 + len(shared.in_weight)
+            dense = {name: tensor / copies if name.startswith("out_") else tensor for name, tensor in dense.items()}
+            fill(shared, dense, options.model_copy(update={"drop": 0.0}), (run.seed, layer, "shared"))
+        fill(experts, dense, options, (run.seed, layer))
 
 
 def _stackable(given: Pretrained, layer: int, run: RunSpec, where: str) -> dict[str, Tensor]:

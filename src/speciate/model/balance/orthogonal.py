@@ -1,0 +1,44 @@
+"""A router whose rows are orthogonal spreads what is spread (SimBal, Omi et al. 2025, 2506.14038): no load is counted.
+
+    weight x || R R^T - I ||_1,   R the router's last matrix, a row a slot; the sum over all S^2 entries
+
+Rows of unit length at right angles keep the angles between tokens, so tokens that are alike go to the same slots, and
+tokens that are not are not all drawn to one. It balances as far as the tokens themselves are spread: the load is no
+part of it.
+
+S slots, D inputs of the matrix.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from speciate.kinds import Kind
+from speciate.model.routing import Balancer, Scores
+from speciate.model.tokens import Tokens
+
+
+class Options(Kind):
+    """Strength."""
+
+    weight: float = Field(0.1, gt=0)
+    """Weight of the loss, which is at most S for rows of length 0."""
+
+    acts_by: ClassVar[str | None] = "gradient"
+    """How it moves a router's choices."""
+
+
+class Balance(Balancer):
+    """Adds the loss."""
+
+    def __init__(self, options: Options, num_slots: int) -> None:
+        super().__init__()
+        self.weight = options.weight
+
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
+        """The weighted loss, a scalar, the same for every micro-batch of a step."""
+        assert scores.matrix_SD is not None, "the config lets a router without a matrix not come here"
+        gram_SS = scores.matrix_SD @ scores.matrix_SD.T
+        return self.weight * (gram_SS - torch.eye(len(gram_SS), device=gram_SS.device)).abs().sum()

@@ -1,0 +1,81 @@
+"""Expert choice (Zhou et al. 2022): each slot takes the tokens of a block that score it highest, as many as fit.
+
+    tokens of slot s = top-c over the block's tokens n of g'_ns,   c = ceil(capacity_factor k T / S);   weight = g'_ns
+
+Every slot is full, so the load is even with nothing to balance it; a token has as many slots as took it: k times
+`capacity_factor` on average, often none. Whether a slot takes a token depends on the tokens after it: such a model's
+loss is no likelihood, and it cannot generate. Hence `non_causal: true`, without which a causal model refuses it.
+
+Decision: the group that a slot takes its tokens from is a block, in training and evaluation alike, so that no block's
+result depends on what it is batched with; theirs is a batch. The weight is the router's own probability, as theirs.
+
+The Selection's decisions are those about tokens that were taken: 1/m on each of a token's m slots. The others, noted as
+`untaken_share`, pass by.
+
+N tokens in B blocks of T, S slots, C tokens of a slot.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from speciate.kinds import Kind
+from speciate.model.routing import Chosen, room
+from speciate.model.tokens import Tokens
+from speciate.selection.meter import note
+
+
+class Options(Kind):
+    """Capacity, and the leave to look ahead."""
+
+    capacity_factor: float = Field(1.0, gt=0)
+    """Tokens that a slot takes, in units of its even share of a block's choices, `top_k` a token."""
+    non_causal: bool = False
+    """Allow this component to look at later tokens; such an arm's loss is no likelihood."""
+
+    balances: ClassVar[bool] = True
+    """Whether the load is even by the choice itself."""
+    breaks_causality: ClassVar[str | None] = "whether an expert takes a token depends on the block's later tokens"
+    """How it looks at later tokens."""
+
+    def share(self, num_slots: int, top_k: int) -> float:
+        """The share of the slots that a token uses on average."""
+        return min(1.0, self.capacity_factor * top_k / num_slots)
+
+    def check(self, model: Any) -> None:
+        """Refuses a model that claims to be causal."""
+        if model.causal and not self.non_causal:
+            raise ValueError(
+                f"choice: expert: {self.breaks_causality}, so the loss of a causal model would be no likelihood; "
+                "non_causal: true allows it"
+            )
+
+
+class Choose(nn.Module):
+    """Lets the slots take tokens."""
+
+    def __init__(self, options: Options, num_slots: int, top_k: int) -> None:
+        super().__init__()
+        self.factor, self.num_slots, self.top_k = options.capacity_factor, num_slots, top_k
+
+    def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: Tokens) -> Chosen:
+        """The choice by `order_NS`, weighted by `gate_NS`.
+
+        Raises:
+            ValueError: tokens come one by one (a cache), where slots take them from a block.
+        """
+        if tokens.cache is not None:
+            raise ValueError("choice: expert: takes tokens from a whole block; it cannot generate token by token")
+        real_BT1 = (tokens.index_BT >= 0).unsqueeze(-1)
+        order_BTS = order_NS.view(*tokens.index_BT.shape, -1).masked_fill(~real_BT1, -torch.inf)
+        column_BCS = order_BTS.topk(room(order_BTS.shape[1], self.num_slots, self.top_k, self.factor), dim=1).indices
+        taken_BTS = torch.zeros_like(order_BTS, dtype=torch.bool).scatter_(1, column_BCS, True) & real_BT1
+        kept_NS = taken_BTS.flatten(0, 1)
+        count_N1 = kept_NS.sum(-1, keepdim=True)
+        slot_NS = torch.arange(self.num_slots, device=gate_NS.device).expand_as(kept_NS)
+        served_N = count_N1.squeeze(-1) > 0
+        note(self, "untaken_share", 1 - served_N[real_BT1.flatten()].double())
+        chosen_NS = kept_NS.to(gate_NS.dtype) / count_N1.clamp(min=1)
+        return Chosen(slot_NS, gate_NS, chosen_NS, kept_NS, served_N)

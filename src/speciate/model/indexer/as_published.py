@@ -1,0 +1,31 @@
+"""The indexer as released with Gated Sparse Attention (arXiv 2601.15305, code at b23ccad): a frozen random projection.
+
+The top-k has no gradient and nothing else is learned from, so no gradient ever reaches the indexer: its weights stay
+what they were drawn. Kept as buffers here, so that no optimizer touches them either.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from speciate.kinds import Kind
+from speciate.model.indexing import Learned
+from speciate.model.tokens import Place
+
+
+class Options(Kind):
+    """Shape."""
+
+    heads: int = Field(4, ge=1)
+    """Heads of the indexer."""
+    width: int = Field(64, ge=1)
+    """Dimensions of a head."""
+    activation: Literal["sigmoid", "relu"] = "sigmoid"
+    """Of the match of query and key."""
+
+
+class Indexer(Learned):
+    """Never learns."""
+
+    def __init__(self, options: Options, place: Place) -> None:
+        super().__init__(options, place, detached=True, frozen=True)

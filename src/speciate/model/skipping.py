@@ -1,0 +1,162 @@
+"""Tokens that run through a part of a block while the others skip it: what the kinds of model/depth share.
+
+    l_t = w . x_t;     expert choice: of a sequence's T tokens the k = round(c T) with the largest l_t run
+    m_t = v . silu(W sg[x_t]):  the predictor, learned from BCE(sigmoid(m_t), 1[t is among the k]) alone
+    y_t = x_t + g_t (run(x)_t - x_t) where t runs, x_t elsewhere;   run sees nothing but the tokens that run
+
+Expert choice looks at the whole sequence: whether a token runs depends on those after it. The predictor looks at one
+token alone, and so can decide where a sequence is read from left to right (Raposo et al. 2024, 2404.02258).
+
+B blocks of T tokens, D width, K of the T that run, N = B T decisions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speciate.model.tokens import Place, Tokens
+from speciate.selection.meter import note
+from speciate.selection.selection import Selection, Selector, recomputation
+
+Run = Callable[[Tensor, Tokens], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """Which tokens run, how much of what is computed they take, and the report of it."""
+
+    selection: Selection
+    """Slots: skip, run."""
+    run_BT: Tensor
+    """Boolean."""
+    gate_BT: Tensor
+    """g; read where a token runs."""
+    count: int | None
+    """How many run in each row, where that is one number known beforehand."""
+
+
+class Predictor(nn.Module):
+    """Says of one token alone whether expert choice will take it; begins at the capacity's odds for every token."""
+
+    def __init__(self, width: int, hidden: int, capacity: float) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, 1)
+
+    def draw_initial(self, draw: Callable[[str], torch.Generator]) -> None:
+        """Sets the bias to ln(c / (1 - c))."""
+        self.down.bias.fill_(self.capacity).logit_()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Logits of running, (B, T); x gets no gradient."""
+        logit_BT: Tensor = self.down(F.silu(self.up(x_BTD.detach()))).squeeze(-1)
+        return logit_BT
+
+
+class Skipper(Selector):
+    """Decides which tokens run; a kind's router says when by expert choice and when otherwise.
+
+    Args:
+        place: where in the model.
+        capacity: c, share of the tokens that run.
+        hidden: units of the predictor.
+        predictor_weight: weight of its loss.
+    """
+
+    num_slots = 2
+
+    def __init__(self, place: Place, capacity: float, hidden: int, predictor_weight: float) -> None:
+        super().__init__()
+        self.capacity, self.predictor_weight = capacity, predictor_weight
+        self.scorer = nn.Linear(place.model.width, 1, bias=False)
+        # where all run there is nothing to predict
+        self.predictor = Predictor(place.model.width, hidden, capacity) if capacity < 1 else None
+
+    def logits(self, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(l, m), each (B, T), m None without a predictor; not in autocast's precision, which flips near ties."""
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            x_BTD = x_BTD.to(self.scorer.weight.dtype)
+            logit_BT: Tensor = self.scorer(x_BTD).squeeze(-1)
+            return logit_BT, None if self.predictor is None else self.predictor(x_BTD)
+
+    def loss(self, predicted_BT: Tensor | None, expert_BT: Tensor) -> Tensor:
+        """The predictor's loss, weighted, a scalar."""
+        if predicted_BT is None:
+            return self.scorer.weight.new_zeros(())
+        target_BT = expert_BT.to(predicted_BT.dtype)
+        return self.predictor_weight * F.binary_cross_entropy_with_logits(predicted_BT, target_BT)
+
+    def selection(self, run_BT: Tensor, prob_BT: Tensor, tokens: Tokens, loss: Tensor | None = None) -> Selection:
+        """The report of decisions that were made with these probabilities of running."""
+        prob_N = prob_BT.detach().flatten()
+        return Selection(
+            probs_NS=torch.stack([1 - prob_N, prob_N], dim=-1),
+            chosen_NS=F.one_hot(run_BT.flatten().long(), 2).to(prob_N.dtype),
+            null_NS=prob_N.new_tensor([[1 - self.capacity, self.capacity]]),
+            token_N=tokens.index_BT.flatten(),
+            loss=prob_N.new_zeros(()) if loss is None else loss,
+        )
+
+
+def count_of(capacity: float, length: int) -> int:
+    """k, of a sequence of so many tokens: at least one."""
+    return max(1, round(capacity * length))
+
+
+def expert_choice(logit_BT: Tensor, capacity: float) -> Tensor:
+    """Which tokens of each row are among its k largest, (B, T) boolean."""
+    column_BK = logit_BT.topk(count_of(capacity, logit_BT.shape[1]), dim=1).indices
+    return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True)
+
+
+def through(x_BTD: Tensor, tokens: Tokens, run: Run, choice: Choice, causal: bool = True) -> Tensor:
+    """y, (B, T, D): `run` on the tokens that run, each row's beside each other.
+
+    Rows of which fewer run are padded at their end, as documents of their own, so that no token sees padding.
+    """
+    count_B = choice.run_BT.sum(1)
+    width = int(count_B.max()) if choice.count is None else choice.count
+    if width == 0 and tokens.cache is not None:
+        return x_BTD
+    # with nothing to run padding runs alone, so that a selector inside is called, and reports no decision
+    width = max(1, width)
+    column_BK = (~choice.run_BT).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    real_BK = None
+    taken = tokens.take(column_BK)
+    if choice.count is None:
+        real_BK = torch.arange(width, device=x_BTD.device) < count_B.unsqueeze(1)
+        taken = tokens.take(column_BK, real_BK)
+        together = tokens.cache is not None and len(x_BTD) > 1
+        if taken.document_BT is not None or together or not causal:
+            document_BK = torch.zeros_like(taken.id_BT) if taken.document_BT is None else taken.document_BT
+            taken = replace(taken, document_BT=document_BK.where(real_BK, -1))
+    column_BKD = column_BK.unsqueeze(-1).expand(-1, -1, x_BTD.shape[-1])
+    x_BKD = x_BTD.gather(1, column_BKD)
+    y_BKD = x_BKD + choice.gate_BT.gather(1, column_BK).unsqueeze(-1) * (run(x_BKD, taken) - x_BKD)
+    if real_BK is not None:
+        y_BKD = y_BKD.where(real_BK.unsqueeze(-1), x_BKD)
+    return x_BTD.scatter(1, column_BKD, y_BKD.to(x_BTD.dtype))
+
+
+def compare(skipper: Skipper, evaluated: Choice, trained: Choice, y_BTD: Tensor, again: Callable[[], Tensor]) -> None:
+    """Notes how far the rule of evaluation is from that of training, on the same input.
+
+    `capacity`: share of tokens that run. `agreement`: share of tokens of which both rules say the same.
+    `train_eval_difference`: |y_training - y_evaluation| / |y_evaluation|, y the output of what is wrapped.
+
+    Args:
+        skipper: notes.
+        evaluated: the choice of evaluation.
+        trained: the choice that training would make.
+        y_BTD: the output of evaluation.
+        again: the output of training.
+    """
+    note(skipper, "capacity", evaluated.run_BT.double())
+    note(skipper, "agreement", (evaluated.run_BT == trained.run_BT).double())
+    with recomputation():
+        difference_BTD = (again() - y_BTD).double()
+    note(skipper, "train_eval_difference", difference_BTD.norm() / y_BTD.double().norm())

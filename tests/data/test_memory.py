@@ -1,0 +1,134 @@
+"""What a document more costs the stages that sort: peaks at two sizes, temporaries and mapped pages included."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from speciate.data import order, scratch
+from speciate.data.arrays import read_array
+from speciate.data.clusters import NEAR, cluster
+from speciate.data.documents import Shard
+from speciate.data.encoded import Encoded
+from speciate.data.signatures import Signed
+from speciate.data.similar import Scope, similar_pairs
+from speciate.data.turns import in_turns, shuffled
+from speciate.kinds import options_of
+from speciate.pack import pack_split
+from speciate.stages import PackSpec
+
+SIZES = (4_000, 80_000)
+HASHES = 100
+TOKENS = 300
+
+
+def stored(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
+    """Random integers in a file, written row by row, memory-mapped."""
+    draw = np.random.default_rng(0)
+    high = np.iinfo(dtype).max if np.dtype(dtype).itemsize > 2 else 500
+    with file.open("wb") as handle:
+        header = {"shape": shape, "fortran_order": False, "descr": np.dtype(dtype).str}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for start in range(0, shape[0], 1 << 10):
+            draw.integers(0, high, (min(1 << 10, shape[0] - start), *shape[1:]), dtype).tofile(handle)
+    return read_array(file)
+
+
+def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
+    """Pairs of documents in one bucket each, different in all but their bands."""
+    shingles = stored(folder / "shingles.npy", np.uint32, (count * HASHES,))
+    digests = stored(folder / "digests.npy", np.uint64, (count, 5))
+    np.save(folder / "bands.npy", np.arange(count, dtype=np.uint64)[None] // 2 * (2**64 // count))
+    np.save(folder / "ends.npy", np.arange(1, count + 1) * HASHES)
+    bands, ends = (read_array(folder / f"{name}.npy") for name in ("bands", "ends"))
+
+    def run() -> None:
+        scope = Scope([Signed("a", Shard(), digests, ends, bands, shingles, ends)])
+        assert len(similar_pairs(scope, range(1), 0.5)) == 0
+
+    return run
+
+
+def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
+    """Every two documents are similar, and every second one is dropped."""
+
+    def run() -> None:
+        firsts = range(0, count, 1000)
+        pairs = (np.arange(first, min(first + 1000, count)).reshape(-1, 2) for first in firsts)
+        policies = np.full(count, NEAR, np.int8)
+        found = cluster(np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool))
+        assert (found.of_D >= 0).sum() == count // 2
+
+    return run
+
+
+def balance(folder: pathlib.Path, count: int) -> Callable[[], None]:
+    """A mixture of five blocks a document."""
+    return lambda: in_turns([shuffled("a", 4 * count, 0), shuffled("b", count, 0)]).shape == (5 * count, 2) or None
+
+
+def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
+    """Documents of a little more than two blocks."""
+    stored(folder / "tokens.npy", np.uint16, (TOKENS * count,))
+
+    def run() -> None:
+        stops = np.arange(1, count + 1) * TOKENS
+        encoded = Encoded(read_array(folder / "tokens.npy"), pa.table({"start": stops - TOKENS, "stop": stops}))
+        spec = PackSpec(domain="a", packing=options_of("data/packing", "best_fit")(kind="best_fit"), block_length=128)
+        assert pack_split(encoded, spec, 0, folder, "train")["blocks"] == (TOKENS + 1) * count // 128
+
+    return run
+
+
+STAGES = {"bucket": (bucket, 80), "cluster": (clusters, 50), "balance": (balance, 30), "pack": (pack, 150)}
+"""Stage -> what it does, and the bytes that a document more may take; none of them keeps what it reads of one."""
+
+
+def status(name: str) -> int:
+    """A line of what the system tells of this process, in bytes."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def measure(folder: pathlib.Path) -> None:
+    """Prints what a document more takes in each stage."""
+    scratch.PART = order.PART = 1 << 13  # so that the larger size has many parts
+    found = {}
+    for stage, (prepared, _) in STAGES.items():
+        peaks = []
+        for count in (SIZES[0], *SIZES):  # the first time, libraries are read
+            run = prepared(folder, count)
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            before = status("VmRSS")
+            run()
+            peaks.append(status("VmHWM") - before)
+        found[stage] = (peaks[2] - peaks[1]) / (SIZES[1] - SIZES[0])
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Measured in a process of its own, which nothing else has made large."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # so that what a stage frees is no room for the next one
+    command = [sys.executable, __file__, str(tmp_path_factory.mktemp("memory"))]
+    told = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, float] = json.loads(told)
+    return found
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of a process")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_document_more_costs_little(stage: str, measured: dict[str, float]) -> None:
+    assert measured[stage] < STAGES[stage][1]
+
+
+if __name__ == "__main__":
+    measure(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,82 @@
+"""Capacity against Switch's router in transformers, and against counting; weights as they are."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
+from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersTop1Router
+
+from speciate.model.cache import Cache
+from speciate.model.routing import room
+from speciate.model.tokens import Tokens
+from speciate.selection.meter import listening
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_one_slot_with_room_equals_switch(top_k: Selecting, factor: float) -> None:
+    settings = {"expert_capacity": math.ceil(factor * 16 / 8), "router_bias": False, "router_jitter_noise": 0.0}
+    shape = {"num_experts": 8, "hidden_size": WIDTH, "router_ignore_padding_tokens": False, "router_dtype": "float32"}
+    theirs = SwitchTransformersTop1Router(SimpleNamespace(**settings, **shape))
+    ours = top_k(choice=("token", {"capacity_factor": factor, "renormalise": False}))
+    theirs.classifier.weight = ours.scorer.weight
+    x_BTD = torch.randn(4, 16, WIDTH)
+    one_hot_BTS, weight_BT1, _ = theirs(x_BTD)
+    with listening(ours) as meter:
+        routing = route(ours, x_BTD.flatten(0, 1))
+    assert torch.equal(routing.kept_NK.flatten(), one_hot_BTS.sum(-1).flatten() > 0)
+    kept_N = routing.kept_NK[:, 0]
+    assert torch.equal(routing.slot_NK[kept_N, 0], one_hot_BTS.argmax(-1).flatten()[kept_N])
+    torch.testing.assert_close(routing.weight_NK, weight_BT1.flatten(0, 1))
+    assert meter.means() == {("choice", "dropped_share", None): pytest.approx(1 - float(one_hot_BTS.sum()) / 64)}
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("factor", [0.3, 1.0, 1.25, 9.0])
+def test_what_has_room_by_counting(top_k: Selecting, k: int, factor: float) -> None:
+    selector = top_k(top_k=k, choice=("token", {"capacity_factor": factor}))
+    routing = route(selector)
+    free = top_k(top_k=k)
+    free.load_state_dict(selector.state_dict())
+    for block in range(4):
+        left = [math.ceil(factor * 16 * k / 8)] * 8
+        for token in range(16 * block, 16 * block + 16):
+            for choice in range(k):
+                slot = int(routing.slot_NK[token, choice])
+                assert bool(routing.kept_NK[token, choice]) == (left[slot] > 0)
+                left[slot] -= 1
+    # what was chosen and its weight are as if there were room
+    assert routing.selection.chosen_NS.sum(-1).allclose(torch.ones(64))
+    torch.testing.assert_close(routing.weight_NK.sum(-1), torch.ones(64))
+
+
+def test_room_has_no_token_too_many_from_a_rounded_product() -> None:
+    assert [room(10, 1, 1, 1.1), room(100, 10, 1, 1.1), room(16, 4, 1, 1.25), room(7, 4, 1, 1.0)] == [10, 11, 5, 2]
+    assert room(16, 8, 1, 0.01) == 1
+
+
+def test_a_later_token_pushes_none_out(top_k: Selecting) -> None:
+    selector = top_k(top_k=2, choice=("token", {"capacity_factor": 0.5})).eval()
+    x_BTD, token_BT = torch.randn(4, 16, WIDTH), torch.randint(VOCABULARY, (4, 16))
+    before = route(selector, x_BTD.flatten(0, 1), token_BT).kept_NK.view(4, 16, 2)
+    x_BTD[:, 9:] = torch.randn(4, 7, WIDTH)
+    after = route(selector, x_BTD.flatten(0, 1), token_BT).kept_NK.view(4, 16, 2)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert not torch.equal(before, after)
+
+
+def test_padding_takes_no_room(top_k: Selecting) -> None:
+    selector = top_k(choice=("token", {"capacity_factor": 1.0}))
+    column_BK, real_BK = torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) >= 4
+    tokens = Tokens.of(torch.zeros((1, 8), dtype=torch.long)).take(column_BK, real_BK)
+    with listening(selector) as meter:
+        kept_N = selector(torch.ones(8, WIDTH), tokens).kept_NK.flatten()
+    assert kept_N[4:].tolist() == [True, False, False, False]  # all want one slot, which has room for one
+    assert list(meter.means().values()) == [0.75]
+
+
+def test_tokens_that_come_one_by_one_cannot_be_counted(top_k: Selecting) -> None:
+    selector = top_k(choice=("token", {"capacity_factor": 1.0}))
+    with pytest.raises(ValueError, match="capacity_factor: is a share of a whole block; it cannot generate"):
+        selector(torch.randn(1, WIDTH), Tokens.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))

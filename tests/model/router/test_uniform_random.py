@@ -1,0 +1,46 @@
+"""Chance, by its frequencies."""
+
+import pytest
+import torch
+from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
+
+from speciate.model.cache import Cache
+from speciate.model.tokens import Tokens
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("k", [1, 2])
+def test_every_set_of_slots_is_as_likely(top_k: Selecting, training: bool, k: int) -> None:
+    selector = top_k("uniform_random", top_k=k).train(training)
+    token_BT = torch.zeros((100, 64), dtype=torch.long)
+    routing = route(selector, torch.zeros(6400, WIDTH), token_BT)
+    assert (routing.slot_NK.sort(-1).values.diff() > 0).all()
+    counts = routing.slot_NK.flatten().bincount(minlength=8).double()
+    expected = 6400 * k / 8
+    # chi-squared of 7 degrees of freedom: above 24.3 once in a thousand
+    assert float(((counts - expected) ** 2).sum() / expected) < 24.3
+    joint = (8 * routing.slot_NK[:-1, 0] + routing.slot_NK[1:, 0]).bincount(minlength=64).double()
+    assert float(((joint - joint.mean()) ** 2).sum() / joint.mean()) < 104  # neighbours are independent; 63 degrees
+    assert torch.equal(routing.selection.probs_NS, torch.full((6400, 8), 1 / 8))
+    torch.testing.assert_close(routing.weight_NK, torch.full((6400, k), 1 / k))
+
+
+def test_it_is_new_each_time_in_training_and_the_same_in_evaluation(top_k: Selecting) -> None:
+    selector = top_k("uniform_random")
+    token_BT = torch.randint(VOCABULARY, (4, 16))
+    assert not torch.equal(route(selector, None, token_BT).slot_NK, route(selector, None, token_BT).slot_NK)
+    selector.eval()
+    assert torch.equal(route(selector, None, token_BT).slot_NK, route(selector, None, 0 * token_BT).slot_NK)
+    assert not torch.equal(
+        route(selector, None, token_BT).slot_NK, route(top_k("uniform_random", layer=1).eval()).slot_NK
+    )
+
+
+def test_tokens_read_one_by_one_do_not_all_go_the_same_way(top_k: Selecting) -> None:
+    selector, cache = top_k("uniform_random").eval(), Cache()
+    slots = set()
+    for position in range(40):
+        cache.length = position
+        tokens = Tokens.of(torch.zeros((1, 1), dtype=torch.long), cache=cache)
+        slots.add(int(selector(torch.zeros(1, WIDTH), tokens).slot_NK))
+    assert len(slots) > 4

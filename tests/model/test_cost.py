@@ -1,0 +1,72 @@
+"""What a mixer keeps, counted by hand; and the table of it."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from speciate import cost as verb
+from speciate.model.cost import costs, kept_bytes, mixer_of
+from speciate.model.tokens import Tokens
+
+
+def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x_BTD: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+            # kept: x (given), the weight, the exponential (once, for two)
+            y_BTD = (x_BTD @ self.weight).exp()
+            return y_BTD * y_BTD
+
+    tokens = Tokens.of(torch.zeros((1, 7), dtype=torch.long))
+    assert kept_bytes(Twice(), torch.randn(1, 7, 4).requires_grad_(), tokens) == 7 * 4 * 4
+    dense = mixer_of(model_spec(mixer={"num_heads": 4}), 64)
+    kept = [
+        kept_bytes(dense, torch.randn(1, n, 24).requires_grad_(), Tokens.of(torch.zeros((1, n)))) for n in (16, 32, 64)
+    ]
+    assert kept[2] - kept[1] == pytest.approx(2 * (kept[1] - kept[0]), rel=0.05)
+
+
+def test_past_the_context_of_the_run(model_spec: Callable[..., Any]) -> None:
+    mixer = {"kind": "gsa", "indexer": {"kind": "kl", "width": 4}, "budget": {"kind": "fixed", "k": 4}}
+    models = {"dense": model_spec(), "sparse": model_spec(mixer=mixer, position="rotary")}
+    rows = costs(models, [8, 32], rounds=1)
+    assert [(row.name, row.length) for row in rows] == [("dense", 8), ("sparse", 8), ("dense", 32), ("sparse", 32)]
+    assert all(row.kept_bytes > 0 and row.train_ms > 0 and row.decode_ms > 0 for row in rows)
+    with pytest.raises(ValueError, match="a block has two tokens or more, not 1"):
+        costs(models, [1])
+
+
+def test_the_verb_writes_a_row_a_run_and_length(
+    tmp_path: pathlib.Path, model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {
+        "ablation": "plain",
+        "seed": 0,
+        "model": model_spec().model_dump(mode="json"),
+        "objective": "causal",
+        "optimizer": "adamw",
+        "schedule": "constant",
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    for name in ("cost.csv", "cost.parquet"):
+        arguments = ["--spec", str(tmp_path / "spec.json"), "--lengths", "8", "16", "--rounds", "1"]
+        monkeypatch.setattr(sys, "argv", ["cost.py", *arguments, "--output", str(tmp_path / name)])
+        verb.main()
+        table = (pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)
+        assert list(table.columns) == ["ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms"]
+        assert table[["ablation", "mixer", "length"]].values.tolist() == [
+            ["plain", "attention", 8],
+            ["plain", "attention", 16],
+        ]
+    monkeypatch.setattr(sys, "argv", ["cost.py", *arguments, "--output", "cost.txt"])
+    with pytest.raises(ValueError, match="cost.txt: is neither .csv nor .parquet"):
+        verb.main()

@@ -1,0 +1,116 @@
+"""docs/measurements.md names every measurement that the code makes, where it is made, and none besides."""
+
+import ast
+import functools
+import pathlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "speciate"
+ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
+PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+Found = tuple[str, bool]
+"""(name, whether it has a coordinate)."""
+
+
+def literals(node: ast.expr) -> list[str]:
+    """The strings that an expression holds; of a dict its keys."""
+    inside = node.keys if isinstance(node, ast.Dict) else [node]
+    return [
+        part.value
+        for one in inside
+        if one is not None
+        for part in ast.walk(one)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+
+
+def called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
+    """What a variable that a note is called by stands for: a loop's literals, or what a function's callers give it."""
+    around = [node for node in ast.walk(tree) if any(inner is at for inner in ast.walk(node))]
+    for node in reversed(around):
+        if isinstance(node, ast.For) and name in {
+            part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)
+        }:
+            over = node.iter.func.value if isinstance(node.iter, ast.Call) else node.iter  # type: ignore[attr-defined]
+            return literals(over)
+        if isinstance(node, ast.FunctionDef) and name in [argument.arg for argument in node.args.args]:
+            place = [argument.arg for argument in node.args.args if argument.arg != "self"].index(name)
+            calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and called(call) == node.name]
+            return [text for call in calls for text in literals(call.args[place])]
+    return []
+
+
+def noted(file: pathlib.Path) -> Iterator[Found]:
+    """What a file notes, and what the function `measured` of an evaluation adds to the finished model's."""
+    source = file.read_text(encoding="utf-8")
+    if "note(" not in source and "def measured(" not in source:
+        return
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and called(node) == "note":
+            name = node.args[1]
+            found = values(name.id, node, tree) if isinstance(name, ast.Name) else literals(name)
+            assert found, f"{file}:{node.lineno}: this test cannot tell what is noted here"
+            yield from ((one, len(node.args) > 3 or any(key.arg == "at" for key in node.keywords)) for one in found)
+        if file.parent.name == "evaluation" and isinstance(node, ast.FunctionDef) and node.name == "measured":
+            of_dicts = [part for part in ast.walk(node) if isinstance(part, ast.Dict)]
+            yield from ((one, False) for part in of_dicts for one in literals(part))
+
+
+@functools.cache
+def in_code() -> dict[Found, set[str]]:
+    """The files that note each."""
+    found: dict[Found, set[str]] = defaultdict(set)
+    for file in sorted(SOURCE.rglob("*.py")):
+        for one in noted(file):
+            found[one].add(str(file.relative_to(SOURCE)))
+    return dict(found)
+
+
+def on_page() -> dict[Found, set[str]]:
+    """The files that the page names for each."""
+    return {(name, not prefix): set(re.findall(r"`([^`]+)`", files)) for prefix, name, files, _ in ROW.findall(PAGE)}
+
+
+def test_the_page_names_what_is_noted_and_where_and_nothing_else() -> None:
+    assert len(in_code()) > 20
+    assert on_page() == in_code()
+
+
+def test_no_name_stands_twice_and_each_is_explained() -> None:
+    rows = ROW.findall(PAGE)
+    names = [name for _, name, _, _ in rows]
+    assert len(names) == len(set(names))
+    assert all(len(what.split()) > 3 for *_, what in rows)
+
+
+def test_studies_ask_for_statistics_that_there_are() -> None:
+    asked = {
+        name
+        for file in (ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml")))
+        for name in re.findall(r"measured\.([a-z_]+)", file.read_text(encoding="utf-8"))
+    }
+    assert asked
+    assert asked <= {name for name, at in on_page() if not at}
+
+
+def test_a_loop_and_a_functions_callers_are_read(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "some.py"
+    file.write_text(
+        "def forward(self):\n"
+        "    for name, value in {'one': 1, 'two': 2}.items():\n"
+        "        note(self, name, value)\n"
+        "    for name in ('three', 'four'):\n"
+        "        note(self, name, 1, at=2.0)\n"
+        "    self._say(1, 'five')\n"
+        "def _say(self, value, name):\n"
+        "    note(self, name, value)\n"
+    )
+    assert set(noted(file)) == {("one", False), ("two", False), ("three", True), ("four", True), ("five", False)}

@@ -1,0 +1,76 @@
+"""docs/selectors.md: its examples parse, and the hypotheses, arms, kinds and files that it names exist."""
+
+import pathlib
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from speciate.kinds import kinds_in
+from speciate.spec import RunSpec, merge, read_study, read_yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+FAMILIES = ("moe", "hybrid", "attention", "diffusion")
+FOLDERS = ("router", "choice", "balance", "mixer", "depth", "indexer", "budget")
+
+
+def study(name: str) -> Any:
+    return read_study(ROOT / ("config.yaml" if name == "default" else f"studies/{name}.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_an_example_is_an_ablation_over_the_default_base(example: str) -> None:
+    change = yaml.safe_load(example)
+    base = read_yaml(ROOT / "config.yaml")["base"]
+    assert RunSpec.model_validate({**merge(base, change), "ablation": "example", "seed": 0})
+
+
+def test_every_family_has_an_example() -> None:
+    assert len(EXAMPLES) == PAGE.count("\n## ") - 1 == 5
+
+
+@pytest.mark.parametrize("family", ["default", *FAMILIES])
+def test_its_hypotheses_are_there_and_published_ones_are_all_named(family: str) -> None:
+    named = set(re.findall(rf"`{family}/([a-z0-9_]+)`", PAGE))
+    if family != "default" and not (ROOT / "studies" / f"{family}.yaml").exists():
+        assert not named
+        return
+    here = study(family)
+    assert named
+    assert named <= set(here.hypotheses)
+    # an arm as published, and what is predicted of it, stand on the page wherever it is one of these selectors
+    for name, arm in here.ablations.items():
+        if arm.published and f"`{name}`" in PAGE:
+            assert {hypothesis for hypothesis, one in here.hypotheses.items() if one.arm == name} & named
+
+
+def test_every_arm_in_a_table_is_an_ablation() -> None:
+    arms = {arm for family in ("default", *FAMILIES) if named(family) for arm in study(family).ablations}
+    rows = re.findall(r"^\| (.+) \| (.+) \| .+ \| `[a-z]+/.+ \|$", PAGE, re.MULTILINE)
+    assert len(rows) > 10
+    assert {arm for row in rows for cell in row for arm in re.findall(r"`([a-z0-9_]+)`", cell)} <= arms
+
+
+def named(family: str) -> bool:
+    return f"`{family}/" in PAGE
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
+def test_every_link_leads_somewhere(link: str) -> None:
+    file, _, anchor = link.partition("#")
+    assert (ROOT / "docs" / file).exists()
+    if anchor:
+        assert anchor in {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:model|training|evaluation)/[a-z_/]+\.py)`", PAGE))))
+def test_every_file_exists(file: str) -> None:
+    assert (ROOT / "src" / "speciate" / file).is_file()
+
+
+@pytest.mark.parametrize("folder", [*(f"model/{name}" for name in FOLDERS), "training/importance"])
+def test_every_kind_is_named(folder: str) -> None:
+    assert [kind for kind in kinds_in(folder) if f"`{kind}`" not in PAGE and f"kind: {kind}" not in PAGE] == []

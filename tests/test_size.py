@@ -1,0 +1,169 @@
+"""moe_arch's "5 B" configuration, as released and repaired: every number of the table computed here by hand."""
+
+import csv
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+
+from speciate import size
+
+STUDY = pathlib.Path(__file__).parents[1] / "studies" / "moe_arch_5b.yaml"
+D, V, T = 2048, 50_000, 2048
+ATTENTION = D * (D + 2 * 512) + D * D  # 16 query heads and 4 key and value heads of 128; the output
+DENSE = 3 * D * 5632
+EXPERTS, EXPERT = 16, 3 * D * 2816
+ROUTER = D * 128 + 128 * EXPERTS
+INNER, STATE, RANK, TAPS = 4096, 16, 128, 4
+# convolution and its bias, the map to steps and states, the steps' own, A, D
+SPACE = INNER * TAPS + INNER + INNER * (RANK + 2 * STATE) + RANK * INNER + INNER + INNER * STATE + INNER
+SPACE_MATRICES = INNER * TAPS + INNER * (RANK + 2 * STATE) + RANK * INNER
+PROJECTIONS = 3 * D * INNER  # in, gate, out
+MAMBA = PROJECTIONS + SPACE
+SKIP = D + D * 128 + 128 + 1  # scores; the predictor, its last bias
+# 25 layers of attention, 4 of Mamba, 3 of routed Mamba; 16 mixtures of experts, 16 dense layers
+PARAMETERS = {
+    "published": {
+        "token embedding": V * D,
+        "norm": 65 * D,
+        "parts": 3 * V * D,
+        "mixer attention": 25 * ATTENTION,
+        "mixer mamba": 4 * MAMBA,
+        "mixer rom": 3 * (16 * MAMBA + ROUTER),
+        "ffn dense": 16 * DENSE,
+        "ffn moe": 16 * (EXPERTS * EXPERT + ROUTER),
+        "depth mod_published": 32 * SKIP,
+    },
+    "repaired": {
+        "token embedding": V * D,
+        "norm": 65 * D,
+        "parts": 3 * (ATTENTION + DENSE + 3 * D),
+        "mixer attention": 25 * ATTENTION,
+        "mixer mamba": 4 * MAMBA,
+        "mixer rom": 3 * (16 * PROJECTIONS + SPACE + ROUTER),
+        "ffn dense": 16 * DENSE,
+        "ffn moe": 16 * (EXPERTS * EXPERT + ROUTER),
+        "depth mod": 32 * SKIP,
+    },
+}
+ACTIVE = {
+    "published": {
+        "norm": (33 + 0.75 * 32) * D,
+        "mixer rom": 3 * (16 * MAMBA + ROUTER),  # every expert runs on every token
+        "ffn dense": 0.75 * 16 * DENSE,
+        "ffn moe": 0.75 * 16 * (2 * EXPERT + ROUTER),
+    },
+    "repaired": {
+        "norm": (1 + 0.75 * 64) * D,
+        "mixer attention": 0.75 * 25 * ATTENTION,
+        "mixer mamba": 0.75 * 4 * MAMBA,
+        "mixer rom": 0.75 * 3 * (2 * PROJECTIONS + SPACE + ROUTER),
+        "ffn dense": 0.75 * 16 * DENSE,
+        "ffn moe": 0.75 * 16 * (2 * EXPERT + ROUTER),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], float]:
+    """(arm, quantity, about) -> value, as the verb writes them."""
+    output = tmp_path_factory.mktemp("size") / "size.csv"
+    options = {"study": STUDY, "vocabulary": V, "device": "H100", "mfu": 0.4, "output": output}
+    with pytest.MonkeyPatch.context() as patch:
+        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        patch.setattr(sys, "argv", ["size.py", *given])
+        size.main()
+    with output.open() as file:
+        return {(row["ablation"], row["quantity"], row["about"]): float(row["value"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("arm", PARAMETERS)
+def test_parameters(rows: dict[tuple[str, str, str], float], arm: str) -> None:
+    found = {about: value for (name, quantity, about), value in rows.items() if (name, quantity) == (arm, "parameters")}
+    total = sum(PARAMETERS[arm].values())
+    assert found == {**PARAMETERS[arm], "all": total}
+    # not 5 billion
+    assert round(total / 1e9, 2) == {"published": 7.04, "repaired": 6.81}[arm]
+
+
+@pytest.mark.parametrize("arm", PARAMETERS)
+def test_active_parameters(rows: dict[tuple[str, str, str], float], arm: str) -> None:
+    found = {about: value for (name, quantity, about), value in rows.items() if (name, quantity) == (arm, "active")}
+    active = {**PARAMETERS[arm], **ACTIVE[arm]}
+    assert found == pytest.approx({**active, "all": sum(active.values())}, rel=1e-12)
+    assert round(sum(active.values()) / 1e9, 2) == {"published": 2.89, "repaired": 1.47}[arm]
+
+
+def forward(arm: str) -> float:
+    """FLOPs of one token forward: two for each element of a matrix that it meets, and what a mixer does beside."""
+    scores, states = 4 * T * D, 4 * INNER * STATE
+    skip, moe, head = SKIP - 1, 2 * EXPERT + ROUTER, 2 * V * D * (T - 1) / T
+    mamba = PROJECTIONS + SPACE_MATRICES
+    if arm == "published":
+        matrices = 25 * ATTENTION + (4 + 3 * 16) * mamba + 3 * ROUTER + 0.75 * 16 * (DENSE + moe) + 32 * skip
+        heads = sum(2 * V * D * (T - 1 - ahead) / T for ahead in (1, 2, 3))
+        return 2 * matrices + 25 * scores + (4 + 3 * 16) * states + head + heads
+    rom = 2 * PROJECTIONS + SPACE_MATRICES + ROUTER
+    matrices = 0.75 * (25 * ATTENTION + 4 * mamba + 3 * rom + 16 * (DENSE + moe)) + 32 * skip + 3 * (ATTENTION + DENSE)
+    heads = sum(2 * V * D * (T - 1 - ahead) / T + scores for ahead in (1, 2, 3))
+    # of 2048 tokens 1536 run, and see each other alone
+    beside = 0.75 * (25 * 0.75 * scores + (4 + 3) * states)
+    return 2 * matrices + beside + head + heads
+
+
+@pytest.mark.parametrize("arm", PARAMETERS)
+def test_operations_and_time(rows: dict[tuple[str, str, str], float], arm: str) -> None:
+    token = 3 * forward(arm)
+    assert rows[arm, "operations", "a token, forward and backward"] == pytest.approx(token / 1e9, rel=1e-9)
+    tokens = 95_368 * 512 * T
+    assert rows[arm, "tokens", "the run"] == pytest.approx(tokens / 1e9) == pytest.approx(100, rel=1e-4)
+    speed = 0.4 * 989e12 / token
+    assert rows[arm, "speed", "H100, bfloat16, MFU 0.4"] == pytest.approx(speed, rel=1e-9)
+    hours = rows[arm, "time", "H100, bfloat16, MFU 0.4"]
+    assert hours == pytest.approx(tokens / speed / 3600, rel=1e-9)
+    assert round(hours) == {"published": 1307, "repaired": 810}[arm]
+
+
+@pytest.mark.parametrize("arm", PARAMETERS)
+def test_memory(rows: dict[tuple[str, str, str], float], arm: str) -> None:
+    parts, total = PARAMETERS[arm], sum(PARAMETERS[arm].values())
+    assert rows[arm, "memory", "weights"] == rows[arm, "memory", "gradients"] == pytest.approx(4 * total / 1e9)
+    # adamw keeps two numbers: of the embedding, norms, vectors; muon one of a matrix
+    if arm == "published":
+        vectors = (4 + 3 * 16) * (SPACE - SPACE_MATRICES + INNER * TAPS)
+        adamw = 4 * V * D + parts["norm"] + vectors + 16 * EXPERTS * EXPERT + 32
+    else:
+        vectors = 7 * (SPACE - SPACE_MATRICES + INNER * TAPS)
+        lines = 32 * (D + 128 + 1)  # what has a side of one is no matrix
+        adamw = V * D + parts["norm"] + 9 * D + vectors + (16 + 3) * ROUTER + 32 * D * 128 + lines
+    assert rows[arm, "memory", "optimizer state"] == pytest.approx(4 * (total + adamw) / 1e9, rel=1e-9)
+    # recomputed: 8 blocks of 2048 tokens keep each layer's input, and one layer whole
+    assert 1 < rows[arm, "memory", "activations"] < 20
+    parts_of = ("weights", "gradients", "optimizer state", "activations")
+    assert rows[arm, "memory", "a device"] == pytest.approx(sum(rows[arm, "memory", part] for part in parts_of))
+
+
+def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--study", str(STUDY), "--vocabulary", str(V), "--ablation", "published"]
+    monkeypatch.setattr(sys, "argv", ["size.py", *given])
+    size.main()
+    printed = capsys.readouterr().out
+    assert "published" in printed and "repaired" not in printed
+    assert "7,043,051,552" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ablation": "hybrid"}, "--ablation: no ablation is called hybrid; there are published, repaired"),
+        ({"vocabulary": "0"}, "--vocabulary: must be at least 1, not 0"),
+        ({"device": "abacus"}, "--device: no peak is known of 'abacus'"),
+        ({"mfu": "1.5"}, "--mfu: must be above 0 and at most 1, not 1.5"),
+    ],
+)
+def test_what_cannot_be_sized(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], says: str) -> None:
+    options = {"study": str(STUDY), "vocabulary": str(V), **change}
+    monkeypatch.setattr(sys, "argv", ["size.py", *(p for name, value in options.items() for p in (f"--{name}", value))])
+    with pytest.raises(ValueError, match=says):
+        size.main()

@@ -1,0 +1,184 @@
+"""Stopped and continued, every kind ends with the bits of a run that never stopped: found by themselves, new ones too.
+
+Each kind that a run's spec can name, at any depth, is trained in a tiny run whose epochs end inside a step, of two
+micro-batches; it is stopped after a step drawn for it.
+"""
+
+import pathlib
+import random
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import pydantic
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from tests.training.conftest import BASE
+
+from speciate import train as verb
+from speciate.kinds import Choice, kinds_in, options_of, problems
+from speciate.provenance import sha256
+from speciate.spec import RunSpec, merge
+
+HERE = pathlib.Path(__file__)
+SMALL = {
+    **merge(BASE, {"model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}}}),
+    # 48 blocks are an epoch: it ends inside step 4, from 0
+    "training": {"num_steps": 6, "blocks_per_step": 10, "accumulation": 2, "checkpoint_every": 100, "ema": 0.9},
+    "telemetry": {"every": 2, "early_every": 2, "early_until": 2, "probe_blocks": 2, "validation_every": 3},
+}
+MOE = {"kind": "moe", "num_experts": 4, "hidden": 8}
+EXPERTS = {**MOE, "router": {"kind": "learned", "noise_std": 0.1, "noise_until": 0.5}, "balance": "auxiliary"}
+UNBALANCED = {"model": {"block": {"ffn": {"balance": "none"}}}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model/mixer/attention": {"num_heads": 2},
+    "model/mixer/gsa": {
+        "num_heads": 2,
+        "indexer": {"kind": "kl", "heads": 2, "width": 8},
+        "budget": {"kind": "fixed", "k": 4},
+    },
+    "model/mixer/mamba": {"state": 4},
+    "model/mixer/rom": {"state": 4, "num_experts": 2, "router": "learned", "balance": "none"},
+    "model/indexer/as_published": {"heads": 2, "width": 8},
+    "model/indexer/kl": {"heads": 2, "width": 8, "warmup": 0.5},
+    "model/indexer/soft": {"heads": 2, "width": 8},
+    "model/budget/fixed": {"k": 4},
+    "model/budget/published": {"k": 4, "k_min": 2, "k_max": 8, "non_causal": True},
+    "model/budget/running": {"k": 4, "k_min": 2, "k_max": 8},
+    "model/ffn/dense": {"hidden": 16},
+    "model/ffn/moe": EXPERTS,
+    "model/router/learned": {"noise_std": 0.1, "noise_until": 0.5},
+    "model/router/oracle": {"domains": 2},
+    "model/balance/bias": {"rate": 0.01},
+    "model/choice/expert": {"non_causal": True},
+    "model/depth/mod": {"capacity": 0.5, "hidden": 8},
+    "model/depth/mod_published": {"hidden": 8},
+    "training/objective/multi_token": {"heads": 2},
+    "training/objective/masked_diffusion": {"importance": "learned", "curriculum": "default", "eval_draws": 4},
+    "training/importance/learned": {"width": 8},
+    "training/importance/learned_frequency": {"width": 8},
+    "training/importance/oracle": {"ablation": "teacher"},
+    "training/noise/points": {"points": [[0.0, 0.0], [0.5, 0.7], [1.0, 1.0]]},
+}
+"""What a kind must be told, or had better be told to be small; one that is not here is built with its defaults."""
+BESIDES: dict[str, dict[str, Any]] = {
+    "model/router/frozen": UNBALANCED,
+    "model/router/hash": UNBALANCED,
+    "model/router/oracle": UNBALANCED,
+    "model/router/uniform_random": UNBALANCED,
+    "model/choice/expert": UNBALANCED,
+    "training/objective/masked_diffusion": {"model": {"causal": False}},
+    "training/importance/none": {"objective": {"curriculum": "none"}},
+}
+"""What the rest of the run must then be."""
+HOSTS = {"model/router": "model/ffn/moe", "model/balance": "model/ffn/moe", "model/ffn": "run"}
+"""Which of the kinds that have such a part has it here; of other folders, the first that is found."""
+ELSEWHERE = {
+    "training/start": "what a run starts from is known at its first step alone (test_starts.py)",
+}
+"""Folders whose kinds are not run here, and why."""
+
+
+def folder_of(field: FieldInfo) -> str | None:
+    """The folder that a spec's key names a file of."""
+    inside = [each for part in get_args(field.annotation) for each in getattr(part, "__metadata__", ())]
+    return next((each.folder for each in (*field.metadata, *inside) if isinstance(each, Choice)), None)
+
+
+def walk(
+    cls: type[BaseModel],
+    place: Callable[[dict[str, Any]], dict[str, Any]],
+    besides: dict[str, Any],
+    seen: set[str],
+    host: str = "run",
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each kind that the keys of `cls` can name, each once, and the run that has it."""
+    deeper = []
+    for name, field in cls.model_fields.items():
+        folder = folder_of(field)
+        if folder is None:
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                deeper.append((field.annotation, lambda inner, name=name: place({name: inner}), besides, host))
+            continue
+        if folder in ELSEWHERE or HOSTS.get(folder, host) != host:
+            continue
+        for kind in kinds_in(folder):
+            path = f"{folder}/{kind}"
+            if path in seen:
+                continue
+            seen.add(path)
+            change = merge(besides, BESIDES.get(path, {}))
+            options = {"kind": kind, **OPTIONS.get(path, {})}
+            yield path, merge(place({name: options}), change)
+            deeper.append(
+                (
+                    options_of(folder, kind),
+                    lambda inner, name=name, options=options: place({name: merge(options, inner)}),
+                    change,
+                    path,
+                )
+            )
+    for inner_cls, inside, change, within in deeper:
+        yield from walk(inner_cls, inside, change, seen, within)
+
+
+CASES = dict(walk(RunSpec, lambda inner: inner, {}, set()))
+MORE: dict[str, dict[str, Any]] = {
+    "two selectors": {"model": {"block": {"ffn": EXPERTS, "depth": {"kind": "mod", **OPTIONS["model/depth/mod"]}}}},
+    "documents": {"model": {"separate_documents": True, "block": {"ffn": EXPERTS}}},
+    "recomputed": {"model": {"block": {"ffn": EXPERTS}}, "training": {"activation_checkpointing": True}},
+    "bfloat16": {"model": {"block": {"ffn": EXPERTS}}, "training": {"precision": "bfloat16"}},
+}
+
+
+def spec_of(case: str, change: Mapping[str, Any]) -> RunSpec:
+    """The run; says what to do where a kind cannot be built."""
+    try:
+        return RunSpec.model_validate(merge(SMALL, change))
+    except (pydantic.ValidationError, ValueError) as error:
+        why = problems(error) if isinstance(error, pydantic.ValidationError) else error
+        pytest.fail(f"{case} cannot be built: {why}; say what it needs in OPTIONS or BESIDES of {HERE.name}")
+
+
+class Stop:
+    """Asks to stop once a run has made so many steps more; it is asked again after the save."""
+
+    def __init__(self, steps: int | None) -> None:
+        self.left, self.received = steps, signal.SIGTERM
+
+    def __bool__(self) -> bool:
+        if self.left is not None:
+            self.left -= 1
+        return self.left is not None and self.left <= 0
+
+
+def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, steps: int | None = None) -> bool:
+    return verb.train(spec, mixture, folder, folder.with_name(f"{folder.name}-checkpoints"), Stop(steps))
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    return {file.name: sha256(file) for file in folder.iterdir() if file.name != "timing.json"}
+
+
+@pytest.mark.parametrize("case", [*CASES, *MORE])
+def test_resumed_at_any_step_every_kind_has_the_same_bits(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, case: str
+) -> None:
+    spec = spec_of(case, (CASES | MORE)[case])
+    assert trained(spec, mixture, tmp_path / "whole")
+    step = random.Random(case).randrange(1, spec.training.num_steps)
+    assert not trained(spec, mixture, tmp_path / "parts", step)
+    assert (tmp_path / "parts-checkpoints" / f"step{step}").is_dir()
+    assert trained(spec, mixture, tmp_path / "parts")
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
+def test_the_kinds_of_a_run_are_found() -> None:
+    assert {"model/mixer/attention", "model/router/learned", "training/objective/causal"} <= set(CASES)
+    folders = {path.rsplit("/", 1)[0] for path in CASES}
+    assert {path for folder in folders for path in (f"{folder}/{kind}" for kind in kinds_in(folder))} == set(CASES)
+    assert set(OPTIONS) | set(BESIDES) <= set(CASES)
+    # a run of each does have it
+    for case, change in CASES.items():
+        assert f"'kind': '{case.rsplit('/', 1)[1]}'" in str(spec_of(case, change).model_dump())
