@@ -7,6 +7,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "speciate"
 ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
@@ -99,6 +101,30 @@ def test_studies_ask_for_statistics_that_there_are() -> None:
     }
     assert asked
     assert asked <= {name for name, at in on_page() if not at}
+
+
+def shown(file: pathlib.Path) -> set[str]:
+    """The measurements that a figure draws: what it gives `lines.of` itself, or by a loop over literals."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    given: dict[str, list[str]] = defaultdict(list)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            given[node.targets[0].id] += literals(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.comprehension | ast.For) and isinstance(node.target, ast.Name):
+            given[node.target.id] += given[node.iter.id] if isinstance(node.iter, ast.Name) else literals(node.iter)
+    of = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lines.of"]
+    asked = [
+        argument.value if isinstance(argument, ast.Starred) else argument for call in of for argument in call.args[1:]
+    ]
+    return {name for one in asked for name in (given[one.id] if isinstance(one, ast.Name) else literals(one))}
+
+
+@pytest.mark.parametrize("figure", ["sparse", "keys", "mask_budget"])
+def test_figures_draw_what_is_noted(figure: str) -> None:
+    asked = shown(SOURCE / "figures" / f"{figure}.py")
+    assert asked
+    assert asked <= {name for name, _ in in_code()}
 
 
 def test_a_loop_and_a_functions_callers_are_read(tmp_path: pathlib.Path) -> None:

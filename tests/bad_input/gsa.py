@@ -39,8 +39,8 @@ CASES = [
     ),
     gsa(
         "a look ahead that nobody asked for",
-        f"{HERE}: non_causal: the number of keys is normalised over the whole batch, later tokens included; `non_causal:"
-        " true` allows it, `running` repairs it",
+        f"{HERE}: non_causal: the number of keys is normalised over the whole batch, later tokens included;"
+        " `non_causal: true` allows it, `running` repairs it",
         budget={**RUNNING, "kind": "published"},
     ),
     gsa(

@@ -68,5 +68,5 @@ def test_the_verb_writes_a_row_a_run_and_length(
             ["plain", "attention", 16],
         ]
     monkeypatch.setattr(sys, "argv", ["cost.py", *arguments, "--output", "cost.txt"])
-    with pytest.raises(ValueError, match="cost.txt: is neither .csv nor .parquet"):
+    with pytest.raises(ValueError, match=r"cost\.txt: is neither \.csv nor \.parquet"):
         verb.main()

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -105,15 +106,19 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
 
 
 def noisy(parallel: str) -> RunSpec:
-    """A run whose router has noise for half of its steps."""
-    return RunSpec.model_validate(merge(BASE, {"training": {"num_steps": 6, "processes": 2, "parallel": parallel}}))
+    """A run whose router has noise to its last step, each process its own."""
+    noise = {"model": {"block": {"ffn": {"router": {"noise_std": 0.5, "noise_until": 1.0}}}}}
+    settings = {"training": {"num_steps": 6, "processes": 2, "parallel": parallel}, **noise}
+    return RunSpec.model_validate(merge(BASE, settings))
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, mixture: pathlib.Path) -> pathlib.Path:
     """What two processes wrote."""
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(two, (folder, mixture), nprocs=2)
+    # imports torch, and this file, once for both
+    multiprocessing.set_forkserver_preload([__name__, "torch.distributed.fsdp", "torch.distributed.checkpoint"])
+    torch.multiprocessing.start_processes(two, (folder, mixture), nprocs=2, start_method="forkserver")
     return folder
 
 

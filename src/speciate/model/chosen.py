@@ -1,10 +1,11 @@
 """What sparse attention is measured by while somebody listens, beside what all attention is (attended.py).
 
     recall                share of dense attention's mass on the chosen keys, of queries that saw more than they took
-    keys                  keys that a query took
-    keys_share (at)       share of queries that took up to so many, and more than the bin before
-    keys_by_entropy (at)  keys of queries whose dense attention has up to this share of the largest possible entropy
-    leak                  of the queries in a block's first half, the share that chose otherwise for what came after
+    k_mean                keys that a query took
+    k_share (at)          share of queries that took up to so many, and more than the bin before
+    k_by_entropy (at)     keys of queries whose dense attention has up to this share of the largest possible entropy
+    leak                  of the queries in a block's first half, the share that took more or fewer keys than they would
+                          were that half alone; of a number of keys that adapts, and 0 where nothing later decides it
 
 B blocks of T queries and S keys, C queries at once, k chosen keys.
 """
@@ -36,10 +37,10 @@ def note_choice(selector: SparseAttention, view: View, choice: Choice, mass_BTk:
     share_BT = (mass_BTk * (first_BTk & choice.valid_BTk)).sum(-1)
     note(selector, "first_token_share", share_BT[after_first(tokens)])
     real_BT, keys_BT = tokens.index_BT >= 0, choice.valid_BTk.sum(-1).double()
-    note(selector, "keys", keys_BT[real_BT])
+    note(selector, "k_mean", keys_BT[real_BT])
     for upper in range(1, BINS + 1):
         low, high = (selector.budget.most * edge / BINS for edge in (upper - 1, upper))
-        note(selector, "keys_share", ((keys_BT > low) & (keys_BT <= high))[real_BT], at=high)
+        note(selector, "k_share", ((keys_BT > low) & (keys_BT <= high))[real_BT], at=high)
     for columns, part in view.parts(view.query_BTNh.shape[2]):
         visible_BCS = part.visible().expand(len(share_BT), -1, -1)
         mass_BCS, number_BC = part.mass(visible_BCS), visible_BCS.sum(-1)
@@ -51,13 +52,13 @@ def note_choice(selector: SparseAttention, view: View, choice: Choice, mass_BTk:
         entropy_BC = -torch.xlogy(mass_BCS, mass_BCS).sum(-1) / number_BC.log()
         for upper in range(1, BINS + 1):
             in_bin_BC = free_BC & ((entropy_BC * BINS).ceil().clamp(1, BINS) == upper)
-            note(selector, "keys_by_entropy", keys_BT[:, columns][in_bin_BC], at=upper / BINS)
-    if not selector.budget.causal:
+            note(selector, "k_by_entropy", keys_BT[:, columns][in_bin_BC], at=upper / BINS)
+    if selector.budget.adaptive:
         note(selector, "leak", leak(selector, view, choice)[real_BT[:, : view.query_BTNh.shape[1] // 2]])
 
 
 def leak(selector: SparseAttention, view: View, choice: Choice) -> Tensor:
-    """Which queries of a block's first half chose other keys than they would, were that half alone; (B, T / 2)."""
+    """Which queries of a block's first half took more or fewer keys than were that half alone; (B, T / 2)."""
     half = view.query_BTNh.shape[1] // 2
     moved: list[Tensor] = []
     for block in range(len(view.query_BTNh)):

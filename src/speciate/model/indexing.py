@@ -136,8 +136,6 @@ class Budget(nn.Module):
 
     adaptive = False
     """Whether it depends on the scores; one that does not needs none of the rest."""
-    causal = True
-    """Whether it knows nothing of later tokens."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

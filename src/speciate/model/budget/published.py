@@ -54,7 +54,6 @@ class Budget(indexing.Budget):
     """k by the variance, normalised over the batch."""
 
     adaptive = True
-    causal = False
 
     def __init__(self, options: Options) -> None:
         super().__init__(options.k_max)
