@@ -53,13 +53,27 @@ class Plan(DataPlan):
         """The figures of a page, `report` or `data`: files of `figures/`, but those of kinds that no run uses."""
         names = [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == page]
         needs = {name: frozenset(getattr(options_of("figures", name), "needs", ())) for name in names}
-        return [name for name in names if not needs[name] or needs[name] & self.used]
+        measured = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
+        return [
+            name for name in names if (not needs[name] or needs[name] & self.used) and self.read_by(name) in measured
+        ]
+
+    def read_by(self, figure: str) -> str:
+        """Which tables a figure reads: the data `card`'s, the `cost` of mixers, or the study's `tables`."""
+        options = options_of("figures", figure)
+        return str(getattr(options, "reads", "card" if getattr(options, "page", "report") == "data" else "tables"))
 
     @functools.cached_property
     def used(self) -> frozenset[str]:
         """The kinds that the study's runs use, such as `mixer.gsa`."""
         runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
         return frozenset(".".join(kind.module.split(".")[-2:]) for run in runs for kind in kinds_within(run))
+
+    @functools.cached_property
+    def cost_runs(self) -> list[RunSpec]:
+        """The runs whose mixers are timed; none where the study asks for no cost."""
+        ablations = () if self.study.cost is None else self.study.cost.ablations
+        return [self.study.run(ablation, self.study.seeds[0]) for ablation in ablations]
 
     @functools.cached_property
     def arms(self) -> tuple[Arm, ...]:

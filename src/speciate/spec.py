@@ -403,6 +403,17 @@ class Analysis(Strict):
     """Of what is drawn here."""
 
 
+class Cost(Strict):
+    """Whose mixers are timed as blocks grow longer; a time is this machine's, and no other table has one."""
+
+    ablations: Names = Field(min_length=1)
+    """The ablations whose first layer's mixer is measured."""
+    lengths: Annotated[tuple[Annotated[int, Field(ge=2)], ...], pydantic.Strict(False)] = (512, 1024, 2048, 4096)
+    """Tokens of a block."""
+    rounds: int = Field(3, ge=1)
+    """Rounds to take the median of."""
+
+
 class Study(Strict):
     """A whole study, as written in a study file."""
 
@@ -436,12 +447,15 @@ class Study(Strict):
     """Reference, controls, draws, intervals."""
     hypotheses: dict[Name, Hypothesis] = {}
     """Predictions, written down before the runs."""
+    cost: Cost | None = None
+    """What mixers cost by the length of a block; null: not measured."""
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names one twice")
         used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
+        used["cost.ablations"] = [] if self.cost is None else list(self.cost.ablations)
         for name, hypothesis in self.hypotheses.items():
             used[f"hypotheses.{name}"] = [hypothesis.arm, hypothesis.reference]
         for where, names in used.items():

@@ -123,6 +123,7 @@ def tables(
     frames["hypotheses"] = _hypotheses()
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)
+    frames["cost"] = _cost(arms)
     frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
 
@@ -150,6 +151,23 @@ def _measurements(arms: tuple[str, ...], seeds: tuple[int, ...], num_layers: int
                 rows.append({**module, "name": name, "at": np.nan, "value": value})
             for name, places in PROFILES.items():
                 rows += [{**module, "name": name, "at": at, "value": 1 / (1 + at) + shift} for at in places]
+    return pd.DataFrame(rows)
+
+
+def _cost(arms: tuple[str, ...]) -> pd.DataFrame:
+    """Arms that grow with the square of the length, and one, top2, that grows with it."""
+    rows = [
+        {
+            "ablation": arm,
+            "mixer": "attention",
+            "length": length,
+            "kept_bytes": 100 * length ** (1 if arm == "top2" else 2),
+            "train_ms": 0.01 * length ** (1 if arm == "top2" else 2),
+            "decode_ms": 0.02 * length,
+        }
+        for arm in arms[-3:]
+        for length in (512, 1024, 2048, 4096)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -245,3 +245,12 @@ def test_the_number_of_keys_is_drawn_by_bin(standard) -> None:
     figure, caption = standard("keys")
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["4", "8", "16", "32"]
     assert "auxiliary 12." in caption
+
+
+def test_cost_is_flat_where_it_grows_linearly_and_its_slopes_are_told(standard) -> None:
+    figure, caption = standard("cost")
+    for panel in (0, 2):
+        heights = {len(np.unique(line.get_ydata().round(6))) for line in figure.axes[panel].lines}
+        assert heights == {1, 4}
+    assert "top2 1.00 and 1.00" in caption
+    assert "2.00 and 2.00" in caption

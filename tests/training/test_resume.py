@@ -19,7 +19,7 @@ from tests.training.conftest import BASE
 from speciate import train as verb
 from speciate.kinds import Choice, kinds_in, options_of, problems
 from speciate.provenance import sha256
-from speciate.spec import RunSpec, merge
+from speciate.spec import RunSpec, dump, merge
 
 HERE = pathlib.Path(__file__)
 SMALL = {
@@ -30,6 +30,7 @@ SMALL = {
 }
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 8}
 EXPERTS = {**MOE, "router": {"kind": "learned", "noise_std": 0.1, "noise_until": 0.5}, "balance": "auxiliary"}
+FROM_PARENT = ("dense", "teacher", "upcycle")
 UNBALANCED = {"model": {"block": {"ffn": {"balance": "none"}}}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "model/mixer/attention": {"num_heads": 2},
@@ -58,7 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "training/objective/masked_diffusion": {"importance": "learned", "curriculum": "default", "eval_draws": 4},
     "training/importance/learned": {"width": 8},
     "training/importance/learned_frequency": {"width": 8},
-    "training/importance/oracle": {"ablation": "teacher"},
+    **{f"training/start/{kind}": {"origin": {"kind": "run", "ablation": "parent"}} for kind in FROM_PARENT},
     "training/noise/points": {"points": [[0.0, 0.0], [0.5, 0.7], [1.0, 1.0]]},
 }
 """What a kind must be told, or had better be told to be small; one that is not here is built with its defaults."""
@@ -70,13 +71,17 @@ BESIDES: dict[str, dict[str, Any]] = {
     "model/choice/expert": UNBALANCED,
     "training/objective/masked_diffusion": {"model": {"causal": False}},
     "training/importance/none": {"objective": {"curriculum": "none"}},
+    "training/importance/oracle": {"start": {"kind": "teacher", **OPTIONS["training/start/teacher"]}},
+    "training/start/teacher": {
+        "model": {"causal": False},
+        "objective": {"kind": "masked_diffusion", "importance": "oracle", "eval_draws": 4},
+    },
+    "training/start/upcycle": {"model": {"block": {"ffn": EXPERTS | {"hidden": 16}}}},
 }
 """What the rest of the run must then be."""
 HOSTS = {"model/router": "model/ffn/moe", "model/balance": "model/ffn/moe", "model/ffn": "run"}
 """Which of the kinds that have such a part has it here; of other folders, the first that is found."""
-ELSEWHERE = {
-    "training/start": "what a run starts from is known at its first step alone (test_starts.py)",
-}
+ELSEWHERE = {"training/origin": "where its first weights are is known at a run's first step alone"}
 """Folders whose kinds are not run here, and why."""
 
 
@@ -153,8 +158,14 @@ class Stop:
         return self.left is not None and self.left <= 0
 
 
-def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, steps: int | None = None) -> bool:
-    return verb.train(spec, mixture, folder, folder.with_name(f"{folder.name}-checkpoints"), Stop(steps))
+@pytest.fixture(scope="module")
+def parent(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The weights of a run that others start from."""
+    folder = tmp_path_factory.mktemp("parent") / "seed0"
+    spec = RunSpec.model_validate(merge(SMALL, {"ablation": "parent", "training": {"num_steps": 1}}))
+    assert verb.train(spec, mixture, folder, folder.with_name("checkpoints"), Stop(None))
+    (folder / "spec.json").write_text(dump(spec))
+    return folder / "model.safetensors"
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
@@ -163,14 +174,19 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("case", [*CASES, *MORE])
 def test_resumed_at_any_step_every_kind_has_the_same_bits(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, case: str
+    mixture: pathlib.Path, parent: pathlib.Path, tmp_path: pathlib.Path, case: str
 ) -> None:
     spec = spec_of(case, (CASES | MORE)[case])
-    assert trained(spec, mixture, tmp_path / "whole")
+    start = parent if hasattr(spec.start, "origin") else None
+
+    def trained(name: str, steps: int | None = None) -> bool:
+        return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", Stop(steps), start)
+
+    assert trained("whole")
     step = random.Random(case).randrange(1, spec.training.num_steps)
-    assert not trained(spec, mixture, tmp_path / "parts", step)
+    assert not trained("parts", step)
     assert (tmp_path / "parts-checkpoints" / f"step{step}").is_dir()
-    assert trained(spec, mixture, tmp_path / "parts")
+    assert trained("parts")
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
 
 

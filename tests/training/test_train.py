@@ -60,23 +60,42 @@ def test_the_same_run_has_the_same_bits(
     assert digests(tmp_path / "first")["model.safetensors"] != digests(tmp_path / "other")["model.safetensors"]
 
 
+@pytest.fixture(scope="module")
+def whole(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec], pathlib.Path]:
+    """The folder of a run that never stopped, made once for all who ask."""
+    made: dict[str, pathlib.Path] = {}
+
+    def folder_of(spec: RunSpec) -> pathlib.Path:
+        text = dump(spec)
+        if text not in made:
+            made[text] = tmp_path_factory.mktemp("whole") / "run"
+            assert trained(spec, mixture, made[text])
+        return made[text]
+
+    return folder_of
+
+
 @pytest.mark.parametrize("balance", [{"kind": "auxiliary", "weight": 0.01}, {"kind": "bias", "rate": 0.01}])
 @pytest.mark.parametrize("step", range(1, 12))
 def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, balance: dict[str, object], step: int
+    mixture: pathlib.Path,
+    tmp_path: pathlib.Path,
+    run_spec: MakeRun,
+    whole: Callable[[RunSpec], pathlib.Path],
+    balance: dict[str, object],
+    step: int,
 ) -> None:
     # noise until half of the run, accumulation, an epoch that ends inside a step (48 blocks, 5 a step)
     spec = run_spec(
         model={"block": {"ffn": {"balance": balance}}},
         training={"blocks_per_step": 5, "accumulation": 5, "checkpoint_every": 100},
     )
-    assert trained(spec, mixture, tmp_path / "whole")
     assert not trained(spec, mixture, tmp_path / "parts", StopAt(step - 1))
     assert not (tmp_path / "parts").exists()
     (checkpoint,) = (tmp_path / "parts-checkpoints").glob("step*")
     assert checkpoint.name == f"step{step}"
     assert trained(spec, mixture, tmp_path / "parts")
-    assert digests(tmp_path / "whole") == digests(tmp_path / "parts")
+    assert digests(whole(spec)) == digests(tmp_path / "parts")
 
 
 def test_documents_are_kept_apart_in_training(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
@@ -173,23 +192,24 @@ def test_a_mixture_too_small_for_a_step_is_refused(
 
 
 def test_sigterm_saves_and_the_same_command_continues(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, whole: Callable[[RunSpec], pathlib.Path]
 ) -> None:
-    spec = run_spec(training={"num_steps": 400, "checkpoint_every": 1000}, telemetry={"every": 100})
+    spec = run_spec(training={"num_steps": 200, "checkpoint_every": 2}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(dump(spec))
     command = [sys.executable, "-m", "speciate.train", "--spec", str(tmp_path / "spec.json")]
     command += ["--mixture-folder", str(mixture), "--checkpoint-folder", str(tmp_path / "checkpoints")]
     command += ["--output-folder", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "checkpoints").glob("*/lock")):
+    while not list((tmp_path / "checkpoints").glob("*/*/step*")):
         assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(0.05)
-    time.sleep(0.5)  # some steps in
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)  # it stands still, some steps in, while a second one comes
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert "another process is training this run" in second.stderr
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
     assert process.returncode == 75, errors
     assert "SIGTERM received; saved, and the same command continues it" in errors
@@ -197,5 +217,4 @@ def test_sigterm_saves_and_the_same_command_continues(
     assert done.returncode == 0, done.stderr
     assert "continues from step" in done.stderr
     assert not list((tmp_path / "checkpoints").iterdir())
-    assert trained(spec, mixture, tmp_path / "whole")
-    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "run") == digests(whole(spec))

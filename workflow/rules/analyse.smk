@@ -70,3 +70,30 @@ rule compare:
     shell:
         "python -m speciate.compare --spec {input.spec} --measures {params.measures}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule cost:
+    input:
+        [
+            PLAN.run_folder(ablation, STUDY.seeds[0]) / "spec.json"
+            for ablation in (STUDY.cost.ablations if STUDY.cost else ())
+        ],
+    output:
+        COST,
+    log:
+        f"{HOME}/logs/cost.log",
+    benchmark:
+        f"{HOME}/benchmarks/cost.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 6000 * attempt,
+        runtime=60,
+    params:
+        code=digest("cost", *PLAN.cost_runs),
+        lengths=STUDY.cost.lengths if STUDY.cost else (),
+        rounds=STUDY.cost.rounds if STUDY.cost else 1,
+    message:
+        "what mixers cost by the length of a block"
+    shell:
+        "python -m speciate.cost --spec {input} --lengths {params.lengths} --rounds {params.rounds}"
+        " --output {output} 2>&1 | tee -a {log} >&2"

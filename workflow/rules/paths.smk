@@ -10,6 +10,8 @@ MEASURES = [
 GATHERS = ("cluster", "split", "fit", "balance")
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
+COST = [f"{HOME}/tables/cost.parquet"]
+READ_BY = {"card": CARD, "cost": COST, "tables": TABLES}
 
 
 def of_shard(stage, *files):

@@ -4,9 +4,7 @@
 rule draw:
     input:
         spec=f"{HOME}/specs/draw/{{figure}}.json",
-        tables=lambda wildcards: (
-            CARD if wildcards.figure in PLAN.figures("data") else TABLES
-        ),
+        tables=lambda wildcards: READ_BY[PLAN.read_by(wildcards.figure)],
     output:
         svg=report(
             f"{HOME}/figures/{{figure}}.svg",

@@ -67,8 +67,8 @@ def excess_of_run(
 
     Returns:
         excess_information_bits, excess_low_bits, excess_high_bits, least_excess_bits, least_excess_low_bits; NaN where
-        a control is missing, or none has these selectors. A control's own row has no least excess: it is a measure, and is
-        not measured.
+        a control is missing, or none has these selectors. A control's own row has no least excess: it is a measure,
+        and is not measured.
     """
 
     def mean_over_selectors(name: str) -> tuple[float, Array | None]:

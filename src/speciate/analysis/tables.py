@@ -103,6 +103,14 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # bootstrap draws of one run, paired across runs by `draw`; of measure alone
     "draws": {**_RUN, "statistic": "str", "name": "str", "draw": "int64", "value": "float64"},
+    # one row an ablation and length of block; of the verb cost, and of no run
+    "cost": {
+        "ablation": "str",
+        "mixer": "str",
+        "length": "int64",
+        "kept_bytes": "int64",
+        **_floats("train_ms", "decode_ms"),
+    },
     # one row a statistic and ablation
     "comparisons": {
         "statistic": "str",

@@ -61,7 +61,7 @@ class Indexer(nn.Module):
         """What the indexer minimises, (B, T), given the attention `mass_BTk` on the same keys; None: nothing."""
         return None
 
-    def num_flops(self, length: int, k: int) -> float:
+    def key_flops(self, length: int, k: int) -> float:
         """Of one token's ranking and its share of what is learned from; see model/flops.py."""
         return 0.0
 
@@ -125,7 +125,7 @@ class Learned(Indexer):
         active_CJk = logit_CJk.relu() if self.relu else logit_CJk.sigmoid()
         return ((gate_CJ.unsqueeze(1) @ active_CJk).squeeze(1),)
 
-    def num_flops(self, length: int, k: int) -> float:
+    def key_flops(self, length: int, k: int) -> float:
         """The ranking of all keys has no backward pass: a third, since the caller triples."""
         of_a_key: float = 2.0 * self.heads * (self.width + 1)
         return of_a_key * (length / 3 + (k if self.learns else 0))

@@ -36,6 +36,6 @@ class Indexer(indexing.Indexer):
         """The mass itself."""
         return score_BTS.clamp_min(0)
 
-    def num_flops(self, length: int, k: int) -> float:
+    def key_flops(self, length: int, k: int) -> float:
         """Dense attention's scores, without a backward pass: a third, since the caller triples."""
         return 2.0 * length * self.num_heads * self.head_width / 3

@@ -87,7 +87,7 @@ class Mixer(nn.Module):
     def num_flops(self, length: int) -> float:
         """Of one token's scores and sum over the chosen values, and of its ranking; see model/flops.py."""
         k = min(length, self.selector.budget.most)
-        return 4.0 * k * self.num_heads * self.head_width + self.selector.indexer.num_flops(length, k)
+        return 4.0 * k * self.num_heads * self.head_width + self.selector.indexer.key_flops(length, k)
 
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
         """What each token takes from those that it chose, (B, T, D)."""
