@@ -7,6 +7,7 @@ from tests.bad_input import (
     depth,
     diffusion,
     documents,
+    gsa,
     machine,
     moe,
     multi_token,
@@ -24,7 +25,7 @@ FILE = ROOT / "docs" / "bad-input.md"
 CASES: list[Case] = [
     case
     for module in (
-        *(studies, moe, rom, depth, multi_token, diffusion),
+        *(studies, moe, rom, depth, gsa, multi_token, diffusion),
         *(archives, documents, shards, tokens, machine, training, workflow),
     )
     for case in module.CASES

@@ -128,9 +128,9 @@ def tables(
     return frames
 
 
-COURSES = {"first_token_share": (0.5, 0.2), "recall": (0.2, 0.9), "keys": (16.0, 12.0), "stage": (0.0, 2.0)}
+COURSES = {"first_token_share": (0.5, 0.2), "recall": (0.2, 0.9), "k_mean": (16.0, 12.0), "stage": (0.0, 2.0)}
 """Name -> its value at the beginning and at the end."""
-PROFILES = {"keys_share": (4.0, 8.0, 16.0, 32.0), "keys_by_entropy": (0.25, 0.5, 0.75, 1.0)}
+PROFILES = {"k_share": (4.0, 8.0, 16.0, 32.0), "k_by_entropy": (0.25, 0.5, 0.75, 1.0)}
 """Name -> its coordinates."""
 
 

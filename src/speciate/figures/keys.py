@@ -21,7 +21,7 @@ class Options(Kind):
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Left: share of the queries by the number of keys that they keep. Right: mean number by normalised entropy."""
-    share, entropy = (lines.at_end(lines.of(tables, name)) for name in ("keys_share", "keys_by_entropy"))
+    share, entropy = (lines.at_end(lines.of(tables, name)) for name in ("k_share", "k_by_entropy"))
     if share.empty:
         return style.message("No arm of this study chooses how many keys to keep.")
     drawn = style.canvas(2.6)
@@ -41,7 +41,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    kept = lines.at_end(lines.of(tables, "keys")).groupby("ablation")["value"].mean()
+    kept = lines.at_end(lines.of(tables, "k_mean")).groupby("ablation")["value"].mean()
     if kept.empty:
         return "No arm of this study chooses how many keys to keep."
     told = "; ".join(f"{style.spoken(str(arm))} {mean:.1f}" for arm, mean in kept.items())
@@ -49,5 +49,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "Finished models on the whole probe set; means over seeds and layers, bands the range of the seeds. Early"
         " queries of a block see fewer keys than they may keep, and count with what they see. Mean number of keys:"
         f" {told}. An adaptive arm whose right line is flat does not spend keys where it is unsure."
-        f"{lines.left_out(lines.of(tables, 'keys_share'), subject)}"
+        f"{lines.left_out(lines.of(tables, 'k_share'), subject)}"
     )

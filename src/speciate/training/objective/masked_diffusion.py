@@ -91,7 +91,6 @@ class Options(Kind):
             raise ValueError("target: as published it is the mask bit, in place of nats")
         return self
 
-
     def check_run(self, run: Any) -> None:
         """Refuses an importance whose estimator would be split among processes."""
         importance: Any = self.importance
