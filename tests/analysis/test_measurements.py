@@ -23,7 +23,9 @@ def test_rows_are_of_the_prefix_while_training_and_of_the_whole_probe_at_the_end
 def test_a_statistic_is_the_mean_over_modules_of_the_finished_model() -> None:
     runs = [("a", 0, "full", "recall", np.nan, 0.2), ("a", 0, "full", "recall", np.nan, 0.6)]
     runs += [("a", 0, "telemetry", "recall", np.nan, 9.0), ("a", 0, "full", "share", 1.0, 9.0)]
-    frame = pd.DataFrame(runs, columns=["ablation", "seed", "probe", "name", "at", "value"])
+    frame = pd.DataFrame(runs, columns=["ablation", "seed", "probe", "name", "at", "value"]).assign(path="blocks.0")
+    beside = pd.DataFrame([("a", 0, "full", "recall", np.nan, 9.0)], columns=frame.columns[:-1])
+    frame = pd.concat([frame, beside.assign(path="parts.importance.0")])
     assert statistics_of(frame).to_dict("records") == [
         {"ablation": "a", "seed": 0, "measured.recall": pytest.approx(0.4)}
     ]

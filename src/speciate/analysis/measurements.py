@@ -25,7 +25,13 @@ def measurements_table(logged: list[dict[str, Any]], noted: list[list[Any]], num
 
 
 def statistics_of(measurements: pd.DataFrame) -> pd.DataFrame:
-    """A row a run, a column `measured.<name>` a measurement without a coordinate: its mean over the run's modules."""
+    """A row a run, a column `measured.<name>` a measurement without a coordinate: its mean over the run's modules.
+
+    A part beside the blocks (an estimator's own attention) has a say only in what no block measures.
+    """
     final = measurements[(measurements["probe"] == "full") & measurements["at"].isna()]
+    beside = final["path"].str.startswith("parts.")
+    of_blocks = set(final.loc[~beside, "name"])
+    final = final[~(beside & final["name"].isin(of_blocks))]
     wide = final.pivot_table(index=["ablation", "seed"], columns="name", values="value", aggfunc="mean")
     return wide.add_prefix(STATISTIC).reset_index()

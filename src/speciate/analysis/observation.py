@@ -133,7 +133,9 @@ class Observed:
 
 
 def layer_of(path: str) -> int:
-    """The first number in a module's path; -1 where there is none."""
+    """The first number in a module's path; -1 where there is none, or it is of a part beside the blocks."""
+    if path.startswith("parts."):
+        return -1
     found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
     return int(found[1]) if found else -1
 

@@ -4,14 +4,16 @@ B texts of T tokens, V words: the token ids but [MASK], the last.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
+import pydantic
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from speciate.evaluation.unmasking import Denoise, Seeded, Text, sample
-from speciate.kinds import Kind, component, kinds_in, options_of
+from speciate.kinds import Kind, component, kinds_in, options_of, problems
 from speciate.model.tokens import Tokens
 from speciate.model.transformer import Transformer
 from speciate.training import diffusion
@@ -22,8 +24,11 @@ STEPS = 32
 
 
 def sampler_options(kind: str, **settings: object) -> Kind:
-    """The options of a sampler. Raises pydantic's ValidationError, a ValueError, where a key is wrong."""
-    return options_of(FOLDER, kind).model_validate({"kind": kind, **settings})
+    """The options of a sampler. Raises ValueError naming the kind and the key that is wrong."""
+    try:
+        return options_of(FOLDER, kind).model_validate({"kind": kind, **settings})
+    except pydantic.ValidationError as error:
+        raise ValueError("; ".join(f"{kind}: {path}: {why}" for path, why in problems(error))) from None
 
 
 def denoiser(model: Transformer) -> Denoise:
@@ -46,13 +51,13 @@ def importance_of(model: Transformer) -> Callable[[Tensor], Tensor] | None:
 
     Nor has an oracle one: what a causal model thinks of tokens it cannot say before they are there.
     """
-    weighing = model.parts["importance"] if "importance" in model.parts else None
-    if weighing is None or getattr(weighing.options.importance, "taught", False):  # type: ignore[union-attr]
+    weighing: Any = dict(model.parts.items()).get("importance")
+    if weighing is None or getattr(weighing.options.importance, "taught", False):
         return None
 
     @torch.no_grad()
     def importance(token_BT: Tensor) -> Tensor:
-        logit_BT, known_BT = weighing.estimates(Tokens.of(token_BT))  # type: ignore[operator]
+        logit_BT, known_BT = weighing.estimates(Tokens.of(token_BT))
         found_BT = torch.zeros(token_BT.shape, dtype=torch.float64, device=token_BT.device)
         if logit_BT is not None:
             found_BT = found_BT + F.softplus(logit_BT)

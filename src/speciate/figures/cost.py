@@ -81,7 +81,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
             told.append(f"{style.spoken(arm)} {slope(late, 'train_ms'):.2f} and {slope(late, 'kept_bytes'):.2f}")
     return (
         "The first layer's mixer alone, initial weights, one block, one thread, processor time of this machine"
-        " (medians); a flat line in the outer panels grows linearly. Slopes of log time and log memory against log length over the"
-        f" longest blocks: {'; '.join(told)}. Times are of this study's small width: what a wide model or a GPU would"
-        " take is another measurement."
+        " (medians); a flat line in the outer panels grows linearly. Slopes of log time and log memory against log"
+        f" length over the longest blocks: {'; '.join(told)}. Times are of this study's small width: what a wide model or"
+        " a GPU would take is another measurement."
     )

@@ -34,7 +34,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     left.set_title("How many", loc="left", weight="bold")
     if len(entropy):
         lines.draw(right, entropy, "at", lines.arms_of(entropy, subject), subject)
-    right.set(xlabel="entropy of the indexer's scores over its largest", ylabel="mean number of keys")
+    right.set(xlabel="entropy of dense attention over its largest", ylabel="mean number of keys")
     right.set_title("Where it is unsure", loc="left", weight="bold")
     return drawn
 

@@ -14,7 +14,10 @@ MARK_EVERY = 12
 def of(tables: style.Tables, *names: str) -> pd.DataFrame:
     """The rows of table `measurements` called so."""
     rows = tables["measurements"]
-    return rows[rows["name"].isin(names)]
+    rows = rows[rows["name"].isin(names)]
+    # a part beside the blocks (an estimator's own attention) only where no block measures the same
+    of_blocks = set(rows.loc[rows["layer"] >= 0, "name"])
+    return rows[(rows["layer"] >= 0) | ~rows["name"].isin(of_blocks)]
 
 
 MOST = 8

@@ -4,6 +4,7 @@ Within a stride the masks to its right stay masks. With strides of one token it 
 """
 
 from dataclasses import replace
+
 from pydantic import Field
 from torch import Tensor
 
