@@ -45,7 +45,9 @@ def run(monkeypatch: pytest.MonkeyPatch, spec: pathlib.Path, tables: pathlib.Pat
 
 
 def word_of(figure: str) -> str:
-    """A word that must stand in the figure: an arm's in one of runs, a domain's in one of data."""
+    """A word that must stand in the figure: an arm's in one of runs, a domain's in one of data, a sampler's."""
+    if figure == "unmasking":
+        return "semi autoregressive"
     return "math" if getattr(options_of("figures", figure), "page", "report") == "data" else "unbalanced"
 
 

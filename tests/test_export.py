@@ -13,9 +13,9 @@ from speciate import export
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
 from speciate.spec import RunSpec, dump
-from speciate.training.checkpoint import save_weights
 from speciate.training.finished import read_run
 from speciate.training.network import network
+from speciate.training.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24

@@ -15,9 +15,9 @@ from speciate.data.tokens import FittedTokenizer
 from speciate.selection.selection import recording
 from speciate.spec import RunSpec, dump
 from speciate.stages import Folders
-from speciate.training.checkpoint import save_weights
 from speciate.training.finished import read_run
 from speciate.training.network import network
+from speciate.training.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24

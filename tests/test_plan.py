@@ -88,7 +88,7 @@ def test_held_out_sizes_move_the_mixture_alone(settings: dict[str, Any]) -> None
 
 
 def test_studies_with_the_same_data_share_it(settings: dict[str, Any]) -> None:
-    assert moved(settings, {"study": "other", "seeds": [5], "ablations": {"top2": None}}) == set()
+    assert moved(settings, {"study": "other", "seeds": [5], "ablations": {"dense": {"about": "another"}}}) == set()
 
 
 def test_a_published_tokenizer_is_fetched_like_a_source(settings: dict[str, Any]) -> None:
@@ -105,10 +105,10 @@ def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
 
 
 def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str, Any]) -> None:
-    change = {"ablations": {"bias": {"change": {"optimizer": {"rate": 0.5}}}}}
+    change = {"ablations": {"hash": {"change": {"optimizer": {"rate": 0.5}}}}}
     before, after = make(settings).specs(), make(settings, change).specs()
     changed = {path.parts[3] for path in before if path.parts[2] == "runs" and before[path] != after[path]}
-    assert changed == {"bias"}
+    assert changed == {"hash"}
 
 
 def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:

@@ -201,7 +201,7 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     assert "our alarm fired in 2 of 2 runs (step 25 and 25)" in points["unbalanced_fast"]
     assert "P(collapse) is in [34%, 100%]" in points["unbalanced_fast"]
     assert (
-        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 experts of layer 1 (seed 0)" in points["unbalanced_fast"]
+        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
     assert found["What did not"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs.")

@@ -60,12 +60,12 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ({"base": {"model": {"context": 64}}}, "model.context 64 is shorter than block_length 128"),
         ({"base": {"training": {"accumulation": 3}}}, "accumulation: 3 does not divide 16 blocks_per_step"),
         (
-            {"ablations": {"top2": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}},
-            "ablations.top2.model.block.ffn",
+            {"ablations": {"auxiliary_fast": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}},
+            "ablations.auxiliary_fast.model.block.ffn",
         ),
         (
-            {"ablations": {"top2": {"change": {"model": {"block": {"mixer": {"num_heads": 5}}}}}}},
-            "ablations.top2.model: ",
+            {"ablations": {"auxiliary_fast": {"change": {"model": {"block": {"mixer": {"num_heads": 5}}}}}}},
+            "ablations.auxiliary_fast.model: ",
         ),
         ({"ablations": {"Top 2": {"about": "x"}}}, "ablations.Top 2"),
         ({"split": {"test": 1.5}}, "split.test: input should be less than 0.5, not 1.5"),
@@ -85,9 +85,9 @@ def test_every_problem_is_told_at_once(settings: dict[str, Any]) -> None:
 def test_an_ablation_is_exactly_its_difference(settings: dict[str, Any]) -> None:
     study = spec.parse_study(settings, "config.yaml")
     base = study.run("auxiliary", 0).model_dump()
-    changed = study.run("unbalanced", 0).model_dump()
-    assert changed["model"]["block"]["ffn"].pop("balance") == {"kind": "none"}
-    base["model"]["block"]["ffn"].pop("balance")
+    changed = study.run("auxiliary_fast", 0).model_dump()
+    assert changed["optimizer"].pop("rate_scales") == {"*.router.*": 10.0}
+    base["optimizer"].pop("rate_scales")
     assert {**changed, "ablation": ""} == {**base, "ablation": ""}
 
 
@@ -101,7 +101,7 @@ def test_merge_replaces_a_kind_whole_removes_on_none_and_alters_neither() -> Non
 
 
 def test_a_run_survives_its_file(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
-    run = spec.parse_study(settings, "config.yaml").run("bias", 1)
+    run = spec.parse_study(settings, "config.yaml").run("sparse", 1)
     (tmp_path / "spec.json").write_text(spec.dump(run))
     assert spec.read_spec(spec.RunSpec, tmp_path / "spec.json") == run
 

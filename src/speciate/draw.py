@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from speciate.analysis.alignment import aligned
 from speciate.figures import style
 from speciate.kinds import component
 from speciate.spec import read_spec
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = read_spec(DrawSpec, arguments.spec)
     module = component(spec.figure)
-    tables = read_tables(arguments.tables, module.TABLES)
+    tables = aligned(read_tables(arguments.tables, module.TABLES))
     caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
     with style.drawing():
         figure = module.figure(tables, spec, spec.figure)

@@ -25,9 +25,10 @@ from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 from speciate.spec import RunSpec, read_spec
 from speciate.training import devices
-from speciate.training.checkpoint import Arrays, load_weights
+from speciate.training.checkpoint import Arrays
 from speciate.training.network import network
 from speciate.training.observe import arrays_of, batches, observe, run_selectors
+from speciate.training.weights import load_weights
 from speciate.verb import run, say, writing
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 from typing import Any
 
+from speciate.analysis.alignment import aligned
 from speciate.reporting import answer, cells, data, evidence, making, page
 from speciate.spec import read_spec
 from speciate.stages import ReportSpec
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, required=True, help="report.html")
     arguments = parser.parse_args()
     spec = read_spec(ReportSpec, arguments.spec)
-    tables, manifest = page.read_tables(arguments.tables, TABLES), page.read_json(arguments.manifest)
+    tables, manifest = aligned(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
     text = render(tables, spec, arguments.figures, manifest)
     with writing(arguments.output) as aside:
         aside.write_text(text, encoding="utf-8")

@@ -37,6 +37,7 @@ from speciate.training.identity import Identity, identify
 from speciate.training.network import network
 from speciate.training.observe import Observer
 from speciate.training.progress import Progress
+from speciate.training.run import Clock, Run
 from speciate.training.signals import STOPPED, StopRequest
 from speciate.training.sinks import Sinks
 from speciate.training.snapshots import Snapshots
@@ -136,12 +137,11 @@ def train(
         FailedRun: its numbers do not let it go on, and its spec asks for that to be an error.
         ValueError: it cannot begin, or what is there of it is damaged or another run's; names what.
     """
-    blocks, clock = training_blocks(spec, mixture_folder), loop.Clock()
-    tell = say if ranks.first else lambda text: None
+    blocks, clock, identity = training_blocks(spec, mixture_folder), Clock(), identity_of(spec, mixture_folder, start)
     state = begin(spec, blocks.vocabulary, start, ranks)
     split = groups.describe(state.optimizer, state.model)
+    tell = say if ranks.first else lambda text: None
     tell(f"{name(spec)}: {groups.summary(split)}")
-    identity = identity_of(spec, mixture_folder, start)
     if checkpoint.restore(checkpoints, state, ranks, identity, tell):
         tell(f"{name(spec)}: continues from step {state.step}")
     progress = Progress.of(spec, state, blocks.block_length, ranks)
@@ -154,12 +154,9 @@ def train(
             progress(state, happened)
             watched.follow(state)
 
-    def keep(state: State) -> None:
-        save(checkpoints, state, ranks, identity, spec.training.keep_last)
-
+    keep = functools.partial(save, checkpoints, ranks=ranks, identity=identity, keep=spec.training.keep_last)
     failure: FailedRun | None = None
-    feed = Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps)
-    with watched.opened(state), feed:
+    with watched.opened(state), Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed:
         run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
         try:
             outputs.refuse_failed(start)
@@ -169,11 +166,8 @@ def train(
             failure = error
     if ranks.sharded:
         gather(state, spec, blocks.vocabulary)
-    if ranks.first:
-        found = facts.of_run(spec, state, blocks, ranks) | {"optimizer": split}
-        conclude(spec, state, output_folder, found, facts.timing(clock, progress, state.step), failure)
-    elif failure is not None and spec.training.on_failure == "stop":
-        raise failure
+    found = facts.of_run(spec, state, blocks, ranks) | {"optimizer": split}
+    conclude(spec, state, output_folder, found, facts.timing(clock, progress, state.step), failure, ranks)
     return True
 
 
@@ -184,11 +178,15 @@ def conclude(
     found: dict[str, Any],
     timing: dict[str, Any],
     failure: FailedRun | None,
+    ranks: Ranks,
 ) -> None:
     """Writes what a run leaves behind, and says how it ended. Raises FailedRun where that is to be an error."""
-    outputs.write_failure(output_folder, failure)
+    if ranks.first:
+        outputs.write_failure(output_folder, failure)
     if failure is not None and spec.training.on_failure == "stop":
         raise failure
+    if not ranks.first:
+        return
     outputs.write(output_folder, state, spec.training, found | outputs.outcome(state, failure), timing)
     if failure is not None:
         say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / outputs.FAILURE}")
@@ -230,7 +228,7 @@ def reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], 
 
 def assemble(
     spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: Feed, ranks: Ranks
-) -> loop.Run:
+) -> Run:
     """What the run needs beside its state."""
     settings, schedule = spec.training, component(spec.schedule)
     objective = component(spec.objective).Objective(spec.objective)
@@ -238,7 +236,7 @@ def assemble(
     def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
         return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
 
-    return loop.Run(
+    return Run(
         spec=spec,
         objective=objective,
         factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),

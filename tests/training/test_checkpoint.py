@@ -9,6 +9,7 @@ from torch import nn
 
 from speciate.training import checkpoint
 from speciate.training.checkpoint import State
+from speciate.training.weights import load_weights, save_weights
 
 
 def state(step: int = 3) -> State:
@@ -84,14 +85,14 @@ def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> No
 
 
 def test_weights_of_another_model_are_refused(tmp_path: pathlib.Path) -> None:
-    checkpoint.save_weights(nn.Linear(3, 2), tmp_path / "weights")
+    save_weights(nn.Linear(3, 2), tmp_path / "weights")
     with pytest.raises(ValueError, match="does not hold this model's weights; they differ in bias, weight"):
-        checkpoint.load_weights(nn.Linear(3, 4), tmp_path / "weights")
+        load_weights(nn.Linear(3, 4), tmp_path / "weights")
     with pytest.raises(ValueError, match="they differ in bias"):
-        checkpoint.load_weights(nn.Linear(3, 2, bias=False), tmp_path / "weights")
+        load_weights(nn.Linear(3, 2, bias=False), tmp_path / "weights")
     (tmp_path / "weights").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="is no weights file"):
-        checkpoint.load_weights(nn.Linear(3, 2), tmp_path / "weights")
+        load_weights(nn.Linear(3, 2), tmp_path / "weights")
 
 
 def test_a_tied_weight_is_written_once_and_comes_back_tied(tmp_path: pathlib.Path) -> None:
@@ -103,7 +104,7 @@ def test_a_tied_weight_is_written_once_and_comes_back_tied(tmp_path: pathlib.Pat
             self.second.weight = self.first.weight
 
     one, other = Tied(), Tied()
-    checkpoint.save_weights(one, tmp_path / "weights")
-    checkpoint.load_weights(other, tmp_path / "weights")
+    save_weights(one, tmp_path / "weights")
+    load_weights(other, tmp_path / "weights")
     assert torch.equal(other.second.weight, one.first.weight)
     assert other.second.weight is other.first.weight

@@ -25,7 +25,7 @@ from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 from speciate.spec import RunSpec, dump, merge
 from speciate.train import build
-from speciate.training.checkpoint import save_weights
+from speciate.training.weights import save_weights
 
 VOCABULARY, CONTEXT, EXPERTS, HIDDEN = 64, 40, 4, 48
 MOE_LAYERS = [1, 2]

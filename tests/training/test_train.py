@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -192,29 +192,44 @@ def test_a_mixture_too_small_for_a_step_is_refused(
 
 
 def test_sigterm_saves_and_the_same_command_continues(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, whole: Callable[[RunSpec], pathlib.Path]
+    mixture: pathlib.Path,
+    tmp_path: pathlib.Path,
+    run_spec: MakeRun,
+    whole: Callable[[RunSpec], pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 2}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(dump(spec))
-    command = [sys.executable, "-m", "speciate.train", "--spec", str(tmp_path / "spec.json")]
-    command += ["--mixture-folder", str(mixture), "--checkpoint-folder", str(tmp_path / "checkpoints")]
-    command += ["--output-folder", str(tmp_path / "run")]
+    command = ["-m", "speciate.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command += ["--checkpoint-folder", str(tmp_path / "checkpoints"), "--output-folder", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "checkpoints").glob("*/*/step*")):
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.001)
     process.send_signal(signal.SIGSTOP)  # it stands still, some steps in, while a second one comes
-    second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 1
-    assert "another process is training this run" in second.stderr
+    monkeypatch.setattr(sys, "argv", command[1:])
+    with pytest.raises(ValueError, match="another process is training this run"):
+        verb.main()
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
     assert process.returncode == 75, errors
     assert "SIGTERM received; saved, and the same command continues it" in errors
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "continues from step" in done.stderr
+    # how often it is saved may change meanwhile
+    spec = run_spec(training={"num_steps": 200, "checkpoint_every": 1000}, telemetry={"every": 100})
+    (tmp_path / "spec.json").write_text(dump(spec))
+    verb.main()
+    assert "continues from step" in capsys.readouterr().err
     assert not list((tmp_path / "checkpoints").iterdir())
     assert digests(tmp_path / "run") == digests(whole(spec))
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """What a training in this process does to signals is undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

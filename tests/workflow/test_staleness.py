@@ -73,17 +73,18 @@ def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspac
 
 
 def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) -> None:
-    workspace.edit("studies/smoke.yaml", "  unbalanced: null\n", "")
+    workspace.edit("studies/smoke.yaml", "  hash: null\n", "")
     assert workspace.stale() == after_runs(2)
 
 
 @pytest.mark.parametrize(
     ("kind", "runs"),
     [
-        ("model/router/hash.py", 2),
-        ("model/balance/auxiliary.py", 2),
-        ("model/ffn/moe.py", 8),
-        ("model/ffn/dense.py", 2),
+        ("model/router/frozen.py", 2),
+        ("model/balance/auxiliary.py", 4),
+        ("model/ffn/moe.py", 6),
+        ("model/ffn/dense.py", 12),
+        ("training/importance/learned.py", 2),
     ],
 )
 def test_a_kinds_file_reruns_the_runs_that_use_it(workspace: Workspace, kind: str, runs: int) -> None:

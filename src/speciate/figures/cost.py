@@ -82,6 +82,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "The first layer's mixer alone, initial weights, one block, one thread, processor time of this machine"
         " (medians); a flat line in the outer panels grows linearly. Slopes of log time and log memory against log"
-        f" length over the longest blocks: {'; '.join(told)}. Times are of this study's small width: what a wide model or"
+        f" length over the longest blocks: {'; '.join(told)}. Times are of this small width: what a wide model or"
         " a GPU would take is another measurement."
     )

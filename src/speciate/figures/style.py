@@ -172,9 +172,14 @@ def selectors_of(frame: pd.DataFrame) -> dict[str, str]:
     pairs = frame[["layer", "selector"]].drop_duplicates().sort_values(["layer", "selector"])
     alone = pairs["layer"].value_counts()
     return {
-        path: f"layer {int(layer)}" if alone[layer] == 1 else str(path)
+        path: f"layer {int(layer)}" if layer >= 0 and (alone[layer] == 1 or path == f"blocks.{layer}") else _short(path)
         for layer, path in pairs.itertuples(index=False, name=None)
     }
+
+
+def _short(path: str) -> str:
+    """A path as a reader sees it: without what every one begins with."""
+    return path.removeprefix("parts.").removeprefix("blocks.")
 
 
 def telling(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:

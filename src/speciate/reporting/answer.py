@@ -68,6 +68,16 @@ def worst_selector(tables: Tables, arm: str, seed: int) -> pd.Series | None:
     return None if mine["max_share"].isna().all() else mine.loc[mine["max_share"].idxmax()]
 
 
+def short(path: str) -> str:
+    """A module's path without what every one begins with."""
+    return path.removeprefix("parts.").removeprefix("blocks.")
+
+
+def place(row: pd.Series) -> str:
+    """Where a selector is, as columns say it: its layer, or the name of a part beside the layers."""
+    return str(row["layer"]) if row["layer"] >= 0 else short(str(row["selector"]))
+
+
 def _worst(tables: Tables, arm: str, seed: int) -> str:
     """'80.1% [78.0%, 81.2%] of the tokens go to one of the 8 experts of layer 1 (seed 0)'."""
     row = worst_selector(tables, arm, seed)
@@ -77,9 +87,10 @@ def _worst(tables: Tables, arm: str, seed: int) -> str:
     # with k experts a token, a share of 1/k is every token
     chosen = round(float(row["num_chosen"]))
     what = "tokens" if chosen == 1 else f"choices ({chosen} a token)"
+    where = f"layer {row['layer']}" if row["layer"] >= 0 else place(row)
     return (
-        f"{percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} experts"
-        f" of layer {row['layer']} (seed {seed})"
+        f"{percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
+        f" of {where} (seed {seed})"
     )
 
 

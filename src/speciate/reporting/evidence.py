@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from speciate.reporting.answer import Tables, worst_selector
+from speciate.reporting.answer import Tables, place, short, worst_selector
 from speciate.reporting.cells import (
     NOTHING,
     Table,
@@ -93,7 +93,7 @@ def load(tables: Tables, spec: ReportSpec) -> list[Table]:
     for run in _runs(tables, spec, routed=True):
         worst = worst_selector(tables, run["ablation"], run["seed"])
         bounds = NOTHING if worst is None else percents(float(worst["max_share_low"]), float(worst["max_share_high"]))
-        layer = NOTHING if worst is None else str(worst["layer"])
+        layer = NOTHING if worst is None else place(worst)
         who = [spoken(run["ablation"]), str(run["seed"])]
         numbers = [percent(run["max_share"]), bounds, layer, fixed(run["max_violation"], 2)]
         numbers += [fixed(run["effective_experts"], 2), fixed(run["gini"], 2)]
@@ -136,7 +136,10 @@ def _by_layer(tables: Tables, spec: ReportSpec, title: str, column: str, show: C
     wide = full.assign(value=values).pivot_table(index="ablation", columns=["layer", "selector"], values="value")
     places = list(wide.columns)
     alone = len({layer for layer, _ in places}) == len(places)
-    labels = [f"layer {layer}" if alone else str(selector) for layer, selector in places]
+    labels = [
+        f"layer {layer}" if layer >= 0 and (alone or selector == f"blocks.{layer}") else short(str(selector))
+        for layer, selector in places
+    ]
     rows = [
         [spoken(arm.name), *(show(float(value)) for value in wide.loc[arm.name])]
         for arm in spec.arms
@@ -239,7 +242,8 @@ def measured(tables: Tables, spec: ReportSpec) -> list[Table]:
             for arm in spec.arms
             if arm.name in wide.index
         ]
-        found.append(table(spoken(str(name)), ["arm"], [str(path) for _, path in places], told, "Means over seeds."))
+        names = [short(str(path)) for _, path in places]
+        found.append(table(spoken(str(name)), ["arm"], names, told, "Means over seeds."))
     return found
 
 

@@ -17,7 +17,6 @@ import fcntl
 import json
 import os
 import pathlib
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from speciate.training.average import Average
 from speciate.training.distributed import ALONE, Ranks
 from speciate.training.identity import Identity, changes
 from speciate.training.sharded import load_parts
+from speciate.training.weights import full_disk, load_weights, save_tensors, tensors_of
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 EMA = "ema.safetensors"
@@ -109,9 +109,9 @@ def _fill(aside: pathlib.Path, state: State, identity: Identity | None) -> None:
     """Writes every file of a checkpoint, the manifest last."""
     optimizer: dict[str, object] = {}
     if state.shards is None:
-        _save_tensors(_weights(state.model), aside / "model.safetensors")
+        save_tensors(tensors_of(state.model), aside / "model.safetensors")
         if state.average is not None:
-            _save_tensors(state.average.weights, aside / EMA)
+            save_tensors(state.average.weights, aside / EMA)
         optimizer = state.optimizer.state_dict()
     else:
         for part in state.shards.iterdir():
@@ -224,40 +224,6 @@ def refuse_others(folder: pathlib.Path, code: str, identity: Identity) -> str:
     return words if not _checkpoints(folder / code) else ""
 
 
-def save_weights(model: nn.Module, file: pathlib.Path, average: Average | None = None) -> None:
-    """Writes a model's weights and buffers as safetensors; a tensor that two names share is written once.
-
-    With an average of its parameters, that stands in their place; buffers stay the model's own.
-    """
-    _save_tensors(_weights(model) | (average.weights if average else {}), file)
-
-
-def load_weights(model: nn.Module, file: pathlib.Path) -> None:
-    """Loads what `save_weights` wrote. Raises ValueError where the file is not of this model, naming the tensors."""
-    try:
-        weights = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{file}: is no weights file: {error}") from None
-    expected = _weights(model)
-    odd = sorted(set(weights) ^ set(expected)) or sorted(
-        name for name in expected if weights[name].shape != expected[name].shape
-    )
-    if odd:
-        raise ValueError(f"{file}: does not hold this model's weights; they differ in {', '.join(odd[:5])}")
-    model.load_state_dict(weights, strict=False)
-
-
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict without names that share another's memory (a tied head)."""
-    seen: set[int] = set()
-    weights: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            weights[name] = tensor.contiguous()
-    return weights
-
-
 def _checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.glob("step*"), key=lambda path: int(path.name.removeprefix("step")))
 
@@ -287,23 +253,6 @@ def _sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def full_disk(place: pathlib.Path) -> Iterator[None]:
-    """An error of the system that safetensors tells in words is raised as what it is."""
-    try:
-        yield
-    except safetensors.SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(place)) from None
-
-
-def _save_tensors(tensors: dict[str, torch.Tensor], file: pathlib.Path) -> None:
-    with full_disk(file.parent):
-        safetensors.torch.save_file(tensors, file)
 
 
 def _save_pickle(content: dict[str, Any], file: pathlib.Path) -> None:

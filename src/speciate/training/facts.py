@@ -14,8 +14,8 @@ from speciate.model.transformer import count_parameters
 from speciate.spec import RunSpec
 from speciate.training.checkpoint import State
 from speciate.training.distributed import Ranks
-from speciate.training.loop import Clock
 from speciate.training.progress import Progress
+from speciate.training.run import Clock
 
 
 def of_run(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import pathlib
 
 from speciate.model.transformer import Transformer
 from speciate.spec import RunSpec, read_spec
-from speciate.training.checkpoint import load_weights
 from speciate.training.network import network
+from speciate.training.weights import load_weights
 
 
 def read_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safetensors") -> tuple[RunSpec, Transformer]:

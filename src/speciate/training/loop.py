@@ -13,99 +13,28 @@ micro-batches. An objective therefore offers
 
 What a step draws and counts before its update is put back where the update does not come: it is tried again in smaller
 portions when memory runs out, left out when it is not finite, or it is the run's last.
+
+run.py says what a run is, and how a step's blocks are spread; failing.py what becomes of a step that is not finite.
 """
 
 import json
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from speciate.model.tokens import in_domains
 from speciate.selection.selection import selectors
-from speciate.spec import RunSpec
 from speciate.training import health, memory
 from speciate.training.arithmetic import autocast, uncompiled
 from speciate.training.checkpoint import State
-from speciate.training.distributed import ALONE, Ranks, Step, number
+from speciate.training.distributed import Step, number
+from speciate.training.failing import leave_out
 from speciate.training.health import FailedRun
-from speciate.training.observe import Observer, due
-
-
-@dataclass
-class Clock:
-    """Seconds that a run spent on each of its parts; reported, and in no table, since no two runs agree on it."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    wall: float = field(default_factory=time.monotonic)
-    """When it began."""
-    cpu: float = field(default_factory=time.process_time)
-
-    @contextmanager
-    def measuring(self, part: str) -> Iterator[None]:
-        """Adds the block's CPU seconds to `part`."""
-        started = time.process_time()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.process_time() - started
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run needs beside its state."""
-
-    spec: RunSpec
-    objective: torch.nn.Module
-    factor: Callable[[int], float]
-    """Step -> share of the peak learning rate."""
-    tokens: Callable[[int], Tensor]
-    """Step -> the step's blocks, (blocks_per_step, T) int64."""
-    observer: Observer
-    documents: Callable[[int], Tensor | None] | None = None
-    """Step -> the document of each position of those blocks; None where the model does not separate documents."""
-    ranks: Ranks = ALONE
-    """The processes that train this run; `tokens` and `documents` are this one's."""
-    step: torch.nn.Module | None = None
-    """What runs a micro-batch, of `ranks.step`; None: a plain Step."""
-    rows: Callable[[int], npt.NDArray[np.int64]] | None = None
-    """Step -> the numbers of its blocks in the mixture, for the report of a step that failed."""
-    domains: Callable[[int], Tensor] | None = None
-    """Step -> the domain of each of its blocks, (blocks_per_step,), this process's; None: nobody is told."""
-    loss_limit: float | None = None
-    """The loss above which the run has diverged; None: there is none."""
-
-    @property
-    def name(self) -> str:
-        """As messages call it."""
-        return f"run {self.spec.ablation}, seed {self.spec.seed}"
-
-
-class Before:
-    """What a step changes before its update: buffers (a balance's counts) and this process's random numbers."""
-
-    def __init__(self, state: State) -> None:
-        self.device = next(state.model.parameters()).device
-        self.buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
-        self.random = torch.get_rng_state()
-        self.random_gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-
-    @torch.no_grad()
-    def put_back(self, state: State) -> None:
-        """Makes it undone."""
-        for buffer, value in self.buffers:
-            buffer.copy_(value)
-        torch.set_rng_state(self.random)
-        if self.random_gpu is not None:
-            torch.cuda.set_rng_state(self.random_gpu, self.device)
-        state.optimizer.zero_grad(set_to_none=True)
+from speciate.training.observe import due
+from speciate.training.run import Before, domains, micro_batches
+from speciate.training.run import Clock as Clock
+from speciate.training.run import Run as Run
 
 
 def update(run: Run, state: State) -> dict[str, float]:
@@ -191,51 +120,6 @@ def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, fl
         state.metrics.append(json.dumps({"step": state.step, "accumulation": larger}) + "\n")
 
 
-def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) -> dict[str, float]:
-    """Undoes a step that is not finite; what happened is that it was skipped.
-
-    Raises:
-        FailedRun: it must not be skipped; the report says where the first such number was.
-    """
-    words = f"step {state.step}: loss {seen['loss']}, auxiliary {seen['auxiliary']}, gradient norm {seen['grad_norm']}"
-    allowed = health.PATIENCE if run.spec.training.on_nonfinite == "skip" else 0
-    if health.skipped_in_a_row(state.metrics) < allowed:
-        before.put_back(state)
-        return {"skipped": 1.0, "rate": seen["rate"]}
-    gradients = {
-        "gradient_norms": health.gradient_norms(state.model),
-        "gradients_not_finite": health.not_finite(state.model, gradients=True),
-    }
-    before.put_back(state)
-    where = first_not_finite(run, state)
-    before.put_back(state)
-    report = {"step": state.step, **seen, **where, **gradients}
-    report["weights_not_finite"] = health.not_finite(state.model, gradients=False)
-    report["blocks"] = [] if run.rows is None else run.rows(state.step).tolist()
-    if allowed:
-        words += f", after {allowed} steps in a row that were skipped"
-    place = where["module"] or "no module's output, so in the loss or the gradient"
-    reason = f"{words}; first in {place}; no update was made"
-    raise FailedRun(f"{run.name}: {reason}", {"reason": reason, **report})
-
-
-def first_not_finite(run: Run, state: State) -> dict[str, Any]:
-    """The first micro-batch, from 0, and the module in it whose output is not finite; None and None for none."""
-    # of sharded ones a forward pass is everybody's, and here each process would stop at its own
-    portions = [] if run.ranks.sharded else micro_batches(run, state)
-    for index, (token_BT, document_BT, _) in enumerate(portions):
-
-        def forward(token_BT: Tensor = token_BT, document_BT: Tensor | None = document_BT, index: int = index) -> None:
-            told = in_domains(domains(run, state, index, len(portions)))
-            with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training), told:
-                run.objective(state.model, token_BT, document_BT)
-
-        module = health.first_not_finite(state.model, forward)
-        if module is not None:
-            return {"micro_batch": index, "module": module}
-    return {"micro_batch": None, "module": None}
-
-
 def gradient_norms(model: torch.nn.Module) -> dict[str, float]:
     """The norm of the gradient of each selector's own parameters, by `grad_norm/<module path>`; of those with any."""
     norms: dict[str, float] = {}
@@ -244,38 +128,6 @@ def gradient_norms(model: torch.nn.Module) -> dict[str, float]:
         if gradients:
             norms[f"grad_norm/{path}"] = number(torch.nn.utils.get_total_norm(gradients))
     return norms
-
-
-def micro_batches(run: Run, state: State) -> list[tuple[Tensor, Tensor | None, float]]:
-    """The step's blocks in portions: tokens, documents, and what a portion's mean loss is divided by in the step's.
-
-    That is the step's predictions (a process's mean) over the portion's: `accumulation`, unless documents are kept
-    apart, when one portion has more predictions than another. They are counted before they go to the device, which may
-    fetch them while it computes.
-    """
-    num_portions = state.accumulation or run.spec.training.accumulation
-    tokens = run.tokens(state.step).chunk(num_portions)
-    of_step = None if run.documents is None else run.documents(state.step)
-    documents = [None] * num_portions if of_step is None else of_step.chunk(num_portions)
-    portions = list(zip(tokens, documents, strict=True))
-    counts = [int(run.objective.counted(state.model, *portion).sum()) for portion in portions]  # type: ignore[operator]
-    (predicted,) = run.ranks.mean(sum(counts))
-    if not predicted:
-        raise ValueError(f"{run.name}: step {state.step}: nothing is predicted")
-    device = run.ranks.device
-    return [
-        (
-            token_BT.to(device, non_blocking=True),
-            None if document_BT is None else document_BT.to(device, non_blocking=True),
-            predicted / count if count else math.inf,
-        )
-        for (token_BT, document_BT), count in zip(portions, counts, strict=True)
-    ]
-
-
-def domains(run: Run, state: State, portion: int, num_portions: int) -> Tensor | None:
-    """The domain of each block of one of the step's portions."""
-    return None if run.domains is None else run.domains(state.step).chunk(num_portions)[portion]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
@@ -295,6 +147,27 @@ def jumped(run: Run, watch: health.Watch, happened: dict[str, float], step: int)
         reason = f"step {step}: diverged: median loss {median:.4g} of the last steps, {run.loss_limit:.4g} allowed"
         raise FailedRun(f"{run.name}: {reason}", {"reason": reason, "step": step, "median_loss": median})
     return {} if spike is None else {"spike": spike}
+
+
+def look(run: Run, state: State, clock: Clock) -> None:
+    """Observes the state after `state.step` updates, where that is due."""
+    settings, telemetry = run.spec.training, run.spec.telemetry
+    if not run.ranks.observes:
+        return
+    device = next(state.model.parameters()).device
+    watching = run.ranks.observing(state.model)
+    with clock.measuring("observe"), watching, autocast(settings, device), uncompiled(settings):
+        if due(telemetry, state.step, settings.num_steps):
+            measured = run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
+            if measured:
+                state.metrics.append(json.dumps({"step": state.step, "measured": measured}) + "\n")
+    watching = run.ranks.observing(state.model)
+    with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
+        if state.step % telemetry.validation_every == 0 or state.step == settings.num_steps:
+            losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
+            told: dict[str, float] = getattr(state.optimizer, "telemetry", dict)()
+            also = {"optimizer": told} if told else {}
+            state.metrics.append(json.dumps({"step": state.step, "validation": losses, **also}) + "\n")
 
 
 def train(
@@ -321,36 +194,16 @@ def train(
     Raises:
         FailedRun: a step was not finite, or the run diverged.
     """
-    settings, telemetry = run.spec.training, run.spec.telemetry
+    settings = run.spec.training
     watch = health.Watch(state.metrics, run.loss_limit, settings.num_steps)
-
-    def look() -> None:
-        """Observes the state after `state.step` updates."""
-        if not run.ranks.observes:
-            return
-        device = next(state.model.parameters()).device
-        watching = run.ranks.observing(state.model)
-        with clock.measuring("observe"), watching, autocast(settings, device), uncompiled(settings):
-            if due(telemetry, state.step, settings.num_steps):
-                measured = run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
-                if measured:
-                    state.metrics.append(json.dumps({"step": state.step, "measured": measured}) + "\n")
-        watching = run.ranks.observing(state.model)
-        with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
-            if state.step % telemetry.validation_every == 0 or state.step == settings.num_steps:
-                losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
-                told: dict[str, float] = getattr(state.optimizer, "telemetry", dict)()
-                also = {"optimizer": told} if told else {}
-                state.metrics.append(json.dumps({"step": state.step, "validation": losses, **also}) + "\n")
-
     if state.step == 0:
-        look()
+        look(run, state, clock)
     while state.step < settings.num_steps:
         with clock.measuring("update"):
             happened = update(run, state)
         state.metrics.append(json.dumps({"step": state.step, **happened}) + "\n")
         state.step += 1
-        look()
+        look(run, state, clock)
         follow(state, happened | jumped(run, watch, happened, state.step))
         if state.step < settings.num_steps and (stop() or state.step % settings.checkpoint_every == 0):
             with clock.measuring("save"):

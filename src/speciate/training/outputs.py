@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 
 from speciate.spec import Training
-from speciate.training import checkpoint, health
+from speciate.training import health, weights
 from speciate.training.checkpoint import EMA, State
 from speciate.training.health import FailedRun
 from speciate.verb import writing
@@ -26,17 +26,17 @@ def write(
     model.safetensors is what is evaluated and started from: the last weights, with `evaluate_ema` their average. Where
     a run keeps an average, the other of the two lies beside it, as ema.safetensors or last.safetensors.
     """
-    weights = {MODEL: state.average if training.evaluate_ema else None}
+    kept = {MODEL: state.average if training.evaluate_ema else None}
     if state.average is not None:
-        weights |= {LAST: None} if training.evaluate_ema else {EMA: state.average}
-    for name, average in weights.items():
+        kept |= {LAST: None} if training.evaluate_ema else {EMA: state.average}
+    for name, average in kept.items():
         with writing(output_folder / name) as aside:
-            checkpoint.save_weights(state.model, aside, average)
-    for name in {EMA, LAST} - set(weights):  # of an earlier run
+            weights.save_weights(state.model, aside, average)
+    for name in {EMA, LAST} - set(kept):  # of an earlier run
         (output_folder / name).unlink(missing_ok=True)
     with writing(output_folder / "metrics.jsonl") as aside:
         aside.write_text("".join(state.metrics), encoding="utf-8")
-    with writing(output_folder / "telemetry.safetensors") as aside, checkpoint.full_disk(output_folder):
+    with writing(output_folder / "telemetry.safetensors") as aside, weights.full_disk(output_folder):
         safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, aside)
     write_json(output_folder / "timing.json", timing)
     write_json(output_folder / "run.json", facts)

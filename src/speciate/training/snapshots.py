@@ -12,8 +12,9 @@ import shutil
 import statistics
 
 from speciate.spec import Training
-from speciate.training.checkpoint import State, save_weights
+from speciate.training.checkpoint import State
 from speciate.training.distributed import ALONE, Ranks
+from speciate.training.weights import save_weights
 from speciate.verb import writing
 
 BEST = "best.safetensors"
