@@ -109,7 +109,7 @@ def test_selectors_are_named_by_layer_unless_a_layer_has_two() -> None:
     frame = planted.tables(arms=("auxiliary",), num_layers=2, seeds=(0,), num_steps=20)["selectors"]
     assert list(style.selectors_of(frame).values()) == ["layer 0", "layer 1"]
     both = frame.assign(layer=0)
-    assert list(style.selectors_of(both).values()) == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
+    assert list(style.selectors_of(both).values()) == ["0.ffn.router", "1.ffn.router"]
 
 
 def test_mosaic_columns_are_as_wide_as_their_shares() -> None:

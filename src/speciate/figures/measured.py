@@ -66,6 +66,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     shown = names[: options.max_panels]
     return (
         "Means over an arm's modules on the prefix of the probe set, bands the range of the seeds; what each is stands"
-        f" in docs/measurements.md. An arm without a line does not measure it. Arms of one panel need not be comparable:"
+        f" in docs/measurements.md. An arm without a line does not measure it. Arms of a panel need not be comparable:"
         f" each measures itself.{style.left_out((names, shown))}"
     )
