@@ -1,0 +1,85 @@
+"""Every arm of the four families' studies trains for some steps, is observed, saved, read back and evaluated."""
+
+import functools
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate import evaluate
+from speciate import train as verb
+from speciate.data.blocks import read_set
+from speciate.evaluation.likelihood import by_document
+from speciate.kinds import component
+from speciate.spec import RunSpec, Study, dump, merge, parse_study, read_yaml
+from speciate.training.finished import read_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+STUDIES = ("moe", "hybrid", "attention", "diffusion")
+SHORT: dict[str, Any] = {
+    "training": {"num_steps": 2},
+    "telemetry": {"every": 1, "early_every": 1, "probe_blocks": 2, "validation_every": 2},
+}
+
+
+class Never:
+    """Is never asked to stop."""
+
+    received = None
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@functools.cache
+def settings(name: str) -> dict[str, Any]:
+    return merge(read_yaml(ROOT / "studies" / f"{name}.yaml"), {"block_length": 16, "base": SHORT})
+
+
+@functools.cache
+def study(name: str) -> Study:
+    return parse_study(settings(name), name)
+
+
+ARMS = [(name, arm) for name in STUDIES for arm in study(name).ablations]
+
+
+def run_of(name: str, arm: str) -> RunSpec:
+    """The arm's run at eight blocks a step; the tests' mixture has two domains."""
+    run = study(name).run(arm, 0)
+    change: dict[str, Any] = {"training": {"blocks_per_step": 8}}
+    if arm == "oracle":
+        change["model"] = {"block": {"ffn": {"router": {"domains": 2}}}}
+    return RunSpec.model_validate(merge(json.loads(dump(run)), change))
+
+
+def trained(run: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: pathlib.Path | None = None) -> None:
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text(dump(run))
+    assert verb.train(run, mixture, folder, folder / "checkpoints", Never(), start)  # type: ignore[arg-type]
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+@pytest.mark.parametrize(("name", "arm"), ARMS)
+def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib.Path, name: str, arm: str) -> None:
+    run, start = run_of(name, arm), None
+    if run.parent is not None:
+        trained(run_of(name, run.parent), mixture, tmp_path / "parent")
+        start = tmp_path / "parent" / "model.safetensors"
+    trained(run, mixture, tmp_path / "run", start)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    _, model = read_run(tmp_path / "run", 64)
+    objective = component(run.objective).Objective(run.objective)
+    test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
+    assert np.isfinite(test["nats"]).all()
+    arrays, _ = evaluate.probe(model, objective, read_set(mixture, "probe"))
+    for path in (key.removesuffix("/probs_GS") for key in arrays if key.endswith("/probs_GS")):
+        decided = arrays[f"{path}/decisions_G"].sum()
+        for kind in ("probs", "chosen", "null"):
+            np.testing.assert_allclose(arrays[f"{path}/{kind}_GS"].sum(), decided, rtol=1e-4)
