@@ -38,7 +38,7 @@ bench: dev ## measure against named peers; writes benchmarks/results/
 
 gpu-check: dev ## the tests and benchmarks that need a GPU, where there is one
 	@if $(STUDY)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(STUDY)/python -m pytest -m gpu $(ARGS) && PYTHONPATH=src $(STUDY)/python benchmarks/gpu.py; \
+	then $(STUDY)/python -m pytest -m gpu $(ARGS) && PYTHONPATH=src $(STUDY)/python benchmarks/run.py gpu; \
 	else echo 'gpu-check: torch sees no GPU here; nothing was run'; fi
 
 image: ## build the container image that containers/images.lock.yaml names (Debian, as root)

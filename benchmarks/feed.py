@@ -1,9 +1,10 @@
-"""Reading the next steps' blocks in a thread, as a GPU run does, on a CPU: does it pay there? Wall seconds of a run.
+"""Reading the next steps' blocks in a thread, as a GPU run does, on a CPU: could it pay there? CPU time of a run.
 
     python benchmarks/feed.py
 
-A bar of 1 for reading ahead over reading in time: below it, a CPU run would gain. Small steps (width 64, 2 layers, 16
-blocks of 128 tokens out of a memory-mapped file of 64 MiB), so that reading weighs as much as it ever does.
+A bar of 1 for reading ahead over reading in time: the thread costs nothing. What it could gain is the reading alone, in
+a third column. Small steps (width 64, 2 layers, 16 blocks of 128 tokens out of a memory-mapped file of 64 MiB), so that
+reading weighs as much as it ever does.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Runs every benchmark beside this file, each in a process of its own, and keeps the figures.
 
 A benchmark is a file that prints JSON lines (benchmarks/timing.py): ours and its named peers on the same work, median
-CPU milliseconds (or MiB of memory), and ours over each peer's beside the bar that it should stay under. Nothing is
-asserted.
+CPU milliseconds (or a GPU's, or MiB of memory), and ours over each peer's beside its bar: `bar` is what the ratio may
+be at most, `at_least` what it should reach. A ratio that is not of those figures names its own: `"of": "wall_ms"`.
+Nothing is asserted.
 """
 
 import argparse
@@ -13,7 +14,10 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+import torch
 
 HOME = pathlib.Path(__file__).parent
 
@@ -44,26 +48,48 @@ def measure(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+def machine() -> str:
+    """What the results of this machine are kept under: its processor, its cores and its GPU."""
+    gpu = f" {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return re.sub(r"[^a-z0-9]+", "-", f"{processor()} {os.cpu_count()} cores{gpu}".lower()).strip("-")
+
+
+def table(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """A row for each ratio: ours, the peer's, the ratio, its bar, and whether that was met."""
+    for line in lines:
+        usual = next((unit for unit in ("cpu_ms", "cuda_ms", "mib") if unit in line), None)
+        for name, over in line.get("ours_over", {}).items():
+            figures = line.get(over.get("of", usual), {})
+            both = (figures.get(line["ours"]), figures.get(over.get("peer", name)))
+            shown = " ".join(f"{'':9}" if figure is None else f"{figure:9.1f}" for figure in both)
+            low = "at_least" in over
+            bar = over["at_least" if low else "bar"]
+            met = over["ratio"] >= bar if low else over["ratio"] <= bar
+            bound = f"{over['ratio']:6.3f} {'>=' if low else '<='} {bar:5.3f} {'met' if met else 'missed'}"
+            yield f"{line['benchmark'][:48]:48} {name[:32]:32} {shown} {bound}"
+
+
+def keep(target: pathlib.Path, name: str, lines: list[dict[str, Any]]) -> None:
+    """Puts a benchmark's lines into the file, beside what is there by then."""
+    kept: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
+    kept[name] = lines
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="*", help=f"benchmarks to run; default: all of {', '.join(names())}")
     chosen = parser.parse_args().name or names()
-    machine = re.sub(r"[^a-z0-9]+", "-", f"{processor()} {os.cpu_count()} cores".lower()).strip("-")
-    target = HOME / "results" / f"{machine}.json"
-    target.parent.mkdir(exist_ok=True)
-    kept: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
-    print(f"{'benchmark':48} {'peer':32} {'ours':>9} {'peer':>9} {'ratio':>6} {'bar':>5}")
+    target = HOME / "results" / f"{machine()}.json"
+    print(f"{'benchmark':48} {'peer':32} {'ours':>9} {'peer':>9} {'ratio':>6} {'bar':>8}")
     for name in chosen:
-        kept[name] = measure(name)
-        for line in (line for line in kept[name] if {"cpu_ms", "mib"} & line.keys() and "ours" in line):
-            figures_of = line["cpu_ms"] if "cpu_ms" in line else line["mib"]
-            for peer, over in line["ours_over"].items():
-                figures = (
-                    f"{figures_of[line['ours']]:9.1f} {figures_of[peer]:9.1f} {over['ratio']:6.3f} {over['bar']:5.2f}"
-                )
-                print(f"{line['benchmark'][:48]:48} {peer[:32]:32} {figures}", flush=True)
-        target.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        lines = measure(name)
+        for row in table(lines):
+            print(row, flush=True)
+        if lines:  # none where a benchmark found nothing to measure on, as without a GPU
+            keep(target, name, lines)
     print(f"bench: wrote {target.relative_to(HOME.parent)}")
 
 

@@ -1,6 +1,7 @@
 """What is exported gives the run's logits in transformers, and generates with a cache what the full forward says."""
 
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speciate import export
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
-from speciate.spec import RunSpec, dump
+from speciate.spec import RunSpec, dump, merge
 from speciate.training.finished import read_run
 from speciate.training.network import network
 from speciate.training.weights import save_weights
@@ -22,6 +23,13 @@ ENTRIES, CONTEXT = 280, 24
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 16, "top_k": 2, "router": "learned", "balance": "none"}
 LLAMA = {"norm": "rms", "position": "rotary", "biases": False}
 SWIGLU = {"kind": "dense", "hidden": 24, "activation": "swiglu"}
+DENSE = {"kind": "dense", "hidden": 24}
+MAMBA = {"kind": "mamba", "state": 4}
+ROM = {"kind": "rom", "state": 4, "num_experts": 3, "routed": "shared", "router": "learned", "balance": "none"}
+INDEXER = {"kind": "kl", "heads": 2, "width": 8}
+GSA = {"kind": "gsa", "num_heads": 4, "indexer": INDEXER, "budget": {"kind": "fixed", "k": 4}}
+MOD = {"kind": "mod", "capacity": 0.5, "hidden": 8}
+ROM_LAYER = {"layers": [1], "block": {"mixer": ROM, "ffn": MOE, "depth": MOD}}
 SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", {}, {"kind": "dense", "hidden": 40, "activation": "gelu_tanh"}),
     "gpt2, untied": ("GPT2LMHeadModel", {"tied_head": False}, {"kind": "dense", "hidden": 40, "activation": "gelu"}),
@@ -32,6 +40,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "frozen": ("SpeciateForCausalLM", LLAMA, {**MOE, "router": "frozen", "activation": "swiglu"}),
     "hash": ("SpeciateForCausalLM", {}, {**MOE, "router": "hash", "top_k": 1}),
     "bias": ("SpeciateForCausalLM", {}, {**MOE, "balance": {"kind": "bias", "rate": 0.1}}),
+    "mamba": ("SpeciateForCausalLM", {"block": {"mixer": MAMBA}}, DENSE),
+    "rom": ("SpeciateForCausalLM", {"block": {"mixer": ROM}}, DENSE),
+    "gsa": ("SpeciateForCausalLM", {"block": {"mixer": GSA}}, DENSE),
+    "mod": ("SpeciateForCausalLM", {"block": {"depth": MOD}}, DENSE),
+    "mixed": ("SpeciateForCausalLM", {"block": {"depth": MOD}, "exceptions": [ROM_LAYER]}, MOE),
 }
 
 
@@ -50,9 +63,11 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
     """Writes a run's folder with random weights, large enough to matter."""
 
-    def write(changes: dict[str, Any], ffn: dict[str, Any], objective: Any = "causal") -> pathlib.Path:
+    def write(
+        changes: dict[str, Any], ffn: dict[str, Any], objective: Any = "causal", name: str = "run"
+    ) -> pathlib.Path:
         block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": ffn, "depth": "every"}
-        model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, **changes}
+        model = merge({"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2}, changes)
         settings = {"ablation": "arm", "seed": 0, "model": {**model, "embedding_std": 0.3}}
         settings |= {"objective": objective, "optimizer": "adamw", "schedule": "cosine"}
         run = RunSpec.model_validate(settings)
@@ -61,7 +76,7 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         for name, buffer in built.named_buffers():
             if name.endswith("bias_S"):
                 buffer.normal_()  # what loss-free balancing has learned must come along
-        folder = tmp_path / "run"
+        folder = tmp_path / name
         folder.mkdir()
         (folder / "spec.json").write_text(dump(run))
         save_weights(built, folder / "model.safetensors")
@@ -158,10 +173,11 @@ def test_further_heads_are_left_out(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("shape", ["experts", "mamba", "rom", "gsa", "mod", "mixed"])
 def test_padding_beams_samples_and_the_loss_are_as_they_should_be(
-    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path], shape: str
 ) -> None:
-    folder = exported(finished({}, MOE), tokenizer, tmp_path / "model")
+    folder = exported(finished(*SHAPES[shape][1:]), tokenizer, tmp_path / "model")
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     token_BT = torch.randint(1, ENTRIES, (1, 6))
     settings: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
@@ -182,6 +198,29 @@ def test_padding_beams_samples_and_the_loss_are_as_they_should_be(
     expected = torch.nn.functional.cross_entropy(theirs(token_BT).logits[0, :-1], token_BT[0, 1:])
     torch.testing.assert_close(theirs(token_BT, labels=token_BT).loss, expected)
     torch.testing.assert_close(theirs(token_BT, logits_to_keep=1).logits, theirs(token_BT).logits[:, -1:])
+
+
+@torch.no_grad()
+def test_room_in_a_whole_block_gives_logits_and_refuses_to_generate(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    run = finished({}, {**MOE, "choice": {"kind": "token", "capacity_factor": 1.0}})
+    theirs = AutoModelForCausalLM.from_pretrained(exported(run, tokenizer, tmp_path / "model")).eval()
+    token_BT = torch.randint(1, ENTRIES, (2, 10))
+    torch.testing.assert_close(theirs(token_BT).logits, read_run(run, ENTRIES)[1](token_BT), rtol=1e-4, atol=1e-4)
+    for use_cache in (True, False):
+        with pytest.raises(ValueError, match=r"choice\.capacity_factor: .* cannot generate token by token"):
+            theirs.generate(token_BT, max_new_tokens=2, do_sample=False, use_cache=use_cache)
+
+
+@torch.no_grad()
+def test_speculation_which_would_cut_the_cache_is_refused(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    folder = exported(finished(*SHAPES["mamba"][1:]), tokenizer, tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
+        theirs.generate(torch.tensor([[5, 6, 7, 5, 6]]), max_new_tokens=4, prompt_lookup_num_tokens=2)
 
 
 def test_the_tokenizer_comes_along(
@@ -214,6 +253,15 @@ def test_what_cannot_be_exported_is_refused(
         patch.setattr(export, "read_run", lambda *given: (seeing, model))
         with pytest.raises(ValueError, match=r"sees the whole block .causal: false., .* it cannot be exported"):
             exported(run, tokenizer, tmp_path / "masked")
+    published = {"kind": "published", "k": 4, "k_min": 2, "k_max": 8, "non_causal": True}
+    for name, ahead in {
+        "expert": {"ffn": {**MOE, "choice": {"kind": "expert", "non_causal": True}}},
+        "published": {"mixer": {**GSA, "budget": published}},
+    }.items():
+        other = finished({"block": ahead}, MOE, name=name)
+        with pytest.raises(ValueError, match=rf"{name}: {name} looks at later tokens .*; it cannot be exported"):
+            exported(other, tokenizer, tmp_path / "ahead")
+        shutil.rmtree(other)
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="there: is there already; remove it or give another --output"):
         exported(run, tokenizer, tmp_path / "there")

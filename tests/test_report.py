@@ -339,7 +339,7 @@ def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tabl
     arms = tuple(Arm(name=arm, about="a", published=arm == "unbalanced_fast") for arm in planted.ARMS)
     told = answer.published(tables, spec(arms=arms))
     verdicts = tables["hypotheses"].set_index("arm")["verdict"]
-    assert told.text.startswith(f"{len(told.points)} failure")
+    assert told.text.startswith(f"{len(told.points)} prediction")
     assert {arm for arm, _ in told.points} == {"unbalanced_fast"}
     words = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
     mine = verdicts.loc[["unbalanced_fast"]]

@@ -253,5 +253,5 @@ def test_what_does_not_belong_together_is_refused(
     said = refused(verb, capsys, bucket, spec, "--signed", f"a={exact / 'a'}", "--output", tmp_path / "new.npy")
     assert "0-of-1: is signed with 0 bands, not 20" in said
     said = refused(verb, capsys, bucket, spec, "--signed", "a=nowhere", "--output", tmp_path / "new.npy")
-    assert "No such file or directory" in said and "nowhere" in said
+    assert "there is no such file" in said and "nowhere" in said
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.npy").exists()

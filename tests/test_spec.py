@@ -160,3 +160,9 @@ def test_kinds_within_finds_nested_components(settings: dict[str, Any]) -> None:
     modules = {options.module for options in kinds_within(run)}
     assert {"speciate.model.ffn.moe", "speciate.model.router.learned", "speciate.training.optimizer.adamw"} <= modules
     assert "hash" in kinds_in("model/router")
+
+
+@pytest.mark.parametrize("name", ["moe", "hybrid", "attention", "diffusion"])
+def test_every_arm_of_a_family_is_the_subject_of_a_hypothesis(name: str) -> None:
+    study = spec.read_study(ROOT / "studies" / f"{name}.yaml")
+    assert set(study.ablations) == {hypothesis.arm for hypothesis in study.hypotheses.values()}

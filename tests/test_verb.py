@@ -1,11 +1,15 @@
 """One clear message when a verb fails, and nothing half-written."""
 
 import errno
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from speciate import verb
 from speciate.verb import run, writing
 
 
@@ -38,6 +42,38 @@ def test_a_full_disk_says_where(tmp_path: pathlib.Path) -> None:
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
         fill()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOSPC, "the disk is full: a/file (No space left on device)"),
+        (errno.EDQUOT, "the disk is full: a/file (Disk quota exceeded)"),
+        (errno.ENOENT, "a/file: there is no such file"),
+        (errno.EACCES, "a/file: may not be read or written"),
+        (errno.ENOTDIR, "[Errno 20] Not a directory: 'a/file'"),
+    ],
+)
+def test_an_error_of_the_system_says_what_to_look_at(
+    number: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "a/file")
+
+    with pytest.raises(SystemExit, match="1"):
+        run(main)
+    assert capsys.readouterr().err.endswith(f": error: {says}\n")
+
+
+@pytest.mark.parametrize(("mends", "status"), [("pass", 0), ("raise ValueError('wrong')", 1)])
+def test_nobody_reads_what_it_says_and_it_ends_as_it_would(mends: str, status: int) -> None:
+    lines = f"from speciate.verb import run, say\ndef main():\n say('here')\n say('again')\n {mends}\nrun(main)"
+    reading, writing_to = os.pipe()
+    os.close(reading)
+    environment = {"PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", lines], env=environment, stderr=writing_to, check=False)
+    os.close(writing_to)
+    assert done.returncode == status
 
 
 def test_a_bug_keeps_its_traceback() -> None:

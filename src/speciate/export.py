@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from speciate.data.vocabulary import TokenizerManifest, read_manifest
+from speciate.kinds import kinds_within
 from speciate.model.convert import to_theirs
 from speciate.model.pretrained import family_of
 from speciate.model.transformer import Transformer, count_parameters
@@ -76,6 +77,12 @@ def main() -> None:
             f"{arguments.run}: its model sees the whole block (causal: false), and what it says of a token is no "
             f"prediction of the next one, which is all that AutoModelForCausalLM serves; it cannot be exported"
         )
+    for kind in kinds_within(run.model):
+        if getattr(kind, "non_causal", False):
+            raise ValueError(
+                f"{arguments.run}: {kind.kind} looks at later tokens (non_causal: true), so its logits are no "
+                f"predictions of the next one; it cannot be exported"
+            )
     left_out = sum(parameter.numel() for parameter in model.parts.parameters())
     model.parts.clear()
     logging.disable_progress_bar()

@@ -306,7 +306,7 @@ class Telemetry(Strict):
     probe_blocks: int = Field(12, ge=1)
     """Probe blocks of each domain seen each time (the finished model sees all of them)."""
     validation_every: int = Field(50, ge=1)
-    """Steps between measurements of the validation loss."""
+    """Steps between measurements of the validation loss, and of what modules note beside their choices."""
     gradient_norms: bool = False
     """Write the norm of each selector's own gradient, before clipping, with every step's loss."""
 

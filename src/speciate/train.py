@@ -149,18 +149,17 @@ def train(
     snapshots.begin(state)
 
     def follow(state: State, happened: dict[str, float]) -> None:
-        snapshots.follow(state)
         if ranks.first:
             progress(state, happened)
             watched.follow(state)
 
-    keep = functools.partial(save, checkpoints, ranks=ranks, identity=identity, keep=spec.training.keep_last)
+    saved = functools.partial(save, checkpoints, ranks=ranks, identity=identity, keep=spec.training.keep_last)
     failure: FailedRun | None = None
     with watched.opened(state), Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed:
         run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
         try:
             outputs.refuse_failed(start)
-            if not loop.train(run, state, keep, ranks.agreed(stop.__bool__), follow, clock):
+            if not loop.train(run, state, snapshots.follow, saved, ranks.agreed(stop.__bool__), follow, clock):
                 return False
         except FailedRun as error:
             failure = error

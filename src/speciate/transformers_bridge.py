@@ -24,6 +24,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from speciate import spec
+from speciate.kinds import kinds_within
 from speciate.model.cache import Cache
 from speciate.model.tokens import Tokens
 from speciate.model.transformer import Transformer
@@ -64,6 +65,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     _no_split_modules = ["Block"]
     _supports_sdpa = True
+    _is_stateful = True  # recurrent states cannot be cut, as transformers' own speculation would ask
 
     def __init__(self, config: SpeciateConfig) -> None:
         super().__init__(config)
@@ -95,6 +97,14 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         """The token embedding."""
         embedding: torch.nn.Module = self.model.token_embedding
         return embedding
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What a step of `generate` reads. Raises ValueError where the model needs whole blocks."""
+        spec_of_model = spec.Model.model_validate(self.config.model)
+        if any(getattr(kind, "capacity_factor", None) is not None for kind in kinds_within(spec_of_model)):
+            raise ValueError("choice.capacity_factor: is a share of a whole block; it cannot generate token by token")
+        prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
+        return prepared
 
     def forward(
         self,

@@ -28,9 +28,8 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
         if os.environ.get("SPECIATE_TRACEBACK"):
             raise
-        verb = pathlib.Path(sys.argv[0]).stem
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"speciate {verb}: error: {line}", file=sys.stderr)
+        for line in told(error).splitlines() or [type(error).__name__]:
+            say(f"error: {line}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -44,9 +43,28 @@ def _taken() -> str:
     return f"took {seconds:.1f} CPU s and at most {max(each.ru_maxrss for each in used) / 1024:.0f} MiB"
 
 
+def told(error: BaseException) -> str:
+    """An error's message; of the system's most common ones in words that say what to look at."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    if error.errno in FULL:
+        return f"the disk is full: {error.filename} ({error.strerror})"
+    if error.errno == errno.ENOENT:
+        return f"{error.filename}: there is no such file"
+    if error.errno == errno.EACCES:
+        return f"{error.filename}: may not be read or written"
+    return str(error)
+
+
 def say(text: str) -> None:
-    """One line of progress, at once, on standard error."""
-    print(f"speciate {pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
+    """One line, at once, on standard error; dropped where nobody reads there any more, which ends no stage."""
+    try:
+        print(f"speciate {pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # what is left of the line would be written when Python ends, and fail again
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def named(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:

@@ -104,7 +104,7 @@ CASES = [
     ),
     shards(
         "a shard's folder is missing",
-        "[Errno 2] No such file or directory: 'results/data/sign/code-KEY/1-of-2/digests.npy'",
+        "results/data/sign/code-KEY/1-of-2/digests.npy: there is no such file",
         "cluster",
         of("sign/code-*/1-of-2", lambda f: f.rename(f.parent / "x")),
     ),

@@ -221,7 +221,7 @@ CASES = [
     case(
         "the disk is full while it saves; what was saved before stays",
         stopped(lambda place: None),
-        "[Errno 27] File too large: 'checkpoints/learned-seed0/KEY/.step3'",
+        "the disk is full: checkpoints/learned-seed0/KEY/.step3 (File too large)",
         run=full,
     ),
     case(

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, verified, of this model."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -43,6 +44,27 @@ def test_only_the_newest_are_kept(tmp_path: pathlib.Path, keep: int) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"step10", "step2"} - ({"step2"} if keep == 1 else set())
 
 
+def test_other_threads_and_versions_are_told_in_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    checkpoint.save(tmp_path, state(3))
+    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    assert told == []
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    numpy, torchs = np.__version__, torch.__version__
+    monkeypatch.setattr(np, "__version__", "1.0")
+    monkeypatch.setattr(torch, "__version__", "2.0.0")
+    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    those, end = f"threads {threads} (now {threads + 1})", "bits may differ from here on"
+    assert told == [
+        f"{tmp_path}/step3: was written with {those}; {end}",
+        f"{tmp_path}/step3: was written with torch {torchs} (now 2.0.0), numpy {numpy} (now 1.0), {those}; {end}",
+    ]
+
+
 def test_nothing_there_is_no_error(tmp_path: pathlib.Path) -> None:
     assert not checkpoint.restore(tmp_path, state())
 
@@ -72,6 +94,33 @@ def test_an_interrupted_save_leaves_the_old_one(tmp_path: pathlib.Path, monkeypa
     loaded = state(0)
     assert checkpoint.restore(tmp_path, loaded)
     assert loaded.step == 1
+
+
+def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, fsync = tmp_path / "checkpoints" / "run" / "code", os.fsync
+    synced: list[tuple[int, bool]] = []
+
+    def watched(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, (folder / "step3").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with checkpoint.exclusive(folder.parent):
+        # the names of the folders that are new
+        assert synced == [(tmp_path.stat().st_ino, False), (folder.parents[1].stat().st_ino, False)]
+        synced.clear()
+        checkpoint.save(folder, state(3))
+    inode = {path: path.stat().st_ino for path in (folder.parent, folder, *folder.rglob("*"))}
+    step = folder / "step3"
+    files = {inode[file] for file in step.iterdir()}
+    before = [each for each, renamed in synced if not renamed]
+    assert len(files) == 5
+    assert before[0] == inode[folder.parent]  # holds the name of the folder of the code
+    assert set(before[1:-1]) == files
+    assert before[-1] == inode[step]
+    assert [each for each, renamed in synced if renamed] == [inode[folder], inode[folder.parent]]
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> None:

@@ -1,4 +1,9 @@
-"""Two processes train as one does: the same losses and weights within 1e-6 in double precision, with DDP and FSDP2."""
+"""Two processes train as one does: the same losses and weights within 1e-6 in double precision, with DDP and FSDP2.
+
+What is drawn while training is each process's own, so that of a noisy router two processes and one have other losses.
+So have those of masked diffusion, times and masks: here they are told by the blocks, and all else must then be the
+same. With draws of their own two processes must still have the same weights at the end, and the same bits again.
+"""
 
 import contextlib
 import datetime
@@ -23,11 +28,22 @@ from speciate import train as verb
 from speciate.spec import RunSpec, dump, merge
 from speciate.training import distributed, sharded
 from speciate.training.distributed import Ranks
+from speciate.training.hashing import uniforms
+from speciate.training.objective import masked_diffusion
 
 QUIET = {"router": {"noise_std": 0.0}}
 BIAS = {"top_k": 2, "balance": {"kind": "bias", "rate": 0.01}, "z_weight": 0.0, **QUIET}
 GLOBAL = {"balance": {"kind": "auxiliary", "scope": "global_batch", "weight": 1.0}, **QUIET}
 NO_LOSS = {"balance": "none", "z_weight": 0.0, **QUIET}
+GSA = {
+    "kind": "gsa",
+    "num_heads": 2,
+    "indexer": {"kind": "kl", "heads": 2, "width": 8},
+    "budget": {"kind": "fixed", "k": 4},
+}
+ROM = {"kind": "rom", "state": 4, "num_experts": 2, "router": {"kind": "learned"}, "balance": "auxiliary"}
+DIFFUSION = merge(DENSE, {"model": {"causal": False}, "objective": {"kind": "masked_diffusion", "eval_draws": 4}})
+ADAPTIVE = {"importance": {"kind": "learned", "width": 8}, "masking": "importance", "curriculum": "default"}
 # name -> change of the small run, and how many micro-batches one process needs to have what two have
 CASES: dict[str, tuple[dict[str, Any], int]] = {
     "dense": (DENSE, 1),
@@ -47,10 +63,21 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     # the load is everybody's; the selectors' losses are each process's own
     "bias": ({"model": {"block": {"ffn": BIAS}}, "training": {"activation_checkpointing": True}}, 1),
     "auxiliary": ({"model": {"block": {"ffn": QUIET}}, "telemetry": {"gradient_norms": True}}, 2),
+    "gsa": (merge(DENSE, {"model": {"block": {"mixer": GSA}}}), 1),
+    "rom": (merge(DENSE, {"model": {"block": {"mixer": ROM}}}), 2),
+    # the predictor's threshold follows the logits of everybody
+    "mod": (merge(DENSE, {"model": {"block": {"depth": {"kind": "mod", "capacity": 0.5, "hidden": 8}}}}), 1),
+    "muon": (merge(DENSE, {"optimizer": {"kind": "muon", "rate": 0.01, "iteration": "float32"}}), 1),
+    "diffusion": (DIFFUSION, 1),
+    # the estimator's loss is each process's own, over the masks that it has
+    "adaptive": (merge(DIFFUSION, {"objective": ADAPTIVE}), 2),
     # the shares are everybody's, so that one process has them in one micro-batch
     "global": ({"model": {"block": {"ffn": GLOBAL}}, "training": {"activation_checkpointing": True}}, 1),
 }
 PARALLEL = ("ddp", "fsdp")
+ONLY_DDP = ("muon", "adaptive")
+"""Cases that fsdp refuses."""
+PAIRS = [(case, parallel) for parallel in PARALLEL for case in CASES if parallel == "ddp" or case not in ONLY_DDP]
 
 
 def spec_of(case: str, processes: int, parallel: str = "ddp", **training: Any) -> RunSpec:
@@ -85,6 +112,40 @@ def double_precision() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+@contextlib.contextmanager
+def told_by_the_blocks() -> Iterator[None]:
+    """Times and masks of diffusion depend on the tokens alone."""
+
+    def drawn(self: masked_diffusion.Objective, token_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 1 - uniforms(token_BT, 11)[:, 0], uniforms(token_BT, 12)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masked_diffusion.Objective, "drawn", drawn)
+        yield
+
+
+@contextlib.contextmanager
+def seen(models: list[torch.nn.Module]) -> Iterator[None]:
+    """Inside the block `models` is what is trained."""
+
+    def build(*given: Any) -> torch.nn.Module:
+        models[:] = [original(*given)]
+        return models[0]
+
+    original = verb.build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "build", build)
+        yield
+
+
+def assert_the_same_everywhere(model: torch.nn.Module) -> None:
+    """Each process has these weights and buffers, bit by bit."""
+    for name, mine in model.state_dict().items():
+        both = [torch.empty_like(mine) for _ in range(2)]
+        dist.all_gather(both, mine)
+        assert torch.equal(*both), name
+
+
 def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
     """What each of two processes does; they meet in a file."""
     torch.set_num_threads(1)
@@ -93,13 +154,21 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
     with double_precision():
         for parallel in PARALLEL:
             ranks = Ranks(rank, 2, in_parts=parallel == "fsdp")
-            for case in CASES:
-                assert trained(spec_of(case, 2, parallel), mixture, home / f"{case}-{parallel}", ranks)
-            # with noise; only the second process is asked to stop
-            spec = noisy(parallel)
-            assert trained(spec, mixture, home / f"whole-{parallel}", ranks)
-            assert not trained(spec, mixture, home / f"parts-{parallel}", ranks, stop=3 if rank else 10**9)
-            assert trained(spec, mixture, home / f"parts-{parallel}", ranks)
+            models: list[torch.nn.Module] = []
+            with told_by_the_blocks(), seen(models):
+                for case in (case for case, with_ in PAIRS if with_ == parallel):
+                    assert trained(spec_of(case, 2, parallel), mixture, home / f"{case}-{parallel}", ranks)
+                    if parallel == "ddp":
+                        assert_the_same_everywhere(models[0])
+            # what is drawn is each process's own; only the second process is asked to stop
+            for name, spec in own_draws(parallel).items():
+                with seen(models):
+                    assert trained(spec, mixture, home / f"{name}-whole-{parallel}", ranks)
+                if parallel == "ddp":
+                    assert_the_same_everywhere(models[0])
+                parts = home / f"{name}-parts-{parallel}"
+                assert not trained(spec, mixture, parts, ranks, stop=3 if rank else 10**9)
+                assert trained(spec, mixture, parts, ranks)
             # to be continued by one process
             assert not trained(spec_of("documents", 2, parallel), mixture, home / f"left-{parallel}", ranks, stop=3)
     dist.destroy_process_group()
@@ -110,6 +179,14 @@ def noisy(parallel: str) -> RunSpec:
     noise = {"model": {"block": {"ffn": {"router": {"noise_std": 0.5, "noise_until": 1.0}}}}}
     settings = {"training": {"num_steps": 6, "processes": 2, "parallel": parallel}, **noise}
     return RunSpec.model_validate(merge(BASE, settings))
+
+
+def own_draws(parallel: str) -> dict[str, RunSpec]:
+    """Runs of which each process draws its own part."""
+    longer = {"training": {"num_steps": 6}}
+    diffusion = "adaptive" if parallel == "ddp" else "diffusion"
+    masked = RunSpec.model_validate(merge(json.loads(dump(spec_of(diffusion, 2, parallel))), longer))
+    return {"noisy": noisy(parallel), "masked": masked}
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +219,15 @@ def assert_alike(one: pathlib.Path, other: pathlib.Path) -> None:
     for name in names:
         weights = safetensors.torch.load_file(other / name)
         for key, weight in safetensors.torch.load_file(one / name).items():
-            assert weight.dtype == torch.float64
+            assert weight.dtype in (torch.float64, torch.int64)  # a curriculum's stage is a whole number
             torch.testing.assert_close(weight, weights[key], rtol=0, atol=1e-6, msg=f"{name}: {key}")
 
 
-@pytest.mark.parametrize("parallel", PARALLEL)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "parallel"), PAIRS)
 def test_two_processes_train_as_one_does(
     home: pathlib.Path, mixture: pathlib.Path, tmp_path: pathlib.Path, case: str, parallel: str
 ) -> None:
-    with double_precision():
+    with double_precision(), told_by_the_blocks():
         assert trained(spec_of(case, 1), mixture, tmp_path / "one", Ranks())
     assert_alike(tmp_path / "one", home / f"{case}-{parallel}")
     facts = json.loads((home / f"{case}-{parallel}" / "run.json").read_text())
@@ -162,11 +238,14 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
-def test_two_processes_stop_together_and_continue_with_the_same_bits(home: pathlib.Path, parallel: str) -> None:
-    whole, parts = home / f"whole-{parallel}", home / f"parts-{parallel}"
+@pytest.mark.parametrize("run", ["noisy", "masked"])
+def test_two_processes_stop_together_and_continue_with_the_same_bits(
+    home: pathlib.Path, parallel: str, run: str
+) -> None:
+    whole, parts = home / f"{run}-whole-{parallel}", home / f"{run}-parts-{parallel}"
     for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
-    assert "step5" in [path.name for path in (home / f"parts-{parallel}-kept").glob("step*")]
+    assert "step5" in [path.name for path in (home / f"{run}-parts-{parallel}-kept").glob("step*")]
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
@@ -188,7 +267,7 @@ def test_one_process_continues_what_two_began(
 def test_a_sharded_checkpoint_of_another_model_is_refused(
     tmp_path: pathlib.Path, mixture: pathlib.Path, home: pathlib.Path
 ) -> None:
-    kept = home / "parts-fsdp-kept" / "step5"
+    kept = home / "noisy-parts-fsdp-kept" / "step5"
     spec = spec_of("dense", 1)
     model = verb.build(spec, 64)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -213,6 +292,10 @@ def test_another_number_of_processes_is_refused_unless_asked_for() -> None:
         (
             {"training": {"parallel": "fsdp"}, "optimizer": {"kind": "muon"}},
             "training.parallel: fsdp splits matrices, and muon needs them whole",
+        ),
+        (
+            merge(DIFFUSION, {"training": {"parallel": "fsdp"}, "objective": ADAPTIVE}),
+            "objective.importance: its estimator is not split among processes; use parallel: ddp",
         ),
     ],
 )

@@ -1,7 +1,7 @@
 """Stopped and continued, every kind ends with the bits of a run that never stopped: found by themselves, new ones too.
 
 Each kind that a run's spec can name, at any depth, is trained in a tiny run whose epochs end inside a step, of two
-micro-batches; it is stopped after a step drawn for it.
+micro-batches; it is stopped after two steps drawn for it. Borders are stopped at by name.
 """
 
 import pathlib
@@ -133,8 +133,20 @@ MORE: dict[str, dict[str, Any]] = {
     "two selectors": {"model": {"block": {"ffn": EXPERTS, "depth": {"kind": "mod", **OPTIONS["model/depth/mod"]}}}},
     "documents": {"model": {"separate_documents": True, "block": {"ffn": EXPERTS}}},
     "recomputed": {"model": {"block": {"ffn": EXPERTS}}, "training": {"activation_checkpointing": True}},
+    # two steps are an epoch of 48 blocks: it ends with a step
+    "border of epochs": {"training": {"blocks_per_step": 24, "num_steps": 5}},
+    # the stages change before the steps 3 and 7, from 0
+    "borders of a curriculum": {
+        "model": {"causal": False},
+        "objective": {"kind": "masked_diffusion", "importance": "learned", "curriculum": "default", "eval_draws": 4},
+        "training": {"num_steps": 10},
+    },
+    # the first epoch ends between the two micro-batches of step 1, from 0, the second with step 2
+    "border of micro-batches": {"model": {"block": {"ffn": EXPERTS}}, "training": {"blocks_per_step": 32}},
     "bfloat16": {"model": {"block": {"ffn": EXPERTS}}, "training": {"precision": "bfloat16"}},
 }
+STOPS = {"border of epochs": (2, 4), "borders of a curriculum": (3, 7), "border of micro-batches": (1, 2)}
+"""Of the cases whose borders are known: the steps to stop after."""
 
 
 def spec_of(case: str, change: Mapping[str, Any]) -> RunSpec:
@@ -183,9 +195,11 @@ def test_resumed_at_any_step_every_kind_has_the_same_bits(
         return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", Stop(steps), start)
 
     assert trained("whole")
-    step = random.Random(case).randrange(1, spec.training.num_steps)
-    assert not trained("parts", step)
-    assert (tmp_path / "parts-checkpoints" / f"step{step}").is_dir()
+    done = 0
+    for step in STOPS.get(case) or sorted(random.Random(case).sample(range(1, spec.training.num_steps), 2)):
+        assert not trained("parts", step - done)
+        done = step
+        assert (tmp_path / "parts-checkpoints" / f"step{step}").is_dir()
     assert trained("parts")
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
 

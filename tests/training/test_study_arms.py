@@ -1,4 +1,4 @@
-"""Every arm of the four families' studies trains for some steps, is observed, saved, read back and evaluated."""
+"""Every arm of these studies trains for some steps, is observed, saved, read back and evaluated."""
 
 import functools
 import json
@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from speciate import evaluate
 from speciate import train as verb
 from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
 from speciate.kinds import component
+from speciate.selection.selection import selectors
 from speciate.spec import RunSpec, Study, dump, merge, parse_study, read_yaml
 from speciate.training.finished import read_run
 
 ROOT = pathlib.Path(__file__).parents[2]
-STUDIES = ("moe", "hybrid", "attention", "diffusion")
+STUDIES = ("moe", "hybrid", "attention", "diffusion", "upcycle")
 SHORT: dict[str, Any] = {
     "training": {"num_steps": 2},
     "telemetry": {"every": 1, "early_every": 1, "probe_blocks": 2, "validation_every": 2},
@@ -50,7 +52,12 @@ ARMS = [(name, arm) for name in STUDIES for arm in study(name).ablations]
 def run_of(name: str, arm: str) -> RunSpec:
     """The arm's run at eight blocks a step; the tests' mixture has two domains."""
     run = study(name).run(arm, 0)
-    change: dict[str, Any] = {"training": {"blocks_per_step": 8}}
+    change: dict[str, Any] = {"training": {"blocks_per_step": 8, **SHORT["training"]}}
+    mixer = run.model.block.mixer
+    if mixer.kind == "gsa":  # blocks here have 16 tokens
+        budget = mixer.budget.model_dump()  # type: ignore[attr-defined]
+        fewer = {"k": 4, "k_min": 2, "k_max": 8}
+        change["model"] = {"block": {"mixer": {"budget": {key: fewer[key] for key in budget if key in fewer}}}}
     if arm == "oracle":
         change["model"] = {"block": {"ffn": {"router": {"domains": 2}}}}
     return RunSpec.model_validate(merge(json.loads(dump(run)), change))
@@ -75,10 +82,23 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     _, model = read_run(tmp_path / "run", 64)
+    drawn = verb.build(run, 64, start).state_dict()
+    moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, drawn[name])]
+    assert "token_embedding.weight" in moved
     objective = component(run.objective).Objective(run.objective)
     test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
-    arrays, _ = evaluate.probe(model, objective, read_set(mixture, "probe"))
+    arrays, measured = evaluate.probe(model, objective, read_set(mixture, "probe"))
+    asked = {
+        one.statistic.removeprefix("measured.")
+        for one in study(name).hypotheses.values()
+        if arm in (one.arm, one.reference) and one.statistic.startswith("measured.")
+    }
+    # the acceptance of drafts is measured on texts, by evaluate itself
+    assert asked - {"acceptance"} <= {str(row[1]) for row in measured}
+    assert {path for path in selectors(model) if path in arrays or f"{path}/probs_GS" in arrays} == set(
+        selectors(model)
+    )
     for path in (key.removesuffix("/probs_GS") for key in arrays if key.endswith("/probs_GS")):
         decided = arrays[f"{path}/decisions_G"].sum()
         for kind in ("probs", "chosen", "null"):

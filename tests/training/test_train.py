@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from speciate.data.sampler import block_rows
 from speciate.kinds import component
 from speciate.provenance import sha256
 from speciate.spec import RunSpec, dump
+from speciate.training.checkpoint import State
+from speciate.training.progress import Progress
 
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 MakeRun = Callable[..., RunSpec]
@@ -224,6 +227,27 @@ def test_sigterm_saves_and_the_same_command_continues(
     assert "continues from step" in capsys.readouterr().err
     assert not list((tmp_path / "checkpoints").iterdir())
     assert digests(tmp_path / "run") == digests(whole(spec))
+
+
+def test_what_fails_while_it_tells_of_a_step_fails_after_the_save_and_a_snapshot_before_it(
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, save, there = tmp_path / "run/snapshots/step3.safetensors", verb.save, []
+
+    def saved(*given: Any, **named: Any) -> None:
+        there.append(snapshot.exists())
+        save(*given, **named)
+
+    def tell(progress: Progress, state: State, happened: dict[str, float]) -> None:
+        if state.step == 3:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(verb, "save", saved)
+    monkeypatch.setattr(Progress, "__call__", tell)
+    with pytest.raises(BrokenPipeError):
+        trained(run_spec(training={"keep_steps": [3]}), mixture, tmp_path / "run", StopAt(2))
+    assert [kept.name for kept in (tmp_path / "run-checkpoints").glob("step*")] == ["step3"]
+    assert there == [True]
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """What reruns after which change: the trigger matrix. Each case is a dry run on the finished smoke study.
 
-The smoke study has 5 ablations and 2 seeds; 4 of the ablations are mixtures of experts.
+How many runs and figures there are is the smoke study's to say.
 """
 
 import os
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import pytest
 from tests.workflow.conftest import ROOT, Workspace
 
-NUM_RUNS = 10
-FIGURES = [file.stem for file in (ROOT / "src/speciate/figures").glob("[!_]*.py") if file.stem != "style"]
-NUM_DATA_FIGURES = len([name for name in FIGURES if name.startswith("data_")])
-NUM_FIGURES = len(FIGURES) - NUM_DATA_FIGURES
+from speciate.plan import Plan
+from speciate.spec import read_study
+
+STUDY = read_study(ROOT / "studies" / "smoke.yaml")
+NUM_RUNS = len(STUDY.runs())
+NUM_FIGURES, NUM_DATA_FIGURES = (len(Plan(STUDY, ROOT / "results").figures(page)) for page in ("report", "data"))
 AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 

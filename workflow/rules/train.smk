@@ -20,6 +20,8 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
+    # goes on where it was stopped or killed; a retry is a new job of the cluster, never a second one inside of a job
+    retries: 2 if workflow.is_main_process else 0
     threads: cores_of
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
@@ -35,9 +37,12 @@ rule train:
         launcher=launcher_of,
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"
+    # a signal to the whole group is the training's alone: it saves and exits 75, tee hears it out, the shell passes it on
     shell:
-        "{params.launcher} python -m speciate.train --spec {input.spec} --mixture-folder {params.mixture}"
-        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start} 2>&1 | tee -a {log} >&2"
+        "trap : INT TERM USR1; {params.launcher} python -m speciate.train"
+        " --spec {input.spec} --mixture-folder {params.mixture} --output-folder {params.folder}"
+        " --checkpoint-folder {params.checkpoints} {params.start}"
+        " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"
 
 
 rule evaluate:

@@ -3,7 +3,7 @@
     first_token_share     of each query's attention, the mean over heads on its context's first token; queries after it
     largest_activation    the largest entry of what the mixer adds to the residual stream, of a batch
 
-B blocks of T queries and S keys, N heads of h dimensions.
+B blocks of T queries and S keys, C queries at once, N heads of h dimensions, K key heads of G query heads each.
 """
 
 from dataclasses import replace
@@ -38,16 +38,39 @@ def note_dense(
         key_BSKh: likewise.
         tokens: of the queries.
         position_BS: of each key, in its context.
-        seen_BTS: which keys each query sees; None: those up to its own.
+        seen_BTS: which keys each query sees; None: those up to its own, so that one context's first stands first.
     """
     first = key_BSKh.shape[1] - query_BTNh.shape[1]
     view = View(query_BTNh, key_BSKh, (), (), tokens.position_BT, position_BS, None, None, first)
+    if seen_BTS is None:
+        share_BT = share_of_first_key(view) * (position_BS[:, :1] == 0)
+        note(mixer, "first_token_share", share_BT[after_first(tokens)])
+        return
     for columns, part in view.parts(query_BTNh.shape[2]):
-        if seen_BTS is not None:
-            part = replace(view, query_BTNh=part.query_BTNh)
-        mass_BCS = part.mass(part.visible() if seen_BTS is None else seen_BTS[:, columns])
-        share_BC = (mass_BCS * (part.position_BS == 0)[:, None]).sum(-1)
+        mass_BCS = replace(view, query_BTNh=part.query_BTNh).mass(seen_BTS[:, columns])
+        share_BC = (mass_BCS * (position_BS == 0)[:, None]).sum(-1)
         note(mixer, "first_token_share", share_BC[after_first(tokens)[:, columns]])
+
+
+def share_of_first_key(view: View) -> Tensor:
+    """The share of each query's causal attention on the first key, the mean over heads; (B, T).
+
+        softmax_s(q . k_s)_0 = 1 / sum_s exp(q . (k_s - k_0))
+
+    One exponential a score, and no maximum, product or division: under half of the time of the whole softmax. A sum
+    that overflows is a share too small for its number format: 0.
+    """
+    precise = torch.promote_types(view.query_BTNh.dtype, torch.float32)
+    query_BTNh, key_BSKh = view.query_BTNh.to(precise), view.key_BSKh.to(precise)
+    scaled = replace(view, query_BTNh=query_BTNh * query_BTNh.shape[-1] ** -0.5, key_BSKh=key_BSKh - key_BSKh[:, :1])
+    shares: list[Tensor] = []
+    with torch.autocast(query_BTNh.device.type, enabled=False):
+        for _, part in scaled.parts(query_BTNh.shape[2]):
+            query_BKGCh = part.query_BTNh.unflatten(2, (key_BSKh.shape[2], -1)).movedim(1, 3)
+            odds_BKGCS = (query_BKGCh @ part.key_BSKh.permute(0, 2, 3, 1)[:, :, None]).exp_()
+            odds_BKGCS[..., part.first :].tril_()
+            shares.append(odds_BKGCS.sum(-1).reciprocal().mean((1, 2)))
+    return torch.cat(shares, dim=1)
 
 
 def after_first(tokens: Tokens) -> Tensor:

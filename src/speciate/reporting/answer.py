@@ -226,8 +226,9 @@ def published(tables: Tables, spec: ReportSpec) -> Answer | None:
             change = f"{fixed(row.difference, sign=True)} {interval(row.low, row.high, sign=True)}"
             points.append((str(row.arm), f"{row.statement}: {came[row.verdict]} ({change})."))
     count = {verdict: sum(words in text for _, text in points) for verdict, words in came.items()}
+    follow = "follows" if len(arms) == 1 else "follow"
     text = (
-        f"{counted(len(points), 'failure')} predicted of {counted(len(arms), 'arm')} that follow released code:"
+        f"{counted(len(points), 'prediction')} of {counted(len(arms), 'arm')} that {follow} released code:"
         f" {count['supported']} happened, {count['refuted']} did not, {count['undecided']} cannot be told."
     )
     return Answer("As published", text, points)

@@ -70,7 +70,7 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
         ValueError: another process trains this run.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         with (folder / "lock").open("w", encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,13 +91,15 @@ def save(folder: pathlib.Path, state: State, identity: Identity | None = None, k
     aside, target = folder / f".step{state.step}", folder / f"step{state.step}"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
+        _make(folder)
+        aside.mkdir()
         _fill(aside, state, identity)
         for file in (*aside.iterdir(), aside):
             _sync(file)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one: an intact one would have been continued
         aside.rename(target)
-        _sync(folder)
+        for place in (folder, folder.parent):  # the folder may be new, too
+            _sync(place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     for old in _checkpoints(folder)[:-keep]:
@@ -128,8 +130,7 @@ def _fill(aside: pathlib.Path, state: State, identity: Identity | None) -> None:
         "sha256": {file.name: sha256(file) for file in sorted(aside.iterdir())},
         "identity": identity,
         "spec_digest": None if identity is None else short_digest(json.dumps(identity["spec"], sort_keys=True)),
-        "versions": {"torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__},
-        "threads": torch.get_num_threads(),
+        **surroundings(),
     }
     text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n"
     (aside / "manifest.json").write_text(text, encoding="utf-8")
@@ -166,9 +167,9 @@ def restore(
         refuse_another(folder, manifest, identity)
     if damaged:
         say(f"{folder}: damaged checkpoint ({'; '.join(damaged)}); falls back to {checkpoint.name}")
-    if manifest["versions"]["torch"] != torch.__version__:
-        then = manifest["versions"]["torch"]
-        say(f"{checkpoint}: was written with torch {then}, this is {torch.__version__}; bits may differ from here on")
+    differences = surroundings_changed(manifest)
+    if differences:
+        say(f"{checkpoint}: was written with {', '.join(differences)}; bits may differ from here on")
     rest = torch.load(checkpoint / "train_state.pt", weights_only=True, map_location="cpu")
     if rest["optimizer"]:
         load_weights(state.model, checkpoint / "model.safetensors")
@@ -184,6 +185,21 @@ def restore(
     state.metrics[:] = (checkpoint / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     state.step = manifest["step"]
     return True
+
+
+def surroundings() -> dict[str, Any]:
+    """What bits depend on beside the run and its code: versions of libraries, and threads, which order additions."""
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__}
+    return {"versions": versions, "threads": torch.get_num_threads()}
+
+
+def surroundings_changed(manifest: Mapping[str, Any]) -> list[str]:
+    """How they were where a checkpoint was written, of those that differ now, in words."""
+    here = surroundings()
+    then, now = ({**each["versions"], "threads": each["threads"]} for each in (manifest, here))
+    return [
+        f"{name} {then[name]} (now {now[name]})" for name in ("torch", "numpy", "threads") if then[name] != now[name]
+    ]
 
 
 def newest(folder: pathlib.Path) -> tuple[pathlib.Path | None, dict[str, Any], list[str]]:
@@ -253,6 +269,14 @@ def _sync(path: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make(folder: pathlib.Path) -> None:
+    """Makes a folder and those above it; the name of each that is new is on the disk."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new):
+        _sync(each.parent)
 
 
 def _save_pickle(content: dict[str, Any], file: pathlib.Path) -> None:

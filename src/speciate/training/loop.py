@@ -31,7 +31,7 @@ from speciate.training.checkpoint import State
 from speciate.training.distributed import Step, number
 from speciate.training.failing import leave_out
 from speciate.training.health import FailedRun
-from speciate.training.observe import due
+from speciate.training.observe import due, noted
 from speciate.training.run import Before, domains, micro_batches
 from speciate.training.run import Clock as Clock
 from speciate.training.run import Run as Run
@@ -157,13 +157,15 @@ def look(run: Run, state: State, clock: Clock) -> None:
     device = next(state.model.parameters()).device
     watching = run.ranks.observing(state.model)
     with clock.measuring("observe"), watching, autocast(settings, device), uncompiled(settings):
-        if due(telemetry, state.step, settings.num_steps):
-            measured = run.observer.look(state.model, state.step, state.telemetry)  # type: ignore[arg-type]
+        counting = bool(selectors(state.model)) and due(telemetry, state.step, settings.num_steps)
+        noting = noted(telemetry, state.step, settings.num_steps)
+        if counting or noting:
+            measured = run.observer.look(state.model, state.step, state.telemetry, counting, noting)  # type: ignore[arg-type]
             if measured:
                 state.metrics.append(json.dumps({"step": state.step, "measured": measured}) + "\n")
     watching = run.ranks.observing(state.model)
     with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
-        if state.step % telemetry.validation_every == 0 or state.step == settings.num_steps:
+        if noting:
             losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
             told: dict[str, float] = getattr(state.optimizer, "telemetry", dict)()
             also = {"optimizer": told} if told else {}
@@ -173,6 +175,7 @@ def look(run: Run, state: State, clock: Clock) -> None:
 def train(
     run: Run,
     state: State,
+    keep: Callable[[State], None],
     save: Callable[[State], None],
     stop: Callable[[], object],
     follow: Callable[[State, dict[str, float]], None],
@@ -183,9 +186,10 @@ def train(
     Args:
         run: the run.
         state: where to begin; altered in place.
+        keep: called after each step, before a save, since a run that continues from there does not come back to it.
         save: saves the state; called every `checkpoint_every` steps and when stopped.
         stop: whether to stop after the current step.
-        follow: called after each step with the state and what happened, for progress.
+        follow: called after each step, and its save, with the state and what happened, for progress.
         clock: collects where the time went.
 
     Returns:
@@ -204,10 +208,13 @@ def train(
         state.metrics.append(json.dumps({"step": state.step, **happened}) + "\n")
         state.step += 1
         look(run, state, clock)
-        follow(state, happened | jumped(run, watch, happened, state.step))
-        if state.step < settings.num_steps and (stop() or state.step % settings.checkpoint_every == 0):
+        happened |= jumped(run, watch, happened, state.step)
+        keep(state)
+        saving = state.step < settings.num_steps and (stop() or state.step % settings.checkpoint_every == 0)
+        if saving:
             with clock.measuring("save"):
                 save(state)
-            if stop():
-                return False
+        follow(state, happened)  # once it is saved: what is said may reach nobody any more
+        if saving and stop():
+            return False
     return True

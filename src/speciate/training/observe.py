@@ -5,6 +5,7 @@ that a run with and without it has the same bits. Collapse happens within the fi
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields
 
 import numpy as np
@@ -49,6 +50,7 @@ def observe(
     document_BT: Tensor,
     num_documents: int,
     domain_B: Tensor | None = None,
+    noting: bool = True,
 ) -> tuple[dict[str, Tally], list[list[object]]]:
     """What `model` does on these blocks: every selector's Tally over documents, by module path, and what is noted.
 
@@ -59,6 +61,7 @@ def observe(
         document_BT: the document of each position.
         num_documents: number of groups of each Tally.
         domain_B: the domain of each block, for a router that is told.
+        noting: whether modules are listened to, which some of them work for.
 
     Returns:
         The tallies, and [path, name, at, mean] of each measurement.
@@ -68,7 +71,7 @@ def observe(
     model.eval()
     device = next(model.parameters()).device
     token_BT, document_BT = token_BT.to(device), document_BT.to(device)
-    with listening(model, objective) as meter:
+    with listening(model, objective) if noting else nullcontext() as meter:
         for start, portion_BT in batches(token_BT):
             part = slice(start, start + len(portion_BT))
             document_P, of_B = document_BT[part].flatten(), None if domain_B is None else domain_B[part]
@@ -78,7 +81,7 @@ def observe(
                 counted = tally(selection, document_P[selection.token_N], num_documents)
                 tallies[path] = tallies[path] + counted if path in tallies else counted
     model.train(was_training)
-    return tallies, meter.rows()
+    return tallies, [] if meter is None else meter.rows()
 
 
 def due(telemetry: Telemetry, step: int, num_steps: int) -> bool:
@@ -86,6 +89,11 @@ def due(telemetry: Telemetry, step: int, num_steps: int) -> bool:
     if step <= telemetry.early_until and step % telemetry.early_every == 0:
         return True
     return step % telemetry.every == 0 or step == num_steps
+
+
+def noted(telemetry: Telemetry, step: int, num_steps: int) -> bool:
+    """Whether modules are listened to after `step` updates: with each validation, since some notes are dear."""
+    return step % telemetry.validation_every == 0 or step == num_steps
 
 
 def arrays_of(tallies: dict[str, Tally]) -> Arrays:
@@ -111,13 +119,24 @@ class Observer:
             for pack in np.unique(validation.domain)
         ]
 
-    def look(self, model: Transformer, step: int, seen: Arrays) -> list[list[object]]:
+    def look(
+        self, model: Transformer, step: int, seen: Arrays, counting: bool = True, noting: bool = True
+    ) -> list[list[object]]:
         """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`; returns the notes.
 
         A model without selectors adds nothing to `seen`.
+
+        Args:
+            model: to be looked at.
+            step: its updates so far.
+            seen: where it is added.
+            counting: whether it is.
+            noting: whether there are notes.
         """
         probe = (self.token_BT, self.document_BT, self.num_documents, self.domain_B)
-        tallies, measured = observe(model, self.objective, *probe)
+        tallies, measured = observe(model, self.objective, *probe, noting=noting)
+        if not counting:
+            return measured
         new: Arrays = {"steps": np.array(step, dtype=np.int64), **arrays_of(tallies)} if tallies else {}
         for name, value in new.items():
             seen[name] = np.concatenate([seen[name], value[None]]) if name in seen else value[None]

@@ -149,13 +149,13 @@ def test_all_in_one_step_is_the_product_of_the_marginals(kind: str, options: dic
 
 def test_ancestral_sampling_comes_nearer_with_more_steps() -> None:
     far = [total_variation(distribution("ancestral", num_steps=steps)) for steps in (1, 2, 4, 8)]
-    assert far == sorted(far, reverse=True)
-    assert far[0] > 2 * far[2] > 0
+    # computed once by this enumeration and written down in docs/log.md
+    assert far == pytest.approx([0.558, 0.305, 0.162, 0.084], abs=0.001)
     torch.testing.assert_close(distribution("cached", num_steps=4), distribution("ancestral", num_steps=4))
 
 
 def test_confidence_is_biased_even_one_at_a_time_with_a_perfect_denoiser() -> None:
-    assert total_variation(distribution("confidence")) > 0.05
+    assert total_variation(distribution("confidence")) == pytest.approx(0.505, abs=0.001)
 
 
 @pytest.mark.parametrize("kind", KINDS)

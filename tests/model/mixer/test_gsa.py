@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from speciate.kinds import component
 from speciate.model import view
+from speciate.model.attended import share_of_first_key
 from speciate.model.cache import Cache
 from speciate.model.cost import kept_bytes
 from speciate.model.tokens import Place, Tokens
 from speciate.model.transformer import Transformer
+from speciate.model.view import View
 from speciate.selection.meter import listening
 from speciate.selection.selection import Selection, auxiliary_loss, recording, selectors
 
@@ -334,8 +336,24 @@ def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None
     told = noted(dense, x_1TD, tokens)
     assert told["first_token_share"] == pytest.approx(float(mass_TS[1:, 0].mean()), rel=1e-9)
     assert told["largest_activation"] == pytest.approx(float(dense(x_1TD, tokens).abs().max()))
+    # the context's first token is not there: it skipped the layer
+    assert noted(dense, x_1TD, tokens.take(torch.arange(12)[None]))["first_token_share"] == told["first_token_share"]
+    assert noted(dense, x_1TD[:, 1:], tokens.take(torch.arange(1, 12)[None]))["first_token_share"] == 0
     gated = noted(one(model_spec, "learned", **gsa(**ARMS["kl"]))[0].eval(), x_1TD, tokens)
     assert {"value_gate", "output_gate"} <= set(gated)
+
+
+@torch.no_grad()
+def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    query_BTNh, key_BTKh = torch.randn(3, 10, 4, 6), torch.randn(3, 10, 2, 6)
+    query_BTNh[1, 5], key_BTKh[1, 3] = 300.0, 300.0
+    position_BT = torch.arange(10).expand(3, -1)
+    asked = View(query_BTNh, key_BTKh, (), (), position_BT, position_BT, None, None)
+    mass_BTS = asked.mass(asked.visible())
+    for elements in (10**6, 3 * 10 * 4 * 4):
+        monkeypatch.setattr(view, "ELEMENTS", elements)
+        torch.testing.assert_close(share_of_first_key(asked), mass_BTS[:, :, 0])
+    assert mass_BTS[1, 5, 0] == 0
 
 
 def test_an_attention_that_sees_both_ways_measures_its_sink(model_spec: Callable[..., Any]) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -119,9 +120,19 @@ class Router(Skipper):
 
     @torch.no_grad()
     def follow(self, predicted_BT: Tensor | None) -> None:
-        """Moves the threshold; what is computed again moves nothing."""
+        """Moves the threshold, of all processes alike; what is computed again moves nothing."""
         if predicted_BT is not None and not recomputing():
-            self.threshold.lerp_(predicted_BT.flatten().quantile(1 - self.capacity).to(self.threshold), FOLLOWS)
+            quantile = everybodys(predicted_BT.flatten()).quantile(1 - self.capacity)
+            self.threshold.lerp_(quantile.to(self.threshold), FOLLOWS)
+
+
+def everybodys(value_N: Tensor) -> Tensor:
+    """The values of all processes that train the run, as many of each, joined."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value_N
+    parts = [torch.empty_like(value_N) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, value_N.contiguous())
+    return torch.cat(parts)
 
 
 class Depth(nn.Module):

@@ -14,8 +14,9 @@ from speciate.kinds import Kind
 class Options(Kind):
     """Ends."""
 
-    eps: float = Field(0.0, ge=0, lt=1)
-    """Where time begins, and the share of tokens that stays visible at its end; MDLM has 1e-3."""
+    eps: float = Field(0.0, ge=0, le=0.01)
+    """Where time begins, and the share of tokens that stays visible at its end; MDLM has 1e-3. A schedule
+    must reach both ends, so it is small."""
 
 
 def at(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,13 +121,17 @@ class Objective(nn.Module):
 
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """The mean weighted nats, a scalar with gradient; 0 where nothing may be masked."""
-        uniform_B = diffusion.stratified(len(token_BT), token_BT.device)
+        uniform_B, draw_BT = self.drawn(token_BT)
         share_B, slope_B = component(self.options.noise).at(self.options.noise, uniform_B)
-        draw_BT = torch.rand(token_BT.shape, dtype=torch.float64, device=token_BT.device)
         noised, rated = self.noised(model, token_BT, document_BT, share_B, slope_B, draw_BT)
         total, nats_BT = self.denoise(model, noised)
         self.weigh(model, noised, rated, nats_BT)
         return total / max(1, int(noised.maskable_BT.sum()))
+
+    def drawn(self, token_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Times (B,), stratified over this process's micro-batch, and what decides each token's mask (B, T)."""
+        uniform_B = diffusion.stratified(len(token_BT), token_BT.device)
+        return uniform_B, torch.rand(token_BT.shape, dtype=torch.float64, device=token_BT.device)
 
     def noised(
         self,
@@ -156,8 +160,9 @@ class Objective(nn.Module):
     def denoise(self, model: Transformer, noised: Noised) -> tuple[Tensor, Tensor]:
         """(sum of weighted nats, with gradient; the nats of each predicted token, (B, T), without)."""
         predicted_BT = noised.maskable_BT if self.published else noised.masked_BT
-        head_VD = model.head_VD if self.published else diffusion.words_VD(model)
         x_BTD = diffusion.hidden(model, noised.noisy_BT, noised.document_BT, noised.share_B)
+        # after the model has run: with fsdp it is whole only then
+        head_VD = model.head_VD if self.published else diffusion.words_VD(model)
         targets = (noised.token_BT[predicted_BT], noised.weight_BT[predicted_BT])
         total, nats_N = weighted(x_BTD[predicted_BT], head_VD, *targets, self.chunk)
         return total, nats_N.new_zeros(noised.token_BT.shape).masked_scatter_(predicted_BT, nats_N)

@@ -1,0 +1,50 @@
+"""What a run of several processes asks of the machine, and how it is launched."""
+
+import pathlib
+import runpy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.workflow.conftest import ROOT
+from tests.workflow.test_rules import RULES
+
+from speciate.plan import Plan
+from speciate.spec import merge, parse_study, read_yaml
+from speciate.stages import CARDED, COMPARED
+
+LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node 2 --no-python"
+# training -> cores, GPUs, launcher
+CASES: dict[str, tuple[dict[str, Any], int, int, str]] = {
+    "gpus": ({"processes": 2, "threads": 3, "device": "cuda"}, 6, 2, LAUNCHER),
+    "cpu": ({"processes": 2, "device": "cpu"}, 2, 0, LAUNCHER),
+    "auto": ({"processes": 2}, 2, 0, LAUNCHER),
+    "alone": ({"threads": 2, "device": "cuda"}, 2, 1, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, Any]:
+    """The functions of the rules' paths, of a study with an arm of each case."""
+    arms = {name: {"about": name, "change": {"training": training}} for name, (training, *_) in CASES.items()}
+    study = parse_study(merge(read_yaml(ROOT / "studies/smoke.yaml"), {"ablations": arms}), "study")
+    found = {"PLAN": Plan(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
+    found |= {"COMPARED": COMPARED, "CARDED": CARDED, "expand": lambda *given, **named: []}
+    # it holds no rule: plain Python
+    return runpy.run_path(str(ROOT / "workflow/rules/paths.smk"), {**found, "pathlib": pathlib})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_asks_for_what_its_processes_need(functions: dict[str, Any], case: str) -> None:
+    wildcards = SimpleNamespace(ablation=case, seed="0")
+    asked = [functions[name](wildcards) for name in ("cores_of", "gpus_of", "launcher_of")]
+    assert asked == list(CASES[case][1:])
+
+
+def test_the_rule_asks_so() -> None:
+    rule = RULES["train"]
+    for line in ("threads: cores_of\n", "gpu=gpus_of,\n", "launcher=launcher_of,\n"):
+        assert line in rule
+    assert "{params.launcher} python -m speciate.train" in rule
+    # one process evaluates, on one GPU
+    assert "gpu=lambda wildcards: min(1, gpus_of(wildcards))," in RULES["evaluate"]
