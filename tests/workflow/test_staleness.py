@@ -85,7 +85,7 @@ def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) ->
         ("model/router/frozen.py", 2),
         ("model/balance/auxiliary.py", 4),
         ("model/ffn/moe.py", 6),
-        ("model/ffn/dense.py", 12),
+        ("model/ffn/dense.py", 8),
         ("training/importance/learned.py", 2),
     ],
 )
