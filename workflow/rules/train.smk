@@ -20,6 +20,8 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
+    # the longest path goes first, so that no core waits at the end for one late run
+    priority: 1
     # goes on where it was stopped or killed; a retry is a new job of the cluster, never a second one inside of a job
     retries: 2 if workflow.is_main_process else 0
     threads: cores_of
