@@ -68,3 +68,26 @@ def test_the_readmes_example_is_a_study_of_just_these_corpora() -> None:
     example = yaml.safe_load(readme.split("```yaml\n")[1].split("```")[0])
     study = parse_study(extend(example, ROOT / "studies"), "README")
     assert sorted(study.domains["math"].sources) == ["competition_math", "gsm8k"]
+
+
+@pytest.mark.parametrize(
+    ("family", "corpus"),
+    [
+        ("diffusion", "wikitext_103"),
+        ("diffusion", "openwebtext"),
+        ("diffusion", "lm1b"),
+        ("diffusion", "text8"),
+        ("attention", "slimpajama"),
+    ],
+)
+def test_a_familys_arms_are_ready_on_its_systems_corpora(family: str, corpus: str) -> None:
+    studies = ROOT / "studies"
+    plain, ready = (
+        parse_study(extend(yaml.safe_load((studies / f"{name}.yaml").read_text(encoding="utf-8")), studies), name)
+        for name in (family, f"{family}_{corpus}")
+    )
+    assert {name: list(domain.sources) for name, domain in ready.domains.items()} == {"prose": [corpus]}
+    assert list(ready.domains["prose"].licences) == [corpus]
+    assert ready.ablations == plain.ablations
+    assert ready.hypotheses == plain.hypotheses
+    assert ready.study == f"{family}_{corpus}"

@@ -366,3 +366,17 @@ def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
     assert len(found["first token share"].rows) == len(planted.ARMS)
     assert len(found["first token share"].columns) == 1 + 4
     assert len(found["mask budget"].columns) == 1 + 1
+
+
+def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is_something(tables) -> None:
+    quiet = {one.title for one in evidence.losses(tables, spec())}
+    assert not {"How sure the bounds are, nats per token", "Training that was not smooth"} & quiet
+    runs = tables["runs"].copy()
+    frozen = runs["ablation"] == "frozen"
+    runs.loc[frozen, "loss_error"] = 0.02 + 0.01 * runs.loc[frozen, "seed"]
+    runs.loc[runs["ablation"] == "hash", "spikes"] = 2
+    found = {one.title: one for one in evidence.losses({**tables, "runs": runs}, spec())}
+    assert found["How sure the bounds are, nats per token"].rows == [
+        ["frozen", f"{0.02 + 0.01 * runs['seed'].max():.3f}"]
+    ]
+    assert found["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]

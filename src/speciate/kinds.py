@@ -81,6 +81,9 @@ class Problems(ValueError):
         self.found = found
 
 
+UNKNOWN = "unknown key"
+
+
 def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     """Every problem in `error` as (dotted path of the field, why), in the words of a config's author."""
     found: list[tuple[str, str]] = []
@@ -90,7 +93,7 @@ def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
         if isinstance(cause, Problems):
             found += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.found]
         elif item["type"] == "extra_forbidden":
-            found.append((path, "unknown key"))
+            found.append((path, UNKNOWN))
         elif item["type"] == "missing":
             found.append((path, "is missing"))
         elif cause is not None:
@@ -98,6 +101,17 @@ def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
         else:
             found.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"))
     return found
+
+
+def _with_owners(found: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:
+    """The same problems; of a key that `kind` does not know and others of its folder do, it says which these are."""
+    told = []
+    for path, why in found:
+        if why == UNKNOWN:
+            owners = [other for other in kinds_in(folder) if path in options_of(folder, other).model_fields]
+            why += f" of {kind}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it" if owners else ""
+        told.append((path, why))
+    return told
 
 
 class Choice:
@@ -118,7 +132,7 @@ class Choice:
         try:
             return options_of(self.folder, settings["kind"]).model_validate(settings)
         except pydantic.ValidationError as error:
-            raise Problems(problems(error)) from None
+            raise Problems(_with_owners(problems(error), self.folder, settings["kind"])) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> pydantic_core.CoreSchema:
         return pydantic_core.core_schema.no_info_plain_validator_function(

@@ -84,11 +84,12 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
         "details": pd.read_parquet(run_folder / "details.parquet"),
     }
-    wanted = ("parameters_total", "parameters_active", "num_steps", "train_tokens")
+    wanted = ("parameters_total", "parameters_active", "num_steps", "train_tokens", "skipped", "spikes")
     absent = [name for name in wanted if name not in facts]
     if absent:
         raise ValueError(f"{run_folder / 'run.json'}: has no {', '.join(absent)}")
-    known = {name: facts[name] for name in wanted}
+    _, error = losses.standard_errors(likelihood, texts.groups.domains)
+    known = {name: facts[name] for name in wanted} | {"spikes": len(facts["spikes"]), "loss_error": error}
     rows["runs"] = summary.run_row(known, rows["losses"], rows["selectors"], rows["verdicts"])
     rows["missing"] = pd.DataFrame(columns=list(tables.COLUMNS["missing"]))
     rows["draws"] = pd.concat(

@@ -175,6 +175,8 @@ def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: 
         "parameters_active": 1100,
         "num_steps": size.num_steps,
         "train_tokens": size.num_steps * 2048,
+        "skipped": 1,
+        "spikes": [{"step": 9, "loss": 9.0, "z": 7.5}] * seed,
     }
     (folder / "run.json").write_text(json.dumps(facts))
 

@@ -157,6 +157,24 @@ def test_losses_by_hand(study: pathlib.Path) -> None:
         assert (row.tokens, row.bytes, row.documents) == (part["tokens"].sum(), part["bytes"].sum(), len(part))
     run = run_table(study, "runs").iloc[0]
     assert run["loss"] == pytest.approx(rows["nats"].mean())
+    assert rows["nats_error"].isna().all() and math.isnan(run["loss_error"])
+    assert (run["skipped"], run["spikes"]) == (1, 0)
+
+
+def test_an_estimated_loss_has_the_standard_error_of_its_draws() -> None:
+    # two documents of one domain that are off together, and one of another that is off the other way: in the mean over
+    # the domains these half cancel
+    likelihood = pd.DataFrame(
+        {
+            "domain": ["code", "code", "prose"],
+            "tokens": [10, 30, 20],
+            "nats_draws": [[10.0, 14.0], [60.0, 66.0], [40.0, 38.0]],
+        }
+    )
+    error_D, error = losses.standard_errors(likelihood, ("code", "prose"))
+    # code: 70/40 and 80/40, so half of their difference; prose: 40/20 and 38/20
+    assert error_D == pytest.approx([0.125, 0.05])
+    assert error == pytest.approx(abs((1.75 + 2.0) / 2 - (2.0 + 1.9) / 2) / 2)
 
 
 def test_curves_hold_each_series_in_turn(study: pathlib.Path, small) -> None:

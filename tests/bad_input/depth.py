@@ -39,7 +39,7 @@ CASES = [
     ),
     study(
         "a control of the depth that its published form does not have",
-        f"study.yaml: {AT}.choice: unknown key",
+        f"study.yaml: {AT}.choice: unknown key of mod_published; mod has it",
         (DEPTH, {"kind": "mod_published", "choice": "random"}),
     ),
     study(

@@ -39,7 +39,7 @@ CASES = [
     ),
     study(
         "an importance of an objective that masks nothing",
-        "study.yaml: ablations.dense.objective.importance: unknown key",
+        "study.yaml: ablations.dense.objective.importance: unknown key of causal; masked_diffusion has it",
         ("base.objective", {"kind": "causal", "importance": LEARNED}),
     ),
     diffusion(

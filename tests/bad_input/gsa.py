@@ -45,7 +45,7 @@ CASES = [
     ),
     gsa(
         "log of relu's zeros",
-        f"{HERE}.block.mixer.indexer.activation: unknown key",
+        f"{HERE}.block.mixer.indexer.activation: unknown key of soft; as_published, kl have it",
         indexer={"kind": "soft", "activation": "relu"},
     ),
     gsa(

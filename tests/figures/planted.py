@@ -320,6 +320,8 @@ def _runs(
             "parameters_active": 1_400_000,
             "num_steps": num_steps,
             "train_tokens": num_steps * 2048,
+            "spikes": 0,
+            "skipped": 0,
             "loss": loss["nats"].mean(),
             "bits_per_byte": loss["bits_per_byte"].mean(),
             "num_selectors": len(seen),

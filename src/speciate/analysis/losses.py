@@ -2,6 +2,7 @@
 
 nats per token = sum of nats / sum of tokens; bits per byte = sum of nats / ln 2 / sum of bytes, which does not depend
 on the tokenizer. The auxiliary losses of selectors are in neither. Intervals resample the domain's groups of documents.
+A loss that is estimated (the bound of masked diffusion, by drawing masks) has a standard error of its own beside them.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: S
     """A row a domain, in the study's order: nats per token with its interval, bits per byte, what was counted.
 
     Args:
-        likelihood: a row a document: domain, group, nats, tokens, bytes.
+        likelihood: a row a document: domain, group, nats, tokens, bytes, and nats_draws where nats are estimated.
         domains: in the study's order.
         settings: seed, resamples and confidence of the intervals.
 
@@ -26,15 +27,30 @@ def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: S
     """
     rows: list[dict[str, object]] = []
     drawn = loss_draws(likelihood, domains, settings)
-    for domain in domains:
+    error_D, _ = standard_errors(likelihood, domains)
+    for domain, error in zip(domains, error_D, strict=True):
         part = likelihood[likelihood["domain"] == domain]
         nats, tokens, num_bytes = (part[name].sum() for name in ("nats", "tokens", "bytes"))
         values = drawn[(drawn["statistic"] == "nats") & (drawn["name"] == domain)]["value"]
         low, high = statistics.percentiles(values.to_numpy(), settings.confidence)
         counted = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part)}
-        found = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "bits_per_byte": nats / LN2 / num_bytes}
-        rows.append({"domain": domain, **found, **counted})
+        found = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "nats_error": error}
+        rows.append({"domain": domain, **found, "bits_per_byte": nats / LN2 / num_bytes, **counted})
     return pd.DataFrame(rows)
+
+
+def standard_errors(likelihood: pd.DataFrame, domains: tuple[str, ...]) -> tuple[list[float], float]:
+    """How sure estimated nats a token are: of each domain's mean over its tokens, and of the mean over domains.
+
+    Standard deviation over the draws of what each draw says, over the root of their number. Documents of one draw may
+    share their masks' sizes, so they are summed first. NaN where the nats are exact.
+    """
+    if "nats_draws" not in likelihood:
+        return [float("nan")] * len(domains), float("nan")
+    of_domain = [likelihood[likelihood["domain"] == domain] for domain in domains]
+    draws_DE = np.stack([np.stack(part["nats_draws"].to_list()).sum(0) / part["tokens"].sum() for part in of_domain])
+    root = draws_DE.shape[1] ** 0.5
+    return list(draws_DE.std(1, ddof=1) / root), float(draws_DE.mean(0).std(ddof=1) / root)
 
 
 def loss_draws(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Settings) -> pd.DataFrame:

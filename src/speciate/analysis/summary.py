@@ -31,7 +31,8 @@ def run_row(
     """The run's row of table `runs`, without what other runs must tell (excess, state).
 
     Args:
-        facts: parameters_total, parameters_active, num_steps, train_tokens.
+        facts: parameters_total, parameters_active, num_steps, train_tokens; loss_error, NaN where the loss is exact;
+            spikes of the training loss and skipped updates, how many.
         losses: the run's rows by domain; each domain weighs the same.
         selectors: its rows of table `selectors`; empty for a dense run, whose selector columns are then NaN.
         verdicts: its rows of table `verdicts`.

@@ -30,7 +30,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_RUN,
         "about": "str",
         **dict.fromkeys(("parameters_total", "parameters_active", "num_steps", "train_tokens"), "int64"),
-        **_floats("loss", "bits_per_byte"),
+        **_floats("loss", "loss_error", "bits_per_byte"),
+        **dict.fromkeys(("spikes", "skipped"), "int64"),
         "num_selectors": "int64",
         **_floats("max_share", "max_violation", "effective_experts", "gini", "dead_experts", "revived_experts"),
         **_floats("information_bits", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
@@ -68,7 +69,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "losses": {
         **_RUN,
         "domain": "str",
-        **_floats("nats", "nats_low", "nats_high", "bits_per_byte"),
+        **_floats("nats", "nats_low", "nats_high", "nats_error", "bits_per_byte"),
         **_floats("difference_bits", "difference_low_bits", "difference_high_bits"),
         **dict.fromkeys(("tokens", "bytes", "documents"), "int64"),
     },

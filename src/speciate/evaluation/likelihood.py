@@ -38,9 +38,9 @@ def by_document(
         device: where the model is; the blocks are brought there.
 
     Returns:
-        One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes; and nats_error,
-        the standard error of its nats, of an objective that estimates them: one that has `draws`, independent unbiased
-        estimates (draws, B, T - 1), whose mean is `nats`.
+        One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes; and nats_draws
+        of an objective that estimates them, one that has `draws`: its independent unbiased estimates of the document's
+        nats, (draws,), whose mean is `nats`.
     """
     num_documents = len(blocks.documents)
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
@@ -62,8 +62,12 @@ def by_document(
     whole, surface = (blocks.documents[name].to_numpy(np.float64) for name in ("bytes", "surface"))
     # a document's own bytes, shared among its tokens; where the tokenizer is lossless the factor is 1
     num_bytes *= np.divide(whole, surface, out=np.ones(num_documents), where=surface > 0)
-    found = {"nats": nats, "tokens": tokens.astype(np.int64), "bytes": np.rint(num_bytes).astype(np.int64)}
+    found: dict[str, object] = {
+        "nats": nats,
+        "tokens": tokens.astype(np.int64),
+        "bytes": np.rint(num_bytes).astype(np.int64),
+    }
     if sums_ED is not None and estimates is not None:
-        found["nats_error"] = sums_ED.std(0, ddof=1) / len(sums_ED) ** 0.5
+        found["nats_draws"] = list(sums_ED.T)
     table = blocks.documents[["document", "domain", "id", "group"]].assign(**found)
     return table[table["tokens"] > 0].reset_index(drop=True)

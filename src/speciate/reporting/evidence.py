@@ -192,7 +192,7 @@ def token_types(tables: Tables, spec: ReportSpec) -> list[Table]:
 
 
 def losses(tables: Tables, spec: ReportSpec) -> list[Table]:
-    """Test loss of every arm and domain, in nats per token and bits per byte."""
+    """Test loss of every arm and domain, in nats per token and bits per byte; how sure bounds are; what went wrong."""
     frame = tables["losses"]
     found = []
     for column, title, run_column in (
@@ -209,7 +209,32 @@ def losses(tables: Tables, spec: ReportSpec) -> list[Table]:
         ]
         note = "Means over seeds; the mean gives every domain equal weight; auxiliary losses are never inside."
         found.append(table(title, ["arm"], [*(spoken(name) for name in spec.domains), "mean"], rows, note))
-    return found
+    return [*found, *_errors_of_bounds(tables, spec), *_odd_training(tables, spec)]
+
+
+def _errors_of_bounds(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """How sure the losses are that are estimated; nothing where none is."""
+    worst = tables["runs"].groupby("ablation")["loss_error"].max().dropna()
+    rows = [[spoken(arm.name), fixed(float(worst[arm.name]))] for arm in spec.arms if arm.name in worst.index]
+    note = "A bound is estimated by drawing masks: its standard error over the draws, of the run where it is largest."
+    return [table("How sure the bounds are, nats per token", ["arm"], ["standard error"], rows, note)] if rows else []
+
+
+def _odd_training(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """Arms whose training loss jumped, or whose updates were skipped; nothing where there is none."""
+    sums = tables["runs"].groupby("ablation")[["spikes", "skipped"]].sum()
+    sums = sums[sums.any(axis=1)]
+    rows = [
+        [spoken(arm.name), *(whole(float(value)) for value in sums.loc[arm.name])]
+        for arm in spec.arms
+        if arm.name in sums.index
+    ]
+    note = (
+        "Sums over seeds. A spike is a training loss more than six standard deviations above the fifty before it; an"
+        " update is skipped where a gradient is not finite."
+    )
+    numbers = ["spikes of the loss", "skipped updates"]
+    return [table("Training that was not smooth", ["arm"], numbers, rows, note)] if rows else []
 
 
 def comparisons(tables: Tables, spec: ReportSpec) -> list[Table]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speciate.kinds import component
 from speciate.model import view
@@ -372,6 +373,48 @@ def test_gates_begin_half_open(transformer: Build, gates: str, names: set[str]) 
         assert gate.weight.shape[0] == (24 if name == "output" else 12)
         open_BTD = gate(torch.randn(100, 24))
         assert abs(open_BTD.mean() - 0.622) < 0.01 and open_BTD.std() < 0.05
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(each, Tensor):
+                self.nbytes = max(self.nbytes, each.untyped_storage().nbytes())
+        return made
+
+
+@pytest.mark.parametrize("arm", ["as_published", "kl", "soft", "window", "kl_running"])
+@pytest.mark.parametrize("asked", ["the prompt", "a token"])
+def test_decoding_makes_no_tensor_that_grows_faster_than_the_text(
+    model_spec: Callable[..., Any], arm: str, asked: str
+) -> None:
+    model = model_spec(mixer=gsa(**ARMS[arm]), context=2048)
+    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).eval()
+    sparse_stage(mixer)
+
+    @torch.no_grad()
+    def largest(length: int) -> int:
+        cache = Cache()
+
+        def read(count: int) -> int:
+            tokens = Tokens.of(torch.zeros((1, count), dtype=torch.long), cache=cache)
+            with Largest() as made:
+                mixer(torch.randn(1, count, 24), tokens)
+            cache.length += count
+            return made.nbytes
+
+        of_prompt = read(length - 1)
+        return of_prompt if asked == "the prompt" else read(1)
+
+    short, long = largest(512), largest(2048)
+    assert long <= 4 * short * 1.01
 
 
 @pytest.mark.parametrize("arm", ["as_published", "kl", "soft", "window", "kl_running"])
