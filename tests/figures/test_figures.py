@@ -227,6 +227,17 @@ def test_a_budget_that_is_not_kept_is_seen_and_said(standard) -> None:
     assert "unbalanced 0.10" in caption
 
 
+def test_the_stages_of_the_curriculum_are_drawn_over_the_steps(tables, standard) -> None:
+    panel = standard("mask_budget")[0].axes[2]
+    rows = tables["measurements"]
+    rows = rows[(rows["name"] == "stage") & (rows["probe"] == "telemetry")]
+    means = rows.groupby(["ablation", "step"])["value"].mean().unstack()
+    assert len(panel.lines) == min(8, len(means))
+    for line in panel.lines:
+        assert list(line.get_xdata()) == list(means.columns)
+        assert any(np.allclose(line.get_ydata(), row) for row in means.to_numpy())
+
+
 def test_importance_that_does_not_vary_is_said(standard) -> None:
     _, caption = standard("importance_loss")
     assert "unbalanced constant" in caption
@@ -245,6 +256,16 @@ def test_the_number_of_keys_is_drawn_by_bin(standard) -> None:
     figure, caption = standard("keys")
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["4", "8", "16", "32"]
     assert "auxiliary 12." in caption
+
+
+def test_keys_are_drawn_by_the_entropy_of_dense_attention(tables, standard) -> None:
+    panel = standard("keys")[0].axes[1]
+    rows = tables["measurements"]
+    means = rows[rows["name"] == "k_by_entropy"].groupby(["ablation", "at"])["value"].mean().unstack()
+    assert len(panel.lines) == min(8, len(means))
+    for line in panel.lines:
+        assert list(line.get_xdata()) == list(means.columns)
+        assert any(np.allclose(line.get_ydata(), row) for row in means.to_numpy())
 
 
 def test_cost_is_flat_where_it_grows_linearly_and_its_slopes_are_told(standard) -> None:
