@@ -12,6 +12,7 @@ import torch
 from speciate import export, generate
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
+from speciate.kinds import kinds_in, options_of
 from speciate.selection.selection import recording
 from speciate.spec import RunSpec, dump
 from speciate.stages import Folders
@@ -180,7 +181,20 @@ def test_masks_are_filled_and_the_order_shown(tmp_path: pathlib.Path, capsys: py
     assert [line.count("▁") for line in steps[:6]] == [5, 4, 3, 2, 1, 0]
     assert all("the cat" in line for line in steps[:6])
     assert out == printed(capsys, generate, *common, "--show-order")
-    assert "▁" not in printed(capsys, generate, *common, "--sampler", "ancestral", "--steps", "3")
+
+
+@pytest.mark.parametrize("sampler", kinds_in("evaluation/sampler"))
+def test_every_sampler_fills_all_masks_from_the_command_line(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], sampler: str
+) -> None:
+    objective = {"kind": "masked_diffusion", "importance": "learned", "masking": "importance"}
+    run = write_run(tmp_path / "results", **{**DIFFUSION, "objective": objective})
+    steps = ("--steps", "3") if "num_steps" in options_of("evaluation/sampler", sampler).model_fields else ()
+    common = ("--run", str(run), "--prompt", "the cat", "--max-tokens", "6", "--sampler", sampler)
+    out = printed(capsys, generate, *common, *steps, "--show-order")
+    last = [line for line in out.splitlines() if line.strip()[:1].isdigit()][-1]
+    assert "the cat" in last
+    assert "▁" not in last
 
 
 @pytest.mark.parametrize(
@@ -191,6 +205,7 @@ def test_masks_are_filled_and_the_order_shown(tmp_path: pathlib.Path, capsys: py
         (DIFFUSION, ["--top-k", "3"], "--top-k: is of models that predict from left to right"),
         (DIFFUSION, ["--speculate", "--temperature", "0"], "--speculate: "),
         (DIFFUSION, ["--steps", "0"], "num_steps"),
+        (DIFFUSION, ["--sampler", "uncertainty", "--steps", "3"], "--steps: sampler uncertainty has no number of"),
         (DIFFUSION, ["--max-tokens", "0"], "--max-tokens: .* leave no room"),
     ],
 )

@@ -106,7 +106,11 @@ def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: ar
     if room < 1 or not ids:
         raise ValueError(f"--max-tokens: {len(ids)} tokens of prompt leave no room in a context of {model.context}")
     kind = arguments.sampler or "random_order"
-    options = sampler_options(kind, **({} if arguments.steps is None else {"num_steps": arguments.steps}))
+    options = sampler_options(kind)
+    if arguments.steps is not None:
+        if "num_steps" not in type(options).model_fields:
+            raise ValueError(f"--steps: sampler {kind} has no number of steps; it has as many as it needs")
+        options = sampler_options(kind, num_steps=arguments.steps)
     mask = model.vocabulary - 1
     text = Text(torch.tensor([[*ids, *[mask] * room]]), mask, importance_of(model))
     denoise = tempered(denoiser(model), arguments.temperature)
