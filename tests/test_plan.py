@@ -105,10 +105,10 @@ def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
 
 
 def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str, Any]) -> None:
-    change = {"ablations": {"hash": {"change": {"optimizer": {"rate": 0.5}}}}}
+    change = {"ablations": {"frozen": {"change": {"optimizer": {"rate": 0.5}}}}}
     before, after = make(settings).specs(), make(settings, change).specs()
     changed = {path.parts[3] for path in before if path.parts[2] == "runs" and before[path] != after[path]}
-    assert changed == {"hash"}
+    assert changed == {"frozen"}
 
 
 def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:

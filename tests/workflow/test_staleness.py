@@ -75,7 +75,7 @@ def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspac
 
 
 def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) -> None:
-    workspace.edit("studies/smoke.yaml", "  hash: null\n", "")
+    workspace.edit("studies/smoke.yaml", "  auxiliary_fast: null\n", "")
     assert workspace.stale() == after_runs(2)
 
 
