@@ -368,6 +368,19 @@ def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
     assert len(found["mask budget"].columns) == 1 + 1
 
 
+def test_losses_of_another_sort_are_not_compared_with_the_references(tables) -> None:
+    arms = tuple(Arm(name=arm, about="a", bound=arm == "bias", leaks=arm == "top2") for arm in planted.ARMS)
+    told = answer.loss(tables, spec(arms=arms))
+    assert not {"bias", "top2"} & {arm for arm, _ in told.points}
+    assert told.after.endswith("a loss that looks ahead: bias and top2.")
+    for one in evidence.comparisons(tables, spec(arms=arms)):
+        of_loss = one.title.startswith(("Test loss", "Bits"))
+        assert ("bias" in {row[0] for row in one.rows}) is not of_loss
+    # where the reference's is a bound too, only what looks ahead is left out
+    bounds = tuple(arm.model_copy(update={"bound": True}) for arm in arms)
+    assert {"bias"} < {arm for arm, _ in answer.loss(tables, spec(arms=bounds)).points}
+
+
 def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is_something(tables) -> None:
     quiet = {one.title for one in evidence.losses(tables, spec())}
     assert not {"How sure the bounds are, nats per token", "Training that was not smooth"} & quiet

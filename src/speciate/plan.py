@@ -21,6 +21,7 @@ from speciate.stages import (
     MeasureSpec,
     Prediction,
     ReportSpec,
+    incomparable,
 )
 from speciate.verb import writing
 
@@ -194,6 +195,7 @@ class Plan(DataPlan):
             arms=tuple(study.ablations),
             domains=self.labels,
             reference=study.analysis.reference,
+            incomparable=incomparable(self.arms, study.analysis.reference),
             controls=study.analysis.controls,
             confidence=study.analysis.confidence,
             armed_after=study.analysis.armed_after,

@@ -4,6 +4,7 @@
 order counts, since the keys of a spec's JSON are sorted.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pydantic
@@ -203,6 +204,12 @@ class Arm(Strict):
     """Its loss is an upper bound of the negative log-likelihood."""
 
 
+def incomparable(arms: Sequence[Arm], reference: str) -> Names:
+    """Arms whose loss is another thing than the reference's: a bound beside a likelihood, or one that looks ahead."""
+    bound = next((arm.bound for arm in arms if arm.name == reference), False)
+    return tuple(arm.name for arm in arms if arm.name != reference and (arm.leaks or arm.bound != bound))
+
+
 class Prediction(Hypothesis):
     """A hypothesis with its name."""
 
@@ -233,6 +240,8 @@ class DrawSpec(Strict):
     """Every ablation, in the order of the study file."""
     domains: Names = ()
     reference: Name = "none"
+    incomparable: Names = ()
+    """Arms whose losses are not drawn beside the reference's."""
     controls: Names = ()
     confidence: float = 0.95
     armed_after: float = 0.0

@@ -131,6 +131,42 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     assert "80%" in caption
 
 
+@pytest.fixture(scope="module")
+def mixed(tables):
+    """The same, but the arm bias has one selector beside the layers, as an importance is."""
+    changed = {}
+    for name, frame in tables.items():
+        if {"ablation", "selector", "layer"} <= set(frame.columns):
+            bias = frame["ablation"] == "bias"
+            frame = frame[~bias | (frame["layer"] == 0)].copy()
+            frame.loc[bias, ["selector", "layer"]] = ["parts.importance", -1]
+        changed[name] = frame
+    return changed
+
+
+@pytest.mark.parametrize("name", ["load", "lift"])
+def test_a_selector_beside_the_layers_takes_no_column_of_theirs(name: str, mixed) -> None:
+    figure, caption = draw(name, mixed)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [f"layer {layer}" for layer in range(4)]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts.count("importance") == 1
+    assert "importance" not in caption.partition("Not shown")[2]
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert name == "lift" or len(labels) == len(ROUTED)
+
+
+@pytest.mark.parametrize("name", ["loss_load", "curves"])
+def test_a_loss_of_another_sort_is_not_drawn_and_said_so(name: str, tables) -> None:
+    subject = planted.subject()
+    subject.incomparable = ("bias",)
+    figure, caption = draw(name, tables, subject)
+    texts = [text.get_text() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
+    assert "bias" not in texts
+    assert "top2" in texts
+    assert "nor is a loss that looks ahead: bias." in caption
+
+
 def test_lift_shows_real_above_placebo(standard) -> None:
     figure, caption = standard("lift")
     real, placebo = (figure.axes[index].collections[0].get_array() for index in (0, 4))

@@ -32,7 +32,8 @@ def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[
     if subject.reference not in wide:
         return pd.DataFrame(), [], []
     apart = wide.sub(wide[subject.reference], axis=0).groupby(["step", "series"]).mean()
-    arms = [arm for arm in subject.arms if arm in apart and arm != subject.reference]
+    left = {subject.reference, *subject.incomparable}
+    arms = [arm for arm in subject.arms if arm in apart and arm not in left]
     weight = apart.abs().groupby("step").mean().iloc[-1].to_dict()
     return apart, style.telling_arms(arms, options.max_arms, weight, subject), arms
 
@@ -116,4 +117,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" better.{told} The spread between seeds is not drawn: a line apart from zero is no finding by itself, the"
         " comparisons have the intervals. Validation blocks are few; the test losses in the tables rest on more text."
         + style.left_out((candidates, arms))
+        + style.not_compared(tables["curves"]["ablation"], subject)
     )

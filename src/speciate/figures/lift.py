@@ -46,7 +46,7 @@ def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[
     names = style.selectors_of(full)
     named = full[full["domain"] != "all"]
     spread = (named["lift"] - 1).abs().groupby(named["selector"]).mean().to_dict()
-    return arms, style.telling(list(names), options.max_selectors, spread), names
+    return arms, style.telling(style.layers_first(names), options.max_selectors, spread), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -64,13 +64,18 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     style.pack(drawn, h_pad=0.012, left=0.016)
     mesh = None
     for row, arm in enumerate(arms):
-        for column, selector in enumerate(selectors):
+        own = list(full[full["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.row_of(own, selectors)):
             real, placebo, gap = (grid[3 * row + part, column] for part in range(3))
             gap.set_axis_off()
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector) & (full["seed"] == seed)]
             mesh = _pair(real, placebo, cell, subject.domains) or mesh
             if row == 0:
-                real.set_title(names[selector], pad=3)
+                real.set_title(names[selectors[column]], pad=3)
+            if selector is not None and selector not in selectors:
+                beside: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+                text = real.annotate(names[selector], (1, 0.5), (4, 0), fontsize=6, color=style.QUIET, **beside)
+                text.set_in_layout(False)  # the next place in the row is empty
             if column == 0:
                 _names(real, style.spoken(arm), "real", subject.domains)
                 _names(placebo, "", "shuffled", subject.domains)
@@ -109,8 +114,9 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if full.empty:
         return "No run of this study has a selector, so there is no lift to show."
     arms, selectors, names = _shown(tables, subject, options)
+    shown = style.shown_of(full, arms, selectors)
     seeds = sorted(full["seed"].unique())
-    named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(selectors)]
+    named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(shown)]
     named = named[named["seed"] == seeds[0]]
     # an expert that hardly any token chose has a lift of any size
     used = named[named["share"] * named["lift"].rdiv(1) > 0.01]
@@ -131,5 +137,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " the order in it is made by sorting alone. A lower strip as strong as the upper one would mean that the upper"
         f" one is chance.{where} One wide pale column is a collapsed router. Lift does not say that the router learned"
         f" it{controls}, nor that the expert is needed."
-        + style.left_out((style.selecting(full, subject), arms), style.named(names, selectors))
+        + style.left_out((style.selecting(full, subject), arms), style.named(names, shown))
     )

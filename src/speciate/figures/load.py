@@ -46,7 +46,7 @@ def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[
     by_arm = last.groupby("ablation")["max_share"].max().to_dict()
     by_selector = last.groupby("selector")["max_share"].max().to_dict()
     arms = style.telling_arms(style.selecting(seen, subject), options.max_arms, by_arm, subject)
-    return arms, style.telling(list(names), options.max_selectors, by_selector), names
+    return arms, style.telling(style.layers_first(names), options.max_selectors, by_selector), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -59,19 +59,27 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     grid = drawn.subplots(len(arms), len(selectors), sharex=True, sharey=True, squeeze=False)
     experts = tables["experts"]
     experts = experts[(experts["probe"] == "telemetry") & (experts["domain"] == "all")]
+    lowest: dict[int, Any] = {}
     for row, arm in enumerate(arms):
-        for column, selector in enumerate(selectors):
+        own = list(seen[seen["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.row_of(own, selectors)):
             axes = grid[row, column]
-            here = [frame[(frame["ablation"] == arm) & (frame["selector"] == selector)] for frame in (seen, experts)]
-            if here[0].empty:
-                axes.set_axis_off()
+            if row == 0:
+                axes.set_title(names[selectors[column]])
+            if selector is None:
+                style.blank(axes)
                 continue
+            here = [frame[(frame["ablation"] == arm) & (frame["selector"] == selector)] for frame in (seen, experts)]
             _cell(axes, here[0], here[1])
             _alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
-            if row == 0:
-                axes.set_title(names[selector])
+            if selector not in selectors:
+                axes.annotate(names[selector], (0.98, 0.1), xycoords="axes fraction", ha="right", fontsize=6)
+            lowest[column] = axes
         grid[row, 0].set_ylabel(style.spoken(arm).replace(" ", "\n", 1), rotation=0, ha="right", va="center")
         grid[row, 0].yaxis.label.set_weight("bold")
+        grid[row, 0].yaxis.set_label_coords(-0.24, 0.5)
+    for axes in lowest.values():
+        axes.tick_params(labelbottom=True)
     grid[0, 0].set(ylim=(0, 1.02), xlim=(0, float(seen["step"].max())))
     grid[0, 0].set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
     drawn.supxlabel("optimizer step", fontsize=7.5)
@@ -112,6 +120,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if seen.empty:
         return "No run of this study has a selector, so there is no load to show."
     arms, selectors, names = _shown(tables, subject, options)
+    shown = style.shown_of(seen, arms, selectors)
     seeds = sorted(seen["seed"].unique())
     last = seen[seen["step"] == seen["step"].max()]
     worst = last.loc[last["max_share"].idxmax()]
@@ -134,5 +143,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" largest share at the last step is {worst['max_share']:.0%} ({style.spoken(worst['ablation'])},"
         f" {names[worst['selector']]}, seed {worst['seed']}). An expert has no common name across seeds or arms, and"
         " this is a small probe: the tables give the finished model on the whole one."
-        + style.left_out((style.selecting(seen, subject), arms), style.named(names, selectors))
+        + style.left_out((style.selecting(seen, subject), arms), style.named(names, shown))
     )

@@ -27,6 +27,12 @@ class Options(Kind):
     """None."""
 
 
+def _comparable(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
+    """The runs that have a loss of the reference's sort."""
+    runs = tables["runs"].dropna(subset=["loss"])
+    return runs[~runs["ablation"].isin(list(subject.incomparable))]
+
+
 def _markers(runs: pd.DataFrame) -> dict[int, str]:
     """Every seed's marker."""
     return {seed: style.MARKERS[index % len(style.MARKERS)] for index, seed in enumerate(sorted(runs["seed"].unique()))}
@@ -34,7 +40,7 @@ def _markers(runs: pd.DataFrame) -> dict[int, str]:
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Left: loss against load, a point a run. Right: the difference from the reference, a point a seed."""
-    runs = tables["runs"].dropna(subset=["loss"])
+    runs = _comparable(tables, subject)
     if runs.empty:
         return style.message("No run of this study has a test loss.")
     arms = [arm for arm in subject.arms if arm in set(runs["ablation"])]
@@ -125,7 +131,7 @@ def _differences(axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    runs = tables["runs"].dropna(subset=["loss"])
+    runs = _comparable(tables, subject)
     if runs.empty:
         return "No run of this study has a test loss."
     num_seeds = runs["seed"].nunique()
@@ -151,4 +157,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" {style.spoken(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
         f"{few}{worst} Arms differ in more than their load, so the left panel is no dose-response curve; and a short"
         " training of a small model does not say what an uneven load costs later."
+        + style.not_compared(tables["runs"]["ablation"], subject)
     )

@@ -89,6 +89,10 @@ class Subject(Protocol):
         """The arm that the others are compared with."""
 
     @property
+    def incomparable(self) -> Sequence[str]:
+        """Arms whose loss is another thing than the reference's."""
+
+    @property
     def controls(self) -> Sequence[str]:
         """The arms whose selectors do not learn."""
 
@@ -202,6 +206,32 @@ def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], s
     return [arm for arm in arms if arm in kept]
 
 
+def row_of(own: Sequence[str], columns: Sequence[str]) -> list[str | None]:
+    """The selector that each column shows of an arm that has `own`: the column's, or one beside the layers."""
+    free = [path for path in own if path not in columns and path.startswith("parts.")]
+    return [column if column in own else (free.pop(0) if free else None) for column in columns]
+
+
+def shown_of(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Every selector that the rows of `arms` show."""
+    own = frame[frame["ablation"].isin(arms)].groupby("ablation")["selector"].unique()
+    shown = {path for paths in own for path in row_of(list(paths), columns) if path is not None}
+    return [path for path in selectors_of(frame) if path in shown]
+
+
+def layers_first(names: Mapping[str, str]) -> list[str]:
+    """The selectors that have a column: those in layers, unless there are none."""
+    layered = [path for path in names if not path.startswith("parts.")]
+    return layered or list(names)
+
+
+def blank(axes: Axes) -> None:
+    """Hides all but the labels beside axes where an arm has nothing to show."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0, labelleft=False, labelbottom=False)
+
+
 def named(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
     """All selectors' names and those of the `kept` paths, for `left_out`."""
     return list(names.values()), [names[path] for path in kept]
@@ -215,6 +245,14 @@ def left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
         layers = len(names) > 1 and all(name.startswith("layer ") for name in names)
         parts.append(f"layers {listed(name.removeprefix('layer ') for name in names)}" if layers else listed(names))
     return f" Not shown for want of room: {'; '.join(parts)}." if parts else ""
+
+
+def not_compared(present: Iterable[str], subject: Subject) -> str:
+    """' Not drawn ...' for a caption, of those of `present` whose losses do not compare; or nothing."""
+    names = [arm for arm in subject.arms if arm in subject.incomparable and arm in set(present)]
+    if not names:
+        return ""
+    return f" Not drawn, since a bound is no likelihood, nor is a loss that looks ahead: {listed(names)}."
 
 
 def shade(lift: Any) -> Any:

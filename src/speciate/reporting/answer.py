@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from speciate.reporting.cells import counted, fixed, interval, listed, percent, percents, spoken
-from speciate.stages import ReportSpec
+from speciate.stages import ReportSpec, incomparable
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -193,7 +193,8 @@ def _excess(mine: pd.DataFrame) -> str:
 def loss(tables: Tables, spec: ReportSpec) -> Answer | None:
     """Which arms end with another loss than the reference's, paired by seed."""
     table = tables["comparisons"]
-    rows = table[table["statistic"] == "loss"]
+    other = incomparable(spec.arms, spec.reference)
+    rows = table[(table["statistic"] == "loss") & ~table["ablation"].isin(other)]
     if rows.empty:
         return None
     routed = _routed(tables, spec)
@@ -211,6 +212,9 @@ def loss(tables: Tables, spec: ReportSpec) -> Answer | None:
         f"Intervals: {spec.confidence:.0%}, over {counted(len(spec.seeds), 'seed')}. One that holds zero does not show"
         " that there is no difference."
     )
+    left = [arm for arm in other if arm in set(table["ablation"])]
+    if left:
+        after += f" Left out, since a bound is no likelihood, nor is a loss that looks ahead: {listed(left)}."
     return Answer("What it did to the loss", text, points, after)
 
 

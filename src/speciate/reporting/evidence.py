@@ -18,7 +18,7 @@ from speciate.reporting.cells import (
     table,
     whole,
 )
-from speciate.stages import ReportSpec
+from speciate.stages import ReportSpec, incomparable
 
 COMPARED = {
     "loss": "Test loss, nats",
@@ -240,13 +240,16 @@ def _odd_training(tables: Tables, spec: ReportSpec) -> list[Table]:
 def comparisons(tables: Tables, spec: ReportSpec) -> list[Table]:
     """Arms against the reference, paired by seed; a table a statistic."""
     frame = tables["comparisons"]
+    other = incomparable(spec.arms, spec.reference)
     found = []
     for statistic, title in COMPARED.items():
+        of_loss = statistic in ("loss", "bits_per_byte")
         rows = [
             [spoken(row["ablation"]), whole(row["num_seeds"]), fixed(row["difference"], sign=True)]
             + [interval(row["low"], row["high"], sign=True), p_value(row["p_value"]), p_value(row["p_holm"])]
             + [fixed(row["minimum_detectable"])]
             for _, row in frame[frame["statistic"] == statistic].iterrows()
+            if not (of_loss and row["ablation"] in other)
         ]
         if rows:
             numbers = ["seeds", "difference", "interval", "p", "p (Holm)", "minimum detectable"]
