@@ -31,7 +31,7 @@ test: dev ## lint, types, and all tests but the slow ones
 	$(STUDY)/mypy
 	$(HOST)/snakefmt --check $(SNAKEFILES)
 	$(HOST)/snakemake --lint
-	$(STUDY)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m 'not slow and not gpu' $(ARGS)
+	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu' $(ARGS)
 
 bench: dev ## measure against named peers; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)

@@ -4,26 +4,34 @@ Under pytest-xdist a file's tests stay together, for the sake of its fixtures, a
 and one after another: they take longest, and share one finished study.
 """
 
-import pathlib
+from typing import Any
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
 
+WORKFLOW = "tests/workflow/"
 
-WORKFLOW = pathlib.Path(__file__).parent / "workflow"
 
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Groups tests for xdist, the workflow's first; skips what is marked gpu where torch sees none."""
-    if config.pluginmanager.hasplugin("xdist"):
-        items.sort(key=lambda item: WORKFLOW not in item.path.parents)
-        for item in items:
-            name = "workflow" if WORKFLOW in item.path.parents else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(name))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the workflow's tests first; skips what is marked gpu where torch sees none."""
+    items.sort(key=lambda item: not item.nodeid.startswith(WORKFLOW))
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
+
+
+# xdist's own loadgroup, which would do, has no effect with pytest 9.2: it renames tests by a field that is gone
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests go to one process, and the workflow's files to the same one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return WORKFLOW if nodeid.startswith(WORKFLOW) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
