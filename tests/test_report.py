@@ -214,6 +214,11 @@ def test_the_answer_counts_controls_and_excess(tables) -> None:
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)
+    runs = tables["runs"].copy()
+    runs.loc[runs["ablation"] == "top2", ["excess_information_bits", "excess_low_bits", "excess_high_bits"]] = np.nan
+    told = parts({**tables, "runs": runs}, spec())["What learning added"]
+    assert told.text.endswith("No control of this study has selectors like those of top2.")
+    assert "top2" not in dict(told.points)
 
 
 def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from speciate.analysis import collapse
+from speciate.analysis import collapse, load
 
 STEPS = np.arange(0, 110, 10)
 
@@ -95,3 +95,22 @@ def test_states(collapsed: bool, q_value: float, excess_low: float, state: str) 
 def test_collapse_is_by_the_lower_bound() -> None:
     assert collapse.has_collapsed(0.376, 8)
     assert not collapse.has_collapsed(0.375, 8)
+
+
+@pytest.mark.parametrize(
+    ("num_slots", "expected"), [(1, 1.0), (2, 5 / 6), (3, 7 / 9), (4, 3 / 4), (5, 3 / 5), (8, 3 / 8), (64, 3 / 64)]
+)
+def test_of_few_slots_the_limit_can_be_exceeded(num_slots: int, expected: float) -> None:
+    assert load.limit(3.0, num_slots) == pytest.approx(expected)
+    # as far from even to all as of four slots
+    if num_slots in (2, 3):
+        assert (expected - 1 / num_slots) / (1 - 1 / num_slots) == pytest.approx((3 / 4 - 1 / 4) / (1 - 1 / 4))
+    assert collapse.has_collapsed(1.0, num_slots) is (num_slots > 1)
+
+
+def test_all_of_two_slots_on_one_is_a_collapse_and_an_alarm() -> None:
+    share_KS = np.tile([1.0, 0.0], (24, 1))
+    found = collapse.verdicts({"importance": share_KS}, np.arange(24), 6, 0.05)
+    assert all(one.fired for one in found if one.rule == "alarm")
+    even = collapse.verdicts({"importance": np.tile([0.6, 0.4], (24, 1))}, np.arange(24), 6, 0.05)
+    assert not any(one.fired for one in even if one.rule == "alarm")

@@ -8,7 +8,8 @@ never grows in expectation, nor does the mean M_t of such products, and by Ville
 P(M_t >= 1/a at any t) <= a, whenever one stops and however the observations depend on each other (Ramdas et al. 2023).
 
 Decisions:
-- tau = 2.4 / E: the balanced top-1 routers of the pilot ended at 1.8 / E and 2.0 / E, the collapsed ones above 6 / E.
+- tau = 2.4 / E, of fewer than four slots as `load.limit` has it: the balanced top-1 routers of the pilot ended at
+  1.8 / E and 2.0 / E, the collapsed ones above 6 / E.
 - lambda is no single number but a mixture: stakes c / tau, c in STAKES, and every start s of the betting with weight
   1 / (s (s + 1)). A product that starts at s bets nothing before (lambda = 0), so each is a valid one and so is their
   mean. Small stakes survive long healthy stretches, late starts find a collapse after one; half the weight bets from
@@ -17,14 +18,15 @@ Decisions:
   its own guarantee; 'any' is the whole run's, over all of them: one guarantee a run, and not the first of several.
 - Armed after warm-up: a random initial router exceeds tau already. What comes before is no part of M_t.
 
-A share above tau for long is an alarm by design, whether or not it hurts. Where tau >= 1/k (few slots, many chosen) no
-share can exceed it and the alarm is silent.
+A share above tau for long is an alarm by design, whether or not it hurts. Where tau >= 1/k (many chosen of few slots)
+no share can exceed it and the alarm is silent.
 
 Shape suffixes: K checks, L selectors, S slots, C stakes.
 """
 
 import numpy as np
 
+from speciate.analysis import load
 from speciate.selection.tally import Array
 
 TAU_SHARES = 2.4
@@ -54,9 +56,9 @@ def evidence(share_LKS: list[Array], tau_shares: float = TAU_SHARES) -> tuple[Ar
 
     Args:
         share_LKS: one array (K, S) a selector; their numbers of slots may differ. Armed checks only.
-        tau_shares: tau in units of 1/S.
+        tau_shares: tau in units of 1/S, where S is at least four.
     """
-    wealth_L = [wealth(share_KS, tau_shares / share_KS.shape[1]) for share_KS in share_LKS]
+    wealth_L = [wealth(share_KS, load.limit(tau_shares, share_KS.shape[1])) for share_KS in share_LKS]
     by_selector_LK = np.stack([wealth_KS.mean(axis=1) for wealth_KS in wealth_L])
     run_K: Array = np.concatenate(wealth_L, axis=1).mean(axis=1)
     return by_selector_LK, run_K

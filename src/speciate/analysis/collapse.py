@@ -26,6 +26,7 @@ State = Literal["collapsed", "specialised", "indifferent", "undecided"]
 
 S1_SHARE, S1_CHECKS = 0.6, 3
 S4_SHARES, S4_GINI, S4_ENTROPY = 3.0, 0.5, 0.7
+COLLAPSED_SHARES = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +100,15 @@ def verdicts(
 
 
 def has_collapsed(max_share_low: float, num_slots: int) -> bool:
-    """Whether a finished selector has collapsed: the lower bound of its largest share exceeds 3/E."""
-    return max_share_low > S4_SHARES / num_slots
+    """Whether a finished selector has collapsed: the lower bound of its largest share exceeds 3/E (`load.limit`)."""
+    return max_share_low > load.limit(COLLAPSED_SHARES, num_slots)
 
 
 def state(collapsed: bool, least_q_value: float, least_excess_low: float, level: float) -> State:
     """What became of a run's selectors by the end of training, from the whole probe set.
 
-    collapsed    some selector's largest share exceeds 3/E, by the lower bound of its document bootstrap and not by eye.
+    collapsed    some selector's largest share exceeds 3/E (of two slots .83, of three .78), by the lower bound of its
+                 document bootstrap and not by eye.
                  On hard load alone: a collapsed selector can still tell domains apart by what little it sends elsewhere
                  (I(E;D) > 0), and its loss and its router entropy can look healthy.
     specialised  not collapsed; I(E;D) of some selector is significant against the document permutations, corrected over

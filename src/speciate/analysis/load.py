@@ -25,6 +25,20 @@ def shares(chosen: Array) -> Array:
     return result
 
 
+FEW = 4
+"""Slots of which a multiple of the even share is still a share that can be reached and exceeded."""
+
+
+def limit(even_shares: float, num_slots: int) -> float:
+    """A share that is too large: `even_shares` / E; of two or three slots 1/E + (even_shares - 1) / 3 (1 - 1/E).
+
+    No share of so few slots could exceed a few even ones. Their limit is as far on the way from even to all as that of
+    four slots, with which the two agree.
+    """
+    even = 1 / num_slots
+    return min(even_shares * even, even + (even_shares - 1) / (FEW - 1) * (1 - even))
+
+
 def max_violation(share: Array) -> Array:
     """MaxVio = E max f - 1 (Wang et al. 2024, arXiv 2408.15664): 0 when even, E - 1 when one slot takes all."""
     result: Array = share.shape[-1] * share.max(axis=-1) - 1
