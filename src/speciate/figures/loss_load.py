@@ -21,6 +21,8 @@ TABLES = {
 }
 LEAST = 1e-3
 """MaxVio below it is drawn at it: a logarithmic axis has no zero."""
+LABEL_INCHES, MOST_MOVED = 0.16, 3
+"""Height of a label with what it needs around it, and by how many of them one may lie off its point."""
 
 
 class Options(Kind):
@@ -69,6 +71,8 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
     axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
     axes.margins(x=0.08, y=0.12)
     for (x_last, _, arm), height in zip(places, _clear(places, axes), strict=True):
+        if height is None:
+            continue
         axes.annotate(
             style.spoken(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
         )
@@ -82,22 +86,25 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float]:
-    """Heights for the labels of `places`, each moved as little as keeps it off the others."""
+def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float | None]:
+    """Heights for the labels of `places`, moved as little as keeps them off one another; None: it would be far off."""
     low, high = np.log(axes.get_xlim())
-    height = 0.055 * float(np.ptp(axes.get_ylim()))
+    height = LABEL_INCHES / float(axes.figure.get_size_inches()[1]) * float(np.ptp(axes.get_ylim()))
     boxes: list[tuple[float, float, float]] = []
+    heights: list[float | None] = []
     for x, y, arm in places:
         start = (np.log(x) - low) / (high - low)
         end = start + 0.03 + 0.024 * len(arm)
-        tries = (y + height * sign * step / 4 for step in range(200) for sign in (1, -1))
+        tries = (y + height * sign * step / 4 for step in range(MOST_MOVED * 4) for sign in (1, -1))
         free = (
             at
             for at in tries
             if not any(start < right and left < end and abs(at - taken) < height for left, right, taken in boxes)
         )
-        boxes.append((start, end, next(free)))
-    return [y for _, _, y in boxes]
+        heights.append(next(free, None))
+        if heights[-1] is not None:
+            boxes.append((start, end, heights[-1]))
+    return heights
 
 
 def _inside(value: float, limits: tuple[float, float]) -> bool:
@@ -150,12 +157,13 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         if num_seeds > 1
         else "with one seed there is no interval"
     )
+    crowded = " Where points crowd some have no name; the right panel names every arm." if len(means) > 12 else ""
     few = " Two seeds give an interval of one degree of freedom: very wide, and honest." if num_seeds == 2 else ""
     return (
         "Left: test loss (equal weight to every domain; auxiliary losses never inside) against the load of the most"
         " uneven layer, a marker a seed, the seeds of an arm joined. Right: the loss minus that of"
         f" {style.spoken(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
-        f"{few}{worst} Arms differ in more than their load, so the left panel is no dose-response curve; and a short"
-        " training of a small model does not say what an uneven load costs later."
+        f"{few}{worst}{crowded} Arms differ in more than their load, so the left panel is no dose-response curve; and a"
+        " short training of a small model does not say what an uneven load costs later."
         + style.not_compared(tables["runs"]["ablation"], subject)
     )
