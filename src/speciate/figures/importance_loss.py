@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
 from speciate.figures import style
@@ -41,6 +42,13 @@ def _correlations(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return found
 
 
+def _shown(rows: pd.DataFrame, subject: style.Subject, options: Any) -> tuple[list[str], list[str]]:
+    """All arms that have an importance, and those with a panel."""
+    arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
+    follows = {arm: abs(np.nan_to_num(r)) for arm, (r, _) in _correlations(rows).items()}
+    return arms, style.telling(arms, options.max_arms, follows)
+
+
 def _told(r: float) -> str:
     return "constant" if np.isnan(r) else f"r = {r:+.2f}".replace("-", "−")
 
@@ -48,7 +56,7 @@ def _told(r: float) -> str:
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel an arm: a point a token of the first seed."""
     rows = _tokens(tables)
-    arms = [arm for arm in subject.arms if arm in set(rows["ablation"])][: options.max_arms]
+    _, arms = _shown(rows, subject, options)
     if not arms:
         return style.message("No arm of this study has an importance.")
     columns = min(3, len(arms))
@@ -61,6 +69,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     for axes, arm in zip(grid.flat, arms, strict=False):
         mine = rows[(rows["ablation"] == arm) & (rows["seed"] == rows["seed"].min())]
         axes.plot(mine["x"], mine["y"], ".", color=colours[arm], markersize=2, alpha=0.5, rasterized=True)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_title(f"{style.spoken(arm)}: {_told(r[arm][0])}", loc="left", weight="bold")
     drawn.supxlabel("importance", fontsize=7.5)
     drawn.supylabel("nats when masked", fontsize=7.5)
@@ -70,7 +79,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
     rows = _tokens(tables)
-    arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
+    arms, shown = _shown(rows, subject, options)
     if not arms:
         return "No arm of this study has an importance."
     r = _correlations(rows)
@@ -78,6 +87,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "A point is a token of some probe blocks, with the importance that the finished model's estimator gives it and"
         " its mean nats when it is masked among random others; one seed is drawn, r is the mean over the seeds' own"
-        f" correlations: {told}.{style.left_out((arms, arms[: options.max_arms]))} An importance that follows the loss"
+        f" correlations: {told}.{style.left_out((arms, shown))} An importance that follows the loss"
         " may still be no better to train with: arms are compared by the uniform-mask bound alone."
     )

@@ -30,8 +30,19 @@ LINE = 100
 """Characters of a line."""
 
 
+DARKEST = 1.5
+"""Times the mean importance of the text, at which and above which a token's ground is darkest."""
+
+
 def _arms(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
     return [arm for arm in subject.arms if arm in set(rows["ablation"])]
+
+
+def _shown(rows: pd.DataFrame, subject: style.Subject, options: Any) -> list[str]:
+    """The arms that have a panel: the first, the last, that which varies most, then evenly spaced others."""
+    of_arm = rows.groupby("ablation")["x"]
+    varies = (of_arm.std() / of_arm.mean().abs()).fillna(0.0).to_dict()
+    return style.telling(_arms(rows, subject), options.max_arms, varies)
 
 
 def _tokens(tables: style.Tables) -> pd.DataFrame:
@@ -40,9 +51,9 @@ def _tokens(tables: style.Tables) -> pd.DataFrame:
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel an arm: the same text, each token's ground darker the more important it is within the text."""
+    """A panel an arm: the same text, a token's ground darker the further its importance is above the text's mean."""
     rows = _tokens(tables)
-    arms = _arms(rows, subject)[: options.max_arms]
+    arms = _shown(rows, subject, options)
     if not arms:
         return style.message("No arm of this study has an importance.")
     longest = rows.groupby(["ablation", "seed", "item"])["text"].agg(lambda text: text.str.len().sum()).max()
@@ -60,7 +71,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 def _panel(axes: Any, mine: pd.DataFrame, most: int) -> None:
     """Writes the tokens in a fixed-width face, line by line."""
-    low, high = float(mine["x"].min()), float(mine["x"].max())
+    mean = float(mine["x"].mean())
     column, line, written = 0, 0, 0
     for value, text in zip(mine["x"], mine["text"], strict=True):
         shown = "".join(character if character.isprintable() else "·" for character in text) or "·"
@@ -68,7 +79,7 @@ def _panel(axes: Any, mine: pd.DataFrame, most: int) -> None:
             column, line = 0, line + 1
         if written + len(shown) > most:
             return
-        ground = 0.0 if high - low < 1e-12 else (float(value) - low) / (high - low)
+        ground = float(np.clip((value / mean - 1) / (DARKEST - 1), 0, 1)) if mean > 0 else 0.0
         axes.fill_between([column, column + len(shown)], line, line + 1, color=style.ACCENT, alpha=0.75 * ground, lw=0)
         for offset, character in enumerate(shown):
             axes.text(column + offset + 0.5, line + 0.5, character, ha="center", va="center", family="monospace")
@@ -81,10 +92,11 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     arms = _arms(rows, subject)
     if not arms:
         return "No arm of this study has an importance."
-    flat = [arm for arm in arms if np.ptp(rows[rows["ablation"] == arm]["x"]) < 1e-6]
+    values = rows.groupby("ablation")["x"]
+    flat = [arm for arm in arms if (values.max() - values.mean())[arm] < 0.01 * abs(values.mean()[arm])]
     said = f" No shade at all: {style.listed(flat)}, whose importance is the same for every token." if flat else ""
     return (
-        "The beginning of one probe block of one seed; dark: the highest importance in it, white: the lowest. Each arm"
-        f" has its own scale, so shades compare within an arm only.{said}"
-        f"{style.left_out((arms, arms[: options.max_arms]))}"
+        "The beginning of one probe block of one seed. White: importance at the text's mean or below; darkest: at"
+        f" {DARKEST:g} times the mean or above, in every arm alike.{said}"
+        f"{style.left_out((arms, _shown(rows, subject, options)))}"
     )

@@ -4,6 +4,7 @@ Each line is one expert's share f_e of the telemetry probe's tokens on hard choi
 shares that a perfectly balanced router of independent choices stays below, (1 + noise floor) / E.
 """
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             if selector not in selectors:
                 axes.annotate(names[selector], (0.98, 0.1), xycoords="axes fraction", ha="right", fontsize=6)
             lowest[column] = axes
-        grid[row, 0].set_ylabel(style.spoken(arm).replace(" ", "\n", 1), rotation=0, ha="right", va="center")
+        name = "\n".join(textwrap.wrap(style.spoken(arm), 11, break_long_words=False))
+        grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
         grid[row, 0].yaxis.label.set_weight("bold")
-        grid[row, 0].yaxis.set_label_coords(-0.24, 0.5)
     for axes in lowest.values():
         axes.tick_params(labelbottom=True)
     grid[0, 0].set(ylim=(0, 1.02), xlim=(0, float(seen["step"].max())))

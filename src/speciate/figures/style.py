@@ -229,7 +229,8 @@ def blank(axes: Axes) -> None:
     """Hides all but the labels beside axes where an arm has nothing to show."""
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.tick_params(length=0, labelleft=False, labelbottom=False)
+    # transparent and not gone, so that a label beside them stands where it does beside the others
+    axes.tick_params(length=0, labelbottom=False, labelcolor=(0, 0, 0, 0))
 
 
 def named(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:

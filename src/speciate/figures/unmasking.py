@@ -48,7 +48,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         axes.set_axis_off()
     for axes, kind in zip(grid.flat, kinds, strict=False):
         mine = rows[rows["what"] == kind]
-        shade = np.clip(np.exp(-mine["y"].to_numpy(dtype=float)), 0.08, 1)
+        # a root of the probability, or all but the surest would be white
+        shade = np.clip(np.exp(-mine["y"].to_numpy(dtype=float) / 4), 0.15, 1)
         axes.scatter(mine["position"], mine["x"], s=7, color=style.COLOURS[0], alpha=shade, linewidths=0)
         axes.set_title(style.spoken(kind.removeprefix(PREFIX)), loc="left", weight="bold")
     drawn.supxlabel("position", fontsize=7.5)
