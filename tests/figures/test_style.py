@@ -132,3 +132,21 @@ def test_drawing_leaves_the_users_settings_alone() -> None:
         with style.drawing():
             assert matplotlib.rcParams["font.size"] == style.RC["font.size"]
         assert matplotlib.rcParams["font.size"] == 31
+
+
+def test_a_row_shows_its_columns_selectors_and_others_in_the_places_left() -> None:
+    columns = ["blocks.0", "blocks.1", "blocks.2"]
+    assert style.row_of(columns, columns) == columns
+    assert style.row_of(["blocks.1"], columns) == [None, "blocks.1", None]
+    assert style.row_of(["parts.importance"], columns) == ["parts.importance", None, None]
+    assert style.row_of(["blocks.1", "parts.importance"], columns) == ["parts.importance", "blocks.1", None]
+    # of more selectors than places the first, the last and what lies between them
+    many = [f"blocks.{layer}.{part}" for layer in range(3) for part in ("depth", "ffn", "mixer")]
+    assert style.row_of(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
+
+
+def test_columns_are_layers_where_any_selector_is_a_layers_only_one() -> None:
+    assert style.layers_first({"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}) == [
+        "blocks.0"
+    ]
+    assert style.layers_first({"parts.importance": "importance"}) == ["parts.importance"]

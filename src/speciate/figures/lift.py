@@ -73,9 +73,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             if row == 0:
                 real.set_title(names[selectors[column]], pad=3)
             if selector is not None and selector not in selectors:
-                beside: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
-                text = real.annotate(names[selector], (1, 0.5), (4, 0), fontsize=6, color=style.QUIET, **beside)
-                text.set_in_layout(False)  # the next place in the row is empty
+                above: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
+                text = real.annotate(names[selector], (1, 1.04), fontsize=5.5, color=style.QUIET, **above)
+                text.set_in_layout(False)  # the gap above is wide enough
             if column == 0:
                 _names(real, style.spoken(arm), "real", subject.domains)
                 _names(placebo, "", "shuffled", subject.domains)

@@ -74,7 +74,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             _cell(axes, here[0], here[1])
             _alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
             if selector not in selectors:
-                axes.annotate(names[selector], (0.98, 0.1), xycoords="axes fraction", ha="right", fontsize=6)
+                axes.annotate(names[selector], (0.98, 0.78), xycoords="axes fraction", ha="right", fontsize=6)
             lowest[column] = axes
         name = "\n".join(textwrap.wrap(style.spoken(arm), 11, break_long_words=False))
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")

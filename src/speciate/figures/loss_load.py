@@ -77,9 +77,11 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
             style.spoken(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
         )
         axes.texts[-1].set_fontsize(6.5)
-    for loss, arm in across:
+    heights = style.apart([loss for loss, _ in across], _label_height(axes))
+    for (loss, arm), height in zip(across, heights, strict=True):
+        name = f"{style.spoken(arm)} (no router)"
         axes.axhline(loss, color=colours[arm], linewidth=0.8, linestyle=(0, (5, 2)), zorder=0)
-        axes.annotate(f"{style.spoken(arm)} (no router)", (0, loss), (3, 2), ("axes fraction", "data"), "offset points")
+        axes.annotate(name, (0, height), (3, 2), ("axes fraction", "data"), "offset points")
         axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom")
     ticks = [tick for tick in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if _inside(tick, axes.get_xlim())]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -89,7 +91,7 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
 def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float | None]:
     """Heights for the labels of `places`, moved as little as keeps them off one another; None: it would be far off."""
     low, high = np.log(axes.get_xlim())
-    height = LABEL_INCHES / float(axes.figure.get_size_inches()[1]) * float(np.ptp(axes.get_ylim()))
+    height = _label_height(axes)
     boxes: list[tuple[float, float, float]] = []
     heights: list[float | None] = []
     for x, y, arm in places:
@@ -105,6 +107,11 @@ def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float | No
         if heights[-1] is not None:
             boxes.append((start, end, heights[-1]))
     return heights
+
+
+def _label_height(axes: Any) -> float:
+    """What a label takes of the upright axis."""
+    return LABEL_INCHES / float(axes.figure.get_size_inches()[1]) * float(np.ptp(axes.get_ylim()))
 
 
 def _inside(value: float, limits: tuple[float, float]) -> bool:

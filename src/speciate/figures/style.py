@@ -207,9 +207,11 @@ def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], s
 
 
 def row_of(own: Sequence[str], columns: Sequence[str]) -> list[str | None]:
-    """The selector that each column shows of an arm that has `own`: the column's, or one beside the layers."""
-    free = [path for path in own if path not in columns and path.startswith("parts.")]
-    return [column if column in own else (free.pop(0) if free else None) for column in columns]
+    """The selector that each column shows of an arm that has `own`: the column's; in places left, others of the arm."""
+    others = [path for path in own if path not in columns]
+    places = sum(column not in own for column in columns)
+    shown = iter(telling(others, places, {}) if places else [])
+    return [column if column in own else next(shown, None) for column in columns]
 
 
 def shown_of(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
@@ -220,8 +222,8 @@ def shown_of(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -
 
 
 def layers_first(names: Mapping[str, str]) -> list[str]:
-    """The selectors that have a column: those in layers, unless there are none."""
-    layered = [path for path in names if not path.startswith("parts.")]
+    """The selectors that have a column: each that is a layer's only one, unless there are none."""
+    layered = [path for path, name in names.items() if name.startswith("layer ")]
     return layered or list(names)
 
 
