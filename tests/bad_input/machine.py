@@ -113,7 +113,9 @@ def killed(place: Place, command: Command) -> Ended:
 
 def interrupted(place: Place, command: Command) -> Ended:
     """Presses Ctrl-C after some of its documents are written."""
-    done = separately(place, command, KILL.format("os.kill(os.getpid(), signal.SIGINT)"))
+    # whoever starts the tests in the background may have them ignore it, and so all that they start
+    heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    done = separately(place, command, KILL.format("os.kill(os.getpid(), signal.SIGINT)") + heard)
     return Ended(done.status, ("",), done.said)
 
 
