@@ -14,9 +14,9 @@ from speciate.kinds import Kind
 QUESTION = "What does a mixer cost as blocks grow longer?"
 TABLES = {"cost": ("ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms")}
 PANELS = {
-    "train_ms": "forward and backward, ms a thousand tokens",
-    "decode_ms": "one more token, ms",
-    "kept_bytes": "memory kept, kB a token",
+    "train_ms": "training,\nms a thousand tokens",
+    "decode_ms": "decoding,\nms a token",
+    "kept_bytes": "memory kept,\nkB a token",
 }
 
 

@@ -29,7 +29,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     arms = lines.arms_of(share, subject)
     lines.draw(left, share.assign(at=np.log2(share["at"])), "at", arms, subject)
     ticks = sorted(share["at"].unique())
-    left.set_xticks(np.log2(ticks), [f"{tick:g}" for tick in ticks])
+    whole = [tick for tick in ticks if float(np.log2(tick)).is_integer()]  # the others would touch one another
+    left.set_xticks(np.log2(whole), [f"{tick:g}" for tick in whole])
     left.set(xlabel="keys kept, up to", ylabel="share of the queries")
     left.set_title("How many", loc="left", weight="bold")
     if len(entropy):
