@@ -138,6 +138,9 @@ def save(figure: Figure, target: pathlib.Path) -> None:
         # laid out once, so that every format of a figure has the same places
         engine.execute(figure)
         figure.set_layout_engine("none")
+        # the solver's last digits differ now and then from process to process, and with them the names of clips
+        for axes in figure.axes:
+            axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
     metadata = {"Date": None, "Creator": None} if target.suffix == ".svg" else {"Software": None}
     figure.savefig(target, metadata=metadata)
 
