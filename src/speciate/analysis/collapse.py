@@ -27,6 +27,7 @@ State = Literal["collapsed", "specialised", "indifferent", "undecided"]
 S1_SHARE, S1_CHECKS = 0.6, 3
 S4_SHARES, S4_GINI, S4_ENTROPY = 3.0, 0.5, 0.7
 COLLAPSED_SHARES = 3.0
+"""Our own limit of a finished selector, of few slots as `load.limit` has it; S4's stays as published."""
 
 
 @dataclasses.dataclass(frozen=True)
