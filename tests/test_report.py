@@ -198,7 +198,7 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     found = parts(tables, spec())
     points = dict(found["What collapsed"].points)
     assert "in every run: unbalanced fast" in found["What collapsed"].text
-    assert "our alarm fired in 2 of 2 runs (step 25 and 25)" in points["unbalanced_fast"]
+    assert "our alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
     assert "P(collapse) is in [34%, 100%]" in points["unbalanced_fast"]
     assert (
         "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
@@ -206,6 +206,10 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     assert "auxiliary" not in points
     assert found["What did not"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs.")
     assert "may still be as high as 66%" in found["What did not"].text
+
+
+def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
+    assert answer.by_seed([(0, "X"), (1, "Y"), (2, "X"), (3, "X")]) == "X (seeds 0, 2 and 3); Y (seed 1)"
 
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:

@@ -3,7 +3,7 @@
 Each sentence carries its interval, and says so where the interval decides nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -78,11 +78,19 @@ def place(row: pd.Series) -> str:
     return str(row["layer"]) if row["layer"] >= 0 else short(str(row["selector"]))
 
 
+def by_seed(said: Iterable[tuple[int, str]]) -> str:
+    """What is said of each seed, those of which the same is said together: 'X (seeds 0 and 2); Y (seed 1)'."""
+    seeds: dict[str, list[str]] = {}
+    for seed, text in said:
+        seeds.setdefault(text, []).append(str(seed))
+    return "; ".join(f"{text} ({'seed' if len(of) == 1 else 'seeds'} {listed(of)})" for text, of in seeds.items())
+
+
 def _worst(tables: Tables, arm: str, seed: int) -> str:
-    """'80.1% [78.0%, 81.2%] of the tokens go to one of the 8 experts of layer 1 (seed 0)'."""
+    """'80.1% [78.0%, 81.2%] of the tokens go to one of the 8 slots of layer 1'."""
     row = worst_selector(tables, arm, seed)
     if row is None:
-        return f"not measured (seed {seed})"
+        return "not measured"
     bounds = percents(float(row["max_share_low"]), float(row["max_share_high"]))
     # with k experts a token, a share of 1/k is every token
     chosen = round(float(row["num_chosen"]))
@@ -90,7 +98,7 @@ def _worst(tables: Tables, arm: str, seed: int) -> str:
     where = f"layer {row['layer']}" if row["layer"] >= 0 else place(row)
     return (
         f"{percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
-        f" of {where} (seed {seed})"
+        f" of {where}"
     )
 
 
@@ -102,14 +110,14 @@ def collapse(tables: Tables, spec: ReportSpec) -> Answer:
         if not _fallen(mine):
             continue
         row = table.loc[arm]
-        steps = [f"{step:.0f}" for step in mine["alarm_step"].dropna()]
-        when = f" (step {' and '.join(steps)})" if steps else ""
+        steps = [f"{step:.0f}" for step in sorted(mine["alarm_step"].dropna().unique())]
+        when = f" ({'step' if len(steps) == 1 else 'steps'} {listed(steps)})" if steps else ""
         ends = int((mine["state"] == "collapsed").sum())
         chance = percents(row["low"], row["high"], 0)
         text = (
             f"our alarm fired in {int(row['collapsed'])} of {counted(int(row['runs']), 'run')}{when}, so P(collapse) is"
             f" in {chance}; at the end {ends} of {len(mine)} were collapsed:"
-            f" {'; '.join(_worst(tables, arm, int(seed)) for seed in mine['seed'])}."
+            f" {by_seed((int(seed), _worst(tables, arm, int(seed))) for seed in mine['seed'])}."
         )
         points.append((arm, text))
     if not points:
@@ -139,8 +147,8 @@ def no_collapse(tables: Tables, spec: ReportSpec) -> Answer | None:
     names = listed(held)
     text = (
         f"{names[0].upper()}{names[1:]}: none of their {counted(len(runs), 'run')}. The most uneven of them is"
-        f" {spoken(str(worst['ablation']))}, where {_worst(tables, str(worst['ablation']), int(worst['seed']))}. With"
-        f" so few runs an arm, P(collapse) of each may still be as high as {percent(reach, 0)}."
+        f" {spoken(str(worst['ablation']))}, where {_worst(tables, str(worst['ablation']), int(worst['seed']))} (seed"
+        f" {worst['seed']}). With so few runs an arm, P(collapse) of each may still be as high as {percent(reach, 0)}."
     )
     return Answer("What did not", text)
 
@@ -188,10 +196,12 @@ def learned(tables: Tables, spec: ReportSpec) -> Answer | None:
 
 
 def _excess(mine: pd.DataFrame) -> str:
-    bounds = " and ".join(interval(row.excess_low_bits, row.excess_high_bits, sign=True) for row in mine.itertuples())
+    bounds = by_seed(
+        (int(row.seed), interval(row.excess_low_bits, row.excess_high_bits, sign=True)) for row in mine.itertuples()
+    )
     return (
         f"{fixed(float(mine['information_bits'].mean()))} bits,"
-        f" {fixed(float(mine['excess_information_bits'].mean()), sign=True)} beyond the controls ({bounds} by seed)."
+        f" {fixed(float(mine['excess_information_bits'].mean()), sign=True)} beyond the controls: {bounds}."
     )
 
 
