@@ -214,7 +214,7 @@ def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:
     found = parts(tables, spec())
-    assert "frozen 0.035 bits and hash 0.041 bits" in found["What a router has that never learned"].text
+    assert "frozen 0.035 bits and hash 0.041 bits" in found["What a selector has that never learned"].text
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)
@@ -233,7 +233,7 @@ def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> 
     }
     found = parts({**tables, **kept}, spec(controls=()))
     assert found["What collapsed"].text.startswith("No arm collapsed")
-    assert "cannot be told" in found["What a router has that never learned"].text
+    assert "cannot be told" in found["What a selector has that never learned"].text
     assert "What learning added" not in found
 
 

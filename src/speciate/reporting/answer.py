@@ -154,12 +154,12 @@ def no_collapse(tables: Tables, spec: ReportSpec) -> Answer | None:
 
 
 def controls(tables: Tables, spec: ReportSpec) -> Answer:
-    """How much of the domain routers that never learned know."""
-    about = "What a router has that never learned"
+    """How much of the domain selectors that never learned know."""
+    about = "What a selector has that never learned"
     routed = _routed(tables, spec)
     present = [arm for arm in spec.controls if arm in routed]
     if not present:
-        text = "The study has no router that never learns, so what is learned cannot be told from what any router has."
+        text = "No selector here never learns, so what is learned cannot be told from what any selector has."
         return Answer(about, text)
     told = [f"{spoken(arm)} {fixed(float(routed[arm]['information_bits'].mean()))} bits" for arm in present]
     full = tables["selectors"]
@@ -167,14 +167,14 @@ def controls(tables: Tables, spec: ReportSpec) -> Answer:
     level = 1 - spec.confidence
     significant = int((full["q_value"] <= level).sum())
     text = (
-        f"Mutual information of expert and domain: {listed(told)}. In {significant} of {counted(len(full), 'selector')}"
+        f"Mutual information of choice and domain: {listed(told)}. In {significant} of {counted(len(full), 'selector')}"
         f" that is beyond the permutation null (q ≤ {level:.2f}), so a small p-value alone says nothing about learning."
     )
     return Answer(about, text)
 
 
 def learned(tables: Tables, spec: ReportSpec) -> Answer | None:
-    """What the other routers have beyond the controls, and where it cannot be told."""
+    """What the other selectors have beyond the controls, and where it cannot be told."""
     routed = {arm: mine for arm, mine in _routed(tables, spec).items() if arm not in spec.controls}
     if not routed or not any(control in set(tables["runs"]["ablation"]) for control in spec.controls):
         return None
