@@ -221,7 +221,7 @@ def test_loss_load_marks_every_run_once_and_dense_as_a_line(tables, standard) ->
     }
     routed = runs[runs["num_selectors"] > 0]
     assert marks == set(zip(routed["max_violation"], routed["loss"], strict=True))
-    assert any("no router" in text.get_text() for text in left.texts)
+    assert any("no selector" in text.get_text() for text in left.texts)
     assert right.get_yticklabels()[0].get_text() == "dense"
     assert "unbalanced fast has the most uneven load" in caption
 

@@ -24,6 +24,9 @@ LEAST = 1e-3
 LABEL_INCHES, MOST_MOVED = 0.16, 3
 """Height of a label with what it needs around it, and by how many of them one may lie off its point."""
 
+BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
+"""What keeps lines off a label."""
+
 
 class Options(Kind):
     """None."""
@@ -54,7 +57,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
-    """A point a run, the seeds of an arm joined; an arm without selectors is a line across."""
+    """A point a run, joined to its arm's middle; an arm without selectors is a line across."""
     markers = _markers(runs)
     places: list[tuple[float, float, str]] = []
     across: list[tuple[float, str]] = []
@@ -64,10 +67,16 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
             across.append((float(mine["loss"].mean()), arm))
             continue
         x = mine["max_violation"].clip(lower=LEAST)
-        axes.plot(x, mine["loss"], color=colours[arm], linewidth=0.8)
-        for seed, violation, loss in zip(mine["seed"], x, mine["loss"], strict=True):
-            axes.plot(violation, loss, markers[seed], color=colours[arm], markeredgecolor="white", markeredgewidth=0.4)
-        places.append((float(x.iloc[-1]), float(mine["loss"].iloc[-1]), arm))
+        middle = (float(np.exp(np.log(x).mean())), float(mine["loss"].mean()))
+        # of many seeds the middle is what to look at, and each of them is small; two are their own line
+        many = len(mine) > 2
+        edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        for seed, *point in zip(mine["seed"], x, mine["loss"], strict=True):
+            axes.plot(*zip(middle, point, strict=True), color=colours[arm], linewidth=0.4 if many else 0.8)
+            axes.plot(*point, markers[seed], color=colours[arm], markersize=2.6 if many else 4, **edge)
+        if many:
+            axes.plot(*middle, "o", color=colours[arm], markersize=5.5, zorder=3, **edge)
+        places.append((*middle, arm) if many else (float(x.iloc[-1]), float(mine["loss"].iloc[-1]), arm))
     axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
     axes.margins(x=0.08, y=0.12)
     for (x_last, _, arm), height in zip(places, _clear(places, axes), strict=True):
@@ -76,13 +85,13 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
         axes.annotate(
             style.spoken(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
         )
-        axes.texts[-1].set_fontsize(6.5)
+        axes.texts[-1].set(fontsize=6.5, bbox=BEHIND)
     heights = style.apart([loss for loss, _ in across], _label_height(axes))
     for (loss, arm), height in zip(across, heights, strict=True):
-        name = f"{style.spoken(arm)} (no router)"
+        name = f"{style.spoken(arm)} (no selector)"
         axes.axhline(loss, color=colours[arm], linewidth=0.8, linestyle=(0, (5, 2)), zorder=0)
         axes.annotate(name, (0, height), (3, 2), ("axes fraction", "data"), "offset points")
-        axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom")
+        axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom", bbox=BEHIND)
     ticks = [tick for tick in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if _inside(tick, axes.get_xlim())]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -156,7 +165,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         most = routed["max_violation"].idxmax()
         worst = (
             f" {style.spoken(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
-            f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with routers lie between"
+            f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with selectors lie between"
             f" {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
         )
     interval = (
@@ -164,11 +173,12 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         if num_seeds > 1
         else "with one seed there is no interval"
     )
+    large = ", which is larger" if (runs.groupby("ablation").size() > 2).any() else ""
     crowded = " Where points crowd some have no name; the right panel names every arm." if len(means) > 12 else ""
     few = " Two seeds give an interval of one degree of freedom: very wide, and honest." if num_seeds == 2 else ""
     return (
         "Left: test loss (equal weight to every domain; auxiliary losses never inside) against the load of the most"
-        " uneven layer, a marker a seed, the seeds of an arm joined. Right: the loss minus that of"
+        f" uneven layer, a marker a seed, joined to their arm's middle{large}. Right: the loss minus that of"
         f" {style.spoken(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
         f"{few}{worst}{crowded} Arms differ in more than their load, so the left panel is no dose-response curve; and a"
         " short training of a small model does not say what an uneven load costs later."
