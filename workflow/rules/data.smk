@@ -13,6 +13,8 @@ rule fetch:
         "results/data/logs/fetch/{name}-{key}/{shard}.log",
     benchmark:
         "results/data/benchmarks/fetch/{name}-{key}/{shard}.tsv"
+    # first, so that no domain waits for a source that could have come beside another's work
+    priority: 1
     retries: 2
     threads: 1
     resources:
