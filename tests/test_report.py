@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from tests.figures import planted, planted_data
 
-from speciate import manifest, report
+from speciate import manifest, report, verb
 from speciate.reporting import answer, cells, data, evidence, making
 from speciate.spec import dump
 from speciate.stages import Arm, ReportSpec
@@ -287,6 +287,26 @@ def test_manifest_holds_digests_and_times(study: pathlib.Path, monkeypatch: pyte
     assert stages["train"]["cpu_seconds"] == 60.2
     assert stages["compare"]["unmeasured"] == 1
     assert {job["name"] for job in found["jobs"]} == {"auxiliary/seed0", ""}
+
+
+def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Path) -> None:
+    for name, sampled in (("short", "NA\tNA"), ("long", "1.25\t40.0"), ("group", "90.0\t900.0")):
+        file = tmp_path / "benchmarks" / "train" / f"{name}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"s\tcpu_time\tmax_rss\n3.0\t{sampled}\n")
+    log = tmp_path / "logs" / "train" / "long.log"
+    log.parent.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb.resource, "getrusage", lambda who: verb.resource.struct_rusage((1.0, 0.5, 51200, *[0] * 13)))
+        said = verb._taken()
+    log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {said}\n")
+    (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {said}\n")
+    jobs = {job["name"]: job for job in making.read_benchmarks([tmp_path / "benchmarks"])}
+    assert {name: (job["cpu_seconds"], job["max_rss_mib"]) for name, job in jobs.items()} == {
+        "short": (None, None),
+        "long": (3.0, 50.0),
+        "group": (90.0, 900.0),
+    }
 
 
 def test_a_file_that_is_no_benchmark_is_named(tmp_path: pathlib.Path) -> None:

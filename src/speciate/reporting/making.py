@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,16 @@ STAGES = (
 )
 """The order in which a study runs its stages; others follow."""
 
+TAKEN = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
+"""What `speciate.verb` says when a verb ends well."""
+
 
 def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     """Every job's time and memory from the workflow's benchmark files (a folder stands for all in it), by path.
 
-    A job so short that it was never sampled has no CPU time (None).
+    Snakemake samples CPU time and memory every other second; what the job's verb said of itself, last in its log
+    (`logs/` beside `benchmarks/`), is exact for one process. The larger of the two counts. A job that was never
+    sampled and has no log has no CPU time (None).
 
     Raises:
         ValueError: a file is no benchmark; names it.
@@ -32,18 +38,31 @@ def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
             parts = file.with_suffix("").parts
             parts = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-2:]
             seconds = [_number(row["s"]) or 0.0 for row in rows]
+            told_cpu, told_memory = _told(file)
             cpu = [_number(row.get("cpu_time")) for row in rows]
-            memory = [_number(row.get("max_rss")) for row in rows]
+            sampled = None if None in cpu else sum(value or 0.0 for value in cpu)
+            memory = [told_memory, *(_number(row.get("max_rss")) for row in rows)]
             jobs.append(
                 {
                     "stage": parts[0],
                     "name": "/".join(parts[1:]),
                     "wall_seconds": sum(seconds),
-                    "cpu_seconds": None if None in cpu else sum(value or 0.0 for value in cpu),
+                    "cpu_seconds": max((value for value in (told_cpu, sampled) if value is not None), default=None),
                     "max_rss_mib": max((value for value in memory if value is not None), default=None),
                 }
             )
     return jobs
+
+
+def _told(benchmark: pathlib.Path) -> tuple[float | None, float | None]:
+    """CPU seconds and MiB that the job of a benchmark file said last in its log; None where there is none."""
+    parts = list(benchmark.with_suffix(".log").parts)
+    if "benchmarks" not in parts:
+        return None, None
+    parts[len(parts) - 1 - parts[::-1].index("benchmarks")] = "logs"
+    log = pathlib.Path(*parts)
+    said = TAKEN.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
+    return (float(said[-1][0]), float(said[-1][1])) if said else (None, None)
 
 
 def _number(text: str | None) -> float | None:
