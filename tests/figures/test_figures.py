@@ -228,9 +228,25 @@ def test_loss_load_marks_every_run_once_and_dense_as_a_line(tables, standard) ->
 
 def test_token_types_prefers_reference_and_controls(tables) -> None:
     figure, caption = draw("token_types", tables, max_arms=4)
-    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
-    assert labels == ["auxiliary", "auxiliary fast", "frozen", "hash"]
+    assert rows_of(figure) == ["auxiliary", "auxiliary fast", "frozen", "hash"]
     assert "keyword 8%" in caption
+
+
+def rows_of(figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_weight() == "bold"]
+
+
+def test_token_types_names_an_arm_whose_selectors_have_no_column(tables) -> None:
+    types = tables["types"]
+    first = types["selector"].min()
+    types = types[(types["ablation"] != "hash") | (types["selector"] == first)]
+    elsewhere = types["selector"].where(types["ablation"] != "hash", "parts.head1.router")
+    layer = types["layer"].where(types["ablation"] != "hash", -1)
+    mixed = {**tables, "types": types.assign(selector=elsewhere, layer=layer)}
+    figure, _ = draw("token_types", mixed, max_arms=4)
+    assert rows_of(figure) == ["auxiliary", "auxiliary fast", "frozen", "hash"]
+    assert all(axes.get_title().startswith("layer") for axes in figure.axes if axes.get_title())
+    assert "head1.router" in [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def test_curves_are_differences_from_the_reference(tables, standard) -> None:

@@ -46,7 +46,7 @@ def _shown(weighed: pd.DataFrame, subject: style.Subject, options: Any) -> tuple
     kept = style.telling_arms(arms, options.max_arms, _bits(weighed).to_dict(), subject)
     names = style.selectors_of(weighed)
     heavy = weighed.groupby("selector")["mass"].sum().to_dict()
-    return kept, style.telling(list(names), options.max_selectors, heavy), names
+    return kept, style.telling(style.layers_first(names), options.max_selectors, heavy), names
 
 
 def _order(weighed: pd.DataFrame) -> list[str]:
@@ -68,8 +68,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     style.pack(drawn, h_pad=0.04, left=0.004)
     mesh = None
     for row, arm in enumerate(arms):
-        for column, selector in enumerate(selectors):
+        own = list(weighed[weighed["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.row_of(own, selectors)):
             axes = grid[row, column]
+            if row == 0:
+                axes.set_title(names[selectors[column]], pad=3)
+            if column == 0:
+                _names(axes, style.spoken(arm), types)
             cell = weighed[(weighed["ablation"] == arm) & (weighed["selector"] == selector) & (weighed["seed"] == seed)]
             if cell.empty:
                 axes.set_axis_off()
@@ -77,15 +82,22 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             lift = cell.pivot(index="type", columns="slot", values="lift").reindex(types).to_numpy(dtype=float)
             mass = (cell["tokens"] * cell["share"]).groupby(cell["slot"]).sum().sort_index().to_numpy()
             mesh = style.mosaic(axes, lift, mass / mass.sum())
-            if row == 0:
-                axes.set_title(names[selector], pad=3)
             if column == 0:
                 axes.set_yticks(np.arange(len(types)) + 0.5, types)
-                axes.tick_params(axis="y", labelsize=5.5, pad=1)
-                axes.set_ylabel(style.spoken(arm), rotation=0, ha="right", va="center", weight="bold")
+            if selector is not None and selector not in selectors:
+                above: dict[str, Any] = {"xycoords": "axes fraction", "ha": "right", "va": "bottom"}
+                text = axes.annotate(names[selector], (1, 1.01), fontsize=5.5, color=style.QUIET, **above)
+                text.set_in_layout(False)  # the gap above is wide enough
     if mesh is not None:
         style.lift_key(drawn, mesh, list(grid.flat))
     return drawn
+
+
+def _names(axes: Any, arm: str, types: list[str]) -> None:
+    """The labels left of a row: types, then the arm, which stays where the axes have nothing to show."""
+    axes.tick_params(axis="y", labelsize=5.5, pad=1)
+    at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(arm, (0, 0.5), (-10 - 3.6 * max(map(len, types)), 0), weight="bold", **at)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -110,5 +122,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over"
         f" layers and seeds: {told}. A frozen or hash router has some without learning anything, because a type is made"
         " of few different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was"
-        " learned." + style.left_out((style.selecting(weighed, subject), arms), style.named(names, selectors))
+        " learned."
+        + style.left_out(
+            (style.selecting(weighed, subject), arms), style.named(names, style.shown_of(weighed, arms, selectors))
+        )
     )
