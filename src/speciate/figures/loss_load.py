@@ -23,7 +23,6 @@ LEAST = 1e-3
 """MaxVio below it is drawn at it: a logarithmic axis has no zero."""
 LABEL_INCHES, MOST_MOVED = 0.16, 3
 """Height of a label with what it needs around it, and by how many of them one may lie off its point."""
-
 BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
 """What keeps lines off a label."""
 
