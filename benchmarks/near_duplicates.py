@@ -30,8 +30,8 @@ from speciate.data.connected import components
 from speciate.data.documents import Document, Shard, write_documents
 from speciate.data.signatures import FILES, read_shards, sign
 from speciate.data.similar import Scope, similar_pairs
+from speciate.data_spec import Duplicates
 from speciate.kinds import component, options_of
-from speciate.spec import Duplicates
 
 SOURCE = {
     "kind": "package",

@@ -23,7 +23,8 @@ from speciate.data.blocks import BlockSet
 from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
-from speciate.spec import RunSpec, read_study
+from speciate.spec import RunSpec
+from speciate.study import read_study
 from speciate.training import loop
 from speciate.training.checkpoint import State
 from speciate.training.observe import Observer, due, noted

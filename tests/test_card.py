@@ -15,8 +15,9 @@ from speciate.data.card.columns import COLUMNS
 from speciate.data.documents import read_documents
 from speciate.data.shingles import shingles
 from speciate.plan import Plan
-from speciate.spec import extend, parse_study
 from speciate.stages import CARDED, SPLITS
+from speciate.study import parse_study
+from speciate.study_file import extend
 
 ROOT = pathlib.Path(__file__).parents[1]
 PREFIX = "Question of the day: "

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from speciate.data.records import Records
-from speciate.spec import extend, parse_study
+from speciate.study import parse_study
+from speciate.study_file import extend
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "studies" / "corpora").glob("*.yaml"))

@@ -7,7 +7,8 @@ import re
 import jsonschema
 import pytest
 
-from speciate import describe, spec
+from speciate import describe
+from speciate.study_file import read_yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -23,11 +24,11 @@ def test_every_key_is_explained() -> None:
 
 @pytest.mark.parametrize("file", ["config.yaml", "studies/smoke.yaml"])
 def test_the_schema_accepts_what_the_models_accept(file: str) -> None:
-    jsonschema.validate(spec.read_yaml(ROOT / file), json.loads(describe.schema()))
+    jsonschema.validate(read_yaml(ROOT / file), json.loads(describe.schema()))
 
 
 def test_the_schema_refuses_an_unknown_key() -> None:
-    settings = spec.read_yaml(ROOT / "config.yaml")
+    settings = read_yaml(ROOT / "config.yaml")
     settings["domains"]["code"]["filters"][0]["max_charcters"] = 1
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(settings, json.loads(describe.schema()))

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from speciate import export
 from speciate.data.tokenizer import bpe
 from speciate.data.tokens import FittedTokenizer
-from speciate.spec import RunSpec, dump, merge
+from speciate.spec import RunSpec, dump
+from speciate.study_file import merge
 from speciate.training.finished import read_run
 from speciate.training.network import network
 from speciate.training.weights import save_weights

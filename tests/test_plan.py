@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from speciate import spec, stages
+from speciate import stages
 from speciate.analysis import tables
 from speciate.plan import Plan
+from speciate.spec import dump
+from speciate.study import Statistic, parse_study
+from speciate.study_file import merge, read_yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ("fetch", "clean", "split", "fit", "encode", "pack", "balance")
@@ -16,11 +19,11 @@ STAGES = ("fetch", "clean", "split", "fit", "encode", "pack", "balance")
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return spec.read_yaml(ROOT / "config.yaml")
+    return read_yaml(ROOT / "config.yaml")
 
 
 def make(settings: dict[str, Any], change: dict[str, Any] | None = None) -> Plan:
-    study = spec.parse_study(spec.merge(settings, change or {}), "config.yaml")
+    study = parse_study(merge(settings, change or {}), "config.yaml")
     return Plan(study, pathlib.Path("results"))
 
 
@@ -47,7 +50,7 @@ def test_a_pin_moves_its_domain_and_what_is_fitted_to_all(settings: dict[str, An
 
 def test_another_similarity_leaves_what_was_read_where_it_is(settings: dict[str, Any]) -> None:
     near = {"domains": {"code": {"duplicates": "near"}}}
-    settings = spec.merge(settings, near)
+    settings = merge(settings, near)
     assert moved(settings, {"duplicates": {"similarity": 0.7}}) == {
         *("fit/tokenizer", "balance/mixture"),
         *(f"{stage}/code" for stage in ("sign", "bucket", "cluster", "split", "divide", "sketch")),
@@ -112,7 +115,7 @@ def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str
 
 
 def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
-    study = spec.parse_study(settings, "config.yaml")
+    study = parse_study(settings, "config.yaml")
     one = Plan(study, tmp_path)
     one.write_specs()
     files = sorted(tmp_path.rglob("*.json"))
@@ -121,7 +124,7 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
     files[3].write_text("{}")
     one.write_specs()
     assert [file.stat().st_mtime_ns for file in files[:3]] == stamps[:3]
-    assert files[3].read_text() == spec.dump(one.specs()[files[3]])
+    assert files[3].read_text() == dump(one.specs()[files[3]])
 
 
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:
@@ -138,4 +141,4 @@ def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:
     numbers = {
         name for name, kind in tables.COLUMNS["runs"].items() if kind.startswith(("float", "Float", "int", "Int"))
     }
-    assert set(typing.get_args(spec.Statistic)) <= numbers
+    assert set(typing.get_args(Statistic)) <= numbers

@@ -25,7 +25,7 @@ def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
 
 def forget() -> None:
     """Clears what provenance remembers of files."""
-    for remembered in (provenance.imports_of, provenance._meaning, provenance._digest):
+    for remembered in (provenance._read, provenance._digest):
         remembered.cache_clear()
 
 

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from speciate.kinds import kinds_in
-from speciate.spec import RunSpec, merge, read_study, read_yaml
+from speciate.spec import RunSpec
+from speciate.study import read_study
+from speciate.study_file import merge, read_yaml
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from speciate.plan import Plan
-from speciate.spec import Study, merge, parse_study, read_yaml
 from speciate.stages import FetchSpec
+from speciate.study import Study, parse_study
+from speciate.study_file import merge, read_yaml
 
 CONFIG = pathlib.Path(__file__).parents[1] / "config.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}

@@ -10,9 +10,10 @@ import glob
 import pathlib
 from typing import Any
 
+from speciate.data_spec import Duplicates
 from speciate.kinds import Kind, Strict
 from speciate.provenance import short_digest
-from speciate.spec import Duplicates, Study, dump
+from speciate.spec import dump
 from speciate.stages import (
     SPLITS,
     BalanceSpec,
@@ -29,6 +30,7 @@ from speciate.stages import (
     SketchSpec,
     SplitSpec,
 )
+from speciate.study import Study
 
 WHOLE = "0-of-1"
 """The only shard of what is not cut."""

@@ -10,7 +10,7 @@ import pathlib
 
 from speciate.data_plan import DataPlan
 from speciate.kinds import Strict, kinds_in, kinds_within, options_of
-from speciate.spec import RunSpec, Study, dump
+from speciate.spec import RunSpec, dump
 from speciate.stages import (
     Arm,
     CardDomain,
@@ -23,6 +23,7 @@ from speciate.stages import (
     ReportSpec,
     incomparable,
 )
+from speciate.study import Study
 from speciate.verb import writing
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")

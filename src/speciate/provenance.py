@@ -10,7 +10,7 @@ import ast
 import functools
 import hashlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from speciate.kinds import PACKAGE, kinds_within
 
@@ -18,7 +18,8 @@ from speciate.kinds import PACKAGE, kinds_within
 # nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a
 # person leaves out.
 OUTSIDE = (
-    *("speciate.spec", "speciate.kinds", "speciate.stages", "speciate.plan", "speciate.data_plan"),
+    *("speciate.spec", "speciate.data_spec", "speciate.study", "speciate.study_file", "speciate.kinds"),
+    *("speciate.stages", "speciate.plan", "speciate.data_plan"),
     *("speciate.training.sinks", "speciate.places"),
 )
 
@@ -43,20 +44,51 @@ def source_of(module: str) -> pathlib.Path | None:
     return file if file.is_file() else None
 
 
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """`tree` and every statement in it; expressions, most of a tree, hold neither imports nor docstrings."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, field, None)
+            if isinstance(inner, list):
+                waiting += inner
+
+
 @functools.cache
-def imports_of(module: str) -> frozenset[str]:
-    """The modules of this package that `module`'s source imports anywhere in it, itself not included."""
+def _read(module: str) -> tuple[frozenset[str], str]:
+    """The names that a module imports anywhere in it, and its meaning: its syntax tree without docstrings.
+
+    Comments, layout and time stamps are no part of that. A template beside the module that shares its stem
+    (`report.html.jinja`) is part of it, as it is.
+
+    Raises:
+        ValueError: it is no module of this package.
+    """
     file = source_of(module)
     if file is None:
-        return frozenset()
+        raise ValueError(f"{module} is no module of speciate")
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             # `from speciate.data import tokens` imports a module, `from speciate.data.tokens import read` a name of one
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(name for name in found if source_of(name) and name != module)
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            first.value.value = ""
+    templates = sorted(file.parent.glob(f"{file.stem}.*.jinja"))
+    meaning = "\n".join([ast.dump(tree), *(template.read_text(encoding="utf-8") for template in templates)])
+    return frozenset(found), meaning
+
+
+def imports_of(module: str) -> frozenset[str]:
+    """The modules of this package that `module`'s source imports anywhere in it, itself not included."""
+    return frozenset(name for name in _read(module)[0] if source_of(name) and name != module)
 
 
 def closure(modules: Iterable[str]) -> list[str]:
@@ -72,27 +104,8 @@ def closure(modules: Iterable[str]) -> list[str]:
 
 
 @functools.cache
-def _meaning(module: str) -> str:
-    """A module's syntax tree without docstrings: what its comments, layout and time stamp do not change.
-
-    A template beside the module that shares its stem (`report.html.jinja`) is part of it, as it is.
-    """
-    file = source_of(module)
-    if file is None:
-        raise ValueError(f"{module} is no module of speciate")
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            first.value.value = ""
-    templates = sorted(file.parent.glob(f"{file.stem}.*.jinja"))
-    return "\n".join([ast.dump(tree), *(template.read_text(encoding="utf-8") for template in templates)])
-
-
-@functools.cache
 def _digest(modules: frozenset[str]) -> str:
-    return short_digest(*(f"{module}\n{_meaning(module)}" for module in closure(modules)))
+    return short_digest(*(f"{module}\n{_read(module)[1]}" for module in closure(modules)))
 
 
 def digest(verb: str, *specs: object) -> str:

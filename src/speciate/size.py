@@ -8,7 +8,8 @@ import csv
 import pathlib
 
 from speciate.model.flops import PEAKS
-from speciate.spec import RunSpec, Study, read_study
+from speciate.spec import RunSpec
+from speciate.study import Study, read_study
 from speciate.training.footprint import Footprint, footprint
 from speciate.verb import run as run_verb
 from speciate.verb import say, writing

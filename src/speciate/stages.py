@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
+from speciate.data_spec import Duplicates, HeldOut, Split
 from speciate.kinds import Choice, Kind, Strict
-from speciate.spec import Duplicates, HeldOut, Hypothesis, Name, Names, Split
+from speciate.spec import Name, Names
+from speciate.study import Hypothesis
 
 SPLITS = ("train", "validation", "test", "probe")
 SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")

@@ -21,7 +21,8 @@ import pytest
 
 from speciate import verb
 from speciate.plan import Plan
-from speciate.spec import extend, parse_study, read_study
+from speciate.study import parse_study, read_study
+from speciate.study_file import extend
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE = 60

@@ -11,8 +11,8 @@ from tests.bad_input import small
 from tests.bad_input.case import Case, Place
 from tests.bad_input.small import ROOT, Command, Ended
 
-# the profile too: it asks for what a killed run left half made to be made again, so that a file another workflow is just
-# writing is no error of its own before the lock is looked at
+# the profile too: it has half-made files made again, so that what another workflow is just writing is no error of its
+# own before the lock is looked at
 COPIED = ("Snakefile", "workflow", "profiles", "src", "containers", "config.yaml")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
 GIVEN = ("--configfile", "study.yaml", "--cores", "1")

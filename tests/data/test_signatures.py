@@ -11,7 +11,7 @@ from speciate.data.documents import Document, write_documents
 from speciate.data.shingles import shingles
 from speciate.data.signatures import FILES, ID, ORDER, TEXT, Signed, read_shards, sign
 from speciate.data.split import position
-from speciate.spec import Duplicates
+from speciate.data_spec import Duplicates
 
 NEAR = Duplicates(ngram=3, permutations=24, bands=6)
 WORDS = [f"w{index}" for index in range(40)]

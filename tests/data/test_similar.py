@@ -15,7 +15,7 @@ from speciate.data.connected import components
 from speciate.data.documents import Document, write_documents
 from speciate.data.signatures import FILES, SKETCH, read_shards, sign
 from speciate.data.similar import Scope, jaccard, similar_pairs
-from speciate.spec import Duplicates
+from speciate.data_spec import Duplicates
 
 NEAR = Duplicates(ngram=2, permutations=120, bands=20)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from speciate.data.documents import Shard
 from speciate.data.split import HELD_OUT, Groups, assign, dropped_rows, gather, position
-from speciate.spec import Split
+from speciate.data_spec import Split
 
 SPLIT = Split(validation=0.05, test=0.1, probe=0.1, seed=0)
 

@@ -25,7 +25,8 @@ import torch.multiprocessing
 from tests.training.conftest import BASE, DENSE
 
 from speciate import train as verb
-from speciate.spec import RunSpec, dump, merge
+from speciate.spec import RunSpec, dump
+from speciate.study_file import merge
 from speciate.training import distributed, sharded
 from speciate.training.distributed import Ranks
 from speciate.training.hashing import uniforms

@@ -19,7 +19,8 @@ from tests.training.conftest import BASE
 from speciate import train as verb
 from speciate.kinds import Choice, kinds_in, options_of, problems
 from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump, merge
+from speciate.spec import RunSpec, dump
+from speciate.study_file import merge
 
 HERE = pathlib.Path(__file__)
 SMALL = {

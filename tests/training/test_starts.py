@@ -23,7 +23,8 @@ from speciate.model.routing import load_balancing_loss, z_loss
 from speciate.model.tokens import Tokens
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
-from speciate.spec import RunSpec, dump, merge
+from speciate.spec import RunSpec, dump
+from speciate.study_file import merge
 from speciate.train import build
 from speciate.training.weights import save_weights
 

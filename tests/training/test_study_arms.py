@@ -16,7 +16,9 @@ from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
 from speciate.kinds import component
 from speciate.selection.selection import selectors
-from speciate.spec import RunSpec, Study, dump, merge, parse_study, read_yaml
+from speciate.spec import RunSpec, dump
+from speciate.study import Study, parse_study
+from speciate.study_file import merge, read_yaml
 from speciate.training.finished import read_run
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -10,8 +10,9 @@ from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
 from speciate.plan import Plan
-from speciate.spec import merge, parse_study, read_yaml
 from speciate.stages import CARDED, COMPARED
+from speciate.study import parse_study
+from speciate.study_file import merge, read_yaml
 
 LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node 2 --no-python"
 # training -> cores, GPUs, launcher

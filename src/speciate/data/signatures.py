@@ -28,7 +28,7 @@ from speciate.data.arrays import FixedArray, GrowingArray, ranges, read_array
 from speciate.data.documents import Shard, num_documents, read_tables
 from speciate.data.shingles import batch, mix
 from speciate.data.split import position
-from speciate.spec import Duplicates
+from speciate.data_spec import Duplicates
 
 FILES = {
     "digests.npy": (np.uint64, 2),

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from speciate.data.arrays import distinct, read_array
 from speciate.data.documents import Shard, damage
-from speciate.spec import Split
+from speciate.data_spec import Split
 from speciate.stages import SPLITS
 
 HELD_OUT = ("probe", "test", "validation")

@@ -80,7 +80,7 @@ def test_a_txt_file_is_one_document(name: str, pack: Any) -> None:
 
 
 def test_three_lines_of_config_do(here: pathlib.Path) -> None:
-    from speciate.spec import Domain
+    from speciate.data_spec import Domain
 
     domain = Domain.model_validate({"sources": {"mine": {"kind": "files", "paths": ["my/*.parquet"]}}})
     put("x.parquet", parquet(ROWS))

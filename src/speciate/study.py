@@ -1,0 +1,228 @@
+"""What a study is: texts, one base run, ablations as differences from it, seeds, analysis and hypotheses.
+
+A study file (`config.yaml`, `studies/*.yaml`) is one, laid over those it extends (study_file.py).
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from speciate.data_spec import Domain, Duplicates, HeldOut, Split
+from speciate.kinds import Choice, Kind, Problems, Strict, kinds_within, problems
+from speciate.spec import Name, Names, RunSpec
+from speciate.study_file import merge, read_yaml
+
+Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
+"""What modules note beside their choices (selection/meter.py): `measured.<name>`, the mean over a run's modules."""
+Statistic = Literal[
+    "loss",
+    "bits_per_byte",
+    "max_share",
+    "max_violation",
+    "effective_experts",
+    "gini",
+    "dead_experts",
+    "revived_experts",
+    "information_bits",
+    "excess_information_bits",
+    "token_explained_bits",
+    "conditional_information_bits",
+    "commitment_nats",
+    "drift_nats",
+    "information_nats",
+]
+"""What a hypothesis may be about: a number of each run in tables/runs (see analysis/tables.py)."""
+
+
+class Ablation(Strict):
+    """One arm of a study: a difference from the base run."""
+
+    about: str = Field(min_length=1)
+    """One line for the reader of figures and tables."""
+    published: bool = False
+    """The arm does as a system's authors released it, and a failure of it is predicted: the report says whether each of
+    its hypotheses came true, and there must be one."""
+    change: dict[str, Any] = {}
+    """Merged into `base`; a mapping whose `kind` changes replaces the base's whole."""
+
+
+class Hypothesis(Strict):
+    """A prediction, written down before the run: `statistic` of `arm` minus `reference`, against `margin`."""
+
+    statement: str = Field(min_length=1)
+    """The prediction in words."""
+    statistic: Statistic | Measured
+    """A column of tables/runs, or `measured.<name>` of tables/measurements."""
+    arm: Name
+    """The ablation it is about."""
+    reference: Name
+    """The ablation it is compared with, paired by seed."""
+    direction: Literal["greater", "less", "equivalent"]
+    """Of the difference, arm minus reference."""
+    margin: float = Field(0.0, ge=0)
+    """greater: the difference exceeds it; less: it is below -margin; equivalent: it lies within +-margin (TOST)."""
+
+
+class Analysis(Strict):
+    """How the runs are compared."""
+
+    reference: Name
+    """The ablation that the others are compared with, paired by seed."""
+    controls: Names = ()
+    """Ablations whose selectors do not learn; specialisation is counted as the excess over them."""
+    permutations: int = Field(999, ge=19)
+    """Draws of the document-level permutation null."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of intervals; 1 - confidence is also the alarm's guaranteed rate of false alarms."""
+    resamples: int = Field(999, ge=19)
+    """Bootstrap draws over documents."""
+    armed_after: float = Field(0.1, ge=0, lt=1)
+    """Share of the training after which collapse rules may fire: a random init already exceeds them."""
+    seed: int = Field(0, ge=0)
+    """Of what is drawn here."""
+
+
+class Cost(Strict):
+    """Whose mixers are timed as blocks grow longer; a time is this machine's, and no other table has one."""
+
+    ablations: Names = Field(min_length=1)
+    """The ablations whose first layer's mixer is measured."""
+    lengths: Annotated[tuple[Annotated[int, Field(ge=2)], ...], pydantic.Strict(False)] = (512, 1024, 2048, 4096)
+    """Tokens of a block."""
+    rounds: int = Field(3, ge=1)
+    """Rounds to take the median of."""
+
+
+class Study(Strict):
+    """A whole study, as written in a study file."""
+
+    study: Name
+    """The study's name; its results go to results/<study>."""
+    question: str = ""
+    """What the study asks; the title of its report."""
+    domains: dict[Name, Domain] = Field(min_length=1)
+    """Domain name -> its sources and filters."""
+    duplicates: Duplicates = Duplicates()
+    """How duplicate documents are found."""
+    split: Split = Split()
+    """Shares of held-out documents."""
+    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    """Text to token ids."""
+    packing: Annotated[Kind, Choice("data/packing")]
+    """How documents fill blocks."""
+    block_length: int = Field(128, ge=2)
+    """Tokens in a block."""
+    mixture: Annotated[Kind, Choice("data/mixture")]
+    """How the domains' blocks are mixed."""
+    held_out: HeldOut = HeldOut()
+    """Sizes of the validation, test and probe sets."""
+    base: dict[str, Any]
+    """The run that ablations differ from: a RunSpec without ablation and seed."""
+    ablations: dict[Name, Ablation] = Field(min_length=1)
+    """The arms, by name, in the order of every figure and table."""
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
+    """Each seed is a run of every arm; it decides initial weights and data order."""
+    analysis: Analysis
+    """Reference, controls, draws, intervals."""
+    hypotheses: dict[Name, Hypothesis] = {}
+    """Predictions, written down before the runs."""
+    cost: Cost | None = None
+    """What mixers cost by the length of a block; null: not measured."""
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names one twice")
+        used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
+        used["cost.ablations"] = [] if self.cost is None else list(self.cost.ablations)
+        for name, hypothesis in self.hypotheses.items():
+            used[f"hypotheses.{name}"] = [hypothesis.arm, hypothesis.reference]
+        for where, names in used.items():
+            missing = [name for name in names if name not in self.ablations]
+            if missing:
+                raise ValueError(f"{where}: no ablation is called {', '.join(missing)}")
+        predicted = {hypothesis.arm for hypothesis in self.hypotheses.values()}
+        for arm, difference in self.ablations.items():
+            if difference.published and arm not in predicted:
+                raise ValueError(f"ablations.{arm}: is as published, and no hypothesis predicts how it fails")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _crossings(self) -> Self:
+        check_domains = getattr(self.mixture, "check_domains", None)
+        if check_domains is not None:
+            check_domains(tuple(self.domains))
+        for ablation in self.ablations:
+            run = self.run(ablation, self.seeds[0])
+            if run.model.context < self.block_length:
+                shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
+                raise ValueError(f"ablations.{ablation}: {shorter}")
+            for options in kinds_within(run):
+                try:
+                    getattr(options, "check_domains", lambda domains: None)(tuple(self.domains))
+                except ValueError as error:
+                    raise ValueError(f"ablations.{ablation}: {error}") from None
+            try:
+                getattr(run.objective, "check_length", lambda length: None)(self.block_length)
+            except ValueError as error:
+                raise ValueError(f"ablations.{ablation}.objective: {error}") from None
+            self._check_start(run)
+        return self
+
+    def _check_start(self, run: RunSpec) -> None:
+        """Raises ValueError where a run starts from a run that there is not, from itself, or from an unlike one."""
+        where, line = f"ablations.{run.ablation}.start.origin.ablation", [run.ablation]
+        while run.parent is not None:
+            if run.parent not in self.ablations:
+                raise ValueError(f"{where}: no ablation is called {run.parent}")
+            line.append(run.parent)
+            if run.parent in line[:-1]:
+                raise ValueError(f"{where}: leads back to itself: {' from '.join(line)}")
+            older = self.run(run.parent, self.seeds[0])
+            own = getattr(run.start, "unlike", None)  # what starts is not the model itself
+            unlike = run.model.unlike(older.model) if own is None else own(run.model, older.model)
+            if unlike:
+                raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {unlike}")
+            run = older
+
+    def run(self, ablation: str, seed: int) -> RunSpec:
+        """The run of one ablation and one seed.
+
+        Raises:
+            ValueError: naming the ablation and the field that is wrong.
+        """
+        settings = merge(self.base, self.ablations[ablation].change)
+        try:
+            return RunSpec.model_validate({**settings, "ablation": ablation, "seed": seed})
+        except pydantic.ValidationError as error:
+            where = f"ablations.{ablation}"
+            raise Problems([(f"{where}.{path}" if path else where, why) for path, why in problems(error)]) from None
+
+    def runs(self) -> list[RunSpec]:
+        """Every run of the study: ablations x seeds, in the order of the study file."""
+        return [self.run(ablation, seed) for ablation in self.ablations for seed in self.seeds]
+
+
+def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
+    """The study that `settings` describe, every ablation's merge checked.
+
+    Args:
+        settings: plain data, `extends` already resolved.
+        origin: the file's name, for messages.
+
+    Raises:
+        ValueError: one line a problem, each naming the field.
+    """
+    try:
+        return Study.model_validate(dict(settings))
+    except pydantic.ValidationError as error:
+        lines = [f"{origin}: {path}: {why}" if path else f"{origin}: {why}" for path, why in problems(error)]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def read_study(file: pathlib.Path) -> Study:
+    """The study in `file`. Raises ValueError as `read_yaml` and `parse_study` do."""
+    return parse_study(read_yaml(file), str(file))

@@ -1,0 +1,95 @@
+"""What a study may say, and what it is told when it may not."""
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from speciate.study import parse_study, read_study
+from speciate.study_file import merge, read_yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, Any]:
+    return read_yaml(ROOT / "config.yaml")
+
+
+def refused(settings: dict[str, Any], change: dict[str, Any]) -> str:
+    """The message that a changed study is refused with."""
+    with pytest.raises(ValueError) as caught:
+        parse_study(merge(settings, change), "config.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["config.yaml", *sorted(f"studies/{f.name}" for f in (ROOT / "studies").glob("*.yaml"))]
+)
+def test_every_study_that_ships_is_valid(file: str) -> None:
+    study = read_study(ROOT / file)
+    assert len(study.runs()) == len(study.ablations) * len(study.seeds)
+
+
+def test_the_default_and_the_smoke_study_have_their_names() -> None:
+    assert read_study(ROOT / "config.yaml").study == "default"
+    assert read_study(ROOT / "studies/smoke.yaml").study == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokeniser": "bpe"}, "config.yaml: tokeniser: unknown key"),
+        ({"block_length": "128"}, "config.yaml: block_length: input should be a valid integer, not '128'"),
+        ({"seeds": [0, 0]}, "config.yaml: seeds: [0, 0] names one twice"),
+        ({"seeds": []}, "seeds: "),
+        ({"domains": {}, "packing": "best_fti"}, "packing: 'best_fti' is no kind of data/packing; there are: "),
+        ({"analysis": {"reference": "nothing"}}, "analysis.reference: no ablation is called nothing"),
+        ({"hypotheses": {"learned": {"arm": "frosen"}}}, "hypotheses.learned: no ablation is called frosen"),
+        (
+            {"mixture": {"kind": "split_domain", "domain": "cod"}},
+            "mixture.domain: there is no domain cod; there are: code, math, prose",
+        ),
+        (
+            {"mixture": {"kind": "weights", "weights": {"code": 4}}},
+            "mixture.weights: needs one for each of code, math, prose, not for code",
+        ),
+        ({"base": {"modle": {}}}, "ablations.dense.modle: unknown key"),
+        ({"base": {"model": {"context": 64}}}, "model.context 64 is shorter than block_length 128"),
+        ({"base": {"training": {"accumulation": 3}}}, "accumulation: 3 does not divide 16 blocks_per_step"),
+        (
+            {"ablations": {"auxiliary_fast": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}},
+            "ablations.auxiliary_fast.model.block.ffn",
+        ),
+        (
+            {"ablations": {"auxiliary_fast": {"change": {"model": {"block": {"mixer": {"num_heads": 5}}}}}}},
+            "ablations.auxiliary_fast.model: ",
+        ),
+        ({"ablations": {"Top 2": {"about": "x"}}}, "ablations.Top 2"),
+        ({"split": {"test": 1.5}}, "split.test: input should be less than 0.5, not 1.5"),
+    ],
+)
+def test_a_wrong_study_is_refused_by_a_message_that_names_the_field(
+    settings: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    assert message in refused(settings, change)
+
+
+def test_every_problem_is_told_at_once(settings: dict[str, Any]) -> None:
+    message = refused(settings, {"tokeniser": 1, "block_length": 1})
+    assert len(message.splitlines()) == 2
+
+
+def test_an_ablation_is_exactly_its_difference(settings: dict[str, Any]) -> None:
+    study = parse_study(settings, "config.yaml")
+    base = study.run("auxiliary", 0).model_dump()
+    changed = study.run("auxiliary_fast", 0).model_dump()
+    assert changed["optimizer"].pop("rate_scales") == {"*.router.*": 10.0}
+    base["optimizer"].pop("rate_scales")
+    assert {**changed, "ablation": ""} == {**base, "ablation": ""}
+
+
+@pytest.mark.parametrize("name", ["moe", "hybrid", "attention", "diffusion"])
+def test_every_arm_of_a_family_is_the_subject_of_a_hypothesis(name: str) -> None:
+    study = read_study(ROOT / "studies" / f"{name}.yaml")
+    assert set(study.ablations) == {hypothesis.arm for hypothesis in study.hypotheses.values()}
