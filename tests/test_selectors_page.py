@@ -15,7 +15,7 @@ from speciate.study_file import merge, read_yaml
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-FAMILIES = ("moe", "hybrid", "attention", "diffusion")
+FAMILIES = ("moe", "upcycle", "hybrid", "attention", "diffusion")
 NO_SELECTOR = ("mtp4_published", "muon_published")
 """Arms as published of what decides nothing."""
 FOLDERS = ("router", "choice", "balance", "mixer", "depth", "indexer", "budget")
