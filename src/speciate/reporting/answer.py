@@ -159,7 +159,7 @@ def controls(tables: Tables, spec: ReportSpec) -> Answer:
     routed = _routed(tables, spec)
     present = [arm for arm in spec.controls if arm in routed]
     if not present:
-        text = "No selector here never learns, so what is learned cannot be told from what any selector has."
+        text = "Without a control that never learns, what is learned cannot be told from what any selector has."
         return Answer(about, text)
     told = [f"{spoken(arm)} {fixed(float(routed[arm]['information_bits'].mean()))} bits" for arm in present]
     full = tables["selectors"]
