@@ -215,6 +215,9 @@ def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
 def test_the_answer_counts_controls_and_excess(tables) -> None:
     found = parts(tables, spec())
     assert "frozen 0.035 bits and hash 0.041 bits" in found["What a selector has that never learned"].text
+    assert "says nothing about learning" in found["What a selector has that never learned"].text
+    chance = parts({**tables, "selectors": tables["selectors"].assign(q_value=1.0)}, spec())
+    assert re.search(r"In none of \d+ selectors is that beyond", chance["What a selector has that never learned"].text)
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)

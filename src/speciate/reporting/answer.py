@@ -166,10 +166,13 @@ def controls(tables: Tables, spec: ReportSpec) -> Answer:
     full = full[(full["probe"] == "full") & full["ablation"].isin(present)]
     level = 1 - spec.confidence
     significant = int((full["q_value"] <= level).sum())
-    text = (
-        f"Mutual information of choice and domain: {listed(told)}. In {significant} of {counted(len(full), 'selector')}"
-        f" that is beyond the permutation null (q ≤ {level:.2f}), so a small p-value alone says nothing about learning."
-    )
+    beyond = f"beyond the permutation null (q ≤ {level:.2f})"
+    text = f"Mutual information of choice and domain: {listed(told)}. "
+    if significant:
+        text += f"In {significant} of {counted(len(full), 'selector')} that is {beyond}, "
+        text += "so a small p-value alone says nothing about learning."
+    else:
+        text += f"In none of {counted(len(full), 'selector')} is that {beyond}."
     return Answer(about, text)
 
 
