@@ -8,6 +8,7 @@ import pytest
 
 from speciate import stages
 from speciate.analysis import tables
+from speciate.analysis.comparison import STATISTICS
 from speciate.plan import Plan
 from speciate.spec import dump
 from speciate.study import Statistic, parse_study
@@ -142,3 +143,5 @@ def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:
         name for name, kind in tables.COLUMNS["runs"].items() if kind.startswith(("float", "Float", "int", "Int"))
     }
     assert set(typing.get_args(Statistic)) <= numbers
+    # the schema's list and the analysis's are two, since a change of the latter makes `compare` stale and must
+    assert typing.get_args(Statistic) == STATISTICS
