@@ -27,6 +27,15 @@ def test_the_schema_accepts_what_the_models_accept(file: str) -> None:
     jsonschema.validate(read_yaml(ROOT / file), json.loads(describe.schema()))
 
 
+@pytest.mark.parametrize(("extends", "accepted"), [("a.yaml", True), (["a.yaml", "b.yaml"], True), ({"a": 1}, False)])
+def test_the_schema_takes_what_a_study_may_extend(extends: object, accepted: bool) -> None:
+    schema = json.loads(describe.schema())
+    assert (
+        jsonschema.Draft202012Validator(schema).is_valid({**read_yaml(ROOT / "config.yaml"), "extends": extends})
+        == accepted
+    )
+
+
 def test_the_schema_refuses_an_unknown_key() -> None:
     settings = read_yaml(ROOT / "config.yaml")
     settings["domains"]["code"]["filters"][0]["max_charcters"] = 1
