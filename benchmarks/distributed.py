@@ -24,12 +24,12 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 from speciate.training import loop
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Ranks
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.ranks import Ranks
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY = 256, 6, 8, 4096
 NUM_BLOCKS, LENGTH, BAR = 32, 128, 1 / 1.6

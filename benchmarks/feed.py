@@ -16,10 +16,10 @@ import torch
 from distributed import LENGTH, NUM_BLOCKS, VOCABULARY
 from timing import medians, show
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run as spec
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
-from speciate.training.feed import Batch, Feed
+from speciate.training.prefetch import Batch, Feed
 
 NUM_STEPS = 5
 

@@ -7,7 +7,7 @@ Bars on one H200: dense at least 45 % of the peak, the mixture of experts at lea
 layer at least twice as fast as transformers' Mixtral experts (eager) on the same tokens; gated sparse attention (k of
 2,048, trained by KL) faster than dense flash attention, forward and backward, at 32,768 tokens. What memory does not
 suffice for is printed as such. Utilisation counts the model's
-own operations (model/flops.py) over the device's peak from the data sheet; the peak of a plain product is beside it.
+own operations (model/profiling/flops.py) over the device's peak from the data sheet; the peak of a plain product is beside it.
 Times are by CUDA events, medians of 5 after 3 to warm up.
 """
 
@@ -22,17 +22,18 @@ from moe import layer, mixtral
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from speciate import spec as specs
-from speciate.kinds import component
-from speciate.model.cost import mixer_of
-from speciate.model.flops import flops_per_token, measured_peak, peak_flops
-from speciate.model.tokens import Tokens
+from speciate.config import run as specs
+from speciate.config.components import component
+from speciate.config.run import RunSpec
+from speciate.model.profiling.flops import flops_per_token, measured_peak, peak_flops
+from speciate.model.profiling.mixer_cost import mixer_of
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
-from speciate.spec import RunSpec
-from speciate.training import arithmetic, loop
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Ranks
+from speciate.training import loop
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.ranks import Ranks
+from speciate.training.numerics import precision
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY, LENGTH = 768, 12, 12, 50304, 1024
 FFN: dict[str, dict[str, Any]] = {
@@ -80,7 +81,7 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
     flops = flops_per_token(model, LENGTH)
     ranks.spread(model)
     optimizer = component(spec.optimizer).build(spec.optimizer, model)
-    arithmetic.prepare(spec.training, model)
+    precision.prepare(spec.training, model)
     objective = component(spec.objective).Objective(spec.objective)
     token_BT = torch.randint(VOCABULARY, (num_blocks, LENGTH)).pin_memory()
     run = loop.Run(

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from speciate import spec
-from speciate.kinds import component
-from speciate.model.initial import initialise
-from speciate.model.tokens import Place, Tokens
+from speciate.config import run as spec
+from speciate.config.components import component
+from speciate.model.initial_weights import initialise
+from speciate.model.token_batch import Place, Tokens
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 256, 1024, 8, 4096
 

@@ -25,13 +25,13 @@ import rensa
 import scipy.sparse
 from timing import medians, show
 
-from speciate.data.clusters import NEAR, cluster
-from speciate.data.connected import components
+from speciate.config.components import component, options_of
+from speciate.config.data import Duplicates
+from speciate.data.dedup.candidates import Scope, similar_pairs
+from speciate.data.dedup.clusters import NEAR, cluster
+from speciate.data.dedup.signatures import FILES, read_shards, sign
+from speciate.data.dedup.union_find import components
 from speciate.data.documents import Document, Shard, write_documents
-from speciate.data.signatures import FILES, read_shards, sign
-from speciate.data.similar import Scope, similar_pairs
-from speciate.data_spec import Duplicates
-from speciate.kinds import component, options_of
 
 SOURCE = {
     "kind": "package",
@@ -51,7 +51,7 @@ Labels = npt.NDArray[np.int64]
 
 def texts(folder: pathlib.Path) -> list[str]:
     """The licence texts, in the package's order."""
-    options = options_of("data/sources", "package").model_validate(SOURCE)
+    options = options_of("data/fetch/sources", "package").model_validate(SOURCE)
     source = component(options)
     source.fetch(options, "licences", folder / "archive", Shard(0, 1))
     return [passage.text for passage in source.read(options, "licences", folder / "archive")]

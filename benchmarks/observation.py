@@ -19,15 +19,15 @@ import pandas as pd
 import torch
 from timing import medians
 
+from speciate.config.components import component
+from speciate.config.run import RunSpec
+from speciate.config.study import read_study
 from speciate.data.blocks import BlockSet
-from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
-from speciate.spec import RunSpec
-from speciate.study import read_study
 from speciate.training import loop
-from speciate.training.checkpoint import State
-from speciate.training.observe import Observer, due, noted
+from speciate.training.checkpoint.store import State
+from speciate.training.observer import Observer, due, noted
 
 STUDY = pathlib.Path(__file__).parents[1] / "config.yaml"
 ARMS, VOCABULARY, BAR = ("dense", "auxiliary", "sparse"), 4096, 0.05

@@ -20,12 +20,13 @@ import torch
 from timing import medians, show
 from torch import Tensor
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training import arithmetic, loop
-from speciate.training.average import Average
-from speciate.training.checkpoint import State
+from speciate.training import loop
+from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.store import State
+from speciate.training.numerics import precision
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY = 256, 6, 8, 4096
 NUM_BLOCKS, LENGTH = 16, 128
@@ -62,7 +63,7 @@ def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> t
     spec = RunSpec.model_validate(settings)
     model = Transformer(spec.model, VOCABULARY)
     built = component(spec.optimizer).build(spec.optimizer, model)
-    arithmetic.prepare(spec.training, model)
+    precision.prepare(spec.training, model)
     average = None if spec.training.ema is None else Average(model, spec.training.ema, warmup=False)
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
     objective = component(spec.objective).Objective(spec.objective)
@@ -75,7 +76,7 @@ def updating(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> C
     run, state = prepared(ffn, training, optimizer)
 
     def step() -> None:
-        with arithmetic.determinism(run.spec.training):
+        with precision.determinism(run.spec.training):
             loop.update(run, state)
 
     return step

@@ -18,10 +18,10 @@ from transformers import Mamba2Config, MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-from speciate import spec
-from speciate.kinds import component
-from speciate.model.initial import initialise
-from speciate.model.tokens import Place, Tokens
+from speciate.config import run
+from speciate.config.components import component
+from speciate.model.initial_weights import initialise
+from speciate.model.token_batch import Place, Tokens
 
 WIDTH, STATE, EXPERTS = 256, 16, 4
 ROUTED = {"num_experts": EXPERTS, "router": "learned", "balance": "none"}
@@ -39,7 +39,7 @@ def layer(mixer: dict[str, object], length: int) -> nn.Module:
     """One of our mixers."""
     block = {"mixer": mixer, "ffn": "dense", "depth": "every"}
     settings = {"width": WIDTH, "context": length, "biases": False, "position": "rotary", "block": block}
-    model = spec.Model.model_validate(settings)
+    model = run.Model.model_validate(settings)
     built: nn.Module = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 512))
     initialise(built, 0, std=0.02, embedding_std=0.02, num_layers=4)
     return built

@@ -7,7 +7,7 @@ gelu, vocabulary 4,096), 16 blocks of 128 tokens, clipping at 1. The plain loop 
 model, torch.optim.AdamW as it comes; with no dropout (the same work as ours) and with the model as constructed (dropout
 .1). Ours also with the exact gelu that the default study trains with. The step's matrix products alone are the floor.
 
-Beside it, the step's share of what this core multiplies: model FLOPs (model/flops.py) a CPU second over those of a
+Beside it, the step's share of what this core multiplies: model FLOPs (model/profiling/flops.py) a CPU second over those of a
 product of two square matrices, timed by turns with the steps. Bar: at least .75.
 """
 
@@ -20,9 +20,9 @@ from timing import medians, show
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from speciate import spec
-from speciate.kinds import component, options_of
-from speciate.model.flops import flops_per_token
+from speciate.config import run
+from speciate.config.components import component, options_of
+from speciate.model.profiling.flops import flops_per_token
 from speciate.model.transformer import Transformer
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY = 256, 6, 8, 4096
@@ -39,7 +39,7 @@ def our_step(token_BT: Tensor, activation: str) -> tuple[Callable[[], None], flo
         "depth": "every",
     }
     shape = {"width": WIDTH, "num_layers": NUM_LAYERS, "context": LENGTH, "block": block}
-    model = Transformer(spec.Model.model_validate(shape), VOCABULARY)
+    model = Transformer(run.Model.model_validate(shape), VOCABULARY)
     objective_options = options_of("training/objective", "causal")(kind="causal")
     objective = component(objective_options).Objective(objective_options)
     optimizer_options = options_of("training/optimizer", "adamw")(kind="adamw")

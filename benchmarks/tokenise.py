@@ -32,14 +32,14 @@ import numpy as np
 from timing import medians, show
 from transformers import GPT2TokenizerFast
 
+from speciate.config.components import component, options_of
 from speciate.data.documents import Document, Shard, write_documents
-from speciate.data.encoded import read_encoded
-from speciate.data.encoder import Encoder
-from speciate.data.encoding import Targets, write_encoded
-from speciate.data.tokenizer import gpt2
-from speciate.data.tokens import FittedTokenizer
-from speciate.data.vocabulary import END_OF_TEXT
-from speciate.kinds import component, options_of
+from speciate.data.tokens.encoder import Encoder
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.manifest import END_OF_TEXT
+from speciate.data.tokens.read import read_encoded
+from speciate.data.tokens.tokenizer import gpt2
+from speciate.data.tokens.write import Targets, write_encoded
 
 REPEATS = 5
 BAR = 1 / 20
@@ -64,7 +64,7 @@ def texts(num_bytes: int) -> dict[str, list[str]]:
 
 def published() -> tuple[FittedTokenizer, GPT2TokenizerFast]:
     """GPT-2's tokenizer, ours and transformers', from the same archive."""
-    options = options_of("data/tokenizer", "gpt2")(kind="gpt2")
+    options = options_of("data/tokens/tokenizer", "gpt2")(kind="gpt2")
     with tempfile.TemporaryDirectory() as folder:
         archive = pathlib.Path(folder) / "archive"
         component(options.archive).fetch(options.archive, "tokenizer", archive, Shard())

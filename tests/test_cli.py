@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from speciate import verb
-from speciate.verb import run, writing
+from speciate import cli
+from speciate.cli import run, writing
 
 
 def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,10 +67,10 @@ def test_an_error_of_the_system_says_what_to_look_at(
 
 @pytest.mark.parametrize(("mends", "status"), [("pass", 0), ("raise ValueError('wrong')", 1)])
 def test_nobody_reads_what_it_says_and_it_ends_as_it_would(mends: str, status: int) -> None:
-    lines = f"from speciate.verb import run, say\ndef main():\n say('here')\n say('again')\n {mends}\nrun(main)"
+    lines = f"from speciate.cli import run, say\ndef main():\n say('here')\n say('again')\n {mends}\nrun(main)"
     reading, writing_to = os.pipe()
     os.close(reading)
-    environment = {"PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1])}
+    environment = {"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", lines], env=environment, stderr=writing_to, check=False)
     os.close(writing_to)
     assert done.returncode == status

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from speciate import compare, measure
 from speciate.analysis import tables
-from speciate.spec import dump
-from speciate.stages import Arm, CompareSpec, MeasureSpec, Prediction
+from speciate.config.run import dump
+from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec, Prediction
+from speciate.stages import compare, measure
 
 DOMAINS = ("code", "math", "prose")
 ARMS = {

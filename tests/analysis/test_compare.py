@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from speciate import compare
 from speciate.analysis import comparison, excess, statistics, tables
-from speciate.spec import dump
+from speciate.config.run import dump
+from speciate.stages import compare
 
 Table = Callable[[str], pd.DataFrame]
 ARMS = ["dense", "auxiliary", "unbalanced_fast", "frozen", "hash"]

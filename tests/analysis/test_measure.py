@@ -11,10 +11,10 @@ import pytest
 import safetensors.numpy
 from scipy import stats
 
-from speciate import measure
 from speciate.analysis import collapse, losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
-from speciate.spec import dump
+from speciate.config.run import dump
+from speciate.stages import measure
 
 PATHS = ["blocks.0.ffn.router", "blocks.1.ffn.router"]
 

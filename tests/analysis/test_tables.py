@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate import stages
 from speciate.analysis import tables
+from speciate.config import stage_specs
 
 
 def test_frame_fills_what_may_be_missing_and_orders_the_rest() -> None:
@@ -79,5 +79,5 @@ def test_files_are_the_same_bytes_and_come_back(tmp_path: pathlib.Path) -> None:
 
 def test_the_workflow_knows_the_tables_that_are_written() -> None:
     # the workflow's side has no pandas and cannot import this module's lists
-    assert stages.MEASURED == tables.MEASURED
-    assert set(stages.COMPARED) == set(tables.COMPARED)
+    assert stage_specs.MEASURED == tables.MEASURED
+    assert set(stage_specs.COMPARED) == set(tables.COMPARED)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tests.bad_input.case import PIN, Case, Place, package, separately, wheel
 from tests.bad_input.small import Command, Ended
-from tests.data.sources.hub_server import COMMIT, Repo, serve
+from tests.data.fetch.sources.hub_server import COMMIT, Repo, serve
 
 GOOD = {"a.py": "alpha = 1\n", "b.py": "beta = 2\n"}
 ENCRYPTED = 0x1

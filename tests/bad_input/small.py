@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from speciate import verb
-from speciate.plan import Plan
-from speciate.study import parse_study, read_study
-from speciate.study_file import extend
+from speciate import cli as verb
+from speciate.config.extends import extend
+from speciate.config.study import parse_study, read_study
+from speciate.graph.study_graph import Plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE = 60

@@ -68,7 +68,7 @@ CASES = [
     ),
     study(
         "an unknown kind of filter",
-        "study.yaml: domains.prose.filters.0: 'spelling' is no kind of data/filters; there are: KINDS",
+        "study.yaml: domains.prose.filters.0: 'spelling' is no kind of data/clean/filters; there are: KINDS",
         ("domains.prose.filters", ["spelling"]),
     ),
     study(

@@ -13,7 +13,7 @@ from tests.bad_input import small
 from tests.bad_input.case import Case, Place, separately
 from tests.bad_input.small import Command, Ended
 
-STOP = {"speciate.training.signals.StopRequest.__bool__": lambda self: True}
+STOP = {"speciate.training.distributed.signals.StopRequest.__bool__": lambda self: True}
 """Makes a training stop after its first step; a second one makes two checkpoints of it."""
 RUN = "checkpoints/learned-seed0"
 MODEL = {

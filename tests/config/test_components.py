@@ -4,11 +4,11 @@ import pathlib
 
 import pytest
 
-from speciate.kinds import kinds_in, kinds_within
-from speciate.spec import Model, RunSpec, dump, read_spec
-from speciate.study import Study, read_study
+from speciate.config.components import kinds_in, kinds_within
+from speciate.config.run import Model, RunSpec, dump, read_spec
+from speciate.config.study import Study, read_study
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,5 +42,9 @@ def test_exceptions_give_layers_another_block(study: Study) -> None:
 def test_kinds_within_finds_nested_components(study: Study) -> None:
     run = study.run("auxiliary", 0)
     modules = {options.module for options in kinds_within(run)}
-    assert {"speciate.model.ffn.moe", "speciate.model.router.learned", "speciate.training.optimizer.adamw"} <= modules
-    assert "hash" in kinds_in("model/router")
+    assert {
+        "speciate.model.ffn.moe",
+        "speciate.model.moe.router.learned",
+        "speciate.training.optimizer.adamw",
+    } <= modules
+    assert "hash" in kinds_in("model/moe/router")

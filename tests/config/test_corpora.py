@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from speciate.data.records import Records
-from speciate.study import parse_study
-from speciate.study_file import extend
+from speciate.config.extends import extend
+from speciate.config.study import parse_study
+from speciate.data.fetch.records import Records
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "studies" / "corpora").glob("*.yaml"))
 NAMED = {
     *("codeparrot_clean", "gsm8k", "competition_math", "hendrycks_math", "math_qa", "wikitext_103", "c4"),

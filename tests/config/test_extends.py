@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import yaml
 
-from speciate.study_file import merge, read_yaml
+from speciate.config.extends import merge, read_yaml
 
 
 def test_merge_replaces_a_kind_whole_removes_on_none_and_alters_neither() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from speciate.study import parse_study, read_study
-from speciate.study_file import merge, read_yaml
+from speciate.config.extends import merge, read_yaml
+from speciate.config.study import parse_study, read_study
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

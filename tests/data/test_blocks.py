@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate.data import pieces
 from speciate.data.blocks import TrainBlocks, read_set
+from speciate.data.packing import segments
 
 LENGTH = 4
 
@@ -74,8 +74,8 @@ def test_documents_are_those_of_the_pieces(folder: pathlib.Path) -> None:
 
 def test_a_packs_pieces_are_looked_through_once(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = pieces.edges_of
-    monkeypatch.setattr(pieces, "edges_of", lambda *given: calls.append(given[1]) or real(*given))
+    real = segments.edges_of
+    monkeypatch.setattr(segments, "edges_of", lambda *given: calls.append(given[1]) or real(*given))
     blocks = TrainBlocks(folder)
     for _ in range(3):
         blocks.tokens(np.arange(5))

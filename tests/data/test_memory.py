@@ -12,17 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from speciate.data import order, scratch
-from speciate.data.arrays import read_array
-from speciate.data.clusters import NEAR, cluster
+from speciate.config.components import options_of
+from speciate.config.stage_specs import PackSpec
+from speciate.data import permutation
+from speciate.data.arrays import scratch
+from speciate.data.arrays.npy import read_array
+from speciate.data.dedup.candidates import Scope, similar_pairs
+from speciate.data.dedup.clusters import NEAR, cluster
+from speciate.data.dedup.signatures import Signed
 from speciate.data.documents import Shard
-from speciate.data.encoded import Encoded
-from speciate.data.signatures import Signed
-from speciate.data.similar import Scope, similar_pairs
-from speciate.data.turns import in_turns, shuffled
-from speciate.kinds import options_of
-from speciate.pack import pack_split
-from speciate.stages import PackSpec
+from speciate.data.mixture.interleave import in_turns, shuffled
+from speciate.data.tokens.read import Encoded
+from speciate.stages.pack import pack_split
 
 SIZES = (4_000, 80_000)
 HASHES = 100
@@ -99,7 +100,7 @@ def status(name: str) -> int:
 
 def measure(folder: pathlib.Path) -> None:
     """Prints what a document more takes in each stage."""
-    scratch.PART = order.PART = 1 << 13  # so that the larger size has many parts
+    scratch.PART = permutation.PART = 1 << 13  # so that the larger size has many parts
     found = {}
     for stage, (prepared, _) in STAGES.items():
         peaks = []

@@ -3,8 +3,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from speciate.data import order, scratch
-from speciate.data.order import long_permutation, permutation
+from speciate.data import permutation as order
+from speciate.data.arrays import scratch
+from speciate.data.permutation import long_permutation, permutation
 
 
 def test_it_is_a_permutation_that_depends_on_its_purpose_alone() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "speciate"
 ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")

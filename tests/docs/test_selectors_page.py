@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from speciate.kinds import kinds_in
-from speciate.spec import RunSpec
-from speciate.study import read_study
-from speciate.study_file import merge, read_yaml
+from speciate.config.components import kinds_in
+from speciate.config.extends import merge, read_yaml
+from speciate.config.run import RunSpec
+from speciate.config.study import read_study
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 FAMILIES = ("moe", "upcycle", "hybrid", "attention", "diffusion")
@@ -71,6 +71,6 @@ def test_every_file_exists(file: str) -> None:
     assert (ROOT / "src" / "speciate" / file).is_file()
 
 
-@pytest.mark.parametrize("folder", [*(f"model/{name}" for name in FOLDERS), "training/importance"])
+@pytest.mark.parametrize("folder", [*(f"model/{name}" for name in FOLDERS), "training/diffusion/importance"])
 def test_every_kind_is_named(folder: str) -> None:
     assert [kind for kind in kinds_in(folder) if f"`{kind}`" not in PAGE and f"kind: {kind}" not in PAGE] == []

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
+from speciate.config.components import kinds_in
+from speciate.config.run import RunSpec
 from speciate.evaluation.denoising import denoiser, importance_of, orders, sampler_options
-from speciate.kinds import kinds_in
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.network import network
+from speciate.training.build_model import network
 
 
 def diffusion_model(**objective: Any) -> Transformer:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.evaluation import speculative
 from speciate.evaluation.sampling import Sampling, generate
-from speciate.kinds import component
 from speciate.model.cache import Cache
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.network import network
+from speciate.training.build_model import network
 
 VOCABULARY, CONTEXT, HEADS, STEPS = 24, 24, 4, 60
 DENSE: dict[str, Any] = {"kind": "dense", "hidden": 24}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tests.figures import planted_data as planted
 
+from speciate.config.components import kinds_in, options_of
 from speciate.data.card.columns import COLUMNS
 from speciate.figures import style
-from speciate.kinds import kinds_in, options_of
 
 FIGURES = [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == "data"]
 MANY = tuple(f"domain_{letter}" for letter in "abcdefghijklmnopqrstuvwxyzabcd")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from speciate.analysis.tables import COLUMNS
+from speciate.config.components import kinds_in, options_of
 from speciate.figures import style
-from speciate.kinds import kinds_in, options_of
 
 _SPEC = importlib.util.spec_from_file_location("planted", pathlib.Path(__file__).parent / "planted.py")
 planted = importlib.util.module_from_spec(_SPEC)

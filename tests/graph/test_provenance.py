@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from speciate import provenance
+from speciate.graph import provenance
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
     """A small package in place of ours: verb -> noun -> deep, and an unrelated module."""
     (tmp_path / "noun").mkdir()
     (tmp_path / "noun" / "__init__.py").write_text("")
-    (tmp_path / "verb.py").write_text("from speciate.noun import near\nimport speciate.spec\n")
+    (tmp_path / "verb.py").write_text("from speciate.noun import near\nimport speciate.config.run\n")
     (tmp_path / "noun" / "near.py").write_text("def f():\n    from speciate.noun.deep import x\n    return x\n")
     (tmp_path / "noun" / "deep.py").write_text('"""Docstring."""\nx = 1\n')
     (tmp_path / "noun" / "far.py").write_text("y = 1\n")
@@ -30,7 +30,7 @@ def forget() -> None:
 
 
 def test_closure_follows_imports_however_deep_and_leaves_the_schema_out(package: pathlib.Path) -> None:
-    assert provenance.closure(["speciate.verb"]) == ["speciate.noun.deep", "speciate.noun.near", "speciate.verb"]
+    assert provenance.closure(["speciate.cli"]) == ["speciate.noun.deep", "speciate.noun.near", "speciate.cli"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_closure_follows_imports_however_deep_and_leaves_the_schema_out(package:
         ("noun/deep.py", '"""Docstring."""\nx = 1\n', False),
         ("noun/far.py", "y = 2\n", False),
         ("spec.py", "z = 2\n", False),
-        ("verb.py", "from speciate.noun import near, far\nimport speciate.spec\n", True),
+        ("verb.py", "from speciate.noun import near, far\nimport speciate.config.run\n", True),
     ],
 )
 def test_digest_changes_with_the_meaning_of_the_closure_only(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
-from speciate.stages import Folders
+from speciate.config.run import RunSpec, dump
+from speciate.config.stage_specs import Folders
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
 

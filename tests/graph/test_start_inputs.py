@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from speciate.plan import Plan
-from speciate.stages import FetchSpec
-from speciate.study import Study, parse_study
-from speciate.study_file import merge, read_yaml
+from speciate.config.extends import merge, read_yaml
+from speciate.config.stage_specs import FetchSpec
+from speciate.config.study import Study, parse_study
+from speciate.graph.study_graph import Plan
 
-CONFIG = pathlib.Path(__file__).parents[1] / "config.yaml"
+CONFIG = pathlib.Path(__file__).parents[2] / "config.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}
 
 

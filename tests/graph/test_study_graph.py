@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from speciate import stages
 from speciate.analysis import tables
 from speciate.analysis.comparison import STATISTICS
-from speciate.plan import Plan
-from speciate.spec import dump
-from speciate.study import Statistic, parse_study
-from speciate.study_file import merge, read_yaml
+from speciate.config import stage_specs
+from speciate.config.extends import merge, read_yaml
+from speciate.config.run import dump
+from speciate.config.study import Statistic, parse_study
+from speciate.graph.study_graph import Plan
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ("fetch", "clean", "split", "fit", "encode", "pack", "balance")
 
 
@@ -134,8 +134,8 @@ def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any])
 
 
 def test_the_rules_know_the_tables_that_the_analysis_writes() -> None:
-    assert stages.MEASURED == tables.MEASURED
-    assert stages.COMPARED == tables.COMPARED
+    assert stage_specs.MEASURED == tables.MEASURED
+    assert stage_specs.COMPARED == tables.COMPARED
 
 
 def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate import spec
-from speciate.kinds import options_of
-from speciate.model.initial import initialise
-from speciate.model.routing import Routing, TopK
-from speciate.model.tokens import Place, Tokens
+from speciate.config import run
+from speciate.config.components import options_of
+from speciate.model.initial_weights import initialise
+from speciate.model.moe.top_k_router import Routing, TopK
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
 
 WIDTH, VOCABULARY = 24, 50
@@ -25,24 +25,24 @@ def _seed() -> None:
 
 
 @pytest.fixture
-def model_spec() -> Callable[..., spec.Model]:
+def model_spec() -> Callable[..., run.Model]:
     """A model of width 24; `ffn`, `mixer` and `depth` change its block, the other keys the model itself."""
 
     def build(
         *, ffn: dict[str, Any] | None = None, mixer: dict[str, Any] | None = None, depth: Any = "every", **changes: Any
-    ) -> spec.Model:
+    ) -> run.Model:
         block = {
             "mixer": {"kind": "attention", "num_heads": 4, **(mixer or {})},
             "ffn": ffn or {"kind": "dense", "hidden": 40},
             "depth": depth,
         }
-        return spec.Model.model_validate({"width": 24, "num_layers": 2, "context": 16, "block": block, **changes})
+        return run.Model.model_validate({"width": 24, "num_layers": 2, "context": 16, "block": block, **changes})
 
     return build
 
 
 @pytest.fixture
-def transformer(model_spec: Callable[..., spec.Model]) -> Callable[..., Transformer]:
+def transformer(model_spec: Callable[..., run.Model]) -> Callable[..., Transformer]:
     """A Transformer of such a spec, with weights large enough to matter."""
 
     def build(**changes: Any) -> Transformer:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speciate.model.cache import Cache
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

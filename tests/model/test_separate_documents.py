@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from speciate.kinds import component, options_of
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]

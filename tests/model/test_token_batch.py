@@ -1,6 +1,6 @@
 import torch
 
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 
 
 def test_identity_survives_a_choice_of_columns() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from speciate import spec
-from speciate.kinds import component, options_of
-from speciate.model.convert import to_ours, to_theirs
-from speciate.model.pretrained import shape_of
+from speciate.config import run
+from speciate.config.components import component, options_of
+from speciate.model.hf.convert import to_ours, to_theirs
+from speciate.model.hf.pretrained import shape_of
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 
@@ -18,7 +18,7 @@ Build = Callable[..., Transformer]
 VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 
 
-def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: spec.Model) -> None:
+def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: run.Model) -> None:
     """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
     family, described = shape_of(theirs.config.to_dict())
     assert described.unlike(shape) == "" and family.architecture == type(theirs).__name__
@@ -47,7 +47,7 @@ def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: spec.
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_equals_gpt2(transformer: Build, model_spec: Callable[..., spec.Model]) -> None:
+def test_equals_gpt2(transformer: Build, model_spec: Callable[..., run.Model]) -> None:
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=CONTEXT,
@@ -63,7 +63,7 @@ def test_equals_gpt2(transformer: Build, model_spec: Callable[..., spec.Model]) 
 
 
 @pytest.mark.parametrize(("num_kv_heads", "tied"), [(4, False), (2, False), (1, True)])
-def test_equals_llama(transformer: Build, model_spec: Callable[..., spec.Model], num_kv_heads: int, tied: bool) -> None:
+def test_equals_llama(transformer: Build, model_spec: Callable[..., run.Model], num_kv_heads: int, tied: bool) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.selection.meter import listening, metering, note
+from speciate.selection.metrics import listening, metering, note
 
 
 class Noting(nn.Module):

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate import split
+from speciate.cli import run
+from speciate.config.stage_specs import SPLITS
+from speciate.data.dedup.signatures import FILES, sign
+from speciate.data.dedup.tables import DUPLICATES
 from speciate.data.documents import Document, Shard, write_documents
-from speciate.data.duplicates import DUPLICATES
-from speciate.data.signatures import FILES, sign
-from speciate.data.split import Groups
-from speciate.stages import SPLITS
-from speciate.verb import run
+from speciate.data.splits.assign import Groups
+from speciate.stages import assign_splits
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "word " * (index % 7 + 1)) for index in range(400)]
 
@@ -41,7 +41,7 @@ def verb(
     pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
     paths = ["--signed", folder, "--duplicates", folder / "duplicates.parquet", "--output-folder", folder / "out"]
     monkeypatch.setattr(sys, "argv", ["split.py", "--spec", str(folder / "spec.json"), *map(str, paths)])
-    run(split.main)
+    run(assign_splits.main)
     groups = Groups(folder / "out" / "groups.npy", 3)
     assert groups.groups_G3.tolist() == sorted(groups.groups_G3.tolist())
     names = {row.group for index, row in enumerate(rows) if index not in dropped}

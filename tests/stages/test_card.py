@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speciate.config.extends import extend
+from speciate.config.stage_specs import CARDED, SPLITS
+from speciate.config.study import parse_study
 from speciate.data.card.columns import COLUMNS
+from speciate.data.dedup.shingles import shingles
 from speciate.data.documents import read_documents
-from speciate.data.shingles import shingles
-from speciate.plan import Plan
-from speciate.stages import CARDED, SPLITS
-from speciate.study import parse_study
-from speciate.study_file import extend
+from speciate.graph.study_graph import Plan
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 PREFIX = "Question of the day: "
 LICENCE = " ".join(f"clause{number}" for number in range(40))
 

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from speciate import clean
-from speciate.data.cleaning import Counts
+from speciate.cli import run
+from speciate.config.components import options_of
+from speciate.data.clean.pipeline import Counts
 from speciate.data.documents import read_documents
-from speciate.kinds import options_of
-from speciate.verb import run
+from speciate.stages import clean
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 
@@ -120,7 +120,7 @@ def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path, monke
 
 
 def test_an_archive_of_one_shard_is_read_whole(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_of("data/sources", "package"), "sharded", True, raising=False)
+    monkeypatch.setattr(options_of("data/fetch/sources", "package"), "sharded", True, raising=False)
     assert ids(verb(folder, monkeypatch, {"one": source()}, shard="1-of-2", shards=2)) == ["one/a.py", "one/b.py"]
 
 
@@ -205,8 +205,8 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("sources", "archives", "message"),
     [
-        ({"one": source(reader="pdf")}, (), "sources.one.reader: 'pdf' is no kind of data/readers"),
-        ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is no kind of data/sources"),
+        ({"one": source(reader="pdf")}, (), "sources.one.reader: 'pdf' is no kind of data/fetch/readers"),
+        ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is no kind of data/fetch/sources"),
         ({"one": source()}, ("two=x",), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one=x", "one=y"), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one",), "--archive: domain code needs each of one once, as NAME=PATH"),
@@ -232,7 +232,7 @@ def test_a_wrong_spec_or_argument_is_named(
     [
         ({"shard": "1-of-3", "shards": 2}, "--shard: 1-of-3 of domain code, which has 2"),
         ({"shard": "2-of-2", "shards": 2}, "--shard: '2-of-2' is no shard; the first of eight is 0-of-8"),
-        ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is no kind of data/filters"),
+        ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is no kind of data/clean/filters"),
         ({"filters": [{"kind": "length", "max_words": 3}]}, "filters.0.max_words: unknown key"),
         (
             {"filters": [{"kind": "gopher_quality", "max_symbol_ratio": 0.0}]},

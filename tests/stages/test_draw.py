@@ -9,12 +9,12 @@ import sys
 import pytest
 from tests.figures import planted, planted_data
 
-from speciate import draw
-from speciate.kinds import kinds_in, options_of
-from speciate.spec import dump
-from speciate.stages import DrawSpec
+from speciate.config.components import kinds_in, options_of
+from speciate.config.run import dump
+from speciate.config.stage_specs import DrawSpec
+from speciate.stages import draw
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("dense", "auxiliary", "unbalanced_fast", "frozen")
 
 
@@ -73,7 +73,7 @@ def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: path
     written = []
     for seed in ("1", "2"):
         out = tmp_path / seed
-        command = [sys.executable, "-m", "speciate.draw", "--spec", tmp_path / "spec.json", "--tables", tables]
+        command = [sys.executable, "-m", "speciate.stages.draw", "--spec", tmp_path / "spec.json", "--tables", tables]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed, "TZ": f"UTC{seed}"}
         subprocess.run([*command, "--output-folder", out], check=True, env=environment)
         written.append({file.name: file.read_bytes() for file in out.iterdir()})

@@ -6,14 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 
-from speciate import encode, fit
+from speciate.config.components import component, options_of
+from speciate.config.stage_specs import SPLITS
 from speciate.data.documents import Document, Shard, write_documents
-from speciate.data.encoded import read_encoded
-from speciate.data.vocabulary import read_manifest
-from speciate.kinds import component, options_of
-from speciate.stages import SPLITS
+from speciate.data.tokens.manifest import read_manifest
+from speciate.data.tokens.read import read_encoded
+from speciate.stages import encode, fit
 
 TEXTS = ["The naïve café is open.", "def f(x):\n    return x\n", "", "x = 12 * 13\n" * 9, "日本語 🙂"]
 
@@ -63,7 +63,7 @@ def test_a_published_tokenizer_goes_all_the_way(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tokenizer.json").write_text(published.llama())
     archive = {"kind": "tokenizer_files", "path": str(tmp_path / "mine")}
-    options = options_of("data/sources", "tokenizer_files").model_validate(archive)
+    options = options_of("data/fetch/sources", "tokenizer_files").model_validate(archive)
     component(options).fetch(options, "tokenizer", tmp_path / "archive", Shard())
     spec = {"kind": "pretrained", "archive": archive, "end_of_text": "</s>"}
     fitted(tmp_path, monkeypatch, spec, "--archive", tmp_path / "archive")

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from speciate import evaluate
+from speciate.config.run import Model
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
-from speciate.spec import Model
+from speciate.stages import evaluate
 
 
 def small_model(top_k: int) -> Transformer:

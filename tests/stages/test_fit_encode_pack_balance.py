@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from speciate import balance, encode, fit, pack
 from speciate.data.blocks import TrainBlocks, read_mixture, read_set
 from speciate.data.documents import Document, read_documents, write_documents
 from speciate.data.sampler import block_rows
-from speciate.data.tokens import read_tokenizer
-from speciate.data.vocabulary import read_manifest
+from speciate.data.tokens.fitted import read_tokenizer
+from speciate.data.tokens.manifest import read_manifest
+from speciate.stages import balance, encode, fit, pack
 
 DOMAINS = ("code", "prose")
 SPLITS = ("train", "validation", "test", "probe")

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from speciate import pack
-from speciate.data.arrays import read_array
-from speciate.data.encoded import Encoded
-from speciate.kinds import kinds_in, options_of
-from speciate.stages import PackSpec
+from speciate.config.components import kinds_in, options_of
+from speciate.config.stage_specs import PackSpec
+from speciate.data.arrays.npy import read_array
+from speciate.data.tokens.read import Encoded
+from speciate.stages import pack
 
 
 @pytest.mark.parametrize("kind", kinds_in("data/packing"))

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 from tests.figures import planted_data
-from tests.test_report import Page
+from tests.stages.test_report import Page
 
-from speciate import present
-from speciate.kinds import options_of
+from speciate.config.components import options_of
+from speciate.config.run import dump
+from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.reporting import data, texts
-from speciate.spec import dump
-from speciate.stages import CARDED, CardSpec
+from speciate.stages import present
 
 SOURCE = {
     "kind": "package",

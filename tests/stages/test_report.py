@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from tests.figures import planted, planted_data
 
-from speciate import manifest, report, verb
+from speciate import cli
+from speciate.config.run import dump
+from speciate.config.stage_specs import Arm, ReportSpec
 from speciate.reporting import answer, cells, data, evidence, making
-from speciate.spec import dump
-from speciate.stages import Arm, ReportSpec
+from speciate.stages import manifest, report
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -300,8 +301,8 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
     log = tmp_path / "logs" / "train" / "long.log"
     log.parent.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb.resource, "getrusage", lambda who: verb.resource.struct_rusage((1.0, 0.5, 51200, *[0] * 13)))
-        said = verb._taken()
+        patch.setattr(cli.resource, "getrusage", lambda who: cli.resource.struct_rusage((1.0, 0.5, 51200, *[0] * 13)))
+        said = cli._taken()
     log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {said}\n")
     (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {said}\n")
     jobs = {job["name"]: job for job in making.read_benchmarks([tmp_path / "benchmarks"])}

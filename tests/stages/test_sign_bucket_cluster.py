@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from speciate import bucket, cluster, sign
-from speciate.data import duplicates
+from speciate.cli import run
+from speciate.data.dedup import tables
 from speciate.data.documents import Document, Shard, read_documents, write_documents
-from speciate.verb import run
+from speciate.stages import bucket, cluster, sign
 
 NEAR = {"ngram": 3, "similarity": 0.8, "permutations": 120, "bands": 20}
 Corpus = dict[str, list[str]]
@@ -197,9 +197,9 @@ def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, verb: Verb) -> None:
 
 
 def test_row_groups_are_those_of_one_table(tmp_path: pathlib.Path, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "ROW_GROUP", 7)
+    monkeypatch.setattr(tables, "ROW_GROUP", 7)
     pipeline(tmp_path, verb, {"a": corpus(0), "b": corpus(0)}, ["near", "near"])
-    for name, schema in (("duplicates", duplicates.DUPLICATES), ("clusters", duplicates.CLUSTERS)):
+    for name, schema in (("duplicates", tables.DUPLICATES), ("clusters", tables.CLUSTERS)):
         file = tmp_path / "out" / f"{name}.parquet"
         table = pq.read_table(file)
         assert len(table) > 30

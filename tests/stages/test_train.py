@@ -15,14 +15,14 @@ import pytest
 import safetensors.numpy
 import torch
 
-from speciate import train as verb
+from speciate.config.components import component
+from speciate.config.run import RunSpec, dump
 from speciate.data.blocks import TrainBlocks
 from speciate.data.sampler import block_rows
-from speciate.kinds import component
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
-from speciate.training.checkpoint import State
-from speciate.training.progress import Progress
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
+from speciate.training.checkpoint.store import State
+from speciate.training.logs.progress import Progress
 
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 MakeRun = Callable[..., RunSpec]
@@ -204,9 +204,9 @@ def test_sigterm_saves_and_the_same_command_continues(
 ) -> None:
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 2}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(dump(spec))
-    command = ["-m", "speciate.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "checkpoints"), "--output-folder", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "checkpoints").glob("*/*/step*")):
         assert process.poll() is None, process.stderr and process.stderr.read()

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate import divide
+from speciate.cli import run
+from speciate.config.stage_specs import SPLITS
+from speciate.data.dedup.tables import DUPLICATES
 from speciate.data.documents import Document, read_documents, write_documents
-from speciate.data.duplicates import DUPLICATES
-from speciate.data.split import position
-from speciate.stages import SPLITS
-from speciate.verb import run
+from speciate.data.splits.assign import position
+from speciate.stages import write_splits
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "wörd " * (index % 7 + 1)) for index in range(400)]
 LOST = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
@@ -44,7 +44,7 @@ def verb(
     files = [f"--{name}={folder / name}.{end}" for name, end in (("documents", "parquet"), ("duplicates", "parquet"))]
     files += [f"--groups={folder / 'groups.npy'}", f"--output-folder={folder / 'out'}", f"--shard={shard}"]
     monkeypatch.setattr(sys, "argv", ["divide.py", f"--spec={folder / 'spec.json'}", *files])
-    run(divide.main)
+    run(write_splits.main)
     return {split: list(read_documents(folder / "out" / f"{split}.parquet")) for split in SPLITS}
 
 

@@ -7,10 +7,10 @@ import re
 import jsonschema
 import pytest
 
-from speciate import describe
-from speciate.study_file import read_yaml
+from speciate.config.extends import read_yaml
+from speciate.tools import describe
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_the_generated_files_are_current() -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from speciate import export
-from speciate.data.tokenizer import bpe
-from speciate.data.tokens import FittedTokenizer
-from speciate.spec import RunSpec, dump
-from speciate.study_file import merge
-from speciate.training.finished import read_run
-from speciate.training.network import network
-from speciate.training.weights import save_weights
+from speciate.config.extends import merge
+from speciate.config.run import RunSpec, dump
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.tokenizer import bpe
+from speciate.tools import export
+from speciate.training.build_model import network
+from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24

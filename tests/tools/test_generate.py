@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from speciate import export, generate
-from speciate.data.tokenizer import bpe
-from speciate.data.tokens import FittedTokenizer
-from speciate.kinds import kinds_in, options_of
+from speciate.config.components import kinds_in, options_of
+from speciate.config.run import RunSpec, dump
+from speciate.config.stage_specs import Folders
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.tokenizer import bpe
 from speciate.selection.selection import recording
-from speciate.spec import RunSpec, dump
-from speciate.stages import Folders
-from speciate.training.finished import read_run
-from speciate.training.network import network
-from speciate.training.weights import save_weights
+from speciate.tools import export, generate
+from speciate.training.build_model import network
+from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
 ENTRIES, CONTEXT = 280, 24

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from speciate import size
+from speciate.tools import size
 
-STUDY = pathlib.Path(__file__).parents[1] / "studies" / "moe_arch_5b.yaml"
+STUDY = pathlib.Path(__file__).parents[2] / "studies" / "moe_arch_5b.yaml"
 D, V, T = 2048, 50_000, 2048
 ATTENTION = D * (D + 2 * 512) + D * D  # 16 query heads and 4 key and value heads of 128; the output
 DENSE = 3 * D * 5632

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from speciate.spec import RunSpec
-from speciate.study_file import merge
+from speciate.config.extends import merge
+from speciate.config.run import RunSpec
 
 DOMAINS = ("code", "prose")
 LENGTH, VOCABULARY, TRAIN_BLOCKS = 16, 64, 24

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 from speciate.training import loop
-from speciate.training.checkpoint import State
+from speciate.training.checkpoint.store import State
 
 NUM_BLOCKS, LENGTH, VOCABULARY = 8, 16, 64
 # the balancing and the z-loss are taken in each micro-batch, and the noise drawn there

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec
+from speciate.config.run import RunSpec
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
 ROM = {"kind": "rom", "num_experts": 2, "state": 3, "step_rank": 2, "router": "learned", "balance": "none"}

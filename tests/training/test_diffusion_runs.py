@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from tests.training.test_run_options import StopAfter, digests, trained
 
-from speciate import train as verb
-from speciate.spec import RunSpec, dump
+from speciate.config.run import RunSpec, dump
+from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
 LEARNED = {"kind": "learned", "width": 8, "num_heads": 2}

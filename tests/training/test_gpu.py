@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from speciate import train as verb
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
+from speciate.graph.provenance import sha256
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.experts import Experts
+from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer
-from speciate.provenance import sha256
-from speciate.spec import RunSpec
-from speciate.training import arithmetic, loop
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Ranks
-from speciate.training.feed import Feed
+from speciate.stages import train as verb
+from speciate.training import loop
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.ranks import Ranks
+from speciate.training.numerics import precision as arithmetic
+from speciate.training.prefetch import Feed
 
 MakeRun = Callable[..., RunSpec]
 on_devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 from speciate.training import loop
-from speciate.training.checkpoint import State
+from speciate.training.checkpoint.store import State
 
 
 def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Run, State]:

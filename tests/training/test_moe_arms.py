@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from speciate import evaluate
-from speciate import train as verb
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
-from speciate.kinds import component
-from speciate.model.tokens import Tokens
-from speciate.spec import RunSpec
-from speciate.training.finished import read_run
+from speciate.model.token_batch import Tokens
+from speciate.stages import evaluate
+from speciate.stages import train as verb
+from speciate.training.checkpoint.load_run import read_run
 
 MakeRun = Callable[..., RunSpec]
 LEARNED: dict[str, Any] = {"kind": "learned", "noise_std": 0.0}

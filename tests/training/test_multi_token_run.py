@@ -10,13 +10,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from speciate import train as verb
-from speciate.kinds import component
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
+from speciate.config.components import component
+from speciate.config.run import RunSpec, dump
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
 from speciate.training import loop
-from speciate.training.checkpoint import State
-from speciate.training.network import network
+from speciate.training.build_model import network
+from speciate.training.checkpoint.store import State
 
 MakeRun = Callable[..., RunSpec]
 MULTI: dict[str, Any] = {"kind": "multi_token", "heads": 4, "ffn": {"kind": "dense", "hidden": 16}}

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from speciate.config.components import component
+from speciate.config.run import RunSpec, Telemetry
 from speciate.data.blocks import BlockSet
-from speciate.kinds import component
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec, Telemetry
-from speciate.training.observe import BLOCKS_AT_ONCE, Observer, batches, observe
+from speciate.training.observer import BLOCKS_AT_ONCE, Observer, batches, observe
 
 
 def block_set(label_G: list[str], num_blocks: int) -> BlockSet:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from speciate.training.feed import Batch, Feed
+from speciate.training.prefetch import Batch, Feed
 
 
 class Reader:

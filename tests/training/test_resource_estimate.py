@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import count_parameters
-from speciate.spec import RunSpec
-from speciate.training import footprint
-from speciate.training.network import network
+from speciate.training import resource_estimate
+from speciate.training.build_model import network
 
 VOCABULARY = 60
 MOE = {"kind": "moe", "num_experts": 4, "top_k": 2, "hidden": 40, "router": "learned", "balance": "none"}
@@ -40,7 +40,7 @@ def run_of(ffn: dict[str, Any] = DENSE, depth: Any = "every", optimizer: Any = "
 @pytest.mark.parametrize("ffn", [DENSE, MOE], ids=["dense", "moe"])
 def test_every_parameter_is_in_one_part(ffn: dict[str, Any], depth: str) -> None:
     run = run_of(ffn, DEPTHS[depth])
-    found = footprint.footprint(run, VOCABULARY, 16)
+    found = resource_estimate.footprint(run, VOCABULARY, 16)
     total, active = count_parameters(network(run, VOCABULARY))
     assert sum(part.total for part in found.parts) == total
     assert sum(part.active for part in found.parts) == pytest.approx(active, abs=6)  # that one rounds by block
@@ -56,33 +56,34 @@ def test_the_optimizers_state_is_what_it_really_keeps(optimizer: Any) -> None:
         parameter.grad = torch.randn_like(parameter)
     really.step()
     kept = [value for state in really.state.values() for value in state.values() if value.ndim]
-    said = footprint.footprint(run, VOCABULARY, 16).memory
+    said = resource_estimate.footprint(run, VOCABULARY, 16).memory
     assert said["optimizer state"] == 4 * sum(value.numel() for value in kept)
     assert said["weights"] == said["gradients"] == 4 * count_parameters(model)[0]
 
 
 def test_an_average_is_one_more_copy() -> None:
-    assert "average" not in footprint.footprint(run_of(), VOCABULARY, 16).memory
-    memory = footprint.footprint(run_of(ema=0.9), VOCABULARY, 16).memory
+    assert "average" not in resource_estimate.footprint(run_of(), VOCABULARY, 16).memory
+    memory = resource_estimate.footprint(run_of(ema=0.9), VOCABULARY, 16).memory
     assert memory["average"] == memory["weights"]
 
 
 def test_activations_are_counted_by_hand() -> None:
     # attention 32 -> 96 and 32 -> 32, feed-forward 32 -> 64 -> 32; three layers; 8 blocks of 16 tokens
     block = (32 + 96) + (32 + 32) + (32 + 64) + (64 + 32)
-    memory = footprint.footprint(run_of(), VOCABULARY, 16).memory
+    memory = resource_estimate.footprint(run_of(), VOCABULARY, 16).memory
     assert memory["activations"] == 8 * 16 * 4 * 3 * block
-    memory = footprint.footprint(run_of(accumulation=2, precision="bfloat16"), VOCABULARY, 16).memory
+    memory = resource_estimate.footprint(run_of(accumulation=2, precision="bfloat16"), VOCABULARY, 16).memory
     assert memory["activations"] == 4 * 16 * 2 * 3 * block
-    memory = footprint.footprint(run_of(activation_checkpointing=True), VOCABULARY, 16).memory
+    memory = resource_estimate.footprint(run_of(activation_checkpointing=True), VOCABULARY, 16).memory
     assert memory["activations"] == 8 * 16 * 4 * (3 * 32 + block)
     # of four experts two; the router 32 -> 4
     moe = (32 + 96) + (32 + 32) + (32 + 4) + 2 * ((32 + 40) + (40 + 32))
-    assert footprint.footprint(run_of(MOE), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * moe
+    assert resource_estimate.footprint(run_of(MOE), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * moe
     # a quarter of the tokens; the router 32 -> 1, its predictor 32 -> 64 -> 1
     mod = 0.25 * block + 33 + 96 + 65
     assert (
-        footprint.footprint(run_of(depth=DEPTHS["mod"]), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * mod
+        resource_estimate.footprint(run_of(depth=DEPTHS["mod"]), VOCABULARY, 16).memory["activations"]
+        == 8 * 16 * 4 * 3 * mod
     )
 
 
@@ -100,11 +101,11 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         x_BTD = model.hidden(torch.randint(VOCABULARY, (8, 16)))
     assert x_BTD.requires_grad
-    estimate = footprint.footprint(run, VOCABULARY, 16).memory["activations"]
+    estimate = resource_estimate.footprint(run, VOCABULARY, 16).memory["activations"]
     assert 0.5 < estimate / sum(kept.values()) < 2
 
 
 def test_time_is_work_over_speed() -> None:
-    found = footprint.footprint(run_of(), VOCABULARY, 16)
+    found = resource_estimate.footprint(run_of(), VOCABULARY, 16)
     assert found.tokens == 10 * 8 * 16
     assert found.device_seconds(1e9, 0.5) == pytest.approx(found.tokens * found.flops_per_token / 5e8)

@@ -13,10 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from speciate import evaluate
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
+from speciate.config.run import RunSpec, dump
+from speciate.graph.provenance import sha256
+from speciate.stages import evaluate
+from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
 BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}

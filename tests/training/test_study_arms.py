@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from speciate import evaluate
-from speciate import train as verb
+from speciate.config.components import component
+from speciate.config.extends import merge, read_yaml
+from speciate.config.run import RunSpec, dump
+from speciate.config.study import Study, parse_study
 from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
-from speciate.kinds import component
 from speciate.selection.selection import selectors
-from speciate.spec import RunSpec, dump
-from speciate.study import Study, parse_study
-from speciate.study_file import merge, read_yaml
-from speciate.training.finished import read_run
+from speciate.stages import evaluate
+from speciate.stages import train as verb
+from speciate.training.checkpoint.load_run import read_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = ("moe", "hybrid", "attention", "diffusion", "upcycle")

@@ -9,10 +9,10 @@ import pytest
 from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
-from speciate.plan import Plan
-from speciate.stages import CARDED, COMPARED
-from speciate.study import parse_study
-from speciate.study_file import merge, read_yaml
+from speciate.config.extends import merge, read_yaml
+from speciate.config.stage_specs import CARDED, COMPARED
+from speciate.config.study import parse_study
+from speciate.graph.study_graph import Plan
 
 LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node 2 --no-python"
 # training -> cores, GPUs, launcher
@@ -46,6 +46,6 @@ def test_the_rule_asks_so() -> None:
     rule = RULES["train"]
     for line in ("threads: cores_of\n", "gpu=gpus_of,\n", "launcher=launcher_of,\n"):
         assert line in rule
-    assert "{params.launcher} python -m speciate.train" in rule
+    assert "{params.launcher} python -m speciate.stages.train" in rule
     # one process evaluates, on one GPU
     assert "gpu=lambda wildcards: min(1, gpus_of(wildcards))," in RULES["evaluate"]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from tests.workflow.conftest import ROOT, Workspace
 
-from speciate.plan import Plan
-from speciate.study import read_study
+from speciate.config.study import read_study
+from speciate.graph.study_graph import Plan
 
 STUDY = read_study(ROOT / "studies" / "smoke.yaml")
 NUM_RUNS = len(STUDY.runs())
@@ -84,11 +84,11 @@ def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) ->
 @pytest.mark.parametrize(
     ("kind", "runs"),
     [
-        ("model/router/frozen.py", 2),
-        ("model/balance/auxiliary.py", 4),
+        ("model/moe/router/frozen.py", 2),
+        ("model/moe/balance/auxiliary.py", 4),
         ("model/ffn/moe.py", 6),
         ("model/ffn/dense.py", 8),
-        ("training/importance/learned.py", 2),
+        ("training/diffusion/importance/learned.py", 2),
     ],
 )
 def test_a_kinds_file_reruns_the_runs_that_use_it(workspace: Workspace, kind: str, runs: int) -> None:

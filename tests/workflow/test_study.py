@@ -1,7 +1,7 @@
 """The smoke study end to end: complete, a no-op the second time, and the same bytes from nothing again.
 
 In `make test` only one seed is made again, from the archives to what is measured of it; what follows from that has
-tests of its own (tests/test_draw.py, tests/analysis/test_compare.py). All of it is made again by a test marked slow.
+tests of its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). All of it is made again by a test marked slow.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.workflow.conftest import ROOT, Workspace
 
-from speciate.study import read_study
+from speciate.config.study import read_study
 
 TIMED = ("timing.json",)
 """Of a run's files, those that say how fast it was."""

@@ -1,4 +1,4 @@
-"""What modules noted beside their choices (selection/meter.py), as a table and as statistics of a run."""
+"""What modules noted beside their choices (selection/metrics.py), as a table and as statistics of a run."""
 
 from typing import Any
 

@@ -84,7 +84,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row a run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
-    # one row a run, step, probe, module and what it noted beside its choices (selection/meter.py)
+    # one row a run, step, probe, module and what it noted beside its choices (selection/metrics.py)
     "measurements": {
         **_RUN,
         "step": "int64",

@@ -1,4 +1,4 @@
-"""A config value is a file name: `router: hash` means `model/router/hash.py`. No registry, no `if kind ==`.
+"""A config value is a file name: `router: hash` means `model/moe/router/hash.py`. No registry, no `if kind ==`.
 
 Every component file opens with a class named `Options` (a `Kind`): the keys that a config may set for it, with types,
 bounds and a line of explanation each. The workflow's side of the project has no torch, and still must refuse a wrong
@@ -20,9 +20,9 @@ import pydantic
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-PACKAGE = pathlib.Path(__file__).parent
+PACKAGE = pathlib.Path(__file__).parents[1]
 # What an Options class may use; anything else in its file (torch, pandas, ...) is not there when it is read.
-OPTION_IMPORTS = ("typing", "pydantic", "speciate.kinds")
+OPTION_IMPORTS = ("typing", "pydantic", "speciate.config.components")
 
 
 class Strict(BaseModel):
@@ -52,10 +52,10 @@ class Kind(Strict):
     kind: str
 
     def check(self, model: Any) -> None:
-        """Refuses a crossing with the rest of the model (a `speciate.spec.Model`) by a ValueError that says why."""
+        """Refuses a crossing with the rest of the model (a `speciate.config.run.Model`) by a ValueError that says why."""
 
     def check_run(self, run: Any) -> None:
-        """Refuses a crossing with the rest of the run (a `speciate.spec.RunSpec`) by a ValueError that says why."""
+        """Refuses a crossing with the rest of the run (a `speciate.config.run.RunSpec`) by a ValueError that says why."""
 
 
 @functools.cache
@@ -75,7 +75,7 @@ def _meanings(model: type[Strict]) -> dict[str, str]:
 
 
 def kinds_in(folder: str) -> list[str]:
-    """The kinds that `folder` (such as 'model/router') holds: the stems of its files that define `Options`."""
+    """The kinds that `folder` (such as 'model/moe/router') holds: the stems of its files that define `Options`."""
     files = sorted((PACKAGE / folder).glob("[!_]*.py"))
     return [file.stem for file in files if "class Options(" in file.read_text(encoding="utf-8")]
 
@@ -145,7 +145,7 @@ def _with_owners(found: list[tuple[str, str]], folder: str, kind: str) -> list[t
 
 
 class Choice:
-    """What makes a config field name a file of a folder: `router: Annotated[Kind, Choice("model/router")]`.
+    """What makes a config field name a file of a folder: `router: Annotated[Kind, Choice("model/moe/router")]`.
 
     Validates `{kind: K, ...}`, or just `K`, into the Options of `folder/K.py`.
     """

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field
 
-from speciate.kinds import Choice, Kind, Strict, kinds_within, problems
+from speciate.config.components import Choice, Kind, Strict, kinds_within, problems
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], pydantic.Strict(False)]
@@ -234,7 +234,7 @@ class RunSpec(Strict):
     """Steps, batch, clipping, threads."""
     telemetry: Telemetry = Telemetry()
     """When it is observed."""
-    start: Annotated[Kind, Choice("training/start")] = Field(default={"kind": "scratch"}, validate_default=True)
+    start: Annotated[Kind, Choice("training/init/start")] = Field(default={"kind": "scratch"}, validate_default=True)
     """What its weights are before the first step."""
 
     @pydantic.model_validator(mode="after")

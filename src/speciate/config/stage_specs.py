@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from speciate.data_spec import Duplicates, HeldOut, Split
-from speciate.kinds import Choice, Kind, Strict
-from speciate.spec import Name, Names
-from speciate.study import Hypothesis
+from speciate.config.components import Choice, Kind, Strict
+from speciate.config.data import Duplicates, HeldOut, Split
+from speciate.config.run import Name, Names
+from speciate.config.study import Hypothesis
 
 SPLITS = ("train", "validation", "test", "probe")
 SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
@@ -36,15 +36,15 @@ class FetchSpec(Strict):
     """What `fetch` reads: one source."""
 
     name: Name
-    source: Annotated[Kind, Choice("data/sources")]
+    source: Annotated[Kind, Choice("data/fetch/sources")]
 
 
 class CleanSpec(Strict):
     """What `clean` reads: one domain."""
 
     domain: Name
-    sources: dict[Name, Annotated[Kind, Choice("data/sources")]]
-    filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)]
+    sources: dict[Name, Annotated[Kind, Choice("data/fetch/sources")]]
+    filters: Annotated[tuple[Annotated[Kind, Choice("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None = None
     """Of the domain; each shard takes its part."""
     shards: int = Field(1, ge=1)
@@ -116,7 +116,7 @@ class SketchSpec(Strict):
 class FitSpec(Strict):
     """What `fit` reads: the tokenizer."""
 
-    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
 
 
 class EncodeSpec(Strict):
@@ -154,9 +154,9 @@ class CardDomain(Strict):
     shards: int
     duplicates: Literal["keep", "exact", "near"]
     language: str | None
-    sources: dict[Name, Annotated[Kind, Choice("data/sources")]]
+    sources: dict[Name, Annotated[Kind, Choice("data/fetch/sources")]]
     licences: dict[Name, str]
-    filters: Annotated[tuple[Annotated[Kind, Choice("data/filters")], ...], pydantic.Strict(False)]
+    filters: Annotated[tuple[Annotated[Kind, Choice("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None
     max_tokens: int | None
 
@@ -168,7 +168,7 @@ class CardSpec(Strict):
     domains: Annotated[tuple[CardDomain, ...], pydantic.Strict(False)]
     across_domains: bool
     split: Split
-    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
     packing: Annotated[Kind, Choice("data/packing")]
     mixture: Annotated[Kind, Choice("data/mixture")]
     block_length: int

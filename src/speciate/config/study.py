@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from speciate.data_spec import Domain, Duplicates, HeldOut, Split
-from speciate.kinds import Choice, Kind, Problems, Strict, kinds_within, problems
-from speciate.spec import Name, Names, RunSpec
-from speciate.study_file import merge, read_yaml
+from speciate.config.components import Choice, Kind, Problems, Strict, kinds_within, problems
+from speciate.config.data import Domain, Duplicates, HeldOut, Split
+from speciate.config.extends import merge, read_yaml
+from speciate.config.run import Name, Names, RunSpec
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
-"""What modules note beside their choices (selection/meter.py): `measured.<name>`, the mean over a run's modules."""
+"""What modules note beside their choices (selection/metrics.py): `measured.<name>`, the mean over a run's modules."""
 Statistic = Literal[
     "loss",
     "bits_per_byte",
@@ -109,7 +109,7 @@ class Study(Strict):
     """How duplicate documents are found."""
     split: Split = Split()
     """Shares of held-out documents."""
-    tokenizer: Annotated[Kind, Choice("data/tokenizer")]
+    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
     """Text to token ids."""
     packing: Annotated[Kind, Choice("data/packing")]
     """How documents fill blocks."""

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from speciate.data import pieces
-from speciate.data.arrays import read_array
+from speciate.config.components import Strict
+from speciate.config.run import read_spec
+from speciate.data.arrays.npy import read_array
 from speciate.data.documents import Shard
-from speciate.kinds import Strict
-from speciate.spec import read_spec
+from speciate.data.packing import segments
 
 
 class Mixture(Strict):
@@ -102,17 +102,17 @@ class TrainBlocks:
         """Each position's document, a number within its shard, int64 (B, T): what `separate_documents` compares."""
         documents_BT = np.empty((len(rows), self.block_length), np.int64)
         for pack, here, blocks in self._by_pack(rows):
-            documents_BT[here] = pieces.document_of(pieces.select(*self._pieces(pack), blocks), self.block_length)
+            documents_BT[here] = segments.document_of(segments.select(*self._pieces(pack), blocks), self.block_length)
         return documents_BT
 
     @functools.cache  # noqa: B019 (one a process; a pack's pieces are looked through once, not at every step)
-    def _pieces(self, pack: int) -> tuple[pieces.Ints, pieces.Ints]:
+    def _pieces(self, pack: int) -> tuple[segments.Ints, segments.Ints]:
         """The pieces of a pack, memory-mapped, and their edges."""
         file, num_blocks = self._packs[pack] / "train.pieces.npy", len(self._blocks[pack])
         table = read_array(file)
-        if (table[-1, pieces.BLOCK] + 1 if len(table) else 0) != num_blocks:
+        if (table[-1, segments.BLOCK] + 1 if len(table) else 0) != num_blocks:
             raise ValueError(f"{file}: does not belong to the {num_blocks} blocks beside it")
-        return table, pieces.edges_of(table, num_blocks)
+        return table, segments.edges_of(table, num_blocks)
 
     def _by_pack(
         self, rows: npt.NDArray[np.integer]
@@ -143,9 +143,9 @@ class BlockSet:
     """(B,): each block's place in `domains` of mixture.json."""
     documents: pd.DataFrame
     """G rows, as they first appear: document (the row's number), domain, id, group, bytes, surface
-    (`data/encoded.py`)."""
+    (`data/tokens/read.py`)."""
     types: npt.NDArray[np.uint8] | None
-    """(B, T): each token's lexical type (`data/lexical.py`); only the probe set has it."""
+    """(B, T): each token's lexical type (`data/tokens/lexical.py`); only the probe set has it."""
 
     def __len__(self) -> int:
         return len(self.tokens)

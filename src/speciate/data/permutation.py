@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.scratch import PART, PORTION, Parts, Scratch
+from speciate.data.arrays.scratch import PART, PORTION, Parts, Scratch
 
 
 def permutation(num: int, *purpose: str | int) -> npt.NDArray[np.int64]:
@@ -24,7 +24,7 @@ def permutation(num: int, *purpose: str | int) -> npt.NDArray[np.int64]:
 
 
 def long_permutation(num: int, *purpose: str | int) -> npt.NDArray[np.int64]:
-    """What `permutation` gives; where it is long, sorted part by part, and an array on disk (data/scratch.py)."""
+    """What `permutation` gives; where it is long, sorted part by part, and an array on disk (data/arrays/scratch.py)."""
     if num <= PART:
         return permutation(num, *purpose)
     words = _words(*purpose)

@@ -13,7 +13,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.order import permutation
+from speciate.data.permutation import permutation
 
 
 def block_rows(

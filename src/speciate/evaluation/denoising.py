@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from speciate.config.components import Kind, component, kinds_in, options_of, problems
 from speciate.evaluation.unmasking import Denoise, Seeded, Text, sample
-from speciate.kinds import Kind, component, kinds_in, options_of, problems
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
-from speciate.training import diffusion
+from speciate.training.diffusion import mdlm
 
 FOLDER = "evaluation/sampler"
 STEPS = 32
@@ -39,7 +39,7 @@ def denoiser(model: Transformer) -> Denoise:
     def denoise(token_BT: Tensor) -> Tensor:
         masked_BT = token_BT == mask
         share_B = masked_BT.sum(1) / max(1, token_BT.shape[1] - 1)
-        logit_BTV = F.linear(diffusion.hidden(model, token_BT, None, share_B), diffusion.words_VD(model))
+        logit_BTV = F.linear(mdlm.hidden(model, token_BT, None, share_B), mdlm.words_VD(model))
         known_BTV = F.one_hot(token_BT.masked_fill(masked_BT, 0), mask).to(logit_BTV.dtype).log()
         return logit_BTV.float().log_softmax(-1).where(masked_BT.unsqueeze(-1), known_BTV)
 

@@ -1,7 +1,7 @@
 """How well a finished model predicts held-out text: nats by document, so that intervals can be had over documents.
 
 The auxiliary losses of selectors are no part of it. Bytes are those that the predicted tokens stand for, so that models
-with different tokenizers compare in bits per byte; where a tokenizer does not keep every byte (`data/surfaces.py`), a
+with different tokenizers compare in bits per byte; where a tokenizer does not keep every byte (`data/tokens/token_bytes.py`), a
 document's own bytes, shared among its tokens in proportion to the bytes of their spelling.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from speciate.data.blocks import BlockSet
-from speciate.model.tokens import in_domains
+from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.training.observe import batches
+from speciate.training.observer import batches
 
 COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
 """Of the loss by document."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from speciate.model.cache import Cache
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 
 

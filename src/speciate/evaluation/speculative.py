@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from speciate.model.cache import Cache
-from speciate.model.drafts import drafters
-from speciate.model.tokens import Tokens
+from speciate.model.mtp_heads import drafters
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 
 

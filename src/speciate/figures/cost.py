@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "What does a mixer cost as blocks grow longer?"
 TABLES = {"cost": ("ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms")}
@@ -24,7 +24,7 @@ class Options(Kind):
     """None."""
 
     reads: ClassVar[str] = "cost"
-    """Which tables it reads; see speciate.plan."""
+    """Which tables it reads; see speciate.graph.study_graph."""
 
 
 def _scaled(rows: pd.DataFrame, name: str) -> pd.Series:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "Did every run learn, and do the arms part during training?"
 TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}

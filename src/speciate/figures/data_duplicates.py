@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "How many documents come more than once, and how often?"
 TABLES = {"data_duplicates": ("scope", "reason", "size", "clusters")}

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "How much text does each domain give, and how much of it is trained on?"
 TABLES = {

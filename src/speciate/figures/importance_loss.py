@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "Do important tokens cost more?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "y")}

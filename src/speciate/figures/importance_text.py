@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "Which words does the estimator take for important?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "text")}

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = (
     "How much do a router's choices tell of a text's domain as training goes on, and more than chance and controls do?"

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 import numpy as np
 from matplotlib.figure import Figure
 
+from speciate.config.components import Kind
 from speciate.figures import lines, style
-from speciate.kinds import Kind
 
 QUESTION = "How many keys does a query keep, and does it keep more where it is unsure?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
 TABLES = {

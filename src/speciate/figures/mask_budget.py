@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
+from speciate.config.components import Kind
 from speciate.figures import lines, style
-from speciate.kinds import Kind
 
 QUESTION = "Is as much masked as the noise level says?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}

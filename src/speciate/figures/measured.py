@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import lines, style
-from speciate.kinds import Kind
 
 QUESTION = "What else changed while the selectors learned?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}

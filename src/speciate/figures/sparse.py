@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
+from speciate.config.components import Kind
 from speciate.figures import lines, style
-from speciate.kinds import Kind
 
 QUESTION = "Do queries keep the keys that matter, and how much goes to the first token?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}

@@ -74,7 +74,7 @@ RC: dict[str, Any] = {
 
 
 class Subject(Protocol):
-    """What a figure must know of the study that its tables do not say (a `speciate.stages.DrawSpec`)."""
+    """What a figure must know of the study that its tables do not say (a `speciate.config.stage_specs.DrawSpec`)."""
 
     @property
     def arms(self) -> Sequence[str]:

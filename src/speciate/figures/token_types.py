@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.figures import style
-from speciate.kinds import Kind
 
 QUESTION = "Do experts of code serve keywords, names, operators?"
 TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}

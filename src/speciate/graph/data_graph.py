@@ -10,11 +10,10 @@ import glob
 import pathlib
 from typing import Any
 
-from speciate.data_spec import Duplicates
-from speciate.kinds import Kind, Strict
-from speciate.provenance import short_digest
-from speciate.spec import dump
-from speciate.stages import (
+from speciate.config.components import Kind, Strict
+from speciate.config.data import Duplicates
+from speciate.config.run import dump
+from speciate.config.stage_specs import (
     SPLITS,
     BalanceSpec,
     BucketSpec,
@@ -30,7 +29,8 @@ from speciate.stages import (
     SketchSpec,
     SplitSpec,
 )
-from speciate.study import Study
+from speciate.config.study import Study
+from speciate.graph.provenance import short_digest
 
 WHOLE = "0-of-1"
 """The only shard of what is not cut."""

@@ -12,15 +12,21 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from speciate.kinds import PACKAGE, kinds_within
+from speciate.config.components import PACKAGE, kinds_within
 
 # The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these run
 # nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a
 # person leaves out.
 OUTSIDE = (
-    *("speciate.spec", "speciate.data_spec", "speciate.study", "speciate.study_file", "speciate.kinds"),
-    *("speciate.stages", "speciate.plan", "speciate.data_plan"),
-    *("speciate.training.sinks", "speciate.places"),
+    *(
+        "speciate.config.run",
+        "speciate.config.data",
+        "speciate.config.study",
+        "speciate.config.extends",
+        "speciate.config.components",
+    ),
+    *("speciate.config.stage_specs", "speciate.graph.study_graph", "speciate.graph.data_graph"),
+    *("speciate.training.logs.sinks", "speciate.graph.run_paths"),
 )
 
 
@@ -75,7 +81,7 @@ def _read(module: str) -> tuple[frozenset[str], str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            # `from speciate.data import tokens` imports a module, `from speciate.data.tokens import read` a name of one
+            # `from speciate.data import tokens` imports a module, `from speciate.data.tokens.fitted import read` a name of one
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
@@ -111,4 +117,4 @@ def _digest(modules: frozenset[str]) -> str:
 def digest(verb: str, *specs: object) -> str:
     """What `python -m speciate.VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
     kinds = {options.module for spec in specs for options in kinds_within(spec)}
-    return _digest(frozenset({f"speciate.{verb}", *kinds}))
+    return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))

@@ -6,8 +6,8 @@ The workflow names every path to its verbs. This is for a person who makes or us
 import pathlib
 from dataclasses import dataclass
 
-from speciate.spec import RunSpec, read_spec
-from speciate.stages import Folders
+from speciate.config.run import RunSpec, read_spec
+from speciate.config.stage_specs import Folders
 
 
 @dataclass(frozen=True)

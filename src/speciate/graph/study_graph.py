@@ -8,10 +8,10 @@ import functools
 import hashlib
 import pathlib
 
-from speciate.data_plan import DataPlan
-from speciate.kinds import Strict, kinds_in, kinds_within, options_of
-from speciate.spec import RunSpec, dump
-from speciate.stages import (
+from speciate.cli import writing
+from speciate.config.components import Strict, kinds_in, kinds_within, options_of
+from speciate.config.run import RunSpec, dump
+from speciate.config.stage_specs import (
     Arm,
     CardDomain,
     CardSpec,
@@ -23,8 +23,8 @@ from speciate.stages import (
     ReportSpec,
     incomparable,
 )
-from speciate.study import Study
-from speciate.verb import writing
+from speciate.config.study import Study
+from speciate.graph.data_graph import DataPlan
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
 """Of the files of a model's folder that a run may start from."""

@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from speciate.model.tokens import Tokens
-from speciate.model.view import View
-from speciate.selection.meter import note
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Tokens
+from speciate.selection.metrics import note
 
 
 def note_largest(mixer: nn.Module, out_BTD: Tensor) -> None:

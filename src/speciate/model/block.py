@@ -9,7 +9,7 @@ Each factor is a kind, a file that offers one class; `options` is the file's own
     depth/<kind>.py   Depth(options, place)         (x_BTD, tokens, run) -> the block's x_BTD; which tokens run
 
 A depth with `wraps_ffn` stands behind the mixer: its run(h) = h + ffn(norm(h)). One in which only a share of the tokens
-runs, in training, has that as `share`; see `Block.num_idle_parameters` and model/flops.py.
+runs, in training, has that as `share`; see `Block.num_idle_parameters` and model/profiling/flops.py.
 
 A component calls the projection whose output joins the residual stream `out` (or `out_...`); see initial.py. One of
 whose parameters a token uses only some defines `num_idle_parameters() -> int`; see transformer.count_parameters.
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from speciate.kinds import component
+from speciate.config.components import component
 from speciate.model.norm import norm
-from speciate.model.tokens import Place, Tokens
+from speciate.model.token_batch import Place, Tokens
 from speciate.selection.selection import recomputation
 
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from speciate import spec
+from speciate.config import run
 from speciate.model.block import Block
 from speciate.model.norm import norm
-from speciate.model.tokens import Place, Tokens
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
 
 
@@ -50,7 +50,7 @@ class BlockDrafter(Drafter):
         block: what the block is.
     """
 
-    def __init__(self, place: Place, ahead: int, block: spec.Block) -> None:
+    def __init__(self, place: Place, ahead: int, block: run.Block) -> None:
         super().__init__(ahead)
         alone = place.model.model_copy(update={"block": block, "exceptions": ()})
         self.block = Block(replace(place, model=alone))
@@ -67,7 +67,7 @@ class BlockDrafter(Drafter):
         return model.head_VD
 
     def num_flops(self, length: int) -> float:
-        """Of one token's logits, which the model's own count leaves out; see model/flops.py."""
+        """Of one token's logits, which the model's own count leaves out; see model/profiling/flops.py."""
         return self.logits_flops * (length - 1 - self.ahead) / length
 
 
@@ -92,7 +92,7 @@ class LinearDrafter(Drafter):
         return self.unembedding.weight
 
     def num_flops(self, length: int) -> float:
-        """Of a block's last tokens, which have no target; see model/flops.py."""
+        """Of a block's last tokens, which have no target; see model/profiling/flops.py."""
         return -2.0 * self.unembedding.weight.numel() * (1 + self.ahead) / length
 
 

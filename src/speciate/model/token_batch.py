@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from speciate import spec
+from speciate.config import run
 from speciate.model.cache import Cache
 
 
@@ -104,7 +104,7 @@ def domains_of(token_BT: Tensor) -> Tensor | None:
 class Place:
     """Where in which model a component stands: all that it is built from, its own options aside."""
 
-    model: spec.Model
+    model: run.Model
     layer: int
     """From 0; -1 of a part beside the blocks."""
     vocabulary: int

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate import spec
+from speciate.config import run
 from speciate.model.block import Block
-from speciate.model.initial import initialise
+from speciate.model.initial_weights import initialise
 from speciate.model.norm import norm
-from speciate.model.tokens import Place, Tokens
+from speciate.model.token_batch import Place, Tokens
 
 
 class Transformer(nn.Module):
@@ -31,7 +31,7 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self, model: spec.Model, vocabulary: int, parts: Mapping[str, Callable[[Place], nn.Module]] | None = None
+        self, model: run.Model, vocabulary: int, parts: Mapping[str, Callable[[Place], nn.Module]] | None = None
     ) -> None:
         super().__init__()
         # drawn before anything is built: torch's layers draw initial weights too, more or fewer by the arm

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.cells import counted, fixed, interval, listed, percent, percents, spoken
-from speciate.stages import ReportSpec, incomparable
 
 Tables = Mapping[str, pd.DataFrame]
 

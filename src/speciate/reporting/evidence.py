@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.answer import Tables, place, short, worst_selector
 from speciate.reporting.cells import (
     NOTHING,
@@ -18,7 +19,6 @@ from speciate.reporting.cells import (
     table,
     whole,
 )
-from speciate.stages import ReportSpec, incomparable
 
 COMPARED = {
     "loss": "Test loss, nats",

@@ -15,7 +15,7 @@ STAGES = (
 """The order in which a study runs its stages; others follow."""
 
 TAKEN = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
-"""What `speciate.verb` says when a verb ends well."""
+"""What `speciate.cli` says when a verb ends well."""
 
 
 def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:

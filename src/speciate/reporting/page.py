@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from speciate.kinds import PACKAGE
 from speciate.reporting import cells
 
 
@@ -56,14 +55,14 @@ def section(folder: pathlib.Path, name: str, tables: Sequence[cells.Table] = ())
     return Section(name, told["question"], told["caption"], f"data:image/svg+xml;base64,{picture}", tables)
 
 
-def render(template: str, **values: Any) -> str:
-    """The page that `template`, a file of this package, makes of `values`; a value that is not there is an error."""
+def render(template: pathlib.Path, **values: Any) -> str:
+    """The page that the file `template` makes of `values`; a value that is not there is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PACKAGE),
+        loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     words: dict[str, Callable[..., str]] = {"spoken": cells.spoken, "listed": cells.listed, "counted": cells.counted}
-    return environment.get_template(template).render(**words, **values)
+    return environment.get_template(template.name).render(**words, **values)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.config.stage_specs import CardSpec
 from speciate.reporting.answer import Tables
 from speciate.reporting.cells import counted, percent, spoken, whole
 from speciate.reporting.data import SPLITS, domains_of
-from speciate.stages import CardSpec
 
 
 @dataclass(frozen=True)

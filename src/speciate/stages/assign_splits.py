@@ -6,16 +6,16 @@ import pathlib
 
 import numpy as np
 
-from speciate.data.signatures import ORDER, read_shards
-from speciate.data.split import assign, dropped_rows, gather
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, SplitSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, SplitSpec
+from speciate.data.dedup.signatures import ORDER, read_shards
+from speciate.data.splits.assign import assign, dropped_rows, gather
 
 
 def main() -> None:
     """Reads the command line, decides, writes the groups."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.split", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.assign_splits", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SplitSpec: the shares")
     parser.add_argument(
         "--signed", type=pathlib.Path, required=True, help="what `sign` wrote of the domain, a folder a shard"

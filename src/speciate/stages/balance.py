@@ -12,18 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.arrays import portions, read_array, write_array
+from speciate.cli import named, run, say, writing
+from speciate.config.components import component
+from speciate.config.run import dump, read_spec
+from speciate.config.stage_specs import SPLITS, BalanceSpec
+from speciate.data.arrays.npy import portions, read_array, write_array
+from speciate.data.arrays.scratch import PORTION
 from speciate.data.blocks import Mixture
 from speciate.data.documents import Shard
-from speciate.data.encoded import read_encoded
-from speciate.data.held_out import Pack, draw, size
-from speciate.data.pieces import BLOCK, belongs
-from speciate.data.scratch import PORTION
-from speciate.data.vocabulary import TokenizerManifest, read_manifest
-from speciate.kinds import component
-from speciate.spec import dump, read_spec
-from speciate.stages import SPLITS, BalanceSpec
-from speciate.verb import named, run, say, writing
+from speciate.data.packing.segments import BLOCK, belongs
+from speciate.data.splits.held_out import Pack, draw, size
+from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
+from speciate.data.tokens.read import read_encoded
 
 DOCUMENTS = pa.schema(
     [
@@ -183,7 +183,7 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
 
 def main() -> None:
     """Reads the command line, balances, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.balance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.balance", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BalanceSpec")
     shards = "holds a folder for each shard, 0-of-n and so on, that {} wrote"
     help_packed, help_encoded = shards.format("`pack`"), shards.format("`encode`")

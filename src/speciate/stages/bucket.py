@@ -3,17 +3,17 @@
 import argparse
 import pathlib
 
-from speciate.data.arrays import write_array
+from speciate.cli import named, run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import BucketSpec
+from speciate.data.arrays.npy import write_array
+from speciate.data.dedup.candidates import read_scope, similar_pairs
 from speciate.data.documents import Shard
-from speciate.data.similar import read_scope, similar_pairs
-from speciate.spec import read_spec
-from speciate.stages import BucketSpec
-from speciate.verb import named, run, say, writing
 
 
 def main() -> None:
     """Reads the command line, compares, writes pairs."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.bucket", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.bucket", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BucketSpec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis.tables import frame, write_csv, write_parquet
-from speciate.data.arrays import read_array
+from speciate.cli import named, run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, CardSpec
+from speciate.data.arrays.npy import read_array
 from speciate.data.blocks import read_mixture
 from speciate.data.card import counts, texts, warnings
 from speciate.data.card.columns import COLUMNS
 from speciate.data.card.written import Written, scopes
-from speciate.data.cleaning import CONTROLS
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, CardSpec
-from speciate.verb import named, run, say, writing
+from speciate.data.clean.pipeline import CONTROLS
 
 STAGES = {
     "clean": "documents.parquet, dropped.parquet, counts.json of each shard",
@@ -75,7 +75,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 def main() -> None:
     """Reads the command line, gathers, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.card", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.card", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec: the study's data")
     for stage, files in STAGES.items():
         parser.add_argument(f"--{stage}", nargs="+", required=True, metavar="DOMAIN=DIR", help=f"{files}")

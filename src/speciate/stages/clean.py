@@ -9,13 +9,13 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from speciate.data.cleaning import Counts, Filter, clean
+from speciate.cli import named, run, say, writing
+from speciate.config.components import Kind, component
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import CleanSpec
+from speciate.data.clean.dropped import Samples, write_dropped
+from speciate.data.clean.pipeline import Counts, Filter, clean
 from speciate.data.documents import Document, Passage, Shard, write_documents
-from speciate.data.dropped import Samples, write_dropped
-from speciate.kinds import Kind, component
-from speciate.spec import read_spec
-from speciate.stages import CleanSpec
-from speciate.verb import named, run, say, writing
 
 
 def sources_of(spec: CleanSpec) -> dict[str, Kind]:
@@ -94,8 +94,8 @@ class Cleaning:
 
 
 def main() -> None:
-    """Command line: `python -m speciate.clean --spec FILE --archive NAME=PATH ... --output-folder DIR`."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.clean", description=__doc__)
+    """Command line: `python -m speciate.stages.clean --spec FILE --archive NAME=PATH ... --output-folder DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.clean", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the domain, as JSON")
     parser.add_argument(
         "--archive",

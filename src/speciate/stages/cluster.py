@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays import portions, read_array
-from speciate.data.clusters import POLICIES, cluster
-from speciate.data.duplicates import counts, write_clusters, write_duplicates
-from speciate.data.scratch import PORTION, Parts
-from speciate.data.signatures import ID
-from speciate.data.similar import Scope, read_scope
-from speciate.spec import read_spec
-from speciate.stages import ClusterSpec, Part
-from speciate.verb import named, run, say, writing
+from speciate.cli import named, run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import ClusterSpec, Part
+from speciate.data.arrays.npy import portions, read_array
+from speciate.data.arrays.scratch import PORTION, Parts
+from speciate.data.dedup.candidates import Scope, read_scope
+from speciate.data.dedup.clusters import POLICIES, cluster
+from speciate.data.dedup.signatures import ID
+from speciate.data.dedup.tables import counts, write_clusters, write_duplicates
 
 
 def check_ids(scope: Scope) -> None:
@@ -66,7 +66,7 @@ def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
 
 def main() -> None:
     """Reads the command line, clusters, writes what is dropped."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.cluster", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.cluster", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ClusterSpec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"

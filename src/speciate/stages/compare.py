@@ -12,14 +12,14 @@ import pandas as pd
 
 from speciate.analysis import comparison, excess, tables
 from speciate.analysis.measurements import statistics_of
-from speciate.spec import read_spec
-from speciate.stages import CompareSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import CompareSpec
 
 
 def main() -> None:
     """Parses the command line, reads, compares, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.compare", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.stages.compare", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the comparison's spec.json")
     parser.add_argument(
         "--measures", type=pathlib.Path, nargs="+", required=True, help="the folders that measure wrote, one a run"

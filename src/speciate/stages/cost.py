@@ -11,16 +11,16 @@ import pathlib
 import pandas as pd
 import torch
 
-from speciate.model.cost import costs
-from speciate.spec import RunSpec, read_spec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.run import RunSpec, read_spec
+from speciate.model.profiling.mixer_cost import costs
 
 WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 
 
 def main() -> None:
     """Parses the command line, measures, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.stages.cost", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, nargs="+", required=True, help="spec.json of each run")
     parser.add_argument("--lengths", type=int, nargs="+", required=True, help="tokens of a block")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")

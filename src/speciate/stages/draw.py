@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from speciate.analysis.alignment import aligned
+from speciate.cli import run, writing
+from speciate.config.components import component
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import DrawSpec
 from speciate.figures import style
-from speciate.kinds import component
-from speciate.spec import read_spec
-from speciate.stages import DrawSpec
-from speciate.verb import run, writing
 
 
 def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> dict[str, pd.DataFrame]:

@@ -7,12 +7,12 @@ import os
 import pathlib
 from typing import Any
 
-from speciate.data.encoder import Encoder
-from speciate.data.encoding import Targets, write_encoded
-from speciate.data.tokens import read_tokenizer
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, EncodeSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, EncodeSpec
+from speciate.data.tokens.encoder import Encoder
+from speciate.data.tokens.fitted import read_tokenizer
+from speciate.data.tokens.write import Targets, write_encoded
 
 
 def told(counts: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def told(counts: dict[str, Any]) -> str:
 
 def main() -> None:
     """Reads the command line, encodes split by split, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.encode", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.encode", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of an EncodeSpec: domain and language")
     parser.add_argument(
         "--split-folder", type=pathlib.Path, required=True, help="folder of {train,validation,test,probe}.parquet"

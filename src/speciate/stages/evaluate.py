@@ -16,20 +16,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
+from speciate.cli import run, say, writing
+from speciate.config.components import component
+from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_set
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import orders
 from speciate.evaluation.likelihood import COLUMNS, by_document
-from speciate.kinds import component
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
-from speciate.spec import RunSpec, read_spec
-from speciate.training import devices
-from speciate.training.checkpoint import Arrays
-from speciate.training.network import network
-from speciate.training.observe import arrays_of, batches, observe, run_selectors
-from speciate.training.weights import load_weights
-from speciate.verb import run, say, writing
+from speciate.training.build_model import network
+from speciate.training.checkpoint.store import Arrays
+from speciate.training.checkpoint.weights import load_weights
+from speciate.training.distributed import devices
+from speciate.training.observer import arrays_of, batches, observe, run_selectors
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}
 """Columns of what an objective shows of single tokens, and their types."""
@@ -37,7 +37,7 @@ DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64"
 
 def main() -> None:
     """Parses the command line, evaluates, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.stages.evaluate", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="the run's model.safetensors")
     parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")

@@ -4,16 +4,16 @@ import argparse
 import pathlib
 import time
 
+from speciate.cli import run, say, writing
+from speciate.config.components import component
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import FetchSpec
 from speciate.data.documents import Shard
-from speciate.kinds import component
-from speciate.spec import read_spec
-from speciate.stages import FetchSpec
-from speciate.verb import run, say, writing
 
 
 def main() -> None:
-    """Command line: `python -m speciate.fetch --spec FILE --output FILE [--shard k-of-n]`."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.fetch", description=__doc__)
+    """Command line: `python -m speciate.stages.fetch --spec FILE --output FILE [--shard k-of-n]`."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.fetch", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the source, as JSON")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="where to put the archive; only ever whole")
     parser.add_argument("--shard", default="0-of-1", help="which share of a source that can be shared out: 0-of-8")

@@ -4,17 +4,17 @@ import argparse
 import os
 import pathlib
 
-from speciate.data.tokens import FittedTokenizer
-from speciate.data.training_texts import training_texts
-from speciate.kinds import component
-from speciate.spec import read_spec
-from speciate.stages import FitSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.components import component
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import FitSpec
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.training_texts import training_texts
 
 
 def main() -> None:
     """Reads the command line, fits, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.fit", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.fit", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a FitSpec: the tokenizer's options")
     parser.add_argument(
         "--documents",

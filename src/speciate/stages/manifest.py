@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from speciate.kinds import PACKAGE
-from speciate.provenance import sha256
+from speciate.cli import run, writing
+from speciate.config.components import PACKAGE
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import ReportSpec
+from speciate.graph.provenance import sha256
 from speciate.reporting.making import read_benchmarks, stages
-from speciate.spec import read_spec
-from speciate.stages import ReportSpec
-from speciate.verb import run, writing
 
 
 def commit(folder: pathlib.Path) -> dict[str, Any]:

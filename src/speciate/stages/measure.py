@@ -15,15 +15,15 @@ import safetensors.numpy
 
 from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
 from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import MeasureSpec
 from speciate.selection.tally import Tally
-from speciate.spec import read_spec
-from speciate.stages import MeasureSpec
-from speciate.verb import run, say, writing
 
 
 def main() -> None:
     """Parses the command line, reads, measures, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.stages.measure", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the measurement's spec.json")
     parser.add_argument(
         "--run-folder",

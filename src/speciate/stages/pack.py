@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.data import pieces
-from speciate.data.arrays import GrowingArray, let_go, portions
-from speciate.data.encoded import Encoded, read_encoded
-from speciate.data.vocabulary import read_manifest
-from speciate.kinds import component
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, PackSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.components import component
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, PackSpec
+from speciate.data.arrays.npy import GrowingArray, let_go, portions
+from speciate.data.packing import segments
+from speciate.data.tokens.manifest import read_manifest
+from speciate.data.tokens.read import Encoded, read_encoded
 
 TOKENS_AT_ONCE = 1 << 18
 JUMPS_AT_ONCE = 1 << 7
@@ -27,7 +27,7 @@ FAR = 1 << 13
 def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
     """Packs one split into `folder`, portion by portion; returns what was done, as `pieces.Summary` counts it."""
     tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
-    done = pieces.Summary(lengths_D, spec.block_length)
+    done = segments.Summary(lengths_D, spec.block_length)
     with contextlib.ExitStack() as stack:
         aside = [stack.enter_context(writing(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")]
         with (
@@ -38,17 +38,17 @@ def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path,
                 rows.append(portion_M4)
                 done.add(portion_M4)
                 for part_M4 in few(portion_M4, starts_D, spec.block_length):
-                    blocks_BT = np.empty((int(part_M4[-1, pieces.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
-                    pieces.lay(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
+                    blocks_BT = np.empty((int(part_M4[-1, segments.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
+                    segments.lay(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
                     let_go(tokens_N)
                     blocks.append(blocks_BT)
     return done.counts()
 
 
-def few(pieces_M4: pieces.Ints, starts_D: pieces.Ints, block_length: int) -> Iterator[pieces.Ints]:
+def few(pieces_M4: segments.Ints, starts_D: segments.Ints, block_length: int) -> Iterator[segments.Ints]:
     """Pieces a few blocks at a time, numbered from 0; `starts_D` is where each document's tokens are."""
-    start, block_M = 0, np.ascontiguousarray(pieces_M4[:, pieces.BLOCK])
-    place_M = starts_D[pieces_M4[:, pieces.DOCUMENT]] + pieces_M4[:, pieces.POSITION]
+    start, block_M = 0, np.ascontiguousarray(pieces_M4[:, segments.BLOCK])
+    place_M = starts_D[pieces_M4[:, segments.DOCUMENT]] + pieces_M4[:, segments.POSITION]
     jumps_M = np.cumsum(np.abs(np.diff(place_M, prepend=place_M[:1])) > FAR)
     most = max(1, TOKENS_AT_ONCE // block_length)
     while start < len(block_M):
@@ -63,7 +63,7 @@ def few(pieces_M4: pieces.Ints, starts_D: pieces.Ints, block_length: int) -> Ite
 
 def main() -> None:
     """Reads the command line, packs split by split, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.pack", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.pack", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a PackSpec: packing, block length")
     parser.add_argument("--encoded-folder", type=pathlib.Path, required=True, help="what `encode` wrote")
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")

@@ -3,13 +3,13 @@
 import argparse
 import pathlib
 
+from speciate.cli import run, writing
+from speciate.config.components import kinds_in, options_of
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.data.card.columns import MEANINGS
-from speciate.kinds import kinds_in, options_of
 from speciate.reporting import data, page, texts
 from speciate.reporting.answer import Tables
-from speciate.spec import read_spec
-from speciate.stages import CARDED, CardSpec
-from speciate.verb import run, writing
 
 PLACED = {
     "data_tokens": "counts",
@@ -29,7 +29,7 @@ def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
     """The page as HTML."""
     drawn = {PLACED.get(name, name): page.section(folder, name) for name in figures()}
     return page.render(
-        "present.html.jinja",
+        pathlib.Path(__file__).with_name("present.html.jinja"),
         spec=spec,
         domains=data.domains_of(tables),
         drawn=drawn,
@@ -56,7 +56,7 @@ def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
 
 def main() -> None:
     """Parses, reads, renders, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.present", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.present", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="a CardSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the tables that `card` wrote")
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")

@@ -5,10 +5,10 @@ import pathlib
 from typing import Any
 
 from speciate.analysis.alignment import aligned
+from speciate.cli import run, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import ReportSpec
 from speciate.reporting import answer, cells, data, evidence, making, page
-from speciate.spec import read_spec
-from speciate.stages import ReportSpec
-from speciate.verb import run, writing
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
@@ -30,7 +30,7 @@ def render(tables: answer.Tables, spec: ReportSpec, figures: pathlib.Path, manif
     """The report as HTML."""
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
     return page.render(
-        "report.html.jinja",
+        pathlib.Path(__file__).with_name("report.html.jinja"),
         spec=spec,
         answers=answer.answers(tables, spec),
         missing=answer.missing_runs(tables, spec),

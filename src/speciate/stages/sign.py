@@ -4,15 +4,15 @@ import argparse
 import contextlib
 import pathlib
 
-from speciate.data.signatures import FILES, sign
-from speciate.spec import read_spec
-from speciate.stages import SignSpec
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SignSpec
+from speciate.data.dedup.signatures import FILES, sign
 
 
 def main() -> None:
     """Reads the command line, signs, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.sign", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.sign", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SignSpec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help=f"gets {', '.join(FILES)}")

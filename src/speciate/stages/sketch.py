@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, SketchSpec
+from speciate.data.card.sketch import SIZE
 from speciate.data.card.summary import NGRAM, SAMPLES, Summary
 from speciate.data.documents import read_tables
-from speciate.data.sketch import SIZE
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, SketchSpec
-from speciate.verb import run, say, writing
 
 
 def main() -> None:
-    """Command line: `python -m speciate.sketch --spec FILE --divided FOLDER --output-folder FOLDER`."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.sketch", description=__doc__)
+    """Command line: `python -m speciate.stages.sketch --spec FILE --divided FOLDER --output-folder FOLDER`."""
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.sketch", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the domain, as JSON")
     parser.add_argument("--divided", type=pathlib.Path, required=True, help="what `divide` wrote of one shard")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets sketches, samples and counts")

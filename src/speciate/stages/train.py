@@ -20,34 +20,39 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from speciate.cli import run as run_verb
+from speciate.cli import say
+from speciate.config.components import component
+from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_set
 from speciate.data.sampler import block_rows
-from speciate.kinds import component
+from speciate.graph.provenance import digest
+from speciate.graph.run_paths import surroundings
 from speciate.model.transformer import Transformer
-from speciate.places import surroundings
-from speciate.provenance import digest
-from speciate.spec import RunSpec, read_spec
-from speciate.training import arithmetic, checkpoint, distributed, facts, groups, loop, outputs, sharded, sinks
-from speciate.training.average import Average
-from speciate.training.checkpoint import State
-from speciate.training.distributed import ALONE, Ranks
-from speciate.training.feed import Batch, Feed
-from speciate.training.health import FailedRun
-from speciate.training.identity import Identity, identify
-from speciate.training.network import network
-from speciate.training.observe import Observer
-from speciate.training.progress import Progress
-from speciate.training.run import Clock, Run
-from speciate.training.signals import STOPPED, StopRequest
-from speciate.training.sinks import Sinks
-from speciate.training.snapshots import Snapshots
-from speciate.verb import run as run_verb
-from speciate.verb import say
+from speciate.training import loop
+from speciate.training.build_model import network
+from speciate.training.checkpoint import sharded, store
+from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.identity import Identity, identify
+from speciate.training.checkpoint.snapshots import Snapshots
+from speciate.training.checkpoint.store import State
+from speciate.training.context import Clock, Run
+from speciate.training.distributed import ranks as distributed
+from speciate.training.distributed.ranks import ALONE, Ranks
+from speciate.training.distributed.signals import STOPPED, StopRequest
+from speciate.training.logs import run_files, run_metadata, sinks
+from speciate.training.logs.progress import Progress
+from speciate.training.logs.sinks import Sinks
+from speciate.training.numerics import precision
+from speciate.training.numerics.loss_monitor import FailedRun
+from speciate.training.observer import Observer
+from speciate.training.optimizer import param_groups
+from speciate.training.prefetch import Batch, Feed
 
 
 def main() -> None:
     """Parses the command line, trains, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.stages.train", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--mixture-folder", type=pathlib.Path, help="what the balance stage wrote")
     parser.add_argument("--output-folder", type=pathlib.Path, help="where the run's files go")
@@ -71,13 +76,13 @@ def main() -> None:
     stop = StopRequest()
     run_folder, code = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}", digest("train", spec)
     places = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
-    with distributed.joined(spec.training, arguments.processes) as ranks, arithmetic.determinism(spec.training):
+    with distributed.joined(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
         asked = arguments.sink if ranks.first else ()
         watched = Sinks([sinks.parse(text) for text in asked], arguments.sink_folder, spec, say)
-        with checkpoint.exclusive(run_folder) if ranks.first else contextlib.nullcontext():
+        with store.exclusive(run_folder) if ranks.first else contextlib.nullcontext():
             if ranks.first:
                 own = identity_of(spec, arguments.mixture_folder, arguments.start)
-                changed = checkpoint.refuse_others(run_folder, code, own)
+                changed = store.refuse_others(run_folder, code, own)
                 if changed:
                     say(f"{name(spec)}: {changed}; starts anew")
             ended = train(spec, *places, stop, arguments.start, watched, ranks)
@@ -139,10 +144,10 @@ def train(
     """
     blocks, clock, identity = training_blocks(spec, mixture_folder), Clock(), identity_of(spec, mixture_folder, start)
     state = begin(spec, blocks.vocabulary, start, ranks)
-    split = groups.describe(state.optimizer, state.model)
+    split = param_groups.describe(state.optimizer, state.model)
     tell = say if ranks.first else lambda text: None
-    tell(f"{name(spec)}: {groups.summary(split)}")
-    if checkpoint.restore(checkpoints, state, ranks, identity, tell):
+    tell(f"{name(spec)}: {param_groups.summary(split)}")
+    if store.restore(checkpoints, state, ranks, identity, tell):
         tell(f"{name(spec)}: continues from step {state.step}")
     progress = Progress.of(spec, state, blocks.block_length, ranks)
     watched, snapshots = watched or Sinks((), checkpoints, spec, say), Snapshots(output_folder, spec.training, ranks)
@@ -158,15 +163,15 @@ def train(
     with watched.opened(state), Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed:
         run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
         try:
-            outputs.refuse_failed(start)
+            run_files.refuse_failed(start)
             if not loop.train(run, state, snapshots.follow, saved, ranks.agreed(stop.__bool__), follow, clock):
                 return False
         except FailedRun as error:
             failure = error
     if ranks.sharded:
         gather(state, spec, blocks.vocabulary)
-    found = facts.of_run(spec, state, blocks, ranks) | {"optimizer": split}
-    conclude(spec, state, output_folder, found, facts.timing(clock, progress, state.step), failure, ranks)
+    found = run_metadata.of_run(spec, state, blocks, ranks) | {"optimizer": split}
+    conclude(spec, state, output_folder, found, run_metadata.timing(clock, progress, state.step), failure, ranks)
     return True
 
 
@@ -181,14 +186,14 @@ def conclude(
 ) -> None:
     """Writes what a run leaves behind, and says how it ended. Raises FailedRun where that is to be an error."""
     if ranks.first:
-        outputs.write_failure(output_folder, failure)
+        run_files.write_failure(output_folder, failure)
     if failure is not None and spec.training.on_failure == "stop":
         raise failure
     if not ranks.first:
         return
-    outputs.write(output_folder, state, spec.training, found | outputs.outcome(state, failure), timing)
+    run_files.write(output_folder, state, spec.training, found | run_files.outcome(state, failure), timing)
     if failure is not None:
-        say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / outputs.FAILURE}")
+        say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / run_files.FAILURE}")
     else:
         say(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
 
@@ -209,7 +214,7 @@ def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ran
         distributed.seed_from(f"noise {spec.seed}".encode(), ranks.rank)
     ranks.spread(model)
     optimizer = component(spec.optimizer).build(spec.optimizer, model)
-    arithmetic.prepare(settings, model)
+    precision.prepare(settings, model)
     average = Average(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
     return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
 
@@ -260,7 +265,7 @@ def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, k
         state.shards = folder / ".shards"
         sharded.save_parts(state.shards, sharded.parts(state.model, state.optimizer, average), ranks)
     if ranks.first:
-        checkpoint.save(folder, state, identity, keep)
+        store.save(folder, state, identity, keep)
     ranks.wait()
 
 

@@ -5,16 +5,16 @@ import contextlib
 import json
 import pathlib
 
+from speciate.cli import run, say, writing
+from speciate.config.run import read_spec
+from speciate.config.stage_specs import SPLITS, DivideSpec
 from speciate.data.documents import Shard, Writer, num_documents, read_documents
-from speciate.data.split import Groups, dropped_rows
-from speciate.spec import read_spec
-from speciate.stages import SPLITS, DivideSpec
-from speciate.verb import run, say, writing
+from speciate.data.splits.assign import Groups, dropped_rows
 
 
 def main() -> None:
     """Reads the command line, writes one file a split."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.divide", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m speciate.stages.write_splits", description=__doc__)
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a DivideSpec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
     parser.add_argument("--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents")

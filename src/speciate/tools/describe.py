@@ -8,10 +8,10 @@ import json
 import pathlib
 from typing import Any
 
-from speciate.kinds import PACKAGE, kinds_in, options_of
-from speciate.spec import RunSpec
-from speciate.study import Study
-from speciate.verb import run, say, writing
+from speciate.cli import run, say, writing
+from speciate.config.components import PACKAGE, kinds_in, options_of
+from speciate.config.run import RunSpec
+from speciate.config.study import Study
 
 PAGE_TITLE = """# Every key of a study file
 
@@ -24,7 +24,7 @@ one is laid over.
 
 def main() -> None:
     """Parses the command line, generates, writes or compares."""
-    parser = argparse.ArgumentParser(prog="speciate.describe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.tools.describe", description=__doc__)
     parser.add_argument("--schema", type=pathlib.Path, required=True, help="output: JSON schema of a study file")
     parser.add_argument("--page", type=pathlib.Path, required=True, help="output: the page of keys, Markdown")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")
@@ -71,7 +71,7 @@ def page() -> str:
 
 
 def component_folders() -> list[str]:
-    """The folders whose files are kinds, such as 'model/router'."""
+    """The folders whose files are kinds, such as 'model/moe/router'."""
     folders = {file.parent.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py")}
     return sorted(folder for folder in folders if folder != "." and kinds_in(folder))
 

@@ -2,7 +2,7 @@
 
 What an objective added to the model (further heads: `parts.*`) is left out: the folder holds the next-token model.
 A model of GPT-2's or Llama's shape becomes theirs, and needs nothing of ours; any other needs `import
-speciate.transformers_bridge` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
+speciate.model.hf.auto_classes` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
 its name, and must give the run's own logits.
 """
 
@@ -24,17 +24,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from speciate.data.vocabulary import TokenizerManifest, read_manifest
-from speciate.kinds import kinds_within
-from speciate.model.convert import to_theirs
-from speciate.model.pretrained import family_of
+from speciate.cli import run as run_verb
+from speciate.cli import say
+from speciate.config.components import kinds_within
+from speciate.config.run import RunSpec, read_spec
+from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
+from speciate.graph.run_paths import surroundings
+from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
+from speciate.model.hf.convert import to_theirs
+from speciate.model.hf.pretrained import family_of
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.places import surroundings
-from speciate.spec import RunSpec, read_spec
-from speciate.training.finished import read_run
-from speciate.transformers_bridge import SpeciateConfig, SpeciateForCausalLM
-from speciate.verb import run as run_verb
-from speciate.verb import say
+from speciate.training.checkpoint.load_run import read_run
 
 TOLERANCE = 1e-4
 CARD = """---
@@ -56,7 +56,7 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 def main() -> None:
     """Parses the command line, converts, checks, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.tools.export", description=__doc__)
     parser.add_argument("--run", type=pathlib.Path, required=True, help="the finished run's folder")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
     parser.add_argument(
@@ -169,7 +169,7 @@ def card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> st
         total=total,
         active=active,
         steps=run.training.num_steps,
-        imported="import speciate.transformers_bridge\n" if architecture == SpeciateForCausalLM.__name__ else "",
+        imported="import speciate.model.hf.auto_classes\n" if architecture == SpeciateForCausalLM.__name__ else "",
         folder=folder,
     )
 

@@ -1,6 +1,6 @@
 """generate: a playground. What a finished run, or a folder of transformers, says after a prompt, and by which experts.
 
-`--run` is a run's folder (its tokenizer is found in the study, or given), or one that `speciate.export` or transformers
+`--run` is a run's folder (its tokenizer is found in the study, or given), or one that `speciate.tools.export` or transformers
 wrote. With `--temperature 0` it is greedy; `--speculate` says the same, some tokens at a time, where the run has more
 heads than one to draft them (objective multi_token). `--show-experts` adds a row for each token, with the slots that
 each selector chose for it.
@@ -19,21 +19,21 @@ from collections.abc import Iterator
 import torch
 from tokenizers import Tokenizer
 
-from speciate.data.vocabulary import read_manifest
+from speciate.cli import run as run_verb
+from speciate.cli import say
+from speciate.config.components import component, kinds_in
+from speciate.config.run import RunSpec, read_spec
+from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import FOLDER, denoiser, importance_of, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.evaluation.unmasking import Seeded, Text, sample, tempered
-from speciate.kinds import component, kinds_in
-from speciate.model.drafts import drafters
-from speciate.model.pretrained import read_pretrained
+from speciate.graph.run_paths import surroundings
+from speciate.model.hf.pretrained import read_pretrained
+from speciate.model.mtp_heads import drafters
 from speciate.model.transformer import Transformer
-from speciate.places import surroundings
 from speciate.selection.selection import Selection, recording
-from speciate.spec import RunSpec, read_spec
-from speciate.training.finished import read_run
-from speciate.verb import run as run_verb
-from speciate.verb import say
+from speciate.training.checkpoint.load_run import read_run
 
 COLOURS = (196, 208, 220, 118, 48, 51, 39, 99, 201, 213, 180, 245)
 """Of expert 0, 1, ... on a terminal of 256 colours; then again from the start."""
@@ -43,7 +43,7 @@ WIDEST = 16
 
 def main() -> None:
     """Parses the command line, reads, generates, prints."""
-    parser = argparse.ArgumentParser(prog="speciate.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.tools.generate", description=__doc__)
     parser.add_argument("--run", type=pathlib.Path, required=True, help="the folder of a run, or of an exported model")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
     parser.add_argument("--prompt", required=True, help="what it goes on from; '-': standard input; '': a new document")
@@ -167,7 +167,7 @@ def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transfor
     if config.get("model_type") == "speciate":
         from transformers import AutoModelForCausalLM
 
-        import speciate.transformers_bridge  # noqa: F401
+        import speciate.model.hf.auto_classes  # noqa: F401
 
         return AutoModelForCausalLM.from_pretrained(folder).eval().model, read_tokenizer(tokenizer or folder), end
     given = read_pretrained(folder)

@@ -7,12 +7,12 @@ import argparse
 import csv
 import pathlib
 
-from speciate.model.flops import PEAKS
-from speciate.spec import RunSpec
-from speciate.study import Study, read_study
-from speciate.training.footprint import Footprint, footprint
-from speciate.verb import run as run_verb
-from speciate.verb import say, writing
+from speciate.cli import run as run_verb
+from speciate.cli import say, writing
+from speciate.config.run import RunSpec
+from speciate.config.study import Study, read_study
+from speciate.model.profiling.flops import PEAKS
+from speciate.training.resource_estimate import Footprint, footprint
 
 COLUMNS = ("ablation", "about", "quantity", "value", "unit")
 SUMS = ("all", "a device")
@@ -21,7 +21,7 @@ Row = tuple[str, str, str, float, str]
 
 def main() -> None:
     """Parses the command line, sizes, prints, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.size", description=__doc__)
+    parser = argparse.ArgumentParser(prog="speciate.tools.size", description=__doc__)
     parser.add_argument("--study", type=pathlib.Path, required=True, help="the study file")
     parser.add_argument("--ablation", action="append", help="an arm, more than once for more; by default all")
     parser.add_argument("--vocabulary", type=int, required=True, help="entries of the tokenizer, which is not fitted")

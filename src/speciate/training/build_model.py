@@ -5,9 +5,9 @@ may define `parts(options, run)`: modules by name, such as further heads or an i
 model's state beside the blocks.
 """
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 
 
 def network(run: RunSpec, vocabulary: int) -> Transformer:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from speciate.spec import RunSpec
-from speciate.training.checkpoint import State
-from speciate.training.distributed import ALONE, Ranks
-from speciate.training.observe import Observer
+from speciate.config.run import RunSpec
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.ranks import ALONE, Ranks
+from speciate.training.observer import Observer
 
 
 @dataclass

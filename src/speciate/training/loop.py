@@ -23,18 +23,18 @@ from collections.abc import Callable
 
 import torch
 
-from speciate.model.tokens import in_domains
+from speciate.model.token_batch import in_domains
 from speciate.selection.selection import selectors
-from speciate.training import health, memory
-from speciate.training.arithmetic import autocast, uncompiled
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Step, number
-from speciate.training.failing import leave_out
-from speciate.training.health import FailedRun
-from speciate.training.observe import due, noted
-from speciate.training.run import Before, domains, micro_batches
-from speciate.training.run import Clock as Clock
-from speciate.training.run import Run as Run
+from speciate.training.checkpoint.store import State
+from speciate.training.context import Before, domains, micro_batches
+from speciate.training.context import Clock as Clock
+from speciate.training.context import Run as Run
+from speciate.training.distributed.ranks import Step, number
+from speciate.training.numerics import loss_monitor, oom
+from speciate.training.numerics.loss_monitor import FailedRun
+from speciate.training.numerics.nonfinite import leave_out
+from speciate.training.numerics.precision import autocast, uncompiled
+from speciate.training.observer import due, noted
 
 
 def update(run: Run, state: State) -> dict[str, float]:
@@ -103,7 +103,7 @@ def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, fl
         try:
             return accumulate(run, state)
         except (MemoryError, RuntimeError) as error:
-            if not memory.is_out_of_memory(error):
+            if not oom.is_out_of_memory(error):
                 raise
             why = " ".join(str(error).split())[:200]
         # outside of the handler, which keeps the tensors of what failed alive
@@ -111,10 +111,10 @@ def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, fl
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         now = state.accumulation or settings.accumulation
-        larger = memory.more(settings.blocks_per_step, now)
+        larger = oom.more(settings.blocks_per_step, now)
         # one process of several cannot try again alone
         if not settings.oom_retry or larger is None or run.ranks.world > 1:
-            advice = memory.advice(settings, now)
+            advice = oom.advice(settings, now)
             raise MemoryError(f"{run.name}: step {state.step}: out of memory ({why}): {advice}")
         state.accumulation = larger
         state.metrics.append(json.dumps({"step": state.step, "accumulation": larger}) + "\n")
@@ -137,7 +137,7 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
     return float(min(group["peak"] / group["scale"] for group in optimizer.param_groups) * factor)
 
 
-def jumped(run: Run, watch: health.Watch, happened: dict[str, float], step: int) -> dict[str, float]:
+def jumped(run: Run, watch: loss_monitor.Watch, happened: dict[str, float], step: int) -> dict[str, float]:
     """How far the step's loss jumped, where it did. Raises FailedRun where the run has diverged."""
     if "loss" not in happened:
         return {}
@@ -199,7 +199,7 @@ def train(
         FailedRun: a step was not finite, or the run diverged.
     """
     settings = run.spec.training
-    watch = health.Watch(state.metrics, run.loss_limit, settings.num_steps)
+    watch = loss_monitor.Watch(state.metrics, run.loss_limit, settings.num_steps)
     if state.step == 0:
         look(run, state, clock)
     while state.step < settings.num_steps:

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from speciate.config.run import Telemetry
 from speciate.data.blocks import BlockSet
-from speciate.model.tokens import in_domains
+from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import recording
 from speciate.selection.tally import Tally, tally
-from speciate.spec import Telemetry
-from speciate.training.checkpoint import Arrays
+from speciate.training.checkpoint.store import Arrays
 
 BLOCKS_AT_ONCE = 32
 

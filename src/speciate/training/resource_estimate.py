@@ -8,7 +8,7 @@
                   it gives, in the precision of products, 2 or 4 bytes; recomputed: the blocks' inputs, 4 bytes each,
                   and that of the largest block. The head's logits are made in chunks, and left out; and so is what a
                   mixer keeps beside its projections' inputs and outputs, which grows no faster with the width.
-    time          tokens x FLOPs a token (model/flops.py) / (MFU x the device's peak)
+    time          tokens x FLOPs a token (model/profiling/flops.py) / (MFU x the device's peak)
 
 The model is built on torch's meta device: shapes without storage.
 """
@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.block import Block
-from speciate.model.flops import flops_per_token
+from speciate.model.profiling.flops import flops_per_token
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.network import network
+from speciate.training.build_model import network
 
 FLOAT = 4
 """Bytes of a float32."""

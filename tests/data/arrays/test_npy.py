@@ -3,7 +3,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from speciate.data.arrays import FixedArray, GrowingArray, distinct, ranges, read_array
+from speciate.data.arrays.npy import FixedArray, GrowingArray, distinct, ranges, read_array
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [5], [3, 0, 1000, 7]])

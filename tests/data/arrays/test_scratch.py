@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from speciate.data import scratch
-from speciate.data.scratch import Parts, Scratch
+from speciate.data.arrays import scratch
+from speciate.data.arrays.scratch import Parts, Scratch
 
 
 def test_what_was_appended_is_read_again() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data import commonest
-from speciate.data.commonest import Commonest, shared
+from speciate.data.card import heavy_hitters
+from speciate.data.card.heavy_hitters import Commonest, shared
 
 STREAMS = st.lists(st.sampled_from("aaabbcdefghij"), max_size=80)
 
@@ -23,7 +23,7 @@ def counted(keys: list[str]) -> Commonest:
 @given(STREAMS, st.integers(0, 80))
 def test_the_bound_holds_and_memory_is_bounded(keys: list[str], cut: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commonest, "SIZE", 4)
+        patch.setattr(heavy_hitters, "SIZE", 4)
         truth = Counter(keys)
         parts = counted(keys[:cut]) + counted(keys[cut:])
         for found in (counted(keys), parts, Commonest.from_json(parts.as_json())):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from speciate.data.shingles import mix, shingles
-from speciate.data.sketch import Growing, Sketch, containment, similarity
+from speciate.data.card.sketch import Growing, Sketch, containment, similarity
+from speciate.data.dedup.shingles import mix, shingles
 
 
 def hashes(start: int, stop: int) -> np.ndarray:

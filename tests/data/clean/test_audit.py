@@ -1,6 +1,6 @@
 """Formatting artefacts are found, named and counted."""
 
-from speciate.data.audit import Audit
+from speciate.data.clean.audit import Audit
 
 
 def audited(texts: list[str]) -> Audit:

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate.data.clean.dropped import CHARACTERS, Samples, rank, write_dropped
 from speciate.data.documents import Document
-from speciate.data.dropped import CHARACTERS, Samples, rank, write_dropped
 
 
 def sampled(documents: list[Document], per_reason: int = 3) -> list[str]:

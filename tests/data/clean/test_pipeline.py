@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data import cleaning
-from speciate.data.cleaning import Counts, Drop, clean, normalise
+from speciate.config.components import Kind, component, options_of
+from speciate.data.clean import pipeline
+from speciate.data.clean.dropped import Samples
+from speciate.data.clean.pipeline import Counts, Drop, clean, normalise
 from speciate.data.documents import Document, Passage
-from speciate.data.dropped import Samples
-from speciate.kinds import Kind, component, options_of
 
 
 def make(kind: str, **settings: object):
-    options = options_of("data/filters", kind).model_validate({"kind": kind, **settings})
+    options = options_of("data/clean/filters", kind).model_validate({"kind": kind, **settings})
     return component(options).Filter(options, {})
 
 
@@ -117,7 +117,7 @@ def test_without_filters_only_empty_texts_go() -> None:
 
 
 def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cleaning, "LARGEST", 100)
+    monkeypatch.setattr(pipeline, "LARGEST", 100)
     counts, samples = Counts(), Samples()
     passages = [Passage("1", "1", "x" * 101), Passage("2", "2", "x" * 100)]
     assert [document.id for document in clean("d", "s", passages, [], counts, samples)] == ["s/2"]

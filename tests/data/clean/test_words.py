@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.words import sentences, words
+from speciate.data.clean.words import sentences, words
 
 
 @pytest.mark.parametrize(

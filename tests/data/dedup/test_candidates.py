@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data import scratch, similar
-from speciate.data.connected import components
+from speciate.config.data import Duplicates
+from speciate.data.arrays import scratch
+from speciate.data.dedup import candidates
+from speciate.data.dedup.candidates import Scope, jaccard, similar_pairs
+from speciate.data.dedup.signatures import FILES, SKETCH, read_shards, sign
+from speciate.data.dedup.union_find import components
 from speciate.data.documents import Document, write_documents
-from speciate.data.signatures import FILES, SKETCH, read_shards, sign
-from speciate.data.similar import Scope, jaccard, similar_pairs
-from speciate.data_spec import Duplicates
 
 NEAR = Duplicates(ngram=2, permutations=120, bands=20)
 
@@ -90,7 +91,7 @@ def test_portions_and_parts_do_not_show(tmp_path: pathlib.Path, monkeypatch: pyt
     here = scope(tmp_path, families(4, 30, 5), 3)
     pairs, texts = similar_pairs(here, range(20), 0.7), here.texts()
     assert len(pairs) > 40
-    for module, name, size in ((similar, "PORTION", 7), (similar, "COMPARED", 2), (similar, "REMEMBERED", 3)):
+    for module, name, size in ((candidates, "PORTION", 7), (candidates, "COMPARED", 2), (candidates, "REMEMBERED", 3)):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(scratch, "PART", 20)
     assert np.array_equal(similar_pairs(here, range(20), 0.7), pairs)
@@ -108,7 +109,7 @@ def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, mo
         compared += 1
         return jaccard(one, other)
 
-    monkeypatch.setattr(similar, "jaccard", counting)
+    monkeypatch.setattr(candidates, "jaccard", counting)
     assert len(np.unique(components(len(texts), similar_pairs(here, range(20), 0.8)))) == 1
     assert compared < 4 * len(texts)
 

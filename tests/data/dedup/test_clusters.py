@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data import clusters, connected, scratch
-from speciate.data.clusters import EXACT, KEEP, NEAR, Clusters, cluster
+from speciate.data.arrays import scratch
+from speciate.data.dedup import clusters, union_find
+from speciate.data.dedup.clusters import EXACT, KEEP, NEAR, Clusters, cluster
 
 Edges = set[tuple[int, int]]
 
@@ -89,7 +90,7 @@ def test_portions_and_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None
     policies = draw.integers(0, 3, 500).tolist()
     whole = run(texts, alike, policies)
     told = whole.sizes(), whole.one_text(), whole.holds(lambda each: each % 3, 3)
-    for module, name, size in ((clusters, "PORTION", 7), (connected, "PORTION", 9), (scratch, "PART", 20)):
+    for module, name, size in ((clusters, "PORTION", 7), (union_find, "PORTION", 9), (scratch, "PART", 20)):
         monkeypatch.setattr(module, name, size)
     found = run(texts, alike, policies)
     assert len(found.dropped) > 100

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.minhash import bands, sets, signatures
+from speciate.data.dedup.minhash import bands, sets, signatures
 
 TRIALS = 600
 

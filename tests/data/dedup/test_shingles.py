@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.shingles import BATCH, batch, mix, shingles
+from speciate.data.dedup.shingles import BATCH, batch, mix, shingles
 
 LETTERS = "aAbB_9 .,-\n\téÉßİΣσς“”—…漢字\u0301\u00a0\x00"
 TEXTS = st.text(alphabet=LETTERS, max_size=60) | st.text(max_size=60)

@@ -6,12 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from speciate.data import documents, signatures
+from speciate.config.data import Duplicates
+from speciate.data import documents
+from speciate.data.dedup import signatures
+from speciate.data.dedup.shingles import shingles
+from speciate.data.dedup.signatures import FILES, ID, ORDER, TEXT, Signed, read_shards, sign
 from speciate.data.documents import Document, write_documents
-from speciate.data.shingles import shingles
-from speciate.data.signatures import FILES, ID, ORDER, TEXT, Signed, read_shards, sign
-from speciate.data.split import position
-from speciate.data_spec import Duplicates
+from speciate.data.splits.assign import position
 
 NEAR = Duplicates(ngram=3, permutations=24, bands=6)
 WORDS = [f"w{index}" for index in range(40)]

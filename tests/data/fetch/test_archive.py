@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from speciate.data.archive import Globs, extract, members, utf8
+from speciate.data.fetch.archive import Globs, extract, members, utf8
 
 ALL = Globs(["*"])
 TEXTS = {"a/one.py": b"one = 1\n", "a/two.txt": b"two", "b/tests/three.py": b"three = 3\n"}

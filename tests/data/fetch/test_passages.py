@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.data import passages
 from speciate.data.documents import Passage, write_documents
-from speciate.data.passages import origin_of, read_passages, write_passages
+from speciate.data.fetch import passages
+from speciate.data.fetch.passages import origin_of, read_passages, write_passages
 
 WORDS = st.text(st.characters(codec="utf-8"))
 PASSAGES = st.lists(st.builds(Passage, WORDS, WORDS, st.none() | WORDS, st.none() | WORDS))

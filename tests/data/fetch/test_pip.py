@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from speciate.data.download import Pin, check_sha256, download, wheel_tags
+from speciate.data.fetch.pip import Pin, check_sha256, download, wheel_tags
 
 PURE = "tiny-1.0-py3-none-any.whl"
 FOREIGN = "tiny-1.0-cp37-cp37m-win_amd64.whl"

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.data.documents import Passage
-from speciate.data.readers.jsonl import Options
-from speciate.data.records import BadRecord, Records, parse
+from speciate.data.fetch.readers.jsonl import Options
+from speciate.data.fetch.records import BadRecord, Records, parse
 
 
 def records(**settings: Any) -> Records:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from speciate.config.components import Kind, options_of
 from speciate.data.mixture import natural
-from speciate.kinds import Kind, options_of
 
 
 def options(**settings: int) -> Kind:

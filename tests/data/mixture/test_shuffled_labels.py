@@ -3,8 +3,8 @@ import pandas as pd
 
 from speciate.analysis import draws, nulls
 from speciate.analysis.observation import group_documents
+from speciate.config.components import Kind, options_of
 from speciate.data.mixture import shuffled_labels, truncate
-from speciate.kinds import Kind, options_of
 
 DOMAINS = ("a", "b")
 

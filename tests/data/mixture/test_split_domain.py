@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speciate.config.components import Kind, options_of
 from speciate.data.mixture import split_domain
-from speciate.kinds import Kind, options_of
 
 
 def options(domain: str = "b", **settings: int) -> Kind:

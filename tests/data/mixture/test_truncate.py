@@ -3,8 +3,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from speciate.config.components import Kind, options_of
 from speciate.data.mixture import truncate
-from speciate.kinds import Kind, options_of
 
 
 def options(**settings: float) -> Kind:

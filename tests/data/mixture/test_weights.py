@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speciate.config.components import Kind, options_of
 from speciate.data.mixture import weights
-from speciate.kinds import Kind, options_of
 
 
 def options(of: dict[str, float], **settings: Any) -> Kind:

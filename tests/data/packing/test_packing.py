@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.data import pieces
-from speciate.data.bins import best_fit_decreasing
-from speciate.data.packing import best_fit, best_fit_truncate, concat
-from speciate.kinds import kinds_in, options_of
+from speciate.config.components import kinds_in, options_of
+from speciate.data.packing import best_fit, best_fit_truncate, concat, segments
+from speciate.data.packing.best_fit_decreasing import best_fit_decreasing
 
 END = 9999
 KINDS = {"concat": concat, "best_fit": best_fit, "best_fit_truncate": best_fit_truncate}
@@ -22,16 +21,16 @@ BLOCK = st.integers(2, 17)
 def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Blocks and pieces of documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
     lengths_D = np.array(lengths, np.int64)
-    plan = pieces.whole(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length))
+    plan = segments.whole(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length))
     num_blocks = int(plan[-1, 0]) + 1 if len(plan) else 0
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     blocks = np.full((num_blocks, block_length), 12345678, np.uint32)
-    pieces.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
+    segments.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
     return blocks, plan, lengths_D
 
 
 def summary(lengths_D: np.ndarray, plan: np.ndarray, block_length: int) -> dict[str, int]:
-    done = pieces.Summary(lengths_D, block_length)
+    done = segments.Summary(lengths_D, block_length)
     done.add(plan)
     return done.counts()
 
@@ -64,7 +63,7 @@ def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None
         for position, token in rebuilt[document].items():
             assert token == run[position]
     assert (blocks == END).sum() == sum(len(run) - 1 in rebuilt[document] for document, run in enumerate(runs))
-    assert pieces.document_of(plan, block_length).shape == blocks.shape
+    assert segments.document_of(plan, block_length).shape == blocks.shape
 
     kept = [len(rebuilt[document]) for document in range(len(lengths))]
     dropped = [document for document in rebuilt if not kept[document]]
@@ -99,8 +98,8 @@ def test_only_a_tail_of_less_than_a_block_is_lost(kind: str, lengths: list[int],
 @given(lengths=LENGTHS, block_length=BLOCK)
 def test_truncating_leaves_each_document_in_one_piece_from_its_start(lengths: list[int], block_length: int) -> None:
     blocks, plan, lengths_D = pack("best_fit_truncate", lengths, block_length)
-    assert (plan[:, pieces.POSITION] == 0).all()
-    assert len(set(plan[:, pieces.DOCUMENT].tolist())) == len(plan)
+    assert (plan[:, segments.POSITION] == 0).all()
+    assert len(set(plan[:, segments.DOCUMENT].tolist())) == len(plan)
     found = summary(lengths_D, plan, block_length)
     assert found["documents_split"] == 0
     assert found["tokens_dropped"] < block_length, "the tail could have filled a block"
@@ -108,9 +107,9 @@ def test_truncating_leaves_each_document_in_one_piece_from_its_start(lengths: li
     fitting = np.minimum(lengths_D + 1, block_length).sum()
     assert fitting < (2 * len(blocks) + 1) * block_length
     for block in range(len(blocks)):
-        own = plan[plan[:, pieces.BLOCK] == block]
-        sizes = np.minimum(lengths_D + 1, block_length)[own[:, pieces.DOCUMENT]]
-        assert (np.diff(own[:, pieces.OFFSET]) == sizes[:-1]).all()
+        own = plan[plan[:, segments.BLOCK] == block]
+        sizes = np.minimum(lengths_D + 1, block_length)[own[:, segments.DOCUMENT]]
+        assert (np.diff(own[:, segments.OFFSET]) == sizes[:-1]).all()
 
 
 def slow_cover(gaps: list[int], sizes: list[int]) -> list[int] | None:
@@ -265,7 +264,7 @@ def test_laying_by_windows_does_not_show(kind: str, monkeypatch: pytest.MonkeyPa
     lengths = np.random.default_rng(0).integers(0, 90, 60).tolist()
     whole, _, _ = pack(kind, lengths, 16)
     for window in (1, 7, 64, 1000):
-        monkeypatch.setattr(pieces, "WINDOW", window)
+        monkeypatch.setattr(segments, "WINDOW", window)
         assert (pack(kind, lengths, 16)[0] == whole).all()
 
 
@@ -279,7 +278,7 @@ def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.Monke
                 patched.setattr(module, name, 3)
             parts = list(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, 16))
         assert len(parts) > 1 and (np.concatenate(parts) == plan).all()
-        done = pieces.Summary(lengths_D, 16)
+        done = segments.Summary(lengths_D, 16)
         for part in parts:
             done.add(part)
         assert done.counts() == summary(lengths_D, plan, 16)
@@ -288,24 +287,27 @@ def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.Monke
 def test_pieces_of_other_blocks_do_not_belong(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, plan, lengths_D = pack("best_fit", [13, 2, 40, 0, 7, 7], 8)
     for portion in (1, 4, 1000):
-        monkeypatch.setattr(pieces, "PORTION", portion)
-        assert pieces.belongs(plan, len(blocks), 8, len(lengths_D))
-        assert not pieces.belongs(plan, len(blocks) + 1, 8, len(lengths_D))
-        assert not pieces.belongs(plan, len(blocks), 8, int(plan[:, pieces.DOCUMENT].max()))
-        assert not pieces.belongs(plan[1:], len(blocks), 8, len(lengths_D))
-        assert not pieces.belongs(plan[::-1], len(blocks), 8, len(lengths_D))
-        assert (pieces.whole(pieces.by_blocks(plan, 8)) == plan).all()
-        assert pieces.edges_at(plan, np.arange(len(blocks) + 1)).tolist() == pieces.edges_of(plan, len(blocks)).tolist()
-    assert pieces.belongs(plan[:0], 0, 8, 0) and not pieces.belongs(plan[:0], 1, 8, 0)
+        monkeypatch.setattr(segments, "PORTION", portion)
+        assert segments.belongs(plan, len(blocks), 8, len(lengths_D))
+        assert not segments.belongs(plan, len(blocks) + 1, 8, len(lengths_D))
+        assert not segments.belongs(plan, len(blocks), 8, int(plan[:, segments.DOCUMENT].max()))
+        assert not segments.belongs(plan[1:], len(blocks), 8, len(lengths_D))
+        assert not segments.belongs(plan[::-1], len(blocks), 8, len(lengths_D))
+        assert (segments.whole(segments.by_blocks(plan, 8)) == plan).all()
+        assert (
+            segments.edges_at(plan, np.arange(len(blocks) + 1)).tolist()
+            == segments.edges_of(plan, len(blocks)).tolist()
+        )
+    assert segments.belongs(plan[:0], 0, 8, 0) and not segments.belongs(plan[:0], 1, 8, 0)
 
 
 def test_selected_blocks_have_their_own_pieces() -> None:
     lengths = [13, 2, 40, 0, 7, 7]
     blocks, plan, lengths_D = pack("best_fit", lengths, 8)
     rows = np.array([4, 0, 7])
-    chosen = pieces.select(plan, pieces.edges_of(plan, len(blocks)), rows)
+    chosen = segments.select(plan, segments.edges_of(plan, len(blocks)), rows)
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     again = np.zeros((3, 8), np.uint32)
-    pieces.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
+    segments.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
     assert (again == blocks[rows]).all()
-    assert (pieces.document_of(chosen, 8) == pieces.document_of(plan, 8)[rows]).all()
+    assert (segments.document_of(chosen, 8) == segments.document_of(plan, 8)[rows]).all()

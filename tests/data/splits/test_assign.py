@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate.config.data import Split
 from speciate.data.documents import Shard
-from speciate.data.split import HELD_OUT, Groups, assign, dropped_rows, gather, position
-from speciate.data_spec import Split
+from speciate.data.splits.assign import HELD_OUT, Groups, assign, dropped_rows, gather, position
 
 SPLIT = Split(validation=0.05, test=0.1, probe=0.1, seed=0)
 

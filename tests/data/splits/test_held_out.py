@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from speciate.data import held_out, pieces
-from speciate.data.encoded import Encoded
-from speciate.data.held_out import Pack, draw, main_documents, number_documents, size, spread
-from speciate.data.order import permutation
-from speciate.data.packing import concat
-from speciate.kinds import options_of
+from speciate.config.components import options_of
+from speciate.data.packing import concat, segments
+from speciate.data.permutation import permutation
+from speciate.data.splits import held_out
+from speciate.data.splits.held_out import Pack, draw, main_documents, number_documents, size, spread
+from speciate.data.tokens.read import Encoded
 
 END = 99
 
@@ -18,10 +18,10 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     """A pack of blocks of 4 whose tokens tell their document: document d of the domain has tokens first + d."""
     lengths_D = np.array(lengths, np.int64)
     stops = np.cumsum(lengths_D)
-    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
+    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
     tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
     blocks = np.zeros((int(plan[-1, 0]) + 1 if len(plan) else 0, 4), np.uint16)
-    pieces.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
+    segments.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
     ids = pa.array([f"id{first + d}" for d in range(len(lengths))], pa.string())
     columns = {"id": ids, "group": pa.array(groups, pa.string())}
     table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D, "surface": lengths_D})
@@ -29,7 +29,7 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     return Pack(blocks, plan, Encoded(tokens, table), types)
 
 
-def joined(shards: list[Pack]) -> pieces.Ints:
+def joined(shards: list[Pack]) -> segments.Ints:
     """The pieces of a domain, its shards' blocks and documents numbered end to end."""
     parts, block, document = [], 0, 0
     for pack in shards:
@@ -130,7 +130,7 @@ def test_the_first_blocks_are_those_of_the_whole_order(portion: int, monkeypatch
 
 def test_every_document_before_a_second_block_of_one() -> None:
     lengths = [39] * 5  # 10 blocks each, none shared
-    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4))
+    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4))
     for seed in range(20):
         order = spread(main_documents(plan, 4), np.arange(5), 50, "test", seed)
         assert sorted(order.tolist()) == list(range(50))
@@ -139,7 +139,7 @@ def test_every_document_before_a_second_block_of_one() -> None:
 
 
 def test_groups_take_turns_among_documents_of_one_block() -> None:
-    plan = pieces.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4))
+    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4))
     group = np.array([0] * 20 + [1] * 5 + [2] * 5)
     for seed in range(20):
         order = spread(main_documents(plan, 4), group, 30, "test", seed)

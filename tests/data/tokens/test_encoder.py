@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 
-from speciate.data import encoder as module
-from speciate.data.encoder import Encoder
-from speciate.data.tokenizer import bpe
-from speciate.data.tokens import FittedTokenizer
-from speciate.data.vocabulary import END_OF_TEXT
-from speciate.kinds import options_of
+from speciate.config.components import options_of
+from speciate.data.tokens import encoder as module
+from speciate.data.tokens.encoder import Encoder
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.manifest import END_OF_TEXT
+from speciate.data.tokens.tokenizer import bpe
 
-BPE = options_of("data/tokenizer", "bpe")(kind="bpe", entries=320)
+BPE = options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=320)
 FITTED = FittedTokenizer(bpe.build(BPE, published.TEXTS, None).to_str(), "bpe")
 PUBLISHED = FittedTokenizer(published.byte_level(), "pretrained", "<|end|>")
 PIECES = [

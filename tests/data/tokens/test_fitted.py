@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 
-from speciate.data.tokenizer import bpe
-from speciate.data.tokens import FittedTokenizer, read_tokenizer
-from speciate.data.vocabulary import END_OF_TEXT, read_manifest
-from speciate.kinds import options_of
+from speciate.config.components import options_of
+from speciate.data.tokens.fitted import FittedTokenizer, read_tokenizer
+from speciate.data.tokens.manifest import END_OF_TEXT, read_manifest
+from speciate.data.tokens.tokenizer import bpe
 
 TRAINING = [
     "def f(x):\n    return x + 1  # más\n",
@@ -24,7 +24,7 @@ TRAINING = [
 
 
 def fitted(entries: int = 300) -> FittedTokenizer:
-    options = options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries)
+    options = options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=entries)
     return FittedTokenizer(bpe.build(options, iter(TRAINING), None).to_str(), "bpe")
 
 
@@ -149,16 +149,16 @@ def test_byte_fallback_brings_any_text_back(text: str) -> None:
 PROGRAM = """
 import pathlib, sys
 from speciate.data.tokenizer import bpe
-from speciate.kinds import options_of
+from speciate.config.components import options_of
 folder = pathlib.Path(sys.argv[1])
 texts = [file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py"))]
-tokenizer = bpe.build(options_of("data/tokenizer", "bpe")(kind="bpe", entries=1000), iter(texts), None)
+tokenizer = bpe.build(options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=1000), iter(texts), None)
 sys.stdout.write(tokenizer.to_str())
 """
 
 
 def test_fitting_depends_on_neither_hash_seed_nor_threads() -> None:
-    source = pathlib.Path(__file__).parents[2] / "src"
+    source = pathlib.Path(__file__).parents[3] / "src"
     found = set()
     for hash_seed, threads in [("0", "1"), ("1", "2"), ("12345", "4")]:
         environment = os.environ | {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.data import lexical
+from speciate.data.tokens import lexical
 
 CODE = '''# a comment: ñ
 @decorator

@@ -2,20 +2,21 @@ import pathlib
 
 import numpy as np
 import pytest
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 
-from speciate.data import encoded, encoding, lexical
+from speciate.config.components import options_of
 from speciate.data.documents import Document, write_documents
-from speciate.data.encoder import Encoder
-from speciate.data.tokenizer import bpe
-from speciate.data.tokens import FittedTokenizer
-from speciate.kinds import options_of
+from speciate.data.tokens import lexical, read
+from speciate.data.tokens import write as encoding
+from speciate.data.tokens.encoder import Encoder
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.tokenizer import bpe
 
 TEXTS = ["def f(x):\n    return 'é' + x  # c\n", "", "?broken", "x = [1, 2]\n" * 40]
 
 
 def tokenizer(entries: int = 280) -> FittedTokenizer:
-    options = options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries)
+    options = options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=entries)
     return FittedTokenizer(bpe.build(options, TEXTS, None).to_str(), "bpe")
 
 
@@ -35,7 +36,7 @@ def write(
 def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
     fitted = tokenizer()
     counts = write(tmp_path, "python", fitted)
-    split = encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+    split = read.read_encoded(tmp_path, "probe", fitted.manifest)
     assert split.tokens_N.dtype == np.uint16
     rows = split.documents.to_pylist()
     assert [row["id"] for row in rows] == ["id0", "id1", "id2", "id3"]
@@ -55,17 +56,17 @@ def test_row_groups_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
     texts = ["", *TEXTS, "", *TEXTS, ""]
     whole = write(tmp_path, "python", fitted, texts)
     files = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.suffix == ".npy"}
-    rows = encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents
+    rows = read.read_encoded(tmp_path, "probe", fitted.manifest).documents
     monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", 2)
     assert write(tmp_path, "python", fitted, texts) == whole
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
-    assert encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents.equals(rows)
+    assert read.read_encoded(tmp_path, "probe", fitted.manifest).documents.equals(rows)
 
 
 def test_counts(tmp_path: pathlib.Path) -> None:
     fitted = tokenizer()
     counts = write(tmp_path, None, fitted)
-    lengths = encoded.read_encoded(tmp_path, "probe", fitted.manifest).lengths_D.tolist()
+    lengths = read.read_encoded(tmp_path, "probe", fitted.manifest).lengths_D.tolist()
     assert (counts["documents"], counts["documents_left_out"]) == (4, 0)
     assert counts["bytes"] == sum(len(text.encode()) for text in TEXTS)
     octaves = [max(length, 1).bit_length() - 1 for length in lengths]
@@ -83,7 +84,7 @@ def test_the_document_that_reaches_max_tokens_is_the_last(
     every = fitted.encode(texts)[0].tolist()
     for max_tokens, kept in [(1, 1), (ends[0], 1), (ends[0] + 1, 3), (ends[2], 3), (ends[2] + 1, 4), (10**9, 6)]:
         counts = write(tmp_path, "python", fitted, texts, max_tokens)
-        split = encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+        split = read.read_encoded(tmp_path, "probe", fitted.manifest)
         assert (counts["documents"], counts["documents_left_out"]) == (kept, 6 - kept), max_tokens
         assert counts["tokens"] == ends[kept - 1]
         assert split.tokens_N.tolist() == every[: ends[kept - 1]]
@@ -96,7 +97,7 @@ def test_a_split_without_documents(tmp_path: pathlib.Path) -> None:
     counts = write(tmp_path, "python", fitted, [])
     assert counts["documents"] == counts["tokens"] == counts["bytes"] == counts["documents_refused"] == 0
     assert counts["by_octave"] == []
-    split = encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+    split = read.read_encoded(tmp_path, "probe", fitted.manifest)
     assert (len(split.tokens_N), len(split.documents)) == (0, 0)
     assert split.tokens_N.dtype == np.uint16
     assert split.starts_D.tolist() == split.lengths_D.tolist() == []
@@ -130,7 +131,7 @@ def test_without_a_language_every_type_is_other(tmp_path: pathlib.Path) -> None:
 def test_a_tokenizer_that_drops_bytes(tmp_path: pathlib.Path, text: str, end: str) -> None:
     fitted = FittedTokenizer(text, "pretrained", end)
     counts = write(tmp_path, None, fitted)
-    rows = encoded.read_encoded(tmp_path, "probe", fitted.manifest).documents
+    rows = read.read_encoded(tmp_path, "probe", fitted.manifest).documents
     assert rows["bytes"].to_pylist() == [len(each.encode()) for each in TEXTS]
     assert rows["bytes"].to_pylist() != rows["surface"].to_pylist()
     assert counts["tokens"] == len(fitted.encode(TEXTS)[0])
@@ -163,7 +164,7 @@ def test_a_text_that_becomes_the_end_of_one_is_refused(tmp_path: pathlib.Path) -
 def test_another_tokenizer_is_refused(tmp_path: pathlib.Path) -> None:
     write(tmp_path, None, tokenizer())
     with pytest.raises(ValueError, match=r"probe.documents.parquet: was encoded with another tokenizer"):
-        encoded.read_encoded(tmp_path, "probe", tokenizer(283).manifest)
+        read.read_encoded(tmp_path, "probe", tokenizer(283).manifest)
 
 
 def test_equal_input_gives_equal_bytes(tmp_path: pathlib.Path) -> None:
@@ -179,10 +180,10 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
     write(tmp_path, None, fitted)
     np.save(tmp_path / "probe.tokens.npy", np.zeros(7, np.uint16))
     with pytest.raises(ValueError, match=r"probe.tokens.npy: has 7 tokens of type uint16, but probe.documents.parquet"):
-        encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+        read.read_encoded(tmp_path, "probe", fitted.manifest)
     (tmp_path / "probe.documents.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"probe.documents.parquet: cannot be read"):
-        encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+        read.read_encoded(tmp_path, "probe", fitted.manifest)
     (tmp_path / "probe.documents.parquet").unlink()
     with pytest.raises(ValueError, match=r"probe.documents.parquet: cannot be read"):
-        encoded.read_encoded(tmp_path, "probe", fitted.manifest)
+        read.read_encoded(tmp_path, "probe", fitted.manifest)

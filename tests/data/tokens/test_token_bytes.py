@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 from tokenizers import Tokenizer, normalizers
 
-from speciate.data.surfaces import is_lossless, specials, token_bytes
+from speciate.data.tokens.token_bytes import is_lossless, specials, token_bytes
 
 
 def sizes(text: str) -> tuple[dict[str, int], bool]:

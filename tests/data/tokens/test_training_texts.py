@@ -3,7 +3,7 @@ import pathlib
 import pytest
 
 from speciate.data.documents import Document, write_documents
-from speciate.data.training_texts import training_texts
+from speciate.data.tokens.training_texts import training_texts
 
 
 def corpus(folder: pathlib.Path, sizes: dict[str, list[int]], length: int = 100) -> list[pathlib.Path]:
@@ -56,7 +56,7 @@ def test_nothing_at_all(tmp_path: pathlib.Path) -> None:
 
 def test_memory_does_not_grow_with_the_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text is there before the next row group is read."""
-    from speciate.data import training_texts as module
+    from speciate.data.tokens import training_texts as module
 
     monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", 10)
     (file,) = corpus(tmp_path, {"a": [100]})

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from speciate.config.components import component, kinds_in, options_of
 from speciate.evaluation.unmasking import Seeded, Text, entropies, sample, tempered
-from speciate.kinds import component, kinds_in, options_of
 
 V, L = 2, 4
 MASK = V

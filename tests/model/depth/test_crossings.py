@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from speciate.model.cache import Cache
-from speciate.model.skipping import Predictor
-from speciate.model.tokens import Tokens
+from speciate.model.depth.skipper import Predictor
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 

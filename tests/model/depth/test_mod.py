@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate import spec
-from speciate.model import skipping
+from speciate.config import run
 from speciate.model.block import Block
 from speciate.model.cache import Cache
+from speciate.model.depth import skipper
 from speciate.model.depth.mod import DEAL, dealt
-from speciate.model.initial import generator
-from speciate.model.tokens import Tokens
+from speciate.model.initial_weights import generator
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import auxiliary_loss, recomputation, recording
 from speciate.selection.tally import tally
 
@@ -40,7 +40,7 @@ def built(transformer: Build, moe: Callable[..., dict[str, Any]]) -> Build:
 def undecided(model: Transformer) -> Transformer:
     """Predictors that say yes to some tokens and no to others, as they do once they have learned."""
     for module in model.modules():
-        if isinstance(module, skipping.Predictor):
+        if isinstance(module, skipper.Predictor):
             torch.nn.init.normal_(module.down.weight)
             torch.nn.init.zeros_(module.down.bias)
     return model
@@ -308,7 +308,7 @@ def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> Non
     assert torch.equal(router.threshold, before), "what is computed again moves nothing"
 
 
-def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Callable[..., spec.Model]) -> None:
+def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Callable[..., run.Model]) -> None:
     dense = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {"kind": "dense", "hidden": 40}}
     total, active = count_parameters(transformer(block={**dense, "depth": {"kind": "mod", "capacity": 0.25}}))
     # a block: two norms 2 x 48, attention 24 x 72 + 72 + 24 x 24 + 24, feed-forward 24 x 40 + 40 + 40 x 24 + 24

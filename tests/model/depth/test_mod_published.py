@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import auxiliary_loss, recording
 
 Build = Callable[..., Transformer]

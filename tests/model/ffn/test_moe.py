@@ -9,8 +9,8 @@ from transformers import DeepseekV3Config, MixtralConfig
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from speciate.kinds import component, options_of
-from speciate.model.tokens import Tokens
+from speciate.config.components import component, options_of
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from speciate.model.pretrained import Pretrained, read_pretrained
+from speciate.model.hf.pretrained import Pretrained, read_pretrained
 from speciate.model.transformer import Transformer
 
 VOCABULARY = 96

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.kinds import component
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import component
+from speciate.model.token_batch import Place, Tokens
 
 
 @pytest.mark.parametrize(

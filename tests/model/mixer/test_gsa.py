@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from speciate.kinds import component
-from speciate.model import view
-from speciate.model.attended import share_of_first_key
+from speciate.config.components import component
+from speciate.model.attention_metrics import share_of_first_key
 from speciate.model.cache import Cache
-from speciate.model.cost import kept_bytes
-from speciate.model.tokens import Place, Tokens
+from speciate.model.profiling.mixer_cost import kept_bytes
+from speciate.model.sparse_attention import query_chunks
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
-from speciate.model.view import View
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import Selection, auxiliary_loss, recording, selectors
 
 Build = Callable[..., Transformer]
@@ -243,7 +243,7 @@ def test_the_loss_is_the_divergence_from_attention(
     model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stage: float
 ) -> None:
     mixer, _ = one(model_spec, "learned", **gsa(indexer={"kind": "kl", "width": 5, "weight": 3.0}, gates="none"))
-    monkeypatch.setattr(view, "ELEMENTS", 200)  # some queries at a time
+    monkeypatch.setattr(query_chunks, "ELEMENTS", 200)  # some queries at a time
     mixer.selector.before_update(stage)
     x_1TD = torch.randn(1, 9, 24, dtype=torch.float64)
     with recording(mixer) as record:
@@ -352,7 +352,7 @@ def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypa
     asked = View(query_BTNh, key_BTKh, (), (), position_BT, position_BT, None, None)
     mass_BTS = asked.mass(asked.visible())
     for elements in (10**6, 3 * 10 * 4 * 4):
-        monkeypatch.setattr(view, "ELEMENTS", elements)
+        monkeypatch.setattr(query_chunks, "ELEMENTS", elements)
         torch.testing.assert_close(share_of_first_key(asked), mass_BTS[:, :, 0])
     assert mass_BTS[1, 5, 0] == 0
 

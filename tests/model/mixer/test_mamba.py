@@ -9,13 +9,13 @@ from torch import Tensor
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from speciate.kinds import component
-from speciate.model import scan
+from speciate.config.components import component
 from speciate.model.cache import Cache
-from speciate.model.ssm import STEP_SIZES, Shape, StateSpace
-from speciate.model.tokens import Place, Tokens
+from speciate.model.ssm import selective_scan
+from speciate.model.ssm.mamba_block import STEP_SIZES, Shape, StateSpace
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
-from speciate.training.groups import decays
+from speciate.training.optimizer.param_groups import decays
 
 Spec = Callable[..., Any]
 WIDTH, VOCABULARY = 24, 50
@@ -112,7 +112,7 @@ def test_equals_the_block_written_out(model_spec: Spec) -> None:
 def test_with_a_cache_equals_the_full_forward(
     model_spec: Spec, monkeypatch: pytest.MonkeyPatch, conv: int, parts: list[int]
 ) -> None:
-    monkeypatch.setattr(scan, "CHUNK_TOKENS", (3, 3))
+    monkeypatch.setattr(selective_scan, "CHUNK_TOKENS", (3, 3))
     model = decoder(model_spec, block=block(conv=conv))
     token_BT = torch.randint(VOCABULARY, (3, 11))
     cache = Cache()

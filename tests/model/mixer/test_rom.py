@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.kinds import component, options_of
+from speciate.config.components import component, options_of
 from speciate.model.cache import Cache
-from speciate.model.routing import TopK
-from speciate.model.tokens import Place, Tokens
+from speciate.model.moe.top_k_router import TopK
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.model import experts as experts_module
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.experts import Dispatch, Experts, Linears
+from speciate.model.moe import experts as experts_module
+from speciate.model.moe.experts import Dispatch, Experts, Linears
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 8, 12, 5, 17
 

@@ -8,9 +8,9 @@ from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from speciate.kinds import component, options_of
-from speciate.model.routing import load_balancing_loss, weights, z_loss
-from speciate.model.tokens import Tokens
+from speciate.config.components import component, options_of
+from speciate.model.moe.top_k_router import load_balancing_loss, weights, z_loss
+from speciate.model.token_batch import Tokens
 
 
 def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> None:
@@ -190,4 +190,4 @@ def test_routing_is_in_full_precision_under_autocast(top_k: Selecting) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low = route(selector, x_ND)
     assert torch.equal(low.selection.probs_NS, route(selector, x_ND).selection.probs_NS)
-    assert component(options_of("model/router", "learned")(kind="learned")).Router is type(selector.scorer)
+    assert component(options_of("model/moe/router", "learned")(kind="learned")).Router is type(selector.scorer)

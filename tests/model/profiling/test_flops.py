@@ -8,9 +8,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.kinds import component, options_of
-from speciate.model import flops
-from speciate.model.skipping import Predictor
+from speciate.config.components import component, options_of
+from speciate.model.depth.skipper import Predictor
+from speciate.model.profiling import flops
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import auxiliary_loss, recording, selectors
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from speciate import cost as verb
-from speciate.model.cost import costs, kept_bytes, mixer_of
-from speciate.model.tokens import Tokens
+from speciate.model.profiling.mixer_cost import costs, kept_bytes, mixer_of
+from speciate.model.token_batch import Tokens
+from speciate.stages import cost as verb
 
 
 def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:

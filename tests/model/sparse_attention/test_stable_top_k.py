@@ -3,7 +3,7 @@ import random
 import pytest
 import torch
 
-from speciate.model.ranking import best
+from speciate.model.sparse_attention.stable_top_k import best
 
 
 def ordered(row: list[float], k: int) -> list[int]:

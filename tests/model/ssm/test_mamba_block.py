@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.kinds import component, options_of
-from speciate.model import flops, ssm
+from speciate.config.components import component, options_of
+from speciate.model.profiling import flops
+from speciate.model.ssm import mamba_block
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import auxiliary_loss, recording, selectors
 
@@ -33,7 +34,7 @@ def products(u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor
     return torch.cat(y, dim=1), state_BNI
 
 
-def taps(space: ssm.StateSpace, joined_BSI: Tensor, document_BS: Tensor | None) -> Tensor:
+def taps(space: mamba_block.StateSpace, joined_BSI: Tensor, document_BS: Tensor | None) -> Tensor:
     """The convolution of each token's own window with each channel's taps, as products of a row and a column."""
     assert space.conv.bias is not None
     window_BTIK = joined_BSI.unfold(1, space.shape.taps, 1)
@@ -51,8 +52,8 @@ def test_a_step_has_the_products_that_torch_counts(
     objective = component(options).Objective(options)
     token_BT = torch.randint(50, (6, 16))
     before = objective(model, token_BT)
-    monkeypatch.setattr(ssm, "selective_scan", products)
-    monkeypatch.setattr(ssm.StateSpace, "convolved", taps)
+    monkeypatch.setattr(mamba_block, "selective_scan", products)
+    monkeypatch.setattr(mamba_block.StateSpace, "convolved", taps)
     with FlopCounterMode(display=False) as counter:
         with recording(model) as record:
             loss = objective(model, token_BT)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.model import scan
-from speciate.model.scan import selective_scan
+from speciate.model.ssm import selective_scan as scan
+from speciate.model.ssm.selective_scan import selective_scan
 
 NUM_BLOCKS, LENGTH, INNER, STATE = 2, 11, 5, 3
 Inputs = tuple[Tensor, ...]

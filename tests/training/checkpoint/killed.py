@@ -23,13 +23,16 @@ from typing import Any
 
 import torch
 
-from speciate import train, verb
-from speciate.provenance import digest
-from speciate.spec import RunSpec, read_spec
-from speciate.training import checkpoint, loop, outputs
-from speciate.training.distributed import ALONE
+from speciate import cli
+from speciate.config.run import RunSpec, read_spec
+from speciate.graph.provenance import digest
+from speciate.stages import train
+from speciate.training import loop
+from speciate.training.checkpoint import store
+from speciate.training.distributed.ranks import ALONE
+from speciate.training.logs import run_files
 
-PLACES = {"training": (train, "train"), "saving": (checkpoint, "save"), "ending": (outputs, "write")}
+PLACES = {"training": (train, "train"), "saving": (store, "save"), "ending": (run_files, "write")}
 STEPS = 4
 """Of a training, in which it is killed."""
 KILLS = [
@@ -137,7 +140,7 @@ def trained(arguments: list[str], log: pathlib.Path, prepare: Callable[[], objec
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         sys.argv = ["train.py", *arguments]
         prepare()
-        verb.run(train.main)
+        cli.run(train.main)
         status = 0
     except SystemExit as ended:
         status = int(ended.code or 0)

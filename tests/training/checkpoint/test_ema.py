@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from speciate.spec import RunSpec
-from speciate.training.average import Average
+from speciate.config.run import RunSpec
+from speciate.training.checkpoint.ema import Average
 
 
 def trained(model: nn.Module, num_steps: int, seen: Callable[[int], object]) -> None:

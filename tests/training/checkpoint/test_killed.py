@@ -9,12 +9,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
+from speciate.config.run import RunSpec, dump
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 RESULTS = {
     *("model.safetensors", "metrics.jsonl", "telemetry.safetensors", "ema.safetensors", "best.safetensors"),
     *("run.json", "snapshots/step3.safetensors", "snapshots/step40.safetensors"),

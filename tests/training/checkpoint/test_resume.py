@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.training.conftest import BASE
 
-from speciate import train as verb
-from speciate.kinds import Choice, kinds_in, options_of, problems
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
-from speciate.study_file import merge
+from speciate.config.components import Choice, kinds_in, options_of, problems
+from speciate.config.extends import merge
+from speciate.config.run import RunSpec, dump
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
 
 HERE = pathlib.Path(__file__)
 SMALL = {
@@ -42,47 +42,47 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "model/mixer/mamba": {"state": 4},
     "model/mixer/rom": {"state": 4, "num_experts": 2, "router": "learned", "balance": "none"},
-    "model/indexer/as_published": {"heads": 2, "width": 8},
-    "model/indexer/kl": {"heads": 2, "width": 8, "warmup": 0.5},
-    "model/indexer/soft": {"heads": 2, "width": 8},
-    "model/budget/fixed": {"k": 4},
-    "model/budget/published": {"k": 4, "k_min": 2, "k_max": 8, "non_causal": True},
-    "model/budget/running": {"k": 4, "k_min": 2, "k_max": 8},
+    "model/sparse_attention/indexer/as_published": {"heads": 2, "width": 8},
+    "model/sparse_attention/indexer/kl": {"heads": 2, "width": 8, "warmup": 0.5},
+    "model/sparse_attention/indexer/soft": {"heads": 2, "width": 8},
+    "model/sparse_attention/budget/fixed": {"k": 4},
+    "model/sparse_attention/budget/published": {"k": 4, "k_min": 2, "k_max": 8, "non_causal": True},
+    "model/sparse_attention/budget/running": {"k": 4, "k_min": 2, "k_max": 8},
     "model/ffn/dense": {"hidden": 16},
     "model/ffn/moe": EXPERTS,
-    "model/router/learned": {"noise_std": 0.1, "noise_until": 0.5},
-    "model/router/oracle": {"domains": 2},
-    "model/balance/bias": {"rate": 0.01},
-    "model/choice/expert": {"non_causal": True},
+    "model/moe/router/learned": {"noise_std": 0.1, "noise_until": 0.5},
+    "model/moe/router/oracle": {"domains": 2},
+    "model/moe/balance/bias": {"rate": 0.01},
+    "model/moe/choice/expert": {"non_causal": True},
     "model/depth/mod": {"capacity": 0.5, "hidden": 8},
     "model/depth/mod_published": {"hidden": 8},
     "training/objective/multi_token": {"heads": 2},
     "training/objective/masked_diffusion": {"importance": "learned", "curriculum": "default", "eval_draws": 4},
-    "training/importance/learned": {"width": 8},
-    "training/importance/learned_frequency": {"width": 8},
-    **{f"training/start/{kind}": {"origin": {"kind": "run", "ablation": "parent"}} for kind in FROM_PARENT},
-    "training/noise/points": {"points": [[0.0, 0.0], [0.5, 0.7], [1.0, 1.0]]},
+    "training/diffusion/importance/learned": {"width": 8},
+    "training/diffusion/importance/learned_frequency": {"width": 8},
+    **{f"training/init/start/{kind}": {"origin": {"kind": "run", "ablation": "parent"}} for kind in FROM_PARENT},
+    "training/diffusion/noise/points": {"points": [[0.0, 0.0], [0.5, 0.7], [1.0, 1.0]]},
 }
 """What a kind must be told, or had better be told to be small; one that is not here is built with its defaults."""
 BESIDES: dict[str, dict[str, Any]] = {
-    "model/router/frozen": UNBALANCED,
-    "model/router/hash": UNBALANCED,
-    "model/router/oracle": UNBALANCED,
-    "model/router/uniform_random": UNBALANCED,
-    "model/choice/expert": UNBALANCED,
+    "model/moe/router/frozen": UNBALANCED,
+    "model/moe/router/hash": UNBALANCED,
+    "model/moe/router/oracle": UNBALANCED,
+    "model/moe/router/uniform_random": UNBALANCED,
+    "model/moe/choice/expert": UNBALANCED,
     "training/objective/masked_diffusion": {"model": {"causal": False}},
-    "training/importance/none": {"objective": {"curriculum": "none"}},
-    "training/importance/oracle": {"start": {"kind": "teacher", **OPTIONS["training/start/teacher"]}},
-    "training/start/teacher": {
+    "training/diffusion/importance/none": {"objective": {"curriculum": "none"}},
+    "training/diffusion/importance/oracle": {"start": {"kind": "teacher", **OPTIONS["training/init/start/teacher"]}},
+    "training/init/start/teacher": {
         "model": {"causal": False},
         "objective": {"kind": "masked_diffusion", "importance": "oracle", "eval_draws": 4},
     },
-    "training/start/upcycle": {"model": {"block": {"ffn": EXPERTS | {"hidden": 16}}}},
+    "training/init/start/upcycle": {"model": {"block": {"ffn": EXPERTS | {"hidden": 16}}}},
 }
 """What the rest of the run must then be."""
-HOSTS = {"model/router": "model/ffn/moe", "model/balance": "model/ffn/moe", "model/ffn": "run"}
+HOSTS = {"model/moe/router": "model/ffn/moe", "model/moe/balance": "model/ffn/moe", "model/ffn": "run"}
 """Which of the kinds that have such a part has it here; of other folders, the first that is found."""
-ELSEWHERE = {"training/origin": "where its first weights are is known at a run's first step alone"}
+ELSEWHERE = {"training/init/origin": "where its first weights are is known at a run's first step alone"}
 """Folders whose kinds are not run here, and why."""
 
 
@@ -206,7 +206,7 @@ def test_resumed_at_any_step_every_kind_has_the_same_bits(
 
 
 def test_the_kinds_of_a_run_are_found() -> None:
-    assert {"model/mixer/attention", "model/router/learned", "training/objective/causal"} <= set(CASES)
+    assert {"model/mixer/attention", "model/moe/router/learned", "training/objective/causal"} <= set(CASES)
     folders = {path.rsplit("/", 1)[0] for path in CASES}
     assert {path for folder in folders for path in (f"{folder}/{kind}" for kind in kinds_in(folder))} == set(CASES)
     assert set(OPTIONS) | set(BESIDES) <= set(CASES)

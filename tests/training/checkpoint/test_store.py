@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from speciate.training import checkpoint
-from speciate.training.checkpoint import State
-from speciate.training.weights import load_weights, save_weights
+from speciate.training.checkpoint import store
+from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.weights import load_weights, save_weights
 
 
 def state(step: int = 3) -> State:
@@ -24,10 +24,10 @@ def state(step: int = 3) -> State:
 
 def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
     saved, loaded = state(3), state(0)
-    checkpoint.save(tmp_path, saved)
+    store.save(tmp_path, saved)
     expected = torch.rand(2)  # what follows the saved random state
     torch.manual_seed(99)
-    assert checkpoint.restore(tmp_path, loaded)
+    assert store.restore(tmp_path, loaded)
     assert loaded.step == 3
     assert loaded.metrics == saved.metrics
     assert loaded.telemetry["steps"].tolist() == [0, 1, 2]
@@ -40,7 +40,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("keep", [1, 2])
 def test_only_the_newest_are_kept(tmp_path: pathlib.Path, keep: int) -> None:
     for step in (1, 2, 10):
-        checkpoint.save(tmp_path, state(step), keep=keep)
+        store.save(tmp_path, state(step), keep=keep)
     assert {path.name for path in tmp_path.iterdir()} == {"step10", "step2"} - ({"step2"} if keep == 1 else set())
 
 
@@ -48,16 +48,16 @@ def test_other_threads_and_versions_are_told_in_one_line(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    checkpoint.save(tmp_path, state(3))
-    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    store.save(tmp_path, state(3))
+    assert store.restore(tmp_path, state(0), say=told.append)
     assert told == []
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
-    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    assert store.restore(tmp_path, state(0), say=told.append)
     numpy, torchs = np.__version__, torch.__version__
     monkeypatch.setattr(np, "__version__", "1.0")
     monkeypatch.setattr(torch, "__version__", "2.0.0")
-    assert checkpoint.restore(tmp_path, state(0), say=told.append)
+    assert store.restore(tmp_path, state(0), say=told.append)
     those, end = f"threads {threads} (now {threads + 1})", "bits may differ from here on"
     assert told == [
         f"{tmp_path}/step3: was written with {those}; {end}",
@@ -66,33 +66,33 @@ def test_other_threads_and_versions_are_told_in_one_line(
 
 
 def test_nothing_there_is_no_error(tmp_path: pathlib.Path) -> None:
-    assert not checkpoint.restore(tmp_path, state())
+    assert not store.restore(tmp_path, state())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "train_state.pt", "telemetry.safetensors", "metrics.jsonl"])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: pathlib.Path, name: str) -> None:
-    checkpoint.save(tmp_path, state(3))
+    store.save(tmp_path, state(3))
     file = tmp_path / "step3" / name
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(ValueError, match=f"no checkpoint is intact .step3: {name} changed"):
-        checkpoint.restore(tmp_path, state())
+        store.restore(tmp_path, state())
 
 
 def test_the_previous_one_serves_where_the_newest_is_damaged(tmp_path: pathlib.Path) -> None:
-    checkpoint.save(tmp_path, state(1))
+    store.save(tmp_path, state(1))
     (tmp_path / "step2").mkdir()  # what a machine that died while removing may leave
     loaded = state(0)
-    assert checkpoint.restore(tmp_path, loaded)
+    assert store.restore(tmp_path, loaded)
     assert loaded.step == 1
 
 
 def test_an_interrupted_save_leaves_the_old_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, state(1))
+    store.save(tmp_path, state(1))
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path, state(2))
+        store.save(tmp_path, state(2))
     loaded = state(0)
-    assert checkpoint.restore(tmp_path, loaded)
+    assert store.restore(tmp_path, loaded)
     assert loaded.step == 1
 
 
@@ -107,11 +107,11 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    with checkpoint.exclusive(folder.parent):
+    with store.exclusive(folder.parent):
         # the names of the folders that are new
         assert synced == [(tmp_path.stat().st_ino, False), (folder.parents[1].stat().st_ino, False)]
         synced.clear()
-        checkpoint.save(folder, state(3))
+        store.save(folder, state(3))
     inode = {path: path.stat().st_ino for path in (folder.parent, folder, *folder.rglob("*"))}
     step = folder / "step3"
     files = {inode[file] for file in step.iterdir()}
@@ -125,10 +125,10 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> None:
     def train_beside() -> None:
-        with checkpoint.exclusive(tmp_path):
+        with store.exclusive(tmp_path):
             pass
 
-    with checkpoint.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training this run"):
+    with store.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training this run"):
         train_beside()
     train_beside()
 

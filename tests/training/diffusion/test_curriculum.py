@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speciate.training.curriculum import BORDERS, focused, ranks, stage_at
+from speciate.training.diffusion.curriculum import BORDERS, focused, ranks, stage_at
 
 
 @pytest.mark.parametrize("name", BORDERS)

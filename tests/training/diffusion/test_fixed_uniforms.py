@@ -2,7 +2,7 @@
 
 import torch
 
-from speciate.training.hashing import GOLDEN, mixed, uniforms
+from speciate.training.diffusion.fixed_uniforms import GOLDEN, mixed, uniforms
 
 
 def splitmix64(state: int) -> int:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
 
 STATES, LENGTH = 6, 17
@@ -43,7 +43,7 @@ def trained(kind: str, chain: Chain, steps: int, **settings: Any) -> tuple[Trans
     torch.manual_seed(2)
     causal = getattr(options, "causal", True)
     words = STATES + getattr(options, "extra_tokens", 0)
-    model = Transformer(spec.Model.model_validate({**shape, "causal": causal}), words)
+    model = Transformer(run.Model.model_validate({**shape, "causal": causal}), words)
     objective = module.Objective(options)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)

@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from speciate.spec import Training
-from speciate.training import devices
+from speciate.config.run import Training
+from speciate.training.distributed import devices
 
 HOLD = """
 import sys, time
-from speciate.training.devices import slot
+from speciate.training.distributed.devices import slot
 with slot(2) as index:
     print(index, flush=True)
     time.sleep(60)
@@ -50,7 +50,7 @@ def test_no_two_holders_have_one_slot(locks: pathlib.Path) -> None:
 
 
 def test_a_killed_holder_frees_its_slot(locks: pathlib.Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(devices.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(devices.__file__).parents[3])}
     holders = [
         subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -24,12 +24,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from tests.training.conftest import BASE, DENSE
 
-from speciate import train as verb
-from speciate.spec import RunSpec, dump
-from speciate.study_file import merge
-from speciate.training import distributed, sharded
-from speciate.training.distributed import Ranks
-from speciate.training.hashing import uniforms
+from speciate.config.extends import merge
+from speciate.config.run import RunSpec, dump
+from speciate.stages import train as verb
+from speciate.training.checkpoint import sharded
+from speciate.training.diffusion.fixed_uniforms import uniforms
+from speciate.training.distributed import ranks as distributed
+from speciate.training.distributed.ranks import Ranks
 from speciate.training.objective import masked_diffusion
 
 QUIET = {"router": {"noise_std": 0.0}}
@@ -307,9 +308,9 @@ def test_crossings_that_cannot_be_are_refused(change: dict[str, Any], why: str) 
 
 def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(dump(noisy("ddp")))
-    command = ["-m", "speciate.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "kept"), "--output-folder", str(tmp_path / "run")]
-    source = str(pathlib.Path(verb.__file__).parents[1])
+    source = str(pathlib.Path(verb.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]

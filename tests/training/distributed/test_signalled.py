@@ -13,21 +13,22 @@ from types import SimpleNamespace
 
 import pytest
 
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec, dump
-from speciate.training.signals import StopRequest
+from speciate.config.run import RunSpec, dump
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
+from speciate.training.distributed.signals import StopRequest
 
-RULE = pathlib.Path(__file__).parents[2] / "workflow/rules/train.smk"
+RULE = pathlib.Path(__file__).parents[3] / "workflow/rules/train.smk"
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STEP = 3
 """In which the signal comes."""
 START = f"""
 import time
-from speciate import train, verb
+from speciate import cli as verb
+from speciate.stages import train
 from speciate.training import loop, progress
-from speciate.training.signals import StopRequest
+from speciate.training.distributed.signals import StopRequest
 update, remember, asked = loop.update, StopRequest._remember, []
 def noting(stop, number, frame):
     remember(stop, number, frame)
@@ -65,7 +66,7 @@ class Never(StopRequest):
 
 @pytest.fixture
 def environment(tmp_path: pathlib.Path) -> dict[str, str]:
-    """Where `python -m speciate.train` runs the training of START."""
+    """Where `python -m speciate.stages.train` runs the training of START."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/train.py").write_text(START)
     program = tmp_path / "bin/python"
@@ -73,7 +74,7 @@ def environment(tmp_path: pathlib.Path) -> dict[str, str]:
     program.chmod(0o755)
     paths = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[1]),
+        "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]),
     }
     return {**os.environ, **paths, "OMP_NUM_THREADS": "1"}
 
@@ -109,7 +110,7 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
     assert f"{number.name} received; saved, and the same command continues it" in log.read_text()
     assert [saved.name for saved in (tmp_path / "kept").glob("*/*/step*")] == [f"step{STEP + 1}"]
     # the same command, in this process: it is quicker
-    arguments = line.partition("speciate.train ")[2].partition(" 2>&1")[0].split()
+    arguments = line.partition("speciate.stages.train ")[2].partition(" 2>&1")[0].split()
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     verb.main()
     assert not list((tmp_path / "kept").iterdir())

@@ -16,17 +16,17 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from speciate.config.components import component
+from speciate.config.extends import merge
+from speciate.config.run import RunSpec, dump
 from speciate.evaluation.sampling import Sampling, generate
-from speciate.kinds import component
-from speciate.model.pretrained import Pretrained
-from speciate.model.routing import load_balancing_loss, z_loss
-from speciate.model.tokens import Tokens
+from speciate.model.hf.pretrained import Pretrained
+from speciate.model.moe.top_k_router import load_balancing_loss, z_loss
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
-from speciate.spec import RunSpec, dump
-from speciate.study_file import merge
-from speciate.train import build
-from speciate.training.weights import save_weights
+from speciate.stages.train import build
+from speciate.training.checkpoint.weights import save_weights
 
 VOCABULARY, CONTEXT, EXPERTS, HIDDEN = 64, 40, 4, 48
 MOE_LAYERS = [1, 2]
@@ -297,9 +297,9 @@ def upcycled(tmp_path: pathlib.Path, **options: Any) -> tuple[Transformer, Trans
 
 
 def component_weights(origin: dict[str, Any], path: pathlib.Path) -> dict[str, torch.Tensor]:
-    from speciate.kinds import options_of
+    from speciate.config.components import options_of
 
-    options = options_of("training/origin", origin["kind"]).model_validate(origin)
+    options = options_of("training/init/origin", origin["kind"]).model_validate(origin)
     weights: dict[str, torch.Tensor] = component(options).read(options, path).weights
     return weights
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from speciate import train as verb
-from speciate.provenance import sha256
-from speciate.spec import RunSpec
-from speciate.training import sinks
-from speciate.training.sinks import Sinks
+from speciate.config.run import RunSpec
+from speciate.graph.provenance import sha256
+from speciate.stages import train as verb
+from speciate.training.logs import sinks
+from speciate.training.logs.sinks import Sinks
 
 MakeRun = Callable[..., RunSpec]
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
@@ -186,7 +186,7 @@ def test_a_missing_package_is_named_before_the_run_begins(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("comet", "--sink comet: 'comet' is no kind of training/sink; there are: tensorboard, trackio, wandb"),
+        ("comet", "--sink comet: 'comet' is no kind of training/logs/sink; there are: tensorboard, trackio, wandb"),
         ('{"kind": ', r'--sink \{"kind": : is not JSON'),
         ('{"kind": "wandb", "team": "x"}', "team: unknown key"),
         ('{"kind": "wandb", "mode": "dry"}', "mode: input should be 'offline' or 'online', not 'dry'"),

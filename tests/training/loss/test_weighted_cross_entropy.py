@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from speciate.training.weighted_cross_entropy import weighted
+from speciate.training.loss.weighted_cross_entropy import weighted
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])

@@ -12,18 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate import compare, evaluate, measure
-from speciate import train as verb
 from speciate.analysis import tables
-from speciate.kinds import component
-from speciate.provenance import sha256
+from speciate.config.components import component
+from speciate.config.run import RunSpec, dump
+from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec
+from speciate.graph.provenance import sha256
 from speciate.reporting import answer
-from speciate.spec import RunSpec, dump
-from speciate.stages import Arm, CompareSpec, MeasureSpec
-from speciate.training import checkpoint, health, loop, memory, outputs
-from speciate.training.checkpoint import State
-from speciate.training.health import FailedRun
-from speciate.training.signals import StopRequest
+from speciate.stages import compare, evaluate, measure
+from speciate.stages import train as verb
+from speciate.training import loop
+from speciate.training.checkpoint import store
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.signals import StopRequest
+from speciate.training.logs import run_files
+from speciate.training.numerics import loss_monitor, oom
+from speciate.training.numerics.loss_monitor import FailedRun
 
 MakeRun = Callable[..., RunSpec]
 
@@ -149,7 +152,7 @@ def test_too_many_skipped_in_a_row_end_the_run(
     spec = run_spec(training={"on_nonfinite": "skip", "num_steps": 30})
     spoil(spec, set(range(2, 100)))
     assert trained(spec, mixture, tmp_path / "run")
-    assert facts(tmp_path / "run")["step"] == 2 + health.PATIENCE
+    assert facts(tmp_path / "run")["step"] == 2 + loss_monitor.PATIENCE
     assert "after 10 steps in a row that were skipped" in facts(tmp_path / "run")["reason"]
 
 
@@ -158,11 +161,11 @@ def test_a_spike_is_a_loss_far_above_those_before() -> None:
     losses = list(3 + 0.1 * draw.normal(size=80))
     losses[60] = 3 + 0.1 * 8
     lines = [json.dumps({"step": step, "loss": loss}) for step, loss in enumerate(losses)]
-    (spike,) = health.spikes(lines)
+    (spike,) = loss_monitor.spikes(lines)
     before = losses[10:60]
     assert spike["step"] == 60
     assert spike["z"] == pytest.approx((losses[60] - np.mean(before)) / np.std(before, ddof=1))
-    assert health.spikes(lines[55:]) == []  # five before it say nothing
+    assert loss_monitor.spikes(lines[55:]) == []  # five before it say nothing
 
 
 class Small(nn.Module):
@@ -202,8 +205,8 @@ def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
     run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
     with pytest.raises(MemoryError, match=r"step 0: out of memory .*: raise training.accumulation \(1 now, 2 next"):
         loop.update(run, state)
-    assert memory.more(6, 2) == 6
-    assert memory.more(4, 4) is None
+    assert oom.more(6, 2) == 6
+    assert oom.more(4, 4) is None
 
 
 def planted(*losses: float) -> list[str]:
@@ -226,13 +229,13 @@ def planted(*losses: float) -> list[str]:
 def test_it_has_diverged_once_the_median_of_its_last_20_losses_is_above_the_limit(
     losses: list[float], num_steps: int, median: float | None
 ) -> None:
-    watch = health.Watch(planted(*losses), 10.0, num_steps)  # as a continued run begins
+    watch = loss_monitor.Watch(planted(*losses), 10.0, num_steps)  # as a continued run begins
     assert watch.diverged() == median
-    follows = health.Watch([], 10.0, num_steps)
+    follows = loss_monitor.Watch([], 10.0, num_steps)
     for loss in losses:
         follows.see(loss)
     assert follows.diverged() == median
-    assert health.Watch(planted(*losses), None, num_steps).diverged() is None
+    assert loss_monitor.Watch(planted(*losses), None, num_steps).diverged() is None
 
 
 @pytest.mark.parametrize("stop", [None, 13])
@@ -329,7 +332,7 @@ def test_what_starts_from_a_failed_run_fails_too(
     parent = tmp_path / "run.json"
     parent.write_text(json.dumps({"state": "failed", "ablation": "dense", "seed": 0, "reason": "diverged"}))
     with pytest.raises(FailedRun, match="starts from dense, seed 0, which failed: diverged"):
-        outputs.refuse_failed(tmp_path / "model.safetensors")
+        run_files.refuse_failed(tmp_path / "model.safetensors")
 
 
 def changed_identity(mixture: pathlib.Path, spec: RunSpec, **vocabulary: Any) -> dict[str, Any]:
@@ -342,7 +345,7 @@ def test_a_checkpoint_of_another_run_is_refused_naming_what_changed(
 ) -> None:
     spec = run_spec()
     _, state = alone(spec)
-    checkpoint.save(tmp_path, state, verb.identity_of(spec, mixture))
+    store.save(tmp_path, state, verb.identity_of(spec, mixture))
     for change, words in (
         ({"training": {"num_steps": 13}}, "spec: training.num_steps is 13, was 12"),
         ({"optimizer": {"rate": 0.02}}, "spec: optimizer.rate is 0.02, was 0.01"),
@@ -350,26 +353,26 @@ def test_a_checkpoint_of_another_run_is_refused_naming_what_changed(
     ):
         other = verb.identity_of(run_spec(**change), mixture)
         with pytest.raises(ValueError, match=words):
-            checkpoint.restore(tmp_path, state, identity=other)
+            store.restore(tmp_path, state, identity=other)
     with pytest.raises(ValueError, match="vocabulary: tokens is 65, was 64"):
-        checkpoint.restore(tmp_path, state, identity=changed_identity(mixture, spec, tokens=65))
+        store.restore(tmp_path, state, identity=changed_identity(mixture, spec, tokens=65))
     other = verb.identity_of(spec, mixture)
     other["data"]["train.npy"] = "0" * 64
     with pytest.raises(ValueError, match=r"data: train\.npy is another"):
-        checkpoint.restore(tmp_path, state, identity=other)
+        store.restore(tmp_path, state, identity=other)
     free = run_spec(training={"checkpoint_every": 1, "keep_last": 3, "oom_retry": True})
-    assert checkpoint.restore(tmp_path, state, identity=verb.identity_of(free, mixture))
+    assert store.restore(tmp_path, state, identity=verb.identity_of(free, mixture))
 
 
 def test_a_damaged_one_falls_back_and_says_so(tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     _, state = alone(run_spec())
     for step in (1, 2):
         state.step = step
-        checkpoint.save(tmp_path, state)
+        store.save(tmp_path, state)
     file = tmp_path / "step2" / "manifest.json"
     file.write_text(file.read_text().replace('"step": 2', '"step": 3'))
     said: list[str] = []
-    assert checkpoint.restore(tmp_path, state, say=said.append)
+    assert store.restore(tmp_path, state, say=said.append)
     assert state.step == 1
     assert said == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falls back to step1"]
 

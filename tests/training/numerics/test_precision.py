@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.kinds import component
+from speciate.config.components import component
+from speciate.config.run import RunSpec
 from speciate.model.block import Block
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording, selectors
-from speciate.spec import RunSpec
-from speciate.training import arithmetic, loop
-from speciate.training.checkpoint import State
+from speciate.training import loop
+from speciate.training.checkpoint.store import State
+from speciate.training.numerics import precision as arithmetic
 
 VOCABULARY, LENGTH = 64, 16
 BIAS = {"kind": "bias", "rate": 0.01}

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run as spec
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
-from speciate.training.cross_entropy import summed
+from speciate.training.loss.cross_entropy import summed
 
 VOCABULARY = 50
 

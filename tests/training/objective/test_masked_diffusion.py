@@ -10,14 +10,14 @@ import torch
 from tests.training import toy
 from torch import Tensor, nn
 
-from speciate import spec
+from speciate.config import run
+from speciate.config.components import component, options_of
 from speciate.data.blocks import BlockSet
-from speciate.kinds import component, options_of
 from speciate.model.transformer import Transformer
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import auxiliary_loss, recording
-from speciate.training import diffusion
-from speciate.training.diffusion import Noised
+from speciate.training.diffusion import mdlm
+from speciate.training.diffusion.mdlm import Noised
 
 VOCABULARY, LENGTH = 20, 12
 LEARNED = {"kind": "learned", "width": 8, "num_heads": 2}
@@ -40,7 +40,7 @@ def build(dtype: torch.dtype | None = None, ffn: Any = None, **settings: Any) ->
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn or {"kind": "dense", "hidden": 16}}
     shape = {"width": 8, "num_layers": 1, "context": LENGTH, "causal": False, "block": block | {"depth": "every"}}
     torch.manual_seed(1)
-    model = spec.Model.model_validate({**shape, "init_std": 0.4, "embedding_std": 0.4})
+    model = run.Model.model_validate({**shape, "init_std": 0.4, "embedding_std": 0.4})
     built = Transformer(model, VOCABULARY + 1, module.parts(options, None))
     return built if dtype is None else built.to(dtype), module.Objective(options)
 
@@ -64,7 +64,7 @@ def test_mask_has_no_probability_and_visible_tokens_cost_nothing() -> None:
     masked_BT = torch.rand(token_BT.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     masked_BT[:, 0] = False
     share_B = torch.full((4,), 0.5)
-    nats_BT = diffusion.masked_nats(model, token_BT, None, masked_BT, share_B, 5)
+    nats_BT = mdlm.masked_nats(model, token_BT, None, masked_BT, share_B, 5)
     logit_BTV = model(token_BT.masked_fill(masked_BT, VOCABULARY))
     logit_BTV[..., VOCABULARY] = -torch.inf
     expected_BT = -logit_BTV.log_softmax(-1).gather(2, token_BT.unsqueeze(2)).squeeze(2)
@@ -108,7 +108,7 @@ def test_the_training_loss_and_the_evaluation_are_unbiased() -> None:
 
 def test_times_are_stratified() -> None:
     torch.manual_seed(0)
-    uniform_B = diffusion.stratified(16, torch.device("cpu"))
+    uniform_B = mdlm.stratified(16, torch.device("cpu"))
     assert ((uniform_B * 16).ceil() == torch.arange(1, 17)).all()
 
 
@@ -132,8 +132,7 @@ def test_documents_are_apart_where_the_model_separates_them() -> None:
     masked_BT = torch.zeros_like(token_BT, dtype=torch.bool)
     masked_BT[:, 4] = True
     alike = [
-        diffusion.masked_nats(model, text_BT, document_BT, masked_BT, torch.ones(2), 9)
-        for text_BT in (token_BT, other_BT)
+        mdlm.masked_nats(model, text_BT, document_BT, masked_BT, torch.ones(2), 9) for text_BT in (token_BT, other_BT)
     ]
     torch.testing.assert_close(*alike)
 
@@ -145,7 +144,7 @@ def test_time_is_told_only_where_it_is_asked_for() -> None:
     masked_BT[:, 2:5] = True
 
     def at(share: float) -> Tensor:
-        return diffusion.masked_nats(model, token_BT, None, masked_BT, torch.full((4,), share), 9)
+        return mdlm.masked_nats(model, token_BT, None, masked_BT, torch.full((4,), share), 9)
 
     assert torch.equal(at(0.1), at(0.9))  # it begins as if it were not there
     objective(model, token_BT).backward()
@@ -167,7 +166,7 @@ def test_every_repaired_strategy_keeps_the_budget_whatever_its_batch(kind: str, 
         selector.count_V += torch.arange(VOCABULARY + 1)
     token_BT = blocks(6)
     share_B = torch.linspace(0.05, 1, 6, dtype=torch.float64)
-    maskable_BT = diffusion.maskable(model, token_BT, None)
+    maskable_BT = mdlm.maskable(model, token_BT, None)
     with torch.no_grad():
         rated = selector.eval().rate(model.tokens(token_BT), maskable_BT, share_B)
         alone = selector.rate(model.tokens(token_BT[2:3]), maskable_BT[2:3], share_B[2:3])
@@ -257,7 +256,7 @@ def test_what_is_noted() -> None:
 
 
 def test_correlations_are_pearsons() -> None:
-    from speciate.training.weighing import correlations
+    from speciate.training.diffusion.adaptive_masking import correlations
 
     x_BT, y_BT = torch.randn(2, 3, 9, dtype=torch.float64)
     where_BT = torch.ones(3, 9, dtype=torch.bool)
@@ -318,7 +317,7 @@ def test_as_published_the_curriculum_divides_the_masks_by_the_length() -> None:
     rates = []
     for curriculum in ("none", "default"):
         model, _ = build(importance=LEARNED, masking="importance", mode="as_published", curriculum=curriculum)
-        maskable_BT = diffusion.maskable(model, blocks(), None)
+        maskable_BT = mdlm.maskable(model, blocks(), None)
         share_B = torch.full((4,), 0.7, dtype=torch.float64)
         rates.append(model.parts["importance"].rate(model.tokens(blocks()), maskable_BT, share_B).prob_BT.sum(1).mean())
     assert float(rates[1] / rates[0]) == pytest.approx(1 / (LENGTH - 1), rel=0.1)

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.kinds import component
-from speciate.model.drafts import drafters
-from speciate.model.flops import flops_per_token
-from speciate.model.tokens import Tokens
+from speciate.config.components import component
+from speciate.config.run import RunSpec
+from speciate.model.mtp_heads import drafters
+from speciate.model.profiling.flops import flops_per_token
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import recording
-from speciate.spec import RunSpec
-from speciate.training.network import network
+from speciate.training.build_model import network
 
 VOCABULARY, WIDTH, HIDDEN, LENGTH = 64, 16, 16, 16
 DENSE: dict[str, Any] = {"kind": "dense", "hidden": HIDDEN}

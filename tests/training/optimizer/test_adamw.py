@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
 
 
@@ -19,7 +19,7 @@ def model() -> Transformer:
     torch.manual_seed(0)
     ffn = {"kind": "moe", "num_experts": 2, "hidden": 8, "router": "learned", "balance": "none"}
     block = {"mixer": "attention", "ffn": ffn, "depth": "every"}
-    return Transformer(spec.Model.model_validate({"width": 16, "num_layers": 2, "context": 8, "block": block}), 20)
+    return Transformer(run.Model.model_validate({"width": 16, "num_layers": 2, "context": 8, "block": block}), 20)
 
 
 def names_of(model: torch.nn.Module, group: dict[str, Any]) -> set[str]:

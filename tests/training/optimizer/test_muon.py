@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
-from speciate.training import groups, loop
+from speciate.training import loop
+from speciate.training.optimizer import param_groups
 
 MOE = {"kind": "moe", "num_experts": 3, "hidden": 24, "router": "learned", "balance": "none"}
 DENSE = {"kind": "dense", "hidden": 24}
@@ -30,7 +31,7 @@ def transformer(ffn: dict[str, Any]) -> Transformer:
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn, "depth": "every"}
     shape = {"width": 16, "num_layers": 2, "context": 8, "tied_head": False, "block": block}
-    return Transformer(spec.Model.model_validate(shape), 20)
+    return Transformer(run.Model.model_validate(shape), 20)
 
 
 def gradients(model: nn.Module, step: int) -> None:
@@ -47,7 +48,7 @@ def names(rows: list[dict[str, Any]], *rules: str) -> set[str]:
 @pytest.mark.parametrize("iteration", ["bfloat16", "float32"])
 def test_hidden_matrices_are_muons_and_the_rest_adamws(iteration: str) -> None:
     model = transformer(MOE)
-    rows = groups.describe(built(model, iteration=iteration), model)
+    rows = param_groups.describe(built(model, iteration=iteration), model)
     per_layer = ("mixer.query_key_value.weight", "mixer.out.weight", "ffn.experts.in_weight", "ffn.experts.out_weight")
     matrices = {f"blocks.{layer}.{name}" for layer in range(2) for name in per_layer}
     assert names(rows, "muon", "muon_batched") == matrices
@@ -64,13 +65,13 @@ def test_hidden_matrices_are_muons_and_the_rest_adamws(iteration: str) -> None:
 def test_the_split_in_one_line() -> None:
     model = transformer(DENSE)
     # a layer's matrices: 16 x (48 + 16 + 24 + 24); two layers
-    line = groups.summary(groups.describe(built(model), model))
+    line = param_groups.summary(param_groups.describe(built(model), model))
     assert line.startswith("muon updates 3,584 parameters in 8 tensors, adamw updates ")
 
 
 def test_patterns_decide_the_split() -> None:
     model = transformer(MOE)
-    rows = groups.describe(built(model, adamw=["*embedding*", "*.query_key_value.*"]), model)
+    rows = param_groups.describe(built(model, adamw=["*embedding*", "*.query_key_value.*"]), model)
     assert names(rows, "muon") == {
         f"blocks.{layer}.{name}" for layer in range(2) for name in ("mixer.out.weight", "ffn.router.scorer.weight")
     }
@@ -78,7 +79,7 @@ def test_patterns_decide_the_split() -> None:
 
 def test_what_has_a_side_of_one_is_no_matrix() -> None:
     model = nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 3), nn.Conv1d(6, 6, 4, groups=6))
-    rows = groups.describe(built(model), model)
+    rows = param_groups.describe(built(model), model)
     assert names(rows, "muon", "muon_batched") == {"1.weight"}
 
 
@@ -213,7 +214,7 @@ def test_saved_state_loads_with_weights_only_and_continues_bitwise(iteration: st
 def test_frozen_parameters_are_left_out() -> None:
     model = transformer(DENSE)
     model.blocks[0].requires_grad_(False)
-    rows = groups.describe(built(model), model)
+    rows = param_groups.describe(built(model), model)
     assert not any(name.startswith("blocks.0") for row in rows for name in row["names"])
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate import spec
-from speciate.kinds import component, options_of
+from speciate.config import run
+from speciate.config.components import component, options_of
 from speciate.model.transformer import Transformer
-from speciate.training import groups, loop
+from speciate.training import loop
+from speciate.training.optimizer import param_groups
 from speciate.training.optimizer.muon import orthogonal
 from speciate.training.optimizer.muon_published import cubic
 
@@ -32,7 +33,7 @@ def transformer() -> Transformer:
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": MOE, "depth": "every"}
     shape = {"width": 16, "num_layers": 2, "context": 8, "tied_head": False, "block": block}
-    return Transformer(spec.Model.model_validate(shape), 20)
+    return Transformer(run.Model.model_validate(shape), 20)
 
 
 def by_decomposition(matrix: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def test_the_momentum_stays_what_the_first_gradient_made_it() -> None:
 def test_routers_are_the_cubics_and_stacks_of_experts_adamws_at_a_part_of_the_rate() -> None:
     model = transformer()
     optimizer = built(model, rate=0.01)
-    rows = groups.describe(optimizer, model)
+    rows = param_groups.describe(optimizer, model)
     names = {
         rule: {name for row in rows if row["rule"] == rule for name in row["names"]} for rule in ("cubic", "adamw")
     }

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers.optimization import get_constant_schedule_with_warmup
 
-from speciate.kinds import component, options_of
+from speciate.config.components import component, options_of
 
 
 def curve(num_steps: int, **options: float) -> list[float]:

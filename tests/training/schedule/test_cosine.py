@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from speciate.kinds import component, options_of
+from speciate.config.components import component, options_of
 
 
 def curve(num_steps: int, **options: float) -> list[float]:

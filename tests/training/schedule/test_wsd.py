@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.optimization import get_wsd_schedule
 
-from speciate.kinds import component, options_of
+from speciate.config.components import component, options_of
 
 
 def curve(num_steps: int, **options: object) -> list[float]:

@@ -13,7 +13,7 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
     "data_sources": {
         **_DOMAIN,
         "source": ("str", "its name in the study file"),
-        "kind": ("str", "the kind of source, a file of data/sources"),
+        "kind": ("str", "the kind of source, a file of data/fetch/sources"),
         "what": ("str", "the package, data set, generator or files that it reads"),
         "pin": ("str", "version or revision; empty: neither is part of such a source"),
         "sha256": ("str", "of the pinned file; empty: not pinned by it"),

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from speciate.data.audit import Audit
+from speciate.config.stage_specs import SPLITS, CardDomain, CardSpec
+from speciate.data.card.heavy_hitters import Commonest
 from speciate.data.card.summary import added, octaves
 from speciate.data.card.written import Written, batches, parts, scopes, splits
-from speciate.data.cleaning import Counts
-from speciate.data.commonest import Commonest
-from speciate.stages import SPLITS, CardDomain, CardSpec
+from speciate.data.clean.audit import Audit
+from speciate.data.clean.pipeline import Counts
 
 Rows = dict[str, list[dict[str, Any]]]
 WHAT = ("dataset", "name", "split", "paths")

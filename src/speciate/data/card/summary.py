@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from speciate.data.dropped import rank
-from speciate.data.shingles import batch
-from speciate.data.sketch import Growing
+from speciate.data.card.sketch import Growing
+from speciate.data.clean.dropped import rank
+from speciate.data.dedup.shingles import batch
 
 NGRAM = 13
 """Words in a run: what contamination checks count as the same text (Brown et al. 2020, appendix C)."""

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.config.stage_specs import SPLITS, CardDomain, CardSpec
 from speciate.data.card.counts import Rows
+from speciate.data.card.sketch import Sketch, containment, similarity
 from speciate.data.card.summary import EXCERPT, NUM_SAMPLES
 from speciate.data.card.written import Written, batches, parts, rows, scopes
+from speciate.data.clean.dropped import rank
 from speciate.data.documents import Shard
-from speciate.data.dropped import rank
-from speciate.data.sketch import Sketch, containment, similarity
-from speciate.stages import SPLITS, CardDomain, CardSpec
 
 NUM_DROPPED = 3
 """Samples of each reason."""

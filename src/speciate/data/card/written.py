@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.arrays import read_array
-from speciate.data.cleaning import Counts
+from speciate.config.stage_specs import SPLITS, CardDomain, CardSpec
+from speciate.data.arrays.npy import read_array
+from speciate.data.card.sketch import Sketch
+from speciate.data.clean.pipeline import Counts
 from speciate.data.documents import Shard, read_tables
-from speciate.data.sketch import Sketch
-from speciate.stages import SPLITS, CardDomain, CardSpec
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from speciate.data.commonest import Commonest
+from speciate.data.card.heavy_hitters import Commonest
 
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, save tab and newline

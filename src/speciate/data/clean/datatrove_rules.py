@@ -12,16 +12,16 @@ from datatrove.data import Document as Text
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-from speciate.data.cleaning import Drop
+from speciate.data.clean.pipeline import Drop
+from speciate.data.clean.words import sentences, words
 from speciate.data.documents import Document
-from speciate.data.words import sentences, words
 
 LONGEST = 4_000_000
 """Characters; some 600 MB while it is judged."""
 
 
 class Words(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
-    """`speciate.data.words`, in datatrove's shape."""
+    """`speciate.data.clean.words`, in datatrove's shape."""
 
     def word_tokenize(self, text: str) -> list[str]:
         """The words of `text`."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from speciate.data.audit import Audit
+from speciate.config.components import Kind
+from speciate.data.clean.audit import Audit
+from speciate.data.clean.dropped import Samples
 from speciate.data.documents import Document, Passage
-from speciate.data.dropped import Samples
-from speciate.kinds import Kind
 
 # the C0 and C1 controls and DEL, save newline and tab; the byte order mark
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")

@@ -3,7 +3,7 @@
 Two documents whose signatures agree on a whole band of r rows are candidates; with b bands that happens with a chance
 of 1 - (1 - J^r)^b (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.4). Agreement alone is no proof: on
 licence texts, joining all candidates removes three times as many documents as are similar, and judging by signatures
-still takes one pair in nine wrongly. So each candidate is compared (data/signatures.py says how exactly), and no pair
+still takes one pair in nine wrongly. So each candidate is compared (data/dedup/signatures.py says how exactly), and no pair
 below the threshold counts, however many candidates there are.
 
 Equal texts count as one. In a band, the texts of one bucket are put into the order of their digests and each is
@@ -11,7 +11,7 @@ compared with the next 31: all pairs in all but huge buckets, and work that grow
 are already known to be connected are not compared again. What is connected depends on the texts alone: not on shards,
 not on how the bands are spread over jobs.
 
-Memory: four bytes a document (which it is connected to), a part of a band at a time (data/scratch.py), and the pages of
+Memory: four bytes a document (which it is connected to), a part of a band at a time (data/arrays/scratch.py), and the pages of
 the few shingles that are compared. What a band's buckets hold, and the pairs that are found, lie in scratch files.
 """
 
@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data import minhash
-from speciate.data.arrays import distinct, let_go, portions
-from speciate.data.connected import Connected
-from speciate.data.scratch import PORTION, Parts, Scratch, index_type
-from speciate.data.shingles import mix
-from speciate.data.signatures import SKETCH, TEXT, Signed, Words, read_shards
-from speciate.stages import Part
+from speciate.config.stage_specs import Part
+from speciate.data.arrays.npy import distinct, let_go, portions
+from speciate.data.arrays.scratch import PORTION, Parts, Scratch, index_type
+from speciate.data.dedup import minhash
+from speciate.data.dedup.shingles import mix
+from speciate.data.dedup.signatures import SKETCH, TEXT, Signed, Words, read_shards
+from speciate.data.dedup.union_find import Connected
 
 REACHES = (range(1, 2), range(2, 4), range(4, 8), range(8, 16), range(16, 32))
 """How far apart in its bucket a text may be from those that it is compared with, in turns."""

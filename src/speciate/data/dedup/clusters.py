@@ -1,6 +1,6 @@
 """Which documents are dropped as duplicates, and for which that is kept.
 
-A cluster is a connected component of documents whose texts are equal or similar (data/similar.py), whatever the shards.
+A cluster is a connected component of documents whose texts are equal or similar (data/dedup/candidates.py), whatever the shards.
 It says what belongs together, not what is lost: in a chain a ~ b ~ c the ends may be different texts. Keeping one
 document of each component, as is usual, loses them: of 220 licence texts so dropped, 11 are similar to none that is
 kept. So a cluster is gone through in the order of its documents (domain, shard, row), and one is dropped only where it
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.connected import Connected, Indices, Numbers
-from speciate.data.scratch import PORTION, Parts
+from speciate.data.arrays.scratch import PORTION, Parts
+from speciate.data.dedup.union_find import Connected, Indices, Numbers
 
 POLICIES = ("keep", "exact", "near")
 KEEP, EXACT, NEAR = range(len(POLICIES))

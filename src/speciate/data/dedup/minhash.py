@@ -15,7 +15,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.shingles import MULTIPLIER, mix
+from speciate.data.dedup.shingles import MULTIPLIER, mix
 
 Hashes = npt.NDArray[np.uint64]
 Set = npt.NDArray[np.uint32]

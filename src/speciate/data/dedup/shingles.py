@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays import ranges
+from speciate.data.arrays.npy import ranges
 
 WORD_BYTES = bytes(byte > 127 or byte == ord("_") or chr(byte).isalnum() for byte in range(256))
 SPARE_BITS = np.array([0, 56, 48, 40, 32, 24, 16, 8, 0], np.uint64)

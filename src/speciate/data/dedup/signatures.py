@@ -10,7 +10,7 @@ One shard's folder holds, for each of its D documents, in their order:
 
 Where near-duplicates are not looked for, B and S are 0. A document without words has the digest of its text for bands,
 so it is like no other. The shingles let candidates be compared exactly: two texts of at most `SKETCH` shingles by all
-of them, longer ones by a uniform sample (the smallest hashes of both; see data/sketch.py), to a standard error of
+of them, longer ones by a uniform sample (the smallest hashes of both; see data/card/sketch.py), to a standard error of
 sqrt(J(1 - J) / SKETCH), 0.006 at J = 0.8. Written and read a row group at a time, whatever the size of the shard.
 """
 
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data import minhash
-from speciate.data.arrays import FixedArray, GrowingArray, ranges, read_array
+from speciate.config.data import Duplicates
+from speciate.data.arrays.npy import FixedArray, GrowingArray, ranges, read_array
+from speciate.data.dedup import minhash
+from speciate.data.dedup.shingles import batch, mix
 from speciate.data.documents import Shard, num_documents, read_tables
-from speciate.data.shingles import batch, mix
-from speciate.data.split import position
-from speciate.data_spec import Duplicates
+from speciate.data.splits.assign import position
 
 FILES = {
     "digests.npy": (np.uint64, 2),

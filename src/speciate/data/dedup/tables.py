@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.clusters import Clusters
-from speciate.data.scratch import PORTION
-from speciate.data.similar import Scope
+from speciate.data.arrays.scratch import PORTION
+from speciate.data.dedup.candidates import Scope
+from speciate.data.dedup.clusters import Clusters
 
 REASONS = ("exact_duplicate", "near_duplicate")
 PLACE = (("domain", pa.string()), ("shard", pa.int32()), ("row", pa.int64()))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse
 from scipy.sparse import csgraph
 
-from speciate.data.scratch import PORTION
+from speciate.data.arrays.scratch import PORTION
 
 Indices = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.signedinteger[Any]]

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
-from speciate.data.download import Pin, check_sha256
+from speciate.data.fetch.pip import Pin, check_sha256
 
 
 def download(pin: Pin, source: str, target: pathlib.Path) -> None:

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from speciate.data import deb
+from speciate.config.components import Kind, component
 from speciate.data.documents import Passage
-from speciate.kinds import Kind, component
+from speciate.data.fetch import deb
 
 MEMBER_BYTES = 128 << 20
 """Largest member, decompressed."""

@@ -13,8 +13,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.archive import utf8
-from speciate.data.records import BadRecord, Records, parse
+from speciate.data.fetch.archive import utf8
+from speciate.data.fetch.records import BadRecord, Records, parse
 
 LINE_BYTES = 128 << 20
 """Longest line, and largest txt file, decompressed."""

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays import let_go, portions
-from speciate.data.order import long_permutation
-from speciate.data.scratch import PORTION, Scratch
+from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.scratch import PORTION, Scratch
+from speciate.data.permutation import long_permutation
 
 Rows = npt.NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def end_to_end(epochs: Sequence[Rows], count: int) -> Rows:
 def in_turns(rows: Sequence[Rows]) -> npt.NDArray[np.int32]:
     """The blocks `rows` of each domain as one mixture, int32 (N, 2): the domain's index, and the row in its pack.
 
-    Made portion by portion, of blocks whose keys are in one range; the array is on disk (data/scratch.py).
+    Made portion by portion, of blocks whose keys are in one range; the array is on disk (data/arrays/scratch.py).
     """
     total = sum(map(len, rows))
     found = Scratch(np.int32)

@@ -1,7 +1,7 @@
 """Every block of every domain, once: the domains' shares are those of their text.
 
 share of domain d = n_d / (n_1 + .. + n_D), n_d its blocks. Decision: the order is not one shuffle of all blocks, which
-may begin with few of a small domain, but turns in proportion (`data/turns.py`).
+may begin with few of a small domain, but turns in proportion (`data/mixture/interleave.py`).
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.turns import in_turns, refuse_empty, shuffled
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.mixture.interleave import in_turns, refuse_empty, shuffled
 
 
 class Options(Kind):

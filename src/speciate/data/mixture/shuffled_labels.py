@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.data.order import permutation
-from speciate.data.turns import equal_parts
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.mixture.interleave import equal_parts
+from speciate.data.permutation import permutation
 
 
 class Options(Kind):

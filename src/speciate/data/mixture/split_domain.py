@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.data.turns import in_turns, refuse_empty, shuffled
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.mixture.interleave import in_turns, refuse_empty, shuffled
 
 
 class Options(Kind):

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.turns import equal_parts
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.mixture.interleave import equal_parts
 
 
 class Options(Kind):

@@ -4,7 +4,7 @@ n_d = N w_d / (w_1 + .. + w_D), rounded by largest remainder, so that the n_d ad
 
 Decision: N is the largest number for which no domain needs a block twice, unless `blocks` asks for more; then a domain
 that has too few starts again from its first block to its last, in another order, and its epochs, n_d over its blocks,
-are more than one: a warning, or with `repeat: refuse` an error. Domains take turns in proportion (`data/turns.py`).
+are more than one: a warning, or with `repeat: refuse` an error. Domains take turns in proportion (`data/mixture/interleave.py`).
 """
 
 import math
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.turns import end_to_end, in_turns, refuse_empty, shuffled
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.mixture.interleave import end_to_end, in_turns, refuse_empty, shuffled
 
 
 class Options(Kind):

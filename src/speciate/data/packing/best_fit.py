@@ -2,25 +2,25 @@
 Modeling", arXiv 2404.10830), and no token is lost.
 
 1. A document of more than T tokens is cut into full blocks; what remains of it is an item like any short document.
-2. Best-fit decreasing (`data/bins.py`): items from the longest to the shortest, each into the open block with the least
+2. Best-fit decreasing (`data/packing/best_fit_decreasing.py`): items from the longest to the shortest, each into the open block with the least
    space that still holds it, or into a new one.
 3. Decision: blocks are never padded, so the gaps that are left must be filled. The emptiest blocks are given up and
    their items, end to end, are cut over the gaps of the others, the fullest first. This makes as many blocks as
    concatenating would, with at most one cut a gap, and few documents are cut: those of the blocks given up. The tail
    that fills no block (fewer than T tokens) is dropped, as it is in concatenation.
 
-D documents, I items, G bins (open blocks), M pieces (`data/pieces.py`), T = block_length.
+D documents, I items, G bins (open blocks), M pieces (`data/packing/segments.py`), T = block_length.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.data.bins import best_fit_decreasing, by_place, inverse, rows
-from speciate.data.connected import Numbers
-from speciate.data.pieces import BLOCK, DOCUMENT, POSITION, Ints, last_block
-from speciate.data.scratch import PORTION, index_type
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.arrays.scratch import PORTION, index_type
+from speciate.data.dedup.union_find import Numbers
+from speciate.data.packing.best_fit_decreasing import best_fit_decreasing, by_place, inverse, rows
+from speciate.data.packing.segments import BLOCK, DOCUMENT, POSITION, Ints, last_block
 
 
 class Options(Kind):

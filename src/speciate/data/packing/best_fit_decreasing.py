@@ -5,7 +5,7 @@ one. All items of one length s are placed at once: as long as a bin with r token
 and it takes r // s of them, so that the work grows with the number of different lengths and spaces (at most T each),
 not with the number of documents, and the bins are filled exactly as item by item.
 
-I items, M pieces (`data/pieces.py`).
+I items, M pieces (`data/packing/segments.py`).
 """
 
 import bisect
@@ -14,8 +14,8 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.connected import Numbers
-from speciate.data.pieces import BLOCK, OFFSET, Ints
+from speciate.data.dedup.union_find import Numbers
+from speciate.data.packing.segments import BLOCK, OFFSET, Ints
 
 
 def best_fit_decreasing(size_I: Numbers, capacity: int) -> tuple[Numbers, Numbers]:

@@ -2,7 +2,7 @@
 
 1. A document of more than T tokens keeps its first T. Decision: no end-of-text token follows them, since the document
    does not end there; one that is kept whole has its own.
-2. Best-fit decreasing (`data/bins.py`): documents from the longest to the shortest, each into the open block with the
+2. Best-fit decreasing (`data/packing/best_fit_decreasing.py`): documents from the longest to the shortest, each into the open block with the
    least space that still holds it, or into a new one.
 3. Decision: blocks are never padded. The emptiest blocks are given up, and a gap of r tokens in another is filled by
    the head of the shortest of their documents that has r tokens, the rest of which is lost; where none is as long, by
@@ -12,7 +12,7 @@
 Every piece starts at its document's first token, so that no context begins in the middle of one. The price is what is
 truncated: `pieces.summary` counts it.
 
-D documents, K blocks kept of G bins, J documents to fill gaps with, M pieces (`data/pieces.py`), T = block_length.
+D documents, K blocks kept of G bins, J documents to fill gaps with, M pieces (`data/packing/segments.py`), T = block_length.
 """
 
 import bisect
@@ -21,11 +21,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.data.bins import best_fit_decreasing, inverse, rows
-from speciate.data.connected import Numbers
-from speciate.data.pieces import Ints, last_block
-from speciate.data.scratch import PORTION
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.arrays.scratch import PORTION
+from speciate.data.dedup.union_find import Numbers
+from speciate.data.packing.best_fit_decreasing import best_fit_decreasing, inverse, rows
+from speciate.data.packing.segments import Ints, last_block
 
 
 class Options(Kind):

@@ -3,15 +3,15 @@
 block of stream position p = p // T, p over all documents end to end. Keeps every token but the tail that fills no
 block, and splits many documents: the yardstick for the other packings.
 
-D documents, B blocks of T tokens, M pieces (`data/pieces.py`).
+D documents, B blocks of T tokens, M pieces (`data/packing/segments.py`).
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.data.pieces import BLOCK, Ints
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.packing.segments import BLOCK, Ints
 
 DOCUMENTS = 1 << 13
 """Documents that are laid out at a time."""

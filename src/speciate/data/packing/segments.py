@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays import let_go, portions
-from speciate.data.scratch import PORTION
+from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.scratch import PORTION
 
 Ints = npt.NDArray[np.int64]
 

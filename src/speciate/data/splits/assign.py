@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speciate.data.arrays import distinct, read_array
+from speciate.config.data import Split
+from speciate.config.stage_specs import SPLITS
+from speciate.data.arrays.npy import distinct, read_array
 from speciate.data.documents import Shard, damage
-from speciate.data_spec import Split
-from speciate.stages import SPLITS
 
 HELD_OUT = ("probe", "test", "validation")
 

@@ -7,7 +7,7 @@ groups in turns: the documents are the independent observations, and as many of 
 A domain's blocks are those of its shards, end to end, and so are its documents. Of their tokens only the chosen blocks'
 are read. Memory: one split's table of documents and groups, eight bytes a document more, four a block; else portions.
 
-B blocks of T tokens, P blocks in a pack, S chosen of them, M pieces (`data/pieces.py`), D documents, G of them chosen.
+B blocks of T tokens, P blocks in a pack, S chosen of them, M pieces (`data/packing/segments.py`), D documents, G of them chosen.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from speciate.data import pieces
-from speciate.data.arrays import let_go, portions
-from speciate.data.connected import Numbers
-from speciate.data.encoded import Encoded
-from speciate.data.order import long_permutation
-from speciate.data.scratch import PORTION, index_type
+from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.scratch import PORTION, index_type
+from speciate.data.dedup.union_find import Numbers
+from speciate.data.packing import segments
+from speciate.data.permutation import long_permutation
+from speciate.data.tokens.read import Encoded
 
 TAKEN = 8
 """Blocks that are read before the pages that they lie on are given back."""
@@ -37,7 +37,7 @@ class Pack:
 
     blocks_PT: npt.NDArray[Any]
     """Memory-mapped."""
-    pieces_M4: pieces.Ints
+    pieces_M4: segments.Ints
     encoded: Encoded
     types_N: npt.NDArray[np.uint8] | None
     """Each token's lexical type, where the split has them."""
@@ -71,7 +71,7 @@ def draw(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, seed:
 
     Returns:
         tokens (B, T) in the packs' own type; document int32 (B, T), each position's row in documents; domain int32
-        (B,), a place in `packs`; documents, a table of document, domain, id, group, bytes, surface (`data/encoded.py`)
+        (B,), a place in `packs`; documents, a table of document, domain, id, group, bytes, surface (`data/tokens/read.py`)
         as they first appear; and types uint8 (B, T) where the packs have them.
     """
     drawn, tables = [], []
@@ -102,7 +102,7 @@ def draw(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, seed:
     return found | {"domain": np.tile(np.arange(len(packs), dtype=np.int32), blocks_each)}
 
 
-def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[Any]]:
+def read(shards: Sequence[Pack], rows_S: segments.Ints) -> dict[str, npt.NDArray[Any]]:
     """The blocks `rows_S` of a domain: tokens (S, T), document (S, T) numbered in the domain, and types where known."""
     length = shards[0].blocks_PT.shape[1]
     tokens_ST = np.empty((len(rows_S), length), shards[0].blocks_PT.dtype)
@@ -112,15 +112,15 @@ def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[A
     for pack in shards:
         here = np.flatnonzero((rows_S >= block) & (rows_S < block + len(pack.blocks_PT)))
         rows = rows_S[here] - block
-        starts_S, stops_S = (pieces.edges_at(pack.pieces_M4, each) for each in (rows, rows + 1))
+        starts_S, stops_S = (segments.edges_at(pack.pieces_M4, each) for each in (rows, rows + 1))
         for few in range(0, len(here), TAKEN):
             part, taken = slice(few, few + TAKEN), here[few : few + TAKEN]
-            chosen = pieces.gather(pack.pieces_M4, starts_S[part], stops_S[part])
+            chosen = segments.gather(pack.pieces_M4, starts_S[part], stops_S[part])
             tokens_ST[taken] = pack.blocks_PT[rows[part]]
-            document_ST[taken] = pieces.document_of(chosen, length) + document
+            document_ST[taken] = segments.document_of(chosen, length) + document
             if pack.types_N is not None:
                 types = np.empty((len(taken), length), np.uint8)
-                pieces.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
+                segments.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
                 types_ST[taken] = types
                 let_go(pack.types_N)
             let_go(pack.blocks_PT)
@@ -131,7 +131,7 @@ def read(shards: Sequence[Pack], rows_S: pieces.Ints) -> dict[str, npt.NDArray[A
     return found if shards[0].types_N is None else found | {"types": types_ST}
 
 
-def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -> pieces.Ints:
+def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -> segments.Ints:
     """The rows of the first `count` blocks of a domain in the order in which they should be taken, int64 (S,).
 
     Turn by turn: the shuffle is gone through once for every document's first blocks, once more for their second ones
@@ -141,7 +141,7 @@ def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -
         main_P: each block's main document.
         group_D: a number for each document's group.
         count: S; all blocks where there are fewer.
-        purpose: names the shuffle (see `data/order.py`).
+        purpose: names the shuffle (see `data/permutation.py`).
     """
     order_P = long_permutation(len(main_P), *purpose)
     rows_S = np.zeros(0, np.int64)
@@ -161,7 +161,7 @@ def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -
     return rows_S
 
 
-def number_documents(document_BT: pieces.Ints) -> tuple[npt.NDArray[np.int32], pieces.Ints]:
+def number_documents(document_BT: segments.Ints) -> tuple[npt.NDArray[np.int32], segments.Ints]:
     """Numbers documents 0 .. G-1 as they first appear, so that a prefix of the blocks has a prefix of the documents.
 
     Returns:
@@ -180,22 +180,22 @@ def _in_turns(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])
 
 
-def main_documents(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
+def main_documents(pieces_M4: segments.Ints, block_length: int) -> segments.Ints:
     """The document that has most of each block, int64 (P,); the lower number of equals."""
-    parts = [_main_documents(part_M4, block_length) for part_M4 in pieces.by_blocks(pieces_M4, block_length)]
+    parts = [_main_documents(part_M4, block_length) for part_M4 in segments.by_blocks(pieces_M4, block_length)]
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _main_documents(pieces_M4: pieces.Ints, block_length: int) -> pieces.Ints:
-    block_M, document_M = pieces_M4[:, pieces.BLOCK], pieces_M4[:, pieces.DOCUMENT]
+def _main_documents(pieces_M4: segments.Ints, block_length: int) -> segments.Ints:
+    block_M, document_M = pieces_M4[:, segments.BLOCK], pieces_M4[:, segments.DOCUMENT]
     order = np.lexsort((document_M, block_M))
     block_M, document_M = block_M[order], document_M[order]
     new_M = (np.diff(block_M, prepend=-1) != 0) | (np.diff(document_M, prepend=-1) != 0)
     starts_X = np.flatnonzero(new_M)  # a place for each document in each block
-    tokens_X = np.add.reduceat(pieces.piece_lengths(pieces_M4, block_length)[order], starts_X)
+    tokens_X = np.add.reduceat(segments.piece_lengths(pieces_M4, block_length)[order], starts_X)
     most_X = np.lexsort((document_M[starts_X], -tokens_X, block_M[starts_X]))
     first_X = np.diff(block_M[starts_X][most_X], prepend=-1) != 0
-    main_P: pieces.Ints = document_M[starts_X][most_X][first_X]
+    main_P: segments.Ints = document_M[starts_X][most_X][first_X]
     return main_P
 
 
@@ -205,7 +205,7 @@ def _numbered(groups: pa.ChunkedArray) -> Numbers:
     return np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
 
 
-def _turn(label_P: Numbers, so_far: npt.NDArray[np.int32]) -> pieces.Ints:
+def _turn(label_P: Numbers, so_far: npt.NDArray[np.int32]) -> segments.Ints:
     """How often each label came before its place, int64 (P,), `so_far` of each label included; adds to that."""
     order = np.argsort(label_P, kind="stable")
     place = np.arange(len(label_P))

@@ -18,7 +18,7 @@ import fastokens
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.tokens import FittedTokenizer
+from speciate.data.tokens.fitted import FittedTokenizer
 
 SAMPLE_CHARACTERS = 1 << 16
 SAMPLE_SHARE = 1 / 1000

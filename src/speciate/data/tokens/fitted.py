@@ -3,7 +3,7 @@
 Those that a study fits, and GPT-2's, are byte-level BPEs (Radford et al. 2019, "Language models are unsupervised
 multitask learners"): all 256 bytes are in the vocabulary, so that any text can be encoded, nothing is lost, and each id
 stands for a fixed number of bytes: sum(token_bytes[ids]) is the text's length in UTF-8. Losses in bits per byte and the
-place of each token in its text both follow from that table. `data/surfaces.py` says what it means elsewhere.
+place of each token in its text both follow from that table. `data/tokens/token_bytes.py` says what it means elsewhere.
 
 Special tokens are never read out of a text: a document that spells `<|endoftext|>` gets the ordinary tokens of those
 characters.
@@ -19,8 +19,8 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from speciate.data.surfaces import specials, token_bytes
-from speciate.data.vocabulary import END_OF_TEXT, TokenizerManifest, read_manifest
+from speciate.data.tokens.manifest import END_OF_TEXT, TokenizerManifest, read_manifest
+from speciate.data.tokens.token_bytes import specials, token_bytes
 
 
 def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
@@ -62,7 +62,7 @@ class FittedTokenizer:
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
         """The ids of all `texts` end to end, (N,) of the manifest's dtype, and how many each text has, (D,).
 
-        By `tokenizers`, whose ids are the definition; `data/encoder.py` gives the same ones faster.
+        By `tokenizers`, whose ids are the definition; `data/tokens/encoder.py` gives the same ones faster.
         """
         found = [item.ids for item in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))

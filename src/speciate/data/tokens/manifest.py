@@ -6,8 +6,8 @@ from typing import Any, Self
 import numpy as np
 import pydantic
 
-from speciate.kinds import Strict
-from speciate.spec import read_spec
+from speciate.config.components import Strict
+from speciate.config.run import read_spec
 
 END_OF_TEXT = "<|endoftext|>"
 """The special token that ends a document, where a tokenizer has no other of its own."""

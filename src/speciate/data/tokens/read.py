@@ -1,6 +1,6 @@
 """One encoded split on disk: the tokens of all its documents end to end, and where each document starts and stops.
 
-N tokens, D documents. No end-of-text token is inside; packing adds it. `data/encoding.py` writes what is read here.
+N tokens, D documents. No end-of-text token is inside; packing adds it. `data/tokens/write.py` writes what is read here.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.arrays import read_array
-from speciate.data.vocabulary import TokenizerManifest
+from speciate.data.arrays.npy import read_array
+from speciate.data.tokens.manifest import TokenizerManifest
 
 # The parquet files' own key for the tokenizer that the tokens belong to.
 FINGERPRINT = b"speciate.tokenizer"

@@ -1,4 +1,4 @@
-"""Encoding one split: its documents in, the files of `data/encoded.py` out, and the lexical types beside them.
+"""Encoding one split: its documents in, the files of `data/tokens/read.py` out, and the lexical types beside them.
 
 Row group by row group, so that memory does not grow with a file's length. What is counted and checked is counted and
 checked in arrays over a whole row group: nothing here is done text by text but what the lexical types need.
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speciate.data import lexical
-from speciate.data.arrays import GrowingArray
+from speciate.data.arrays.npy import GrowingArray
 from speciate.data.documents import read_tables
-from speciate.data.encoded import FINGERPRINT, SCHEMA
-from speciate.data.encoder import Encoder
-from speciate.data.tokens import FittedTokenizer
+from speciate.data.tokens import lexical
+from speciate.data.tokens.encoder import Encoder
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.read import FINGERPRINT, SCHEMA
 
 Ints = npt.NDArray[np.int64]
 Tokens = npt.NDArray[np.unsignedinteger]

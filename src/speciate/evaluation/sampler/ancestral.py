@@ -7,8 +7,8 @@ every word is drawn from its own marginal; the true distribution is approached a
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text
-from speciate.kinds import Kind
 
 
 class Options(Kind):

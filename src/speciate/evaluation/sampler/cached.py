@@ -7,8 +7,8 @@ of `ancestral`, token for token; with many steps and few masks most steps cost n
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -7,8 +7,8 @@ even one token at a time and with a perfect model (measured by enumeration in te
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text, countdown, first
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -6,8 +6,8 @@ One at a time it is exact: where is decided by what is there, and the word is dr
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text, countdown, entropies, first
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -6,8 +6,8 @@ One at a time it is exact, whatever the order: each word is drawn given all befo
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text, countdown, first
-from speciate.kinds import Kind
 
 
 class Options(Kind):

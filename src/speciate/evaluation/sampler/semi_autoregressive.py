@@ -8,8 +8,8 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind, component, options_of
 from speciate.evaluation.unmasking import Denoise, Draws, Text
-from speciate.kinds import Kind, component, options_of
 
 
 class Options(Kind):

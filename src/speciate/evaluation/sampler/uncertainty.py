@@ -10,8 +10,8 @@ import math
 from pydantic import Field
 from torch import Tensor
 
+from speciate.config.components import Kind
 from speciate.evaluation.unmasking import Denoise, Draws, Text, entropies, ranks
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

@@ -28,11 +28,11 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.initial import generator
-from speciate.model.skipping import Choice, Skipper, compare, count_of, expert_choice, through
-from speciate.model.tokens import Place, Tokens
-from speciate.selection.meter import metering
+from speciate.config.components import Kind
+from speciate.model.depth.skipper import Choice, Skipper, compare, count_of, expert_choice, through
+from speciate.model.initial_weights import generator
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import metering
 from speciate.selection.selection import recomputing
 
 FOLLOWS = 0.5

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.skipping import Choice, Skipper, compare, count_of, expert_choice, through
-from speciate.model.tokens import Place, Tokens
-from speciate.selection.meter import metering, note
+from speciate.config.components import Kind
+from speciate.model.depth.skipper import Choice, Skipper, compare, count_of, expert_choice, through
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import metering, note
 
 
 class Options(Kind):

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.tokens import Place, Tokens
-from speciate.selection.meter import note
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import note
 from speciate.selection.selection import Selection, Selector, recomputation
 
 Run = Callable[[Tensor, Tokens], Tensor]

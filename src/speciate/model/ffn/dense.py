@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.tokens import Place, Tokens
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.kinds import Choice, Kind
+from speciate.config.components import Choice, Kind
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.experts import Experts
-from speciate.model.routing import Routing, TopK
-from speciate.model.tokens import Place, Tokens
+from speciate.model.moe.experts import Experts
+from speciate.model.moe.top_k_router import Routing, TopK
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):
@@ -36,11 +36,11 @@ class Options(Kind):
     """gelu; gelu_tanh: the approximation that GPT-2 has; swiglu: gated, with half as many parameters again."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[Kind, Choice("model/router")]
+    router: Annotated[Kind, Choice("model/moe/router")]
     """How tokens are scored."""
-    choice: Annotated[Kind, Choice("model/choice")] = Field(default={"kind": "token"}, validate_default=True)
+    choice: Annotated[Kind, Choice("model/moe/choice")] = Field(default={"kind": "token"}, validate_default=True)
     """Who chooses by the scores: each token its experts, or each expert its tokens."""
-    balance: Annotated[Kind, Choice("model/balance")]
+    balance: Annotated[Kind, Choice("model/moe/balance")]
     """How the load is kept even."""
     balance_from: float = Field(0.0, ge=0, lt=1)
     """Share of the training before which the load is not balanced."""
@@ -114,5 +114,5 @@ class FeedForward(nn.Module):
         return round(self.idle_share * sum(parameter.numel() for parameter in self.experts.parameters()))
 
     def num_idle_matrix_elements(self) -> int:
-        """Those of them that are elements of matrices; see model/flops.py."""
+        """Those of them that are elements of matrices; see model/profiling/flops.py."""
         return round(self.idle_share * (self.experts.in_weight.numel() + self.experts.out_weight.numel()))

@@ -1,6 +1,6 @@
-"""Importing this module lets transformers' Auto classes load what `python -m speciate.export` wrote.
+"""Importing this module lets transformers' Auto classes load what `python -m speciate.tools.export` wrote.
 
-    import speciate.transformers_bridge
+    import speciate.model.hf.auto_classes
     model = AutoModelForCausalLM.from_pretrained(folder)
 
 A model of GPT-2's or Llama's own shape needs none of this: it is exported as theirs. All else (experts, other mixtures
@@ -23,15 +23,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from speciate import spec
-from speciate.kinds import kinds_within
+from speciate.config import run
+from speciate.config.components import kinds_within
 from speciate.model.cache import Cache
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
 
 
 class SpeciateConfig(PreTrainedConfig):
-    """`model`: the settings of a `speciate.spec.Model`; `vocab_size`: V."""
+    """`model`: the settings of a `speciate.config.run.Model`; `vocab_size`: V."""
 
     model_type = "speciate"
 
@@ -71,7 +71,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         # they build models without memory; ours draws its weights and computes its angles as it is built
         with torch.device("cpu"):
-            self.model = Transformer(spec.Model.model_validate(config.model), config.vocab_size)
+            self.model = Transformer(run.Model.model_validate(config.model), config.vocab_size)
         filed = self.model.state_dict()
         self._computed = [
             (module, name, value.clone())
@@ -100,7 +100,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a step of `generate` reads. Raises ValueError where the model needs whole blocks."""
-        spec_of_model = spec.Model.model_validate(self.config.model)
+        spec_of_model = run.Model.model_validate(self.config.model)
         if any(getattr(kind, "capacity_factor", None) is not None for kind in kinds_within(spec_of_model)):
             raise ValueError("choice.capacity_factor: is a share of a whole block; it cannot generate token by token")
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]

@@ -14,10 +14,10 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from speciate import spec
-from speciate.kinds import problems
-from speciate.model import gguf_file, gpt2, llama
-from speciate.model.convert import Config, Family, clean, to_ours
+from speciate.config import run
+from speciate.config.components import problems
+from speciate.model.hf import gguf, gpt2, llama
+from speciate.model.hf.convert import Config, Family, clean, to_ours
 
 FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
 """By the `model_type` of a config.json."""
@@ -27,19 +27,19 @@ FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
 class Pretrained:
     """A dense model's shape and weights."""
 
-    model: spec.Model
+    model: run.Model
     weights: dict[str, Tensor]
     """Under our names, float32."""
     origin: str
     """Where it was read, for messages."""
 
 
-def family_of(model: spec.Model) -> Family | None:
+def family_of(model: run.Model) -> Family | None:
     """The family that has models of this shape, or None."""
     return next((family for family in FAMILIES.values() if family.config(model) is not None), None)
 
 
-def shape_of(config: Config) -> tuple[Family, spec.Model]:
+def shape_of(config: Config) -> tuple[Family, run.Model]:
     """The family and the shape that a config.json describes.
 
     Raises:
@@ -49,7 +49,7 @@ def shape_of(config: Config) -> tuple[Family, spec.Model]:
     if family is None:
         raise ValueError(f"model_type: {config.get('model_type')!r} is none of {', '.join(FAMILIES)}")
     try:
-        return family, spec.Model.model_validate(family.settings(config))
+        return family, run.Model.model_validate(family.settings(config))
     except KeyError as error:
         raise ValueError(f"{error.args[0]}: is missing") from None
     except pydantic.ValidationError as error:
@@ -64,7 +64,7 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
     """
     files = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
     if len(files) == 1 and not (path / "config.json").exists():
-        source, (config, theirs) = files[0], gguf_file.read(files[0])
+        source, (config, theirs) = files[0], gguf.read(files[0])
     else:
         source, (config, theirs) = path / "config.json", (_config(path), _weights(path))
     try:

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.attended import note_dense, note_largest
+from speciate.config.components import Kind
+from speciate.model.attention_metrics import note_dense, note_largest
 from speciate.model.rotary import Rotary
-from speciate.model.tokens import Place, Tokens
-from speciate.selection.meter import metering
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import metering
 
 
 class Options(Kind):
@@ -70,7 +70,7 @@ class Mixer(nn.Module):
         self.rotary = Rotary(self.head_width, model.context, model.rotary_base) if model.position == "rotary" else None
 
     def num_flops(self, length: int) -> float:
-        """Of one token's scores and their sum over values, all keys of a block counted; see model/flops.py."""
+        """Of one token's scores and their sum over values, all keys of a block counted; see model/profiling/flops.py."""
         return 4.0 * length * self.num_heads * self.head_width
 
     def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:

@@ -5,7 +5,7 @@
     o_t <- o_t * sigmoid(W_o x_t + b_o)     output gate (G1), a number per head and dimension
 
 The gates begin at sigmoid(1/2) = .62, nearly without W. How keys are ranked and what the ranking learns from is
-model/indexer/<kind>.py, how many are taken model/budget/<kind>.py, attention over them sparse.py. With all keys chosen
+model/sparse_attention/indexer/<kind>.py, how many are taken model/sparse_attention/budget/<kind>.py, attention over them sparse.py. With all keys chosen
 and no gates this is mixer/attention.py on the same weights.
 
 B blocks of T tokens, D width, N heads of h dimensions, K key heads.
@@ -17,15 +17,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.kinds import Choice, Kind
-from speciate.model.attended import note_largest
-from speciate.model.chosen import note_choice
-from speciate.model.gate import Gate
+from speciate.config.components import Choice, Kind
+from speciate.model.attention_metrics import note_largest
 from speciate.model.rotary import Rotary
-from speciate.model.sparse import Attended, SparseAttention
-from speciate.model.tokens import Place, Tokens
-from speciate.model.view import View
-from speciate.selection.meter import metering, note
+from speciate.model.sparse_attention.attention import Attended, SparseAttention
+from speciate.model.sparse_attention.gate import Gate
+from speciate.model.sparse_attention.metrics import note_choice
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import metering, note
 
 
 class Options(Kind):
@@ -37,9 +37,9 @@ class Options(Kind):
     """Key and value heads, each shared by num_heads / num_kv_heads query heads; null: as many as query heads."""
     gates: Literal["none", "value", "output", "both"] = "both"
     """Which of value (G2) and output (G1) are gated."""
-    indexer: Annotated[Kind, Choice("model/indexer")]
+    indexer: Annotated[Kind, Choice("model/sparse_attention/indexer")]
     """How keys are ranked."""
-    budget: Annotated[Kind, Choice("model/budget")]
+    budget: Annotated[Kind, Choice("model/sparse_attention/budget")]
     """How many of them a query takes."""
 
     causal_only: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class Mixer(nn.Module):
         self.selector = SparseAttention(options.indexer, options.budget, place)
 
     def num_flops(self, length: int) -> float:
-        """Of one token's scores and sum over the chosen values, and of its ranking; see model/flops.py."""
+        """Of one token's scores and sum over the chosen values, and of its ranking; see model/profiling/flops.py."""
         k = min(length, self.selector.budget.most)
         return 4.0 * k * self.num_heads * self.head_width + self.selector.indexer.key_flops(length, k)
 

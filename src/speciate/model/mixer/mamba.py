@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.ssm import Mamba, Shape
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.ssm.mamba_block import Mamba, Shape
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

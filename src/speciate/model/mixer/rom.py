@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.kinds import Choice, Kind
-from speciate.model.experts import Dispatch, Linears
-from speciate.model.routing import Routing, TopK
-from speciate.model.ssm import Mamba, Past, Shape, StateSpace
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Choice, Kind
+from speciate.model.moe.experts import Dispatch, Linears
+from speciate.model.moe.top_k_router import Routing, TopK
+from speciate.model.ssm.mamba_block import Mamba, Past, Shape, StateSpace
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):
@@ -47,9 +47,9 @@ class Options(Kind):
     blocks are the experts, each run on the whole sequence (moe_arch)."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[Kind, Choice("model/router")]
+    router: Annotated[Kind, Choice("model/moe/router")]
     """How tokens are scored."""
-    balance: Annotated[Kind, Choice("model/balance")]
+    balance: Annotated[Kind, Choice("model/moe/balance")]
     """How the load is kept even."""
 
     causal_only: ClassVar[bool] = True
@@ -117,7 +117,7 @@ class Projections(nn.Module):
         return round(self.idle_share * sum(p.numel() for linears in routed for p in linears.parameters()))
 
     def num_idle_matrix_elements(self) -> int:
-        """Those of them that are elements of matrices; see model/flops.py."""
+        """Those of them that are elements of matrices; see model/profiling/flops.py."""
         return round(self.idle_share * sum(linears.weight.numel() for linears in (self.input, self.gate, self.out)))
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speciate.kinds import Kind, component, options_of
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind, component, options_of
+from speciate.model.token_batch import Place, Tokens
 from speciate.selection.selection import Selection, Selector
 
 
@@ -103,13 +103,13 @@ class TopK(Selector):
     """Sends each token to `top_k` of `num_slots` slots, or to so many on average.
 
     Args:
-        router: options of a kind of model/router.
-        balance: options of a kind of model/balance.
+        router: options of a kind of model/moe/router.
+        balance: options of a kind of model/moe/balance.
         place: where in the model.
         num_slots: S.
         top_k: K.
         z_weight: weight of the z-loss.
-        choice: options of a kind of model/choice; None: each token takes its best.
+        choice: options of a kind of model/moe/choice; None: each token takes its best.
         balanced: share of the training from which, and until which, the load is balanced.
     """
 
@@ -126,7 +126,7 @@ class TopK(Selector):
     ) -> None:
         super().__init__()
         self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
-        choice = options_of("model/choice", "token")(kind="token") if choice is None else choice
+        choice = options_of("model/moe/choice", "token")(kind="token") if choice is None else choice
         self.scorer = component(router).Router(router, place, num_slots)
         self.choice = component(choice).Choose(choice, num_slots, top_k)
         self.balance = component(balance).Balance(balance, num_slots)

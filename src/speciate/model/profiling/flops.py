@@ -7,7 +7,7 @@ Matrix products alone are counted, each multiplication and addition; of experts 
 over all positions but a block's last. Attention counts as if every token saw the whole block, as that convention has
 it. Tokens that skip a part of a block take nothing there (the share of training), and those that run see only each
 other. What is computed again (recomputed blocks, flash attention's scores) is no work of the model. Shown equal to
-torch's FlopCounterMode (tests/model/test_flops.py). A mixer of which more than its weights is matrix products defines
+torch's FlopCounterMode (tests/model/profiling/test_flops.py). A mixer of which more than its weights is matrix products defines
 `num_flops(length) -> float`, of the forward pass of one token in a block of that length.
 """
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speciate import spec
-from speciate.kinds import component
+from speciate.config import run
+from speciate.config.components import component
 from speciate.model.cache import Cache
-from speciate.model.initial import initialise
-from speciate.model.tokens import Place, Tokens
+from speciate.model.initial_weights import initialise
+from speciate.model.token_batch import Place, Tokens
 from speciate.selection.selection import recording, selectors
 
 
@@ -42,7 +42,7 @@ LAYER = 0
 """Whose mixer is measured."""
 
 
-def mixer_of(model: spec.Model, longest: int, seed: int = 0) -> nn.Module:
+def mixer_of(model: run.Model, longest: int, seed: int = 0) -> nn.Module:
     """The mixer of the model's first layer for blocks of up to `longest` tokens, as drawn, past any warm-up."""
     roomy = model.model_copy(update={"context": max(longest, model.context)})
     options = roomy.block_of(LAYER).mixer
@@ -77,7 +77,7 @@ def _forward(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> tuple[Tensor, T
     return y_BTD, sum((selection.loss for selection in record.values()), y_BTD.new_zeros(()))
 
 
-def costs(models: Mapping[str, spec.Model], lengths: Sequence[int], rounds: int = 3) -> list[Cost]:
+def costs(models: Mapping[str, run.Model], lengths: Sequence[int], rounds: int = 3) -> list[Cost]:
     """A row for each mixer and length.
 
     Args:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from speciate.kinds import Kind, component
-from speciate.model.indexing import Budget, Indexer, rows
-from speciate.model.ranking import best
-from speciate.model.tokens import Place, Tokens
-from speciate.model.view import View
-from speciate.model.weighing import weigh
+from speciate.config.components import Kind, component
+from speciate.model.sparse_attention.gathered_softmax import weigh
+from speciate.model.sparse_attention.indexer_base import Budget, Indexer, rows
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.sparse_attention.stable_top_k import best
+from speciate.model.token_batch import Place, Tokens
 from speciate.selection.selection import Selection, Selector
 
 
@@ -59,8 +59,8 @@ class SparseAttention(Selector):
     """Chooses keys and attends to them.
 
     Args:
-        indexer: options of a kind of model/indexer.
-        budget: options of a kind of model/budget.
+        indexer: options of a kind of model/sparse_attention/indexer.
+        budget: options of a kind of model/sparse_attention/budget.
         place: where in the model.
     """
 

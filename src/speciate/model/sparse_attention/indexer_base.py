@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.gathered import gathered
-from speciate.model.tokens import Place
-from speciate.model.view import View
+from speciate.model.sparse_attention.gather_recompute import gathered
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Place
 
 TILE = 2**17
 """Scores of an indexer's heads, held at once."""
@@ -62,7 +62,7 @@ class Indexer(nn.Module):
         return None
 
     def key_flops(self, length: int, k: int) -> float:
-        """Of one token's ranking and its share of what is learned from; see model/flops.py."""
+        """Of one token's ranking and its share of what is learned from; see model/profiling/flops.py."""
         return 0.0
 
 

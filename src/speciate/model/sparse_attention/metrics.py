@@ -13,11 +13,11 @@ B blocks of T queries and S keys, C queries at once, k chosen keys.
 import torch
 from torch import Tensor
 
-from speciate.model.attended import after_first
-from speciate.model.sparse import Choice, SparseAttention
-from speciate.model.tokens import Tokens
-from speciate.model.view import View
-from speciate.selection.meter import note
+from speciate.model.attention_metrics import after_first
+from speciate.model.sparse_attention.attention import Choice, SparseAttention
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Tokens
+from speciate.selection.metrics import note
 
 BINS = 8
 

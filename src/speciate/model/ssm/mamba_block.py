@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.scan import selective_scan
-from speciate.model.tokens import Tokens
+from speciate.model.ssm.selective_scan import selective_scan
+from speciate.model.token_batch import Tokens
 
 Past = tuple[Tensor, ...]
 """What a block keeps of the tokens that it has read: the last inputs of its convolution, their documents, the state."""
@@ -82,7 +82,7 @@ class StateSpace(nn.Module):
         self.log_rate.copy_(torch.arange(1, self.shape.state + 1).log().repeat(self.shape.inner))
 
     def num_flops(self, length: int) -> float:
-        """Of one token's writing to its states and reading them; see model/flops.py."""
+        """Of one token's writing to its states and reading them; see model/profiling/flops.py."""
         return 4.0 * self.shape.inner * self.shape.state
 
     def begin(self, u_BTI: Tensor) -> Past:

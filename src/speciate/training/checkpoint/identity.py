@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from speciate.provenance import sha256
-from speciate.spec import RunSpec
+from speciate.config.run import RunSpec
+from speciate.graph.provenance import sha256
 
 FREE = (
     *("training.checkpoint_every", "training.keep_last"),

@@ -2,10 +2,10 @@
 
 import pathlib
 
+from speciate.config.run import RunSpec, read_spec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec, read_spec
-from speciate.training.network import network
-from speciate.training.weights import load_weights
+from speciate.training.build_model import network
+from speciate.training.checkpoint.weights import load_weights
 
 
 def read_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safetensors") -> tuple[RunSpec, Transformer]:

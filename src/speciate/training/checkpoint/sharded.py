@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speciate.training.distributed import Ranks, full
+from speciate.training.distributed.ranks import Ranks, full
 
 
 def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ import pathlib
 import shutil
 import statistics
 
-from speciate.spec import Training
-from speciate.training.checkpoint import State
-from speciate.training.distributed import ALONE, Ranks
-from speciate.training.weights import save_weights
-from speciate.verb import writing
+from speciate.cli import writing
+from speciate.config.run import Training
+from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.weights import save_weights
+from speciate.training.distributed.ranks import ALONE, Ranks
 
 BEST = "best.safetensors"
 SNAPSHOTS = "snapshots"

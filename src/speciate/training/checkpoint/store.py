@@ -29,12 +29,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from speciate.provenance import sha256, short_digest
-from speciate.training.average import Average
-from speciate.training.distributed import ALONE, Ranks
-from speciate.training.identity import Identity, changes
-from speciate.training.sharded import load_parts
-from speciate.training.weights import full_disk, load_weights, save_tensors, tensors_of
+from speciate.graph.provenance import sha256, short_digest
+from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.identity import Identity, changes
+from speciate.training.checkpoint.sharded import load_parts
+from speciate.training.checkpoint.weights import full_disk, load_weights, save_tensors, tensors_of
+from speciate.training.distributed.ranks import ALONE, Ranks
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 EMA = "ema.safetensors"

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from speciate.training.average import Average
+from speciate.training.checkpoint.ema import Average
 
 
 def save_weights(model: nn.Module, file: pathlib.Path, average: Average | None = None) -> None:

@@ -1,6 +1,6 @@
 """The selector of adaptive masking (ATAT): it says how important each token is, and so how likely it is masked.
 
-A kind of training/importance offers `Importance(options, place)`, a module (tokens, surprisal_BT) -> (logit_BT,
+A kind of training/diffusion/importance offers `Importance(options, place)`, a module (tokens, surprisal_BT) -> (logit_BT,
 known_BT): what it learns, and nats that it knows; one may be None, and `options.share` is the learned one's. Here
 
     importance_i = share ln V softplus(logit_i) + (1 - share) known_i           nats, without gradient
@@ -24,13 +24,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.kinds import component
-from speciate.model.tokens import Place, Tokens
-from speciate.selection.meter import metering, note
+from speciate.config.components import component
+from speciate.model.token_batch import Place, Tokens
+from speciate.selection.metrics import metering, note
 from speciate.selection.selection import Selection, Selector, recomputing
-from speciate.training import rates
-from speciate.training.curriculum import BORDERS, focused, stage_at
-from speciate.training.diffusion import Noised
+from speciate.training.diffusion import mask_probabilities
+from speciate.training.diffusion.curriculum import BORDERS, focused, stage_at
+from speciate.training.diffusion.mdlm import Noised
 
 EDGE = 1e-3
 """A token whose chance is nearer than this to 0 or 1 counts as decided beforehand."""
@@ -110,11 +110,11 @@ class Weighing(Selector):
         value_BT = self.values(importance_BT, maskable_BT)
         exponents = {"importance": 1 / value_BT, "inverse": value_BT}
         if self.options.masking in exponents:
-            found = rates.power(exponents[self.options.masking], maskable_BT, share_B)
+            found = mask_probabilities.power(exponents[self.options.masking], maskable_BT, share_B)
         elif self.options.masking == "balanced":
-            found = rates.fill(value_BT, maskable_BT, share_B)
+            found = mask_probabilities.fill(value_BT, maskable_BT, share_B)
         else:
-            found = rates.uniform(maskable_BT, share_B)
+            found = mask_probabilities.uniform(maskable_BT, share_B)
         return Rated(importance_BT, logit_BT, *found)
 
     def values(self, importance_BT: Tensor, maskable_BT: Tensor) -> Tensor:

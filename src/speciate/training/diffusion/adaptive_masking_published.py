@@ -16,10 +16,10 @@ B blocks of T tokens.
 import torch
 from torch import Tensor
 
-from speciate.model.tokens import Tokens
-from speciate.training.curriculum import CLASSES, FACTORS
-from speciate.training.diffusion import Noised
-from speciate.training.weighing import Rated, Weighing
+from speciate.model.token_batch import Tokens
+from speciate.training.diffusion.adaptive_masking import Rated, Weighing
+from speciate.training.diffusion.curriculum import CLASSES, FACTORS
+from speciate.training.diffusion.mdlm import Noised
 
 SOFTENED = 0.1
 """Added to t before it divides."""

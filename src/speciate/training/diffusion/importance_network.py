@@ -8,19 +8,19 @@ B blocks of T tokens.
 
 from torch import Tensor, nn
 
-from speciate import spec
-from speciate.model.tokens import Place, Tokens
+from speciate.config import run
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
 
 
-def shape(model: spec.Model, width: int, num_layers: int, num_heads: int) -> spec.Model:
+def shape(model: run.Model, width: int, num_layers: int, num_heads: int) -> run.Model:
     """The estimator's own model, in the style of the `model` that it serves."""
     block = {"mixer": {"kind": "attention", "num_heads": num_heads}, "ffn": {"kind": "dense", "hidden": 4 * width}}
     style = {
         key: getattr(model, key) for key in ("context", "norm", "norm_epsilon", "position", "rotary_base", "biases")
     }
     settings = {**style, "width": width, "num_layers": num_layers, "causal": False, "block": block | {"depth": "every"}}
-    return spec.Model.model_validate(settings)
+    return run.Model.model_validate(settings)
 
 
 class Estimator(nn.Module):

@@ -10,7 +10,7 @@ and it is the mean, over all orders in which tokens can be predicted one after a
 what training estimates (with any schedule: the integral does not depend on how s runs), the second what is evaluated:
 the number of masks is no longer random. Both mask every token alike. An importance changes what a model is trained on,
 never what it is scored by: with rates that depend on the text, where the masks are tells what is under them, and a
-denoiser that has learned to read it goes below the entropy of the data (tests/training/test_bound.py); such a loss is
+denoiser that has learned to read it goes below the entropy of the data (tests/training/diffusion/test_bound.py); such a loss is
 no bound and compares with nothing.
 
 The first token of a block, or of a document where these are separated, is given, as it is to a causal model.
@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from speciate.model.transformer import Transformer
-from speciate.training.cross_entropy import each
-from speciate.training.hashing import uniforms
+from speciate.training.diffusion.fixed_uniforms import uniforms
+from speciate.training.loss.cross_entropy import each
 
 
 @dataclass(frozen=True, slots=True, eq=False)

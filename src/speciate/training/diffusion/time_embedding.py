@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.tokens import Place
+from speciate.model.token_batch import Place
 
 SCALE = 1000.0
 """Of s, which in [0, 1] would leave most of the waves still."""

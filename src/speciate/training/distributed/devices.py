@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import torch
 
-from speciate.spec import Training
+from speciate.config.run import Training
 
 LOCKS = "SPECIATE_GPU_LOCKS"
 GIVEN = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS")

@@ -1,6 +1,6 @@
 """Several processes that train one run together, launched by torchrun: rank r of W on its part of a step's blocks.
 
-    torchrun --standalone --nproc-per-node W --no-python python -m speciate.train ...
+    torchrun --standalone --nproc-per-node W --no-python python -m speciate.stages.train ...
 
 ddp: every process holds the whole model, and gradients are averaged (Li et al. 2020). fsdp: each holds its part of
 every tensor, gathered block by block when it is needed (FSDP2; Zhao et al. 2023). In both a step's loss is the mean
@@ -22,10 +22,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from speciate.config.run import Training
 from speciate.model.block import Block
 from speciate.selection.selection import auxiliary_loss, recording
-from speciate.spec import Training
-from speciate.training.devices import taken
+from speciate.training.distributed.devices import taken
 
 CPU = torch.device("cpu")
 

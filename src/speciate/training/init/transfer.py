@@ -19,10 +19,10 @@ import pathlib
 import torch
 from torch import Tensor
 
-from speciate.kinds import Kind, component
-from speciate.model.pretrained import Pretrained
+from speciate.config.components import Kind, component
+from speciate.config.run import RunSpec
+from speciate.model.hf.pretrained import Pretrained
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 
 
 def pretrained(origin: Kind, run: RunSpec, path: pathlib.Path | None) -> Pretrained:

@@ -3,13 +3,13 @@
 import time
 from typing import Self
 
-from speciate.model.flops import flops_per_token, peak_flops
+from speciate.cli import say
+from speciate.config.run import RunSpec
+from speciate.model.profiling.flops import flops_per_token, peak_flops
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training import health
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Ranks
-from speciate.verb import say
+from speciate.training.checkpoint.store import State
+from speciate.training.distributed.ranks import Ranks
+from speciate.training.numerics import loss_monitor
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -51,7 +51,7 @@ class Progress:
             say(f"{self.label}: step {state.step - 1}: not finite; no update was made, the step is skipped")
             return
         if "spike" in happened:
-            jump = f"{happened['spike']:.1f} standard deviations above the {health.WINDOW} before"
+            jump = f"{happened['spike']:.1f} standard deviations above the {loss_monitor.WINDOW} before"
             say(f"{self.label}: step {state.step - 1}: the loss jumped to {happened['loss']:.3f}, {jump}")
         if now - self.last < SECONDS_BETWEEN_LINES and state.step < num_steps:
             return

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from speciate.spec import Training
-from speciate.training import health, weights
-from speciate.training.checkpoint import EMA, State
-from speciate.training.health import FailedRun
-from speciate.verb import writing
+from speciate.cli import writing
+from speciate.config.run import Training
+from speciate.training.checkpoint import weights
+from speciate.training.checkpoint.store import EMA, State
+from speciate.training.numerics import loss_monitor
+from speciate.training.numerics.loss_monitor import FailedRun
 
 MODEL, LAST = "model.safetensors", "last.safetensors"
 FAILURE = "failure.json"
@@ -53,7 +54,7 @@ def write_failure(output_folder: pathlib.Path, failure: FailedRun | None) -> Non
     if failure is None:
         (output_folder / FAILURE).unlink(missing_ok=True)
     else:
-        write_json(output_folder / FAILURE, health.plain(failure.report))
+        write_json(output_folder / FAILURE, loss_monitor.plain(failure.report))
 
 
 def outcome(state: State, failure: FailedRun | None) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def outcome(state: State, failure: FailedRun | None) -> dict[str, Any]:
     ended: dict[str, Any] = {"state": "finished"}
     if failure is not None:
         ended = {"state": "failed", "step": state.step, "reason": failure.report["reason"]}
-    odd = {"skipped": health.num_skipped(state.metrics), "spikes": health.spikes(state.metrics)}
+    odd = {"skipped": loss_monitor.num_skipped(state.metrics), "spikes": loss_monitor.spikes(state.metrics)}
     return ended | odd | ({} if state.accumulation is None else {"accumulation": state.accumulation})
 
 

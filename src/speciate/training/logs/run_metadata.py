@@ -9,13 +9,13 @@ import numpy as np
 import safetensors
 import torch
 
+from speciate.config.run import RunSpec
 from speciate.data.blocks import TrainBlocks
 from speciate.model.transformer import count_parameters
-from speciate.spec import RunSpec
-from speciate.training.checkpoint import State
-from speciate.training.distributed import Ranks
-from speciate.training.progress import Progress
-from speciate.training.run import Clock
+from speciate.training.checkpoint.store import State
+from speciate.training.context import Clock
+from speciate.training.distributed.ranks import Ranks
+from speciate.training.logs.progress import Progress
 
 
 def of_run(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a run's metrics go besides metrics.jsonl, for a person who watches: kinds of training/sink.
+"""Where a run's metrics go besides metrics.jsonl, for a person who watches: kinds of training/logs/sink.
 
 A sink gets the lines of metrics.jsonl, no more and no less, as they come. It is asked for on the command line
 (`--sink tensorboard`) or by SPECIATE_SINKS=tensorboard,wandb, never in a spec: it changes neither a run's bits nor its
@@ -19,12 +19,12 @@ from typing import Annotated, Any, Protocol
 
 import pydantic
 
-from speciate.kinds import Choice, Kind, component, problems
-from speciate.spec import RunSpec
-from speciate.training.checkpoint import State
+from speciate.config.components import Choice, Kind, component, problems
+from speciate.config.run import RunSpec
+from speciate.training.checkpoint.store import State
 
 VARIABLE = "SPECIATE_SINKS"
-CHOICE: pydantic.TypeAdapter[Kind] = pydantic.TypeAdapter(Annotated[Kind, Choice("training/sink")])
+CHOICE: pydantic.TypeAdapter[Kind] = pydantic.TypeAdapter(Annotated[Kind, Choice("training/logs/sink")])
 
 
 class Sink(Protocol):

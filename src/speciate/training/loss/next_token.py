@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from speciate.model.transformer import Transformer
-from speciate.training import cross_entropy
+from speciate.training.loss import cross_entropy
 
 
 def predictions(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speciate.training.cross_entropy import exponentials
+from speciate.training.loss.cross_entropy import exponentials
 
 
 def weighted(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:

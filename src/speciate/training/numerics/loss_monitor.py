@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speciate.training.distributed import number
+from speciate.training.distributed.ranks import number
 
 WINDOW, LEAST, SPIKE = 50, 20, 6.0
 RECENT = 20

@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from speciate.model.tokens import in_domains
-from speciate.training import health
-from speciate.training.arithmetic import autocast, uncompiled
-from speciate.training.checkpoint import State
-from speciate.training.health import FailedRun
-from speciate.training.run import Before, Run, domains, micro_batches
+from speciate.model.token_batch import in_domains
+from speciate.training.checkpoint.store import State
+from speciate.training.context import Before, Run, domains, micro_batches
+from speciate.training.numerics import loss_monitor
+from speciate.training.numerics.loss_monitor import FailedRun
+from speciate.training.numerics.precision import autocast, uncompiled
 
 
 def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) -> dict[str, float]:
@@ -19,19 +19,19 @@ def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) ->
         FailedRun: it must not be skipped; the report says where the first such number was.
     """
     words = f"step {state.step}: loss {seen['loss']}, auxiliary {seen['auxiliary']}, gradient norm {seen['grad_norm']}"
-    allowed = health.PATIENCE if run.spec.training.on_nonfinite == "skip" else 0
-    if health.skipped_in_a_row(state.metrics) < allowed:
+    allowed = loss_monitor.PATIENCE if run.spec.training.on_nonfinite == "skip" else 0
+    if loss_monitor.skipped_in_a_row(state.metrics) < allowed:
         before.put_back(state)
         return {"skipped": 1.0, "rate": seen["rate"]}
     gradients = {
-        "gradient_norms": health.gradient_norms(state.model),
-        "gradients_not_finite": health.not_finite(state.model, gradients=True),
+        "gradient_norms": loss_monitor.gradient_norms(state.model),
+        "gradients_not_finite": loss_monitor.not_finite(state.model, gradients=True),
     }
     before.put_back(state)
     where = first_not_finite(run, state)
     before.put_back(state)
     report = {"step": state.step, **seen, **where, **gradients}
-    report["weights_not_finite"] = health.not_finite(state.model, gradients=False)
+    report["weights_not_finite"] = loss_monitor.not_finite(state.model, gradients=False)
     report["blocks"] = [] if run.rows is None else run.rows(state.step).tolist()
     if allowed:
         words += f", after {allowed} steps in a row that were skipped"
@@ -51,7 +51,7 @@ def first_not_finite(run: Run, state: State) -> dict[str, Any]:
             with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training), told:
                 run.objective(state.model, token_BT, document_BT)
 
-        module = health.first_not_finite(state.model, forward)
+        module = loss_monitor.first_not_finite(state.model, forward)
         if module is not None:
             return {"micro_batch": index, "module": module}
     return {"micro_batch": None, "module": None}

@@ -5,7 +5,7 @@ More accumulation gives the same mean over the same predictions, added up in ano
 
 import torch
 
-from speciate.spec import Training
+from speciate.config.run import Training
 
 SAID = ("out of memory", "not enough memory", "can't allocate memory")
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from speciate.config.run import Training
 from speciate.model.block import Block
 from speciate.selection.selection import selectors
-from speciate.spec import Training
 
 # Without it cuBLAS has no deterministic matrix product; read when a process first uses the GPU.
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -9,9 +9,9 @@ B blocks of T tokens, N = B (T - 1) predictions or fewer, D width.
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 from speciate.model.transformer import Transformer
-from speciate.training import cross_entropy, next_token
+from speciate.training.loss import cross_entropy, next_token
 
 
 class Options(Kind):

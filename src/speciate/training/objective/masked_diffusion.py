@@ -2,10 +2,10 @@
 
     loss = 1/n sum over blocks, sum_{i masked} (s'(u) d log p_i / d s) (-log p(x_i | visible)),   u stratified in (0, 1]
 
-over the n tokens that may be masked. s(u) is the schedule's share of masked tokens (training/noise), p_i how likely
-token i is masked then: s itself, or what an importance makes of it (training/weighing.py), whose estimator has a loss
+over the n tokens that may be masked. s(u) is the schedule's share of masked tokens (training/diffusion/noise), p_i how likely
+token i is masked then: s itself, or what an importance makes of it (training/diffusion/adaptive_masking.py), whose estimator has a loss
 of its own. Evaluation is the same for every arm, whatever it was trained on: the uniform-mask bound on fixed masks
-(training/diffusion.py, which says why). [MASK] is the last token id.
+(training/diffusion/mdlm.py, which says why). [MASK] is the last token id.
 
 B blocks of T tokens, S = T - 1 predictions each, N masked tokens.
 """
@@ -18,18 +18,18 @@ import torch
 from pydantic import Field, Strict, model_validator
 from torch import Tensor, nn
 
+from speciate.config.components import Choice, Kind, component
 from speciate.data.blocks import BlockSet
-from speciate.kinds import Choice, Kind, component
-from speciate.model.tokens import Place
+from speciate.model.token_batch import Place
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recomputation
-from speciate.training import diffusion, rates
-from speciate.training.diffusion import Noised
-from speciate.training.hashing import uniforms
-from speciate.training.published import Published
-from speciate.training.time_embedding import TimeEmbedding
-from speciate.training.weighing import Rated, Weighing
-from speciate.training.weighted_cross_entropy import weighted
+from speciate.training.diffusion import mask_probabilities, mdlm
+from speciate.training.diffusion.adaptive_masking import Rated, Weighing
+from speciate.training.diffusion.adaptive_masking_published import Published
+from speciate.training.diffusion.fixed_uniforms import uniforms
+from speciate.training.diffusion.mdlm import Noised
+from speciate.training.diffusion.time_embedding import TimeEmbedding
+from speciate.training.loss.weighted_cross_entropy import weighted
 
 LEVELS = 8
 """Noise levels at which probe blocks are seen."""
@@ -42,11 +42,15 @@ SHOWN = 8
 class Options(Kind):
     """Schedule, importance, evaluation."""
 
-    noise: Annotated[Kind, Choice("training/noise")] = Field(default={"kind": "linear"}, validate_default=True)
+    noise: Annotated[Kind, Choice("training/diffusion/noise")] = Field(
+        default={"kind": "linear"}, validate_default=True
+    )
     """How the share of masked tokens runs in time; the bound does not depend on it, the noise of its estimate does."""
     time_conditioning: bool = False
     """Tell the denoiser the share of masked tokens, by an embedding that is added to x; MDLM does not."""
-    importance: Annotated[Kind, Choice("training/importance")] = Field(default={"kind": "none"}, validate_default=True)
+    importance: Annotated[Kind, Choice("training/diffusion/importance")] = Field(
+        default={"kind": "none"}, validate_default=True
+    )
     """Which tokens matter."""
     masking: Literal["uniform", "importance", "inverse", "balanced"] = "uniform"
     """Which are masked sooner: all alike; the important; the unimportant; balanced: in proportion to it."""
@@ -56,7 +60,7 @@ class Options(Kind):
     """Shares of the training at which the second and the third stage begin, instead of the curriculum's; a border
     belongs to the later stage."""
     mode: Literal["repaired", "as_published"] = "repaired"
-    """Budgets kept and the estimator trained on nats, or the original's formulas (training/published.py)."""
+    """Budgets kept and the estimator trained on nats, or the original's formulas (training/diffusion/adaptive_masking_published.py)."""
     target: Literal["masked", "uniform"] = "masked"
     """Where the estimator's nats come from: the masked tokens themselves, or a second pass with all masked alike."""
     importance_weight: float = Field(0.1, gt=0)
@@ -130,7 +134,7 @@ class Objective(nn.Module):
 
     def drawn(self, token_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Times (B,), stratified over this process's micro-batch, and what decides each token's mask (B, T)."""
-        uniform_B = diffusion.stratified(len(token_BT), token_BT.device)
+        uniform_B = mdlm.stratified(len(token_BT), token_BT.device)
         return uniform_B, torch.rand(token_BT.shape, dtype=torch.float64, device=token_BT.device)
 
     def noised(
@@ -144,13 +148,13 @@ class Objective(nn.Module):
     ) -> tuple[Noised, Rated | None]:
         """Masks, where a draw is below its token's chance; `slope_B` is that of `share_B` in time."""
         document_BT = document_BT if model.separate_documents else None
-        maskable_BT = diffusion.maskable(model, token_BT, document_BT)
+        maskable_BT = mdlm.maskable(model, token_BT, document_BT)
         rated = None
         if "importance" in model.parts:
             rated = model.parts["importance"].rate(model.tokens(token_BT, document_BT), maskable_BT, share_B)  # type: ignore[operator]
             prob_BT, weight_BT = rated.prob_BT, rated.slope_BT
         else:
-            prob_BT, weight_BT = rates.uniform(maskable_BT, share_B)
+            prob_BT, weight_BT = mask_probabilities.uniform(maskable_BT, share_B)
         if not self.published:
             weight_BT = weight_BT * slope_B.unsqueeze(1)
         masked_BT = draw_BT < prob_BT
@@ -160,9 +164,9 @@ class Objective(nn.Module):
     def denoise(self, model: Transformer, noised: Noised) -> tuple[Tensor, Tensor]:
         """(sum of weighted nats, with gradient; the nats of each predicted token, (B, T), without)."""
         predicted_BT = noised.maskable_BT if self.published else noised.masked_BT
-        x_BTD = diffusion.hidden(model, noised.noisy_BT, noised.document_BT, noised.share_B)
+        x_BTD = mdlm.hidden(model, noised.noisy_BT, noised.document_BT, noised.share_B)
         # after the model has run: with fsdp it is whole only then
-        head_VD = model.head_VD if self.published else diffusion.words_VD(model)
+        head_VD = model.head_VD if self.published else mdlm.words_VD(model)
         targets = (noised.token_BT[predicted_BT], noised.weight_BT[predicted_BT])
         total, nats_N = weighted(x_BTD[predicted_BT], head_VD, *targets, self.chunk)
         return total, nats_N.new_zeros(noised.token_BT.shape).masked_scatter_(predicted_BT, nats_N)
@@ -176,14 +180,14 @@ class Objective(nn.Module):
             draw_BT = torch.rand(told_BT.shape, dtype=torch.float64, device=told_BT.device)
             told_BT = noised.maskable_BT & (draw_BT < noised.share_B.unsqueeze(1))
             with recomputation():
-                nats_BT = diffusion.masked_nats(
+                nats_BT = mdlm.masked_nats(
                     model, noised.token_BT, noised.document_BT, told_BT, noised.share_B, self.chunk
                 )
         model.parts["importance"](noised, rated, nats_BT, told_BT)
 
     def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Which predictions count, (B, T - 1) boolean: of all tokens but a context's first."""
-        return diffusion.maskable(model, token_BT, document_BT)[:, 1:]
+        return mdlm.maskable(model, token_BT, document_BT)[:, 1:]
 
     def nats(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Each token's part of the uniform-mask bound, (B, T - 1), the mean over the fixed draws; without gradient."""
@@ -194,7 +198,7 @@ class Objective(nn.Module):
 
         A draw is a pair of masks. Over the draws their sizes are stratified, so the error is an upper estimate.
         """
-        return diffusion.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)[0][:, :, 1:]
+        return mdlm.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)[0][:, :, 1:]
 
     @torch.no_grad()
     def observed(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
@@ -216,7 +220,7 @@ class Objective(nn.Module):
         half_B = torch.full((len(token_BT),), 0.5, dtype=torch.float64, device=device)
         noised, rated = self.noised(model, token_BT, document_BT, half_B, half_B, uniforms(token_BT, DRAW_KEY))
         assert rated is not None
-        _, nats_BT = diffusion.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)
+        _, nats_BT = mdlm.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)
         item_N, position_N = noised.maskable_BT.nonzero().T
         shown = {"item": item_N, "position": position_N, "token": token_BT[item_N, position_N]}
         shown |= {"x": rated.importance_BT[item_N, position_N], "y": nats_BT[item_N, position_N]}

@@ -4,7 +4,7 @@
 
 Head 0 is the model's own last block, norm and head, so the next-token model is the plain decoder, and is exported,
 evaluated and generated from as such; with one head the objective is `causal`, bit for bit. The others are parts of the
-model (model/drafts.py): a block and a norm each on the residual stream before the last block, with the model's output
+model (model/mtp_heads.py): a block and a norm each on the residual stream before the last block, with the model's output
 layer. As moe_arch has it, they are linear maps of what the output layer reads, and w is (1, .5, .3, .2) normalised.
 
 Decisions. The value of the loss is L_0, whatever is minimised: that is what is counted, evaluated, reported and watched
@@ -26,13 +26,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate import spec
-from speciate.kinds import Choice, Kind
-from speciate.model.drafts import BlockDrafter, Drafter, LinearDrafter, drafters
-from speciate.model.tokens import Place
+from speciate.config import run as spec
+from speciate.config.components import Choice, Kind
+from speciate.model.mtp_heads import BlockDrafter, Drafter, LinearDrafter, drafters
+from speciate.model.token_batch import Place
 from speciate.model.transformer import Transformer
-from speciate.selection.meter import metering, note
-from speciate.training import cross_entropy, next_token
+from speciate.selection.metrics import metering, note
+from speciate.training.loss import cross_entropy, next_token
 
 PUBLISHED = (1.0, 0.5, 0.3, 0.2)
 """moe_arch's weights, of the losses of its 4 heads, before they are normalised."""

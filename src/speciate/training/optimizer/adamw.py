@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from speciate.kinds import Kind
-from speciate.training.groups import decays, learned, scale_of
+from speciate.config.components import Kind
+from speciate.training.optimizer.param_groups import decays, learned, scale_of
 
 
 class Options(Kind):

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field, Strict
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.training.groups import decays, fits_some, learned, scale_of
-from speciate.training.together import Together, spectrum, watched
+from speciate.config.components import Kind
+from speciate.training.optimizer.combined import Together, spectrum, watched
+from speciate.training.optimizer.param_groups import decays, fits_some, learned, scale_of
 
 NUM_ITERATIONS = 5
 EPSILON = 1e-7

@@ -6,7 +6,7 @@ factor(s) = (s + 1) / W     s < W = round(warmup x steps)
 
 from pydantic import Field
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

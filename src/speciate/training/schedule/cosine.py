@@ -10,7 +10,7 @@ import math
 
 from pydantic import Field
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

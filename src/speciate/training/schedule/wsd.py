@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import component, options_of
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.kinds import component, options_of
 
 Verdict = Callable[[str], str]
 PROSE = (
@@ -59,7 +59,7 @@ def make() -> Callable[..., Any]:
     """A filter of some kind with some settings."""
 
     def made(kind: str, archives: Mapping[str, pathlib.Path] | None = None, **settings: Any) -> Any:
-        options = options_of("data/filters", kind).model_validate({"kind": kind, **settings})
+        options = options_of("data/clean/filters", kind).model_validate({"kind": kind, **settings})
         return component(options).Filter(options, archives or {})
 
     return made

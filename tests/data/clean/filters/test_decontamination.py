@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from speciate.data.cleaning import Drop
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}

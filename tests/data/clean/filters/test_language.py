@@ -51,7 +51,7 @@ def test_nothing_is_downloaded(tmp_path) -> None:
         "def refuse(*arguments, **settings): raise AssertionError('a socket was opened')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
         "from speciate.data.documents import Document\n"
-        "from speciate.data.filters.language import Filter, Options\n"
+        "from speciate.data.clean.filters.language import Filter, Options\n"
         "print(Filter(Options(kind='language'), {}).apply(Document('', '', '', 'This is plain English text.')).text)\n"
     )
     assert callable(socket.create_connection)  # what the program replaces exists

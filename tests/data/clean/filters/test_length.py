@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from speciate.data.filters.length import Options, beginning
+from speciate.data.clean.filters.length import Options, beginning
 
 
 def test_bounds_are_inclusive_and_count_characters(verdict) -> None:

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from speciate.data.cleaning import Drop
+from speciate.data.clean.filters.part import Options
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.data.filters.part import Options
 
 
 def kept(make, documents: list[Document], **settings: int) -> set[str]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate.data.clean.filters.pii import luhn
 from speciate.data.documents import Document
-from speciate.data.filters.pii import luhn
 
 
 @pytest.fixture

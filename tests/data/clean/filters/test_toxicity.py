@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from profanity_check import predict_prob
 
-from speciate.data.cleaning import Drop
+from speciate.data.clean.filters.toxicity import LONGEST, Scorer, split
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.data.filters.toxicity import LONGEST, Scorer, split
 
 INSULT = "You are a fucking idiot and everybody knows it."
 

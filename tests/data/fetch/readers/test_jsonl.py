@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from speciate.data.documents import Passage
-from speciate.data.readers.jsonl import Options, read
+from speciate.data.fetch.readers.jsonl import Options, read
 
 
 def run(data: str, **settings: Any) -> list[Passage]:

@@ -3,7 +3,7 @@
 import pytest
 
 from speciate.data.documents import Passage
-from speciate.data.readers.text import Options, read
+from speciate.data.fetch.readers.text import Options, read
 
 
 def test_a_member_is_one_text() -> None:

@@ -4,7 +4,7 @@ import mwparserfromhell
 import pytest
 
 from speciate.data.documents import Passage
-from speciate.data.readers.wikipedia import Options, prose, read
+from speciate.data.fetch.readers.wikipedia import Options, prose, read
 
 
 def plain(text: str) -> str:

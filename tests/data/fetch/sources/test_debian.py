@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from speciate.data.archive import Globs, members
 from speciate.data.documents import Passage, Shard
-from speciate.data.sources.debian import Options, fetch, read
+from speciate.data.fetch.archive import Globs, members
+from speciate.data.fetch.sources.debian import Options, fetch, read
 
 TEXTS = {"./usr/share/doc/tiny/a.txt": b"one\n", "./usr/share/doc/tiny/b.txt.gz": gzip.compress(b"two"), "./x": b"?"}
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from speciate.data import formats
 from speciate.data.documents import Passage, Shard
-from speciate.data.sources.files import Options, fetch, read
+from speciate.data.fetch import formats
+from speciate.data.fetch.sources.files import Options, fetch, read
 
 LINES = b'{"text": "one", "k": "a"}\n\n{"text": null, "k": "b"}\n{"text": "drei \xc3\xa4", "k": "c"}\n'
 ROWS = {"text": ["one", None, "drei ä"], "k": ["a", "b", "c"]}
@@ -80,7 +80,7 @@ def test_a_txt_file_is_one_document(name: str, pack: Any) -> None:
 
 
 def test_three_lines_of_config_do(here: pathlib.Path) -> None:
-    from speciate.data_spec import Domain
+    from speciate.config.data import Domain
 
     domain = Domain.model_validate({"sources": {"mine": {"kind": "files", "paths": ["my/*.parquet"]}}})
     put("x.parquet", parquet(ROWS))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speciate.data.documents import Passage, Shard
-from speciate.data.sources.generator import Options, fetch, read
+from speciate.data.fetch.sources.generator import Options, fetch, read
 
 # A wheel of the same shape: its parents must not run, and its items show index, template and hash seed.
 SOURCE = """

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from speciate.data.documents import Passage
-from speciate.data.sources.gguf import Options, read
+from speciate.data.fetch.sources.gguf import Options, read
 
 TEXTS = ["In 1984 the cat sat on 12 mats", "def f(x1):\n    return x1 + 10\n", "naïve — 日本"] * 9
 SPECIALS = ["<|endoftext|>", "<|im_end|>"]

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 import pytest
-from tests.data.sources.hub_server import COMMIT, Fault, Hub, Repo, serve
+from tests.data.fetch.sources.hub_server import COMMIT, Fault, Hub, Repo, serve
 
-from speciate.data.passages import origin_of, read_passages
-from speciate.data.sources.hub import Options
+from speciate.data.fetch.passages import origin_of, read_passages
+from speciate.data.fetch.sources.hub import Options
 
-SOURCE = pathlib.Path(__file__).parents[3] / "src"
+SOURCE = pathlib.Path(__file__).parents[4] / "src"
 DRIVER = """
 import json, pathlib, sys, time
 slept = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from speciate.data.documents import Shard
-from speciate.data.sources import markov
+from speciate.data.fetch.sources import markov
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tarfile
 
-from tests.data.sources.hub_server import COMMIT, Repo, serve
+from tests.data.fetch.sources.hub_server import COMMIT, Repo, serve
 
-SOURCE = pathlib.Path(__file__).parents[3] / "src"
+SOURCE = pathlib.Path(__file__).parents[4] / "src"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 999, "pytorch_model.bin": b"pickle", "a/b.onnx": b""}
 DRIVER = """
 import json, pathlib, sys, time

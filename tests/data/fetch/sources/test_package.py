@@ -7,15 +7,15 @@ from typing import Any
 import pydantic
 import pytest
 
+from speciate.config.components import Kind, options_of, problems
 from speciate.data.documents import Passage
-from speciate.data.sources.package import read
-from speciate.kinds import Kind, options_of, problems
+from speciate.data.fetch.sources.package import read
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 
 
 def options(**settings: Any) -> Kind:
-    return options_of("data/sources", "package").model_validate({**PIN, "reader": "text", **settings})
+    return options_of("data/fetch/sources", "package").model_validate({**PIN, "reader": "text", **settings})
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_member_that_is_not_utf8_is_named(archive: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"reader": "pdf"}, "reader: 'pdf' is no kind of data/readers; there are: jsonl, text, wikipedia"),
+        ({"reader": "pdf"}, "reader: 'pdf' is no kind of data/fetch/readers; there are: jsonl, text, wikipedia"),
         ({"sha256": "abc"}, "sha256: "),
         ({"include": []}, "include: "),
         ({"file": "../tiny.whl"}, "file: "),

@@ -12,14 +12,14 @@ from typing import Any
 
 import pydantic
 import pytest
-from tests.data.sources.hub_server import COMMIT, Fault, Repo, serve
-from tests.data.tokenizer import published
+from tests.data.fetch.sources.hub_server import COMMIT, Fault, Repo, serve
+from tests.data.tokens.tokenizer import published
 
 from speciate.data.documents import Shard
-from speciate.data.passages import origin_of
-from speciate.data.sources.tokenizer_files import Options, fetch, read
+from speciate.data.fetch.passages import origin_of
+from speciate.data.fetch.sources.tokenizer_files import Options, fetch, read
 
-SOURCE = pathlib.Path(__file__).parents[3] / "src"
+SOURCE = pathlib.Path(__file__).parents[4] / "src"
 DRIVER = """
 import json, pathlib, sys, time
 time.sleep = lambda seconds: None

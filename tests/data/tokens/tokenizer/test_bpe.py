@@ -3,12 +3,12 @@ import pathlib
 
 import pytest
 
-from speciate.data.tokenizer import bpe
-from speciate.kinds import options_of
+from speciate.config.components import options_of
+from speciate.data.tokens.tokenizer import bpe
 
 
 def build(texts: list[str], entries: int, archive: pathlib.Path | None = None) -> bpe.Tokenizer:
-    return bpe.build(options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries), iter(texts), archive)
+    return bpe.build(options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=entries), iter(texts), archive)
 
 
 def test_merges_are_the_most_frequent_pairs() -> None:

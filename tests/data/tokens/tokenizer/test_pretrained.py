@@ -3,16 +3,16 @@ import pathlib
 from typing import Any
 
 import pytest
-from tests.data.tokenizer import published
+from tests.data.tokens.tokenizer import published
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from speciate.config.components import component, options_of
 from speciate.data.documents import Passage, Shard
-from speciate.data.passages import write_passages
-from speciate.data.surfaces import specials
-from speciate.data.tokenizer import pretrained
-from speciate.data.tokens import FittedTokenizer
-from speciate.kinds import component, options_of
+from speciate.data.fetch.passages import write_passages
+from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.token_bytes import specials
+from speciate.data.tokens.tokenizer import pretrained
 
 SHAPES = {
     "llama": (published.llama, "</s>"),
@@ -24,7 +24,7 @@ SHAPES = {
 
 def options(path: pathlib.Path, **settings: Any) -> Any:
     archive = {"kind": "tokenizer_files", "path": str(path)}
-    return options_of("data/tokenizer", "pretrained")(kind="pretrained", archive=archive, **settings)
+    return options_of("data/tokens/tokenizer", "pretrained")(kind="pretrained", archive=archive, **settings)
 
 
 def fetched(

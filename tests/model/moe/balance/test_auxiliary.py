@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
-from speciate.model.routing import load_balancing_loss
+from speciate.model.moe.top_k_router import load_balancing_loss
 from speciate.selection.selection import recomputation
 
 

@@ -8,9 +8,9 @@ import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
 from speciate.model.cache import Cache
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 from speciate.model.transformer import Transformer
-from speciate.selection.meter import listening
+from speciate.selection.metrics import listening
 from speciate.selection.selection import recording
 
 Build = Callable[..., Transformer]

@@ -9,9 +9,9 @@ from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersTop1Router
 
 from speciate.model.cache import Cache
-from speciate.model.routing import room
-from speciate.model.tokens import Tokens
-from speciate.selection.meter import listening
+from speciate.model.moe.top_k_router import room
+from speciate.model.token_batch import Tokens
+from speciate.selection.metrics import listening
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 from transformers.models.olmoe.modeling_olmoe import OlmoeTopKRouter
 
-from speciate.kinds import options_of
+from speciate.config.components import options_of
 
 SHAPE = {"num_experts_per_tok": 3, "num_experts": 8, "num_local_experts": 8, "hidden_size": WIDTH}
 GROUPS = {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0}
@@ -98,6 +98,6 @@ def test_learned_noise_begins_at_ln_2_never_ends_and_is_not_in_evaluation(top_k:
 
 
 def test_two_noises_at_once_are_refused() -> None:
-    learned = options_of("model/router", "learned")
+    learned = options_of("model/moe/router", "learned")
     with pytest.raises(ValueError, match=r"noise_std: 0.1 is of annealed noise; learned noise has a scale of its own"):
         learned.model_validate({"kind": "learned", "noise": "learned", "noise_std": 0.1})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
-from speciate.model.tokens import Tokens, in_domains
+from speciate.model.token_batch import Tokens, in_domains
 
 EVERY_ID_BT = torch.arange(VOCABULARY).expand(3, -1)
 

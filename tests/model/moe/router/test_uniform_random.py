@@ -5,7 +5,7 @@ import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
 from speciate.model.cache import Cache
-from speciate.model.tokens import Tokens
+from speciate.model.token_batch import Tokens
 
 
 @pytest.mark.parametrize("training", [True, False])

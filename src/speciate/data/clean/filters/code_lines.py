@@ -12,9 +12,9 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.data.cleaning import Drop, too_large
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop, too_large
 from speciate.data.documents import Document
-from speciate.kinds import Kind
 
 ALPHANUMERIC = re.compile(r"[^\W_]+")
 

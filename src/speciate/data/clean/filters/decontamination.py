@@ -1,7 +1,7 @@
 """Drops documents that share runs of words with an evaluation set, so that what is tested was not trained on.
 
 A run of 13 words in common, case and punctuation aside, is GPT-3's rule (Brown et al. 2020, appendix C). The sets are
-sources like any other; their shingles (data/shingles.py) are held as one sorted array, 8 + 2 bytes each. It misses
+sources like any other; their shingles (data/dedup/shingles.py) are held as one sorted array, 8 + 2 bytes each. It misses
 paraphrases, translations, and items shorter than the run unless a document consists of just their words; documents with
 set phrases or licences that an evaluation set also holds are dropped wrongly.
 """
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.data.cleaning import Drop, normalise, too_large
+from speciate.config.components import Choice, Kind, component
+from speciate.data.clean.pipeline import Drop, normalise, too_large
+from speciate.data.dedup.shingles import shingles
 from speciate.data.documents import Document
-from speciate.data.shingles import shingles
-from speciate.kinds import Choice, Kind, component
 
 WORD = re.compile(r"\w+")
 """What a shingle is made of, in lower case."""
@@ -27,9 +27,9 @@ WORD = re.compile(r"\w+")
 class Options(Kind):
     """Keeps documents that no evaluation set holds a part of."""
 
-    sources: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[Kind, Choice("data/sources")]] = Field(
-        min_length=1
-    )
+    sources: dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[Kind, Choice("data/fetch/sources")]
+    ] = Field(min_length=1)
     """Name -> an evaluation set."""
     ngram: int = Field(13, ge=1)
     """Words in a run."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 from pydantic import Field
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import Kind
+from speciate.data.clean.datatrove_rules import WORDS, judge
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.data.heuristics import WORDS, judge
-from speciate.kinds import Kind
 
 
 class Options(Kind):

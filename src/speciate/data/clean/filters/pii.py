@@ -19,9 +19,9 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from phonenumbers import Leniency, PhoneNumberMatcher
 from pydantic import Field
 
-from speciate.data.cleaning import Drop
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
-from speciate.kinds import Kind
 
 LOCAL, DOMAIN = 64, 255
 """Most characters of an address before and after its @ (RFC 5321)."""

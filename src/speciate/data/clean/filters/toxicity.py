@@ -15,10 +15,10 @@ import numpy.typing as npt
 from profanity_check.profanity_check import model, vectorizer
 from pydantic import Field
 
-from speciate.data.cleaning import Drop, too_large
+from speciate.config.components import Kind
+from speciate.data.clean.pipeline import Drop, too_large
+from speciate.data.clean.words import sentences
 from speciate.data.documents import Document
-from speciate.data.words import sentences
-from speciate.kinds import Kind
 
 LONGEST = 200
 """Characters of one piece: what has no sentences is scored in pieces, or length would hide everything."""

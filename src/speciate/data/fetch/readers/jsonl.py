@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from speciate.data.archive import utf8
+from speciate.config.components import Kind
 from speciate.data.documents import Passage
-from speciate.data.records import Records, parse
-from speciate.kinds import Kind
+from speciate.data.fetch.archive import utf8
+from speciate.data.fetch.records import Records, parse
 
 
 class Options(Kind):

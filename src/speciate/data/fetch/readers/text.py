@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from speciate.data.archive import utf8
+from speciate.config.components import Kind
 from speciate.data.documents import Passage
-from speciate.kinds import Kind
+from speciate.data.fetch.archive import utf8
 
 
 class Options(Kind):

@@ -17,8 +17,8 @@ from typing import Any
 import mwparserfromhell
 from mwparserfromhell import nodes
 
+from speciate.config.components import Kind
 from speciate.data.documents import Passage
-from speciate.kinds import Kind
 
 DROP = "\x00"
 """Stands where something was that takes its whole paragraph with it."""

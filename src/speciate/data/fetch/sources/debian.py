@@ -10,11 +10,11 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.data import archive as archives
-from speciate.data.apt import download
+from speciate.config.components import Choice, Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.download import Pin
-from speciate.kinds import Choice, Kind
+from speciate.data.fetch import archive as archives
+from speciate.data.fetch.apt import download
+from speciate.data.fetch.pip import Pin
 
 
 class Options(Kind):
@@ -32,7 +32,7 @@ class Options(Kind):
     """Globs of the files to read, such as 'usr/share/doc/*.txt.gz' (read decompressed); `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of files to leave out."""
-    reader: Annotated[Kind, Choice("data/readers")]
+    reader: Annotated[Kind, Choice("data/fetch/readers")]
     """How texts are read out of a file."""
 
 

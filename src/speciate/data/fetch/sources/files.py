@@ -17,12 +17,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from speciate import kinds
+from speciate.config import components
+from speciate.config.components import Kind
+from speciate.config.run import read_spec
 from speciate.data.documents import Passage, Shard
-from speciate.data.formats import FORMATS, rows
-from speciate.data.records import Records
-from speciate.kinds import Kind
-from speciate.spec import read_spec
+from speciate.data.fetch.formats import FORMATS, rows
+from speciate.data.fetch.records import Records
 
 
 class Options(Kind):
@@ -43,7 +43,7 @@ class Options(Kind):
     """A record that cannot be read: stop there and name it, or drop and count it under its fault."""
 
 
-class Entry(kinds.Strict):
+class Entry(components.Strict):
     """One file of an inventory."""
 
     path: str
@@ -51,7 +51,7 @@ class Entry(kinds.Strict):
     sha256: str
 
 
-class Inventory(kinds.Strict):
+class Inventory(components.Strict):
     """What `fetch` writes: the files of one shard, and which of their records are its own."""
 
     source: str

@@ -2,7 +2,7 @@
 
 The pinned wheel brings generators of a hundred other tasks and eleven packages that those need; this one needs none of
 them. So nothing is installed: a process of its own imports the one module out of the verified file
-(`speciate.data.gsm_symbolic`). Item i is drawn by Random(seed + i), so two sources with nearby seeds share items; what
+(`speciate.data.fetch.gsm_symbolic`). Item i is drawn by Random(seed + i), so two sources with nearby seeds share items; what
 keeps test items unlike training items is `group`, the item's template.
 """
 
@@ -17,10 +17,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from speciate.data import gsm_symbolic
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.download import Pin, check_sha256, download
-from speciate.kinds import Kind
+from speciate.data.fetch import gsm_symbolic
+from speciate.data.fetch.pip import Pin, check_sha256, download
 
 
 class Options(Kind):

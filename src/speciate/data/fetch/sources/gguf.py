@@ -14,10 +14,10 @@ from typing import Annotated, Any
 from pydantic import Field, Strict
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from speciate.data import archive as archives
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.download import Pin, download
-from speciate.kinds import Kind
+from speciate.data.fetch import archive as archives
+from speciate.data.fetch.pip import Pin, download
 
 KEYS = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
 SPECIAL = 3

@@ -17,11 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.hub_client import Pinned, datasets_library, explained, pin
-from speciate.data.passages import read_passages, write_passages
-from speciate.data.records import Records
-from speciate.kinds import Kind
+from speciate.data.fetch.hub_client import Pinned, datasets_library, explained, pin
+from speciate.data.fetch.passages import read_passages, write_passages
+from speciate.data.fetch.records import Records
 
 
 class Options(Kind):

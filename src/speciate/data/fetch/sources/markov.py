@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.kinds import Kind
 
 Matrix = npt.NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.hub_client import explained, hub_library
-from speciate.kinds import Kind
+from speciate.data.fetch.hub_client import explained, hub_library
 
 
 class Options(Kind):

@@ -9,10 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.data import archive as archives
+from speciate.config.components import Choice, Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.download import Pin, download
-from speciate.kinds import Choice, Kind
+from speciate.data.fetch import archive as archives
+from speciate.data.fetch.pip import Pin, download
 
 
 class Options(Kind):
@@ -30,7 +30,7 @@ class Options(Kind):
     """Globs of the members to read; `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of members to leave out."""
-    reader: Annotated[Kind, Choice("data/readers")]
+    reader: Annotated[Kind, Choice("data/fetch/readers")]
     """How texts are read out of a member."""
 
 

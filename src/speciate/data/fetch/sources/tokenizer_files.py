@@ -12,10 +12,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from speciate.config.components import Kind
 from speciate.data.documents import Passage, Shard
-from speciate.data.hub_client import explained, hub_library
-from speciate.data.passages import read_passages, write_passages
-from speciate.kinds import Kind
+from speciate.data.fetch.hub_client import explained, hub_library
+from speciate.data.fetch.passages import read_passages, write_passages
 
 NEEDED, CONFIG = "tokenizer.json", "tokenizer_config.json"
 

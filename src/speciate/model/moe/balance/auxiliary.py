@@ -23,9 +23,9 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model.routing import Balancer, Scores, load_balancing_loss
-from speciate.model.tokens import Tokens
+from speciate.config.components import Kind
+from speciate.model.moe.top_k_router import Balancer, Scores, load_balancing_loss
+from speciate.model.token_batch import Tokens
 from speciate.selection.selection import recomputing
 
 

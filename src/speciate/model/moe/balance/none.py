@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from speciate.kinds import Kind
-from speciate.model.routing import Balancer
+from speciate.config.components import Kind
+from speciate.model.moe.top_k_router import Balancer
 
 
 class Options(Kind):

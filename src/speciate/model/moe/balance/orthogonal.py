@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model.routing import Balancer, Scores
-from speciate.model.tokens import Tokens
+from speciate.config.components import Kind
+from speciate.model.moe.top_k_router import Balancer, Scores
+from speciate.model.token_batch import Tokens
 
 
 class Options(Kind):

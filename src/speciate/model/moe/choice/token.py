@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.routing import Chosen, room, weights
-from speciate.model.tokens import Tokens
-from speciate.selection.meter import note
+from speciate.config.components import Kind
+from speciate.model.moe.top_k_router import Chosen, room, weights
+from speciate.model.token_batch import Tokens
+from speciate.selection.metrics import note
 
 
 class Options(Kind):

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model.initial import generator
-from speciate.model.routing import Scorer, Scores
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.initial_weights import generator
+from speciate.model.moe.top_k_router import Scorer, Scores
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.routing import Scorer, Scores
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.moe.top_k_router import Scorer, Scores
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

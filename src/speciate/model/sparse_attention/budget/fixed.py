@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speciate.kinds import Kind
-from speciate.model import indexing
+from speciate.config.components import Kind
+from speciate.model.sparse_attention import indexer_base
 
 
 class Options(Kind):
@@ -23,7 +23,7 @@ class Options(Kind):
             raise ValueError(f"k: {self.k} keys of a context of {model.context}")
 
 
-class Budget(indexing.Budget):
+class Budget(indexer_base.Budget):
     """k."""
 
     def __init__(self, options: Options) -> None:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model import indexing
+from speciate.config.components import Kind
+from speciate.model.sparse_attention import indexer_base
 
 
 class Options(Kind):
@@ -50,7 +50,7 @@ class Options(Kind):
             raise ValueError(f"non_causal: {self.breaks_causality}; `non_causal: true` allows it, `running` repairs it")
 
 
-class Budget(indexing.Budget):
+class Budget(indexer_base.Budget):
     """k by the variance, normalised over the batch."""
 
     adaptive = True
@@ -69,4 +69,4 @@ class Budget(indexing.Budget):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """By the equation, rounded."""
         ratio_BT = spread_BT / (spread_BT.mean() + 1e-12)
-        return indexing.keys_by_ratio(ratio_BT, self.options), ()
+        return indexer_base.keys_by_ratio(ratio_BT, self.options), ()

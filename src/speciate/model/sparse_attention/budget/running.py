@@ -14,8 +14,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model import indexing
+from speciate.config.components import Kind
+from speciate.model.sparse_attention import indexer_base
 
 
 class Options(Kind):
@@ -45,7 +45,7 @@ class Options(Kind):
             raise ValueError(f"k_max: {self.k_max} keys of a context of {model.context}")
 
 
-class Budget(indexing.Budget):
+class Budget(indexer_base.Budget):
     """k by the variance, normalised over what came before."""
 
     adaptive = True
@@ -78,4 +78,4 @@ class Budget(indexing.Budget):
         number_BT = columns_BT - first_BT.clamp_min(0) + 1 + goes_on_BT * count_B[:, None]
         ratio_BT = spread_BT / (total_BT / number_BT + 1e-12)
         after = (total_BT[:, -1], number_BT[:, -1], document_BT[:, -1])
-        return indexing.keys_by_ratio(ratio_BT, self.options), after
+        return indexer_base.keys_by_ratio(ratio_BT, self.options), after

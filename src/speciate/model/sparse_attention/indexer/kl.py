@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model.indexing import Learned, kl
-from speciate.model.tokens import Place
+from speciate.config.components import Kind
+from speciate.model.sparse_attention.indexer_base import Learned, kl
+from speciate.model.token_batch import Place
 
 
 class Options(Kind):

@@ -11,9 +11,9 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model.indexing import Learned
-from speciate.model.tokens import Place
+from speciate.config.components import Kind
+from speciate.model.sparse_attention.indexer_base import Learned
+from speciate.model.token_batch import Place
 
 
 class Options(Kind):

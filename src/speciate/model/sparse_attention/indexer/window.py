@@ -5,10 +5,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from speciate.kinds import Kind
-from speciate.model import indexing
-from speciate.model.tokens import Place
-from speciate.model.view import View
+from speciate.config.components import Kind
+from speciate.model.sparse_attention import indexer_base
+from speciate.model.sparse_attention.query_chunks import View
+from speciate.model.token_batch import Place
 
 
 class Options(Kind):
@@ -18,7 +18,7 @@ class Options(Kind):
     """Whether its scores say anything of how many keys a query needs."""
 
 
-class Indexer(indexing.Indexer):
+class Indexer(indexer_base.Indexer):
     """Ranks by recency."""
 
     def __init__(self, options: Options, place: Place) -> None:

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.token_batch import Place, Tokens
 
 
 class Options(Kind):

@@ -5,9 +5,9 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.tokens import Place, Tokens
-from speciate.training.estimator import Estimator
+from speciate.config.components import Kind
+from speciate.model.token_batch import Place, Tokens
+from speciate.training.diffusion.importance_network import Estimator
 
 
 class Options(Kind):

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

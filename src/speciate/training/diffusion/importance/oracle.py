@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.tokens import Place, Tokens
+from speciate.config.components import Kind
+from speciate.model.token_batch import Place, Tokens
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
-from speciate.training.cross_entropy import each
+from speciate.training.loss.cross_entropy import each
 
 CHUNK = 512
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.kinds import Kind
-from speciate.model.tokens import Place, Tokens
-from speciate.training.hashing import uniforms
+from speciate.config.components import Kind
+from speciate.model.token_batch import Place, Tokens
+from speciate.training.diffusion.fixed_uniforms import uniforms
 
 
 class Options(Kind):

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

@@ -1,14 +1,14 @@
 """The log-linear schedule of MDLM (Sahoo et al. 2024): at time t a share t of the tokens is masked.
 
 With `eps` it is the pair that their code has: t runs over (eps, 1] alone, and the share is (1 - eps) t. That leaves out
-both ends of the integral: with eps 1e-3 and 4 tokens the loss is .1 % below the bound (tests/training/test_bound.py).
+both ends of the integral: with eps 1e-3 and 4 tokens the loss is .1 % below the bound (tests/training/diffusion/test_bound.py).
 The default leaves out nothing.
 """
 
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

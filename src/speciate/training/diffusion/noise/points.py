@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import Field, Strict, model_validator
 from torch import Tensor
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
 
 
 class Options(Kind):

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from speciate.kinds import Kind
-from speciate.model.pretrained import Pretrained, read_pretrained
+from speciate.config.components import Kind
+from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
 class Options(Kind):

@@ -7,9 +7,9 @@ import safetensors
 import safetensors.torch
 from pydantic import Field
 
-from speciate.kinds import Kind
-from speciate.model.pretrained import Pretrained
-from speciate.spec import RunSpec, read_spec
+from speciate.config.components import Kind
+from speciate.config.run import RunSpec, read_spec
+from speciate.model.hf.pretrained import Pretrained
 
 
 class Options(Kind):

@@ -3,16 +3,16 @@
 import pathlib
 from typing import Annotated
 
-from speciate.kinds import Choice, Kind
+from speciate.config.components import Choice, Kind
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.starting import other_layers, pretrained, take_over
+from speciate.training.init.transfer import other_layers, pretrained, take_over
 
 
 class Options(Kind):
     """What it starts from."""
 
-    origin: Annotated[Kind, Choice("training/origin")]
+    origin: Annotated[Kind, Choice("training/init/origin")]
     """Whose weights: a run of this study, a folder of yours, a pinned archive."""
 
 

@@ -1,10 +1,10 @@
-"""Weights drawn from the run's seed (model/initial.py), and nothing else."""
+"""Weights drawn from the run's seed (model/initial_weights.py), and nothing else."""
 
 import pathlib
 
-from speciate.kinds import Kind
+from speciate.config.components import Kind
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
 
 
 class Options(Kind):

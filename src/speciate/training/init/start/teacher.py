@@ -3,16 +3,16 @@
 import pathlib
 from typing import Annotated, Any, ClassVar
 
-from speciate.kinds import Choice, Kind, component
+from speciate.config.components import Choice, Kind, component
+from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.starting import take_over
+from speciate.training.init.transfer import take_over
 
 
 class Options(Kind):
     """Whose weights the oracle has."""
 
-    origin: Annotated[Kind, Choice("training/origin")]
+    origin: Annotated[Kind, Choice("training/init/origin")]
     """The causal model: a run of this study, a folder of yours, a pinned archive."""
 
     teaches: ClassVar[bool] = True

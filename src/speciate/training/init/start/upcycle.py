@@ -20,19 +20,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.kinds import Choice, Kind
-from speciate.model.experts import Experts
-from speciate.model.initial import generator
-from speciate.model.pretrained import Pretrained
+from speciate.config.components import Choice, Kind
+from speciate.config.run import RunSpec
+from speciate.model.hf.pretrained import Pretrained
+from speciate.model.initial_weights import generator
+from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer
-from speciate.spec import RunSpec
-from speciate.training.starting import ffn_of, other_layers, pretrained, take_over
+from speciate.training.init.transfer import ffn_of, other_layers, pretrained, take_over
 
 
 class Options(Kind):
     """What it starts from, and how the copies differ."""
 
-    origin: Annotated[Kind, Choice("training/origin")]
+    origin: Annotated[Kind, Choice("training/init/origin")]
     """Whose weights: a run of this study, a folder of yours, a pinned archive."""
     noise: float = Field(0.001, ge=0)
     """Standard deviation of what is added to each tensor of each expert, as a share of the tensor's own."""

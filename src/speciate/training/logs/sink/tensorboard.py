@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from speciate.kinds import Kind
-from speciate.training.sinks import needed
+from speciate.config.components import Kind
+from speciate.training.logs.sinks import needed
 
 
 class Options(Kind):

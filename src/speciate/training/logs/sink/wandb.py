@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from speciate.kinds import Kind
-from speciate.training.sinks import needed
+from speciate.config.components import Kind
+from speciate.training.logs.sinks import needed
 
 
 class Options(Kind):
