@@ -24,7 +24,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
@@ -54,8 +54,8 @@ def prepared(ranks: Ranks) -> tuple[loop.Run, State]:
     }
     spec = RunSpec.model_validate(settings)
     model = ranks.spread(Transformer(spec.model, VOCABULARY))
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
-    objective = component(spec.objective).Objective(spec.objective)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
+    objective = component_module(spec.objective).Objective(spec.objective)
     token_BT: Tensor = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH)).chunk(ranks.world)[ranks.rank]
     run = loop.Run(
         spec=spec,
@@ -82,7 +82,7 @@ def work(rank: int, world: int, folder: str, rounds: int, parallel: str) -> None
     for _ in range(2 + rounds):
         ranks.wait()
         cpu, wall = time.process_time(), time.perf_counter()
-        loop.update(run, state)
+        loop.train_step(run, state)
         seconds.append((time.process_time() - cpu, time.perf_counter() - wall))
     (pathlib.Path(folder) / f"{rank}.json").write_text(json.dumps(seconds[2:]))
     if world > 1:

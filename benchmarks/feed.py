@@ -16,10 +16,10 @@ import torch
 from distributed import LENGTH, NUM_BLOCKS, VOCABULARY
 from timing import medians, show
 
-from speciate.config import run as spec
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
-from speciate.training.prefetch import Batch, Feed
+from speciate.training.prefetch import Batch, BatchPrefetcher
 
 NUM_STEPS = 5
 
@@ -34,9 +34,9 @@ def main() -> None:
     ffn = {"kind": "dense", "hidden": 256}
     block = {"mixer": {"kind": "attention"}, "ffn": ffn, "depth": "every"}
     shape = {"width": 64, "num_layers": 2, "context": LENGTH, "block": block}
-    model = Transformer(spec.Model.model_validate(shape), VOCABULARY)
+    model = Transformer(ModelSpec.model_validate(shape), VOCABULARY)
     options = options_of("training/objective", "causal")(kind="causal")
-    objective = component(options).Objective(options)
+    objective = component_module(options).Objective(options)
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "blocks.npy"
         draw = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def main() -> None:
             return torch.from_numpy(blocks[rows].astype(np.int64)), None
 
         def run(ahead: int) -> None:
-            with Feed(read, NUM_STEPS, ahead) as feed:
+            with BatchPrefetcher(read, NUM_STEPS, ahead) as feed:
                 for step in range(NUM_STEPS):
                     objective(model, feed(step)[0]).backward()
 

@@ -22,12 +22,11 @@ from moe import layer, mixtral
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from speciate.config import run as specs
-from speciate.config.components import component
-from speciate.config.run import RunSpec
+from speciate.config.components import component_module
+from speciate.config.run import ModelSpec, RunSpec
 from speciate.model.profiling.flops import flops_per_token, measured_peak, peak_flops
 from speciate.model.profiling.mixer_cost import mixer_of
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 from speciate.training import loop
@@ -71,7 +70,7 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
         "seed": 0,
         "model": {"width": WIDTH, "num_layers": NUM_LAYERS, "context": LENGTH, "block": block},
         "objective": {"kind": "causal", "chunk": 8192},
-        "optimizer": {"kind": "adamw", "rate": 0.0003},
+        "optimizer": {"kind": "adamw", "lr": 0.0003},
         "schedule": "constant",
         "training": {"blocks_per_step": num_blocks, "precision": "bfloat16", "compile": compiled},
     }
@@ -80,9 +79,9 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
     model = Transformer(spec.model, VOCABULARY)
     flops = flops_per_token(model, LENGTH)
     ranks.spread(model)
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
     precision.prepare(spec.training, model)
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     token_BT = torch.randint(VOCABULARY, (num_blocks, LENGTH)).pin_memory()
     run = loop.Run(
         spec=spec,
@@ -93,7 +92,7 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
         ranks=ranks,
     )
     state = State(0, model, optimizer, [], {})
-    seconds = seconds_of(lambda: loop.update(run, state), rounds)
+    seconds = seconds_of(lambda: loop.train_step(run, state), rounds)
     peak = peak_flops(device, "bfloat16") or measured_peak(device, "bfloat16", size=8192)
     rate = num_blocks * LENGTH / seconds
     return {
@@ -111,7 +110,7 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
 def experts(top_k: int, rounds: int) -> dict[str, Any]:
     """Forward and backward of one layer, ours against transformers', in milliseconds."""
     x_BTD = torch.randn(64, 512, 256, device="cuda", requires_grad=True)
-    tokens = Tokens.of(torch.randint(512, x_BTD.shape[:2], device="cuda"))
+    tokens = TokenBatch.of(torch.randint(512, x_BTD.shape[:2], device="cuda"))
     shape = {"num_experts": 8, "top_k": top_k, "hidden": 1024, "activation": "swiglu"}
     ours = layer({"kind": "moe", "router": "learned", "balance": "none", **shape}).cuda()
     modules: dict[str, nn.Module] = {name: mixtral(top_k, name).cuda() for name in ("eager", "grouped_mm")}
@@ -129,7 +128,7 @@ def experts(top_k: int, rounds: int) -> dict[str, Any]:
     return {"benchmark": f"moe top-{top_k} layer, bf16", "cuda_ms": rounded, "ours": "ours", "ours_over": over}
 
 
-def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: Tokens) -> None:
+def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: TokenBatch) -> None:
     """Forward and backward of one mixer, its indexer's loss included; dense attention is flash attention or fails."""
     with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(SDPBackend.FLASH_ATTENTION), recording(mixer) as record:
         y_BTD = mixer(x_BTD, tokens)
@@ -144,9 +143,9 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
     for name, mixer_options in MIXERS.items():
         block = {"mixer": {"num_heads": NUM_HEADS, **mixer_options}, "ffn": "dense", "depth": "every"}
         shape = {"width": WIDTH, "context": length, "position": "rotary", "biases": False, "block": block}
-        mixer = mixer_of(specs.Model.model_validate(shape), length).cuda()
+        mixer = mixer_of(ModelSpec.model_validate(shape), length).cuda()
         x_BTD = torch.randn(1, length, WIDTH, device="cuda", requires_grad=True)
-        tokens = Tokens.of(torch.zeros(1, length, dtype=torch.long, device="cuda"))
+        tokens = TokenBatch.of(torch.zeros(1, length, dtype=torch.long, device="cuda"))
         try:
             times[name] = seconds_of(lambda mixer=mixer, x=x_BTD, tokens=tokens: passes(mixer, x, tokens), rounds)
         except torch.cuda.OutOfMemoryError as error:

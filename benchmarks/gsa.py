@@ -16,21 +16,21 @@ from typing import Any
 
 import torch
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.profiling.mixer_cost import Cost, costs
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 K = 64
 
 
-def model(mixer: dict[str, Any]) -> run.Model:
+def model(mixer: dict[str, Any]) -> ModelSpec:
     """A model with that mixer."""
     block = {"mixer": {"num_heads": 4, **mixer}, "ffn": "dense", "depth": "every"}
     shape = {"width": 256, "context": 512, "position": "rotary", "norm": "rms", "biases": False, "init_std": 0.06}
-    return run.Model.model_validate({**shape, "block": block})
+    return ModelSpec.model_validate({**shape, "block": block})
 
 
-def sparse(indexer: str) -> run.Model:
+def sparse(indexer: str) -> ModelSpec:
     """One with sparse attention."""
     shape = {} if indexer == "window" else {"width": 16}
     return model({"kind": "gsa", "indexer": {"kind": indexer, **shape}, "budget": {"kind": "fixed", "k": K}})

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from speciate.config import run as spec
-from speciate.config.components import component
+from speciate.config.components import component_module
+from speciate.config.run import ModelSpec
 from speciate.model.initial_weights import initialise
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 256, 1024, 8, 4096
 
@@ -26,8 +26,8 @@ WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 256, 1024, 8, 4096
 def layer(ffn: dict[str, object]) -> nn.Module:
     """One of our feed-forward layers."""
     block = {"mixer": {"kind": "attention"}, "ffn": ffn, "depth": "every"}
-    model = spec.Model.model_validate({"width": WIDTH, "biases": False, "block": block})
-    built: nn.Module = component(model.block.ffn).FeedForward(model.block.ffn, Place(model, 0, 512))
+    model = ModelSpec.model_validate({"width": WIDTH, "biases": False, "block": block})
+    built: nn.Module = component_module(model.block.ffn).FeedForward(model.block.ffn, BuildContext(model, 0, 512))
     initialise(built, 0, std=0.02, embedding_std=0.02, num_layers=4)
     return built
 
@@ -59,7 +59,7 @@ def main() -> None:
     torch.manual_seed(0)
     x_BTD = torch.randn(32, NUM_TOKENS // 32, WIDTH, requires_grad=True)
     gradient_BTD = torch.randn_like(x_BTD)
-    tokens = Tokens.of(torch.randint(512, x_BTD.shape[:2]))
+    tokens = TokenBatch.of(torch.randint(512, x_BTD.shape[:2]))
     for top_k in (1, 2):
         shape = {"num_experts": NUM_EXPERTS, "top_k": top_k, "hidden": HIDDEN, "activation": "swiglu"}
         ours = layer({"kind": "moe", "router": "learned", "balance": "none", **shape})

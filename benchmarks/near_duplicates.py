@@ -25,7 +25,7 @@ import rensa
 import scipy.sparse
 from timing import medians, show
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.config.data import Duplicates
 from speciate.data.dedup.candidates import Scope, similar_pairs
 from speciate.data.dedup.clusters import NEAR, cluster
@@ -52,7 +52,7 @@ Labels = npt.NDArray[np.int64]
 def texts(folder: pathlib.Path) -> list[str]:
     """The licence texts, in the package's order."""
     options = options_of("data/fetch/sources", "package").model_validate(SOURCE)
-    source = component(options)
+    source = component_module(options)
     source.fetch(options, "licences", folder / "archive", Shard(0, 1))
     return [passage.text for passage in source.read(options, "licences", folder / "archive")]
 

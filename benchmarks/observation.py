@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from timing import medians
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.config.study import read_study
 from speciate.data.blocks import BlockSet
@@ -53,8 +53,8 @@ def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[loop
     """A run on random blocks, half-way through."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY)
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
-    objective = component(spec.objective).Objective(spec.objective)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
+    objective = component_module(spec.objective).Objective(spec.objective)
     token_BT = torch.randint(VOCABULARY, (spec.training.blocks_per_step, spec.model.context))
     observer = Observer(spec.telemetry, objective, probe, validation)
     run = loop.Run(
@@ -77,7 +77,7 @@ def main() -> None:
         spec = study.run(arm, study.seeds[0])
         run, state = prepared(spec, probe, validation)
         cases = {
-            "update": lambda run=run, state=state: loop.update(run, state),
+            "update": lambda run=run, state=state: loop.train_step(run, state),
             "look": lambda run=run, state=state: run.observer.look(state.model, 0, {}, noting=False),
             "noted look": lambda run=run, state=state: run.observer.look(state.model, 0, {}),
             "validation": lambda run=run, state=state: run.observer.validate(state.model, run.objective),

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from timing import medians, show
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.data.packing import segments
 
 SHAPES = {"short documents": (5.0, 0.4), "long documents": (7.5, 1.2)}  # mean and deviation of log length
@@ -37,7 +37,7 @@ def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArr
 def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.int64], length: int) -> Any:
     """The blocks (B, T) that a packing makes."""
     options = options_of("data/packing", kind)(kind=kind)
-    plan_M4 = segments.whole(component(options).plan(options, lengths_D, length))
+    plan_M4 = segments.whole(component_module(options).plan(options, lengths_D, length))
     blocks_BT = np.empty((int(plan_M4[-1, segments.BLOCK]) + 1, length), tokens_N.dtype)
     segments.lay(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
     return blocks_BT

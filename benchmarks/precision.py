@@ -20,11 +20,11 @@ import torch
 from timing import medians, show
 from torch import Tensor
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.store import State
 from speciate.training.numerics import precision
 
@@ -62,11 +62,11 @@ def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> t
     }
     spec = RunSpec.model_validate(settings)
     model = Transformer(spec.model, VOCABULARY)
-    built = component(spec.optimizer).build(spec.optimizer, model)
+    built = component_module(spec.optimizer).build(spec.optimizer, model)
     precision.prepare(spec.training, model)
-    average = None if spec.training.ema is None else Average(model, spec.training.ema, warmup=False)
+    average = None if spec.training.ema is None else WeightAverage(model, spec.training.ema, warmup=False)
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     run = loop.Run(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=None)
     return run, State(0, model, built, [], {}, average)
 
@@ -77,7 +77,7 @@ def updating(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> C
 
     def step() -> None:
         with precision.determinism(run.spec.training):
-            loop.update(run, state)
+            loop.train_step(run, state)
 
     return step
 

@@ -18,10 +18,10 @@ from transformers import Mamba2Config, MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-from speciate.config import run
-from speciate.config.components import component
+from speciate.config.components import component_module
+from speciate.config.run import ModelSpec
 from speciate.model.initial_weights import initialise
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 WIDTH, STATE, EXPERTS = 256, 16, 4
 ROUTED = {"num_experts": EXPERTS, "router": "learned", "balance": "none"}
@@ -39,8 +39,8 @@ def layer(mixer: dict[str, object], length: int) -> nn.Module:
     """One of our mixers."""
     block = {"mixer": mixer, "ffn": "dense", "depth": "every"}
     settings = {"width": WIDTH, "context": length, "biases": False, "position": "rotary", "block": block}
-    model = run.Model.model_validate(settings)
-    built: nn.Module = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 512))
+    model = ModelSpec.model_validate(settings)
+    built: nn.Module = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 512))
     initialise(built, 0, std=0.02, embedding_std=0.02, num_layers=4)
     return built
 
@@ -58,7 +58,7 @@ def cases(names: list[str], num_blocks: int, length: int) -> dict[str, Callable[
     """Forward and backward once, of each."""
     x_BTD = torch.randn(num_blocks, length, WIDTH, requires_grad=True)
     gradient_BTD = torch.randn_like(x_BTD)
-    tokens = Tokens.of(torch.randint(512, (num_blocks, length)))
+    tokens = TokenBatch.of(torch.randint(512, (num_blocks, length)))
 
     def case(name: str) -> Callable[[], None]:
         mixer = layer(OURS[name], length) if name in OURS else theirs(name, length)

@@ -20,8 +20,8 @@ from timing import medians, show
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.profiling.flops import flops_per_token
 from speciate.model.transformer import Transformer
 
@@ -39,11 +39,11 @@ def our_step(token_BT: Tensor, activation: str) -> tuple[Callable[[], None], flo
         "depth": "every",
     }
     shape = {"width": WIDTH, "num_layers": NUM_LAYERS, "context": LENGTH, "block": block}
-    model = Transformer(run.Model.model_validate(shape), VOCABULARY)
+    model = Transformer(ModelSpec.model_validate(shape), VOCABULARY)
     objective_options = options_of("training/objective", "causal")(kind="causal")
-    objective = component(objective_options).Objective(objective_options)
+    objective = component_module(objective_options).Objective(objective_options)
     optimizer_options = options_of("training/optimizer", "adamw")(kind="adamw")
-    optimizer = component(optimizer_options).build(optimizer_options, model)
+    optimizer = component_module(optimizer_options).build(optimizer_options, model)
 
     def step() -> None:
         objective(model, token_BT).backward()

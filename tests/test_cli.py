@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from speciate import cli
-from speciate.cli import run, writing
+from speciate.cli import run
+from speciate.io import atomic_write
 
 
 def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +37,7 @@ def test_too_little_memory_is_a_message_too(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_full_disk_says_where(tmp_path: pathlib.Path) -> None:
     def fill() -> None:
-        with writing(tmp_path / "table.csv"):
+        with atomic_write(tmp_path / "table.csv"):
             raise OSError(errno.ENOSPC, "a library's words")
 
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
@@ -86,12 +87,12 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 def test_writing_replaces_only_when_the_block_ends_well(tmp_path: pathlib.Path) -> None:
     target = tmp_path / "folder" / "table.csv"
-    with writing(target) as aside:
-        aside.write_text("old")
+    with atomic_write(target) as temp_path:
+        temp_path.write_text("old")
 
     def fail_half_way() -> None:
-        with writing(target) as aside:
-            aside.write_text("half")
+        with atomic_write(target) as temp_path:
+            temp_path.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

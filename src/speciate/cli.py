@@ -3,18 +3,15 @@
 A verb module defines `main()`, parses with argparse, reads, calls a noun, writes; `run(main)` is its last line.
 """
 
-import contextlib
 import errno
 import os
 import pathlib
 import resource
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors that only writing meets; a library may not say where."""
+from speciate.io import DISK_FULL
 
 
 def run(main: Callable[[], None]) -> None:
@@ -24,18 +21,18 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        say(_taken())
+        log(_resources_used())
     except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
         if os.environ.get("SPECIATE_TRACEBACK"):
             raise
-        for line in told(error).splitlines() or [type(error).__name__]:
-            say(f"error: {line}")
+        for line in error_message(error).splitlines() or [type(error).__name__]:
+            log(f"error: {line}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def _taken() -> str:
+def _resources_used() -> str:
     """What this process and its children have used so far."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(each.ru_utime + each.ru_stime for each in used)
@@ -43,11 +40,11 @@ def _taken() -> str:
     return f"took {seconds:.1f} CPU s and at most {max(each.ru_maxrss for each in used) / 1024:.0f} MiB"
 
 
-def told(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """An error's message; of the system's most common ones in words that say what to look at."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
-    if error.errno in FULL:
+    if error.errno in DISK_FULL:
         return f"the disk is full: {error.filename} ({error.strerror})"
     if error.errno == errno.ENOENT:
         return f"{error.filename}: there is no such file"
@@ -56,7 +53,7 @@ def told(error: BaseException) -> str:
     return str(error)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line, at once, on standard error; dropped where nobody reads there any more, which ends no stage."""
     try:
         print(f"speciate {pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
@@ -67,34 +64,10 @@ def say(text: str) -> None:
         os.close(nowhere)
 
 
-def named(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:
+def parse_named_paths(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:
     """NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is given once."""
     given = {name: pathlib.Path(path) for name, equals, path in (pair.partition("=") for pair in pairs) if equals}
     wanted = list(names)
     if len(given) != len(pairs) or set(given) != set(wanted):
         raise ValueError(complaint)
     return {name: given[name] for name in wanted}
-
-
-@contextlib.contextmanager
-def writing(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to in place of `target`; it becomes `target` only when the block ends well.
-
-    Written beside the target, synced and renamed, so that nothing half-written is ever left under the target's name.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    aside = pathlib.Path(name)
-    try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.chmod(0o644)
-        os.replace(aside, target)
-    except OSError as error:
-        if error.errno in FULL and error.filename is None:
-            raise OSError(error.errno, os.strerror(error.errno), str(target.parent)) from None
-        raise
-    finally:
-        aside.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from speciate.analysis import tables
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec, Prediction
 from speciate.stages import compare, measure
 
@@ -159,7 +159,7 @@ def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: 
     lines: list[dict] = []
     for step in range(1, size.num_steps + 1):
         loss = level + 4 * np.exp(-step / size.num_steps * 6)
-        lines.append({"step": step, "loss": loss, "auxiliary": 0.01, "grad_norm": 1.0, "rate": 0.003})
+        lines.append({"step": step, "loss": loss, "auxiliary": 0.01, "grad_norm": 1.0, "lr": 0.003})
         if step % (size.num_steps // 5) == 0:
             lines.append({"step": step, "validation": dict.fromkeys(DOMAINS, loss + 0.1)})
             lines.append({"step": step, "measured": noted(arm, seed, step / size.num_steps)})
@@ -232,7 +232,7 @@ def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1
             for name, rows in measured.items():
                 tables.write_parquet(rows, name, output / f"{name}.parquet")
     (folder / "tables").mkdir()
-    (folder / "tables" / "spec.json").write_text(dump(compare_spec(seeds)))
+    (folder / "tables" / "spec.json").write_text(canonical_json(compare_spec(seeds)))
     folders = [folder / "measures" / arm / f"seed{seed}" for arm in ARMS for seed in seeds]
     for name, rows in compare.compare(compare_spec(seeds), compare.read_measures(compare_spec(seeds), folders)).items():
         tables.write_parquet(rows, name, folder / "tables" / f"{name}.parquet")

@@ -15,11 +15,11 @@ def with_top(*tops: float, num_slots: int = 8) -> np.ndarray:
 
 def test_s1_needs_three_checks_in_a_row() -> None:
     share = with_top(0.7, 0.7, 0.5, 0.61, 0.61, 0.61, 0.9, 0.6)
-    assert collapse.s1(share).tolist() == [False] * 5 + [True, True, False]
-    assert collapse.s1(with_top(0.7, 0.7)).tolist() == [False, False]
-    assert collapse.s1(with_top(0.7)).tolist() == [False]
+    assert collapse.rule_60_percent(share).tolist() == [False] * 5 + [True, True, False]
+    assert collapse.rule_60_percent(with_top(0.7, 0.7)).tolist() == [False, False]
+    assert collapse.rule_60_percent(with_top(0.7)).tolist() == [False]
     # three checks of three different slots count as well: any expert
-    assert collapse.s1(np.stack([np.roll(with_top(0.7)[0], turn) for turn in range(3)])).tolist() == [
+    assert collapse.rule_60_percent(np.stack([np.roll(with_top(0.7)[0], turn) for turn in range(3)])).tolist() == [
         False,
         False,
         True,
@@ -28,7 +28,7 @@ def test_s1_needs_three_checks_in_a_row() -> None:
 
 def test_s1_on_the_published_run() -> None:
     # largest shares that moe-emergence logged at steps 100 to 500; its log calls a collapse at 500
-    assert collapse.s1(with_top(0.625, 0.55, 0.737, 0.656, 0.736)).tolist() == [False] * 4 + [True]
+    assert collapse.rule_60_percent(with_top(0.625, 0.55, 0.737, 0.656, 0.736)).tolist() == [False] * 4 + [True]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_s1_on_the_published_run() -> None:
     ],
 )
 def test_s4_by_each_of_its_criteria(share: np.ndarray, fires: bool) -> None:
-    assert collapse.s4(share[None]).tolist() == [fires]
+    assert collapse.rule_3_over_e(share[None]).tolist() == [fires]
 
 
 def found(shares: dict[str, np.ndarray], armed_step: float = 0.0) -> dict[tuple[str, str], float]:

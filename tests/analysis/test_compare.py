@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from speciate.analysis import comparison, excess, statistics, tables
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.stages import compare
 
 Table = Callable[[str], pd.DataFrame]
@@ -225,7 +225,7 @@ def test_the_verb_writes_the_same_bytes_whatever_the_order_of_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "spec.json").write_text(dump(compare_spec_of((0, 1))))
+    (tmp_path / "spec.json").write_text(canonical_json(compare_spec_of((0, 1))))
     measures = [str(folder) for folder in reversed(folders(study))]
     output = tmp_path / "out"
     argv = ["compare", "--spec", str(tmp_path / "spec.json"), "--output-folder", str(output), "--measures", *measures]

@@ -13,7 +13,7 @@ from scipy import stats
 
 from speciate.analysis import collapse, losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.stages import measure
 
 PATHS = ["blocks.0.ffn.router", "blocks.1.ffn.router"]
@@ -281,7 +281,7 @@ def command(study: pathlib.Path, tmp_path: pathlib.Path, measure_spec_of, small,
     """Runs the verb on a copy of one run; returns the folders of the copy and of the tables."""
     run_folder, output = tmp_path / "run", tmp_path / "out"
     shutil.copytree(study / "runs" / "auxiliary" / "seed0", run_folder)
-    (tmp_path / "spec.json").write_text(dump(measure_spec_of("auxiliary", 0, small)))
+    (tmp_path / "spec.json").write_text(canonical_json(measure_spec_of("auxiliary", 0, small)))
     folders = ("--run-folder", run_folder, "--mixture-folder", study / "mixture", "--output-folder", output)
     monkeypatch.setattr(sys, "argv", ["measure", "--spec", *map(str, (tmp_path / "spec.json", *folders))])
     return run_folder, output

@@ -42,7 +42,7 @@ CASES = [
     shards(
         "a shard of another number of shards",
         "--shard: 0-of-3 of domain code, which has 2",
-        "divide",
+        "write_splits",
         nothing,
         shard="0-of-3",
     ),
@@ -123,26 +123,26 @@ CASES = [
     shards(
         "fewer groups of documents than splits",
         "domain prose: a split would be empty: there are only 3 groups of documents",
-        "split",
+        "assign_splits",
         few,
         "prose",
     ),
     shards(
         "duplicates cut off",
         "results/data/cluster/code-KEY/duplicates.parquet: is no file of duplicates: WHY",
-        "split",
+        "assign_splits",
         of("cluster/code-*/duplicates.parquet", cut),
     ),
     shards(
         "groups of another domain",
-        "results/data/split/code-KEY/groups.npy: does not know group code/corpus/code0.jsonl#1",
-        "divide",
+        "results/data/assign_splits/code-KEY/groups.npy: does not know group code/corpus/code0.jsonl#1",
+        "write_splits",
         swapped("split/code-*/groups.npy", "split/prose-*/groups.npy"),
     ),
     shards(
         "groups cut off",
-        "results/data/split/code-KEY/groups.npy: is cut off, or no array: WHY",
-        "divide",
+        "results/data/assign_splits/code-KEY/groups.npy: is cut off, or no array: WHY",
+        "write_splits",
         of("split/code-*/groups.npy", cut),
     ),
     shards(

@@ -22,7 +22,7 @@ import pytest
 from speciate import cli as verb
 from speciate.config.extends import extend
 from speciate.config.study import parse_study, read_study
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE = 60
@@ -90,12 +90,12 @@ def settings() -> dict:
     return study
 
 
-def plan() -> Plan:
+def plan() -> StudyGraph:
     """The study's plan; it writes to `results` of the folder that the process is in."""
-    return Plan(parse_study(settings(), "small.yaml"), pathlib.Path("results"))
+    return StudyGraph(parse_study(settings(), "small.yaml"), pathlib.Path("results"))
 
 
-def commands(of: Plan) -> Iterator[Command]:
+def commands(of: StudyGraph) -> Iterator[Command]:
     """The command lines of all data stages, in an order in which they can be run."""
     domains, at = list(of.study.domains), of.folder
 
@@ -121,28 +121,28 @@ def commands(of: Plan) -> Iterator[Command]:
         yield stage("cluster", scope, *signed, *(("--pairs", *pairs) if pairs else ()))
     for domain in domains:
         duplicates = ("--duplicates", at("cluster", of.scope(domain)) / "duplicates.parquet")
-        yield stage("split", domain, "--signed", at("sign", domain), *duplicates)
-        groups = ("--groups", at("split", domain) / "groups.npy")
+        yield stage("assign_splits", domain, "--signed", at("sign", domain), *duplicates)
+        groups = ("--groups", at("assign_splits", domain) / "groups.npy")
         for shard in of.shards(domain):
             documents = ("--documents", at("clean", domain) / shard / "documents.parquet")
-            yield stage("divide", domain, *documents, *duplicates, *groups, "--shard", shard, below=shard)
-            yield stage("sketch", domain, "--divided", at("divide", domain) / shard, below=shard)
-    train = [part / "train.parquet" for domain in domains for part in of.parts("divide", domain)]
+            yield stage("write_splits", domain, *documents, *duplicates, *groups, "--shard", shard, below=shard)
+            yield stage("sketch", domain, "--splits", at("write_splits", domain) / shard, below=shard)
+    train = [part / "train.parquet" for domain in domains for part in of.parts("write_splits", domain)]
     yield stage("fit", "tokenizer", "--documents", *train)
     tokenizer = ("--tokenizer-folder", at("fit", "tokenizer"))
     for domain in domains:
         for shard in of.shards(domain):
-            yield stage("encode", domain, "--split-folder", at("divide", domain) / shard, *tokenizer, below=shard)
+            yield stage("encode", domain, "--split-folder", at("write_splits", domain) / shard, *tokenizer, below=shard)
             yield stage("pack", domain, "--encoded-folder", at("encode", domain) / shard, *tokenizer, below=shard)
     folders = {name: [f"{domain}={at(name, domain)}" for domain in domains] for name in ("pack", "encode")}
     yield stage("balance", "mixture", "--packed", *folders["pack"], "--encoded", *folders["encode"], *tokenizer)
     yield card(of)
 
 
-def card(of: Plan) -> Command:
+def card(of: StudyGraph) -> Command:
     """The command line of the data card."""
     given = ["--spec", str(of.home / "specs" / "card.json")]
-    for stage in ("clean", "split", "divide", "sketch", "encode", "pack"):
+    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         given += [f"--{stage}", *(f"{domain}={of.folder(stage, domain)}" for domain in of.study.domains)]
     given += ["--cluster", *(f"{scope}={of.folder('cluster', scope)}" for scope in of.scopes)]
     given += ["--mixture-folder", str(of.folder("balance", "mixture")), "--output-folder", str(of.home / "tables")]
@@ -159,7 +159,7 @@ def within(folder: pathlib.Path) -> Iterator[None]:
 
 def check_study(command: Command) -> None:
     """What the workflow does with a study file before there are jobs."""
-    found = Plan(read_study(pathlib.Path(command.arguments[0])), pathlib.Path("results"))
+    found = StudyGraph(read_study(pathlib.Path(command.arguments[0])), pathlib.Path("results"))
     for name in found.sources:
         found.local_files(name)
     found.specs()

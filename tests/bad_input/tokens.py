@@ -55,7 +55,7 @@ CASES = [
     ),
     tokens(
         "a split cut off",
-        "results/data/divide/code-KEY/0-of-2/train.parquet: is no documents file: WHY",
+        "results/data/write_splits/code-KEY/0-of-2/train.parquet: is no documents file: WHY",
         "encode",
         of(SPLIT, cut),
         "code",

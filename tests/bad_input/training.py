@@ -34,7 +34,7 @@ def begin(place: Place, **training: object) -> Command:
         model=MODEL,
         objective="causal",
         schedule="constant",
-        optimizer={"kind": "adamw", "rate": 0.01},
+        optimizer={"kind": "adamw", "lr": 0.01},
         training=settings,
         telemetry={"probe_blocks": 1},
     )
@@ -213,7 +213,7 @@ CASES = [
     case(
         "memory runs out",
         begin,
-        "run learned, seed 0: step 0: out of memory (no room): raise training.accumulation (1 now, 2 next; same step,"
+        "run learned, seed 0: step 0: out of memory (no room): raise training.grad_accumulation (1 now, 2 next; same step,"
         " smaller portions); or set training.oom_retry, which does so by itself; set training.activation_checkpointing"
         " (same bits, more time); lower training.blocks_per_step (2 now), another run",
         run=after({LOSS: no_memory}),

@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
-from speciate.config.components import kinds_in, kinds_within
-from speciate.config.run import Model, RunSpec, dump, read_spec
+from speciate.config.components import kinds_in, options_within
+from speciate.config.run import ModelSpec, RunSpec, canonical_json, read_spec
 from speciate.config.study import Study, read_study
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -18,7 +18,7 @@ def study() -> Study:
 
 def test_a_run_survives_its_file(study: Study, tmp_path: pathlib.Path) -> None:
     run = study.run("sparse", 1)
-    (tmp_path / "spec.json").write_text(dump(run))
+    (tmp_path / "spec.json").write_text(canonical_json(run))
     assert read_spec(RunSpec, tmp_path / "spec.json") == run
 
 
@@ -33,15 +33,15 @@ def test_a_broken_spec_file_is_named(tmp_path: pathlib.Path) -> None:
 def test_exceptions_give_layers_another_block(study: Study) -> None:
     model = study.run("auxiliary", 0).model.model_dump()
     dense = {**model["block"], "ffn": {"kind": "dense", "hidden": 64}}
-    mixed = Model.model_validate({**model, "exceptions": [{"layers": [0, 2], "block": dense}]})
+    mixed = ModelSpec.model_validate({**model, "exceptions": [{"layers": [0, 2], "block": dense}]})
     assert [mixed.block_of(layer).ffn.kind for layer in range(4)] == ["dense", "moe", "dense", "moe"]
     with pytest.raises(ValueError, match=r"layers \[9\] do not exist in a model of 4"):
-        Model.model_validate({**model, "exceptions": [{"layers": [9], "block": dense}]})
+        ModelSpec.model_validate({**model, "exceptions": [{"layers": [9], "block": dense}]})
 
 
 def test_kinds_within_finds_nested_components(study: Study) -> None:
     run = study.run("auxiliary", 0)
-    modules = {options.module for options in kinds_within(run)}
+    modules = {options.module for options in options_within(run)}
     assert {
         "speciate.model.ffn.moe",
         "speciate.model.moe.router.learned",

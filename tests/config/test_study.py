@@ -56,7 +56,7 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ),
         ({"base": {"modle": {}}}, "ablations.dense.modle: unknown key"),
         ({"base": {"model": {"context": 64}}}, "model.context 64 is shorter than block_length 128"),
-        ({"base": {"training": {"accumulation": 3}}}, "accumulation: 3 does not divide 16 blocks_per_step"),
+        ({"base": {"training": {"grad_accumulation": 3}}}, "grad_accumulation: 3 does not divide 16 blocks_per_step"),
         (
             {"ablations": {"auxiliary_fast": {"change": {"model": {"block": {"ffn": {"top_k": 9}}}}}}},
             "ablations.auxiliary_fast.model.block.ffn",
@@ -84,8 +84,8 @@ def test_an_ablation_is_exactly_its_difference(settings: dict[str, Any]) -> None
     study = parse_study(settings, "config.yaml")
     base = study.run("auxiliary", 0).model_dump()
     changed = study.run("auxiliary_fast", 0).model_dump()
-    assert changed["optimizer"].pop("rate_scales") == {"*.router.*": 10.0}
-    base["optimizer"].pop("rate_scales")
+    assert changed["optimizer"].pop("lr_scales") == {"*.router.*": 10.0}
+    base["optimizer"].pop("lr_scales")
     assert {**changed, "ablation": ""} == {**base, "ablation": ""}
 
 

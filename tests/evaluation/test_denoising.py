@@ -9,7 +9,7 @@ from speciate.config.components import kinds_in
 from speciate.config.run import RunSpec
 from speciate.evaluation.denoising import denoiser, importance_of, orders, sampler_options
 from speciate.model.transformer import Transformer
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 
 
 def diffusion_model(**objective: Any) -> Transformer:
@@ -19,7 +19,7 @@ def diffusion_model(**objective: Any) -> Transformer:
     shape = {"width": 16, "num_layers": 2, "context": 16, "causal": False, "block": block}
     kinds = {"objective": {"kind": "masked_diffusion", **objective}, "optimizer": "adamw", "schedule": "cosine"}
     run = RunSpec.model_validate({"ablation": "a", "seed": 0, "model": shape, **kinds})
-    return network(run, 12).eval()
+    return build_model(run, 12).eval()
 
 
 def test_words_have_all_the_probability_and_what_is_there_stays() -> None:

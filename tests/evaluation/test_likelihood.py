@@ -13,17 +13,17 @@ from speciate.evaluation.likelihood import by_document
 class Known(nn.Module):
     """Gives token v the probability (v + 1) / 10 after any token: an objective and its model in one."""
 
-    def nats(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def token_nll(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
         return -torch.log((token_BT[:, 1:] + 1) / 10)
 
-    def counted(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
         return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
 
 
 class Separate(Known):
     """Leaves out each document's first token."""
 
-    def counted(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
         return document_BT[:, 1:] == document_BT[:, :-1]
 
 
@@ -77,7 +77,7 @@ class Estimated(Known):
 
     def draws(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
         off_E = torch.tensor([-0.3, -0.1, 0.1, 0.3])[:, None, None]
-        return self.nats(model, token_BT, document_BT) + off_E
+        return self.token_nll(model, token_BT, document_BT) + off_E
 
 
 def test_an_estimate_keeps_what_each_of_its_draws_says(blocks: BlockSet) -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.evaluation import speculative
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.model.cache import Cache
 from speciate.model.transformer import Transformer
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 
 VOCABULARY, CONTEXT, HEADS, STEPS = 24, 24, 4, 60
 DENSE: dict[str, Any] = {"kind": "dense", "hidden": 24}
@@ -54,7 +54,7 @@ def trained(arm: str, num_steps: int) -> Transformer:
     settings |= {"objective": {"kind": "multi_token", "heads": HEADS, **objective}}
     run = RunSpec.model_validate({**settings, "optimizer": "adamw", "schedule": "cosine"})
     torch.manual_seed(0)
-    built, loss = network(run, VOCABULARY).double(), component(run.objective).Objective(run.objective)
+    built, loss = build_model(run, VOCABULARY).double(), component_module(run.objective).Objective(run.objective)
     optimizer = torch.optim.Adam(built.parameters(), lr=1e-2)
     for token_BT in text(8 * num_steps).split(8) if num_steps else ():
         loss(built, token_BT).backward()

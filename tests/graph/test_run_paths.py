@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from speciate.config.run import RunSpec, dump
-from speciate.config.stage_specs import Folders
+from speciate.config.run import RunSpec, canonical_json
+from speciate.config.stage_specs import DataFolders
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 
@@ -21,15 +21,15 @@ def results(mixture: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     home = tmp_path / "results"
     shutil.copytree(mixture.parent, home / "data" / "balance")
     (home / "study" / "specs").mkdir(parents=True)
-    folders = Folders(mixture="data/balance/mixture", tokenizer="data/fit/tokenizer", starts={})
-    (home / "study" / "specs" / "folders.json").write_text(dump(folders))
+    folders = DataFolders(mixture="data/balance/mixture", tokenizer="data/fit/tokenizer", starts={})
+    (home / "study" / "specs" / "folders.json").write_text(canonical_json(folders))
     return home
 
 
 def place(results: pathlib.Path, spec: RunSpec) -> pathlib.Path:
     folder = results / "study" / "runs" / spec.ablation / f"seed{spec.seed}"
     folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(dump(spec))
+    (folder / "spec.json").write_text(canonical_json(spec))
     return folder / "spec.json"
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_named(
     results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = place(results, run_spec())
-    (tmp_path / "spec.json").write_text(dump(run_spec()))
+    (tmp_path / "spec.json").write_text(canonical_json(run_spec()))
     with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so the paths that were left out"):
         run(monkeypatch, "--spec", str(tmp_path / "spec.json"))
     shutil.rmtree(results / "data")

@@ -8,7 +8,7 @@ import pytest
 from speciate.config.extends import merge, read_yaml
 from speciate.config.stage_specs import FetchSpec
 from speciate.config.study import Study, parse_study
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 CONFIG = pathlib.Path(__file__).parents[2] / "config.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}
@@ -23,7 +23,7 @@ def study(**starts: Any) -> Study:
 def test_a_run_depends_on_its_parent_of_the_same_seed() -> None:
     origin = {"kind": "run", "ablation": "dense"}
     made = study(grown={"kind": "upcycle", "origin": origin}, next={"kind": "dense", "origin": origin})
-    plan = Plan(made, pathlib.Path("results"))
+    plan = StudyGraph(made, pathlib.Path("results"))
     for seed in made.seeds:
         path = f"results/default/runs/dense/seed{seed}/model.safetensors"
         assert plan.start("grown", seed) == path == plan.start("next", seed)
@@ -36,7 +36,7 @@ def test_a_run_depends_on_its_parent_of_the_same_seed() -> None:
 def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     origin = {"kind": "archive"}
     made = study(one={"kind": "upcycle", "origin": origin}, two={"kind": "upcycle", "origin": origin, "drop": 0.5})
-    plan = Plan(made, pathlib.Path("results"))
+    plan = StudyGraph(made, pathlib.Path("results"))
     assert list(plan.starts) == ["start"]
     archive = plan.start("one", 0)
     assert archive == plan.start("two", 1)
@@ -46,13 +46,13 @@ def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     assert isinstance(spec, FetchSpec)
     assert (spec.name, spec.source.kind) == ("start", "gguf")
     assert plan.folders().starts == {"start": str(pathlib.Path(archive).relative_to("results"))}
-    other = Plan(study(), pathlib.Path("results"))
+    other = StudyGraph(study(), pathlib.Path("results"))
     assert other.folder("balance", "mixture") == plan.folder("balance", "mixture")  # a start is no part of the data
 
 
 def test_a_folder_of_the_users_is_its_files(tmp_path: pathlib.Path) -> None:
     made = study(mine={"kind": "dense", "origin": {"kind": "folder", "path": str(tmp_path)}})
-    plan = Plan(made, pathlib.Path("results"))
+    plan = StudyGraph(made, pathlib.Path("results"))
     with pytest.raises(ValueError, match=r"ablations\.mine\.start\.origin\.path: .* holds no \.json, \.safetensors"):
         plan.start_files("mine", 0)
     for name in ("config.json", "model.safetensors", "notes.txt"):

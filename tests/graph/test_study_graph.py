@@ -10,12 +10,12 @@ from speciate.analysis import tables
 from speciate.analysis.comparison import STATISTICS
 from speciate.config import stage_specs
 from speciate.config.extends import merge, read_yaml
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.study import Statistic, parse_study
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 ROOT = pathlib.Path(__file__).parents[2]
-STAGES = ("fetch", "clean", "split", "fit", "encode", "pack", "balance")
+STAGES = ("fetch", "clean", "assign_splits", "fit", "encode", "pack", "balance")
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def settings() -> dict[str, Any]:
     return read_yaml(ROOT / "config.yaml")
 
 
-def make(settings: dict[str, Any], change: dict[str, Any] | None = None) -> Plan:
+def make(settings: dict[str, Any], change: dict[str, Any] | None = None) -> StudyGraph:
     study = parse_study(merge(settings, change or {}), "config.yaml")
-    return Plan(study, pathlib.Path("results"))
+    return StudyGraph(study, pathlib.Path("results"))
 
 
-def folders(one: Plan) -> dict[str, pathlib.Path]:
+def folders(one: StudyGraph) -> dict[str, pathlib.Path]:
     """Every data stage's folder, by stage/name."""
     found = [path.parent for path in one.specs() if path.parts[1] == "data"]
     return {f"{folder.parent.name}/{folder.name.rsplit('-', 1)[0]}": folder for folder in found}
@@ -44,7 +44,7 @@ def test_a_pin_moves_its_domain_and_what_is_fitted_to_all(settings: dict[str, An
     domains = ("code", "math", "prose")
     assert moved(settings, change) == {
         *("fetch/sphinx", "fit/tokenizer", "balance/mixture"),
-        *(f"{stage}/code" for stage in ("clean", "sign", "cluster", "split", "divide", "sketch")),
+        *(f"{stage}/code" for stage in ("clean", "sign", "cluster", "assign_splits", "write_splits", "sketch")),
         *(f"{stage}/{domain}" for stage in ("encode", "pack") for domain in domains),
     }
 
@@ -54,7 +54,7 @@ def test_another_similarity_leaves_what_was_read_where_it_is(settings: dict[str,
     settings = merge(settings, near)
     assert moved(settings, {"duplicates": {"similarity": 0.7}}) == {
         *("fit/tokenizer", "balance/mixture"),
-        *(f"{stage}/code" for stage in ("sign", "bucket", "cluster", "split", "divide", "sketch")),
+        *(f"{stage}/code" for stage in ("sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")),
         *(f"{stage}/{domain}" for stage in ("encode", "pack") for domain in ("code", "math", "prose")),
     }
 
@@ -109,7 +109,7 @@ def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
 
 
 def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str, Any]) -> None:
-    change = {"ablations": {"frozen": {"change": {"optimizer": {"rate": 0.5}}}}}
+    change = {"ablations": {"frozen": {"change": {"optimizer": {"lr": 0.5}}}}}
     before, after = make(settings).specs(), make(settings, change).specs()
     changed = {path.parts[3] for path in before if path.parts[2] == "runs" and before[path] != after[path]}
     assert changed == {"frozen"}
@@ -117,7 +117,7 @@ def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str
 
 def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
     study = parse_study(settings, "config.yaml")
-    one = Plan(study, tmp_path)
+    one = StudyGraph(study, tmp_path)
     one.write_specs()
     files = sorted(tmp_path.rglob("*.json"))
     assert set(files) == set(one.specs())
@@ -125,7 +125,7 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
     files[3].write_text("{}")
     one.write_specs()
     assert [file.stat().st_mtime_ns for file in files[:3]] == stamps[:3]
-    assert files[3].read_text() == dump(one.specs()[files[3]])
+    assert files[3].read_text() == canonical_json(one.specs()[files[3]])
 
 
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:

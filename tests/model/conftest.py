@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.config import run
 from speciate.config.components import options_of
+from speciate.config.run import ModelSpec
 from speciate.model.initial_weights import initialise
 from speciate.model.moe.top_k_router import Routing, TopK
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 
 WIDTH, VOCABULARY = 24, 50
@@ -25,24 +25,24 @@ def _seed() -> None:
 
 
 @pytest.fixture
-def model_spec() -> Callable[..., run.Model]:
+def model_spec() -> Callable[..., ModelSpec]:
     """A model of width 24; `ffn`, `mixer` and `depth` change its block, the other keys the model itself."""
 
     def build(
         *, ffn: dict[str, Any] | None = None, mixer: dict[str, Any] | None = None, depth: Any = "every", **changes: Any
-    ) -> run.Model:
+    ) -> ModelSpec:
         block = {
             "mixer": {"kind": "attention", "num_heads": 4, **(mixer or {})},
             "ffn": ffn or {"kind": "dense", "hidden": 40},
             "depth": depth,
         }
-        return run.Model.model_validate({"width": 24, "num_layers": 2, "context": 16, "block": block, **changes})
+        return ModelSpec.model_validate({"width": 24, "num_layers": 2, "context": 16, "block": block, **changes})
 
     return build
 
 
 @pytest.fixture
-def transformer(model_spec: Callable[..., run.Model]) -> Callable[..., Transformer]:
+def transformer(model_spec: Callable[..., ModelSpec]) -> Callable[..., Transformer]:
     """A Transformer of such a spec, with weights large enough to matter."""
 
     def build(**changes: Any) -> Transformer:
@@ -73,8 +73,8 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
         given = {}
         for folder, value in (("router", router), ("balance", balance), ("choice", choice)):
             kind, options = (value, {}) if isinstance(value, str) else value
-            given[folder] = options_of(f"model/{folder}", kind)(kind=kind, **options)
-        place = Place(model_spec(), layer, VOCABULARY)
+            given[folder] = options_of(f"model/moe/{folder}", kind)(kind=kind, **options)
+        place = BuildContext(model_spec(), layer, VOCABULARY)
         sizes = (8, top_k, z_weight)
         selector = TopK(given["router"], given["balance"], place, *sizes, given["choice"], balanced)
         initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
@@ -86,5 +86,5 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
 def route(selector: TopK, x_ND: Tensor | None = None, token_BT: Tensor | None = None) -> Routing:
     """Routes 4 blocks of 16 random tokens, or those given."""
     token_BT = torch.randint(VOCABULARY, (4, 16)) if token_BT is None else token_BT
-    result: Routing = selector(torch.randn(token_BT.numel(), WIDTH) if x_ND is None else x_ND, Tokens.of(token_BT))
+    result: Routing = selector(torch.randn(token_BT.numel(), WIDTH) if x_ND is None else x_ND, TokenBatch.of(token_BT))
     return result

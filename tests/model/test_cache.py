@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from speciate.model.cache import Cache
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]
@@ -24,7 +24,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def parted(model: Transformer, token_BT: torch.Tensor, parts: list[int]) -> torch.Tensor:
     """Logits of the tokens, read in parts of these lengths."""
     cache = Cache()
-    read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+    read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
     assert cache.length == token_BT.shape[1]
     return torch.cat(read, dim=1)
 
@@ -53,7 +53,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
     cache, read = Cache(), []
     for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
         index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
-        tokens = Tokens(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
         read.append(model.head(model.read(tokens)))
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], whole, rtol=1e-10, atol=1e-10)
 
@@ -62,19 +62,19 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(transformer: Build) -> No
     model = transformer().double().eval()
     token_BT, next_B1 = torch.randint(VOCABULARY, (3, 7)), torch.randint(VOCABULARY, (2, 1))
     cache = Cache()
-    model.read(Tokens.of(token_BT, cache=cache))
+    model.read(TokenBatch.of(token_BT, cache=cache))
     row_B = torch.tensor([2, 0])
     cache.take(row_B)
-    after = model.head(model.read(Tokens.of(next_B1, cache=cache)))
+    after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
     whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
     torch.testing.assert_close(after, whole[:, -1:], rtol=1e-10, atol=1e-10)
 
 
 def test_a_cache_is_no_longer_than_the_context(transformer: Build) -> None:
     model, cache = transformer(), Cache()
-    model.read(Tokens.of(torch.zeros((1, 15), dtype=torch.long), cache=cache))
+    model.read(TokenBatch.of(torch.zeros((1, 15), dtype=torch.long), cache=cache))
     with pytest.raises(ValueError, match="a block of 17 tokens is longer than the context, 16"):
-        model.read(Tokens.of(torch.zeros((1, 2), dtype=torch.long), cache=cache))
+        model.read(TokenBatch.of(torch.zeros((1, 2), dtype=torch.long), cache=cache))
 
 
 @pytest.mark.parametrize("parts", [[7], [3, 4], [1] * 7])
@@ -84,15 +84,15 @@ def test_a_cut_cache_goes_on_as_if_the_rest_had_never_been_read(transformer: Bui
     for length in (0, 2, 4, 7):
         cache = Cache()
         for part_BT in token_BT.split(parts, dim=1):
-            model.read(Tokens.of(part_BT, cache=cache))
+            model.read(TokenBatch.of(part_BT, cache=cache))
         before = cache.copy()
         cache.truncate(length)
         assert (cache.length, before.length) == (length, 7)
         whole = model(torch.cat([token_BT[:, :length], other_BT], dim=1))[:, length:]
-        after = model.head(model.read(Tokens.of(other_BT, cache=cache)))
+        after = model.head(model.read(TokenBatch.of(other_BT, cache=cache)))
         torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
         whole = model(torch.cat([token_BT, other_BT], dim=1))[:, 7:]
-        after = model.head(model.read(Tokens.of(other_BT, cache=before)))  # the copy is as it was
+        after = model.head(model.read(TokenBatch.of(other_BT, cache=before)))  # the copy is as it was
         torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
@@ -24,7 +24,7 @@ def test_a_mixture_of_experts_on_the_device_equals_the_reference(device: str, to
             "schedule": "cosine",
         }
     )
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     torch.manual_seed(3)
     reference = Transformer(spec.model, 64).double()
     model = Transformer(spec.model, 64)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]
@@ -161,7 +161,7 @@ def renamed(shape: str, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_the_loss_is_that_of_the_documents_alone(transformer: Build, token_BT: Tensor) -> None:
     options = options_of("training/objective", "causal")(kind="causal", chunk=7)
-    objective = component(options).Objective(options)
+    objective = component_module(options).Objective(options)
     model = transformer(separate_documents=True).double()
     loss = objective(model, token_BT, DOCUMENTS)
     loss.backward()
@@ -169,7 +169,7 @@ def test_the_loss_is_that_of_the_documents_alone(transformer: Build, token_BT: T
     model.zero_grad()
     parts = [token_BT[block : block + 1, part] for block in range(3) for part in alone(block)]
     counts = [part.shape[1] - 1 for part in parts]
-    assert sum(counts) == int(objective.counted(model, token_BT, DOCUMENTS).sum()) == 3 * 16 - len(parts)
+    assert sum(counts) == int(objective.loss_mask(model, token_BT, DOCUMENTS).sum()) == 3 * 16 - len(parts)
     pairs = zip(parts, counts, strict=True)
     expected = sum(objective(model, part) * (count / sum(counts)) for part, count in pairs if count)
     expected.backward()
@@ -181,7 +181,7 @@ def test_the_loss_is_that_of_the_documents_alone(transformer: Build, token_BT: T
 def test_a_loss_over_nothing_is_zero(transformer: Build, token_BT: Tensor) -> None:
     options = options_of("training/objective", "causal")(kind="causal")
     model = transformer(separate_documents=True)
-    loss = component(options).Objective(options)(model, token_BT, torch.arange(48).view(3, 16))
+    loss = component_module(options).Objective(options)(model, token_BT, torch.arange(48).view(3, 16))
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())

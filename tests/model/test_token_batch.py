@@ -1,11 +1,11 @@
 import torch
 
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 
 
 def test_identity_survives_a_choice_of_columns() -> None:
     token_BT = torch.tensor([[5, 6, 7, 8], [9, 5, 6, 7]])
-    tokens = Tokens.of(token_BT, torch.tensor([[0, 0, 1, 1], [2, 2, 2, 3]]))
+    tokens = TokenBatch.of(token_BT, torch.tensor([[0, 0, 1, 1], [2, 2, 2, 3]]))
     assert tokens.position_BT.tolist() == [[0, 1, 0, 1], [0, 1, 2, 0]]
     assert tokens.document_BT is not None
     assert tokens.document_BT.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
@@ -21,15 +21,15 @@ def test_identity_survives_a_choice_of_columns() -> None:
 
 
 def test_without_documents_there_stay_none() -> None:
-    assert Tokens.of(torch.zeros(2, 3)).take(torch.tensor([[0], [1]])).document_BT is None
+    assert TokenBatch.of(torch.zeros(2, 3)).take(torch.tensor([[0], [1]])).document_BT is None
 
 
 def test_a_document_that_comes_again_is_a_context_of_its_own() -> None:
-    tokens = Tokens.of(torch.zeros(1, 6), torch.tensor([[4, 4, 7, 4, 4, 4]]))
+    tokens = TokenBatch.of(torch.zeros(1, 6), torch.tensor([[4, 4, 7, 4, 4, 4]]))
     assert tokens.position_BT.tolist() == [[0, 1, 0, 0, 1, 2]]
     assert tokens.document_BT is not None
     assert tokens.document_BT.tolist() == [[0, 0, 1, 2, 2, 2]]
 
 
 def test_without_documents_positions_are_those_of_the_block() -> None:
-    assert Tokens.of(torch.zeros(2, 3)).position_BT.tolist() == [[0, 1, 2]] * 2
+    assert TokenBatch.of(torch.zeros(2, 3)).position_BT.tolist() == [[0, 1, 2]] * 2

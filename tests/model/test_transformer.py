@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.hf.convert import to_ours, to_theirs
 from speciate.model.hf.pretrained import shape_of
 from speciate.model.transformer import Transformer, count_parameters
@@ -18,7 +18,7 @@ Build = Callable[..., Transformer]
 VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 
 
-def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: run.Model) -> None:
+def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: ModelSpec) -> None:
     """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
     family, described = shape_of(theirs.config.to_dict())
     assert described.unlike(shape) == "" and family.architecture == type(theirs).__name__
@@ -37,7 +37,7 @@ def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: run.M
     result = theirs(input_ids=token_BT, labels=token_BT)
     torch.testing.assert_close(ours(token_BT), result.logits, rtol=1e-5, atol=1e-5)
     options = options_of("training/objective", "causal")(kind="causal", chunk=7)
-    loss = component(options).Objective(options)(ours, token_BT)
+    loss = component_module(options).Objective(options)(ours, token_BT)
     torch.testing.assert_close(loss.float(), result.loss, rtol=1e-5, atol=1e-5)  # theirs is computed in float32
     loss.backward()
     result.loss.backward()
@@ -47,7 +47,7 @@ def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: run.M
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_equals_gpt2(transformer: Build, model_spec: Callable[..., run.Model]) -> None:
+def test_equals_gpt2(transformer: Build, model_spec: Callable[..., ModelSpec]) -> None:
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=CONTEXT,
@@ -63,7 +63,7 @@ def test_equals_gpt2(transformer: Build, model_spec: Callable[..., run.Model]) -
 
 
 @pytest.mark.parametrize(("num_kv_heads", "tied"), [(4, False), (2, False), (1, True)])
-def test_equals_llama(transformer: Build, model_spec: Callable[..., run.Model], num_kv_heads: int, tied: bool) -> None:
+def test_equals_llama(transformer: Build, model_spec: Callable[..., ModelSpec], num_kv_heads: int, tied: bool) -> None:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,

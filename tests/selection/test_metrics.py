@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.selection.metrics import listening, metering, note
+from speciate.selection.metrics import collect_metrics, is_collecting, record_metric
 
 
 class Noting(nn.Module):
     """Notes what it is given."""
 
     def forward(self, x_N: Tensor) -> Tensor:
-        note(self, "level", x_N)
+        record_metric(self, "level", x_N)
         for place, value in enumerate(x_N.tolist()):
-            note(self, "by_place", value, at=float(place))
+            record_metric(self, "by_place", value, at=float(place))
         return x_N
 
 
 def test_means_are_over_all_elements_of_all_calls_by_path_name_and_coordinate() -> None:
     model, objective = nn.Sequential(Noting(), Noting()), Noting()
-    with listening(model, objective) as meter:
+    with collect_metrics(model, objective) as meter:
         model(torch.tensor([1.0, 3.0]))
         model[1](torch.tensor([8.0]))
         objective(torch.tensor([5.0]))
@@ -38,20 +38,20 @@ def test_means_are_over_all_elements_of_all_calls_by_path_name_and_coordinate() 
 
 def test_nothing_is_kept_outside() -> None:
     model = Noting()
-    with listening(model) as meter:
-        assert metering()
-    assert not metering()
+    with collect_metrics(model) as meter:
+        assert is_collecting()
+    assert not is_collecting()
     model(torch.ones(2))
     assert meter.means() == {}
 
 
 def test_nothing_has_no_mean() -> None:
     model = Noting()
-    with listening(model) as meter:
+    with collect_metrics(model) as meter:
         model(torch.ones(0))
     assert meter.means() == {}
 
 
 def test_a_module_of_another_model_cannot_note() -> None:
-    with listening(Noting()), pytest.raises(KeyError):
+    with collect_metrics(Noting()), pytest.raises(KeyError):
         Noting()(torch.ones(1))

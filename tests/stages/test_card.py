@@ -17,7 +17,7 @@ from speciate.config.study import parse_study
 from speciate.data.card.columns import COLUMNS
 from speciate.data.dedup.shingles import shingles
 from speciate.data.documents import read_documents
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 ROOT = pathlib.Path(__file__).parents[2]
 PREFIX = "Question of the day: "
@@ -69,7 +69,7 @@ def verb(name: str, *arguments: object) -> None:
         importlib.import_module(f"speciate.{name}").main()
 
 
-def run_stages(plan: Plan) -> None:
+def run_stages(plan: StudyGraph) -> None:
     """Every data stage of a study, in order."""
     plan.write_specs()
     domains = list(plan.study.domains)
@@ -92,29 +92,29 @@ def run_stages(plan: Plan) -> None:
     stage("cluster", "domains", "--signed", *(f"{domain}={at('sign', domain)}" for domain in domains))
     duplicates = at("cluster", "domains") / "duplicates.parquet"
     for domain in domains:
-        stage("split", domain, "--signed", at("sign", domain), "--duplicates", duplicates)
-        groups = at("split", domain) / "groups.npy"
+        stage("assign_splits", domain, "--signed", at("sign", domain), "--duplicates", duplicates)
+        groups = at("assign_splits", domain) / "groups.npy"
         for shard in plan.shards(domain):
             documents = at("clean", domain) / shard / "documents.parquet"
             inputs = ("--documents", documents, "--duplicates", duplicates, "--groups", groups)
-            stage("divide", domain, *inputs, "--shard", shard, shard=shard)
-            stage("sketch", domain, "--divided", at("divide", domain) / shard, shard=shard)
-    train = [part / "train.parquet" for domain in domains for part in plan.parts("divide", domain)]
+            stage("write_splits", domain, *inputs, "--shard", shard, shard=shard)
+            stage("sketch", domain, "--splits", at("write_splits", domain) / shard, shard=shard)
+    train = [part / "train.parquet" for domain in domains for part in plan.parts("write_splits", domain)]
     stage("fit", "tokenizer", "--documents", *train)
     for domain in domains:
         for shard in plan.shards(domain):
             tokenizer = ("--tokenizer-folder", at("fit", "tokenizer"))
-            stage("encode", domain, "--split-folder", at("divide", domain) / shard, *tokenizer, shard=shard)
+            stage("encode", domain, "--split-folder", at("write_splits", domain) / shard, *tokenizer, shard=shard)
             stage("pack", domain, "--encoded-folder", at("encode", domain) / shard, *tokenizer, shard=shard)
     folders = {name: [f"{domain}={at(name, domain)}" for domain in domains] for name in ("pack", "encode")}
     tokenizer = ("--tokenizer-folder", at("fit", "tokenizer"))
     stage("balance", "mixture", "--packed", *folders["pack"], "--encoded", *folders["encode"], *tokenizer)
 
 
-def card(plan: Plan, output: pathlib.Path, **folders: pathlib.Path) -> None:
+def card(plan: StudyGraph, output: pathlib.Path, **folders: pathlib.Path) -> None:
     """The card of a study whose stages have run; `folders` stand in for the stages' own, for code."""
     arguments: list[object] = ["--spec", plan.home / "specs" / "card.json"]
-    for stage in ("clean", "split", "divide", "sketch", "encode", "pack"):
+    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         given = {domain: plan.folder(stage, domain) for domain in plan.study.domains}
         given["code"] = folders.get(stage, given["code"])
         arguments += [f"--{stage}", *(f"{domain}={folder}" for domain, folder in given.items())]
@@ -124,22 +124,22 @@ def card(plan: Plan, output: pathlib.Path, **folders: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> StudyGraph:
     folder = tmp_path_factory.mktemp("card")
-    found = Plan(parse_study(settings(folder), "test"), folder / "results")
+    found = StudyGraph(parse_study(settings(folder), "test"), folder / "results")
     run_stages(found)
     return found
 
 
 @pytest.fixture(scope="module")
-def tables(plan: Plan) -> dict[str, pd.DataFrame]:
+def tables(plan: StudyGraph) -> dict[str, pd.DataFrame]:
     card(plan, plan.home / "tables")
     return {name: pd.read_parquet(plan.home / "tables" / f"{name}.parquet") for name in CARDED}
 
 
-def documents(plan: Plan, domain: str, split: str) -> list[str]:
+def documents(plan: StudyGraph, domain: str, split: str) -> list[str]:
     """The texts of a split, over all shards."""
-    parts = plan.parts("divide", domain)
+    parts = plan.parts("write_splits", domain)
     return [document.text for part in parts for document in read_documents(part / f"{split}.parquet")]
 
 
@@ -164,7 +164,7 @@ def test_sources_are_counted_over_shards_and_named(tables) -> None:
     assert code["what"].endswith("code*.jsonl")
 
 
-def test_domains_hold_what_the_stages_hold(plan: Plan, tables) -> None:
+def test_domains_hold_what_the_stages_hold(plan: StudyGraph, tables) -> None:
     for domain in ("code", "prose"):
         for split in SPLITS:
             found = row(tables["data_domains"], domain=domain, split=split)
@@ -195,7 +195,7 @@ def test_every_document_read_is_kept_somewhere_or_dropped_for_one_reason(tables)
     assert row(tables["data_drops"], domain="code", reason="too_short")["share"] == 3 / 40
 
 
-def test_lengths_count_every_document_once(plan: Plan, tables) -> None:
+def test_lengths_count_every_document_once(plan: StudyGraph, tables) -> None:
     lengths = tables["data_lengths"]
     sums = lengths.groupby(["domain", "split", "unit"])["documents"].sum()
     for _, found in tables["data_domains"].iterrows():
@@ -207,7 +207,7 @@ def test_lengths_count_every_document_once(plan: Plan, tables) -> None:
         assert octave["documents"] == sum(octave["low"] <= length <= octave["high"] for length in there)
 
 
-def test_overlaps_are_those_of_the_texts(plan: Plan, tables) -> None:
+def test_overlaps_are_those_of_the_texts(plan: StudyGraph, tables) -> None:
     def runs(domain: str, split: str) -> set[int]:
         return {run for text in documents(plan, domain, split) for run in shingles(text, 13).tolist()}
 
@@ -237,7 +237,7 @@ def test_duplicates_show_what_was_dropped_beside_what_was_kept(tables) -> None:
     assert across["note"] == "one of 2"
 
 
-def test_samples_are_documents_of_their_split_and_reason(plan: Plan, tables) -> None:
+def test_samples_are_documents_of_their_split_and_reason(plan: StudyGraph, tables) -> None:
     samples = tables["data_samples"]
     kept = samples[samples["what"] == "kept"]
     for (domain, split), mine in kept.groupby(["domain", "split"]):
@@ -270,7 +270,7 @@ def test_a_text_in_training_and_test_is_warned_of(tables) -> None:
     assert warned == len(shares) > 0
 
 
-def test_the_same_inputs_give_the_same_bytes(plan: Plan, tables, tmp_path: pathlib.Path) -> None:
+def test_the_same_inputs_give_the_same_bytes(plan: StudyGraph, tables, tmp_path: pathlib.Path) -> None:
     card(plan, tmp_path)
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == sorted(f"{table}.{suffix}" for table in CARDED for suffix in ("csv", "parquet"))
@@ -285,8 +285,8 @@ def test_the_same_inputs_give_the_same_bytes(plan: Plan, tables, tmp_path: pathl
     [
         ("clean", "1-of-2/counts.json"),
         ("clean", "1-of-2/dropped.parquet"),
-        ("divide", "0-of-2/counts.json"),
-        ("split", "counts.json"),
+        ("write_splits", "0-of-2/counts.json"),
+        ("assign_splits", "counts.json"),
         ("sketch", "1-of-2/samples.parquet"),
         ("sketch", "1-of-2/test.runs.npy"),
         ("encode", "0-of-2/train.documents.parquet"),
@@ -296,7 +296,7 @@ def test_the_same_inputs_give_the_same_bytes(plan: Plan, tables, tmp_path: pathl
         ("mixture", "test.domain.npy"),
     ],
 )
-def test_a_missing_file_is_named(plan: Plan, tmp_path: pathlib.Path, stage: str, file: str) -> None:
+def test_a_missing_file_is_named(plan: StudyGraph, tmp_path: pathlib.Path, stage: str, file: str) -> None:
     of = {"cluster": ("cluster", "domains"), "mixture": ("balance", "mixture")}.get(stage, (stage, "code"))
     shutil.copytree(plan.folder(*of), tmp_path / "copy")
     (tmp_path / "copy" / file).unlink()
@@ -304,7 +304,7 @@ def test_a_missing_file_is_named(plan: Plan, tmp_path: pathlib.Path, stage: str,
         card(plan, tmp_path / "out", **{stage: tmp_path / "copy"})
 
 
-def test_counts_of_another_shape_are_named(plan: Plan, tmp_path: pathlib.Path) -> None:
+def test_counts_of_another_shape_are_named(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
     shutil.copytree(plan.folder("pack", "code"), tmp_path / "copy")
     file = tmp_path / "copy" / "0-of-2" / "counts.json"
     told = json.loads(file.read_text())
@@ -314,8 +314,11 @@ def test_counts_of_another_shape_are_named(plan: Plan, tmp_path: pathlib.Path) -
         card(plan, tmp_path / "out", pack=tmp_path / "copy")
 
 
-def test_a_domain_that_is_not_given_is_named(plan: Plan, tmp_path: pathlib.Path) -> None:
+def test_a_domain_that_is_not_given_is_named(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
     spec = plan.home / "specs" / "card.json"
-    pairs = [f"--{stage}=code=x" for stage in ("clean", "split", "divide", "sketch", "encode", "pack", "cluster")]
+    pairs = [
+        f"--{stage}=code=x"
+        for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack", "cluster")
+    ]
     with pytest.raises(ValueError, match=r"--clean: needs NAME=DIR once for each of code, prose, not code=x"):
         verb("card", "--spec", spec, *pairs, "--mixture-folder", tmp_path, "--output-folder", tmp_path)

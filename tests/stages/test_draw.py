@@ -10,7 +10,7 @@ import pytest
 from tests.figures import planted, planted_data
 
 from speciate.config.components import kinds_in, options_of
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.stage_specs import DrawSpec
 from speciate.stages import draw
 
@@ -55,7 +55,7 @@ def word_of(figure: str) -> str:
 def test_a_figure_is_drawn_with_its_text_as_text(
     figure: str, tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "spec.json").write_text(dump(spec_of(figure)))
+    (tmp_path / "spec.json").write_text(canonical_json(spec_of(figure)))
     run(monkeypatch, tmp_path / "spec.json", tables, tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         f"{figure}.{end}" for end in ("json", "png", "svg")
@@ -69,7 +69,7 @@ def test_a_figure_is_drawn_with_its_text_as_text(
 
 
 def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "spec.json").write_text(dump(spec_of("lift")))
+    (tmp_path / "spec.json").write_text(canonical_json(spec_of("lift")))
     written = []
     for seed in ("1", "2"):
         out = tmp_path / seed
@@ -83,7 +83,7 @@ def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: path
 def test_a_missing_table_is_named(
     tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "spec.json").write_text(dump(spec_of("load")))
+    (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")))
     with pytest.raises(ValueError, match=r"experts\.parquet: cannot be read"):
         run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
 
@@ -91,7 +91,7 @@ def test_a_missing_table_is_named(
 def test_a_missing_column_is_named(
     tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "spec.json").write_text(dump(spec_of("curves")))
+    (tmp_path / "spec.json").write_text(canonical_json(spec_of("curves")))
     planted.tables(ARMS, 2, 8, num_steps=60)["curves"].drop(columns="series").to_parquet(tmp_path / "curves.parquet")
     with pytest.raises(ValueError, match=r"curves\.parquet: has no column series"):
         run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
@@ -100,6 +100,6 @@ def test_a_missing_column_is_named(
 def test_a_figure_that_does_not_exist_is_refused(
     tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "spec.json").write_text(dump(spec_of("load")).replace('"load"', '"lode"'))
+    (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")).replace('"load"', '"lode"'))
     with pytest.raises(ValueError, match=r"figure: 'lode' is no kind of figures; there are: .*load"):
         run(monkeypatch, tmp_path / "spec.json", tables, tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.data.tokens.tokenizer import published
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.config.stage_specs import SPLITS
 from speciate.data.documents import Document, Shard, write_documents
 from speciate.data.tokens.manifest import read_manifest
@@ -64,7 +64,7 @@ def test_a_published_tokenizer_goes_all_the_way(
     (tmp_path / "mine" / "tokenizer.json").write_text(published.llama())
     archive = {"kind": "tokenizer_files", "path": str(tmp_path / "mine")}
     options = options_of("data/fetch/sources", "tokenizer_files").model_validate(archive)
-    component(options).fetch(options, "tokenizer", tmp_path / "archive", Shard())
+    component_module(options).fetch(options, "tokenizer", tmp_path / "archive", Shard())
     spec = {"kind": "pretrained", "archive": archive, "end_of_text": "</s>"}
     fitted(tmp_path, monkeypatch, spec, "--archive", tmp_path / "archive")
     counts = encoded(tmp_path, monkeypatch)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from speciate.config.run import Model
+from speciate.config.run import ModelSpec
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
@@ -16,7 +16,7 @@ def small_model(top_k: int) -> Transformer:
     ffn = {"kind": "moe", "num_experts": 4, "top_k": top_k, "hidden": 8, "router": "learned", "balance": "none"}
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn, "depth": "every"}
     shape = {"width": 8, "num_layers": 2, "context": 6, "init_std": 0.5, "embedding_std": 1.0, "block": block}
-    return Transformer(Model.model_validate(shape), 16).eval()
+    return Transformer(ModelSpec.model_validate(shape), 16).eval()
 
 
 def probe_set() -> BlockSet:

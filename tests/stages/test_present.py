@@ -11,7 +11,7 @@ from tests.figures import planted_data
 from tests.stages.test_report import Page
 
 from speciate.config.components import options_of
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.reporting import data, texts
 from speciate.stages import present
@@ -68,7 +68,7 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
         (folder / "figures" / f"{name}.svg").write_text(
             '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
         )
-    (folder / "spec.json").write_text(dump(spec(tuple(dict.fromkeys(tables["data_sources"]["domain"])))))
+    (folder / "spec.json").write_text(canonical_json(spec(tuple(dict.fromkeys(tables["data_sources"]["domain"])))))
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.figures import planted, planted_data
 
 from speciate import cli
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.stage_specs import Arm, ReportSpec
 from speciate.reporting import answer, cells, data, evidence, making
 from speciate.stages import manifest, report
@@ -66,7 +66,7 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     run_json = {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1}
     (tmp_path / "runs/auxiliary/seed0/run.json").write_text(json.dumps(run_json))
     (tmp_path / "build.json").write_text(json.dumps({"torch": {"sha256": "f00d"}}))
-    (tmp_path / "spec.json").write_text(dump(spec()))
+    (tmp_path / "spec.json").write_text(canonical_json(spec()))
     return tmp_path
 
 
@@ -302,7 +302,7 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
     log.parent.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli.resource, "getrusage", lambda who: cli.resource.struct_rusage((1.0, 0.5, 51200, *[0] * 13)))
-        said = cli._taken()
+        said = cli._resources_used()
     log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {said}\n")
     (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {said}\n")
     jobs = {job["name"]: job for job in making.read_benchmarks([tmp_path / "benchmarks"])}
@@ -385,7 +385,7 @@ def test_bounds_and_leaks_are_marked_and_explained(study, monkeypatch: pytest.Mo
     plain = written(study, monkeypatch)
     marked = {"frozen": {"bound": True}, "hash": {"leaks": True}}
     arms = tuple(Arm(name=arm, about="a", **marked.get(arm, {})) for arm in planted.ARMS)
-    (study / "spec.json").write_text(dump(spec(arms=arms)))
+    (study / "spec.json").write_text(canonical_json(spec(arms=arms)))
     page = written(study, monkeypatch)
     assert "The losses of frozen are upper bounds" in page
     assert "hash: a component looks at later tokens" in page

@@ -15,8 +15,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from speciate.config.components import component
-from speciate.config.run import RunSpec, dump
+from speciate.config.components import component_module
+from speciate.config.run import RunSpec, canonical_json
 from speciate.data.blocks import TrainBlocks
 from speciate.data.sampler import block_rows
 from speciate.graph.provenance import sha256
@@ -69,7 +69,7 @@ def whole(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
     made: dict[str, pathlib.Path] = {}
 
     def folder_of(spec: RunSpec) -> pathlib.Path:
-        text = dump(spec)
+        text = canonical_json(spec)
         if text not in made:
             made[text] = tmp_path_factory.mktemp("whole") / "run"
             assert trained(spec, mixture, made[text])
@@ -91,7 +91,7 @@ def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
     # noise until half of the run, accumulation, an epoch that ends inside a step (48 blocks, 5 a step)
     spec = run_spec(
         model={"block": {"ffn": {"balance": balance}}},
-        training={"blocks_per_step": 5, "accumulation": 5, "checkpoint_every": 100},
+        training={"blocks_per_step": 5, "grad_accumulation": 5, "checkpoint_every": 100},
     )
     assert not trained(spec, mixture, tmp_path / "parts", StopAt(step - 1))
     assert not (tmp_path / "parts").exists()
@@ -103,23 +103,23 @@ def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
 
 def test_documents_are_kept_apart_in_training(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     quiet = {"block": {"ffn": {"router": {"noise_std": 0.0}}}}
-    spec = run_spec(model={"separate_documents": True, **quiet}, training={"accumulation": 2})
+    spec = run_spec(model={"separate_documents": True, **quiet}, training={"grad_accumulation": 2})
     assert trained(spec, mixture, tmp_path / "run")
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     first = next(line for line in lines if "loss" in line)
     blocks = TrainBlocks(mixture)
     rows = block_rows(spec.seed, 0, 4, len(blocks))
-    model, objective = verb.build(spec, blocks.vocabulary), component(spec.objective).Objective(spec.objective)
+    model, objective = verb.build(spec, blocks.vocabulary), component_module(spec.objective).Objective(spec.objective)
     parts = [
         torch.from_numpy(token_T[part][None])
         for token_T in blocks.tokens(rows)
         for part in (slice(0, 5), slice(5, 16))  # the two documents of each block
     ]
-    nats = torch.cat([objective.nats(model.eval(), part).flatten() for part in parts])
+    nats = torch.cat([objective.token_nll(model.eval(), part).flatten() for part in parts])
     assert len(nats) == 4 * 14
     assert first["step"] == 0
     assert first["loss"] == pytest.approx(float(nats.mean()), abs=1e-5)
-    whole = objective.nats(model, torch.from_numpy(blocks.tokens(rows)))
+    whole = objective.token_nll(model, torch.from_numpy(blocks.tokens(rows)))
     assert abs(first["loss"] - float(whole.mean())) > 1e-4
 
 
@@ -203,7 +203,7 @@ def test_sigterm_saves_and_the_same_command_continues(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 2}, telemetry={"every": 100})
-    (tmp_path / "spec.json").write_text(dump(spec))
+    (tmp_path / "spec.json").write_text(canonical_json(spec))
     command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "checkpoints"), "--output-folder", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -222,7 +222,7 @@ def test_sigterm_saves_and_the_same_command_continues(
     assert "SIGTERM received; saved, and the same command continues it" in errors
     # how often it is saved may change meanwhile
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 1000}, telemetry={"every": 100})
-    (tmp_path / "spec.json").write_text(dump(spec))
+    (tmp_path / "spec.json").write_text(canonical_json(spec))
     verb.main()
     assert "continues from step" in capsys.readouterr().err
     assert not list((tmp_path / "checkpoints").iterdir())

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speciate.config.extends import merge
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
 from speciate.tools import export
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.load_run import read_run
 from speciate.training.checkpoint.weights import save_weights
 
@@ -73,13 +73,13 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         settings |= {"objective": objective, "optimizer": "adamw", "schedule": "cosine"}
         run = RunSpec.model_validate(settings)
         torch.manual_seed(0)
-        built = network(run, ENTRIES)
+        built = build_model(run, ENTRIES)
         for name, buffer in built.named_buffers():
             if name.endswith("bias_S"):
                 buffer.normal_()  # what loss-free balancing has learned must come along
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "spec.json").write_text(dump(run))
+        (folder / "spec.json").write_text(canonical_json(run))
         save_weights(built, folder / "model.safetensors")
         return folder
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from speciate.config.components import kinds_in, options_of
-from speciate.config.run import RunSpec, dump
-from speciate.config.stage_specs import Folders
+from speciate.config.run import RunSpec, canonical_json
+from speciate.config.stage_specs import DataFolders
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
 from speciate.selection.selection import recording
 from speciate.tools import export, generate
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.load_run import read_run
 from speciate.training.checkpoint.weights import save_weights
 
@@ -33,9 +33,9 @@ def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
     tokenizer.mkdir(parents=True)
     for name, content in fitted.files().items():
         (tokenizer / name).write_bytes(content)
-    folders = Folders(mixture="data/balance/mixture-0", tokenizer="data/fit/tokenizer-0", starts={})
+    folders = DataFolders(mixture="data/balance/mixture-0", tokenizer="data/fit/tokenizer-0", starts={})
     (results / "study" / "specs").mkdir(parents=True)
-    (results / "study" / "specs" / "folders.json").write_text(dump(folders))
+    (results / "study" / "specs" / "folders.json").write_text(canonical_json(folders))
     block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": changes.pop("ffn", MOE), "depth": "every"}
     model = {"width": 32, "num_layers": 2, "context": CONTEXT, "block": block, "init_std": 0.2, "tied_head": False}
     objective = changes.pop("objective", "causal")
@@ -44,8 +44,8 @@ def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
     folder = results / "study" / "runs" / "arm" / "seed0"
     folder.mkdir(parents=True)
     torch.manual_seed(1)
-    (folder / "spec.json").write_text(dump(run))
-    save_weights(network(run, ENTRIES), folder / "model.safetensors")
+    (folder / "spec.json").write_text(canonical_json(run))
+    save_weights(build_model(run, ENTRIES), folder / "model.safetensors")
     return folder
 
 

@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
         },
     },
     "objective": "causal",
-    "optimizer": {"kind": "adamw", "rate": 0.01},
+    "optimizer": {"kind": "adamw", "lr": 0.01},
     "schedule": "cosine",
     "training": {"num_steps": 12, "blocks_per_step": 4, "checkpoint_every": 5},
     "telemetry": {"every": 4, "early_every": 2, "early_until": 4, "probe_blocks": 2, "validation_every": 6},

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
@@ -27,7 +27,7 @@ def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[loop.Run, State
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
     run = loop.Run(
         spec=spec,
-        objective=component(spec.objective).Objective(spec.objective),
+        objective=component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def gradient(spec: RunSpec, document_BT: Tensor | None) -> tuple[float, Tensor]:
     """The reported loss and the whole gradient of one step."""
     run, state = prepared(spec, document_BT)
     before = torch.cat([p.detach().flatten().clone() for p in state.model.parameters()])
-    happened = loop.update(run, state)
+    happened = loop.train_step(run, state)
     return happened["loss"], before - torch.cat([p.detach().flatten() for p in state.model.parameters()])
 
 
@@ -66,7 +66,7 @@ def test_eight_times_one_equals_two_times_four(run_spec: MakeRun, cuts: str) -> 
     for accumulation in (1, 2, 4, 8):
         spec = run_spec(
             model={"separate_documents": given is not None, "block": {"ffn": QUIET}},
-            training={"blocks_per_step": NUM_BLOCKS, "accumulation": accumulation, "clip": 1e9},
+            training={"blocks_per_step": NUM_BLOCKS, "grad_accumulation": accumulation, "max_grad_norm": 1e9},
         )
         found[accumulation] = gradient(spec, document_BT)
     for accumulation in (2, 4, 8):
@@ -78,7 +78,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) 
     document_BT = documents([1, 9, 3, 16, 2, 1, 12, 5])
     spec = run_spec(
         model={"separate_documents": True, "block": {"ffn": QUIET}},
-        training={"blocks_per_step": NUM_BLOCKS, "accumulation": 4},
+        training={"blocks_per_step": NUM_BLOCKS, "grad_accumulation": 4},
     )
     run, state = prepared(spec, document_BT)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) 
     nats_BS = F.cross_entropy(logit_BTV[:, :-1].mT, run.tokens(0)[:, 1:], reduction="none")
     within_BS = document_BT[:, 1:] == document_BT[:, :-1]
     means = [(nats_BS[i : i + 2][within_BS[i : i + 2]].mean()) for i in range(0, 8, 2)]
-    assert loop.update(run, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
+    assert loop.train_step(run, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
     assert abs(float(torch.stack(means).mean() - nats_BS[within_BS].mean())) > 1e-4  # the mean of means is another
 
 
@@ -95,8 +95,10 @@ def test_the_selectors_losses_are_averaged_over_micro_batches(run_spec: MakeRun)
     change = {"ffn": {"balance": "none", "z_weight": 0.1, "router": {"noise_std": 0.0}}}
     found = []
     for accumulation in (1, 4):
-        training = {"blocks_per_step": NUM_BLOCKS, "accumulation": accumulation, "clip": 1e9}
+        training = {"blocks_per_step": NUM_BLOCKS, "grad_accumulation": accumulation, "max_grad_norm": 1e9}
         run, state = prepared(run_spec(model={"block": change}, training=training), None)
-        found.append((loop.update(run, state)["auxiliary"], state.model.blocks[0].ffn.router.scorer.weight.detach()))
+        found.append(
+            (loop.train_step(run, state)["auxiliary"], state.model.blocks[0].ffn.router.scorer.weight.detach())
+        )
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
     torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=1e-12)

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from tests.training.test_run_options import StopAfter, digests, trained
 
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
@@ -79,7 +79,7 @@ def test_an_oracle_has_the_weights_of_the_causal_run_and_keeps_them(
 ) -> None:
     teacher = dense(run_spec, ablation="causal")
     assert trained(teacher, mixture, tmp_path / "causal")
-    (tmp_path / "causal/spec.json").write_text(dump(teacher))
+    (tmp_path / "causal/spec.json").write_text(canonical_json(teacher))
     spec = dense(
         run_spec,
         model={"causal": False},

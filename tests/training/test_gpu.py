@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.graph.provenance import sha256
 from speciate.model.activation import ACTIVATIONS
@@ -18,7 +18,7 @@ from speciate.training import loop
 from speciate.training.checkpoint.store import State
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.numerics import precision as arithmetic
-from speciate.training.prefetch import Feed
+from speciate.training.prefetch import BatchPrefetcher
 
 MakeRun = Callable[..., RunSpec]
 on_devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -30,15 +30,15 @@ def steps(spec: RunSpec, device: str, ahead: int = 0) -> tuple[list[float], dict
     torch.manual_seed(0)
     ranks = Ranks(device=torch.device(device))
     model = ranks.spread(Transformer(spec.model, 64))
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
 
     def read(step: int) -> tuple[torch.Tensor, None]:
         return torch.randint(64, (4, 16), generator=torch.Generator().manual_seed(step)), None
 
-    with Feed(read, 3, ahead, pinned=device == "cuda") as feed, arithmetic.determinism(spec.training):
+    with BatchPrefetcher(read, 3, ahead, pinned=device == "cuda") as feed, arithmetic.determinism(spec.training):
         run = loop.Run(
             spec=spec,
-            objective=component(spec.objective).Objective(spec.objective),
+            objective=component_module(spec.objective).Objective(spec.objective),
             factor=lambda step: 1.0,
             tokens=lambda step: feed(step)[0],
             observer=None,  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def steps(spec: RunSpec, device: str, ahead: int = 0) -> tuple[list[float], dict
         state = State(0, model, optimizer, [], {})
         losses = []
         for _ in range(3):
-            losses.append(loop.update(run, state)["loss"])
+            losses.append(loop.train_step(run, state)["loss"])
             state.step += 1
     return losses, {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
 
@@ -66,7 +66,7 @@ def test_steps_on_the_device_are_those_of_the_cpu(
 
 @on_devices
 def test_reading_ahead_changes_no_bit(run_spec: MakeRun, device: str) -> None:
-    spec = run_spec(training={"deterministic": True, "accumulation": 2})
+    spec = run_spec(training={"deterministic": True, "grad_accumulation": 2})
     in_time, ahead = steps(spec, device), steps(spec, device, ahead=2)
     assert in_time[0] == ahead[0]
     for name, weight in in_time[1].items():

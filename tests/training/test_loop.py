@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
@@ -24,13 +24,13 @@ def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Ru
     document_BT = torch.tensor([[0] * 4 + [1] * 8 + [2] * 4, [3] * 16, list(range(4, 20)), [20, 21] * 4 + [22] * 8])
     run = loop.Run(
         spec=spec,
-        objective=objective or component(spec.objective).Objective(spec.objective),
+        objective=objective or component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
         documents=(lambda step: document_BT) if spec.model.separate_documents else None,
     )
-    return run, State(0, model, component(spec.optimizer).build(spec.optimizer, model), [], {})
+    return run, State(0, model, component_module(spec.optimizer).build(spec.optimizer, model), [], {})
 
 
 class NotFinite(nn.Module):
@@ -39,7 +39,7 @@ class NotFinite(nn.Module):
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
         return model.hidden(token_BT).sum() * float("inf")
 
-    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+    def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
         return torch.ones_like(token_BT, dtype=torch.bool)
 
 
@@ -47,7 +47,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..
     run, state = prepared(run_spec(), NotFinite())
     before = copy.deepcopy(state.model.state_dict())
     with pytest.raises(ValueError, match=r"run small, seed 0: step 0: loss .*; no update was made"):
-        loop.update(run, state)
+        loop.train_step(run, state)
     for name, weight in state.model.state_dict().items():
         assert torch.equal(weight, before[name]), name
 
@@ -59,13 +59,13 @@ def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec
         # the balancing loss is taken in each micro-batch, so it is left out
         change = {"ffn": {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}}
         model = {"block": change, "separate_documents": separate}
-        run, state = prepared(run_spec(model=model, training={"accumulation": accumulation}))
+        run, state = prepared(run_spec(model=model, training={"grad_accumulation": accumulation}))
         if accumulation == 1 and separate:
             token_BT, document_BT = run.tokens(0), run.documents(0)
             counted = document_BT[:, 1:] == document_BT[:, :-1]
             assert counted.sum(1).tolist() == [13, 15, 0, 7]
-            expected = float(run.objective.nats(state.model, token_BT, document_BT)[counted].mean())
-        losses.append(loop.update(run, state)["loss"])
+            expected = float(run.objective.token_nll(state.model, token_BT, document_BT)[counted].mean())
+        losses.append(loop.train_step(run, state)["loss"])
         weights.append(torch.cat([weight.detach().flatten() for weight in state.model.parameters()]))
     assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-12)
     assert not separate or losses[0] == pytest.approx(expected, abs=1e-6)
@@ -77,4 +77,4 @@ def test_a_step_of_documents_of_one_token_is_refused(run_spec: Callable[..., Run
     run, state = prepared(run_spec(model={"separate_documents": True}))
     alone = dataclasses.replace(run, documents=lambda step: torch.arange(64).view(4, 16))
     with pytest.raises(ValueError, match="run small, seed 0: step 0: nothing is predicted"):
-        loop.update(alone, state)
+        loop.train_step(alone, state)

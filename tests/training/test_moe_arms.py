@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.stages import evaluate
 from speciate.stages import train as verb
 from speciate.training.checkpoint.load_run import read_run
@@ -59,13 +59,13 @@ def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, steps: i
 def test_it_trains_and_is_evaluated(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, name: str
 ) -> None:
-    training = {"num_steps": 4, "accumulation": 2, "activation_checkpointing": True}
+    training = {"num_steps": 4, "grad_accumulation": 2, "activation_checkpointing": True}
     spec = run_spec(model={"block": {"ffn": ARMS[name]}}, training=training)
     assert trained(spec, mixture, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
     _, model = read_run(tmp_path / "run", 64)
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
     found, measured = evaluate.probe(model, objective, read_set(mixture, "probe"))
@@ -80,11 +80,11 @@ def test_the_oracle_is_told_each_blocks_domain(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it trains, is observed, validated, evaluated: each domain of this mixture has a half of the vocabulary."""
-    spec = run_spec(model={"block": {"ffn": ARMS["oracle"]}}, training={"num_steps": 4, "accumulation": 2})
-    router = component(spec.model.block.ffn.router).Router  # type: ignore[attr-defined]
+    spec = run_spec(model={"block": {"ffn": ARMS["oracle"]}}, training={"num_steps": 4, "grad_accumulation": 2})
+    router = component_module(spec.model.block.ffn.router).Router  # type: ignore[attr-defined]
     forward, seen = router.forward, set()
 
-    def watched(self: Any, x_ND: torch.Tensor, tokens: Tokens) -> Any:
+    def watched(self: Any, x_ND: torch.Tensor, tokens: TokenBatch) -> Any:
         assert torch.equal(tokens.domain_BT, tokens.id_BT // 32)
         seen.add((self.training, len(tokens.id_BT)))
         return forward(self, x_ND, tokens)
@@ -93,7 +93,7 @@ def test_the_oracle_is_told_each_blocks_domain(
     assert trained(spec, mixture, tmp_path / "run")
     assert seen == {(True, 2), (False, 4), (False, 2)}  # micro-batches, the probe's prefix, each pack's validation set
     _, model = read_run(tmp_path / "run", 64)
-    objective, probe = component(spec.objective).Objective(spec.objective), read_set(mixture, "probe")
+    objective, probe = component_module(spec.objective).Objective(spec.objective), read_set(mixture, "probe")
     by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
     found, _ = evaluate.probe(model, objective, probe)
     for layer in range(2):
@@ -105,7 +105,7 @@ def test_the_oracle_is_told_each_blocks_domain(
 def test_stopped_and_continued_it_has_the_same_bits(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, name: str
 ) -> None:
-    spec = run_spec(model={"block": {"ffn": ARMS[name]}}, training={"num_steps": 8, "accumulation": 2})
+    spec = run_spec(model={"block": {"ffn": ARMS[name]}}, training={"num_steps": 8, "grad_accumulation": 2})
     assert trained(spec, mixture, tmp_path / "whole")
     assert not trained(spec, mixture, tmp_path / "parts", 6)
     assert trained(spec, mixture, tmp_path / "parts")

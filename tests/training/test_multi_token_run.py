@@ -10,12 +10,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from speciate.config.components import component
-from speciate.config.run import RunSpec, dump
+from speciate.config.components import component_module
+from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 from speciate.training import loop
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.store import State
 
 MakeRun = Callable[..., RunSpec]
@@ -39,18 +39,18 @@ class Stop:
 def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
     """The loss of one step of plain gradient descent in double precision, and the weights after it."""
     torch.manual_seed(0)
-    model = network(spec, 64).double()
+    model = build_model(spec, 64).double()
     token_BT = torch.randint(64, document_BT.shape)
     run = loop.Run(
         spec=spec,
-        objective=component(spec.objective).Objective(spec.objective),
+        objective=component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
         documents=lambda step: document_BT,
     )
     groups = [{"params": list(model.parameters()), "peak": 1.0, "scale": 1.0}]
-    loss = loop.update(run, State(0, model, torch.optim.SGD(groups, lr=1.0), [], {}))["loss"]
+    loss = loop.train_step(run, State(0, model, torch.optim.SGD(groups, lr=1.0), [], {}))["loss"]
     return loss, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -59,7 +59,7 @@ def test_micro_batches_add_up_where_heads_have_unequally_many_targets(run_spec: 
     document_BT = torch.stack([torch.arange(16) // length for length in (16, 1, 2, 5, 3, 2, 1, 7)])
     found = {}
     for accumulation in (1, 2, 8):
-        training = {"blocks_per_step": 8, "accumulation": accumulation, "clip": 1e9}
+        training = {"blocks_per_step": 8, "grad_accumulation": accumulation, "max_grad_norm": 1e9}
         model = {"separate_documents": True, "block": {"ffn": QUIET}}
         found[accumulation] = step(run_spec(objective=MULTI, model=model, training=training), document_BT)
     for accumulation in (2, 8):
@@ -71,7 +71,7 @@ def test_micro_batches_add_up_where_heads_have_unequally_many_targets(run_spec: 
 def test_a_stopped_run_continues_with_the_same_bits(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, form: dict[str, Any]
 ) -> None:
-    spec = run_spec(objective=form, training={"num_steps": 4, "accumulation": 2})
+    spec = run_spec(objective=form, training={"num_steps": 4, "grad_accumulation": 2})
 
     def trained(name: str, stop: Any) -> bool:
         return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", stop)
@@ -95,7 +95,7 @@ def test_it_starts_from_a_plain_run_and_a_plain_run_from_it(tmp_path: pathlib.Pa
     for older, newer in (("causal", MULTI), (MULTI, "causal")):
         parent = run_spec(ablation="older", objective=older, model=dense, seed=5)
         given = verb.build(parent, 64)
-        (tmp_path / "spec.json").write_text(dump(parent))
+        (tmp_path / "spec.json").write_text(canonical_json(parent))
         safetensors.torch.save_file(given.state_dict(), tmp_path / "model.safetensors")
         spec = run_spec(objective=newer, model=dense, start=origin)
         started = verb.build(spec, 64, tmp_path / "model.safetensors").state_dict()
@@ -106,4 +106,4 @@ def test_it_starts_from_a_plain_run_and_a_plain_run_from_it(tmp_path: pathlib.Pa
 
 def network_of(spec: RunSpec) -> torch.nn.Module:
     torch.manual_seed(spec.seed)
-    return network(spec, 64)
+    return build_model(spec, 64)

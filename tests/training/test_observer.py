@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from speciate.config.components import component
-from speciate.config.run import RunSpec, Telemetry
+from speciate.config.components import component_module
+from speciate.config.run import RunSpec, TelemetrySpec
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
 from speciate.training.observer import BLOCKS_AT_ONCE, Observer, batches, observe
@@ -33,18 +33,18 @@ def block_set(label_G: list[str], num_blocks: int) -> BlockSet:
 def small(run_spec: Callable[..., RunSpec], **model: object) -> tuple[Transformer, torch.nn.Module]:
     spec = run_spec(model=model)
     torch.manual_seed(0)
-    return Transformer(spec.model, 64), component(spec.objective).Objective(spec.objective)
+    return Transformer(spec.model, 64), component_module(spec.objective).Objective(spec.objective)
 
 
 @torch.no_grad()
 def test_where_documents_have_their_blocks_domain_nothing_is_new(run_spec: Callable[..., RunSpec]) -> None:
     model, objective = small(run_spec)
     blocks = block_set([label for block in range(90) for label in ["ab"[block % 2]] * 2], 90)
-    found = Observer(Telemetry(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
+    found = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     for index, domain in enumerate("ab"):
         of_domain = torch.from_numpy(blocks.tokens[blocks.domain == index])
         model.eval()
-        nats = [objective.nats(model, portion).double() for _, portion in batches(of_domain)]
+        nats = [objective.token_nll(model, portion).double() for _, portion in batches(of_domain)]
         assert len(nats) == -(-45 // BLOCKS_AT_ONCE)
         assert found[domain] == float(torch.cat(nats).mean()), "to the last bit"
 
@@ -55,11 +55,11 @@ def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., Ru
     model, objective = small(run_spec, separate_documents=separate)
     label_G = np.random.default_rng(0).choice(["a", "b"], 20).tolist()
     blocks = block_set(label_G, 10)
-    found = Observer(Telemetry(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
+    found = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     nats: dict[str, list[float]] = {"a": [], "b": []}
     model.eval()
     for block in range(10):
-        row = objective.nats(
+        row = objective.token_nll(
             model,
             torch.from_numpy(blocks.tokens[block : block + 1]),
             torch.from_numpy(blocks.document[block : block + 1]),

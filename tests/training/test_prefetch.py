@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from speciate.training.prefetch import Batch, Feed
+from speciate.training.prefetch import Batch, BatchPrefetcher
 
 
 class Reader:
@@ -26,7 +26,7 @@ class Reader:
 @pytest.mark.parametrize("ahead", [0, 1, 3])
 def test_every_step_has_its_own_batch_read_once(ahead: int) -> None:
     read = Reader()
-    with Feed(read, 4, ahead) as feed:
+    with BatchPrefetcher(read, 4, ahead) as feed:
         for step in range(4):
             for _ in range(2):  # tokens, then documents
                 token_BT, document_BT = feed(step)
@@ -38,20 +38,20 @@ def test_every_step_has_its_own_batch_read_once(ahead: int) -> None:
 
 def test_a_resumed_run_begins_where_it_was() -> None:
     read = Reader()
-    with Feed(read, 4, ahead=1) as feed:
+    with BatchPrefetcher(read, 4, ahead=1) as feed:
         assert feed(2)[0].unique().tolist() == [2]
     assert read.steps[0] == 2
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_what_reading_raises_is_raised_at_its_step(ahead: int) -> None:
-    with Feed(Reader(), 9, ahead) as feed:
+    with BatchPrefetcher(Reader(), 9, ahead) as feed:
         feed(4)
         with pytest.raises(ValueError, match="step 5 cannot be read"):
             feed(5)
 
 
 def test_a_cpu_reads_in_time_and_a_gpu_ahead() -> None:
-    assert Feed.to(torch.device("cpu"), Reader(), 4).ahead == 0
-    with Feed.to(torch.device("cuda"), Reader(), 4) as feed:
+    assert BatchPrefetcher.to(torch.device("cpu"), Reader(), 4).ahead == 0
+    with BatchPrefetcher.to(torch.device("cuda"), Reader(), 4) as feed:
         assert (feed.ahead, feed.pinned) == (2, True)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import count_parameters
 from speciate.training import resource_estimate
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 
 VOCABULARY = 60
 MOE = {"kind": "moe", "num_experts": 4, "top_k": 2, "hidden": 40, "router": "learned", "balance": "none"}
@@ -40,8 +40,8 @@ def run_of(ffn: dict[str, Any] = DENSE, depth: Any = "every", optimizer: Any = "
 @pytest.mark.parametrize("ffn", [DENSE, MOE], ids=["dense", "moe"])
 def test_every_parameter_is_in_one_part(ffn: dict[str, Any], depth: str) -> None:
     run = run_of(ffn, DEPTHS[depth])
-    found = resource_estimate.footprint(run, VOCABULARY, 16)
-    total, active = count_parameters(network(run, VOCABULARY))
+    found = resource_estimate.estimate_resources(run, VOCABULARY, 16)
+    total, active = count_parameters(build_model(run, VOCABULARY))
     assert sum(part.total for part in found.parts) == total
     assert sum(part.active for part in found.parts) == pytest.approx(active, abs=6)  # that one rounds by block
     assert {part.name for part in found.parts} >= {"token embedding", "unembedding", "norm", "mixer attention"}
@@ -50,46 +50,50 @@ def test_every_parameter_is_in_one_part(ffn: dict[str, Any], depth: str) -> None
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", {"kind": "muon", "iteration": "float32"}, "muon_published"])
 def test_the_optimizers_state_is_what_it_really_keeps(optimizer: Any) -> None:
     run = run_of(MOE, optimizer=optimizer)
-    model = network(run, VOCABULARY)
-    really: torch.optim.Optimizer = component(run.optimizer).build(run.optimizer, model)
+    model = build_model(run, VOCABULARY)
+    really: torch.optim.Optimizer = component_module(run.optimizer).build(run.optimizer, model)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     really.step()
     kept = [value for state in really.state.values() for value in state.values() if value.ndim]
-    said = resource_estimate.footprint(run, VOCABULARY, 16).memory
+    said = resource_estimate.estimate_resources(run, VOCABULARY, 16).memory
     assert said["optimizer state"] == 4 * sum(value.numel() for value in kept)
     assert said["weights"] == said["gradients"] == 4 * count_parameters(model)[0]
 
 
 def test_an_average_is_one_more_copy() -> None:
-    assert "average" not in resource_estimate.footprint(run_of(), VOCABULARY, 16).memory
-    memory = resource_estimate.footprint(run_of(ema=0.9), VOCABULARY, 16).memory
+    assert "average" not in resource_estimate.estimate_resources(run_of(), VOCABULARY, 16).memory
+    memory = resource_estimate.estimate_resources(run_of(ema=0.9), VOCABULARY, 16).memory
     assert memory["average"] == memory["weights"]
 
 
 def test_activations_are_counted_by_hand() -> None:
     # attention 32 -> 96 and 32 -> 32, feed-forward 32 -> 64 -> 32; three layers; 8 blocks of 16 tokens
     block = (32 + 96) + (32 + 32) + (32 + 64) + (64 + 32)
-    memory = resource_estimate.footprint(run_of(), VOCABULARY, 16).memory
+    memory = resource_estimate.estimate_resources(run_of(), VOCABULARY, 16).memory
     assert memory["activations"] == 8 * 16 * 4 * 3 * block
-    memory = resource_estimate.footprint(run_of(accumulation=2, precision="bfloat16"), VOCABULARY, 16).memory
+    memory = resource_estimate.estimate_resources(
+        run_of(grad_accumulation=2, precision="bfloat16"), VOCABULARY, 16
+    ).memory
     assert memory["activations"] == 4 * 16 * 2 * 3 * block
-    memory = resource_estimate.footprint(run_of(activation_checkpointing=True), VOCABULARY, 16).memory
+    memory = resource_estimate.estimate_resources(run_of(activation_checkpointing=True), VOCABULARY, 16).memory
     assert memory["activations"] == 8 * 16 * 4 * (3 * 32 + block)
     # of four experts two; the router 32 -> 4
     moe = (32 + 96) + (32 + 32) + (32 + 4) + 2 * ((32 + 40) + (40 + 32))
-    assert resource_estimate.footprint(run_of(MOE), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * moe
+    assert (
+        resource_estimate.estimate_resources(run_of(MOE), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * moe
+    )
     # a quarter of the tokens; the router 32 -> 1, its predictor 32 -> 64 -> 1
     mod = 0.25 * block + 33 + 96 + 65
     assert (
-        resource_estimate.footprint(run_of(depth=DEPTHS["mod"]), VOCABULARY, 16).memory["activations"]
+        resource_estimate.estimate_resources(run_of(depth=DEPTHS["mod"]), VOCABULARY, 16).memory["activations"]
         == 8 * 16 * 4 * 3 * mod
     )
 
 
 def test_the_estimate_of_activations_is_near_what_autograd_keeps() -> None:
     run = run_of()
-    model = network(run, VOCABULARY)
+    model = build_model(run, VOCABULARY)
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -101,11 +105,11 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         x_BTD = model.hidden(torch.randint(VOCABULARY, (8, 16)))
     assert x_BTD.requires_grad
-    estimate = resource_estimate.footprint(run, VOCABULARY, 16).memory["activations"]
+    estimate = resource_estimate.estimate_resources(run, VOCABULARY, 16).memory["activations"]
     assert 0.5 < estimate / sum(kept.values()) < 2
 
 
 def test_time_is_work_over_speed() -> None:
-    found = resource_estimate.footprint(run_of(), VOCABULARY, 16)
+    found = resource_estimate.estimate_resources(run_of(), VOCABULARY, 16)
     assert found.tokens == 10 * 8 * 16
     assert found.device_seconds(1e9, 0.5) == pytest.approx(found.tokens * found.flops_per_token / 5e8)

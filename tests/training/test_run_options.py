@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import evaluate
 from speciate.stages import train as verb
@@ -21,10 +21,10 @@ from speciate.stages import train as verb
 MakeRun = Callable[..., RunSpec]
 BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}
 RUNS: dict[str, dict[str, Any]] = {
-    "muon": {"optimizer": {"kind": "muon", "rate": 0.01, "rate_scales": {"*.router.*": 10.0}}},
+    "muon": {"optimizer": {"kind": "muon", "lr": 0.01, "lr_scales": {"*.router.*": 10.0}}},
     "muon_float32": {"optimizer": {"kind": "muon", "iteration": "float32"}, "schedule": "wsd"},
     "ema": {"model": BIAS, "training": {"ema": 0.9, "ema_warmup": True}, "schedule": "constant"},
-    "bfloat16": {"training": {"precision": "bfloat16", "accumulation": 2}},
+    "bfloat16": {"training": {"precision": "bfloat16", "grad_accumulation": 2}},
     "recomputed": {"model": BIAS, "training": {"activation_checkpointing": True, "deterministic": True}},
 }
 
@@ -117,7 +117,7 @@ def test_the_average_is_the_model_when_asked(
     np.save(tmp_path / "bytes.npy", np.ones(64, dtype=np.int32))
 
     def nats() -> float:
-        (tmp_path / "spec.json").write_text(dump(instead))
+        (tmp_path / "spec.json").write_text(canonical_json(instead))
         paths = {
             "spec": tmp_path / "spec.json",
             "model": tmp_path / "run" / "model.safetensors",

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.extends import merge, read_yaml
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.config.study import Study, parse_study
 from speciate.data.blocks import read_set
 from speciate.evaluation.likelihood import by_document
@@ -62,12 +62,12 @@ def run_of(name: str, arm: str) -> RunSpec:
         change["model"] = {"block": {"mixer": {"budget": {key: fewer[key] for key in budget if key in fewer}}}}
     if arm == "oracle":
         change["model"] = {"block": {"ffn": {"router": {"domains": 2}}}}
-    return RunSpec.model_validate(merge(json.loads(dump(run)), change))
+    return RunSpec.model_validate(merge(json.loads(canonical_json(run)), change))
 
 
 def trained(run: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: pathlib.Path | None = None) -> None:
     folder.mkdir(parents=True)
-    (folder / "spec.json").write_text(dump(run))
+    (folder / "spec.json").write_text(canonical_json(run))
     assert verb.train(run, mixture, folder, folder / "checkpoints", Never(), start)  # type: ignore[arg-type]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -87,7 +87,7 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
     drawn = verb.build(run, 64, start).state_dict()
     moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, drawn[name])]
     assert "token_embedding.weight" in moved
-    objective = component(run.objective).Objective(run.objective)
+    objective = component_module(run.objective).Objective(run.objective)
     test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
     arrays, measured = evaluate.probe(model, objective, read_set(mixture, "probe"))

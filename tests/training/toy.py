@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
 from speciate.training.diffusion.mdlm import masked_nats
 
@@ -28,7 +28,7 @@ def denoiser(**changes: object) -> Transformer:
     torch.manual_seed(3)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": {"kind": "dense", "hidden": 16}, "depth": "every"}
     shape = {"width": 8, "num_layers": 1, "context": LENGTH + 1, "causal": False, "block": block}
-    model = run.Model.model_validate({**shape, "init_std": 0.7, "embedding_std": 0.7, **changes})
+    model = ModelSpec.model_validate({**shape, "init_std": 0.7, "embedding_std": 0.7, **changes})
     return Transformer(model, WORDS + 1).double().eval()
 
 

@@ -12,7 +12,7 @@ from tests.workflow.test_rules import RULES
 from speciate.config.extends import merge, read_yaml
 from speciate.config.stage_specs import CARDED, COMPARED
 from speciate.config.study import parse_study
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node 2 --no-python"
 # training -> cores, GPUs, launcher
@@ -29,7 +29,7 @@ def functions() -> dict[str, Any]:
     """The functions of the rules' paths, of a study with an arm of each case."""
     arms = {name: {"about": name, "change": {"training": training}} for name, (training, *_) in CASES.items()}
     study = parse_study(merge(read_yaml(ROOT / "studies/smoke.yaml"), {"ablations": arms}), "study")
-    found = {"PLAN": Plan(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
+    found = {"PLAN": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
     found |= {"COMPARED": COMPARED, "CARDED": CARDED, "expand": lambda *given, **named: []}
     # it holds no rule: plain Python
     return runpy.run_path(str(ROOT / "workflow/rules/paths.smk"), {**found, "pathlib": pathlib})

@@ -57,7 +57,7 @@ def only(own: Workspace, pattern: str) -> pathlib.Path:
     return found
 
 
-@pytest.mark.parametrize("stage", ["fetch", "clean", "sign", "divide", "sketch", "encode", "pack"])
+@pytest.mark.parametrize("stage", ["fetch", "clean", "sign", "write_splits", "sketch", "encode", "pack"])
 def test_a_stage_has_a_job_for_each_shard(own: Workspace, stage: str) -> None:
     folder = only(own, f"{stage}/*")
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [f"{index}-of-8" for index in range(8)]

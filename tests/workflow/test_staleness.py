@@ -10,11 +10,11 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 
 from speciate.config.study import read_study
-from speciate.graph.study_graph import Plan
+from speciate.graph.study_graph import StudyGraph
 
 STUDY = read_study(ROOT / "studies" / "smoke.yaml")
 NUM_RUNS = len(STUDY.runs())
-NUM_FIGURES, NUM_DATA_FIGURES = (len(Plan(STUDY, ROOT / "results").figures(page)) for page in ("report", "data"))
+NUM_FIGURES, NUM_DATA_FIGURES = (len(StudyGraph(STUDY, ROOT / "results").figures(page)) for page in ("report", "data"))
 AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
@@ -72,7 +72,7 @@ def test_a_figure_reruns_that_figure(workspace: Workspace) -> None:
 
 
 def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspace) -> None:
-    workspace.edit("config.yaml", '{rate_scales: {"*.router.*": 10.0}}', '{rate_scales: {"*.router.*": 20.0}}')
+    workspace.edit("config.yaml", '{lr_scales: {"*.router.*": 10.0}}', '{lr_scales: {"*.router.*": 20.0}}')
     assert workspace.stale() == after_runs(2)
 
 
@@ -108,7 +108,7 @@ def test_the_training_loop_reruns_every_run_and_no_data_stage(workspace: Workspa
 def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     workspace.edit("config.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
     stale = workspace.stale()
-    of_code = ("fetch", "clean", "sign", "bucket", "cluster", "split", "divide", "sketch")
+    of_code = ("fetch", "clean", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
         **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
         # the tokenizer is fitted to all domains, so every domain is encoded anew
@@ -122,7 +122,7 @@ def test_another_similarity_reads_nothing_anew(workspace: Workspace) -> None:
     workspace.edit("studies/smoke.yaml", "study: smoke\n", "study: smoke\nduplicates: {similarity: 0.7}\n")
     stale = workspace.stale()
     assert not {"fetch", "clean"} & set(stale)
-    assert stale["sign"] == stale["bucket"] == stale["cluster"] == stale["divide"] == 1
+    assert stale["sign"] == stale["bucket"] == stale["cluster"] == stale["write_splits"] == 1
 
 
 def test_the_page_of_the_data_reruns_no_run(workspace: Workspace) -> None:

@@ -51,7 +51,19 @@ def test_the_manifest_says_what_made_it(finished: Workspace) -> None:
     assert {"commit", "config_digest"} <= set(manifest)
     assert manifest["packages"]["numpy"] == manifest["environments"][0]["versions"]["numpy"]
     assert manifest["environments"][0]["runs"] == len(read_study(ROOT / "studies" / "smoke.yaml").runs())
-    stages = {"fetch", "clean", "split", "fit", "encode", "pack", "balance", "train", "evaluate", "measure", "compare"}
+    stages = {
+        "fetch",
+        "clean",
+        "assign_splits",
+        "fit",
+        "encode",
+        "pack",
+        "balance",
+        "train",
+        "evaluate",
+        "measure",
+        "compare",
+    }
     assert stages <= {stage["stage"] for stage in manifest["stages"]}
 
 

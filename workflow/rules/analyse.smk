@@ -14,7 +14,7 @@ rule measure:
             "details.parquet",
             "measured.json",
         ),
-        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
     output:
         [
             f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet"
@@ -30,7 +30,7 @@ rule measure:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=digest("measure"),
-        run=lambda wildcards: PLAN.run_folder(wildcards.ablation, int(wildcards.seed)),
+        run=lambda wildcards: GRAPH.run_folder(wildcards.ablation, int(wildcards.seed)),
         mixture=MIXTURE,
         folder=subpath(output[0], parent=True),
     message:
@@ -75,7 +75,7 @@ rule compare:
 rule cost:
     input:
         [
-            PLAN.run_folder(ablation, STUDY.seeds[0]) / "spec.json"
+            GRAPH.run_folder(ablation, STUDY.seeds[0]) / "spec.json"
             for ablation in (STUDY.cost.ablations if STUDY.cost else ())
         ],
     output:
@@ -89,7 +89,7 @@ rule cost:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=60,
     params:
-        code=digest("cost", *PLAN.cost_runs),
+        code=digest("cost", *GRAPH.cost_runs),
         lengths=STUDY.cost.lengths if STUDY.cost else (),
         rounds=STUDY.cost.rounds if STUDY.cost else 1,
     message:

@@ -6,12 +6,12 @@ rule card:
         spec=f"{HOME}/specs/card.json",
         clean=of_study("clean", "documents.parquet", "dropped.parquet", "counts.json"),
         clusters=[
-            PLAN.folder("cluster", scope) / file
-            for scope in PLAN.scopes
+            GRAPH.folder("cluster", scope) / file
+            for scope in GRAPH.scopes
             for file in ("duplicates.parquet", "clusters.parquet", "counts.json")
         ],
-        split=[PLAN.folder("split", domain) / "counts.json" for domain in STUDY.domains],
-        divide=of_study("divide", "counts.json"),
+        assign_splits=[GRAPH.folder("assign_splits", domain) / "counts.json" for domain in STUDY.domains],
+        write_splits=of_study("write_splits", "counts.json"),
         sketch=of_study(
             "sketch",
             *(f"{split}.runs.npy" for split in SPLITS),
@@ -44,15 +44,15 @@ rule card:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
-        code=digest("card", PLAN.card_spec()),
+        code=digest("card", GRAPH.card_spec()),
         folders=[
             f"--{stage} "
             + " ".join(
-                f"{domain}={PLAN.folder(stage, domain)}" for domain in STUDY.domains
+                f"{domain}={GRAPH.folder(stage, domain)}" for domain in STUDY.domains
             )
-            for stage in ("clean", "split", "divide", "sketch", "encode", "pack")
+            for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack")
         ],
-        clusters=[f"{scope}={PLAN.folder('cluster', scope)}" for scope in PLAN.scopes],
+        clusters=[f"{scope}={GRAPH.folder('cluster', scope)}" for scope in GRAPH.scopes],
         mixture=MIXTURE,
         folder=subpath(output[0], parent=True),
     message:
@@ -68,7 +68,7 @@ rule present:
         tables=CARD,
         figures=expand(
             f"{HOME}/figures/{{figure}}.{{suffix}}",
-            figure=PLAN.figures("data"),
+            figure=GRAPH.figures("data"),
             suffix=("svg", "json"),
         ),
     output:

@@ -6,7 +6,7 @@ rule fetch:
     input:
         spec="results/data/fetch/{name}-{key}/spec.json",
         # a source of kind `files` reads the user's own
-        files=lambda wildcards: PLAN.local_files(wildcards.name),
+        files=lambda wildcards: GRAPH.local_files(wildcards.name),
     output:
         archive="results/data/fetch/{name}-{key}/{shard}/archive",
     log:
@@ -111,7 +111,7 @@ rule cluster:
     input:
         spec="results/data/cluster/{name}-{key}/spec.json",
         signed=of_scope("sign", *SIGNED),
-        pairs=lambda wildcards: PLAN.pairs(wildcards.name),
+        pairs=lambda wildcards: GRAPH.pairs(wildcards.name),
     output:
         multiext(
             "results/data/cluster/{name}-{key}/",
@@ -139,57 +139,57 @@ rule cluster:
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
-rule split:
+rule assign_splits:
     input:
-        spec="results/data/split/{name}-{key}/spec.json",
+        spec="results/data/assign_splits/{name}-{key}/spec.json",
         signed=of_shards("sign", *SIGNED),
         duplicates=clustered("duplicates.parquet"),
     output:
-        multiext("results/data/split/{name}-{key}/", "groups.npy", "counts.json"),
+        multiext("results/data/assign_splits/{name}-{key}/", "groups.npy", "counts.json"),
     log:
-        "results/data/logs/split/{name}-{key}.log",
+        "results/data/logs/assign_splits/{name}-{key}.log",
     benchmark:
-        "results/data/benchmarks/split/{name}-{key}.tsv"
+        "results/data/benchmarks/assign_splits/{name}-{key}.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("split"),
-        signed=lambda wildcards: PLAN.folder("sign", wildcards.name),
+        code=code("assign_splits"),
+        signed=lambda wildcards: GRAPH.folder("sign", wildcards.name),
         folder=subpath(output[0], parent=True),
     message:
-        "split {wildcards.name}: which groups of documents are for training, validation, test and probe"
+        "assign splits of {wildcards.name}: which groups of documents are for training, validation, test and probe"
     shell:
         "python -m speciate.stages.assign_splits --spec {input.spec} --signed {params.signed}"
         " --duplicates {input.duplicates} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
-rule divide:
+rule write_splits:
     input:
-        spec="results/data/divide/{name}-{key}/spec.json",
+        spec="results/data/write_splits/{name}-{key}/spec.json",
         documents=of_shard("clean", "documents.parquet"),
         duplicates=clustered("duplicates.parquet"),
-        groups=lambda wildcards: PLAN.folder("split", wildcards.name) / "groups.npy",
+        groups=lambda wildcards: GRAPH.folder("assign_splits", wildcards.name) / "groups.npy",
     output:
         expand(
-            "results/data/divide/{{name}}-{{key}}/{{shard}}/{split}.parquet",
+            "results/data/write_splits/{{name}}-{{key}}/{{shard}}/{split}.parquet",
             split=SPLITS,
         ),
-        "results/data/divide/{name}-{key}/{shard}/counts.json",
+        "results/data/write_splits/{name}-{key}/{shard}/counts.json",
     log:
-        "results/data/logs/divide/{name}-{key}/{shard}.log",
+        "results/data/logs/write_splits/{name}-{key}/{shard}.log",
     benchmark:
-        "results/data/benchmarks/divide/{name}-{key}/{shard}.tsv"
+        "results/data/benchmarks/write_splits/{name}-{key}/{shard}.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("divide"),
+        code=code("write_splits"),
         folder=subpath(output[0], parent=True),
     message:
-        "divide {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
+        "write splits of {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
     shell:
         "python -m speciate.stages.write_splits --spec {input.spec} --documents {input.documents}"
         " --duplicates {input.duplicates} --groups {input.groups} --shard {wildcards.shard}"
@@ -199,7 +199,7 @@ rule divide:
 rule sketch:
     input:
         spec="results/data/sketch/{name}-{key}/spec.json",
-        divided=of_shard("divide", *(f"{split}.parquet" for split in SPLITS)),
+        splits=of_shard("write_splits", *(f"{split}.parquet" for split in SPLITS)),
     output:
         expand(
             "results/data/sketch/{{name}}-{{key}}/{{shard}}/{split}.runs.npy",
@@ -220,20 +220,20 @@ rule sketch:
         runtime=60,
     params:
         code=code("sketch"),
-        divided=folder_of("divided"),
+        splits=folder_of("splits"),
         folder=subpath(output[0], parent=True),
     message:
         "sketch {wildcards.name}, {wildcards.shard}: runs of words, lengths and samples for the data card"
     shell:
-        "python -m speciate.stages.sketch --spec {input.spec} --divided {params.divided}"
+        "python -m speciate.stages.sketch --spec {input.spec} --splits {params.splits}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule fit:
     input:
         spec="results/data/fit/{name}-{key}/spec.json",
-        documents=of_study("divide", "train.parquet"),
-        archive=PLAN.tokenizer_archive,
+        documents=of_study("write_splits", "train.parquet"),
+        archive=GRAPH.tokenizer_archive,
     output:
         multiext(
             "results/data/fit/{name}-{key}/",
@@ -265,7 +265,7 @@ rule fit:
 rule encode:
     input:
         spec="results/data/encode/{name}-{key}/spec.json",
-        split=of_shard("divide", *(f"{split}.parquet" for split in SPLITS)),
+        split=of_shard("write_splits", *(f"{split}.parquet" for split in SPLITS)),
         tokenizer=TOKENIZER / "tokenizer.json",
         manifest=TOKENIZER / "tokenizer_manifest.json",
     output:
@@ -348,7 +348,7 @@ rule balance:
         types=of_study("encode", "probe.types.npy"),
         tokenizer=TOKENIZER / "tokenizer_manifest.json",
     output:
-        [f"results/data/balance/{{name}}-{{key}}/{file}" for file in PLAN.MIXTURE_FILES],
+        [f"results/data/balance/{{name}}-{{key}}/{file}" for file in GRAPH.MIXTURE_FILES],
     log:
         "results/data/logs/balance/{name}-{key}.log",
     benchmark:

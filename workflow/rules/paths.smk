@@ -1,13 +1,13 @@
 # What the rules need to know of the study's paths; no rule is here.
-MIXTURE = PLAN.folder("balance", "mixture")
-TOKENIZER = PLAN.folder("fit", "tokenizer")
+MIXTURE = GRAPH.folder("balance", "mixture")
+TOKENIZER = GRAPH.folder("fit", "tokenizer")
 MEASURES = [
-    PLAN.measure_folder(ablation, seed)
+    GRAPH.measure_folder(ablation, seed)
     for ablation in STUDY.ablations
     for seed in STUDY.seeds
 ]
 # the data stages that are one job for all shards
-GATHERS = ("cluster", "split", "fit", "balance")
+GATHERS = ("cluster", "assign_splits", "fit", "balance")
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
@@ -18,7 +18,7 @@ def of_shard(stage, *files):
     """Files of a stage of the domain and the shard in the wildcards."""
 
     def paths(wildcards):
-        folder = PLAN.folder(stage, wildcards.name) / wildcards.shard
+        folder = GRAPH.folder(stage, wildcards.name) / wildcards.shard
         return [str(folder / file) for file in files]
 
     return paths
@@ -27,7 +27,7 @@ def of_shard(stage, *files):
 def of_shards(stage, *files):
     """Files of a stage of every shard of the domain in the wildcards: a gather."""
     return lambda wildcards: [
-        str(part / file) for part in PLAN.parts(stage, wildcards.name) for file in files
+        str(part / file) for part in GRAPH.parts(stage, wildcards.name) for file in files
     ]
 
 
@@ -35,8 +35,8 @@ def of_scope(stage, *files):
     """Files of a stage of every shard of every domain that the scope in the wildcards compares."""
     return lambda wildcards: [
         str(part / file)
-        for domain in PLAN.scopes[wildcards.name]
-        for part in PLAN.parts(stage, domain)
+        for domain in GRAPH.scopes[wildcards.name]
+        for part in GRAPH.parts(stage, domain)
         for file in files
     ]
 
@@ -46,7 +46,7 @@ def of_study(stage, *files):
     return [
         str(part / file)
         for domain in STUDY.domains
-        for part in PLAN.parts(stage, domain)
+        for part in GRAPH.parts(stage, domain)
         for file in files
     ]
 
@@ -55,7 +55,7 @@ def clustered(*files):
     """Files of the cluster stage of the scope that the domain in the wildcards belongs to."""
 
     def paths(wildcards):
-        folder = PLAN.folder("cluster", PLAN.scope(wildcards.name))
+        folder = GRAPH.folder("cluster", GRAPH.scope(wildcards.name))
         return [str(folder / file) for file in files]
 
     return paths
@@ -64,8 +64,8 @@ def clustered(*files):
 def named_folders(stage, domains=None):
     """`domain=folder` for each domain (of the scope in the wildcards); the folder holds the shards' folders."""
     return lambda wildcards: [
-        f"{domain}={PLAN.folder(stage, domain)}"
-        for domain in (PLAN.scopes[wildcards.name] if domains is None else domains)
+        f"{domain}={GRAPH.folder(stage, domain)}"
+        for domain in (GRAPH.scopes[wildcards.name] if domains is None else domains)
     ]
 
 
@@ -77,7 +77,7 @@ def folder_of(name):
 def archives(wildcards):
     """The archives that a shard of a domain is read from."""
     return [
-        str(path) for path in PLAN.fetched(wildcards.name, wildcards.shard).values()
+        str(path) for path in GRAPH.fetched(wildcards.name, wildcards.shard).values()
     ]
 
 
@@ -85,18 +85,18 @@ def named_archives(wildcards):
     """`--archive source=path` for each of them."""
     return [
         f"--archive {name}={path}"
-        for name, path in PLAN.fetched(wildcards.name, wildcards.shard).items()
+        for name, path in GRAPH.fetched(wildcards.name, wildcards.shard).items()
     ]
 
 
 def code(verb):
     """The digest of what a data stage runs."""
-    return lambda wildcards: digest(verb, PLAN.spec(verb, wildcards.name))
+    return lambda wildcards: digest(verb, GRAPH.spec(verb, wildcards.name))
 
 
 def run_of(wildcards):
     """The RunSpec of a run's wildcards."""
-    return PLAN.run(wildcards.ablation, int(wildcards.seed))
+    return GRAPH.run(wildcards.ablation, int(wildcards.seed))
 
 
 def cores_of(wildcards):
@@ -121,7 +121,7 @@ def launcher_of(wildcards):
 
 def start_of(wildcards):
     """`--start path` where a run starts from something."""
-    start = PLAN.start(wildcards.ablation, int(wildcards.seed))
+    start = GRAPH.start(wildcards.ablation, int(wildcards.seed))
     return f"--start {start}" if start else ""
 
 
@@ -129,7 +129,7 @@ def data_benchmarks():
     """The benchmark files of this study's data stages, a folder where a stage has shards; other studies' are not its."""
     return [
         f"results/data/benchmarks/{stage}/{folder.name}{suffix}"
-        for folder in (file.parent for file in PLAN.data_specs())
+        for folder in (file.parent for file in GRAPH.data_specs())
         for stage in [folder.parent.name]
         for suffix in [".tsv" if stage in GATHERS else ""]
     ]

@@ -4,7 +4,7 @@
 rule draw:
     input:
         spec=f"{HOME}/specs/draw/{{figure}}.json",
-        tables=lambda wildcards: READ_BY[PLAN.read_by(wildcards.figure)],
+        tables=lambda wildcards: READ_BY[GRAPH.read_by(wildcards.figure)],
     output:
         svg=report(
             f"{HOME}/figures/{{figure}}.svg",
@@ -23,7 +23,7 @@ rule draw:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
-        code=lambda wildcards: digest("draw", PLAN.draw_spec(wildcards.figure)),
+        code=lambda wildcards: digest("draw", GRAPH.draw_spec(wildcards.figure)),
         tables=folder_of("tables"),
         folder=subpath(output.svg, parent=True),
     message:
@@ -39,7 +39,7 @@ rule manifest:
         tables=TABLES,
         card=CARD,
         runs=[
-            PLAN.run_folder(ablation, seed) / "run.json"
+            GRAPH.run_folder(ablation, seed) / "run.json"
             for ablation in STUDY.ablations
             for seed in STUDY.seeds
         ],
@@ -72,7 +72,7 @@ rule report:
         tables=TABLES,
         figures=expand(
             f"{HOME}/figures/{{figure}}.{{suffix}}",
-            figure=PLAN.figures(),
+            figure=GRAPH.figures(),
             suffix=("svg", "json"),
         ),
         card=CARD,

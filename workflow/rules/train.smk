@@ -4,10 +4,10 @@
 rule train:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
-        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
         packs=of_study("pack", "train.blocks.npy", "train.pieces.npy"),
         # what the run starts from: another run of its seed, an archive, or the user's own files
-        start=lambda wildcards: PLAN.start_files(
+        start=lambda wildcards: GRAPH.start_files(
             wildcards.ablation, int(wildcards.seed)
         ),
     output:
@@ -51,7 +51,7 @@ rule evaluate:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
-        mixture=[MIXTURE / file for file in PLAN.MIXTURE_FILES],
+        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
         token_bytes=TOKENIZER / "token_bytes.npy",
         tokenizer=TOKENIZER / "tokenizer.json",
     output:

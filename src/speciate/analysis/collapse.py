@@ -45,7 +45,7 @@ class Fired:
         return not math.isnan(self.first_step)
 
 
-def s1(share_KS: Array) -> npt.NDArray[np.bool_]:
+def rule_60_percent(share_KS: Array) -> npt.NDArray[np.bool_]:
     """Whether S1's rule holds at each check, (K,): this one and the two before it all had a slot above 60 %."""
     above_K: npt.NDArray[np.bool_] = share_KS.max(axis=1, initial=0) > S1_SHARE
     held_K = above_K.copy()
@@ -55,7 +55,7 @@ def s1(share_KS: Array) -> npt.NDArray[np.bool_]:
     return held_K
 
 
-def s4(share_KS: Array) -> npt.NDArray[np.bool_]:
+def rule_3_over_e(share_KS: Array) -> npt.NDArray[np.bool_]:
     """Whether S4's rule holds at each check, (K,)."""
     num_slots = share_KS.shape[1]
     result: npt.NDArray[np.bool_] = (
@@ -90,7 +90,7 @@ def verdicts(
     if not shares:
         return []
     found: list[Fired] = []
-    for rule, holds in (("s1", s1), ("s4", s4)):
+    for rule, holds in (("s1", rule_60_percent), ("s4", rule_3_over_e)):
         each = [Fired(selector, rule, first(holds(share_KS))) for selector, share_KS in armed.items()]
         earliest = min((one.first_step for one in each if one.fired), default=float("nan"))
         found += [*each, Fired("any", rule, earliest)]

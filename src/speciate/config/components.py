@@ -38,12 +38,12 @@ class Strict(BaseModel):
         that a small job's imports take (docs/log.md); this does so only where a schema is asked for.
         """
         made: dict[str, Any] = handler.resolve_ref_schema(handler(schema))
-        for field, text in _meanings(cls).items():
+        for field, text in _field_texts(cls).items():
             made["properties"][field]["description"] = text
         return made
 
 
-class Kind(Strict):
+class ComponentOptions(Strict):
     """The options of one component; `kind` is the stem of the component's file."""
 
     module: ClassVar[str]
@@ -59,7 +59,7 @@ class Kind(Strict):
 
 
 @functools.cache
-def _meanings(model: type[Strict]) -> dict[str, str]:
+def _field_texts(model: type[Strict]) -> dict[str, str]:
     """What the source says under each field of `model` and of what it inherits from."""
     found: dict[str, str] = {}
     for cls in reversed([cls for cls in model.__mro__ if issubclass(cls, Strict)]):
@@ -81,7 +81,7 @@ def kinds_in(folder: str) -> list[str]:
 
 
 @functools.cache
-def options_of(folder: str, kind: str) -> type[Kind]:
+def options_of(folder: str, kind: str) -> type[ComponentOptions]:
     """The class `Options` of `folder/kind.py`, read without importing the file.
 
     Raises:
@@ -98,12 +98,12 @@ def options_of(folder: str, kind: str) -> type[Kind]:
     name = ".".join(["speciate", *folder.split("/"), kind])
     namespace: dict[str, Any] = {"__name__": name}
     exec(compile(ast.Module(body, type_ignores=[]), str(file), "exec"), namespace)  # noqa: S102 (our own source)
-    options: type[Kind] = namespace["Options"]
+    options: type[ComponentOptions] = namespace["Options"]
     options.module = name
     return options
 
 
-class Problems(ValueError):
+class ConfigErrors(ValueError):
     """What is wrong with a config, as (path of the field, why); carries them through pydantic's own nesting."""
 
     def __init__(self, found: list[tuple[str, str]]) -> None:
@@ -114,13 +114,13 @@ class Problems(ValueError):
 UNKNOWN = "unknown key"
 
 
-def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
+def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     """Every problem in `error` as (dotted path of the field, why), in the words of a config's author."""
     found: list[tuple[str, str]] = []
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"] if part != "[key]")
         cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, Problems):
+        if isinstance(cause, ConfigErrors):
             found += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.found]
         elif item["type"] == "extra_forbidden":
             found.append((path, UNKNOWN))
@@ -133,7 +133,7 @@ def problems(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     return found
 
 
-def _with_owners(found: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:
+def _with_kinds_that_have_it(found: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:
     """The same problems; of a key that `kind` does not know and others of its folder do, it says which these are."""
     told = []
     for path, why in found:
@@ -144,7 +144,7 @@ def _with_owners(found: list[tuple[str, str]], folder: str, kind: str) -> list[t
     return told
 
 
-class Choice:
+class OneOf:
     """What makes a config field name a file of a folder: `router: Annotated[Kind, Choice("model/moe/router")]`.
 
     Validates `{kind: K, ...}`, or just `K`, into the Options of `folder/K.py`.
@@ -153,8 +153,8 @@ class Choice:
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
-    def _validate(self, value: Any) -> Kind:
-        if isinstance(value, Kind):
+    def _validate(self, value: Any) -> ComponentOptions:
+        if isinstance(value, ComponentOptions):
             return value
         settings = {"kind": value} if isinstance(value, str) else value
         if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
@@ -162,7 +162,7 @@ class Choice:
         try:
             return options_of(self.folder, settings["kind"]).model_validate(settings)
         except pydantic.ValidationError as error:
-            raise Problems(_with_owners(problems(error), self.folder, settings["kind"])) from None
+            raise ConfigErrors(_with_kinds_that_have_it(config_errors(error), self.folder, settings["kind"])) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> pydantic_core.CoreSchema:
         return pydantic_core.core_schema.no_info_plain_validator_function(
@@ -183,21 +183,21 @@ class Choice:
         return {"anyOf": [{"enum": kinds_in(self.folder)}, *choices]}
 
 
-def kinds_within(value: Any) -> Iterator[Kind]:
+def options_within(value: Any) -> Iterator[ComponentOptions]:
     """Every `Kind` inside a spec, outermost first: what a stage's code depends on beyond its imports."""
-    if isinstance(value, Kind):
+    if isinstance(value, ComponentOptions):
         yield value
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from kinds_within(getattr(value, name))
+            yield from options_within(getattr(value, name))
     elif isinstance(value, dict):
         for item in value.values():
-            yield from kinds_within(item)
+            yield from options_within(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from kinds_within(item)
+            yield from options_within(item)
 
 
-def component(options: Kind) -> ModuleType:
+def component_module(options: ComponentOptions) -> ModuleType:
     """The module that `options` configure; each folder's docstring says what its modules offer."""
     return importlib.import_module(options.module)

@@ -12,21 +12,21 @@ from typing import Annotated, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import Choice, Kind, Strict, kinds_within, problems
+from speciate.config.components import ComponentOptions, OneOf, Strict, config_errors, options_within
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], pydantic.Strict(False)]
 Spec = TypeVar("Spec", bound=Strict)
 
 
-class Block(Strict):
+class BlockSpec(Strict):
     """One block of the decoder: block = mixer x ffn x depth."""
 
-    mixer: Annotated[Kind, Choice("model/mixer")]
+    mixer: Annotated[ComponentOptions, OneOf("model/mixer")]
     """What mixes positions."""
-    ffn: Annotated[Kind, Choice("model/ffn")]
+    ffn: Annotated[ComponentOptions, OneOf("model/ffn")]
     """What acts on each token by itself."""
-    depth: Annotated[Kind, Choice("model/depth")]
+    depth: Annotated[ComponentOptions, OneOf("model/depth")]
     """Which tokens run through the block."""
 
 
@@ -35,11 +35,11 @@ class LayerException(Strict):
 
     layers: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
     """Layer indices, from 0."""
-    block: Block
+    block: BlockSpec
     """What each layer is."""
 
 
-class Model(Strict):
+class ModelSpec(Strict):
     """A GPT-shaped decoder (Radford et al. 2019; with rms, rotary, swiglu and grouped queries: Touvron et al. 2023)."""
 
     width: int = Field(128, ge=1)
@@ -72,7 +72,7 @@ class Model(Strict):
     """Standard deviation of the initial weights; residual projections get it divided by sqrt(2 x layers) (GPT-2)."""
     embedding_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial embeddings of tokens and positions."""
-    block: Block
+    block: BlockSpec
     """What each layer is."""
     exceptions: Annotated[tuple[LayerException, ...], pydantic.Strict(False)] = ()
     """Layers with another block."""
@@ -83,20 +83,20 @@ class Model(Strict):
             beyond = [layer for layer in exception.layers if not 0 <= layer < self.num_layers]
             if beyond:
                 raise ValueError(f"exceptions: layers {beyond} do not exist in a model of {self.num_layers}")
-        for options in kinds_within(self):
+        for options in options_within(self):
             if not self.causal and getattr(options, "causal_only", False):
                 raise ValueError(f"causal: {options.kind} sees only what came before; it cannot serve causal: false")
             options.check(self)
         return self
 
-    def block_of(self, layer: int) -> Block:
+    def block_of(self, layer: int) -> BlockSpec:
         """The block of `layer` (from 0): the last exception that names it, or the model's own."""
         for exception in reversed(self.exceptions):
             if layer in exception.layers:
                 return exception.block
         return self.block
 
-    def unlike(self, other: "Model") -> str:
+    def unlike(self, other: "ModelSpec") -> str:
         """Where `other`'s weights would mean something else in this model, feed-forward layers aside; empty: nowhere.
 
         Shapes tell the rest. Rotary positions have no weights, so their context may differ.
@@ -118,16 +118,16 @@ class Model(Strict):
         return ""
 
 
-class Training(Strict):
+class TrainingSpec(Strict):
     """How long and in what portions."""
 
     num_steps: int = Field(250, ge=1)
     """Optimizer steps."""
     blocks_per_step: int = Field(16, ge=1)
     """Blocks in one optimizer step, over all its micro-batches."""
-    accumulation: int = Field(1, ge=1)
+    grad_accumulation: int = Field(1, ge=1)
     """Micro-batches in one step; must divide blocks_per_step."""
-    clip: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     """Largest norm of the whole gradient."""
     threads: int = Field(1, ge=1)
     """Torch threads of a process; part of the spec because 1 and 2 threads give different bits."""
@@ -188,17 +188,17 @@ class Training(Strict):
 
     @pydantic.model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.blocks_per_step % self.accumulation:
+        if self.blocks_per_step % self.grad_accumulation:
             raise ValueError(
-                f"accumulation: {self.accumulation} does not divide {self.blocks_per_step} blocks_per_step"
+                f"grad_accumulation: {self.grad_accumulation} does not divide {self.blocks_per_step} blocks_per_step"
             )
-        if self.blocks_per_step % (self.processes * self.accumulation):
-            each = f"{self.accumulation} micro-batches of each of {self.processes} processes"
+        if self.blocks_per_step % (self.processes * self.grad_accumulation):
+            each = f"{self.grad_accumulation} micro-batches of each of {self.processes} processes"
             raise ValueError(f"processes: {each} do not divide {self.blocks_per_step} blocks_per_step")
         return self
 
 
-class Telemetry(Strict):
+class TelemetrySpec(Strict):
     """When a training run is observed; the observer never touches the training batch, its randomness or gradients."""
 
     every: int = Field(10, ge=1)
@@ -222,19 +222,21 @@ class RunSpec(Strict):
     """The arm."""
     seed: int = Field(ge=0)
     """Of initial weights, noise and data order."""
-    model: Model
+    model: ModelSpec
     """The network."""
-    objective: Annotated[Kind, Choice("training/objective")]
+    objective: Annotated[ComponentOptions, OneOf("training/objective")]
     """What is minimised."""
-    optimizer: Annotated[Kind, Choice("training/optimizer")]
+    optimizer: Annotated[ComponentOptions, OneOf("training/optimizer")]
     """How."""
-    schedule: Annotated[Kind, Choice("training/schedule")]
+    schedule: Annotated[ComponentOptions, OneOf("training/schedule")]
     """The learning rate over the steps."""
-    training: Training = Training()
+    training: TrainingSpec = TrainingSpec()
     """Steps, batch, clipping, threads."""
-    telemetry: Telemetry = Telemetry()
+    telemetry: TelemetrySpec = TelemetrySpec()
     """When it is observed."""
-    start: Annotated[Kind, Choice("training/init/start")] = Field(default={"kind": "scratch"}, validate_default=True)
+    start: Annotated[ComponentOptions, OneOf("training/init/start")] = Field(
+        default={"kind": "scratch"}, validate_default=True
+    )
     """What its weights are before the first step."""
 
     @pydantic.model_validator(mode="after")
@@ -249,7 +251,7 @@ class RunSpec(Strict):
         if self.model.causal != needed:
             sees = "only what came before" if needed else "the whole block"
             raise ValueError(f"model.causal: {self.objective.kind} needs a model that sees {sees}, so {needed} here")
-        for options in kinds_within(self):
+        for options in options_within(self):
             options.check_run(self)
         return self
 
@@ -264,11 +266,11 @@ def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
     try:
         return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except pydantic.ValidationError as error:
-        raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in problems(error))) from None
+        raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in config_errors(error))) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: is no spec: {error}") from None
 
 
-def dump(spec: Strict) -> str:
+def canonical_json(spec: Strict) -> str:
     """The canonical JSON of a spec: every key, sorted, so that equal specs have equal bytes."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"

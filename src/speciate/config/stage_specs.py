@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import Choice, Kind, Strict
+from speciate.config.components import ComponentOptions, OneOf, Strict
 from speciate.config.data import Duplicates, HeldOut, Split
 from speciate.config.run import Name, Names
 from speciate.config.study import Hypothesis
@@ -36,15 +36,15 @@ class FetchSpec(Strict):
     """What `fetch` reads: one source."""
 
     name: Name
-    source: Annotated[Kind, Choice("data/fetch/sources")]
+    source: Annotated[ComponentOptions, OneOf("data/fetch/sources")]
 
 
 class CleanSpec(Strict):
     """What `clean` reads: one domain."""
 
     domain: Name
-    sources: dict[Name, Annotated[Kind, Choice("data/fetch/sources")]]
-    filters: Annotated[tuple[Annotated[Kind, Choice("data/clean/filters")], ...], pydantic.Strict(False)]
+    sources: dict[Name, Annotated[ComponentOptions, OneOf("data/fetch/sources")]]
+    filters: Annotated[tuple[Annotated[ComponentOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None = None
     """Of the domain; each shard takes its part."""
     shards: int = Field(1, ge=1)
@@ -90,16 +90,16 @@ class ClusterSpec(Strict):
     seed: int = 0
 
 
-class SplitSpec(Strict):
-    """What `split` reads."""
+class AssignSplitsSpec(Strict):
+    """What `assign_splits` reads."""
 
     domain: Name
     split: Split
     shards: int = Field(1, ge=1)
 
 
-class DivideSpec(Strict):
-    """What `divide` reads."""
+class WriteSplitsSpec(Strict):
+    """What `write_splits` reads."""
 
     domain: Name
     shards: int = Field(1, ge=1)
@@ -116,7 +116,7 @@ class SketchSpec(Strict):
 class FitSpec(Strict):
     """What `fit` reads: the tokenizer."""
 
-    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
+    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
 
 
 class EncodeSpec(Strict):
@@ -133,7 +133,7 @@ class PackSpec(Strict):
     """What `pack` reads."""
 
     domain: Name
-    packing: Annotated[Kind, Choice("data/packing")]
+    packing: Annotated[ComponentOptions, OneOf("data/packing")]
     block_length: int = Field(ge=2)
 
 
@@ -143,7 +143,7 @@ class BalanceSpec(Strict):
     domains: Names
     shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
     """Of each domain."""
-    mixture: Annotated[Kind, Choice("data/mixture")]
+    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
     held_out: HeldOut
 
 
@@ -154,9 +154,9 @@ class CardDomain(Strict):
     shards: int
     duplicates: Literal["keep", "exact", "near"]
     language: str | None
-    sources: dict[Name, Annotated[Kind, Choice("data/fetch/sources")]]
+    sources: dict[Name, Annotated[ComponentOptions, OneOf("data/fetch/sources")]]
     licences: dict[Name, str]
-    filters: Annotated[tuple[Annotated[Kind, Choice("data/clean/filters")], ...], pydantic.Strict(False)]
+    filters: Annotated[tuple[Annotated[ComponentOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None
     max_tokens: int | None
 
@@ -168,9 +168,9 @@ class CardSpec(Strict):
     domains: Annotated[tuple[CardDomain, ...], pydantic.Strict(False)]
     across_domains: bool
     split: Split
-    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
-    packing: Annotated[Kind, Choice("data/packing")]
-    mixture: Annotated[Kind, Choice("data/mixture")]
+    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
+    packing: Annotated[ComponentOptions, OneOf("data/packing")]
+    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
     block_length: int
 
 
@@ -237,7 +237,7 @@ class DrawSpec(Strict):
     A figure of the data knows nothing of the runs; for it the rest stays as it is here.
     """
 
-    figure: Annotated[Kind, Choice("figures")]
+    figure: Annotated[ComponentOptions, OneOf("figures")]
     arms: Names = ()
     """Every ablation, in the order of the study file."""
     domains: Names = ()
@@ -249,7 +249,7 @@ class DrawSpec(Strict):
     armed_after: float = 0.0
 
 
-class Folders(Strict):
+class DataFolders(Strict):
     """Where a study's data stages are, relative to `results`: for a run that is made, or used, by hand."""
 
     mixture: str

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import Choice, Kind, Problems, Strict, kinds_within, problems
+from speciate.config.components import ComponentOptions, ConfigErrors, OneOf, Strict, config_errors, options_within
 from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import Name, Names, RunSpec
@@ -109,13 +109,13 @@ class Study(Strict):
     """How duplicate documents are found."""
     split: Split = Split()
     """Shares of held-out documents."""
-    tokenizer: Annotated[Kind, Choice("data/tokens/tokenizer")]
+    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
     """Text to token ids."""
-    packing: Annotated[Kind, Choice("data/packing")]
+    packing: Annotated[ComponentOptions, OneOf("data/packing")]
     """How documents fill blocks."""
     block_length: int = Field(128, ge=2)
     """Tokens in a block."""
-    mixture: Annotated[Kind, Choice("data/mixture")]
+    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
     """How the domains' blocks are mixed."""
     held_out: HeldOut = HeldOut()
     """Sizes of the validation, test and probe sets."""
@@ -160,7 +160,7 @@ class Study(Strict):
             if run.model.context < self.block_length:
                 shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
                 raise ValueError(f"ablations.{ablation}: {shorter}")
-            for options in kinds_within(run):
+            for options in options_within(run):
                 try:
                     getattr(options, "check_domains", lambda domains: None)(tuple(self.domains))
                 except ValueError as error:
@@ -199,7 +199,9 @@ class Study(Strict):
             return RunSpec.model_validate({**settings, "ablation": ablation, "seed": seed})
         except pydantic.ValidationError as error:
             where = f"ablations.{ablation}"
-            raise Problems([(f"{where}.{path}" if path else where, why) for path, why in problems(error)]) from None
+            raise ConfigErrors(
+                [(f"{where}.{path}" if path else where, why) for path, why in config_errors(error)]
+            ) from None
 
     def runs(self) -> list[RunSpec]:
         """Every run of the study: ablations x seeds, in the order of the study file."""
@@ -219,7 +221,7 @@ def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
     try:
         return Study.model_validate(dict(settings))
     except pydantic.ValidationError as error:
-        lines = [f"{origin}: {path}: {why}" if path else f"{origin}: {why}" for path, why in problems(error)]
+        lines = [f"{origin}: {path}: {why}" if path else f"{origin}: {why}" for path, why in config_errors(error)]
         raise ValueError("\n".join(dict.fromkeys(lines))) from None
 
 

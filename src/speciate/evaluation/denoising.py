@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import Kind, component, kinds_in, options_of, problems
+from speciate.config.components import ComponentOptions, component_module, config_errors, kinds_in, options_of
 from speciate.evaluation.unmasking import Denoise, Seeded, Text, sample
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.training.diffusion import mdlm
 
@@ -23,12 +23,12 @@ STEPS = 32
 """Of each sampler that takes a number, in the picture."""
 
 
-def sampler_options(kind: str, **settings: object) -> Kind:
+def sampler_options(kind: str, **settings: object) -> ComponentOptions:
     """The options of a sampler. Raises ValueError naming the kind and the key that is wrong."""
     try:
         return options_of(FOLDER, kind).model_validate({"kind": kind, **settings})
     except pydantic.ValidationError as error:
-        raise ValueError("; ".join(f"{kind}: {path}: {why}" for path, why in problems(error))) from None
+        raise ValueError("; ".join(f"{kind}: {path}: {why}" for path, why in config_errors(error))) from None
 
 
 def denoiser(model: Transformer) -> Denoise:
@@ -57,7 +57,7 @@ def importance_of(model: Transformer) -> Callable[[Tensor], Tensor] | None:
 
     @torch.no_grad()
     def importance(token_BT: Tensor) -> Tensor:
-        logit_BT, known_BT = weighing.estimates(Tokens.of(token_BT))
+        logit_BT, known_BT = weighing.estimates(TokenBatch.of(token_BT))
         found_BT = torch.zeros(token_BT.shape, dtype=torch.float64, device=token_BT.device)
         if logit_BT is not None:
             found_BT = found_BT + F.softplus(logit_BT)
@@ -85,7 +85,7 @@ def orders(model: Transformer, first: int, length: int, seed: int) -> pd.DataFra
 def _order(model: Transformer, kind: str, first: int, length: int, seed: int) -> Iterator[tuple[object, ...]]:
     keys = options_of(FOLDER, kind).model_fields
     options = sampler_options(kind, **({"num_steps": STEPS} if "num_steps" in keys else {}))
-    sampler = component(options).Sampler(options)
+    sampler = component_module(options).Sampler(options)
     token_1T = torch.full((1, length), model.vocabulary - 1)
     token_1T[0, 0] = first
     said: list[Tensor] = []

@@ -49,9 +49,9 @@ def by_document(
     for start, token_BT in batches(torch.from_numpy(blocks.tokens)):
         document_BT = blocks.document[start : start + len(token_BT)]
         portion = (model, token_BT.to(device), torch.from_numpy(document_BT).long().to(device))
-        counted_BS = objective.counted(*portion).cpu().numpy()  # type: ignore[operator]
+        counted_BS = objective.loss_mask(*portion).cpu().numpy()  # type: ignore[operator]
         with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long().to(device)):
-            draws_EBS = objective.nats(*portion).unsqueeze(0) if estimates is None else estimates(*portion)  # type: ignore[operator]
+            draws_EBS = objective.token_nll(*portion).unsqueeze(0) if estimates is None else estimates(*portion)  # type: ignore[operator]
         draws_EN = draws_EBS.double().cpu().numpy()[:, counted_BS]
         document_N = document_BT[:, 1:][counted_BS]
         np.add.at(nats, document_N, draws_EN.mean(0))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from speciate.model.cache import Cache
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
 
@@ -65,7 +65,7 @@ def generate(
         raise ValueError("there is no token to go on from")
     cache, token_1T = Cache(), token_T.unsqueeze(0)
     for _ in range(min(max_tokens, model.context - len(token_T) + 1)):
-        x_1TD = model.read(Tokens.of(token_1T, cache=cache))
+        x_1TD = model.read(TokenBatch.of(token_1T, cache=cache))
         prob_V = probabilities(model.head(x_1TD[0, -1]).float(), sampling)
         token_1T = torch.multinomial(prob_V, 1, generator=generator).unsqueeze(0)
         yield int(token_1T)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from speciate.model.cache import Cache
-from speciate.model.mtp_heads import drafters
-from speciate.model.token_batch import Tokens
+from speciate.model.mtp_heads import prediction_heads
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
 
@@ -52,7 +52,7 @@ class Reader:
     """Reads tokens with the model and its further heads, each with its cache."""
 
     def __init__(self, model: Transformer, counts: Counts) -> None:
-        self.model, self.counts, self.heads = model, counts, drafters(model)
+        self.model, self.counts, self.heads = model, counts, prediction_heads(model)
         self.caches = [Cache() for _ in range(1 + len(self.heads))]
 
     @property
@@ -63,7 +63,7 @@ class Reader:
     def read(self, token_S: Sequence[int]) -> tuple[list[int], list[list[int]]]:
         """After each of these tokens: what head 0 says comes next, and what the others say comes after that."""
         own, *further = self.caches
-        tokens = Tokens.of(torch.tensor([token_S], device=self.model.head_VD.device), cache=own)
+        tokens = TokenBatch.of(torch.tensor([token_S], device=self.model.head_VD.device), cache=own)
         trunk_1SD, x_1SD = self.model.trunk_and_hidden(tokens)
         columns: list[Tensor] = [self.model.head(x_1SD[0]).argmax(-1)]
         for head, cache in zip(self.heads, further, strict=True):
@@ -133,7 +133,7 @@ def measured(model: Transformer, token_BT: Tensor, prompts: int = 8) -> list[lis
         token_BT: the probe set; blocks are taken at equal distances.
         prompts: how many, at most.
     """
-    if not drafters(model):
+    if not prediction_heads(model):
         return []
     counts, half = Counts(), token_BT.shape[1] // 2
     for token_T in token_BT[:: -(-len(token_BT) // prompts)]:

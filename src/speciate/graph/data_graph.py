@@ -10,16 +10,16 @@ import glob
 import pathlib
 from typing import Any
 
-from speciate.config.components import Kind, Strict
+from speciate.config.components import ComponentOptions, Strict
 from speciate.config.data import Duplicates
-from speciate.config.run import dump
+from speciate.config.run import canonical_json
 from speciate.config.stage_specs import (
     SPLITS,
+    AssignSplitsSpec,
     BalanceSpec,
     BucketSpec,
     CleanSpec,
     ClusterSpec,
-    DivideSpec,
     EncodeSpec,
     FetchSpec,
     FitSpec,
@@ -27,18 +27,18 @@ from speciate.config.stage_specs import (
     Part,
     SignSpec,
     SketchSpec,
-    SplitSpec,
+    WriteSplitsSpec,
 )
 from speciate.config.study import Study
 from speciate.graph.provenance import short_digest
 
 WHOLE = "0-of-1"
 """The only shard of what is not cut."""
-OF_DOMAIN = ("clean", "sign", "split", "divide", "sketch", "encode", "pack")
+PER_DOMAIN = ("clean", "sign", "assign_splits", "write_splits", "sketch", "encode", "pack")
 """The stages that each domain goes through by itself."""
 
 
-class DataPlan:
+class DataGraph:
     """The paths and specs of the data stages of one study."""
 
     MIXTURE_FILES = (
@@ -55,13 +55,13 @@ class DataPlan:
         self.data = data
 
     @functools.cached_property
-    def sources(self) -> dict[str, Kind]:
+    def sources(self) -> dict[str, ComponentOptions]:
         """Every source that the study fetches, by name: of domains, filters, a published tokenizer, and starts.
 
         Raises:
             ValueError: one name means two different sources.
         """
-        found: dict[str, Kind] = {}
+        found: dict[str, ComponentOptions] = {}
         given = [item for domain in self.study.domains for item in self.sources_of(domain).items()]
         published = getattr(self.study.tokenizer, "archive", None)
         if published is not None:
@@ -73,7 +73,7 @@ class DataPlan:
         return found
 
     @functools.cached_property
-    def starts(self) -> dict[str, Kind]:
+    def starts(self) -> dict[str, ComponentOptions]:
         """The sources that hold what runs start from, by name."""
         origins: list[Any] = [getattr(run.start, "origin", None) for run in self.study.runs()]
         return {origin.name: origin.source for origin in origins if hasattr(origin, "source")}
@@ -82,7 +82,7 @@ class DataPlan:
         """The archive of one of `starts`."""
         return self.folder("fetch", name) / WHOLE / "archive"
 
-    def sources_of(self, domain: str) -> dict[str, Kind]:
+    def sources_of(self, domain: str) -> dict[str, ComponentOptions]:
         """The sources that a domain's `clean` reads: its own, and those that its filters compare with."""
         mine = self.study.domains[domain]
         found = dict(mine.sources)
@@ -179,16 +179,16 @@ class DataPlan:
             "sign": [("clean", [name])],
             "bucket": [("sign", self.scopes.get(name, []))],
             "cluster": [("sign", self.scopes.get(name, []))],
-            "split": [("sign", [name]), ("cluster", [self.scope(name)])],
-            "divide": [("clean", [name]), ("split", [name])],
-            "sketch": [("divide", [name])],
-            "fit": [("divide", domains), ("fetch", ["tokenizer"] if "tokenizer" in self.sources else [])],
-            "encode": [("divide", [name]), ("fit", ["tokenizer"])],
+            "assign_splits": [("sign", [name]), ("cluster", [self.scope(name)])],
+            "write_splits": [("clean", [name]), ("assign_splits", [name])],
+            "sketch": [("write_splits", [name])],
+            "fit": [("write_splits", domains), ("fetch", ["tokenizer"] if "tokenizer" in self.sources else [])],
+            "encode": [("write_splits", [name]), ("fit", ["tokenizer"])],
             "pack": [("encode", [name])],
             "balance": [("pack", domains)],
         }[stage]
         folders = [self.folder(before, each).name for before, names in upstream for each in names]
-        return self.data / stage / f"{name}-{short_digest(dump(self.spec(stage, name)), *folders)}"
+        return self.data / stage / f"{name}-{short_digest(canonical_json(self.spec(stage, name)), *folders)}"
 
     def spec(self, stage: str, name: str) -> Strict:
         """The spec that a data stage reads."""
@@ -225,10 +225,10 @@ class DataPlan:
             )
         if stage == "sign":
             return SignSpec(domain=name, seed=study.split.seed, near=self.near(self.scope(name)))
-        if stage == "split":
-            return SplitSpec(domain=name, split=study.split, shards=shards)
-        if stage == "divide":
-            return DivideSpec(domain=name, shards=shards, seed=study.split.seed)
+        if stage == "assign_splits":
+            return AssignSplitsSpec(domain=name, split=study.split, shards=shards)
+        if stage == "write_splits":
+            return WriteSplitsSpec(domain=name, shards=shards, seed=study.split.seed)
         if stage == "sketch":
             return SketchSpec(domain=name)
         if stage == "encode":
@@ -241,7 +241,7 @@ class DataPlan:
         """Every spec file of the data stages, by its path."""
         named = {"fetch": list(self.sources), "cluster": list(self.scopes), "fit": ["tokenizer"]}
         named |= {"bucket": [scope for scope in self.scopes if self.near(scope)], "balance": ["mixture"]}
-        named |= {stage: list(self.study.domains) for stage in OF_DOMAIN}
+        named |= {stage: list(self.study.domains) for stage in PER_DOMAIN}
         return {
             self.folder(stage, name) / "spec.json": self.spec(stage, name)
             for stage, names in named.items()

@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from speciate.config.components import PACKAGE, kinds_within
+from speciate.config.components import PACKAGE, options_within
 
 # The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these run
 # nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a
@@ -116,5 +116,5 @@ def _digest(modules: frozenset[str]) -> str:
 
 def digest(verb: str, *specs: object) -> str:
     """What `python -m speciate.VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
-    kinds = {options.module for spec in specs for options in kinds_within(spec)}
+    kinds = {options.module for spec in specs for options in options_within(spec)}
     return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))

@@ -7,11 +7,11 @@ import pathlib
 from dataclasses import dataclass
 
 from speciate.config.run import RunSpec, read_spec
-from speciate.config.stage_specs import Folders
+from speciate.config.stage_specs import DataFolders
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunPaths:
     """Of one run of a study."""
 
     home: pathlib.Path
@@ -19,9 +19,9 @@ class Surroundings:
     run: RunSpec
 
     @property
-    def folders(self) -> Folders:
+    def folders(self) -> DataFolders:
         """Where the study's data stages are. Raises ValueError where the workflow did not write it down."""
-        return read_spec(Folders, self.home / "specs" / "folders.json")
+        return read_spec(DataFolders, self.home / "specs" / "folders.json")
 
     @property
     def mixture(self) -> pathlib.Path:
@@ -52,7 +52,7 @@ class Surroundings:
         return folder
 
 
-def surroundings(spec_file: pathlib.Path, run: RunSpec) -> Surroundings:
+def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
     """The surroundings of the run whose spec is `spec_file`.
 
     Raises:
@@ -63,4 +63,4 @@ def surroundings(spec_file: pathlib.Path, run: RunSpec) -> Surroundings:
         place = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
         raise ValueError(f"{spec_file}: is not in {place}, so the paths that were left out cannot be told from it")
     home = folder.parents[2]
-    return Surroundings(home, run)
+    return RunPaths(home, run)

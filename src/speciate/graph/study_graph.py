@@ -8,29 +8,29 @@ import functools
 import hashlib
 import pathlib
 
-from speciate.cli import writing
-from speciate.config.components import Strict, kinds_in, kinds_within, options_of
-from speciate.config.run import RunSpec, dump
+from speciate.config.components import Strict, kinds_in, options_of, options_within
+from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import (
     Arm,
     CardDomain,
     CardSpec,
     CompareSpec,
+    DataFolders,
     DrawSpec,
-    Folders,
     MeasureSpec,
     Prediction,
     ReportSpec,
     incomparable,
 )
 from speciate.config.study import Study
-from speciate.graph.data_graph import DataPlan
+from speciate.graph.data_graph import DataGraph
+from speciate.io import atomic_write
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
 """Of the files of a model's folder that a run may start from."""
 
 
-class Plan(DataPlan):
+class StudyGraph(DataGraph):
     """The paths and specs of one study under one results folder."""
 
     def __init__(self, study: Study, results: pathlib.Path) -> None:
@@ -69,7 +69,7 @@ class Plan(DataPlan):
     def used(self) -> frozenset[str]:
         """The kinds that the study's runs use, such as `mixer.gsa`."""
         runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
-        return frozenset(".".join(kind.module.split(".")[-2:]) for run in runs for kind in kinds_within(run))
+        return frozenset(".".join(kind.module.split(".")[-2:]) for run in runs for kind in options_within(run))
 
     @functools.cached_property
     def cost_runs(self) -> list[RunSpec]:
@@ -83,7 +83,7 @@ class Plan(DataPlan):
         found = []
         for name, ablation in self.study.ablations.items():
             run = self.study.run(name, self.study.seeds[0])
-            leaks = any(getattr(kind, "non_causal", False) for kind in kinds_within(run))
+            leaks = any(getattr(kind, "non_causal", False) for kind in options_within(run))
             arm = Arm(
                 name=name,
                 about=ablation.about,
@@ -143,10 +143,10 @@ class Plan(DataPlan):
             raise ValueError(f"{where}: {path} in {pathlib.Path.cwd()} holds no {', '.join(MODEL_SUFFIXES)} file")
         return files
 
-    def folders(self) -> Folders:
+    def folders(self) -> DataFolders:
         """Where the data stages are, for runs made or used by hand."""
         results = self.home.parent
-        return Folders(
+        return DataFolders(
             mixture=str(self.folder("balance", "mixture").relative_to(results)),
             tokenizer=str(self.folder("fit", "tokenizer").relative_to(results)),
             starts={name: str(self.start_archive(name).relative_to(results)) for name in self.starts},
@@ -219,7 +219,7 @@ class Plan(DataPlan):
             armed_after=study.analysis.armed_after,
             permutations=study.analysis.permutations,
             resamples=study.analysis.resamples,
-            config_digest=hashlib.sha256(dump(study).encode()).hexdigest(),
+            config_digest=hashlib.sha256(canonical_json(study).encode()).hexdigest(),
         )
 
     def specs(self) -> dict[pathlib.Path, Strict]:
@@ -240,7 +240,7 @@ class Plan(DataPlan):
     def write_specs(self) -> None:
         """Writes each spec file whose content differs; an unchanged one keeps its time stamp, so nothing goes stale."""
         for file, spec in self.specs().items():
-            text = dump(spec)
+            text = canonical_json(spec)
             if not file.is_file() or file.read_text(encoding="utf-8") != text:
-                with writing(file) as aside:
-                    aside.write_text(text, encoding="utf-8")
+                with atomic_write(file) as temp_path:
+                    temp_path.write_text(text, encoding="utf-8")

@@ -11,22 +11,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Tokens
-from speciate.selection.metrics import note
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import TokenBatch
+from speciate.selection.metrics import record_metric
 
 
-def note_largest(mixer: nn.Module, out_BTD: Tensor) -> None:
+def record_largest(mixer: nn.Module, out_BTD: Tensor) -> None:
     """Notes `largest_activation`."""
-    note(mixer, "largest_activation", out_BTD.abs().amax())
+    record_metric(mixer, "largest_activation", out_BTD.abs().amax())
 
 
 @torch.no_grad()
-def note_dense(
+def record_dense(
     mixer: nn.Module,
     query_BTNh: Tensor,
     key_BSKh: Tensor,
-    tokens: Tokens,
+    tokens: TokenBatch,
     position_BS: Tensor,
     seen_BTS: Tensor | None,
 ) -> None:
@@ -41,18 +41,18 @@ def note_dense(
         seen_BTS: which keys each query sees; None: those up to its own, so that one context's first stands first.
     """
     first = key_BSKh.shape[1] - query_BTNh.shape[1]
-    view = View(query_BTNh, key_BSKh, (), (), tokens.position_BT, position_BS, None, None, first)
+    view = AttentionInputs(query_BTNh, key_BSKh, (), (), tokens.position_BT, position_BS, None, None, first)
     if seen_BTS is None:
         share_BT = share_of_first_key(view) * (position_BS[:, :1] == 0)
-        note(mixer, "first_token_share", share_BT[after_first(tokens)])
+        record_metric(mixer, "first_token_share", share_BT[after_first(tokens)])
         return
     for columns, part in view.parts(query_BTNh.shape[2]):
         mass_BCS = replace(view, query_BTNh=part.query_BTNh).mass(seen_BTS[:, columns])
         share_BC = (mass_BCS * (position_BS == 0)[:, None]).sum(-1)
-        note(mixer, "first_token_share", share_BC[after_first(tokens)[:, columns]])
+        record_metric(mixer, "first_token_share", share_BC[after_first(tokens)[:, columns]])
 
 
-def share_of_first_key(view: View) -> Tensor:
+def share_of_first_key(view: AttentionInputs) -> Tensor:
     """The share of each query's causal attention on the first key, the mean over heads; (B, T).
 
         softmax_s(q . k_s)_0 = 1 / sum_s exp(q . (k_s - k_0))
@@ -73,6 +73,6 @@ def share_of_first_key(view: View) -> Tensor:
     return torch.cat(shares, dim=1)
 
 
-def after_first(tokens: Tokens) -> Tensor:
+def after_first(tokens: TokenBatch) -> Tensor:
     """Queries that are no padding, and not the first of their context, which can see nothing else; (B, T)."""
     return (tokens.position_BT > 0) & (tokens.index_BT >= 0)

@@ -23,41 +23,41 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.model.norm import norm
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import recomputation
 
 
 class Block(nn.Module):
     """The block of one layer, as its model's spec says."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BuildContext) -> None:
         super().__init__()
         block = place.model.block_of(place.layer)
         self.mixer_norm = norm(place.model)
-        self.mixer = component(block.mixer).Mixer(block.mixer, place)
+        self.mixer = component_module(block.mixer).Mixer(block.mixer, place)
         self.ffn_norm = norm(place.model)
-        self.ffn = component(block.ffn).FeedForward(block.ffn, place)
-        self.depth = component(block.depth).Depth(block.depth, place)
+        self.ffn = component_module(block.ffn).FeedForward(block.ffn, place)
+        self.depth = component_module(block.depth).Depth(block.depth, place)
         self.recompute = False
         """Whether the backward pass computes the block again from its input, instead of keeping all in between."""
 
-    def mix(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def mix(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The residual stream of these tokens after the mixer."""
         mixed_BTD: Tensor = x_BTD + self.mixer(self.mixer_norm(x_BTD), tokens)
         return mixed_BTD
 
-    def feed(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def feed(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The residual stream after the feed-forward layer, of that behind the mixer."""
         fed_BTD: Tensor = x_BTD + self.ffn(self.ffn_norm(x_BTD), tokens)
         return fed_BTD
 
-    def run(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def run(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The residual stream of these tokens after both sublayers."""
         return self.feed(self.mix(x_BTD, tokens), tokens)
 
-    def deepen(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def deepen(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """`forward`, without recomputation."""
         behind_mixer = getattr(self.depth, "wraps_ffn", False)
         deep_BTD: Tensor
@@ -67,7 +67,7 @@ class Block(nn.Module):
             deep_BTD = self.depth(x_BTD, tokens, self.run)
         return deep_BTD
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The residual stream after the block, (B, T, D)."""
         if not (self.recompute and torch.is_grad_enabled()):
             return self.deepen(x_BTD, tokens)

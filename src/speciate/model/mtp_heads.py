@@ -14,14 +14,14 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from speciate.config import run
+from speciate.config.run import BlockSpec
 from speciate.model.block import Block
 from speciate.model.norm import norm
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 
 
-class Drafter(nn.Module):
+class PredictionHead(nn.Module):
     """One further head; `weight` times what `read` gives are its logits.
 
     Args:
@@ -32,7 +32,7 @@ class Drafter(nn.Module):
         super().__init__()
         self.ahead = ahead
 
-    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """What the output layer reads, (B, T, D), of the trunk and of what the model's own head reads."""
         raise NotImplementedError
 
@@ -41,7 +41,7 @@ class Drafter(nn.Module):
         raise NotImplementedError
 
 
-class BlockDrafter(Drafter):
+class BlockHead(PredictionHead):
     """A block and a norm on the trunk, before the model's own output layer.
 
     Args:
@@ -50,14 +50,14 @@ class BlockDrafter(Drafter):
         block: what the block is.
     """
 
-    def __init__(self, place: Place, ahead: int, block: run.Block) -> None:
+    def __init__(self, place: BuildContext, ahead: int, block: BlockSpec) -> None:
         super().__init__(ahead)
         alone = place.model.model_copy(update={"block": block, "exceptions": ()})
         self.block = Block(replace(place, model=alone))
         self.norm = norm(place.model)
         self.logits_flops = 2.0 * place.vocabulary * place.model.width
 
-    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The norm's output."""
         normed_BTD: Tensor = self.norm(self.block(trunk_BTD, tokens))
         return normed_BTD
@@ -71,7 +71,7 @@ class BlockDrafter(Drafter):
         return self.logits_flops * (length - 1 - self.ahead) / length
 
 
-class LinearDrafter(Drafter):
+class LinearHead(PredictionHead):
     """An output layer of its own on what the model's own head reads.
 
     Args:
@@ -79,11 +79,11 @@ class LinearDrafter(Drafter):
         ahead: i.
     """
 
-    def __init__(self, place: Place, ahead: int) -> None:
+    def __init__(self, place: BuildContext, ahead: int) -> None:
         super().__init__(ahead)
         self.unembedding = nn.Linear(place.model.width, place.vocabulary, bias=False)
 
-    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """As it is."""
         return x_BTD
 
@@ -96,6 +96,6 @@ class LinearDrafter(Drafter):
         return -2.0 * self.unembedding.weight.numel() * (1 + self.ahead) / length
 
 
-def drafters(model: Transformer) -> list[Drafter]:
+def prediction_heads(model: Transformer) -> list[PredictionHead]:
     """The further heads of a model, nearest first; none where its objective added none."""
-    return [part for part in model.parts.values() if isinstance(part, Drafter)]
+    return [part for part in model.parts.values() if isinstance(part, PredictionHead)]

@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 
 
-def norm(model: run.Model) -> nn.Module:
+def norm(model: ModelSpec) -> nn.Module:
     """A norm over the model's width, with a learned gain, and a bias where a layer norm has one."""
     if model.norm == "rms":
         return nn.RMSNorm(model.width, model.norm_epsilon)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
+class TokenBatch:
     """The tokens that a part of the model is looking at, in the order of x's rows; integers, all of one shape."""
 
     id_BT: Tensor
@@ -39,7 +39,7 @@ class Tokens:
     """Which domain of the mixture a token's block is of, from 0; None: nobody said (`in_domains`)."""
 
     @classmethod
-    def of(cls, token_BT: Tensor, document_BT: Tensor | None = None, cache: Cache | None = None) -> Tokens:
+    def of(cls, token_BT: Tensor, document_BT: Tensor | None = None, cache: Cache | None = None) -> TokenBatch:
         """All tokens of a batch of blocks, or of their next part, after those that `cache` has seen.
 
         Args:
@@ -59,14 +59,14 @@ class Tokens:
         of_BT = domains_of(token_BT)
         return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1, None, of_BT)
 
-    def take(self, column_BK: Tensor, real_BK: Tensor | None = None) -> Tokens:
+    def take(self, column_BK: Tensor, real_BK: Tensor | None = None) -> TokenBatch:
         """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept.
 
         Rows that keep fewer than K are padded at their end, where nothing before looks: `real_BK` is false there, and
         the index -1, which an observer leaves out.
         """
         index_BK = self.index_BT.gather(1, column_BK)
-        return Tokens(
+        return TokenBatch(
             id_BT=self.id_BT.gather(1, column_BK),
             position_BT=self.position_BT.gather(1, column_BK),
             index_BT=index_BK if real_BK is None else index_BK.where(real_BK, -1),
@@ -101,10 +101,10 @@ def domains_of(token_BT: Tensor) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Place:
+class BuildContext:
     """Where in which model a component stands: all that it is built from, its own options aside."""
 
-    model: run.Model
+    model: ModelSpec
     layer: int
     """From 0; -1 of a part beside the blocks."""
     vocabulary: int

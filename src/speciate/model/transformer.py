@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.block import Block
 from speciate.model.initial_weights import initialise
 from speciate.model.norm import norm
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Transformer(nn.Module):
@@ -31,7 +31,10 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self, model: run.Model, vocabulary: int, parts: Mapping[str, Callable[[Place], nn.Module]] | None = None
+        self,
+        model: ModelSpec,
+        vocabulary: int,
+        parts: Mapping[str, Callable[[BuildContext], nn.Module]] | None = None,
     ) -> None:
         super().__init__()
         # drawn before anything is built: torch's layers draw initial weights too, more or fewer by the arm
@@ -40,10 +43,12 @@ class Transformer(nn.Module):
         self.separate_documents, self.causal = model.separate_documents, model.causal
         self.token_embedding = nn.Embedding(vocabulary, model.width)
         self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
-        self.blocks = nn.ModuleList(Block(Place(model, layer, vocabulary, seed)) for layer in range(model.num_layers))
+        self.blocks = nn.ModuleList(
+            Block(BuildContext(model, layer, vocabulary, seed)) for layer in range(model.num_layers)
+        )
         self.norm = norm(model)
         self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
-        outside = Place(model, -1, vocabulary, seed)
+        outside = BuildContext(model, -1, vocabulary, seed)
         self.parts = nn.ModuleDict({name: make(outside) for name, make in (parts or {}).items()})
         initialise(self, seed, model.init_std, model.embedding_std, model.num_layers)
 
@@ -65,11 +70,11 @@ class Transformer(nn.Module):
         """
         return self._through(self.tokens(token_BT, document_BT), also_BTD)[1]
 
-    def tokens(self, token_BT: Tensor, document_BT: Tensor | None = None) -> Tokens:
+    def tokens(self, token_BT: Tensor, document_BT: Tensor | None = None) -> TokenBatch:
         """Tokens of whole blocks as the model reads them: their documents apart only where it separates documents."""
-        return Tokens.of(token_BT, document_BT if self.separate_documents else None)
+        return TokenBatch.of(token_BT, document_BT if self.separate_documents else None)
 
-    def read(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: TokenBatch) -> Tensor:
         """`hidden` of these tokens, (B, T, D); where they have a cache, they follow those that it has seen.
 
         Raises:
@@ -77,11 +82,11 @@ class Transformer(nn.Module):
         """
         return self._through(tokens)[1]
 
-    def trunk_and_hidden(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    def trunk_and_hidden(self, tokens: TokenBatch) -> tuple[Tensor, Tensor]:
         """The residual stream before the last block, which further heads may start from, and `read`; (B, T, D) each."""
         return self._through(tokens)
 
-    def _through(self, tokens: Tokens, also_BTD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _through(self, tokens: TokenBatch, also_BTD: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length = tokens.id_BT.shape[1] + (0 if tokens.cache is None else tokens.cache.length)
         if length > self.context:
             raise ValueError(f"a block of {length} tokens is longer than the context, {self.context}")

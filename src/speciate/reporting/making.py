@@ -9,7 +9,20 @@ from typing import Any
 from speciate.reporting.cells import NOTHING, Table, counted, duration, spoken, table, whole
 
 STAGES = (
-    *("fetch", "clean", "sign", "bucket", "cluster", "split", "divide", "sketch", "fit", "encode", "pack", "balance"),
+    *(
+        "fetch",
+        "clean",
+        "sign",
+        "bucket",
+        "cluster",
+        "assign_splits",
+        "write_splits",
+        "sketch",
+        "fit",
+        "encode",
+        "pack",
+        "balance",
+    ),
     *("card", "train", "evaluate", "measure", "compare", "draw"),
 )
 """The order in which a study runs its stages; others follow."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.config.stage_specs import CardSpec
 from speciate.reporting.answer import Tables
 from speciate.reporting.cells import counted, percent, spoken, whole
@@ -91,7 +91,7 @@ def settings(spec: CardSpec) -> list[tuple[str, str]]:
     return [*facts, ("block", f"{spec.block_length} tokens")]
 
 
-def _components(kinds: Iterable[Kind]) -> str:
+def _components(kinds: Iterable[ComponentOptions]) -> str:
     """Components with their options: 'length (min_characters 200), gopher_quality'."""
     told = []
     for options in kinds:

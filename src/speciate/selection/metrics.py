@@ -18,7 +18,7 @@ Key = tuple[str, str, float | None]
 """(module path, name, at)."""
 
 
-class Meter:
+class MetricCollector:
     """Sums of what the modules of one model note, in float64."""
 
     def __init__(self, model: nn.Module, *others: nn.Module) -> None:
@@ -45,15 +45,15 @@ class Meter:
         return [[*key, mean] for key, mean in self.means().items()]
 
 
-_listener: ContextVar[Meter | None] = ContextVar("listener", default=None)
+_collector: ContextVar[MetricCollector | None] = ContextVar("listener", default=None)
 
 
-def metering() -> bool:
+def is_collecting() -> bool:
     """Whether what is noted now is kept."""
-    return _listener.get() is not None
+    return _collector.get() is not None
 
 
-def note(module: nn.Module, name: str, value: Tensor | float, at: float | None = None) -> None:
+def record_metric(module: nn.Module, name: str, value: Tensor | float, at: float | None = None) -> None:
     """Adds `value`, a number or a tensor of any shape, to the mean called `name` of this module.
 
     Args:
@@ -62,17 +62,17 @@ def note(module: nn.Module, name: str, value: Tensor | float, at: float | None =
         value: what was measured.
         at: where, if there is such an axis.
     """
-    meter = _listener.get()
+    meter = _collector.get()
     if meter is not None and not recomputing():
         meter.add(module, name, value, at)
 
 
 @contextmanager
-def listening(model: nn.Module, *others: nn.Module) -> Iterator[Meter]:
+def collect_metrics(model: nn.Module, *others: nn.Module) -> Iterator[MetricCollector]:
     """Keeps what the modules of `model`, and `others` beside it, note inside the block."""
-    meter = Meter(model, *others)
-    before = _listener.set(meter)
+    meter = MetricCollector(model, *others)
+    before = _collector.set(meter)
     try:
         yield meter
     finally:
-        _listener.reset(before)
+        _collector.reset(before)

@@ -6,11 +6,12 @@ import pathlib
 
 import numpy as np
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, SplitSpec
+from speciate.config.stage_specs import SPLITS, AssignSplitsSpec
 from speciate.data.dedup.signatures import ORDER, read_shards
 from speciate.data.splits.assign import assign, dropped_rows, gather
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets groups.npy and counts.json")
     options = parser.parse_args()
-    spec = read_spec(SplitSpec, options.spec)
+    spec = read_spec(AssignSplitsSpec, options.spec)
     parts = []
     for shard in read_shards(spec.domain, options.signed, spec.shards):
         kept = np.ones(len(shard), bool)
@@ -38,14 +39,14 @@ def main() -> None:
         split: {"groups": len(sizes_G[chosen[split]]), "bytes": int(sizes_G[chosen[split]].sum())} for split in SPLITS
     }
     with (
-        writing(options.output_folder / "groups.npy") as aside,
-        writing(options.output_folder / "counts.json") as counts_aside,
+        atomic_write(options.output_folder / "groups.npy") as temp_path,
+        atomic_write(options.output_folder / "counts.json") as counts_aside,
     ):
-        with aside.open("wb") as file:
+        with temp_path.open("wb") as file:
             np.save(file, groups_G3)
         counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     shares = ", ".join(f"{split} {each['groups']}" for split, each in counts.items())
-    say(f"domain {spec.domain}: {len(sizes_G)} groups: {shares}")
+    log(f"domain {spec.domain}: {len(sizes_G)} groups: {shares}")
 
 
 if __name__ == "__main__":

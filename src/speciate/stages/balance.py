@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.cli import named, run, say, writing
-from speciate.config.components import component
-from speciate.config.run import dump, read_spec
+from speciate.cli import log, parse_named_paths, run
+from speciate.config.components import component_module
+from speciate.config.run import canonical_json, read_spec
 from speciate.config.stage_specs import SPLITS, BalanceSpec
-from speciate.data.arrays.npy import portions, read_array, write_array
+from speciate.data.arrays.npy import chunks, read_array, write_array
 from speciate.data.arrays.scratch import PORTION
 from speciate.data.blocks import Mixture
 from speciate.data.documents import Shard
@@ -24,6 +24,7 @@ from speciate.data.packing.segments import BLOCK, belongs
 from speciate.data.splits.held_out import Pack, draw, size
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.data.tokens.read import read_encoded
+from speciate.io import atomic_write
 
 DOCUMENTS = pa.schema(
     [
@@ -77,7 +78,7 @@ class Inputs:
 def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict[str, pathlib.Path]:
     """`DOMAIN=DIR` arguments as folders in the order of `domains`. Raises ValueError unless each is given once."""
     needs = f"{argument}: needs DOMAIN=DIR once for each of {', '.join(domains)}, not {' '.join(pairs)}"
-    return named(pairs, domains, needs)
+    return parse_named_paths(pairs, domains, needs)
 
 
 def read_blocks(
@@ -112,7 +113,7 @@ def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) ->
     spec = inputs.spec
     found = draw({domain: inputs.packs(name, domain) for domain in domains}, blocks_each, name, spec.held_out.seed)
     found["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[found["domain"]]
-    relabel = getattr(component(spec.mixture), "relabel", None)
+    relabel = getattr(component_module(spec.mixture), "relabel", None)
     if relabel is not None:
         found["documents"] = relabel(spec.mixture, found["documents"], name)
     missing = [label for label in inputs.labels if label not in set(found["documents"]["domain"])]
@@ -124,11 +125,11 @@ def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) ->
 
 def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
     """Writes an array as .npy, or a table of documents as parquet."""
-    with writing(file) as aside:
+    with atomic_write(file) as temp_path:
         if isinstance(value, pd.DataFrame):
-            pq.write_table(pa.Table.from_pandas(value, schema=DOCUMENTS, preserve_index=False), aside)
+            pq.write_table(pa.Table.from_pandas(value, schema=DOCUMENTS, preserve_index=False), temp_path)
         else:
-            write_array(aside, value)
+            write_array(temp_path, value)
 
 
 def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
@@ -146,9 +147,9 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
         split: {domain: sum(blocks for blocks, _ in shards) for domain, shards in shape.items()}
         for split, shape in shapes.items()
     }
-    train_N2, warnings = component(spec.mixture).mix(spec.mixture, available["train"])
+    train_N2, warnings = component_module(spec.mixture).mix(spec.mixture, available["train"])
     save(folder / "train.npy", train_N2)
-    parts = (np.bincount(part_N2[:, 0], minlength=len(spec.domains)) for _, part_N2 in portions(train_N2, PORTION))
+    parts = (np.bincount(part_N2[:, 0], minlength=len(spec.domains)) for _, part_N2 in chunks(train_N2, PORTION))
     counts = sum(parts, np.zeros(len(spec.domains), np.int64))
     train_blocks = dict(zip(spec.domains, counts.tolist(), strict=True))
     used = [domain for domain, blocks in train_blocks.items() if blocks]
@@ -200,12 +201,12 @@ def main() -> None:
         tokenizer=read_manifest(arguments.tokenizer_folder),
     )
     mixture = balance(inputs, folder)
-    with writing(folder / "mixture.json") as file:
-        file.write_text(dump(mixture), encoding="utf-8")
+    with atomic_write(folder / "mixture.json") as file:
+        file.write_text(canonical_json(mixture), encoding="utf-8")
     for warning in mixture.warnings:
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
     parts = ", ".join(f"{domain} {blocks}" for domain, blocks in mixture.train_blocks.items())
-    say(f"{sum(mixture.train_blocks.values())} training blocks of {mixture.block_length} tokens: {parts}")
+    log(f"{sum(mixture.train_blocks.values())} training blocks of {mixture.block_length} tokens: {parts}")
 
 
 if __name__ == "__main__":

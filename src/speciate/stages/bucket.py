@@ -3,12 +3,13 @@
 import argparse
 import pathlib
 
-from speciate.cli import named, run, say, writing
+from speciate.cli import log, parse_named_paths, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import BucketSpec
 from speciate.data.arrays.npy import write_array
 from speciate.data.dedup.candidates import read_scope, similar_pairs
 from speciate.data.documents import Shard
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -27,11 +28,11 @@ def main() -> None:
     bucket = Shard.parse(options.bucket)
     names = [part.name for part in spec.parts]
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
-    scope = read_scope(named(options.signed, names, needs), spec.parts, spec.near.bands)
+    scope = read_scope(parse_named_paths(options.signed, names, needs), spec.parts, spec.near.bands)
     pairs_P2 = similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
-    with writing(options.output) as aside:
-        write_array(aside, pairs_P2)
-    say(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")
+    with atomic_write(options.output) as temp_path:
+        write_array(temp_path, pairs_P2)
+    log(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")
 
 
 if __name__ == "__main__":

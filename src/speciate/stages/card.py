@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis.tables import frame, write_csv, write_parquet
-from speciate.cli import named, run, say, writing
+from speciate.cli import log, parse_named_paths, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, CardSpec
 from speciate.data.arrays.npy import read_array
@@ -19,11 +19,12 @@ from speciate.data.card import counts, texts, warnings
 from speciate.data.card.columns import COLUMNS
 from speciate.data.card.written import Written, scopes
 from speciate.data.clean.pipeline import CONTROLS
+from speciate.io import atomic_write
 
 STAGES = {
     "clean": "documents.parquet, dropped.parquet, counts.json of each shard",
-    "split": "counts.json",
-    "divide": "counts.json of each shard",
+    "assign_splits": "counts.json",
+    "write_splits": "counts.json of each shard",
     "sketch": "what `sketch` wrote of each shard",
     "encode": "{split}.documents.parquet, counts.json of each shard",
     "pack": "counts.json of each shard",
@@ -34,7 +35,7 @@ STAGES = {
 def folders_of(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
     """`NAME=DIR` arguments as folders. Raises ValueError unless each of `names` is given once."""
     needs = f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}"
-    return named(pairs, names, needs)
+    return parse_named_paths(pairs, names, needs)
 
 
 def blocks_used(folder: pathlib.Path, spec: CardSpec) -> dict[str, dict[str, int]]:
@@ -91,14 +92,14 @@ def main() -> None:
     cluster = folders_of(arguments.cluster, scopes(spec), "--cluster")
     found = tables(spec, Written(**folders, cluster=cluster, mixture=arguments.mixture_folder))
     for name, table in found.items():
-        with writing(arguments.output_folder / f"{name}.parquet") as aside:
-            write_parquet(table, name, aside, COLUMNS)
-        with writing(arguments.output_folder / f"{name}.csv") as aside:
-            write_csv(table, aside)
+        with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
+            write_parquet(table, name, temp_path, COLUMNS)
+        with atomic_write(arguments.output_folder / f"{name}.csv") as temp_path:
+            write_csv(table, temp_path)
     for text in found["data_warnings"]["warning"]:
-        say(f"warning: {text}")
+        log(f"warning: {text}")
     used = found["data_domains"].groupby("split")["tokens_used"].sum()["train"]
-    say(f"{len(domains)} domains, {used} training tokens used, {len(found['data_samples'])} documents to read")
+    log(f"{len(domains)} domains, {used} training tokens used, {len(found['data_samples'])} documents to read")
 
 
 if __name__ == "__main__":

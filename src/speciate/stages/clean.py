@@ -9,16 +9,17 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from speciate.cli import named, run, say, writing
-from speciate.config.components import Kind, component
+from speciate.cli import log, parse_named_paths, run
+from speciate.config.components import ComponentOptions, component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CleanSpec
 from speciate.data.clean.dropped import Samples, write_dropped
 from speciate.data.clean.pipeline import Counts, Filter, clean
 from speciate.data.documents import Document, Passage, Shard, write_documents
+from speciate.io import atomic_write
 
 
-def sources_of(spec: CleanSpec) -> dict[str, Kind]:
+def sources_of(spec: CleanSpec) -> dict[str, ComponentOptions]:
     """Every source that the domain reads: its own, and those that its filters compare with."""
     found = dict(spec.sources)
     for options in spec.filters:
@@ -30,7 +31,7 @@ def named_archives(pairs: list[str], spec: CleanSpec) -> dict[str, pathlib.Path]
     """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
     needed = sources_of(spec)
     needs = f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH"
-    return named(pairs, needed, needs)
+    return parse_named_paths(pairs, needed, needs)
 
 
 class Cleaning:
@@ -54,7 +55,7 @@ class Cleaning:
 
     def documents(self) -> Iterator[Document]:
         """The documents kept of all sources, in the order of the spec; filters see the whole shard."""
-        filters: list[Filter] = [component(each).Filter(each, self.archives) for each in self.spec.filters]
+        filters: list[Filter] = [component_module(each).Filter(each, self.archives) for each in self.spec.filters]
         left = self._bytes()
         for name, source in self.spec.sources.items():
             here = self.counts[name]
@@ -65,9 +66,9 @@ class Cleaning:
                         self.stopped = True
                         break
             kept = f"{here.kept} of {here.read} texts, {here.bytes_kept / 1e6:.2f} MB"
-            say(f"domain {self.spec.domain}: source {name}: {kept}")
+            log(f"domain {self.spec.domain}: source {name}: {kept}")
             if self.stopped:
-                say(f"domain {self.spec.domain}: max_bytes is reached; what follows is not read")
+                log(f"domain {self.spec.domain}: max_bytes is reached; what follows is not read")
                 return
 
     def _kept(self) -> int:
@@ -80,9 +81,9 @@ class Cleaning:
         ends = [self.spec.max_bytes * index // self.shard.count for index in (self.shard.index, self.shard.index + 1)]
         return ends[1] - ends[0]
 
-    def _passages(self, name: str, source: Kind) -> Generator[Passage, None, None]:
+    def _passages(self, name: str, source: ComponentOptions) -> Generator[Passage, None, None]:
         """The passages of this shard: all of an archive that holds only the shard, else every n-th."""
-        found: Iterable[Passage] = component(source).read(source, name, self.archives[name])
+        found: Iterable[Passage] = component_module(source).read(source, name, self.archives[name])
         if not getattr(source, "sharded", False):
             found = itertools.islice(found, self.shard.index, None, self.shard.count)
         yield from found
@@ -119,7 +120,7 @@ def main() -> None:
     folder: pathlib.Path = options.output_folder
     with contextlib.ExitStack() as stack:
         documents, dropped, counts = (
-            stack.enter_context(writing(folder / name))
+            stack.enter_context(atomic_write(folder / name))
             for name in ("documents.parquet", "dropped.parquet", "counts.json")
         )
         kept = write_documents(documents, cleaning.documents())
@@ -129,7 +130,7 @@ def main() -> None:
             raise ValueError(f"domain {spec.domain}: no text is left of {total.read}; dropped: {reasons}")
         write_dropped(dropped, cleaning.samples)
         counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    say(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")
+    log(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.cli import named, run, say, writing
+from speciate.cli import log, parse_named_paths, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ClusterSpec, Part
-from speciate.data.arrays.npy import portions, read_array
+from speciate.data.arrays.npy import chunks, read_array
 from speciate.data.arrays.scratch import PORTION, Parts
 from speciate.data.dedup.candidates import Scope, read_scope
 from speciate.data.dedup.clusters import POLICIES, cluster
 from speciate.data.dedup.signatures import ID
 from speciate.data.dedup.tables import counts, write_clusters, write_duplicates
+from speciate.io import atomic_write
 
 
 def check_ids(scope: Scope) -> None:
@@ -26,7 +27,7 @@ def check_ids(scope: Scope) -> None:
         for first, shard in zip(scope.starts.tolist(), scope.shards, strict=False):
             if shard.domain != domain:
                 continue
-            for start, ids_N in portions(shard.digests_D5[:, ID], PORTION):
+            for start, ids_N in chunks(shard.digests_D5[:, ID], PORTION):
                 rows = np.empty(len(ids_N), parts.dtype)
                 rows["id"], rows["document"] = ids_N, np.arange(first + start, first + start + len(ids_N))
                 parts.put(parts.by_hash(ids_N), rows)
@@ -51,11 +52,11 @@ def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> Iterator[npt.NDAr
             array.dtype != np.int64
             or array.ndim != 2
             or array.shape[1] != 2
-            or any(pairs.min() < 0 or pairs.max() > last for _, pairs in portions(array, PORTION))
+            or any(pairs.min() < 0 or pairs.max() > last for _, pairs in chunks(array, PORTION))
         ):
             raise ValueError(f"{file}: holds no pairs of these {len(scope)} documents")
     for array in arrays:
-        yield from (pairs for _, pairs in portions(array, PORTION))
+        yield from (pairs for _, pairs in chunks(array, PORTION))
 
 
 def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
@@ -86,7 +87,7 @@ def main() -> None:
         )
     names = [part.name for part in spec.parts]
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
-    scope = read_scope(named(options.signed, names, needs), spec.parts, spec.near.bands if spec.near else 0)
+    scope = read_scope(parse_named_paths(options.signed, names, needs), spec.parts, spec.near.bands if spec.near else 0)
     check_ids(scope)
     similarity = spec.near.similarity if spec.near else 1.0
     found = cluster(
@@ -97,15 +98,15 @@ def main() -> None:
     )
     told = counts(scope, found)
     with (
-        writing(options.output_folder / "duplicates.parquet") as duplicates,
-        writing(options.output_folder / "clusters.parquet") as clusters,
-        writing(options.output_folder / "counts.json") as aside,
+        atomic_write(options.output_folder / "duplicates.parquet") as duplicates,
+        atomic_write(options.output_folder / "clusters.parquet") as clusters,
+        atomic_write(options.output_folder / "counts.json") as temp_path,
     ):
         write_duplicates(duplicates, scope, found)
         write_clusters(clusters, scope, found)
-        aside.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        temp_path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     drops = f"{told['exact_duplicates']} exact and {told['near_duplicates']} near-duplicates dropped"
-    say(f"{spec.scope}: {told['documents']} documents, {told['clusters']} clusters, {drops}")
+    log(f"{spec.scope}: {told['documents']} documents, {told['clusters']} clusters, {drops}")
 
 
 if __name__ == "__main__":

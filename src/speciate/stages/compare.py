@@ -12,9 +12,10 @@ import pandas as pd
 
 from speciate.analysis import comparison, excess, tables
 from speciate.analysis.measurements import statistics_of
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CompareSpec
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -29,14 +30,14 @@ def main() -> None:
     spec = read_spec(CompareSpec, arguments.spec)
     found = compare(spec, read_measures(spec, arguments.measures))
     for name, rows in found.items():
-        with writing(arguments.output_folder / f"{name}.parquet") as aside:
-            tables.write_parquet(rows, name, aside)
-        with writing(arguments.output_folder / f"{name}.csv") as aside:
-            tables.write_csv(rows, aside)
+        with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
+            tables.write_parquet(rows, name, temp_path)
+        with atomic_write(arguments.output_folder / f"{name}.csv") as temp_path:
+            tables.write_csv(rows, temp_path)
     for row in found["missing"].itertuples():
-        say(f"missing: {row.ablation}, seed {row.seed}{f': {row.reason}' if row.reason else ''}")
+        log(f"missing: {row.ablation}, seed {row.seed}{f': {row.reason}' if row.reason else ''}")
     for row in found["hypotheses"].itertuples():
-        say(f"{row.verdict}: {row.statement}")
+        log(f"{row.verdict}: {row.statement}")
 
 
 def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, pd.DataFrame]:

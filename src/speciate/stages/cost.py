@@ -11,8 +11,9 @@ import pathlib
 import pandas as pd
 import torch
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import RunSpec, read_spec
+from speciate.io import atomic_write
 from speciate.model.profiling.mixer_cost import costs
 
 WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
@@ -35,9 +36,9 @@ def main() -> None:
     measured = costs({name: spec.model for name, spec in specs.items()}, arguments.lengths, arguments.rounds)
     table = pd.DataFrame([dataclasses.asdict(row) for row in measured]).rename(columns={"name": "ablation"})
     table.insert(1, "mixer", [specs[name].model.block_of(0).mixer.kind for name in table["ablation"]])
-    with writing(arguments.output) as aside:
-        WRITERS[arguments.output.suffix](table, aside, index=False)
-    say(f"measured {', '.join(specs)} at {', '.join(map(str, arguments.lengths))} tokens")
+    with atomic_write(arguments.output) as temp_path:
+        WRITERS[arguments.output.suffix](table, temp_path, index=False)
+    log(f"measured {', '.join(specs)} at {', '.join(map(str, arguments.lengths))} tokens")
 
 
 if __name__ == "__main__":

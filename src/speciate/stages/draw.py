@@ -11,11 +11,12 @@ from collections.abc import Mapping
 import pandas as pd
 
 from speciate.analysis.alignment import aligned
-from speciate.cli import run, writing
-from speciate.config.components import component
+from speciate.cli import run
+from speciate.config.components import component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import DrawSpec
 from speciate.figures import style
+from speciate.io import atomic_write
 
 
 def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> dict[str, pd.DataFrame]:
@@ -45,16 +46,16 @@ def main() -> None:
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets NAME.svg, NAME.png, NAME.json")
     arguments = parser.parse_args()
     spec = read_spec(DrawSpec, arguments.spec)
-    module = component(spec.figure)
+    module = component_module(spec.figure)
     tables = aligned(read_tables(arguments.tables, module.TABLES))
     caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
     with style.drawing():
         figure = module.figure(tables, spec, spec.figure)
         for suffix in ("svg", "png"):
-            with writing(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as aside:
-                style.save(figure, aside)
-    with writing(arguments.output_folder / f"{spec.figure.kind}.json") as aside:
-        aside.write_text(json.dumps(caption, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            with atomic_write(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as temp_path:
+                style.save(figure, temp_path)
+    with atomic_write(arguments.output_folder / f"{spec.figure.kind}.json") as temp_path:
+        temp_path.write_text(json.dumps(caption, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import os
 import pathlib
 from typing import Any
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, EncodeSpec
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import read_tokenizer
 from speciate.data.tokens.write import Targets, write_encoded
+from speciate.io import atomic_write
 
 
 def told(counts: dict[str, Any]) -> str:
@@ -37,21 +38,21 @@ def main() -> None:
     os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
     spec = read_spec(EncodeSpec, arguments.spec)
     encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
-    say(f"{spec.domain}: {encoder.name} encodes" + (f", since {encoder.reason}" if encoder.reason else ""))
+    log(f"{spec.domain}: {encoder.name} encodes" + (f", since {encoder.reason}" if encoder.reason else ""))
     share = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
     counts = {}
     for split in SPLITS:
         with contextlib.ExitStack() as stack:
 
             def aside(name: str, split: str = split, stack: contextlib.ExitStack = stack) -> pathlib.Path:
-                return stack.enter_context(writing(arguments.output_folder / f"{split}.{name}"))
+                return stack.enter_context(atomic_write(arguments.output_folder / f"{split}.{name}"))
 
             types = aside("types.npy") if split == "probe" else None
             targets = Targets(aside("tokens.npy"), aside("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
             limit = share if split == "train" else None
             counts[split] = write_encoded(documents, encoder, targets, spec.language, limit)
-        say(f"{spec.domain} {split}: {told(counts[split])}")
+        log(f"{spec.domain} {split}: {told(counts[split])}")
     summary = {
         "domain": spec.domain,
         "tokenizer_fingerprint": encoder.fitted.manifest.fingerprint,
@@ -60,7 +61,7 @@ def main() -> None:
         "documents_checked": encoder.documents_checked,
         "splits": counts,
     }
-    with writing(arguments.output_folder / "counts.json") as file:
+    with atomic_write(arguments.output_folder / "counts.json") as file:
         file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 

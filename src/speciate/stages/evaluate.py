@@ -16,16 +16,17 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from speciate.cli import run, say, writing
-from speciate.config.components import component
+from speciate.cli import log, run
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_set
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import orders
 from speciate.evaluation.likelihood import COLUMNS, by_document
+from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.store import Arrays
 from speciate.training.checkpoint.weights import load_weights
 from speciate.training.distributed import devices
@@ -59,13 +60,13 @@ def main() -> None:
         no_choices: Arrays = {"positions": np.array(0, dtype=np.int64)}
         empty = [pd.DataFrame({name: [] for name in columns}) for columns in (COLUMNS, DETAILS)]
         write(arguments, empty[0], no_choices, [], empty[1])
-        say(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
+        log(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
         return
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
-    model = network(spec, len(token_bytes_V)).eval()
+    model = build_model(spec, len(token_bytes_V)).eval()
     load_weights(model, arguments.model)
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     blocks = read_set(arguments.mixture_folder, "probe")
     with devices.taken(spec.training) as device:
         model.to(device)
@@ -75,20 +76,20 @@ def main() -> None:
     measured += speculative.measured(model, torch.from_numpy(blocks.tokens))
     write(arguments, likelihood, chosen, measured, details(model, objective, blocks))
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
-    say(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
+    log(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
 
 
 def write(
     to: argparse.Namespace, likelihood: pd.DataFrame, chosen: Arrays, measured: list[list[object]], shown: pd.DataFrame
 ) -> None:
     """Writes the outputs that the command line names."""
-    with writing(to.likelihood) as aside:
-        likelihood.to_parquet(aside, index=False)
-    with writing(to.probe) as aside:
-        safetensors.numpy.save_file(chosen, aside)
+    with atomic_write(to.likelihood) as temp_path:
+        likelihood.to_parquet(temp_path, index=False)
+    with atomic_write(to.probe) as temp_path:
+        safetensors.numpy.save_file(chosen, temp_path)
     write_details(to.details, to.token_bytes, shown)
-    with writing(to.measured) as aside:
-        aside.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    with atomic_write(to.measured) as temp_path:
+        temp_path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
 
 
 def failure(file: pathlib.Path) -> dict[str, Any] | None:
@@ -142,8 +143,8 @@ def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFr
     """Writes `details` with each token's text, which the tokenizer beside `token_bytes` knows; '' for one beyond it."""
     tokenizer = Tokenizer.from_file(str(token_bytes.with_name("tokenizer.json"))) if len(rows) else None
     text = [] if tokenizer is None else [tokenizer.decode([int(token)]) for token in rows["token"]]
-    with writing(file) as aside:
-        rows.assign(text=text).astype(DETAILS | {"text": "str"})[[*DETAILS, "text"]].to_parquet(aside, index=False)
+    with atomic_write(file) as temp_path:
+        rows.assign(text=text).astype(DETAILS | {"text": "str"})[[*DETAILS, "text"]].to_parquet(temp_path, index=False)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import argparse
 import pathlib
 import time
 
-from speciate.cli import run, say, writing
-from speciate.config.components import component
+from speciate.cli import log, run
+from speciate.config.components import component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import FetchSpec
 from speciate.data.documents import Shard
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -22,11 +23,11 @@ def main() -> None:
     if shard.count > 1 and not getattr(spec.source, "sharded", False):
         raise ValueError(f"--shard: source {spec.name}: kind {spec.source.kind} is fetched whole, not in {shard.count}")
     started = time.perf_counter()
-    with writing(options.output) as target:
-        component(spec.source).fetch(spec.source, spec.name, target, shard)
+    with atomic_write(options.output) as target:
+        component_module(spec.source).fetch(spec.source, spec.name, target, shard)
     size = options.output.stat().st_size / 1e6
     part = f", shard {shard}" if shard.count > 1 else ""
-    say(f"source {spec.name}{part}: {size:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")
+    log(f"source {spec.name}{part}: {size:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")
 
 
 if __name__ == "__main__":

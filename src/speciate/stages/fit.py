@@ -4,12 +4,13 @@ import argparse
 import os
 import pathlib
 
-from speciate.cli import run, say, writing
-from speciate.config.components import component
+from speciate.cli import log, run
+from speciate.config.components import component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import FitSpec
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.training_texts import training_texts
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -29,18 +30,18 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
     options = read_spec(FitSpec, arguments.spec).tokenizer
-    kind = component(options)
+    kind = component_module(options)
     texts = training_texts(arguments.documents, getattr(options, "max_bytes", None))
     built = kind.build(options, texts, arguments.archive)
     end = kind.end_of_text(options, built, arguments.archive)
     fitted = FittedTokenizer(built.to_str(pretty=False) + "\n", options.kind, end)
     for name, content in fitted.files().items():
-        with writing(arguments.output_folder / name) as aside:
-            aside.write_bytes(content)
+        with atomic_write(arguments.output_folder / name) as temp_path:
+            temp_path.write_bytes(content)
     made = fitted.manifest
-    say(f"{made.kind}: {made.vocabulary} entries, {made.end_token} ends a text, fingerprint {made.fingerprint[:10]}")
+    log(f"{made.kind}: {made.vocabulary} entries, {made.end_token} ends a text, fingerprint {made.fingerprint[:10]}")
     if not made.lossless:
-        say("its tokens do not keep every byte: a token's bytes are those of its own spelling, in proportion")
+        log("its tokens do not keep every byte: a token's bytes are those of its own spelling, in proportion")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from speciate.cli import run, writing
+from speciate.cli import run
 from speciate.config.components import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.graph.provenance import sha256
+from speciate.io import atomic_write
 from speciate.reporting.making import read_benchmarks, stages
 
 
@@ -79,8 +80,8 @@ def main() -> None:
         "stages": stages(jobs),
         "jobs": jobs,
     }
-    with writing(arguments.output) as aside:
-        aside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(arguments.output) as temp_path:
+        temp_path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import safetensors.numpy
 
 from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
 from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import MeasureSpec
+from speciate.io import atomic_write
 from speciate.selection.tally import Tally
 
 
@@ -40,14 +41,14 @@ def main() -> None:
     except ValueError as error:
         raise ValueError(f"run {spec.ablation}, seed {spec.seed}: {error}") from None
     for name, rows in measured.items():
-        with writing(arguments.output_folder / f"{name}.parquet") as aside:
-            tables.write_parquet(rows, name, aside)
+        with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
+            tables.write_parquet(rows, name, temp_path)
     for gone in measured["missing"].itertuples():
-        say(f"{spec.ablation} seed {spec.seed}: the run failed: {gone.reason}")
+        log(f"{spec.ablation} seed {spec.seed}: the run failed: {gone.reason}")
         return
     row = measured["runs"].iloc[0]
     load = f", largest share {row['max_share']:.2f}" if row["num_selectors"] else ""
-    say(f"{spec.ablation} seed {spec.seed}: {row['loss']:.4f} nats a token{load}")
+    log(f"{spec.ablation} seed {spec.seed}: {row['loss']:.4f} nats a token{load}")
 
 
 def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib.Path) -> dict[str, pd.DataFrame]:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.cli import run, say, writing
-from speciate.config.components import component
+from speciate.cli import log, run
+from speciate.config.components import component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, PackSpec
-from speciate.data.arrays.npy import GrowingArray, let_go, portions
+from speciate.data.arrays.npy import GrowingArray, chunks, release_pages
 from speciate.data.packing import segments
 from speciate.data.tokens.manifest import read_manifest
 from speciate.data.tokens.read import Encoded, read_encoded
+from speciate.io import atomic_write
 
 TOKENS_AT_ONCE = 1 << 18
 JUMPS_AT_ONCE = 1 << 7
@@ -29,18 +30,18 @@ def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path,
     tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
     done = segments.Summary(lengths_D, spec.block_length)
     with contextlib.ExitStack() as stack:
-        aside = [stack.enter_context(writing(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")]
+        aside = [stack.enter_context(atomic_write(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")]
         with (
             GrowingArray(aside[0], tokens_N.dtype, spec.block_length) as blocks,
             GrowingArray(aside[1], np.int64, 4) as rows,
         ):
-            for portion_M4 in component(spec.packing).plan(spec.packing, lengths_D, spec.block_length):
+            for portion_M4 in component_module(spec.packing).plan(spec.packing, lengths_D, spec.block_length):
                 rows.append(portion_M4)
                 done.add(portion_M4)
                 for part_M4 in few(portion_M4, starts_D, spec.block_length):
                     blocks_BT = np.empty((int(part_M4[-1, segments.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
                     segments.lay(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
-                    let_go(tokens_N)
+                    release_pages(tokens_N)
                     blocks.append(blocks_BT)
     return done.counts()
 
@@ -74,19 +75,19 @@ def main() -> None:
     counts = {}
     for split in SPLITS:
         encoded = read_encoded(arguments.encoded_folder, split, tokenizer, ("start", "stop"))
-        highest = max((int(part.max()) for _, part in portions(encoded.tokens_N, TOKENS_AT_ONCE)), default=0)
+        highest = max((int(part.max()) for _, part in chunks(encoded.tokens_N, TOKENS_AT_ONCE)), default=0)
         if highest >= tokenizer.vocabulary:
             file = arguments.encoded_folder / f"{split}.tokens.npy"
             raise ValueError(f"{file}: holds token {highest}, beyond the vocabulary of {tokenizer.vocabulary}")
         counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split)
         found = counts[split]
-        say(
+        log(
             f"{spec.domain} {split}: {found['blocks']} blocks; of {found['tokens_in']} tokens "
             f"{found['tokens_truncated']} cut off, {found['tokens_dropped']} dropped; "
             f"{found['short_documents_split']} of {found['documents']} documents split without need"
         )
     summary = {"domain": spec.domain, "packing": spec.packing.kind, "block_length": spec.block_length, "splits": counts}
-    with writing(arguments.output_folder / "counts.json") as file:
+    with atomic_write(arguments.output_folder / "counts.json") as file:
         file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,11 +3,12 @@
 import argparse
 import pathlib
 
-from speciate.cli import run, writing
+from speciate.cli import run
 from speciate.config.components import kinds_in, options_of
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.data.card.columns import MEANINGS
+from speciate.io import atomic_write
 from speciate.reporting import data, page, texts
 from speciate.reporting.answer import Tables
 
@@ -64,8 +65,8 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = read_spec(CardSpec, arguments.spec)
     text = render(page.read_tables(arguments.tables, CARDED), spec, arguments.figures)
-    with writing(arguments.output) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(arguments.output) as temp_path:
+        temp_path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import pathlib
 from typing import Any
 
 from speciate.analysis.alignment import aligned
-from speciate.cli import run, writing
+from speciate.cli import run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
+from speciate.io import atomic_write
 from speciate.reporting import answer, cells, data, evidence, making, page
 
 TABLES = (
@@ -63,8 +64,8 @@ def main() -> None:
     spec = read_spec(ReportSpec, arguments.spec)
     tables, manifest = aligned(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
     text = render(tables, spec, arguments.figures, manifest)
-    with writing(arguments.output) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(arguments.output) as temp_path:
+        temp_path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

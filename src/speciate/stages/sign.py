@@ -4,10 +4,11 @@ import argparse
 import contextlib
 import pathlib
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SignSpec
 from speciate.data.dedup.signatures import FILES, sign
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -19,9 +20,9 @@ def main() -> None:
     options = parser.parse_args()
     spec = read_spec(SignSpec, options.spec)
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(writing(options.output_folder / name)) for name in FILES}
+        files = {name: stack.enter_context(atomic_write(options.output_folder / name)) for name in FILES}
         count = sign(options.documents, files, spec.seed, spec.near)
-    say(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ', for equal texts only'}")
+    log(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ', for equal texts only'}")
 
 
 if __name__ == "__main__":

@@ -20,23 +20,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from speciate.cli import log
 from speciate.cli import run as run_verb
-from speciate.cli import say
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_set
 from speciate.data.sampler import block_rows
 from speciate.graph.provenance import digest
-from speciate.graph.run_paths import surroundings
+from speciate.graph.run_paths import run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint import sharded, store
-from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, identify
 from speciate.training.checkpoint.snapshots import Snapshots
 from speciate.training.checkpoint.store import State
-from speciate.training.context import Clock, Run
+from speciate.training.context import Clock, TrainContext
 from speciate.training.distributed import ranks as distributed
 from speciate.training.distributed.ranks import ALONE, Ranks
 from speciate.training.distributed.signals import STOPPED, StopRequest
@@ -47,7 +47,7 @@ from speciate.training.numerics import precision
 from speciate.training.numerics.loss_monitor import FailedRun
 from speciate.training.observer import Observer
 from speciate.training.optimizer import param_groups
-from speciate.training.prefetch import Batch, Feed
+from speciate.training.prefetch import Batch, BatchPrefetcher
 
 
 def main() -> None:
@@ -78,19 +78,19 @@ def main() -> None:
     places = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
     with distributed.joined(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
         asked = arguments.sink if ranks.first else ()
-        watched = Sinks([sinks.parse(text) for text in asked], arguments.sink_folder, spec, say)
+        watched = Sinks([sinks.parse(text) for text in asked], arguments.sink_folder, spec, log)
         with store.exclusive(run_folder) if ranks.first else contextlib.nullcontext():
             if ranks.first:
                 own = identity_of(spec, arguments.mixture_folder, arguments.start)
                 changed = store.refuse_others(run_folder, code, own)
                 if changed:
-                    say(f"{name(spec)}: {changed}; starts anew")
+                    log(f"{name(spec)}: {changed}; starts anew")
             ended = train(spec, *places, stop, arguments.start, watched, ranks)
             if ended and ranks.first:
                 shutil.rmtree(run_folder)
     if not ended:
         if stop.received is not None:
-            say(f"{name(spec)}: {stop.received.name} received; saved, and the same command continues it")
+            log(f"{name(spec)}: {stop.received.name} received; saved, and the same command continues it")
         sys.exit(STOPPED)
 
 
@@ -101,7 +101,7 @@ def name(spec: RunSpec) -> str:
 
 def complete(arguments: argparse.Namespace, spec: RunSpec) -> None:
     """Fills in the paths that were left out. Raises ValueError where they cannot be told from the spec's place."""
-    around = functools.cache(lambda: surroundings(arguments.spec, spec))
+    around = functools.cache(lambda: run_paths(arguments.spec, spec))
     arguments.mixture_folder = arguments.mixture_folder or around().mixture
     arguments.output_folder = arguments.output_folder or around().home / "runs" / spec.ablation / f"seed{spec.seed}"
     arguments.checkpoint_folder = arguments.checkpoint_folder or around().home / "checkpoints"
@@ -121,8 +121,8 @@ def identity_of(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path
 def build(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
     """The run's model with its initial weights, which depend on the seed and on what it starts from alone."""
     torch.manual_seed(spec.seed)
-    model = network(spec, vocabulary)
-    component(spec.start).begin(spec.start, model, spec, start)
+    model = build_model(spec, vocabulary)
+    component_module(spec.start).begin(spec.start, model, spec, start)
     return model
 
 
@@ -145,12 +145,12 @@ def train(
     blocks, clock, identity = training_blocks(spec, mixture_folder), Clock(), identity_of(spec, mixture_folder, start)
     state = begin(spec, blocks.vocabulary, start, ranks)
     split = param_groups.describe(state.optimizer, state.model)
-    tell = say if ranks.first else lambda text: None
+    tell = log if ranks.first else lambda text: None
     tell(f"{name(spec)}: {param_groups.summary(split)}")
     if store.restore(checkpoints, state, ranks, identity, tell):
         tell(f"{name(spec)}: continues from step {state.step}")
     progress = Progress.of(spec, state, blocks.block_length, ranks)
-    watched, snapshots = watched or Sinks((), checkpoints, spec, say), Snapshots(output_folder, spec.training, ranks)
+    watched, snapshots = watched or Sinks((), checkpoints, spec, log), Snapshots(output_folder, spec.training, ranks)
     snapshots.begin(state)
 
     def follow(state: State, happened: dict[str, float]) -> None:
@@ -160,7 +160,10 @@ def train(
 
     saved = functools.partial(save, checkpoints, ranks=ranks, identity=identity, keep=spec.training.keep_last)
     failure: FailedRun | None = None
-    with watched.opened(state), Feed.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed:
+    with (
+        watched.opened(state),
+        BatchPrefetcher.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed,
+    ):
         run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
         try:
             run_files.refuse_failed(start)
@@ -170,7 +173,7 @@ def train(
             failure = error
     if ranks.sharded:
         gather(state, spec, blocks.vocabulary)
-    found = run_metadata.of_run(spec, state, blocks, ranks) | {"optimizer": split}
+    found = run_metadata.run_metadata(spec, state, blocks, ranks) | {"optimizer": split}
     conclude(spec, state, output_folder, found, run_metadata.timing(clock, progress, state.step), failure, ranks)
     return True
 
@@ -193,9 +196,9 @@ def conclude(
         return
     run_files.write(output_folder, state, spec.training, found | run_files.outcome(state, failure), timing)
     if failure is not None:
-        say(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / run_files.FAILURE}")
+        log(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / run_files.FAILURE}")
     else:
-        say(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
+        log(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
 
 
 def training_blocks(spec: RunSpec, mixture_folder: pathlib.Path) -> TrainBlocks:
@@ -213,9 +216,9 @@ def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ran
     if ranks.world > 1:  # all have drawn the same weights; their noise is their own
         distributed.seed_from(f"noise {spec.seed}".encode(), ranks.rank)
     ranks.spread(model)
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
     precision.prepare(settings, model)
-    average = Average(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
+    average = WeightAverage(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
     return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
 
 
@@ -231,16 +234,16 @@ def reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], 
 
 
 def assemble(
-    spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: Feed, ranks: Ranks
-) -> Run:
+    spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: BatchPrefetcher, ranks: Ranks
+) -> TrainContext:
     """What the run needs beside its state."""
-    settings, schedule = spec.training, component(spec.schedule)
-    objective = component(spec.objective).Objective(spec.objective)
+    settings, schedule = spec.training, component_module(spec.schedule)
+    objective = component_module(spec.objective).Objective(spec.objective)
 
     def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
         return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
 
-    return Run(
+    return TrainContext(
         spec=spec,
         objective=objective,
         factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
@@ -272,7 +275,7 @@ def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, k
 def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
     """Makes a sharded run's model and average whole; each process calls it."""
     weights = sharded.whole(state.model.state_dict())
-    state.model = network(spec, vocabulary)
+    state.model = build_model(spec, vocabulary)
     state.model.load_state_dict(weights, assign=True)
     if state.average is not None:
         state.average.weights = sharded.whole(state.average.weights)

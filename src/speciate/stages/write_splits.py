@@ -5,11 +5,12 @@ import contextlib
 import json
 import pathlib
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, DivideSpec
+from speciate.config.stage_specs import SPLITS, WriteSplitsSpec
 from speciate.data.documents import Shard, Writer, num_documents, read_documents
 from speciate.data.splits.assign import Groups, dropped_rows
+from speciate.io import atomic_write
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--shard", default="0-of-1", metavar="k-of-n", help="which shard it is (default: %(default)s)")
     parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets a file a split, and counts")
     options = parser.parse_args()
-    spec = read_spec(DivideSpec, options.spec)
+    spec = read_spec(WriteSplitsSpec, options.spec)
     shard = Shard.parse(options.shard)
     if shard.count != spec.shards:
         raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")
@@ -31,8 +32,10 @@ def main() -> None:
     dropped = set(dropped_rows(options.duplicates, spec.domain, shard, count).tolist())
     counts = {split: {"documents": 0, "bytes": 0} for split in SPLITS}
     with contextlib.ExitStack() as stack:
-        aside = {split: stack.enter_context(writing(options.output_folder / f"{split}.parquet")) for split in SPLITS}
-        counts_aside = stack.enter_context(writing(options.output_folder / "counts.json"))
+        aside = {
+            split: stack.enter_context(atomic_write(options.output_folder / f"{split}.parquet")) for split in SPLITS
+        }
+        counts_aside = stack.enter_context(atomic_write(options.output_folder / "counts.json"))
         with contextlib.ExitStack() as writers:
             files = {split: writers.enter_context(Writer(aside[split])) for split in SPLITS}
             for row, document in enumerate(read_documents(options.documents)):
@@ -43,7 +46,7 @@ def main() -> None:
                     counts[split]["bytes"] += len(document.text.encode())
         counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     shares = ", ".join(f"{split} {each['documents']}" for split, each in counts.items())
-    say(f"domain {spec.domain}, shard {shard}: documents: {shares}; {len(dropped)} duplicates left out")
+    log(f"domain {spec.domain}, shard {shard}: documents: {shares}; {len(dropped)} duplicates left out")
 
 
 if __name__ == "__main__":

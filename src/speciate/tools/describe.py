@@ -8,10 +8,11 @@ import json
 import pathlib
 from typing import Any
 
-from speciate.cli import run, say, writing
+from speciate.cli import log, run
 from speciate.config.components import PACKAGE, kinds_in, options_of
 from speciate.config.run import RunSpec
 from speciate.config.study import Study
+from speciate.io import atomic_write
 
 PAGE_TITLE = """# Every key of a study file
 
@@ -34,9 +35,9 @@ def main() -> None:
             if not file.is_file() or file.read_text(encoding="utf-8") != text:
                 raise ValueError(f"{file} is out of date; run `make docs`")
         else:
-            with writing(file) as aside:
-                aside.write_text(text, encoding="utf-8")
-            say(f"wrote {file}")
+            with atomic_write(file) as temp_path:
+                temp_path.write_text(text, encoding="utf-8")
+            log(f"wrote {file}")
 
 
 def schema() -> str:

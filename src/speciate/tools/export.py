@@ -24,12 +24,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from speciate.cli import log
 from speciate.cli import run as run_verb
-from speciate.cli import say
-from speciate.config.components import kinds_within
+from speciate.config.components import options_within
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
-from speciate.graph.run_paths import surroundings
+from speciate.graph.run_paths import run_paths
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.hf.convert import to_theirs
 from speciate.model.hf.pretrained import family_of
@@ -69,7 +69,7 @@ def main() -> None:
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: is there already; remove it or give another --output")
     spec_file = arguments.run / "spec.json"
-    tokenizer = arguments.tokenizer or surroundings(spec_file, read_spec(RunSpec, spec_file)).tokenizer
+    tokenizer = arguments.tokenizer or run_paths(spec_file, read_spec(RunSpec, spec_file)).tokenizer
     manifest = read_manifest(tokenizer)
     run, model = read_run(arguments.run, manifest.vocabulary, arguments.weights)
     if not run.model.causal:
@@ -77,7 +77,7 @@ def main() -> None:
             f"{arguments.run}: its model sees the whole block (causal: false), and what it says of a token is no "
             f"prediction of the next one, which is all that AutoModelForCausalLM serves; it cannot be exported"
         )
-    for kind in kinds_within(run.model):
+    for kind in options_within(run.model):
         if getattr(kind, "non_causal", False):
             raise ValueError(
                 f"{arguments.run}: {kind.kind} looks at later tokens (non_causal: true), so its logits are no "
@@ -97,10 +97,10 @@ def main() -> None:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if left_out:
-        say(
+        log(
             f"{run.ablation} seed {run.seed}: {left_out:,} parameters of parts.* are left out: no next token needs them"
         )
-    say(f"{run.ablation} seed {run.seed}: {theirs}; its logits differ by {difference:.1e} at most")
+    log(f"{run.ablation} seed {run.seed}: {theirs}; its logits differ by {difference:.1e} at most")
 
 
 def write(

@@ -19,18 +19,18 @@ from collections.abc import Iterator
 import torch
 from tokenizers import Tokenizer
 
+from speciate.cli import log
 from speciate.cli import run as run_verb
-from speciate.cli import say
-from speciate.config.components import component, kinds_in
+from speciate.config.components import component_module, kinds_in
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import FOLDER, denoiser, importance_of, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.evaluation.unmasking import Seeded, Text, sample, tempered
-from speciate.graph.run_paths import surroundings
+from speciate.graph.run_paths import run_paths
 from speciate.model.hf.pretrained import read_pretrained
-from speciate.model.mtp_heads import drafters
+from speciate.model.mtp_heads import prediction_heads
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import Selection, recording
 from speciate.training.checkpoint.load_run import read_run
@@ -64,7 +64,7 @@ def main() -> None:
         raise ValueError("--speculate: is greedy; give --temperature 0 with it")
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     model, tokenizer, end = read(arguments.run, arguments.tokenizer)
-    if arguments.speculate and not drafters(model):
+    if arguments.speculate and not prediction_heads(model):
         raise ValueError(f"--speculate: {arguments.run} has no further heads that could draft")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or ([] if end is None else [end])
@@ -84,10 +84,10 @@ def main() -> None:
     print(prompt, end="", flush=True)
     tell(told, ids, tokenizer, end)
     if len(ids) - first < arguments.max_tokens and len(ids) > model.context:
-        say(f"stopped: the context of {model.context} tokens is full")
+        log(f"stopped: the context of {model.context} tokens is full")
     if arguments.speculate:
         stand = f"{counts.accepted} of {counts.drafted} drafts accepted ({counts.acceptance:.1%})"
-        say(f"{stand}, {counts.tokens_per_forward:.2f} tokens a forward pass")
+        log(f"{stand}, {counts.tokens_per_forward:.2f} tokens a forward pass")
     if arguments.show_experts:
         show(model, tokenizer, ids[: model.context])
 
@@ -115,7 +115,7 @@ def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: ar
     text = Text(torch.tensor([[*ids, *[mask] * room]]), mask, importance_of(model))
     denoise = tempered(denoiser(model), arguments.temperature)
     draws = Seeded(torch.Generator().manual_seed(arguments.seed))
-    for step, after in enumerate(sample(component(options).Sampler(options), text, denoise, draws), start=1):
+    for step, after in enumerate(sample(component_module(options).Sampler(options), text, denoise, draws), start=1):
         if arguments.show_order and not after.token_BT.equal(text.token_BT):
             print(f"{step:4} {masked_text(tokenizer, after.token_BT[0].tolist(), mask)}")
         text = after
@@ -156,7 +156,7 @@ def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transfor
     """
     if (folder / "spec.json").is_file():
         file = folder / "spec.json"
-        place = tokenizer or surroundings(file, read_spec(RunSpec, file)).tokenizer
+        place = tokenizer or run_paths(file, read_spec(RunSpec, file)).tokenizer
         manifest = read_manifest(place)
         return read_run(folder, manifest.vocabulary)[1], read_tokenizer(place), manifest.end_of_text
     if not (folder / "config.json").is_file():
@@ -190,7 +190,7 @@ def show(model: Transformer, tokenizer: Tokenizer, ids: list[int]) -> None:
     with recording(model) as record:
         model.hidden(torch.tensor([ids]))
     if not record:
-        say("the model has no selector: there are no experts to show")
+        log("the model has no selector: there are no experts to show")
         return
     columns = {path: slots(selection, len(ids)) for path, selection in record.items()}
     widths = [max(len(path), *(len(cell) for cell in cells)) for path, cells in columns.items()]

@@ -7,12 +7,13 @@ import argparse
 import csv
 import pathlib
 
+from speciate.cli import log
 from speciate.cli import run as run_verb
-from speciate.cli import say, writing
 from speciate.config.run import RunSpec
 from speciate.config.study import Study, read_study
+from speciate.io import atomic_write
 from speciate.model.profiling.flops import PEAKS
-from speciate.training.resource_estimate import Footprint, footprint
+from speciate.training.resource_estimate import ResourceEstimate, estimate_resources
 
 COLUMNS = ("ablation", "about", "quantity", "value", "unit")
 SUMS = ("all", "a device")
@@ -35,11 +36,11 @@ def main() -> None:
     rows = [row for name, (run, found) in arms.items() for row in table(run, found, arguments.device, arguments.mfu)]
     print(as_text(rows))
     if arguments.output is not None:
-        with writing(arguments.output) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(arguments.output) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows(rows)
-        say(f"wrote {arguments.output}")
+        log(f"wrote {arguments.output}")
 
 
 def check(vocabulary: int, device: str, mfu: float) -> None:
@@ -52,7 +53,7 @@ def check(vocabulary: int, device: str, mfu: float) -> None:
         raise ValueError(f"--mfu: must be above 0 and at most 1, not {mfu:g}")
 
 
-def sized(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, Footprint]:
+def sized(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, ResourceEstimate]:
     """An arm's run and what it takes.
 
     Raises:
@@ -61,10 +62,10 @@ def sized(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, Footpr
     if ablation not in study.ablations:
         raise ValueError(f"--ablation: no ablation is called {ablation}; there are {', '.join(study.ablations)}")
     run = study.run(ablation, study.seeds[0])
-    return run, footprint(run, vocabulary, study.block_length)
+    return run, estimate_resources(run, vocabulary, study.block_length)
 
 
-def table(run: RunSpec, found: Footprint, device: str, mfu: float) -> list[Row]:
+def table(run: RunSpec, found: ResourceEstimate, device: str, mfu: float) -> list[Row]:
     """One row a quantity; GB and TFLOP are 10^9 and 10^12."""
     settings, arm = run.training, run.ablation
     rows: list[Row] = []

@@ -5,18 +5,18 @@ may define `parts(options, run)`: modules by name, such as further heads or an i
 model's state beside the blocks.
 """
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
 
-def network(run: RunSpec, vocabulary: int) -> Transformer:
+def build_model(run: RunSpec, vocabulary: int) -> Transformer:
     """The run's model, its initial weights decided by `torch.manual_seed`.
 
     Args:
         run: its spec.
         vocabulary: token ids of the tokenizer.
     """
-    parts = getattr(component(run.objective), "parts", None)
+    parts = getattr(component_module(run.objective), "parts", None)
     added = {} if parts is None else parts(run.objective, run)
     return Transformer(run.model, vocabulary + getattr(run.objective, "extra_tokens", 0), added)

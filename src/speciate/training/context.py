@@ -37,7 +37,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainContext:
     """What a run needs beside its state."""
 
     spec: RunSpec
@@ -66,7 +66,7 @@ class Run:
         return f"run {self.spec.ablation}, seed {self.spec.seed}"
 
 
-class Before:
+class StepSnapshot:
     """What a step changes before its update: buffers (a balance's counts) and this process's random numbers."""
 
     def __init__(self, state: State) -> None:
@@ -76,7 +76,7 @@ class Before:
         self.random_gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
     @torch.no_grad()
-    def put_back(self, state: State) -> None:
+    def restore(self, state: State) -> None:
         """Makes it undone."""
         for buffer, value in self.buffers:
             buffer.copy_(value)
@@ -86,19 +86,19 @@ class Before:
         state.optimizer.zero_grad(set_to_none=True)
 
 
-def micro_batches(run: Run, state: State) -> list[tuple[Tensor, Tensor | None, float]]:
+def micro_batches(run: TrainContext, state: State) -> list[tuple[Tensor, Tensor | None, float]]:
     """The step's blocks in portions: tokens, documents, and what a portion's mean loss is divided by in the step's.
 
     That is the step's predictions (a process's mean) over the portion's: `accumulation`, unless documents are kept
     apart, when one portion has more predictions than another. They are counted before they go to the device, which may
     fetch them while it computes.
     """
-    num_portions = state.accumulation or run.spec.training.accumulation
+    num_portions = state.grad_accumulation or run.spec.training.grad_accumulation
     tokens = run.tokens(state.step).chunk(num_portions)
     of_step = None if run.documents is None else run.documents(state.step)
     documents = [None] * num_portions if of_step is None else of_step.chunk(num_portions)
     portions = list(zip(tokens, documents, strict=True))
-    counts = [int(run.objective.counted(state.model, *portion).sum()) for portion in portions]  # type: ignore[operator]
+    counts = [int(run.objective.loss_mask(state.model, *portion).sum()) for portion in portions]  # type: ignore[operator]
     (predicted,) = run.ranks.mean(sum(counts))
     if not predicted:
         raise ValueError(f"{run.name}: step {state.step}: nothing is predicted")
@@ -113,6 +113,6 @@ def micro_batches(run: Run, state: State) -> list[tuple[Tensor, Tensor | None, f
     ]
 
 
-def domains(run: Run, state: State, portion: int, num_portions: int) -> Tensor | None:
+def micro_batch_domains(run: TrainContext, state: State, portion: int, num_portions: int) -> Tensor | None:
     """The domain of each block of one of the step's portions."""
     return None if run.domains is None else run.domains(state.step).chunk(num_portions)[portion]

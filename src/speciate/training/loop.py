@@ -26,18 +26,18 @@ import torch
 from speciate.model.token_batch import in_domains
 from speciate.selection.selection import selectors
 from speciate.training.checkpoint.store import State
-from speciate.training.context import Before, domains, micro_batches
 from speciate.training.context import Clock as Clock
-from speciate.training.context import Run as Run
+from speciate.training.context import StepSnapshot, micro_batch_domains, micro_batches
+from speciate.training.context import TrainContext as TrainContext
 from speciate.training.distributed.ranks import Step, number
 from speciate.training.numerics import loss_monitor, oom
 from speciate.training.numerics.loss_monitor import FailedRun
-from speciate.training.numerics.nonfinite import leave_out
+from speciate.training.numerics.nonfinite import skip_or_fail
 from speciate.training.numerics.precision import autocast, uncompiled
 from speciate.training.observer import due, noted
 
 
-def update(run: Run, state: State) -> dict[str, float]:
+def train_step(run: TrainContext, state: State) -> dict[str, float]:
     """One optimizer step; returns what happened in it.
 
     Raises:
@@ -53,31 +53,34 @@ def update(run: Run, state: State) -> dict[str, float]:
     for selector in selectors(model).values():
         selector.before_update(begun)
     getattr(run.objective, "before_update", lambda progress: None)(begun)
-    before = Before(state)
-    loss, auxiliary = fitting_gradients(run, state, before)
+    before = StepSnapshot(state)
+    loss, auxiliary = forward_backward_with_oom_retry(run, state, before)
     norms = gradient_norms(model) if run.spec.telemetry.gradient_norms else {}
     # not clipped before it is known to be finite: clipping by a norm that is not would spread it to every layer
     norm_tensor = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     norm = number(norm_tensor)
     if not math.isfinite(loss + auxiliary + norm):
-        return leave_out(run, state, before, {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "rate": rate})
-    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip, norm_tensor)
+        return skip_or_fail(run, state, before, {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "lr": rate})
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), settings.max_grad_norm, norm_tensor)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     for selector in selectors(model).values():
         selector.after_update()
     if state.average is not None:
         state.average.follow(model, state.step + 1)
-    return {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "rate": rate, **norms}
+    return {"loss": loss, "auxiliary": auxiliary, "grad_norm": norm, "lr": rate, **norms}
 
 
-def accumulate(run: Run, state: State) -> tuple[float, float]:
+def forward_backward(run: TrainContext, state: State) -> tuple[float, float]:
     """Runs the step's micro-batches forward and backward; the step's loss and the selectors' own."""
     step, losses = run.step or Step(run.objective, state.model), []
     portions = micro_batches(run, state)
     for index, (token_BT, document_BT, parts) in enumerate(portions):
         with run.ranks.synchronised(step, last=index == len(portions) - 1):
-            with autocast(run.spec.training, token_BT.device), in_domains(domains(run, state, index, len(portions))):
+            with (
+                autocast(run.spec.training, token_BT.device),
+                in_domains(micro_batch_domains(run, state, index, len(portions))),
+            ):
                 objective_loss, selectors_loss = step(token_BT, document_BT)
             total = objective_loss / parts
             if selectors_loss is not None:
@@ -92,7 +95,7 @@ def accumulate(run: Run, state: State) -> tuple[float, float]:
     return loss, auxiliary
 
 
-def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, float]:
+def forward_backward_with_oom_retry(run: TrainContext, state: State, before: StepSnapshot) -> tuple[float, float]:
     """`accumulate`, in smaller portions where memory runs out and the run allows them.
 
     Raises:
@@ -101,23 +104,23 @@ def fitting_gradients(run: Run, state: State, before: Before) -> tuple[float, fl
     settings = run.spec.training
     while True:
         try:
-            return accumulate(run, state)
+            return forward_backward(run, state)
         except (MemoryError, RuntimeError) as error:
             if not oom.is_out_of_memory(error):
                 raise
             why = " ".join(str(error).split())[:200]
         # outside of the handler, which keeps the tensors of what failed alive
-        before.put_back(state)
+        before.restore(state)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        now = state.accumulation or settings.accumulation
+        now = state.grad_accumulation or settings.grad_accumulation
         larger = oom.more(settings.blocks_per_step, now)
         # one process of several cannot try again alone
         if not settings.oom_retry or larger is None or run.ranks.world > 1:
             advice = oom.advice(settings, now)
             raise MemoryError(f"{run.name}: step {state.step}: out of memory ({why}): {advice}")
-        state.accumulation = larger
-        state.metrics.append(json.dumps({"step": state.step, "accumulation": larger}) + "\n")
+        state.grad_accumulation = larger
+        state.metrics.append(json.dumps({"step": state.step, "grad_accumulation": larger}) + "\n")
 
 
 def gradient_norms(model: torch.nn.Module) -> dict[str, float]:
@@ -137,11 +140,13 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> float:
     return float(min(group["peak"] / group["scale"] for group in optimizer.param_groups) * factor)
 
 
-def jumped(run: Run, watch: loss_monitor.Watch, happened: dict[str, float], step: int) -> dict[str, float]:
+def check_divergence(
+    run: TrainContext, watch: loss_monitor.LossMonitor, happened: dict[str, float], step: int
+) -> dict[str, float]:
     """How far the step's loss jumped, where it did. Raises FailedRun where the run has diverged."""
     if "loss" not in happened:
         return {}
-    spike = watch.see(happened["loss"])
+    spike = watch.update(happened["loss"])
     median = watch.diverged()
     if median is not None:
         reason = f"step {step}: diverged: median loss {median:.4g} of the last steps, {run.loss_limit:.4g} allowed"
@@ -149,7 +154,7 @@ def jumped(run: Run, watch: loss_monitor.Watch, happened: dict[str, float], step
     return {} if spike is None else {"spike": spike}
 
 
-def look(run: Run, state: State, clock: Clock) -> None:
+def observe_if_due(run: TrainContext, state: State, clock: Clock) -> None:
     """Observes the state after `state.step` updates, where that is due."""
     settings, telemetry = run.spec.training, run.spec.telemetry
     if not run.ranks.observes:
@@ -173,7 +178,7 @@ def look(run: Run, state: State, clock: Clock) -> None:
 
 
 def train(
-    run: Run,
+    run: TrainContext,
     state: State,
     keep: Callable[[State], None],
     save: Callable[[State], None],
@@ -199,16 +204,16 @@ def train(
         FailedRun: a step was not finite, or the run diverged.
     """
     settings = run.spec.training
-    watch = loss_monitor.Watch(state.metrics, run.loss_limit, settings.num_steps)
+    watch = loss_monitor.LossMonitor(state.metrics, run.loss_limit, settings.num_steps)
     if state.step == 0:
-        look(run, state, clock)
+        observe_if_due(run, state, clock)
     while state.step < settings.num_steps:
         with clock.measuring("update"):
-            happened = update(run, state)
+            happened = train_step(run, state)
         state.metrics.append(json.dumps({"step": state.step, **happened}) + "\n")
         state.step += 1
-        look(run, state, clock)
-        happened |= jumped(run, watch, happened, state.step)
+        observe_if_due(run, state, clock)
+        happened |= check_divergence(run, watch, happened, state.step)
         keep(state)
         saving = state.step < settings.num_steps and (stop() or state.step % settings.checkpoint_every == 0)
         if saving:

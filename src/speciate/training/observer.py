@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speciate.config.run import Telemetry
+from speciate.config.run import TelemetrySpec
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import recording
 from speciate.selection.tally import Tally, tally
 from speciate.training.checkpoint.store import Arrays
@@ -71,7 +71,7 @@ def observe(
     model.eval()
     device = next(model.parameters()).device
     token_BT, document_BT = token_BT.to(device), document_BT.to(device)
-    with listening(model, objective) if noting else nullcontext() as meter:
+    with collect_metrics(model, objective) if noting else nullcontext() as meter:
         for start, portion_BT in batches(token_BT):
             part = slice(start, start + len(portion_BT))
             document_P, of_B = document_BT[part].flatten(), None if domain_B is None else domain_B[part]
@@ -84,14 +84,14 @@ def observe(
     return tallies, [] if meter is None else meter.rows()
 
 
-def due(telemetry: Telemetry, step: int, num_steps: int) -> bool:
+def due(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
     """Whether the selectors are observed after `step` updates: often early, then regularly, always at the end."""
     if step <= telemetry.early_until and step % telemetry.early_every == 0:
         return True
     return step % telemetry.every == 0 or step == num_steps
 
 
-def noted(telemetry: Telemetry, step: int, num_steps: int) -> bool:
+def noted(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
     """Whether modules are listened to after `step` updates: with each validation, since some notes are dear."""
     return step % telemetry.validation_every == 0 or step == num_steps
 
@@ -104,7 +104,7 @@ def arrays_of(tallies: dict[str, Tally]) -> Arrays:
 class Observer:
     """Looks at one run at its cadence, on a balanced prefix of the probe set."""
 
-    def __init__(self, telemetry: Telemetry, objective: nn.Module, probe: BlockSet, validation: BlockSet) -> None:
+    def __init__(self, telemetry: TelemetrySpec, objective: nn.Module, probe: BlockSet, validation: BlockSet) -> None:
         self.telemetry, self.objective = telemetry, objective
         prefix = probe.prefix(telemetry.probe_blocks)
         self.token_BT = torch.from_numpy(prefix.tokens)
@@ -154,9 +154,9 @@ class Observer:
             for start, portion_BT in batches(token_BT):
                 of_BT = document_BT[start : start + len(portion_BT)]
                 label_BS = label_BT[start : start + len(portion_BT), 1:]
-                counted_BS = objective.counted(model, portion_BT, of_BT)  # type: ignore[operator]
+                counted_BS = objective.loss_mask(model, portion_BT, of_BT)  # type: ignore[operator]
                 with in_domains(pack.expand(len(portion_BT))):
-                    nats_BS = objective.nats(model, portion_BT, of_BT).double()  # type: ignore[operator]
+                    nats_BS = objective.token_nll(model, portion_BT, of_BT).double()  # type: ignore[operator]
                 for index, domain in enumerate(self.domains):
                     found[domain].append(nats_BS[counted_BS & (label_BS == index)])
         model.train(was_training)

@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor | None]
 """token_BT and, where documents are kept apart, document_BT; on the CPU."""
 
 
-class Feed:
+class BatchPrefetcher:
     """Batches by step, those of the next `ahead` steps on their way. A context: its thread ends with the block.
 
     Args:

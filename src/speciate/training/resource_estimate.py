@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.block import Block
 from speciate.model.profiling.flops import flops_per_token
 from speciate.model.transformer import Transformer
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 
 FLOAT = 4
 """Bytes of a float32."""
@@ -45,7 +45,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class ResourceEstimate:
     """What a run takes."""
 
     parts: tuple[Part, ...]
@@ -61,11 +61,11 @@ class Footprint:
         return self.tokens * self.flops_per_token / (peak * mfu)
 
 
-def footprint(run: RunSpec, vocabulary: int, block_length: int) -> Footprint:
+def estimate_resources(run: RunSpec, vocabulary: int, block_length: int) -> ResourceEstimate:
     """What a run with a tokenizer of so many entries takes, in blocks of so many tokens."""
     with torch.device("meta"):
-        model = network(run, vocabulary)
-    return Footprint(
+        model = build_model(run, vocabulary)
+    return ResourceEstimate(
         parts=tuple(parts(model, run)),
         memory=memory(model, run, block_length),
         flops_per_token=flops_per_token(model, block_length),
@@ -109,7 +109,7 @@ def memory(model: Transformer, run: RunSpec, block_length: int) -> dict[str, flo
     copies = state_copies(model, run)
     state = FLOAT * sum(copies[name] * parameter.numel() for name, parameter in model.named_parameters())
     settings = run.training
-    tokens = settings.blocks_per_step / (settings.accumulation * settings.processes) * block_length
+    tokens = settings.blocks_per_step / (settings.grad_accumulation * settings.processes) * block_length
     size = PRODUCT_BYTES[settings.precision]
     # further heads have blocks too
     each = [size * activations(block) for block in model.modules() if isinstance(block, Block)]
@@ -148,7 +148,7 @@ def used(module: nn.Module, name: str) -> Iterator[tuple[nn.Parameter, float]]:
             yield parameter, of_stack.get(id(parameter), float(parameter.shape[0]))
 
 
-class Standing(nn.Module):
+class ShrunkParameters(nn.Module):
     """Parameters of the same names and dimensions as a model's, two to a side: what an optimizer is asked about."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -165,8 +165,8 @@ class Standing(nn.Module):
 
 def state_copies(model: nn.Module, run: RunSpec) -> dict[str, float]:
     """How many numbers the run's optimizer keeps for each number of each parameter, seen after one small update."""
-    standing = Standing(model)
-    optimizer: torch.optim.Optimizer = component(run.optimizer).build(run.optimizer, standing)
+    standing = ShrunkParameters(model)
+    optimizer: torch.optim.Optimizer = component_module(run.optimizer).build(run.optimizer, standing)
     named = dict(standing.named_parameters())
     for parameter in named.values():
         parameter.grad = torch.ones_like(parameter)

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.data.card import heavy_hitters
-from speciate.data.card.heavy_hitters import Commonest, shared
+from speciate.data.card.heavy_hitters import HeavyHitters, shared
 
 STREAMS = st.lists(st.sampled_from("aaabbcdefghij"), max_size=80)
 
 
-def counted(keys: list[str]) -> Commonest:
-    found = Commonest()
+def counted(keys: list[str]) -> HeavyHitters:
+    found = HeavyHitters()
     for key in keys:
         found.add(key, key)
     return found
@@ -26,7 +26,7 @@ def test_the_bound_holds_and_memory_is_bounded(keys: list[str], cut: int) -> Non
         patch.setattr(heavy_hitters, "SIZE", 4)
         truth = Counter(keys)
         parts = counted(keys[:cut]) + counted(keys[cut:])
-        for found in (counted(keys), parts, Commonest.from_json(parts.as_json())):
+        for found in (counted(keys), parts, HeavyHitters.from_json(parts.as_json())):
             assert len(found.counts) <= 4 and found.below <= len(keys) / 5
             for key in truth:
                 assert truth[key] - found.below <= found.counts.get(key, 0) <= truth[key]
@@ -47,7 +47,7 @@ def test_what_is_written_covers_what_is_left_out() -> None:
 
 
 def test_the_common_part_of_texts_under_one_key() -> None:
-    found = Commonest()
+    found = HeavyHitters()
     for text in ("Question: how many", "Question: how far", "Question: who"):
         found.add("Question", text)
     assert found.as_json()["top"] == [["Question", "Question: ", 3]]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.config.components import Kind, component, options_of
+from speciate.config.components import ComponentOptions, component_module, options_of
 from speciate.data.clean import pipeline
 from speciate.data.clean.dropped import Samples
 from speciate.data.clean.pipeline import Counts, Drop, clean, normalise
@@ -19,20 +19,20 @@ from speciate.data.documents import Document, Passage
 
 def make(kind: str, **settings: object):
     options = options_of("data/clean/filters", kind).model_validate({"kind": kind, **settings})
-    return component(options).Filter(options, {})
+    return component_module(options).Filter(options, {})
 
 
 class Shout:
     """Edits texts that begin with a small letter."""
 
-    options = Kind(kind="shout")
+    options = ComponentOptions(kind="shout")
 
     def apply(self, document: Document) -> Document | Drop:
         return dataclasses.replace(document, text=document.text.upper())
 
 
 class Erase(Shout):
-    options = Kind(kind="erase")
+    options = ComponentOptions(kind="erase")
 
     def apply(self, document: Document) -> Document | Drop:
         return dataclasses.replace(document, text="")

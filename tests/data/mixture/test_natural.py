@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from speciate.config.components import Kind, options_of
+from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import natural
 
 
-def options(**settings: int) -> Kind:
+def options(**settings: int) -> ComponentOptions:
     return options_of("data/mixture", "natural")(kind="natural", **settings)
 
 

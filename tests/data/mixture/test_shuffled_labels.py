@@ -3,13 +3,13 @@ import pandas as pd
 
 from speciate.analysis import draws, nulls
 from speciate.analysis.observation import group_documents
-from speciate.config.components import Kind, options_of
+from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import shuffled_labels, truncate
 
 DOMAINS = ("a", "b")
 
 
-def options(**settings: int) -> Kind:
+def options(**settings: int) -> ComponentOptions:
     return options_of("data/mixture", "shuffled_labels")(kind="shuffled_labels", **settings)
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate.config.components import Kind, options_of
+from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import split_domain
 
 
-def options(domain: str = "b", **settings: int) -> Kind:
+def options(domain: str = "b", **settings: int) -> ComponentOptions:
     return options_of("data/mixture", "split_domain")(kind="split_domain", domain=domain, **settings)
 
 

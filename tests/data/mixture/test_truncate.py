@@ -3,11 +3,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from speciate.config.components import Kind, options_of
+from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import truncate
 
 
-def options(**settings: float) -> Kind:
+def options(**settings: float) -> ComponentOptions:
     return options_of("data/mixture", "truncate")(kind="truncate", **settings)
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.config.components import Kind, options_of
+from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import weights
 
 
-def options(of: dict[str, float], **settings: Any) -> Kind:
+def options(of: dict[str, float], **settings: Any) -> ComponentOptions:
     return options_of("data/mixture", "weights")(kind="weights", weights=of, **settings)
 
 

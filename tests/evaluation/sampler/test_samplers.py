@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.config.components import component, kinds_in, options_of
+from speciate.config.components import component_module, kinds_in, options_of
 from speciate.evaluation.unmasking import Seeded, Text, entropies, sample, tempered
 
 V, L = 2, 4
@@ -92,7 +92,7 @@ def outcomes(step: Callable[[Counted], Tensor]) -> Iterator[tuple[float, tuple[i
 def distribution(kind: str, given: tuple[int, ...] = (MASK,) * L, importance=None, **options) -> Tensor:
     """The exact distribution of the text that a sampler ends with, (V, V, V, V)."""
     settings = options_of("evaluation/sampler", kind)(kind=kind, **options)
-    sampler = component(settings).Sampler(settings)
+    sampler = component_module(settings).Sampler(settings)
     states = {given: 1.0}
     for index in sampler.plan(given.count(MASK)):
         after: dict[tuple[int, ...], float] = defaultdict(float)
@@ -163,7 +163,7 @@ def test_what_is_given_stays_and_no_mask_is_left(kind: str) -> None:
     found = distribution(kind, given=(MASK, 1, MASK, 0))
     assert found[:, 1, :, 0].sum() == pytest.approx(1)
     settings = options_of("evaluation/sampler", kind)(kind=kind)
-    sampler = component(settings).Sampler(settings)
+    sampler = component_module(settings).Sampler(settings)
     begin = torch.tensor([[MASK, 1, MASK, MASK], [0, MASK, 1, 1], [1, 1, 1, 1]])
     *_, last = sample(sampler, Text(begin, MASK), oracle, Seeded(torch.Generator().manual_seed(0)))
     assert not last.masked_BT.any()
@@ -183,7 +183,7 @@ def test_the_cache_gives_the_same_text_with_fewer_questions() -> None:
 
         text = Text(torch.full((1, L), MASK), MASK)
         *_, last = sample(
-            component(settings).Sampler(settings), text, counting, Seeded(torch.Generator().manual_seed(5))
+            component_module(settings).Sampler(settings), text, counting, Seeded(torch.Generator().manual_seed(5))
         )
         texts[kind], asked[kind] = last.token_BT, len(calls)
     assert texts["ancestral"].equal(texts["cached"])

@@ -8,7 +8,7 @@ import torch
 
 from speciate.model.cache import Cache
 from speciate.model.depth.skipper import Predictor
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recording
 
@@ -44,7 +44,9 @@ def test_a_mixer_behind_a_depth(transformer: Build, moe: Callable[..., Any], mix
     with torch.no_grad():
         torch.testing.assert_close(torch.cat([model(row_1T) for row_1T in token_BT.split(1)]), whole, **exact)
         cache = Cache()
-        parts = [model.head(model.read(Tokens.of(part, cache=cache))) for part in token_BT.split([5, 1, 1, 9], dim=1)]
+        parts = [
+            model.head(model.read(TokenBatch.of(part, cache=cache))) for part in token_BT.split([5, 1, 1, 9], dim=1)
+        ]
         torch.testing.assert_close(torch.cat(parts, dim=1), whole, **exact)
         token_BT[:, 11] = (token_BT[:, 11] + 1) % 50
         torch.testing.assert_close(model(token_BT)[:, :11], whole[:, :11], **exact)

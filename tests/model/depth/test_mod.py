@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.block import Block
 from speciate.model.cache import Cache
 from speciate.model.depth import skipper
 from speciate.model.depth.mod import DEAL, dealt
 from speciate.model.initial_weights import generator
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import auxiliary_loss, recomputation, recording
 from speciate.selection.tally import tally
 
@@ -52,10 +52,10 @@ def chosen(model: Transformer, token_BT: Tensor, path: str = "blocks.0.depth.rou
     return record[path].chosen_NS[:, 1].view_as(token_BT).bool()
 
 
-def block_of(model: Transformer, token_BT: Tensor) -> tuple[Block, Tensor, Tokens]:
+def block_of(model: Transformer, token_BT: Tensor) -> tuple[Block, Tensor, TokenBatch]:
     block = model.blocks[0]
     assert isinstance(block, Block)
-    return block, torch.randn(*token_BT.shape, 24, dtype=torch.float64), Tokens.of(token_BT)
+    return block, torch.randn(*token_BT.shape, 24, dtype=torch.float64), TokenBatch.of(token_BT)
 
 
 def test_in_training_the_k_tokens_of_the_largest_logits_run(built: Build) -> None:
@@ -174,7 +174,7 @@ def test_with_a_cache_equals_the_full_forward(built: Build, choice: str, rows: i
     whole = model(token_BT)
     for parts in ([1] * 14, [4, 1, 9], [14]):
         cache = Cache()
-        read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+        read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
         torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
 
 
@@ -186,7 +186,7 @@ def test_with_a_cache_behind_a_state_too(built: Build, rows: int) -> None:
     whole = model(token_BT)
     for parts in ([1] * 14, [4, 1, 9]):
         cache = Cache()
-        read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+        read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
         torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
 
 
@@ -229,7 +229,7 @@ def test_where_every_token_skips_the_block_is_the_identity(built: Build) -> None
     inner = record["blocks.0.ffn.router"]
     assert len(inner.token_N) == 0
     assert tally(inner, inner.token_N, 1).decisions_G.tolist() == [0.0]
-    cached = Tokens.of(tokens.id_BT, cache=Cache())
+    cached = TokenBatch.of(tokens.id_BT, cache=Cache())
     assert torch.equal(block(x_BTD, cached), x_BTD)
 
 
@@ -260,16 +260,16 @@ def test_runs_are_dealt_evenly_along_the_block(capacity: float) -> None:
 def test_it_notes_how_far_evaluation_is_from_training(built: Build) -> None:
     model = undecided(built(ffn={"kind": "dense", "hidden": 40})).eval()
     token_BT = torch.randint(VOCABULARY, (2, 16))
-    with torch.no_grad(), listening(model) as meter:
+    with torch.no_grad(), collect_metrics(model) as meter:
         model(token_BT)
     found = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.0.depth.router"}
     runs_BT = chosen(model, token_BT)
     block = model.blocks[0]
     x_BTD = model.token_embedding(token_BT) + model.position_embedding(torch.arange(16))
     with torch.no_grad():
-        evaluated_BTD = block(x_BTD, Tokens.of(token_BT))
+        evaluated_BTD = block(x_BTD, TokenBatch.of(token_BT))
         model.train()
-        trained_BTD = block(x_BTD, Tokens.of(token_BT))
+        trained_BTD = block(x_BTD, TokenBatch.of(token_BT))
     expert_BT = chosen(model, token_BT)
     assert found["capacity"] == pytest.approx(float(runs_BT.double().mean()))
     assert found["agreement"] == pytest.approx(float((runs_BT == expert_BT).double().mean()))
@@ -280,7 +280,7 @@ def test_it_notes_how_far_evaluation_is_from_training(built: Build) -> None:
 def test_the_predictor_learns_whom_expert_choice_takes(built: Build) -> None:
     model = built(depth={"capacity": 0.25})
     router, x_BTD = model.blocks[0].depth.router, torch.randn(64, 16, 24, dtype=torch.float64)
-    tokens = Tokens.of(torch.zeros(64, 16, dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros(64, 16, dtype=torch.long))
     optimizer = torch.optim.Adam(router.parameters(), 0.01)
     for _ in range(150):
         router(x_BTD, tokens).selection.loss.backward()
@@ -294,7 +294,7 @@ def test_the_predictor_learns_whom_expert_choice_takes(built: Build) -> None:
 def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> None:
     model = built(depth={"capacity": 0.25})
     router, x_BTD = model.blocks[0].depth.router, torch.randn(64, 16, 24, dtype=torch.float64)
-    tokens = Tokens.of(torch.zeros(64, 16, dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros(64, 16, dtype=torch.long))
     assert float(router.threshold) == pytest.approx(math.log(0.25 / 0.75))
     # a predictor that has learned nothing, and is sure that none of the tokens runs
     torch.nn.init.normal_(router.predictor.down.weight, std=0.1)
@@ -308,7 +308,7 @@ def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> Non
     assert torch.equal(router.threshold, before), "what is computed again moves nothing"
 
 
-def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Callable[..., run.Model]) -> None:
+def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Callable[..., ModelSpec]) -> None:
     dense = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {"kind": "dense", "hidden": 40}}
     total, active = count_parameters(transformer(block={**dense, "depth": {"kind": "mod", "capacity": 0.25}}))
     # a block: two norms 2 x 48, attention 24 x 72 + 72 + 24 x 24 + 24, feed-forward 24 x 40 + 40 + 40 x 24 + 24

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import auxiliary_loss, recording
 
 Build = Callable[..., Transformer]
@@ -27,7 +27,7 @@ def built(transformer: Build) -> Build:
 def test_in_training_the_chosen_share_one_feed_forward_layer(built: Build) -> None:
     model = built()
     block, x_BTD = model.blocks[0], torch.randn(2, 16, 24, dtype=torch.float64)
-    tokens = Tokens.of(torch.randint(50, (2, 16)))
+    tokens = TokenBatch.of(torch.randint(50, (2, 16)))
     found_BTD = block(x_BTD, tokens)
     h_BTD = x_BTD + block.mixer(block.mixer_norm(x_BTD), tokens)
     centred_BTD = h_BTD - h_BTD.mean(-1, keepdim=True)
@@ -77,7 +77,7 @@ def test_the_predictor_is_trained_and_never_asked(built: Build) -> None:
 def test_training_and_evaluation_compute_different_things_and_say_so(built: Build) -> None:
     model = built(num_layers=4)
     token_BT = torch.randint(50, (4, 16))
-    with torch.no_grad(), listening(model) as meter:
+    with torch.no_grad(), collect_metrics(model) as meter:
         trained = model(token_BT)
         evaluated = model.eval()(token_BT)
     found = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.3.depth.router"}

@@ -9,8 +9,8 @@ from transformers import DeepseekV3Config, MixtralConfig
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from speciate.config.components import component, options_of
-from speciate.model.token_batch import Tokens
+from speciate.config.components import component_module, options_of
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]
@@ -37,7 +37,7 @@ def test_equals_mixtral(transformer: Build, moe: Options, k: int) -> None:
     ours.load_state_dict({name: w.mT if transposed else w for name, (w, transposed) in pairs.items()})
     x_BTD = torch.randn(3, 11, WIDTH)
     ours_x_BTD, theirs_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
-    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, Tokens.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
+    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
     torch.testing.assert_close(ours_y_BTD, theirs_y_BTD, rtol=1e-5, atol=1e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     ours_y_BTD.backward(gradient_BTD)
@@ -83,7 +83,7 @@ def test_equals_deepseek_v3(transformer: Build, moe: Options, num_shared: int) -
     )
     x_BTD = torch.randn(3, 11, WIDTH)
     ours_x_BTD, theirs_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
-    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, Tokens.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
+    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
     torch.testing.assert_close(ours_y_BTD, theirs_y_BTD, rtol=1e-5, atol=1e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     ours_y_BTD.backward(gradient_BTD)
@@ -98,7 +98,7 @@ def test_what_has_no_room_adds_nothing(transformer: Build, moe: Options, factor:
     free = transformer(ffn=moe(top_k=k)).blocks[0].ffn
     full = transformer(ffn=moe(top_k=k, choice={"kind": "token", "capacity_factor": factor})).blocks[0].ffn
     full.load_state_dict(free.state_dict())
-    x_BTD, tokens = torch.randn(3, 16, WIDTH, requires_grad=True), Tokens.of(torch.zeros(3, 16, dtype=torch.long))
+    x_BTD, tokens = torch.randn(3, 16, WIDTH, requires_grad=True), TokenBatch.of(torch.zeros(3, 16, dtype=torch.long))
     routing = full.router(x_BTD.flatten(0, 1), tokens)
     assert 0 < routing.kept_NK.sum() < routing.kept_NK.numel()
     weight_NK = routing.weight_NK * routing.kept_NK
@@ -125,7 +125,7 @@ def test_one_expert_is_a_dense_layer(transformer: Build, moe: Options, activatio
             "out.bias": experts.out_bias[0],
         }
     )
-    x_BTD, tokens = torch.randn(2, 7, WIDTH), Tokens.of(torch.zeros(2, 7))
+    x_BTD, tokens = torch.randn(2, 7, WIDTH), TokenBatch.of(torch.zeros(2, 7))
     torch.testing.assert_close(one(x_BTD, tokens), dense(x_BTD, tokens))
 
 
@@ -133,7 +133,7 @@ def test_one_expert_is_a_dense_layer(transformer: Build, moe: Options, activatio
 def test_the_language_modelling_loss_alone_teaches_the_router(transformer: Build, moe: Options, k: int) -> None:
     model = transformer(ffn=moe(top_k=k))
     options = options_of("training/objective", "causal")(kind="causal")
-    component(options).Objective(options)(model, torch.randint(VOCABULARY, (4, 16))).backward()
+    component_module(options).Objective(options)(model, torch.randint(VOCABULARY, (4, 16))).backward()
     for block in model.blocks:
         gradient = block.ffn.router.scorer.weight.grad
         assert gradient.isfinite().all()

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from speciate.config.components import component
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import component_module
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_impossible_heads_are_refused(model_spec: Callable[..., Any], changes: d
 @pytest.mark.parametrize("num_kv_heads", [4, 2])
 def test_equals_attention_written_out(model_spec: Callable[..., Any], position: str, num_kv_heads: int) -> None:
     model = model_spec(mixer={"num_kv_heads": num_kv_heads}, position=position)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).double()
-    x_BTD, tokens = torch.randn(2, 9, 24, dtype=torch.float64), Tokens.of(torch.zeros(2, 9))
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
+    x_BTD, tokens = torch.randn(2, 9, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(2, 9))
     joint_BTD = mixer.query_key_value(x_BTD)
     result = torch.zeros(2, 9, 24, dtype=torch.float64)
 
@@ -54,10 +54,10 @@ def test_equals_attention_written_out(model_spec: Callable[..., Any], position: 
 
 def test_some_columns_attend_as_if_the_others_were_not_there(model_spec: Callable[..., Any]) -> None:
     model = model_spec(position="rotary")
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).double()
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
     column_BK = torch.tensor([[0, 3, 4, 8]])
     x_BKD = torch.randn(1, 4, 24, dtype=torch.float64)
-    tokens = Tokens.of(torch.zeros(1, 9))
+    tokens = TokenBatch.of(torch.zeros(1, 9))
     some = mixer(x_BKD, tokens.take(column_BK))
     # the same by masking: every other column in a context of its own
     x_BTD = torch.randn(1, 9, 24, dtype=torch.float64)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.model.attention_metrics import share_of_first_key
 from speciate.model.cache import Cache
 from speciate.model.profiling.mixer_cost import kept_bytes
 from speciate.model.sparse_attention import query_chunks
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import Selection, auxiliary_loss, recording, selectors
 
 Build = Callable[..., Transformer]
@@ -53,7 +53,7 @@ def sparse_stage(model: nn.Module) -> None:
 def one(model_spec: Callable[..., Any], position: str = "rotary", **mixer: Any) -> tuple[nn.Module, Any]:
     """A mixer in float64 with weights that matter."""
     model = model_spec(mixer=mixer, position=position)
-    built = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).double()
+    built = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
     for parameter in [*built.parameters(), *built.buffers()]:
         if parameter.ndim < 3 and parameter.is_floating_point() and parameter.shape[-1] != 3:
             parameter.data.normal_(0, 0.3)
@@ -71,7 +71,7 @@ def test_with_all_keys_and_no_gates_it_is_attention(
     sparse.load_state_dict(dense.state_dict(), strict=False)
     x_BTD = torch.randn(3, 16, 24, dtype=torch.float64, requires_grad=True)
     document_BT = torch.tensor([[0] * 16, [0] * 5 + [1] * 11, [0] + [1] * 14 + [2]])
-    for tokens in (Tokens.of(torch.zeros(3, 16)), Tokens.of(torch.zeros(3, 16), document_BT)):
+    for tokens in (TokenBatch.of(torch.zeros(3, 16)), TokenBatch.of(torch.zeros(3, 16), document_BT)):
         for stage in (0.0, 0.9):
             sparse.selector.before_update(stage)
             ours, theirs = sparse(x_BTD, tokens), dense(x_BTD, tokens)
@@ -113,7 +113,9 @@ def test_equals_its_equations_written_out(model_spec: Callable[..., Any], activa
             values = torch.stack([(joint_TD[s, 36:48] * gate(mixer.value_gate, s))[group] for s in chosen])
             heads.append(torch.stack(logit).softmax(0) @ values)
         rows.append(mixer.out(torch.cat(heads) * gate(mixer.output_gate, t)))
-    torch.testing.assert_close(mixer(x_1TD, Tokens.of(torch.zeros(1, 11)))[0], torch.stack(rows), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        mixer(x_1TD, TokenBatch.of(torch.zeros(1, 11)))[0], torch.stack(rows), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -139,12 +141,12 @@ def test_as_published_the_number_of_keys_leaks(transformer: Build) -> None:
     token_BT = torch.randint(50, (3, 16))
     other_BT = torch.cat([token_BT[:, :8], torch.randint(50, (3, 8))], 1)
     assert not torch.equal(model(token_BT)[:, :8], model(other_BT)[:, :8])
-    with torch.no_grad(), listening(model) as meter:
+    with torch.no_grad(), collect_metrics(model) as meter:
         model(token_BT)
     means = meter.means()
     assert all(means[f"blocks.{layer}.mixer.selector", "leak", None] > 0 for layer in (0, 1))
     repaired = transformer(**shape("kl_running")).eval()
-    with torch.no_grad(), listening(repaired) as meter:
+    with torch.no_grad(), collect_metrics(repaired) as meter:
         repaired(token_BT)
     assert [mean for (_, name, _), mean in meter.means().items() if name == "leak"] == [0, 0]
 
@@ -173,7 +175,7 @@ def test_with_a_cache_equals_the_full_forward(transformer: Build, arm: str) -> N
     whole = model(token_BT)
     for parts in ([1] * 13, [4, 1, 8]):
         cache = Cache()
-        read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+        read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
         torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
 
 
@@ -185,7 +187,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
     cache, read = Cache(), []
     for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
         index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
-        tokens = Tokens(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
         read.append(model.head(model.read(tokens)))
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], model(token_BT), rtol=1e-10, atol=1e-10)
 
@@ -247,7 +249,7 @@ def test_the_loss_is_the_divergence_from_attention(
     mixer.selector.before_update(stage)
     x_1TD = torch.randn(1, 9, 24, dtype=torch.float64)
     with recording(mixer) as record:
-        mixer(x_1TD, Tokens.of(torch.zeros(1, 9)))
+        mixer(x_1TD, TokenBatch.of(torch.zeros(1, 9)))
     query_TNh, key_TKh, _ = mixer.query_key_value(x_1TD[0]).unflatten(-1, (-1, 6)).split((4, 2, 2), dim=1)
     index = mixer.selector.indexer
     (asked_1TJi, gate_1TJ), (key_1Ti,) = index.features(x_1TD)
@@ -289,7 +291,7 @@ def test_reports_its_choice_by_distance(transformer: Build, arm: str) -> None:
 def test_padding_is_no_decision_and_has_no_loss(transformer: Build) -> None:
     model = transformer(**shape("kl"))
     sparse_stage(model)
-    tokens = Tokens.of(torch.randint(50, (2, 8)))
+    tokens = TokenBatch.of(torch.randint(50, (2, 8)))
     real_BT = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
     padded = dataclasses.replace(tokens, index_BT=tokens.index_BT.where(real_BT, -1))
     mixer, x_BTD = model.blocks[0].mixer, torch.randn(2, 8, 24)
@@ -305,14 +307,14 @@ def test_padding_is_no_decision_and_has_no_loss(transformer: Build) -> None:
 
 
 def noted(model: nn.Module, *inputs: Any) -> dict[str, float]:
-    with torch.no_grad(), listening(model) as meter:
+    with torch.no_grad(), collect_metrics(model) as meter:
         model(*inputs)
     return {name: mean for (_, name, at), mean in meter.means().items() if at is None}
 
 
 @torch.no_grad()
 def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None:
-    x_1TD, tokens = torch.randn(1, 12, 24, dtype=torch.float64), Tokens.of(torch.zeros(1, 12))
+    x_1TD, tokens = torch.randn(1, 12, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(1, 12))
     found = {}
     for arm in ("as_published", "window", "oracle"):
         mixer, _ = one(model_spec, "learned", **gsa(**ARMS[arm], gates="none"))
@@ -349,7 +351,7 @@ def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypa
     query_BTNh, key_BTKh = torch.randn(3, 10, 4, 6), torch.randn(3, 10, 2, 6)
     query_BTNh[1, 5], key_BTKh[1, 3] = 300.0, 300.0
     position_BT = torch.arange(10).expand(3, -1)
-    asked = View(query_BTNh, key_BTKh, (), (), position_BT, position_BT, None, None)
+    asked = AttentionInputs(query_BTNh, key_BTKh, (), (), position_BT, position_BT, None, None)
     mass_BTS = asked.mass(asked.visible())
     for elements in (10**6, 3 * 10 * 4 * 4):
         monkeypatch.setattr(query_chunks, "ELEMENTS", elements)
@@ -359,8 +361,8 @@ def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypa
 
 def test_an_attention_that_sees_both_ways_measures_its_sink(model_spec: Callable[..., Any]) -> None:
     model = model_spec(mixer={"num_heads": 4}, causal=False)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).double()
-    told = noted(mixer, torch.zeros(1, 8, 24, dtype=torch.float64), Tokens.of(torch.zeros(1, 8)))
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
+    told = noted(mixer, torch.zeros(1, 8, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(1, 8)))
     assert told["first_token_share"] == pytest.approx(1 / 8)
 
 
@@ -396,7 +398,7 @@ def test_decoding_makes_no_tensor_that_grows_faster_than_the_text(
     model_spec: Callable[..., Any], arm: str, asked: str
 ) -> None:
     model = model_spec(mixer=gsa(**ARMS[arm]), context=2048)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50)).eval()
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).eval()
     sparse_stage(mixer)
 
     @torch.no_grad()
@@ -404,7 +406,7 @@ def test_decoding_makes_no_tensor_that_grows_faster_than_the_text(
         cache = Cache()
 
         def read(count: int) -> int:
-            tokens = Tokens.of(torch.zeros((1, count), dtype=torch.long), cache=cache)
+            tokens = TokenBatch.of(torch.zeros((1, count), dtype=torch.long), cache=cache)
             with Largest() as made:
                 mixer(torch.randn(1, count, 24), tokens)
             cache.length += count
@@ -420,11 +422,11 @@ def test_decoding_makes_no_tensor_that_grows_faster_than_the_text(
 @pytest.mark.parametrize("arm", ["as_published", "kl", "soft", "window", "kl_running"])
 def test_memory_kept_grows_with_the_tokens(model_spec: Callable[..., Any], arm: str) -> None:
     model = model_spec(mixer=gsa(**ARMS[arm]), context=2048)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50))
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50))
     sparse_stage(mixer)
 
     def kept(length: int) -> int:
-        tokens = Tokens.of(torch.zeros((1, length), dtype=torch.long))
+        tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
         return kept_bytes(mixer.train(), torch.randn(1, length, 24).requires_grad_(), tokens)
 
     short, middle, long = kept(512), kept(1024), kept(2048)
@@ -434,7 +436,7 @@ def test_memory_kept_grows_with_the_tokens(model_spec: Callable[..., Any], arm: 
 
 def test_the_warm_up_keeps_no_table_of_scores(model_spec: Callable[..., Any]) -> None:
     model = model_spec(mixer=gsa(**ARMS["kl"]), context=512)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, 50))
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50))
     largest = 0
 
     def pack(tensor: Tensor) -> Tensor:
@@ -444,7 +446,7 @@ def test_the_warm_up_keeps_no_table_of_scores(model_spec: Callable[..., Any]) ->
 
     x_BTD = torch.randn(1, 512, 24, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), recording(mixer) as record:
-        y_BTD = mixer(x_BTD, Tokens.of(torch.zeros((1, 512), dtype=torch.long)))
+        y_BTD = mixer(x_BTD, TokenBatch.of(torch.zeros((1, 512), dtype=torch.long)))
     (y_BTD.sum() + record["selector"].loss).backward()
     assert largest < 512 * 512 * 4
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.model.cache import Cache
 from speciate.model.ssm import selective_scan
 from speciate.model.ssm.mamba_block import STEP_SIZES, Shape, StateSpace
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.training.optimizer.param_groups import decays
 
@@ -33,7 +33,7 @@ def decoder(model_spec: Spec, **changes: Any) -> Transformer:
 
 def mixer_of(model_spec: Spec, std: float = 0.3, biases: bool = False, **options: Any) -> Any:
     model = model_spec(block=block(**options), biases=biases)
-    mixer = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, VOCABULARY)).double()
+    mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, VOCABULARY)).double()
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.normal_(0.0, std)
@@ -74,7 +74,7 @@ def test_equals_transformers(model_spec: Spec, sizes: tuple[Any, ...], biases: b
     given = dict(theirs.named_parameters())
     theirs.load_state_dict({renamed(name): value.view_as(given[renamed(name)]) for name, value in own.items()})
     x_BTD = torch.randn(2, 21, WIDTH, dtype=torch.float64)
-    y_BTD, expected_BTD = ours(x_BTD, Tokens.of(torch.zeros(2, 21))), theirs(x_BTD)
+    y_BTD, expected_BTD = ours(x_BTD, TokenBatch.of(torch.zeros(2, 21))), theirs(x_BTD)
     # theirs has A, D and the bias of the step in float32, and states with it
     torch.testing.assert_close(y_BTD, expected_BTD, rtol=2e-5, atol=2e-5)
     gradient_BTD = torch.randn_like(x_BTD)
@@ -103,7 +103,7 @@ def test_equals_the_block_written_out(model_spec: Spec) -> None:
         state_IN = torch.exp(delta_I[:, None] * rate_IN) * state_IN + (delta_I * v_I)[:, None] * write_N
         gated_I = (state_IN @ read_N + space.skip * v_I) * torch.nn.functional.silu(z_TI[t])
         rows.append(mixer.mamba.out(gated_I))
-    y_BTD = mixer(x_TD.unsqueeze(0), Tokens.of(torch.zeros(1, 9)))
+    y_BTD = mixer(x_TD.unsqueeze(0), TokenBatch.of(torch.zeros(1, 9)))
     torch.testing.assert_close(y_BTD[0], torch.stack(rows), rtol=1e-11, atol=1e-11)
 
 
@@ -116,7 +116,7 @@ def test_with_a_cache_equals_the_full_forward(
     model = decoder(model_spec, block=block(conv=conv))
     token_BT = torch.randint(VOCABULARY, (3, 11))
     cache = Cache()
-    read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+    read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
     torch.testing.assert_close(torch.cat(read, dim=1), model(token_BT), rtol=1e-11, atol=1e-11)
     sizes = [tensor.shape for tensor in cache.state(0) or ()]
     assert sizes == [(3, max(1, conv - 1), 48), (3, max(1, conv - 1)), (3, 16, 48)]
@@ -126,10 +126,10 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(model_spec: Spec) -> None
     model = decoder(model_spec)
     token_BT, next_B1 = torch.randint(VOCABULARY, (3, 7)), torch.randint(VOCABULARY, (2, 1))
     cache = Cache()
-    model.read(Tokens.of(token_BT, cache=cache))
+    model.read(TokenBatch.of(token_BT, cache=cache))
     row_B = torch.tensor([2, 0])
     cache.take(row_B)
-    after = model.head(model.read(Tokens.of(next_B1, cache=cache)))
+    after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
     whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
     torch.testing.assert_close(after, whole[:, -1:], rtol=1e-11, atol=1e-11)
 
@@ -143,7 +143,7 @@ def test_padding_before_a_text_changes_nothing_of_it(model_spec: Spec) -> None:
     cache, read = Cache(), []
     for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
         index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
-        tokens = Tokens(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
         read.append(model.head(model.read(tokens)))
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], model(token_BT), rtol=1e-11, atol=1e-11)
 
@@ -151,7 +151,7 @@ def test_padding_before_a_text_changes_nothing_of_it(model_spec: Spec) -> None:
 def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     mixer = mixer_of(model_spec)
     x_BTD = torch.randn(2, 6, WIDTH, dtype=torch.float64)
-    tokens = Tokens.of(torch.zeros(2, 6, dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros(2, 6, dtype=torch.long))
     # row 0 goes on with columns 1 and 4 and then with 5, row 1 with 2 and then with 3 and 5
     cache = Cache()
     first = (torch.tensor([[1, 4], [2, 0]]), torch.tensor([[True, True], [True, False]]))
@@ -159,13 +159,13 @@ def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     found: list[list[Tensor]] = [[], []]
     for column_BK, real_BK in (first, then):
         taken = tokens.take(column_BK, real_BK)
-        cached = Tokens(taken.id_BT, taken.position_BT, taken.index_BT, taken.document_BT, cache)
+        cached = TokenBatch(taken.id_BT, taken.position_BT, taken.index_BT, taken.document_BT, cache)
         y_BKD = mixer(x_BTD.gather(1, column_BK.unsqueeze(-1).expand(-1, -1, WIDTH)), cached)
         for row in range(2):
             found[row] += list(y_BKD[row][real_BK[row]])
     for row, columns in ((0, [1, 4, 5]), (1, [2, 3, 5])):
         column_1K = torch.tensor([columns])
-        alone = mixer(x_BTD[row : row + 1, columns], Tokens.of(torch.zeros(1, 6)).take(column_1K))[0]
+        alone = mixer(x_BTD[row : row + 1, columns], TokenBatch.of(torch.zeros(1, 6)).take(column_1K))[0]
         torch.testing.assert_close(torch.stack(found[row]), alone, rtol=1e-12, atol=1e-12)
 
 

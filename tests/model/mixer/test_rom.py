@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.model.cache import Cache
 from speciate.model.moe.top_k_router import TopK
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 
@@ -33,15 +33,15 @@ def decoder(model_spec: Spec, options: dict[str, Any], **changes: Any) -> Transf
 
 def mixer_of(model_spec: Spec, mixer: dict[str, Any], biases: bool = True) -> Any:
     model = model_spec(block={"mixer": mixer, "ffn": DENSE, "depth": "every"}, biases=biases)
-    built = component(model.block.mixer).Mixer(model.block.mixer, Place(model, 0, VOCABULARY)).double()
+    built = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, VOCABULARY)).double()
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.normal_(0.0, 0.3)
     return built
 
 
-def tokens(num_blocks: int = 2, length: int = 9) -> Tokens:
-    return Tokens.of(torch.zeros(num_blocks, length, dtype=torch.long))
+def tokens(num_blocks: int = 2, length: int = 9) -> TokenBatch:
+    return TokenBatch.of(torch.zeros(num_blocks, length, dtype=torch.long))
 
 
 @pytest.mark.parametrize("biases", [False, True])
@@ -121,7 +121,7 @@ def test_as_published_every_block_runs_on_every_token(model_spec: Spec) -> None:
 def test_the_language_modelling_loss_teaches_every_router(model_spec: Spec, routed: str, top_k: int) -> None:
     model = decoder(model_spec, {"routed": routed, "top_k": top_k}).train()
     options = options_of("training/objective", "causal")(kind="causal")
-    component(options).Objective(options)(model, torch.randint(VOCABULARY, (4, 16))).backward()
+    component_module(options).Objective(options)(model, torch.randint(VOCABULARY, (4, 16))).backward()
     found = selectors(model)
     assert len(found) == (6 if routed == "independent" else 2)
     for router in found.values():
@@ -160,7 +160,7 @@ def test_with_a_cache_equals_the_full_forward(model_spec: Spec, routed: str, par
     model = decoder(model_spec, {"routed": routed, "top_k": 2})
     token_BT = torch.randint(VOCABULARY, (3, 11))
     cache = Cache()
-    read = [model.head(model.read(Tokens.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
+    read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
     torch.testing.assert_close(torch.cat(read, dim=1), model(token_BT), rtol=1e-11, atol=1e-11)
 
 
@@ -235,7 +235,7 @@ def test_impossible_ones_are_refused(
 def test_it_trains_with_blocks_recomputed_and_in_bfloat16(model_spec: Spec, mixer: dict[str, Any]) -> None:
     settings = {"mixer": mixer, "ffn": DENSE, "depth": "every"}
     options = options_of("training/objective", "causal")(kind="causal")
-    objective = component(options).Objective(options)
+    objective = component_module(options).Objective(options)
     token_BT = torch.randint(VOCABULARY, (4, 16))
     gradients: dict[str, dict[str, Tensor]] = {}
     for way in ("plain", "recomputed", "bfloat16"):

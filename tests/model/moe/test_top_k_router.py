@@ -8,9 +8,9 @@ from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.model.moe.top_k_router import load_balancing_loss, weights, z_loss
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 
 
 def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> None:
@@ -43,7 +43,7 @@ def test_the_report_is_what_happened(top_k: Selecting, router: str, k: int) -> N
 
 
 def test_decisions_are_named_by_the_tokens_they_are_about(top_k: Selecting) -> None:
-    tokens = Tokens.of(torch.randint(VOCABULARY, (2, 6))).take(torch.tensor([[0, 4], [1, 5]]))
+    tokens = TokenBatch.of(torch.randint(VOCABULARY, (2, 6))).take(torch.tensor([[0, 4], [1, 5]]))
     selection = top_k()(torch.randn(4, WIDTH), tokens).selection
     assert selection.token_N.tolist() == [0, 4, 7, 11]
 
@@ -190,4 +190,4 @@ def test_routing_is_in_full_precision_under_autocast(top_k: Selecting) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low = route(selector, x_ND)
     assert torch.equal(low.selection.probs_NS, route(selector, x_ND).selection.probs_NS)
-    assert component(options_of("model/moe/router", "learned")(kind="learned")).Router is type(selector.scorer)
+    assert component_module(options_of("model/moe/router", "learned")(kind="learned")).Router is type(selector.scorer)

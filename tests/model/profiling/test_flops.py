@@ -8,7 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.model.depth.skipper import Predictor
 from speciate.model.profiling import flops
 from speciate.model.transformer import Transformer
@@ -62,7 +62,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def test_a_step_has_the_products_that_torch_counts(transformer: Callable[..., Transformer], name: str) -> None:
     model = transformer(**MODELS[name])
     options = options_of("training/objective", "causal")(kind="causal")
-    objective = component(options).Objective(options)
+    objective = component_module(options).Objective(options)
     token_BT = torch.randint(50, (6, 16))
     # attention as plain products: a fused kernel computes its scores twice, which is no work of the model
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

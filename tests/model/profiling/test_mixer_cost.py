@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from speciate.model.profiling.mixer_cost import costs, kept_bytes, mixer_of
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.stages import cost as verb
 
 
@@ -21,16 +21,17 @@ def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.randn(4, 4))
 
-        def forward(self, x_BTD: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        def forward(self, x_BTD: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
             # kept: x (given), the weight, the exponential (once, for two)
             y_BTD = (x_BTD @ self.weight).exp()
             return y_BTD * y_BTD
 
-    tokens = Tokens.of(torch.zeros((1, 7), dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros((1, 7), dtype=torch.long))
     assert kept_bytes(Twice(), torch.randn(1, 7, 4).requires_grad_(), tokens) == 7 * 4 * 4
     dense = mixer_of(model_spec(mixer={"num_heads": 4}), 64)
     kept = [
-        kept_bytes(dense, torch.randn(1, n, 24).requires_grad_(), Tokens.of(torch.zeros((1, n)))) for n in (16, 32, 64)
+        kept_bytes(dense, torch.randn(1, n, 24).requires_grad_(), TokenBatch.of(torch.zeros((1, n))))
+        for n in (16, 32, 64)
     ]
     assert kept[2] - kept[1] == pytest.approx(2 * (kept[1] - kept[0]), rel=0.05)
 

@@ -3,7 +3,7 @@ import random
 import pytest
 import torch
 
-from speciate.model.sparse_attention.stable_top_k import best
+from speciate.model.sparse_attention.stable_top_k import stable_top_k
 
 
 def ordered(row: list[float], k: int) -> list[int]:
@@ -16,12 +16,12 @@ def test_equals_a_sort_by_score_and_place(size: int, k: int, values: int) -> Non
     draw = random.Random(size + values)
     rows = [[draw.randrange(-values, values) / 4 for _ in range(size)] for _ in range(3)]
     rows[2][size // 2 :] = [-float("inf")] * (size - size // 2)
-    assert best(torch.tensor(rows), k).tolist() == [ordered(row, k) for row in rows]
+    assert stable_top_k(torch.tensor(rows), k).tolist() == [ordered(row, k) for row in rows]
 
 
 def test_what_comes_after_does_not_decide_between_equals() -> None:
     score_S = torch.zeros(900)
     longer_S = torch.cat([score_S, torch.full((333,), -torch.inf)])
-    assert torch.equal(best(score_S, 5), best(longer_S, 5))
-    assert best(score_S, 2).tolist() == [899, 898]
-    assert best(torch.tensor([0.0, -0.0, -1.0]), 2).tolist() == [1, 0]
+    assert torch.equal(stable_top_k(score_S, 5), stable_top_k(longer_S, 5))
+    assert stable_top_k(score_S, 2).tolist() == [899, 898]
+    assert stable_top_k(torch.tensor([0.0, -0.0, -1.0]), 2).tolist() == [1, 0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.model.profiling import flops
 from speciate.model.ssm import mamba_block
 from speciate.model.transformer import Transformer
@@ -49,7 +49,7 @@ def test_a_step_has_the_products_that_torch_counts(
     block = {"mixer": MIXERS[name], "ffn": {"kind": "dense", "hidden": 40}, "depth": "every"}
     model = Transformer(model_spec(block=block), 50)
     options = options_of("training/objective", "causal")(kind="causal")
-    objective = component(options).Objective(options)
+    objective = component_module(options).Objective(options)
     token_BT = torch.randint(50, (6, 16))
     before = objective(model, token_BT)
     monkeypatch.setattr(mamba_block, "selective_scan", products)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from speciate.config.run import RunSpec
-from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.ema import WeightAverage
 
 
 def trained(model: nn.Module, num_steps: int, seen: Callable[[int], object]) -> None:
@@ -36,7 +36,7 @@ def with_warmup(averaged: list[Tensor], current: list[Tensor], number: Tensor | 
 def test_equals_torchs_averaged_model(warmup: bool) -> None:
     of = model()
     theirs = AveragedModel(of, multi_avg_fn=with_warmup if warmup else get_ema_multi_avg_fn(0.9))
-    ours = Average(of, 0.9, warmup)
+    ours = WeightAverage(of, 0.9, warmup)
     theirs.update_parameters(of)  # its first call takes the weights as they are
 
     def seen(step: int) -> None:
@@ -52,7 +52,7 @@ def test_equals_torchs_averaged_model(warmup: bool) -> None:
 def test_by_hand() -> None:
     of = nn.Linear(1, 1, bias=False)
     nn.init.constant_(of.weight, 1.0)
-    average = Average(of, 0.75, warmup=False)
+    average = WeightAverage(of, 0.75, warmup=False)
     for step, value in enumerate((2.0, 4.0), start=1):
         nn.init.constant_(of.weight, value)
         average.follow(of, step)
@@ -60,7 +60,7 @@ def test_by_hand() -> None:
 
 
 def test_the_warm_up_by_hand() -> None:
-    average = Average(nn.Linear(1, 1), 0.5, warmup=True)
+    average = WeightAverage(nn.Linear(1, 1), 0.5, warmup=True)
     assert [average.decay_at(update) for update in (1, 2, 8, 9)] == [2 / 11, 3 / 12, 0.5, 0.5]
 
 

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 
@@ -30,9 +30,9 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 def test_killed_twenty_times_it_ends_with_the_same_bits(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: Callable[..., RunSpec]
 ) -> None:
-    settings = {"num_steps": 60, "checkpoint_every": 2, "accumulation": 2, "ema": 0.9, "keep_best": True}
+    settings = {"num_steps": 60, "checkpoint_every": 2, "grad_accumulation": 2, "ema": 0.9, "keep_best": True}
     spec = run_spec(training={**settings, "keep_steps": [3, 40], "device": "cpu"})
-    (tmp_path / "spec.json").write_text(dump(spec))
+    (tmp_path / "spec.json").write_text(canonical_json(spec))
     command = [sys.executable, str(KILLED), str(tmp_path / "spec.json"), str(mixture), str(tmp_path), "7"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

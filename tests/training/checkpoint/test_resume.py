@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tests.training.conftest import BASE
 
-from speciate.config.components import Choice, kinds_in, options_of, problems
+from speciate.config.components import OneOf, config_errors, kinds_in, options_of
 from speciate.config.extends import merge
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 
@@ -26,7 +26,7 @@ HERE = pathlib.Path(__file__)
 SMALL = {
     **merge(BASE, {"model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}}}),
     # 48 blocks are an epoch: it ends inside step 4, from 0
-    "training": {"num_steps": 6, "blocks_per_step": 10, "accumulation": 2, "checkpoint_every": 100, "ema": 0.9},
+    "training": {"num_steps": 6, "blocks_per_step": 10, "grad_accumulation": 2, "checkpoint_every": 100, "ema": 0.9},
     "telemetry": {"every": 2, "early_every": 2, "early_until": 2, "probe_blocks": 2, "validation_every": 3},
 }
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 8}
@@ -89,7 +89,7 @@ ELSEWHERE = {"training/init/origin": "where its first weights are is known at a 
 def folder_of(field: FieldInfo) -> str | None:
     """The folder that a spec's key names a file of."""
     inside = [each for part in get_args(field.annotation) for each in getattr(part, "__metadata__", ())]
-    return next((each.folder for each in (*field.metadata, *inside) if isinstance(each, Choice)), None)
+    return next((each.folder for each in (*field.metadata, *inside) if isinstance(each, OneOf)), None)
 
 
 def walk(
@@ -155,7 +155,7 @@ def spec_of(case: str, change: Mapping[str, Any]) -> RunSpec:
     try:
         return RunSpec.model_validate(merge(SMALL, change))
     except (pydantic.ValidationError, ValueError) as error:
-        why = problems(error) if isinstance(error, pydantic.ValidationError) else error
+        why = config_errors(error) if isinstance(error, pydantic.ValidationError) else error
         pytest.fail(f"{case} cannot be built: {why}; say what it needs in OPTIONS or BESIDES of {HERE.name}")
 
 
@@ -177,7 +177,7 @@ def parent(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
     folder = tmp_path_factory.mktemp("parent") / "seed0"
     spec = RunSpec.model_validate(merge(SMALL, {"ablation": "parent", "training": {"num_steps": 1}}))
     assert verb.train(spec, mixture, folder, folder.with_name("checkpoints"), Stop(None))
-    (folder / "spec.json").write_text(dump(spec))
+    (folder / "spec.json").write_text(canonical_json(spec))
     return folder / "model.safetensors"
 
 

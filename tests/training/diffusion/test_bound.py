@@ -8,7 +8,7 @@ import torch
 from tests.training import toy
 from torch import Tensor
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.training.diffusion import mask_probabilities, mdlm
 
 Noise = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -22,7 +22,7 @@ POWER = {
 
 def schedule(kind: str, **settings: object) -> Noise:
     options = options_of("training/diffusion/noise", kind)(kind=kind, **settings)
-    return lambda uniform_B: component(options).at(options, uniform_B)
+    return lambda uniform_B: component_module(options).at(options, uniform_B)
 
 
 def uniform(share_X: Tensor) -> tuple[Tensor, Tensor]:

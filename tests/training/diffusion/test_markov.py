@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
 
 STATES, LENGTH = 6, 17
@@ -37,13 +37,13 @@ class Chain:
 def trained(kind: str, chain: Chain, steps: int, **settings: Any) -> tuple[Transformer, torch.nn.Module]:
     """A small model after so many steps."""
     options = options_of("training/objective", kind).model_validate({"kind": kind, **settings})
-    module = component(options)
+    module = component_module(options)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": {"kind": "dense", "hidden": 64}, "depth": "every"}
     shape = {"width": 32, "num_layers": 2, "context": LENGTH, "position": "rotary", "init_std": 0.1, "block": block}
     torch.manual_seed(2)
     causal = getattr(options, "causal", True)
     words = STATES + getattr(options, "extra_tokens", 0)
-    model = Transformer(run.Model.model_validate({**shape, "causal": causal}), words)
+    model = Transformer(ModelSpec.model_validate({**shape, "causal": causal}), words)
     objective = module.Objective(options)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, betas=(0.9, 0.98), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
@@ -64,7 +64,7 @@ def test_both_come_near_the_entropy_of_the_source() -> None:
     actual = float(-chain.next_SS[text_BT[:, :-1], text_BT[:, 1:]].log().mean())
     assert actual == pytest.approx(chain.entropy(), rel=0.03)
     model, causal = trained("causal", chain, 250)
-    causal_loss = float(causal.nats(model, text_BT).mean())
+    causal_loss = float(causal.token_nll(model, text_BT).mean())
     model, diffusion = trained("masked_diffusion", chain, 500)
     draws_PBS = diffusion.draws(model, text_BT)
     bound, error = float(draws_PBS.mean()), float(draws_PBS.mean((1, 2)).std()) / len(draws_PBS) ** 0.5

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from speciate.training.diffusion import mask_probabilities
 
-WAYS = {"power": mask_probabilities.power, "fill": mask_probabilities.fill}
+WAYS = {"power": mask_probabilities.power, "fill": mask_probabilities.water_fill}
 
 
 def rows() -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def test_equal_weights_are_uniform_masking() -> None:
 
 def test_fill_is_in_proportion_until_it_is_full() -> None:
     value_BT = torch.tensor([[1.0, 2.0, 5.0, 8.0]])
-    prob_BT, slope_BT = mask_probabilities.fill(value_BT, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0.6]))
+    prob_BT, slope_BT = mask_probabilities.water_fill(value_BT, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0.6]))
     # 2.4 masks: 8 is full at once, then the other 1.4 in proportion 1 : 2 : 5
     torch.testing.assert_close(
         prob_BT, torch.tensor([[1.4 / 8, 2.8 / 8, 7 / 8, 1.0]], dtype=torch.float64), rtol=1e-6, atol=0

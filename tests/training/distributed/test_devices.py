@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
 from speciate.training.distributed import devices
 
 HOLD = """
@@ -71,9 +71,9 @@ def test_a_killed_holder_frees_its_slot(locks: pathlib.Path) -> None:
 
 
 def test_auto_is_a_gpu_where_there_is_one(gpus: list[int]) -> None:
-    with devices.taken(Training()) as first, devices.taken(Training(device="cuda"), local_rank=1) as second:
+    with devices.taken(TrainingSpec()) as first, devices.taken(TrainingSpec(device="cuda"), local_rank=1) as second:
         assert (str(first), str(second)) == ("cuda:0", "cuda:1")
-    with devices.taken(Training(device="cpu")) as device:
+    with devices.taken(TrainingSpec(device="cpu")) as device:
         assert str(device) == "cpu"
     assert gpus == [0, 1]
 
@@ -83,17 +83,17 @@ def test_gpus_that_a_scheduler_gave_are_taken_in_order_of_rank(
     gpus: list[int], locks: pathlib.Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "4,7")
-    with devices.slot(1), devices.taken(Training(), local_rank=1) as device:
+    with devices.slot(1), devices.taken(TrainingSpec(), local_rank=1) as device:
         assert str(device) == "cuda:1"
     why = "process 2 of this node has no GPU; torch sees 2"
-    with pytest.raises(ValueError, match=why), devices.taken(Training(), local_rank=2):
+    with pytest.raises(ValueError, match=why), devices.taken(TrainingSpec(), local_rank=2):
         pass
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with devices.taken(Training()) as device:
+    with devices.taken(TrainingSpec()) as device:
         assert str(device) == "cpu"
     why = r"training\.device: cuda, and torch sees no GPU here"
-    with pytest.raises(ValueError, match=why), devices.taken(Training(device="cuda")):
+    with pytest.raises(ValueError, match=why), devices.taken(TrainingSpec(device="cuda")):
         pass

@@ -25,7 +25,7 @@ import torch.multiprocessing
 from tests.training.conftest import BASE, DENSE
 
 from speciate.config.extends import merge
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.stages import train as verb
 from speciate.training.checkpoint import sharded
 from speciate.training.diffusion.fixed_uniforms import uniforms
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "documents": (
         {
             "model": {"separate_documents": True, "block": {"ffn": NO_LOSS}},
-            "training": {"accumulation": 2, "ema": 0.9},
+            "training": {"grad_accumulation": 2, "ema": 0.9},
         },
         1,
     ),
@@ -69,7 +69,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "rom": (merge(DENSE, {"model": {"block": {"mixer": ROM}}}), 2),
     # the predictor's threshold follows the logits of everybody
     "mod": (merge(DENSE, {"model": {"block": {"depth": {"kind": "mod", "capacity": 0.5, "hidden": 8}}}}), 1),
-    "muon": (merge(DENSE, {"optimizer": {"kind": "muon", "rate": 0.01, "iteration": "float32"}}), 1),
+    "muon": (merge(DENSE, {"optimizer": {"kind": "muon", "lr": 0.01, "iteration": "float32"}}), 1),
     "diffusion": (DIFFUSION, 1),
     # the estimator's loss is each process's own, over the masks that it has
     "adaptive": (merge(DIFFUSION, {"objective": ADAPTIVE}), 2),
@@ -85,8 +85,8 @@ PAIRS = [(case, parallel) for parallel in PARALLEL for case in CASES if parallel
 def spec_of(case: str, processes: int, parallel: str = "ddp", **training: Any) -> RunSpec:
     change, portions = CASES[case]
     settings = merge(merge(BASE, {"training": {"num_steps": 4}}), change)
-    accumulation = settings["training"].get("accumulation", 1) * (portions if processes == 1 else 1)
-    sizes = {"accumulation": accumulation, "processes": processes, "parallel": parallel, **training}
+    accumulation = settings["training"].get("grad_accumulation", 1) * (portions if processes == 1 else 1)
+    sizes = {"grad_accumulation": accumulation, "processes": processes, "parallel": parallel, **training}
     return RunSpec.model_validate(merge(settings, {"training": sizes}))
 
 
@@ -187,7 +187,7 @@ def own_draws(parallel: str) -> dict[str, RunSpec]:
     """Runs of which each process draws its own part."""
     longer = {"training": {"num_steps": 6}}
     diffusion = "adaptive" if parallel == "ddp" else "diffusion"
-    masked = RunSpec.model_validate(merge(json.loads(dump(spec_of(diffusion, 2, parallel))), longer))
+    masked = RunSpec.model_validate(merge(json.loads(canonical_json(spec_of(diffusion, 2, parallel))), longer))
     return {"noisy": noisy(parallel), "masked": masked}
 
 
@@ -290,7 +290,10 @@ def test_another_number_of_processes_is_refused_unless_asked_for() -> None:
     ("change", "why"),
     [
         ({"training": {"processes": 3}}, "processes: 1 micro-batches of each of 3 processes do not divide 4"),
-        ({"training": {"processes": 2, "accumulation": 4}}, "4 micro-batches of each of 2 processes do not divide 4"),
+        (
+            {"training": {"processes": 2, "grad_accumulation": 4}},
+            "4 micro-batches of each of 2 processes do not divide 4",
+        ),
         (
             {"training": {"parallel": "fsdp"}, "optimizer": {"kind": "muon"}},
             "training.parallel: fsdp splits matrices, and muon needs them whole",
@@ -307,7 +310,7 @@ def test_crossings_that_cannot_be_are_refused(change: dict[str, Any], why: str) 
 
 
 def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) -> None:
-    (tmp_path / "spec.json").write_text(dump(noisy("ddp")))
+    (tmp_path / "spec.json").write_text(canonical_json(noisy("ddp")))
     command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "kept"), "--output-folder", str(tmp_path / "run")]
     source = str(pathlib.Path(verb.__file__).parents[2])

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 from speciate.training.distributed.signals import StopRequest
@@ -98,7 +98,7 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
     number: signal.Signals,
 ) -> None:
     spec = run_spec(training={"checkpoint_every": 100, "device": "cpu"})
-    (tmp_path / "spec.json").write_text(dump(spec))
+    (tmp_path / "spec.json").write_text(canonical_json(spec))
     line, log = command_line(tmp_path, mixture), tmp_path / "log"
     started = ["bash", "-c", line]
     pipeline = subprocess.Popen(started, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)

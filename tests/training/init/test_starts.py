@@ -16,13 +16,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.extends import merge
-from speciate.config.run import RunSpec, dump
+from speciate.config.run import RunSpec, canonical_json
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.moe.top_k_router import load_balancing_loss, z_loss
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import recording, selectors
 from speciate.stages.train import build
@@ -69,7 +69,7 @@ def of_run(tmp_path: pathlib.Path) -> tuple[Any, pathlib.Path]:
     torch.manual_seed(17)
     folder = tmp_path / "dense"
     folder.mkdir()
-    (folder / "spec.json").write_text(dump(run))
+    (folder / "spec.json").write_text(canonical_json(run))
     save_weights(Transformer(run.model, VOCABULARY), folder / "model.safetensors")
     return {"kind": "run", "ablation": "dense"}, folder / "model.safetensors"
 
@@ -146,7 +146,7 @@ def started(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Started:
     model = build(run, VOCABULARY, path).eval()
     dense = None
     if path is not None:
-        given: Pretrained = component(run.start.origin).read(run.start.origin, path)  # type: ignore[attr-defined]
+        given: Pretrained = component_module(run.start.origin).read(run.start.origin, path)  # type: ignore[attr-defined]
         dense = Transformer(given.model, VOCABULARY).eval()
         dense.load_state_dict(given.weights)
     return Started(run, model, dense, options.get("noise", 0.001), options.get("drop", 0.0))
@@ -194,11 +194,11 @@ def test_2_it_begins_where_the_dense_model_was(started: Started) -> None:
     x_BTD = torch.randn(2, CONTEXT, 32)
     for layer in MOE_LAYERS:
         mine, dense = started.model.blocks[layer].ffn, started.dense.blocks[layer].ffn
-        y_BTD, expected = mine(x_BTD, Tokens.of(tokens(2))), dense(x_BTD, Tokens.of(tokens(2)))
+        y_BTD, expected = mine(x_BTD, TokenBatch.of(tokens(2))), dense(x_BTD, TokenBatch.of(tokens(2)))
         change = float((y_BTD - expected).abs().mean() / expected.abs().mean())
         # the bar of moe-emergence; a model with units drawn anew is another model, though not any
         assert 0 < change < 0.02 if not started.drop else 0.1 < change < 2
-        weight = mine.router(x_BTD.flatten(0, 1), Tokens.of(tokens(2))).weight_NK
+        weight = mine.router(x_BTD.flatten(0, 1), TokenBatch.of(tokens(2))).weight_NK
         assert torch.equal(weight, torch.ones_like(weight))
 
 
@@ -229,7 +229,7 @@ def test_4_what_the_routers_report_is_consistent(started: Started) -> None:
 @torch.no_grad()
 def test_5_losses_are_within_their_bounds(started: Started) -> None:
     with recording(started.model) as record:
-        loss = component(started.run.objective).Objective(started.run.objective)(started.model, tokens(2))
+        loss = component_module(started.run.objective).Objective(started.run.objective)(started.model, tokens(2))
     assert math.isfinite(float(loss))
     for path, selection in record.items():
         assert 0 <= float(load_balancing_loss(selection.probs_NS, selection.chosen_NS)) <= EXPERTS + 1e-3
@@ -239,7 +239,7 @@ def test_5_losses_are_within_their_bounds(started: Started) -> None:
 
 
 def test_6_the_language_models_loss_moves_every_router(started: Started) -> None:
-    objective = component(started.run.objective).Objective(started.run.objective)
+    objective = component_module(started.run.objective).Objective(started.run.objective)
     objective(started.model, tokens()).backward()
     for path in selectors(started.model):
         gradient = started.model.get_parameter(f"{path}.scorer.weight").grad
@@ -276,7 +276,7 @@ def test_9_padding_changes_nothing(started: Started) -> None:
     padded_BT = torch.cat([torch.zeros((1, 6), dtype=torch.long), token_BT], dim=1)
     position_BT = torch.tensor([[*[0] * 6, *range(12)]])
     document_BT = torch.tensor([[1] * 6 + [0] * 12])
-    x_BTD = started.model.read(Tokens(padded_BT, position_BT, torch.arange(18)[None], document_BT))
+    x_BTD = started.model.read(TokenBatch(padded_BT, position_BT, torch.arange(18)[None], document_BT))
     torch.testing.assert_close(started.model.head(x_BTD[:, 6:]), started.model(token_BT), rtol=1e-4, atol=1e-4)
 
 
@@ -300,7 +300,7 @@ def component_weights(origin: dict[str, Any], path: pathlib.Path) -> dict[str, t
     from speciate.config.components import options_of
 
     options = options_of("training/init/origin", origin["kind"]).model_validate(origin)
-    weights: dict[str, torch.Tensor] = component(options).read(options, path).weights
+    weights: dict[str, torch.Tensor] = component_module(options).read(options, path).weights
     return weights
 
 
@@ -442,7 +442,7 @@ def test_another_vocabulary_is_refused_by_the_first_weight_that_tells(tmp_path: 
 def test_a_model_with_experts_is_no_dense_start(tmp_path: pathlib.Path) -> None:
     _, path = of_run(tmp_path)
     run = run_spec("dense", MOE)
-    path.with_name("spec.json").write_text(dump(run))
+    path.with_name("spec.json").write_text(canonical_json(run))
     save_weights(Transformer(run.model, VOCABULARY), path)
     start = {"kind": "dense", "origin": {"kind": "run", "ablation": "dense"}}
     with pytest.raises(ValueError, match="starts from a dense model, and layer 1 of dense seed 3 is moe"):

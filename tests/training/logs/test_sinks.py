@@ -70,7 +70,7 @@ def test_tensorboard_gets_every_number_and_no_bit_of_the_run_changes(
     assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
     (file,) = (tmp_path / "watched/sinks/tensorboard/small-seed0").iterdir()
     expected = numbers(tmp_path / "watched")
-    assert {name for _, name, _ in expected} >= {"loss", "grad_norm", "rate", "validation/code", "validation/prose"}
+    assert {name for _, name, _ in expected} >= {"loss", "grad_norm", "lr", "validation/code", "validation/prose"}
     assert [(step, name) for step, name, _ in events(file)] == [(step, name) for step, name, _ in expected]
     values = [value for *_, value in events(file)]
     assert values == pytest.approx([value for *_, value in expected], rel=1e-6)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from speciate.analysis import tables
-from speciate.config.components import component
-from speciate.config.run import RunSpec, dump
+from speciate.config.components import component_module
+from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec
 from speciate.graph.provenance import sha256
 from speciate.reporting import answer
@@ -49,9 +49,9 @@ class Spoiled(nn.Module):
 
     def __init__(self, spec: RunSpec, calls: set[int]) -> None:
         super().__init__()
-        self.inner = component(spec.objective).Objective(spec.objective)
+        self.inner = component_module(spec.objective).Objective(spec.objective)
         self.calls, self.count = calls, 0
-        self.counted, self.nats = self.inner.counted, self.inner.nats
+        self.loss_mask, self.token_nll = self.inner.loss_mask, self.inner.token_nll
 
     def forward(self, model: nn.Module, *given: Any) -> Tensor:
         self.count += 1
@@ -67,7 +67,7 @@ class Spoiled(nn.Module):
 @pytest.fixture
 def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunSpec, set[int]], None]:
     def apply(spec: RunSpec, calls: set[int]) -> None:
-        monkeypatch.setattr(component(spec.objective), "Objective", Replaced(spec, calls))
+        monkeypatch.setattr(component_module(spec.objective), "Objective", Replaced(spec, calls))
 
     class Replaced:
         def __init__(self, spec: RunSpec, calls: set[int]) -> None:
@@ -83,7 +83,7 @@ BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}
 # a rate at which the loss stays finite and ever higher
 LOST = {
     "model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}},
-    "optimizer": {"rate": 3.0},
+    "optimizer": {"lr": 3.0},
     "schedule": "constant",
 }
 
@@ -92,7 +92,7 @@ def test_a_step_that_is_not_finite_is_reported_with_its_place(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, spoil: Any
 ) -> None:
     # another run, undisturbed, that ends where this one fails
-    short = run_spec(model=BIAS, training={"num_steps": 12, "accumulation": 2, "on_failure": "report"})
+    short = run_spec(model=BIAS, training={"num_steps": 12, "grad_accumulation": 2, "on_failure": "report"})
     spoil(short, {2 * 7 + 1, 2 * 7 + 2, 2 * 7 + 3})
     assert trained(short, mixture, tmp_path / "run")
     told = facts(tmp_path / "run")
@@ -111,10 +111,10 @@ def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(r
     spec = run_spec(model=BIAS, training={"on_failure": "stop"})
     objective = Spoiled(spec, {1, 2})
     run, state = alone(spec, objective)
-    loop.update(run, state)
+    loop.train_step(run, state)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     with pytest.raises(FailedRun, match=r"run small, seed 0: step 0: loss nan.*; no update was made"):
-        loop.update(run, state)
+        loop.train_step(run, state)
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -125,12 +125,12 @@ def alone(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Run, 
     token_BT = torch.randint(0, 64, (4, 16))
     run = loop.Run(
         spec=spec,
-        objective=objective or component(spec.objective).Objective(spec.objective),
+        objective=objective or component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
     )
-    return run, State(0, built, component(spec.optimizer).build(spec.optimizer, built), [], {})
+    return run, State(0, built, component_module(spec.optimizer).build(spec.optimizer, built), [], {})
 
 
 def test_skipped_steps_are_counted_and_change_nothing(
@@ -173,8 +173,8 @@ class Small(nn.Module):
 
     def __init__(self, spec: RunSpec, blocks: int, error: type[BaseException]) -> None:
         super().__init__()
-        self.inner = component(spec.objective).Objective(spec.objective)
-        self.blocks, self.error, self.counted = blocks, error, self.inner.counted
+        self.inner = component_module(spec.objective).Objective(spec.objective)
+        self.blocks, self.error, self.loss_mask = blocks, error, self.inner.loss_mask
 
     def forward(self, model: nn.Module, token_BT: Tensor, *given: Any) -> Tensor:
         loss = self.inner(model, token_BT, *given)
@@ -188,14 +188,14 @@ def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, 
     settings = {"oom_retry": True}
     run, state = alone(run_spec(model=BIAS, training=settings), None)
     run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, error)})
-    asked, other = alone(run_spec(model=BIAS, training={"accumulation": 4}))
+    asked, other = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
     for _ in range(2):
         torch.manual_seed(5)  # of the noise, the same for both
-        happened = loop.update(run, state)
+        happened = loop.train_step(run, state)
         torch.manual_seed(5)
-        assert happened == loop.update(asked, other)
-    assert state.accumulation == 4
-    assert [json.loads(line)["accumulation"] for line in state.metrics] == [2, 4]
+        assert happened == loop.train_step(asked, other)
+    assert state.grad_accumulation == 4
+    assert [json.loads(line)["grad_accumulation"] for line in state.metrics] == [2, 4]
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
 
@@ -203,8 +203,10 @@ def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, 
 def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
     run, state = alone(run_spec())
     run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
-    with pytest.raises(MemoryError, match=r"step 0: out of memory .*: raise training.accumulation \(1 now, 2 next"):
-        loop.update(run, state)
+    with pytest.raises(
+        MemoryError, match=r"step 0: out of memory .*: raise training.grad_accumulation \(1 now, 2 next"
+    ):
+        loop.train_step(run, state)
     assert oom.more(6, 2) == 6
     assert oom.more(4, 4) is None
 
@@ -229,13 +231,13 @@ def planted(*losses: float) -> list[str]:
 def test_it_has_diverged_once_the_median_of_its_last_20_losses_is_above_the_limit(
     losses: list[float], num_steps: int, median: float | None
 ) -> None:
-    watch = loss_monitor.Watch(planted(*losses), 10.0, num_steps)  # as a continued run begins
+    watch = loss_monitor.LossMonitor(planted(*losses), 10.0, num_steps)  # as a continued run begins
     assert watch.diverged() == median
-    follows = loss_monitor.Watch([], 10.0, num_steps)
+    follows = loss_monitor.LossMonitor([], 10.0, num_steps)
     for loss in losses:
-        follows.see(loss)
+        follows.update(loss)
     assert follows.diverged() == median
-    assert loss_monitor.Watch(planted(*losses), None, num_steps).diverged() is None
+    assert loss_monitor.LossMonitor(planted(*losses), None, num_steps).diverged() is None
 
 
 @pytest.mark.parametrize("stop", [None, 13])
@@ -273,11 +275,11 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
     bytes_file = tmp_path / "token_bytes.npy"
     np.save(bytes_file, np.ones(64, dtype=np.int32))
     for arm, rate in (("good", 0.01), ("wild", 1e6), ("lost", 3.0)):
-        change = {} if arm == "good" else {**LOST, "optimizer": {"rate": rate}}
+        change = {} if arm == "good" else {**LOST, "optimizer": {"lr": rate}}
         spec = run_spec(ablation=arm, **change, training={"num_steps": 30})
         folder = tmp_path / arm
         assert trained(spec, mixture, folder)
-        (folder / "spec.json").write_text(dump(spec))
+        (folder / "spec.json").write_text(canonical_json(spec))
         call(
             *(evaluate, "--spec", folder / "spec.json", "--model", folder / "model.safetensors"),
             *("--mixture-folder", mixture, "--token-bytes", bytes_file),
@@ -294,7 +296,7 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
             armed_after=0.1,
             draw_seed=0,
         )
-        (tmp_path / "measure.json").write_text(dump(of))
+        (tmp_path / "measure.json").write_text(canonical_json(of))
         given = ("--spec", tmp_path / "measure.json", "--run-folder", folder, "--mixture-folder", mixture)
         call(measure, *given, "--output-folder", tmp_path / "measures" / arm)
     assert facts(tmp_path / "good")["state"] == "finished"
@@ -348,7 +350,7 @@ def test_a_checkpoint_of_another_run_is_refused_naming_what_changed(
     store.save(tmp_path, state, verb.identity_of(spec, mixture))
     for change, words in (
         ({"training": {"num_steps": 13}}, "spec: training.num_steps is 13, was 12"),
-        ({"optimizer": {"rate": 0.02}}, "spec: optimizer.rate is 0.02, was 0.01"),
+        ({"optimizer": {"lr": 0.02}}, "spec: optimizer.lr is 0.02, was 0.01"),
         ({"seed": 1}, "spec: seed is 1, was 0"),
     ):
         other = verb.identity_of(run_spec(**change), mixture)

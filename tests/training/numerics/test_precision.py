@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.block import Block
 from speciate.model.transformer import Transformer
@@ -29,13 +29,13 @@ def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[loop.Run, State
     """A run of the small spec on random blocks, without an observer, set up as its spec says."""
     torch.manual_seed(spec.seed)
     model = Transformer(spec.model, VOCABULARY)
-    optimizer = component(spec.optimizer).build(spec.optimizer, model)
+    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
     arithmetic.prepare(spec.training, model, backend)
 
     def tokens(step: int) -> Tensor:
         return torch.randint(VOCABULARY, (4, LENGTH), generator=torch.Generator().manual_seed(step))
 
-    objective = component(spec.objective).Objective(spec.objective)
+    objective = component_module(spec.objective).Objective(spec.objective)
     run = loop.Run(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
     return run, State(0, model, optimizer, [], {})
 
@@ -44,7 +44,7 @@ def trained(spec: RunSpec, num_steps: int = 4, backend: str = "aot_eager") -> tu
     run, state = prepared(spec, backend)
     rows = []
     for _ in range(num_steps):
-        rows.append(loop.update(run, state))
+        rows.append(loop.train_step(run, state))
         state.step += 1
     return state, rows
 
@@ -62,7 +62,7 @@ def assert_same_bits(one: nn.Module, other: nn.Module) -> None:
 def test_recomputed_activations_change_no_bit(run_spec: MakeRun, change: dict[str, Any]) -> None:
     found = []
     for again in (False, True):
-        training = {"activation_checkpointing": again, "accumulation": 2}
+        training = {"activation_checkpointing": again, "grad_accumulation": 2}
         found.append(trained(run_spec(model={"block": change}, training=training)))  # with noise in the router
     assert found[0][1] == found[1][1]
     assert_same_bits(found[0][0].model, found[1][0].model)
@@ -112,7 +112,7 @@ def test_bfloat16_is_close_and_keeps_float32_where_it_counts(run_spec: MakeRun, 
     gradients, rows = [], []
     for precision in ("float32", "bfloat16"):
         block = change or {"ffn": {"router": {"noise_std": 0.0}}}
-        run, state = prepared(run_spec(model={"block": block}, training={"precision": precision, "clip": 1e9}))
+        run, state = prepared(run_spec(model={"block": block}, training={"precision": precision, "max_grad_norm": 1e9}))
         seen: set[torch.dtype] = set()
         for module in state.model.modules():
             if isinstance(module, nn.Linear):
@@ -125,7 +125,7 @@ def test_bfloat16_is_close_and_keeps_float32_where_it_counts(run_spec: MakeRun, 
             step()
 
         state.optimizer.step = stepping  # type: ignore[method-assign]
-        rows.append(loop.update(run, state))
+        rows.append(loop.train_step(run, state))
         assert seen == {getattr(torch, precision)}
         for parameter in state.model.parameters():
             assert parameter.dtype == torch.float32
@@ -171,7 +171,7 @@ def test_compiled_parts_keep_selectors_seen_and_the_numbers(
             run.objective(state.model, run.tokens(0)).backward()
         state.optimizer.zero_grad()
         counted.append({path: selection.chosen_NS.sum(0).tolist() for path, selection in record.items()})
-        found.append([loop.update(run, state)["loss"] for _ in range(2)])
+        found.append([loop.train_step(run, state)["loss"] for _ in range(2)])
         with arithmetic.uncompiled(run.spec.training), torch.no_grad(), recording(state.model) as record:
             state.model.hidden(run.tokens(0)[:3])  # another shape, and no graph for it
         assert len(record) == (0 if change else 2)
@@ -216,13 +216,13 @@ def test_deterministic_algorithms_are_on_for_the_run_alone(run_spec: MakeRun) ->
 
 
 def test_gradient_norms_of_each_selector_when_asked(run_spec: MakeRun) -> None:
-    assert set(trained(run_spec(), 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "rate"}
+    assert set(trained(run_spec(), 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "lr"}
     run, state = prepared(run_spec(telemetry={"gradient_norms": True}))
     routers = [block.ffn.router.scorer.weight for block in state.model.blocks]
     kept: list[float] = []
     for weight in routers:  # before clipping
         weight.register_post_accumulate_grad_hook(lambda weight: kept.append(float(weight.grad.square().sum().sqrt())))
-    row = loop.update(run, state)
+    row = loop.train_step(run, state)
     assert [row[f"grad_norm/blocks.{layer}.ffn.router"] for layer in (1, 0)] == pytest.approx(kept)
     assert all(norm > 0 for norm in kept)
 
@@ -231,4 +231,4 @@ def test_a_router_that_learns_nothing_has_no_gradient_norm(run_spec: MakeRun) ->
     spec = run_spec(
         telemetry={"gradient_norms": True}, model={"block": {"ffn": {"router": "frozen", "balance": "none"}}}
     )
-    assert set(trained(spec, 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "rate"}
+    assert set(trained(spec, 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "lr"}

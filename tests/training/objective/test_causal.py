@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from speciate.config import run as spec
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
 from speciate.training.loss.cross_entropy import summed
 
@@ -17,7 +17,7 @@ VOCABULARY = 50
 
 def objective(chunk: int) -> torch.nn.Module:
     options = options_of("training/objective", "causal")(kind="causal", chunk=chunk)
-    built: torch.nn.Module = component(options).Objective(options)
+    built: torch.nn.Module = component_module(options).Objective(options)
     return built
 
 
@@ -33,7 +33,7 @@ def small(tied: bool) -> Transformer:
         "tied_head": tied,
         "block": block,
     }
-    return Transformer(spec.Model.model_validate(shape), VOCABULARY)
+    return Transformer(ModelSpec.model_validate(shape), VOCABULARY)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -57,7 +57,7 @@ def test_equals_torchs_cross_entropy(chunk: int, tied: bool) -> None:
 def test_nats_of_each_prediction_without_gradient(chunk: int) -> None:
     model = small(True)
     token_BT = torch.randint(VOCABULARY, (3, 16))
-    nats_BS = objective(chunk).nats(model, token_BT)
+    nats_BS = objective(chunk).token_nll(model, token_BT)
     expected = F.cross_entropy(model(token_BT)[:, :-1].mT, token_BT[:, 1:], reduction="none")
     assert nats_BS.shape == (3, 15)
     assert not nats_BS.requires_grad

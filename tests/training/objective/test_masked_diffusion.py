@@ -10,11 +10,11 @@ import torch
 from tests.training import toy
 from torch import Tensor, nn
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import auxiliary_loss, recording
 from speciate.training.diffusion import mdlm
 from speciate.training.diffusion.mdlm import Noised
@@ -36,11 +36,11 @@ def build(dtype: torch.dtype | None = None, ffn: Any = None, **settings: Any) ->
     options = options_of("training/objective", "masked_diffusion").model_validate(
         {"kind": "masked_diffusion", **settings}
     )
-    module = component(options)
+    module = component_module(options)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn or {"kind": "dense", "hidden": 16}}
     shape = {"width": 8, "num_layers": 1, "context": LENGTH, "causal": False, "block": block | {"depth": "every"}}
     torch.manual_seed(1)
-    model = run.Model.model_validate({**shape, "init_std": 0.4, "embedding_std": 0.4})
+    model = ModelSpec.model_validate({**shape, "init_std": 0.4, "embedding_std": 0.4})
     built = Transformer(model, VOCABULARY + 1, module.parts(options, None))
     return built if dtype is None else built.to(dtype), module.Objective(options)
 
@@ -102,7 +102,7 @@ def test_the_training_loss_and_the_evaluation_are_unbiased() -> None:
     assert float(losses.std()) / 300**0.5 < 0.02 * exact
     draws_PBS = objective.draws(model, toy.TEXT_XT)
     estimate_P = draws_PBS.sum(2).mean(1) / 4
-    torch.testing.assert_close(objective.nats(model, toy.TEXT_XT), draws_PBS.mean(0))
+    torch.testing.assert_close(objective.token_nll(model, toy.TEXT_XT), draws_PBS.mean(0))
     assert abs(float(estimate_P.mean()) - exact) < 4 * float(estimate_P.std()) / len(estimate_P) ** 0.5
 
 
@@ -115,7 +115,7 @@ def test_times_are_stratified() -> None:
 def test_a_block_is_evaluated_alike_in_any_batch() -> None:
     model, objective = build()
     token_BT = blocks(6)
-    torch.testing.assert_close(objective.nats(model, token_BT)[2:4], objective.nats(model, token_BT[2:4]))
+    torch.testing.assert_close(objective.token_nll(model, token_BT)[2:4], objective.token_nll(model, token_BT[2:4]))
 
 
 def test_documents_are_apart_where_the_model_separates_them() -> None:
@@ -123,9 +123,9 @@ def test_documents_are_apart_where_the_model_separates_them() -> None:
     model.separate_documents = True
     token_BT = blocks(2)
     document_BT = (torch.arange(LENGTH) >= 7).long().expand(2, -1)
-    counted_BS = objective.counted(model, token_BT, document_BT)
+    counted_BS = objective.loss_mask(model, token_BT, document_BT)
     assert (counted_BS.sum(1) == LENGTH - 2).all()
-    nats_BS = objective.nats(model, token_BT, document_BT)
+    nats_BS = objective.token_nll(model, token_BT, document_BT)
     assert not nats_BS[~counted_BS].any()
     other_BT = token_BT.clone()
     other_BT[:, 8:] = (other_BT[:, 8:] + 1) % VOCABULARY
@@ -206,7 +206,7 @@ def test_selection_is_of_every_maskable_token_against_uniform_masking() -> None:
     model.parts["importance"].count_V += torch.arange(VOCABULARY + 1)
     token_BT = blocks()
     with torch.no_grad(), recording(model) as record:
-        objective.observed(model.eval(), token_BT, None)
+        objective.run_probe(model.eval(), token_BT, None)
     (selection,) = record.values()
     assert selection.token_N.tolist() == [at for at in range(4 * LENGTH) if at % LENGTH]
     for rows_NS in (selection.probs_NS, selection.chosen_NS, selection.null_NS):
@@ -222,7 +222,7 @@ def test_observations_repeat_and_depend_on_no_batch_mate() -> None:
     found = []
     for token_BT in (blocks(6), blocks(6), blocks(6)[:3]):
         with recording(model) as record:
-            objective.observed(model, token_BT, None)
+            objective.run_probe(model, token_BT, None)
         found.append(record["parts.importance"].chosen_NS)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0][: 3 * (LENGTH - 1)], found[2])
@@ -240,8 +240,8 @@ def test_what_is_noted() -> None:
     model, objective = build(importance=LEARNED, masking="importance", curriculum="default")
     selector = model.parts["importance"]
     selector.before_update(0.5)
-    with listening(model, objective) as meter:
-        objective.observed(model.eval(), blocks(32), None)
+    with collect_metrics(model, objective) as meter:
+        objective.run_probe(model.eval(), blocks(32), None)
     means = {(name, at): mean for (_, name, at), mean in meter.means().items()}
     for (name, at), mean in means.items():
         if name == "mask_rate":
@@ -287,8 +287,8 @@ def trained(steps: int, **settings: Any) -> tuple[Transformer, list[dict[str, fl
     noted, token_BT = [], blocks(64)
     for step in range(steps + 1):
         if step in (0, steps):
-            with torch.no_grad(), listening(model, objective) as meter:
-                objective.observed(model.eval(), token_BT, None)
+            with torch.no_grad(), collect_metrics(model, objective) as meter:
+                objective.run_probe(model.eval(), token_BT, None)
             noted.append({name: mean for (_, name, at), mean in meter.means().items() if at is None})
         model.train()
         model.parts["importance"].before_update(step / (steps + 1))
@@ -350,7 +350,7 @@ def test_frequency_counts_each_training_token_once() -> None:
     )
     model.train()
     objective(model, token_BT)
-    objective.observed(model.eval(), token_BT, None)
+    objective.run_probe(model.eval(), token_BT, None)
     selector.after_update()
     assert torch.equal(selector.count_V.long(), torch.bincount(token_BT.flatten(), minlength=VOCABULARY + 1))
     share = (selector.count_V[token_BT[0, 0]] + 1) / (4 * LENGTH + VOCABULARY + 1)
@@ -364,8 +364,8 @@ def test_the_oracle_is_the_causal_models_surprisal() -> None:
     _, known_BT = model.parts["importance"].estimator(
         model.tokens(token_BT), torch.zeros(token_BT.shape, dtype=torch.float64)
     )
-    causal = component(options_of("training/objective", "causal")(kind="causal"))
-    expected_BS = causal.Objective(causal.Options(kind="causal")).nats(teacher, token_BT)
+    causal = component_module(options_of("training/objective", "causal")(kind="causal"))
+    expected_BS = causal.Objective(causal.Options(kind="causal")).token_nll(teacher, token_BT)
     torch.testing.assert_close(known_BT[:, 1:].float(), expected_BS)
     assert teacher.vocabulary == VOCABULARY
     assert not any(parameter.requires_grad for parameter in teacher.parameters())

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from speciate.config.components import component
+from speciate.config.components import component_module
 from speciate.config.run import RunSpec
-from speciate.model.mtp_heads import drafters
+from speciate.model.mtp_heads import prediction_heads
 from speciate.model.profiling.flops import flops_per_token
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import recording
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 
 VOCABULARY, WIDTH, HIDDEN, LENGTH = 64, 16, 16, 16
 DENSE: dict[str, Any] = {"kind": "dense", "hidden": HIDDEN}
@@ -30,7 +30,7 @@ def built(make: MakeRun, objective: Any, **model: Any) -> tuple[Transformer, nn.
     """A dense model with its heads, its weights large enough to matter, and the objective."""
     run = make(objective=objective, model={"init_std": 0.3, "embedding_std": 0.3, "block": {"ffn": DENSE}, **model})
     torch.manual_seed(0)
-    return network(run, VOCABULARY), component(run.objective).Objective(run.objective)
+    return build_model(run, VOCABULARY), component_module(run.objective).Objective(run.objective)
 
 
 def multi(heads: int, **options: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def multi(heads: int, **options: Any) -> dict[str, Any]:
 
 def by_hand(model: Transformer, token_BT: Tensor) -> list[Tensor]:
     """Each head's logits, (B, T, V), layer by layer."""
-    tokens = Tokens.of(token_BT)
+    tokens = TokenBatch.of(token_BT)
     x_BTD = model.token_embedding(token_BT) + model.position_embedding.weight[: token_BT.shape[1]]
     for block in model.blocks[:-1]:
         x_BTD = block.run(x_BTD, tokens)
@@ -92,7 +92,7 @@ def test_one_head_is_the_causal_objective_bit_for_bit(run_spec: MakeRun, separat
         loss = objective(model, token_BT, document_BT)
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        nats_BS, counted_BS = (f(model, token_BT, document_BT) for f in (objective.nats, objective.counted))
+        nats_BS, counted_BS = (f(model, token_BT, document_BT) for f in (objective.token_nll, objective.loss_mask))
         found.append({**model.state_dict(), **gradients, "loss": loss, "nats": nats_BS, "counted": counted_BS})
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
@@ -106,7 +106,7 @@ def test_further_heads_change_nothing_of_the_next_token_model(run_spec: MakeRun)
     for name, weight in plain.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name]), name
     assert torch.equal(plain(token_BT), model(token_BT))
-    assert torch.equal(causal.nats(plain, token_BT), objective.nats(model, token_BT))
+    assert torch.equal(causal.token_nll(plain, token_BT), objective.token_nll(model, token_BT))
     # and the value of the loss is its own, to the last bit
     assert torch.equal(causal(plain, token_BT), objective(model, token_BT))
 
@@ -127,7 +127,7 @@ def test_no_target_is_in_another_document(run_spec: MakeRun, separate: bool) -> 
             for ahead in range(4):
                 for place in range(len(context_T) - 1 - ahead):
                     sums_H[ahead] += float(F.cross_entropy(logits_HTV[ahead][place], context_T[place + 1 + ahead]))
-    assert int(objective.counted(model, token_BT, document_BT).sum()) == count == (42 if separate else 60)
+    assert int(objective.loss_mask(model, token_BT, document_BT).sum()) == count == (42 if separate else 60)
     found_H = [float(loss) for loss in objective.losses(model, token_BT, document_BT)]
     assert found_H == pytest.approx([total / count for total in sums_H], rel=1e-5)
 
@@ -168,20 +168,20 @@ def test_parameters_and_products_are_counted(run_spec: MakeRun) -> None:
 def test_a_heads_block_is_the_last_layers_mixer_on_every_token_and_dense(run_spec: MakeRun) -> None:
     last = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {**DENSE, "hidden": 24}, "depth": "every"}
     model = built(run_spec, multi(3), exceptions=[{"layers": [1], "block": last}])[0]
-    assert [head.ahead for head in drafters(model)] == [1, 2]
-    for head in drafters(model):
+    assert [head.ahead for head in prediction_heads(model)] == [1, 2]
+    for head in prediction_heads(model):
         assert head.block.mixer.num_heads == 4
         assert head.block.ffn.up.out_features == 24
     experts = run_spec(objective=multi(2, ffn=DENSE))
     torch.manual_seed(0)
-    model = network(experts, VOCABULARY)
+    model = build_model(experts, VOCABULARY)
     with recording(model) as record:
-        component(experts.objective).Objective(experts.objective)(model, torch.randint(VOCABULARY, (2, LENGTH)))
+        component_module(experts.objective).Objective(experts.objective)(model, torch.randint(VOCABULARY, (2, LENGTH)))
     assert list(record) == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
-    asked = network(run_spec(objective=multi(2, ffn=experts.model.block.ffn.model_dump())), VOCABULARY)
-    objective = component(experts.objective).Objective(experts.objective)
+    asked = build_model(run_spec(objective=multi(2, ffn=experts.model.block.ffn.model_dump())), VOCABULARY)
+    objective = component_module(experts.objective).Objective(experts.objective)
     with recording(asked) as record:
-        objective.observed(asked, torch.randint(VOCABULARY, (2, LENGTH)), None)
+        objective.run_probe(asked, torch.randint(VOCABULARY, (2, LENGTH)), None)
     assert list(record)[2:] == ["parts.head1.block.ffn.router"]
 
 
@@ -189,8 +189,8 @@ def test_a_heads_block_is_the_last_layers_mixer_on_every_token_and_dense(run_spe
 def test_the_loss_of_each_head_is_noted(run_spec: MakeRun) -> None:
     model, objective = built(run_spec, multi(3))
     token_BT = torch.randint(VOCABULARY, (3, LENGTH))
-    with listening(model, objective) as meter:
-        objective.observed(model, token_BT, torch.zeros_like(token_BT))
+    with collect_metrics(model, objective) as meter:
+        objective.run_probe(model, token_BT, torch.zeros_like(token_BT))
     expected = {
         ("objective", "head_nats", float(ahead)): float(
             F.cross_entropy(logit_BTV[:, : LENGTH - 1 - ahead].mT, token_BT[:, 1 + ahead :])

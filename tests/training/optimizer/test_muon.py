@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.optimizer import param_groups
@@ -23,7 +23,7 @@ def options(**given: Any) -> Any:
 
 
 def built(model: nn.Module, **given: Any) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = component(options()).build(options(**given), model)
+    optimizer: torch.optim.Optimizer = component_module(options()).build(options(**given), model)
     return optimizer
 
 
@@ -31,7 +31,7 @@ def transformer(ffn: dict[str, Any]) -> Transformer:
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn, "depth": "every"}
     shape = {"width": 16, "num_layers": 2, "context": 8, "tied_head": False, "block": block}
-    return Transformer(run.Model.model_validate(shape), 20)
+    return Transformer(ModelSpec.model_validate(shape), 20)
 
 
 def gradients(model: nn.Module, step: int) -> None:
@@ -86,7 +86,7 @@ def test_what_has_a_side_of_one_is_no_matrix() -> None:
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
 def test_a_dense_model_is_bitwise_torchs_muon_and_adamw(adjust: str) -> None:
     ours, theirs = transformer(DENSE), transformer(DENSE)
-    optimizer = built(ours, rate=0.02, adamw_rate=0.003, adjust_lr_fn=adjust, weight_decay=0.1, momentum=0.9)
+    optimizer = built(ours, lr=0.02, adamw_lr=0.003, adjust_lr_fn=adjust, weight_decay=0.1, momentum=0.9)
     hidden = [p for n, p in theirs.named_parameters() if n.startswith("blocks") and p.ndim == 2]
     others = [p for n, p in theirs.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
     decaying = [
@@ -118,7 +118,7 @@ def stacked_and_single(
         return matrix.mT.contiguous() if as_linear else matrix
 
     singles = [nn.Parameter(turned(matrix.detach().clone())) for matrix in stack]
-    ours = built(nn.ParameterDict({"stack": stack}), rate=0.02, adjust_lr_fn=adjust)
+    ours = built(nn.ParameterDict({"stack": stack}), lr=0.02, adjust_lr_fn=adjust)
     theirs = torch.optim.Muon(singles, lr=0.02, adjust_lr_fn=adjust)
     for _ in range(5):
         stack.grad = torch.randn(shape)
@@ -150,7 +150,7 @@ def test_in_float32_it_is_torchs_iteration_without_its_rounding(
 ) -> None:
     torch.manual_seed(0)
     update = torch.randn(shape)
-    found = component(options()).orthogonal(update, torch.float32)
+    found = component_module(options()).orthogonal(update, torch.float32)
     monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)
     from torch.optim import _muon
 
@@ -173,7 +173,7 @@ def test_a_collapsed_gradient_is_no_division_by_zero() -> None:
 
 def test_rates_of_both_halves_follow_the_patterns_and_the_schedule() -> None:
     model = transformer(MOE)
-    optimizer = built(model, rate=0.02, adamw_rate=0.004, rate_scales={"*.router.*": 10.0, "*.experts.in_weight": 0.5})
+    optimizer = built(model, lr=0.02, adamw_lr=0.004, lr_scales={"*.router.*": 10.0, "*.experts.in_weight": 0.5})
     assert loop.set_rates(optimizer, 0.5) == pytest.approx(0.01)
     rates = {
         name: group["lr"]
@@ -188,7 +188,7 @@ def test_rates_of_both_halves_follow_the_patterns_and_the_schedule() -> None:
 
 
 def test_one_rate_serves_both_halves_unless_told_otherwise() -> None:
-    assert {group["peak"] for group in built(transformer(MOE), rate=0.006).param_groups} == {0.006}
+    assert {group["peak"] for group in built(transformer(MOE), lr=0.006).param_groups} == {0.006}
 
 
 @pytest.mark.parametrize("iteration", ["bfloat16", "float32"])
@@ -222,14 +222,14 @@ def test_patterns_that_fit_nothing_are_refused_but_for_the_default_ones() -> Non
     built(transformer(DENSE))  # has no router
     with pytest.raises(ValueError, match=r"optimizer\.adamw: no parameter is called \*\.ruoter\.\*"):
         built(transformer(MOE), adamw=["*.ruoter.*"])
-    with pytest.raises(ValueError, match=r"optimizer\.rate_scales: no parameter is called \*\.ruoter\.\*"):
-        built(transformer(MOE), rate_scales={"*.ruoter.*": 10.0})
+    with pytest.raises(ValueError, match=r"optimizer\.lr_scales: no parameter is called \*\.ruoter\.\*"):
+        built(transformer(MOE), lr_scales={"*.ruoter.*": 10.0})
     with pytest.raises(ValueError, match=r"optimizer\.adamw: leaves no matrix to muon"):
         built(transformer(MOE), adamw=["*"])
 
 
 def test_the_scale_of_an_update_by_hand() -> None:
-    scale = component(options()).update_scale
+    scale = component_module(options()).update_scale
     assert scale(torch.empty(8, 2), "original") == 2.0  # 8 outputs of 2 inputs
     assert scale(torch.empty(2, 8), "original") == 1.0
     assert scale(torch.empty(5, 2, 8), "original") == 2.0  # experts of 2 inputs and 8 outputs

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.config import run
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.optimizer import param_groups
@@ -26,14 +26,14 @@ MOE = {
 
 def built(model: nn.Module, kind: str = "muon_published", **given: Any) -> Any:
     options = options_of("training/optimizer", kind)(kind=kind, **given)
-    return component(options).build(options, model)
+    return component_module(options).build(options, model)
 
 
 def transformer() -> Transformer:
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": MOE, "depth": "every"}
     shape = {"width": 16, "num_layers": 2, "context": 8, "tied_head": False, "block": block}
-    return Transformer(run.Model.model_validate(shape), 20)
+    return Transformer(ModelSpec.model_validate(shape), 20)
 
 
 def by_decomposition(matrix: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def test_two_steps_by_hand() -> None:
     torch.manual_seed(0)
     model = nn.Linear(6, 4, bias=False, dtype=torch.float64)
     weight, first, second = model.weight.detach().clone(), *torch.randn(2, 4, 6, dtype=torch.float64)
-    optimizer = built(model, rate=0.1, momentum=0.9, weight_decay=0.2)
+    optimizer = built(model, lr=0.1, momentum=0.9, weight_decay=0.2)
     for gradient in (first, second):
         model.weight.grad = gradient
         optimizer.step()
@@ -89,7 +89,7 @@ def test_the_momentum_stays_what_the_first_gradient_made_it() -> None:
     for kind, given in (("muon_published", {}), ("muon", {"iteration": "float32"})):
         torch.manual_seed(0)
         model = nn.Linear(64, 64, bias=False)
-        optimizer = built(model, kind, rate=0.001, **given)
+        optimizer = built(model, kind, lr=0.001, **given)
         for step in range(100):
             # nothing in common with each other; of norm .1, as a clipped gradient has on one of a hundred matrices
             model.weight.grad = 0.1 * nn.functional.normalize(torch.randn(4096), dim=0).view(64, 64)
@@ -105,7 +105,7 @@ def test_the_momentum_stays_what_the_first_gradient_made_it() -> None:
 
 def test_routers_are_the_cubics_and_stacks_of_experts_adamws_at_a_part_of_the_rate() -> None:
     model = transformer()
-    optimizer = built(model, rate=0.01)
+    optimizer = built(model, lr=0.01)
     rows = param_groups.describe(optimizer, model)
     names = {
         rule: {name for row in rows if row["rule"] == rule for name in row["names"]} for rule in ("cubic", "adamw")
@@ -146,7 +146,7 @@ def test_saved_state_loads_and_continues_bitwise(kind: str) -> None:
 def test_telemetry_is_of_the_update_that_was_made(iteration: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(48, 64, bias=False)
-    optimizer = built(model, "muon", rate=0.5, weight_decay=0.0, adjust_lr_fn="original", iteration=iteration)
+    optimizer = built(model, "muon", lr=0.5, weight_decay=0.0, adjust_lr_fn="original", iteration=iteration)
     for _ in range(3):
         before = model.weight.detach().clone()
         model.weight.grad = torch.randn(64, 48)

@@ -2,12 +2,12 @@ import pytest
 import torch
 from transformers.optimization import get_constant_schedule_with_warmup
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 
 
 def curve(num_steps: int, **options: float) -> list[float]:
     given = options_of("training/schedule", "constant")(kind="constant", **options)
-    return [component(given).factor(given, step, num_steps) for step in range(num_steps)]
+    return [component_module(given).factor(given, step, num_steps) for step in range(num_steps)]
 
 
 def test_by_hand() -> None:

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 
 
 def curve(num_steps: int, **options: float) -> list[float]:
     given = options_of("training/schedule", "cosine")(kind="cosine", **options)
-    return [component(given).factor(given, step, num_steps) for step in range(num_steps)]
+    return [component_module(given).factor(given, step, num_steps) for step in range(num_steps)]
 
 
 def test_it_rises_in_a_line_to_the_peak_and_falls_as_a_cosine() -> None:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from transformers.optimization import get_wsd_schedule
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 
 
 def curve(num_steps: int, **options: object) -> list[float]:
     given = options_of("training/schedule", "wsd")(kind="wsd", **options)
-    return [component(given).factor(given, step, num_steps) for step in range(num_steps)]
+    return [component_module(given).factor(given, step, num_steps) for step in range(num_steps)]
 
 
 def test_linear_by_hand() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-WRITTEN = 1 << 17
+WRITE_BYTES = 1 << 17
 """Elements that are written at a time."""
 
 
@@ -38,7 +38,7 @@ def read_array(file: pathlib.Path, dtype: npt.DTypeLike | None = None, ndim: int
     return array
 
 
-def let_go(array: npt.NDArray[Any]) -> None:
+def release_pages(array: npt.NDArray[Any]) -> None:
     """Gives back the memory of a memory-mapped array's pages; what was written stays, and is read again when needed.
 
     Of a view the whole mapping's. Pages of files count as a process's memory, and looking at one brings in its
@@ -51,11 +51,11 @@ def let_go(array: npt.NDArray[Any]) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def portions(array: npt.NDArray[Any], size: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def chunks(array: npt.NDArray[Any], size: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Copies of so many rows of a memory-mapped array at a time, each with its first row's number; lets go of each."""
     for start in range(0, len(array), size):
         copy = np.array(array[start : start + size])
-        let_go(array)
+        release_pages(array)
         yield start, copy
 
 
@@ -109,7 +109,7 @@ def write_array(file: pathlib.Path, array: npt.NDArray[Any]) -> None:
     """Writes a .npy file, a memory-mapped array portion by portion."""
     row = math.prod(array.shape[1:])
     with FixedArray(file, array.dtype, array.shape) as fixed:
-        for start, rows in portions(array, max(1, WRITTEN // max(1, row))):
+        for start, rows in chunks(array, max(1, WRITE_BYTES // max(1, row))):
             fixed.put(start * row, rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from speciate.config.stage_specs import SPLITS, CardDomain, CardSpec
-from speciate.data.card.heavy_hitters import Commonest
+from speciate.data.card.heavy_hitters import HeavyHitters
 from speciate.data.card.summary import added, octaves
 from speciate.data.card.written import Written, batches, parts, scopes, splits
 from speciate.data.clean.audit import Audit
@@ -95,8 +95,8 @@ def _domain(
     spec: CardSpec, written: Written, domain: CardDomain, used: Mapping[str, Mapping[str, int]]
 ) -> list[dict[str, Any]]:
     """A row a split: documents to blocks to what is used of them."""
-    divided = written.numbers("divide", domain, "documents", "bytes")
-    groups = splits(written.split[domain.name] / "counts.json", "groups")
+    divided = written.numbers("write_splits", domain, "documents", "bytes")
+    groups = splits(written.assign_splits[domain.name] / "counts.json", "groups")
     encoded = written.numbers("encode", domain, "documents", "tokens", "bytes")
     packed = written.numbers("pack", domain, "blocks", "tokens_in", "tokens_packed")
     return [
@@ -162,7 +162,7 @@ def _formatting(text: str, audit: Audit) -> list[dict[str, Any]]:
     ]
 
 
-def _commonest(found: Commonest) -> list[tuple[str, int]]:
+def _commonest(found: HeavyHitters) -> list[tuple[str, int]]:
     """(text, documents), the most frequent first."""
     ranked = sorted(found.counts.items(), key=lambda item: (-item[1], item[0]))
     return [(found.texts[key], documents) for key, documents in ranked]

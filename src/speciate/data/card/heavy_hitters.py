@@ -15,7 +15,7 @@ SHOWN = 16
 
 
 @dataclass
-class Commonest:
+class HeavyHitters:
     """Counts of keys, and the longest beginning that all texts counted under a key have in common."""
 
     counts: dict[str, int] = field(default_factory=dict)

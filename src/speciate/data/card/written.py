@@ -24,9 +24,9 @@ class Written:
     clean: Mapping[str, pathlib.Path]
     cluster: Mapping[str, pathlib.Path]
     """Scope -> folder."""
-    split: Mapping[str, pathlib.Path]
+    assign_splits: Mapping[str, pathlib.Path]
     """Domain -> folder, not by shard."""
-    divide: Mapping[str, pathlib.Path]
+    write_splits: Mapping[str, pathlib.Path]
     sketch: Mapping[str, pathlib.Path]
     encode: Mapping[str, pathlib.Path]
     pack: Mapping[str, pathlib.Path]

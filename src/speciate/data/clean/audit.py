@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from speciate.data.card.heavy_hitters import Commonest
+from speciate.data.card.heavy_hitters import HeavyHitters
 
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, save tab and newline
@@ -43,11 +43,11 @@ class Audit:
     """Control and invisible characters, by name."""
     unseen_documents: Counter[str] = field(default_factory=Counter)
     """Documents that hold any, by name."""
-    first: Commonest = field(default_factory=Commonest)
+    first: HeavyHitters = field(default_factory=HeavyHitters)
     """First characters."""
-    prefixes: Commonest = field(default_factory=Commonest)
+    prefixes: HeavyHitters = field(default_factory=HeavyHitters)
     """Beginnings of documents of at least 16 characters."""
-    suffixes: Commonest = field(default_factory=Commonest)
+    suffixes: HeavyHitters = field(default_factory=HeavyHitters)
     """Ends, likewise; a suffix's common part is no longer than the 16 characters."""
 
     def add(self, text: str) -> None:
@@ -86,4 +86,6 @@ class Audit:
         """What `as_json` wrote; counts left out there are covered by `below`."""
         numbers = [written[key] for key in ("documents", "leading_space", "trailing_space")]
         names = [Counter(written[key]) for key in ("unseen", "unseen_documents")]
-        return cls(*numbers, *names, *(Commonest.from_json(written[key]) for key in ("first", "prefixes", "suffixes")))
+        return cls(
+            *numbers, *names, *(HeavyHitters.from_json(written[key]) for key in ("first", "prefixes", "suffixes"))
+        )

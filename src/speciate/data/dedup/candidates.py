@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.config.stage_specs import Part
-from speciate.data.arrays.npy import distinct, let_go, portions
+from speciate.data.arrays.npy import chunks, distinct, release_pages
 from speciate.data.arrays.scratch import PORTION, Parts, Scratch, index_type
 from speciate.data.dedup import minhash
 from speciate.data.dedup.shingles import mix
 from speciate.data.dedup.signatures import SKETCH, TEXT, Signed, Words, read_shards
-from speciate.data.dedup.union_find import Connected
+from speciate.data.dedup.union_find import UnionFind
 
 REACHES = (range(1, 2), range(2, 4), range(4, 8), range(8, 16), range(16, 32))
 """How far apart in its bucket a text may be from those that it is compared with, in turns."""
@@ -128,7 +128,7 @@ class Scope:
     def _columns(self, column: Callable[[Signed], npt.NDArray[Any]]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """A column of every shard, so many documents at a time, with the first of them."""
         for first, shard in zip(self.starts.tolist(), self.shards, strict=False):
-            for start, values in portions(column(shard), PORTION):
+            for start, values in chunks(column(shard), PORTION):
                 yield first + start, values
 
     def similarities(self, pairs_P2: Indices) -> npt.NDArray[np.float64]:
@@ -143,8 +143,8 @@ class Scope:
                 for (one, other), (row, other_row) in zip(shards_P2[part].tolist(), rows_P2[part].tolist(), strict=True)
             ]
             for shard in np.unique(shards_P2[part]).tolist():
-                let_go(self.shards[shard].shingles_S)
-                let_go(self.shards[shard].ends_D)
+                release_pages(self.shards[shard].shingles_S)
+                release_pages(self.shards[shard].ends_D)
         return found_P
 
 
@@ -187,7 +187,7 @@ def similar_pairs(scope: Scope, bands: Iterable[int], similarity: float) -> Indi
     Of candidates in `bands` only; the pairs are a part of those, since the connected are not compared again.
     """
     found = Scratch(np.uint64)
-    connected = Connected(np.arange(len(scope), dtype=index_type(len(scope))))
+    connected = UnionFind(np.arange(len(scope), dtype=index_type(len(scope))))
     refused = Refused()
     for band in bands:
         members = scope.bucketed(band)

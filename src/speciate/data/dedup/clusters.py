@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.data.arrays.scratch import PORTION, Parts
-from speciate.data.dedup.union_find import Connected, Indices, Numbers
+from speciate.data.dedup.union_find import Indices, Numbers, UnionFind
 
 POLICIES = ("keep", "exact", "near")
 KEEP, EXACT, NEAR = range(len(POLICIES))
@@ -86,7 +86,7 @@ def cluster(texts_D: Numbers, pairs: Iterable[Indices], policies_D: npt.NDArray[
         policies_D: KEEP, EXACT or NEAR for each document.
         similar: asked for those that a kept document of the same cluster may replace.
     """
-    connected = Connected(texts_D.copy())
+    connected = UnionFind(texts_D.copy())
     for pairs_P2 in pairs:
         connected.connect(pairs_P2)
     clusters_D = connected.numbered()

@@ -27,7 +27,7 @@ def components(count: int, pairs_P2: Indices) -> Indices:
     return found
 
 
-class Connected:
+class UnionFind:
     """Which documents are connected, so far: each knows an earlier one that it is connected to, the first itself."""
 
     def __init__(self, above_D: Numbers) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.npy import chunks, release_pages
 from speciate.data.arrays.scratch import PORTION, Scratch
 from speciate.data.permutation import long_permutation
 
@@ -39,7 +39,7 @@ def end_to_end(epochs: Sequence[Rows], count: int) -> Rows:
         return epochs[0][:count]
     found = Scratch(np.int64)
     for epoch in epochs:
-        for _, rows in portions(epoch[: count - len(found)], PORTION):
+        for _, rows in chunks(epoch[: count - len(found)], PORTION):
             found.append(rows)
     return found.mapped((count,))
 
@@ -60,7 +60,7 @@ def in_turns(rows: Sequence[Rows]) -> npt.NDArray[np.int32]:
         key_N = np.concatenate([_keys(each, len(one)) for each, one in zip(places, rows, strict=True)])
         row_N = np.concatenate([one[start:stop] for one, start, stop in zip(rows, starts, stops, strict=True)])
         for one in rows:
-            let_go(one)
+            release_pages(one)
         order_N = np.lexsort((domain_N, key_N))
         found.append(np.stack((domain_N, row_N), axis=1)[order_N].astype(np.int32).reshape(-1))
         starts = stops

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.mixture.interleave import equal_parts
 from speciate.data.permutation import permutation
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The options of truncation, and the seed also draws the labels."""
 
     seed: int = Field(0, ge=0)

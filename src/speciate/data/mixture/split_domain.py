@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.mixture.interleave import in_turns, refuse_empty, shuffled
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Which domain, and in how many parts."""
 
     domain: str

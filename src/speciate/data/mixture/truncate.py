@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.mixture.interleave import equal_parts
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The options of truncation to the smallest domain."""
 
     seed: int = Field(0, ge=0)

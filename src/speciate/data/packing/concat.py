@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.packing.segments import BLOCK, Ints
 
 DOCUMENTS = 1 << 13
 """Documents that are laid out at a time."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Concatenation has none."""
 
 

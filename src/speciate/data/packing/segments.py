@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.npy import chunks, release_pages
 from speciate.data.arrays.scratch import PORTION
 
 Ints = npt.NDArray[np.int64]
@@ -97,7 +97,7 @@ def edges_at(pieces_M4: Ints, blocks_S: npt.NDArray[np.integer]) -> Ints:
         open_S = low_S < high_S
         low_S = np.where(open_S & before_S, middle_S + 1, low_S)
         high_S = np.where(open_S & ~before_S, middle_S, high_S)
-        let_go(pieces_M4)
+        release_pages(pieces_M4)
     return low_S
 
 
@@ -130,7 +130,7 @@ def by_blocks(pieces_M4: Ints, block_length: int) -> Iterator[Ints]:
     start = 0
     while start < len(pieces_M4):
         rows = np.array(pieces_M4[start : start + PORTION + block_length])  # a block has no more pieces than tokens
-        let_go(pieces_M4)
+        release_pages(pieces_M4)
         if start + len(rows) < len(pieces_M4):
             rows = rows[: last_block(rows[:, BLOCK])]
         if not len(rows):  # what belongs to no blocks: `belongs` says so
@@ -142,7 +142,7 @@ def by_blocks(pieces_M4: Ints, block_length: int) -> Iterator[Ints]:
 def belongs(pieces_M4: Ints, num_blocks: int, block_length: int, num_documents: int) -> bool:
     """Whether memory-mapped pieces tile so many blocks and are of so many documents."""
     before = None
-    for _, rows in portions(pieces_M4, PORTION):
+    for _, rows in chunks(pieces_M4, PORTION):
         places = rows[:, BLOCK] * block_length + rows[:, OFFSET]
         if before is None and (rows[0, [BLOCK, OFFSET]] != 0).any():
             return False

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from speciate.data.arrays.npy import let_go, portions
+from speciate.data.arrays.npy import chunks, release_pages
 from speciate.data.arrays.scratch import PORTION, index_type
 from speciate.data.dedup.union_find import Numbers
 from speciate.data.packing import segments
@@ -122,9 +122,9 @@ def read(shards: Sequence[Pack], rows_S: segments.Ints) -> dict[str, npt.NDArray
                 types = np.empty((len(taken), length), np.uint8)
                 segments.lay(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
                 types_ST[taken] = types
-                let_go(pack.types_N)
-            let_go(pack.blocks_PT)
-            let_go(pack.pieces_M4)
+                release_pages(pack.types_N)
+            release_pages(pack.blocks_PT)
+            release_pages(pack.pieces_M4)
         block += len(pack.blocks_PT)
         document += len(pack.encoded.documents)
     found: dict[str, npt.NDArray[Any]] = {"tokens": tokens_ST, "document": document_ST}
@@ -150,7 +150,7 @@ def spread(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -
     while len(rows_S) < min(count, len(main_P)):
         documents_D = np.zeros(len(group_D), np.int32)  # blocks of each document so far
         turns_X, rows_X = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        for _, rows in portions(order_P, PORTION):
+        for _, rows in chunks(order_P, PORTION):
             now = _turn(main_P[rows], documents_D) == turn
             turns_X = np.append(turns_X, _turn(group_D[main_P[rows[now]]], groups_G))
             rows_X = np.append(rows_X, rows[now])

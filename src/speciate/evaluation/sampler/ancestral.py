@@ -7,11 +7,11 @@ every word is drawn from its own marginal; the true distribution is approached a
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Steps."""
 
     num_steps: int = Field(64, ge=1)

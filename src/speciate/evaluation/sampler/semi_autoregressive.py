@@ -8,11 +8,11 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind, component, options_of
+from speciate.config.components import ComponentOptions, component_module, options_of
 from speciate.evaluation.unmasking import Denoise, Draws, Text
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Strides."""
 
     stride: int = Field(16, ge=1)
@@ -27,7 +27,7 @@ class Sampler:
     def __init__(self, options: Options) -> None:
         self.stride = options.stride
         inner = options_of("evaluation/sampler", str(options.within.get("kind"))).model_validate(options.within)
-        self.within = component(inner).Sampler(inner)
+        self.within = component_module(inner).Sampler(inner)
         self._inner: list[int] = []
         self._strides = 0
 

@@ -10,11 +10,11 @@ import math
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text, entropies, ranks
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Steps."""
 
     fraction: float = Field(0.1, gt=0, le=1)

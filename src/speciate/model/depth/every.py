@@ -8,20 +8,20 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import ComponentOptions
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
 
 class Depth(nn.Module):
     """Runs the block on all of x_BTD."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens, run: Callable[[Tensor, Tokens], Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Callable[[Tensor, TokenBatch], Tensor]) -> Tensor:
         """The block's x_BTD."""
         return run(x_BTD, tokens)

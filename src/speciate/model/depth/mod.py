@@ -28,11 +28,11 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.depth.skipper import Choice, Skipper, compare, count_of, expert_choice, through
+from speciate.config.components import ComponentOptions
+from speciate.model.depth.skipper import Choice, TokenRouter, compare, count_of, expert_choice, run_selected
 from speciate.model.initial_weights import generator
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import metering
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting
 from speciate.selection.selection import recomputing
 
 FOLLOWS = 0.5
@@ -41,7 +41,7 @@ DEAL = 8
 """Positions that a capacity is dealt over at once; multiples of 1/8 are kept exactly in blocks of a multiple of 8."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """How many tokens run, and who says which."""
 
     capacity: float = Field(0.125, gt=0, le=1)
@@ -73,13 +73,13 @@ def dealt(capacity: float, length: int, random: torch.Generator) -> Tensor:
     return runs_T
 
 
-class Router(Skipper):
+class Router(TokenRouter):
     """Expert choice in training, the predictor in evaluation; or as dealt in both."""
 
     dealt_T: Tensor | None
     threshold: Tensor
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__(place, options.capacity, options.hidden, options.predictor_weight)
         runs_T = None
         if options.choice == "random":
@@ -90,7 +90,7 @@ class Router(Skipper):
             # of logits that are all the bias at first
             self.register_buffer("threshold", torch.tensor(options.capacity).logit())
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Choice:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Choice:
         """Which tokens run."""
         logit_BT, predicted_BT = self.logits(x_BTD)
         if self.training or self.capacity == 1 or self.dealt_T is not None:
@@ -99,7 +99,7 @@ class Router(Skipper):
         run_BT = predicted_BT > self.threshold
         return Choice(self.selection(run_BT, predicted_BT.sigmoid(), tokens), run_BT, logit_BT.sigmoid(), None)
 
-    def by_training(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: Tokens) -> Choice:
+    def by_training(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
         """The choice of training."""
         length = logit_BT.shape[1]
         constant_BT = torch.full_like(logit_BT, self.capacity)
@@ -138,18 +138,18 @@ def everybodys(value_N: Tensor) -> Tensor:
 class Depth(nn.Module):
     """Runs the block on the tokens that the router chooses."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         self.router = Router(options, place)
         self.share = options.capacity
         """Of the tokens that run, in training."""
         self.causal = place.model.causal
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens, run: Callable[[Tensor, Tokens], Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Callable[[Tensor, TokenBatch], Tensor]) -> Tensor:
         """The block's x_BTD."""
         choice: Choice = self.router(x_BTD, tokens)
-        y_BTD = through(x_BTD, tokens, run, choice, self.causal)
-        if metering() and not self.training and tokens.cache is None:
+        y_BTD = run_selected(x_BTD, tokens, run, choice, self.causal)
+        if is_collecting() and not self.training and tokens.cache is None:
             trained = self.router.by_training(*self.router.logits(x_BTD), tokens)
-            compare(self.router, choice, trained, y_BTD, lambda: through(x_BTD, tokens, run, trained, self.causal))
+            compare(self.router, choice, trained, y_BTD, lambda: run_selected(x_BTD, tokens, run, trained, self.causal))
         return y_BTD

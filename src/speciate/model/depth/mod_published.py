@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.depth.skipper import Choice, Skipper, compare, count_of, expert_choice, through
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import metering, note
+from speciate.config.components import ComponentOptions
+from speciate.model.depth.skipper import Choice, TokenRouter, compare, count_of, expert_choice, run_selected
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting, record_metric
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """How many tokens run in training."""
 
     capacity: float = Field(0.75, gt=0, le=1)
@@ -41,10 +41,10 @@ class Options(Kind):
             raise ValueError(f"capacity: {self.capacity:g} of a context of {model.context} tokens is none of them")
 
 
-class Router(Skipper):
+class Router(TokenRouter):
     """Expert choice in training; everything in evaluation."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__(place, options.capacity, options.hidden, options.predictor_weight)
         self.layer_norm = place.model.norm == "layer"
 
@@ -53,7 +53,7 @@ class Router(Skipper):
         norm = F.layer_norm if self.layer_norm else F.rms_norm
         return super().logits(norm(x_BTD, x_BTD.shape[-1:]))
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Choice:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Choice:
         """Which tokens run."""
         if self.training:
             return self.by_training(*self.logits(x_BTD), tokens)
@@ -61,7 +61,7 @@ class Router(Skipper):
         run_BT = one_BT.bool()
         return Choice(self.selection(run_BT, one_BT, tokens), run_BT, one_BT, run_BT.shape[1])
 
-    def by_training(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: Tokens) -> Choice:
+    def by_training(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
         """The choice of training, with its weights."""
         run_BT = expert_choice(logit_BT.detach(), self.capacity)
         gate_BT = logit_BT.masked_fill(~run_BT, -torch.inf).softmax(-1)
@@ -76,22 +76,22 @@ class Depth(nn.Module):
     wraps_ffn = True
     """The mixer runs on all tokens before it."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         self.router = Router(options, place)
         self.share = options.capacity
         """Of the tokens that run, in training."""
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens, run: Callable[[Tensor, Tokens], Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Callable[[Tensor, TokenBatch], Tensor]) -> Tensor:
         """The block's x_BTD, of that behind the mixer; `run` adds the feed-forward layer."""
         choice: Choice = self.router(x_BTD, tokens)
         if self.training:
-            return through(x_BTD, tokens, run, choice)
+            return run_selected(x_BTD, tokens, run, choice)
         y_BTD = run(x_BTD, tokens)
-        if metering() and tokens.cache is None:
+        if is_collecting() and tokens.cache is None:
             logit_BT, predicted_BT = self.router.logits(x_BTD)
             trained = self.router.by_training(logit_BT, predicted_BT, tokens)
             if predicted_BT is not None:
-                note(self.router, "predictor_agreement", ((predicted_BT > 0) == trained.run_BT).double())
-            compare(self.router, choice, trained, y_BTD, lambda: through(x_BTD, tokens, run, trained))
+                record_metric(self.router, "predictor_agreement", ((predicted_BT > 0) == trained.run_BT).double())
+            compare(self.router, choice, trained, y_BTD, lambda: run_selected(x_BTD, tokens, run, trained))
         return y_BTD

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import note
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import record_metric
 from speciate.selection.selection import Selection, Selector, recomputation
 
-Run = Callable[[Tensor, Tokens], Tensor]
+Run = Callable[[Tensor, TokenBatch], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ class Predictor(nn.Module):
         return logit_BT
 
 
-class Skipper(Selector):
+class TokenRouter(Selector):
     """Decides which tokens run; a kind's router says when by expert choice and when otherwise.
 
     Args:
@@ -69,7 +69,7 @@ class Skipper(Selector):
 
     num_slots = 2
 
-    def __init__(self, place: Place, capacity: float, hidden: int, predictor_weight: float) -> None:
+    def __init__(self, place: BuildContext, capacity: float, hidden: int, predictor_weight: float) -> None:
         super().__init__()
         self.capacity, self.predictor_weight = capacity, predictor_weight
         self.scorer = nn.Linear(place.model.width, 1, bias=False)
@@ -90,7 +90,7 @@ class Skipper(Selector):
         target_BT = expert_BT.to(predicted_BT.dtype)
         return self.predictor_weight * F.binary_cross_entropy_with_logits(predicted_BT, target_BT)
 
-    def selection(self, run_BT: Tensor, prob_BT: Tensor, tokens: Tokens, loss: Tensor | None = None) -> Selection:
+    def selection(self, run_BT: Tensor, prob_BT: Tensor, tokens: TokenBatch, loss: Tensor | None = None) -> Selection:
         """The report of decisions that were made with these probabilities of running."""
         prob_N = prob_BT.detach().flatten()
         return Selection(
@@ -113,7 +113,7 @@ def expert_choice(logit_BT: Tensor, capacity: float) -> Tensor:
     return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True)
 
 
-def through(x_BTD: Tensor, tokens: Tokens, run: Run, choice: Choice, causal: bool = True) -> Tensor:
+def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: Choice, causal: bool = True) -> Tensor:
     """y, (B, T, D): `run` on the tokens that run, each row's beside each other.
 
     Rows of which fewer run are padded at their end, as documents of their own, so that no token sees padding.
@@ -142,7 +142,9 @@ def through(x_BTD: Tensor, tokens: Tokens, run: Run, choice: Choice, causal: boo
     return x_BTD.scatter(1, column_BKD, y_BKD.to(x_BTD.dtype))
 
 
-def compare(skipper: Skipper, evaluated: Choice, trained: Choice, y_BTD: Tensor, again: Callable[[], Tensor]) -> None:
+def compare(
+    skipper: TokenRouter, evaluated: Choice, trained: Choice, y_BTD: Tensor, again: Callable[[], Tensor]
+) -> None:
     """Notes how far the rule of evaluation is from that of training, on the same input.
 
     `capacity`: share of tokens that run. `agreement`: share of tokens of which both rules say the same.
@@ -155,8 +157,8 @@ def compare(skipper: Skipper, evaluated: Choice, trained: Choice, y_BTD: Tensor,
         y_BTD: the output of evaluation.
         again: the output of training.
     """
-    note(skipper, "capacity", evaluated.run_BT.double())
-    note(skipper, "agreement", (evaluated.run_BT == trained.run_BT).double())
+    record_metric(skipper, "capacity", evaluated.run_BT.double())
+    record_metric(skipper, "agreement", (evaluated.run_BT == trained.run_BT).double())
     with recomputation():
         difference_BTD = (again() - y_BTD).double()
-    note(skipper, "train_eval_difference", difference_BTD.norm() / y_BTD.double().norm())
+    record_metric(skipper, "train_eval_difference", difference_BTD.norm() / y_BTD.double().norm())

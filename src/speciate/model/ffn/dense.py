@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.activation import ACTIVATIONS
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Size and activation."""
 
     hidden: int = Field(512, ge=1)
@@ -25,14 +25,14 @@ class Options(Kind):
 class FeedForward(nn.Module):
     """Two linear layers around an activation."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         width, biases = place.model.width, place.model.biases
         self.activation = ACTIVATIONS[options.activation]
         self.up = nn.Linear(width, options.hidden * self.activation.inputs, bias=biases)
         self.out = nn.Linear(options.hidden, width, bias=biases)
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The layer's update, (B, T, D)."""
         y_BTD: Tensor = self.out(self.activation.of(self.up(x_BTD)))
         return y_BTD

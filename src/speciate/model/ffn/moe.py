@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Choice, Kind
+from speciate.config.components import ComponentOptions, OneOf
 from speciate.model.activation import ACTIVATIONS
 from speciate.model.moe.experts import Experts
 from speciate.model.moe.top_k_router import Routing, TopK
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Experts, and how tokens choose among them."""
 
     num_experts: int = Field(8, ge=1)
@@ -36,11 +36,13 @@ class Options(Kind):
     """gelu; gelu_tanh: the approximation that GPT-2 has; swiglu: gated, with half as many parameters again."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[Kind, Choice("model/moe/router")]
+    router: Annotated[ComponentOptions, OneOf("model/moe/router")]
     """How tokens are scored."""
-    choice: Annotated[Kind, Choice("model/moe/choice")] = Field(default={"kind": "token"}, validate_default=True)
+    choice: Annotated[ComponentOptions, OneOf("model/moe/choice")] = Field(
+        default={"kind": "token"}, validate_default=True
+    )
     """Who chooses by the scores: each token its experts, or each expert its tokens."""
-    balance: Annotated[Kind, Choice("model/moe/balance")]
+    balance: Annotated[ComponentOptions, OneOf("model/moe/balance")]
     """How the load is kept even."""
     balance_from: float = Field(0.0, ge=0, lt=1)
     """Share of the training before which the load is not balanced."""
@@ -52,7 +54,7 @@ class Options(Kind):
         router: Any = self.router
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
-        if self.top_k > 1 and not router.ranks:
+        if self.top_k > 1 and not router.scores_all_slots:
             raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
         getattr(router, "check_slots", lambda num_slots: None)(self.num_experts)
         return self
@@ -62,9 +64,9 @@ class Options(Kind):
         router: Any = self.router
         balance: Any = self.balance
         choice: Any = self.choice
-        if choice.balances and not router.ranks:
+        if choice.balances and not router.scores_all_slots:
             raise ValueError(f"choice: {choice.kind} needs a router that ranks, and {router.kind} names one expert")
-        if balance.acts_by not in (None, *router.hears):
+        if balance.acts_by not in (None, *router.balanced_by):
             raise ValueError(
                 f"balance: {balance.kind} acts by the {balance.acts_by}, which cannot move router {router.kind}; "
                 f"balance: none goes with it"
@@ -82,7 +84,7 @@ class Options(Kind):
 class FeedForward(nn.Module):
     """Router and experts."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         choice: Any = options.choice
         self.idle_share: float = 1 - choice.share(options.num_experts, options.top_k)
@@ -100,7 +102,7 @@ class FeedForward(nn.Module):
         self.experts = Experts(options.num_experts, *size)
         self.shared = Experts(options.num_shared, *size) if options.num_shared else None
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """The chosen experts' weighted update, and the shared ones', (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
         routing: Routing = self.router(x_ND, tokens)

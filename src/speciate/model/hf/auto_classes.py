@@ -23,10 +23,10 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from speciate.config import run
-from speciate.config.components import kinds_within
+from speciate.config.components import options_within
+from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
 
@@ -71,7 +71,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         # they build models without memory; ours draws its weights and computes its angles as it is built
         with torch.device("cpu"):
-            self.model = Transformer(run.Model.model_validate(config.model), config.vocab_size)
+            self.model = Transformer(ModelSpec.model_validate(config.model), config.vocab_size)
         filed = self.model.state_dict()
         self._computed = [
             (module, name, value.clone())
@@ -100,8 +100,8 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a step of `generate` reads. Raises ValueError where the model needs whole blocks."""
-        spec_of_model = run.Model.model_validate(self.config.model)
-        if any(getattr(kind, "capacity_factor", None) is not None for kind in kinds_within(spec_of_model)):
+        spec_of_model = ModelSpec.model_validate(self.config.model)
+        if any(getattr(kind, "capacity_factor", None) is not None for kind in options_within(spec_of_model)):
             raise ValueError("choice.capacity_factor: is a share of a whole block; it cannot generate token by token")
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         return prepared
@@ -141,7 +141,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         if position_ids is None:
             position_ids = index_BT % length + first
         position_BT = position_ids.expand_as(input_ids)
-        x_BTD = self.model.read(Tokens(input_ids, position_BT, index_BT, document_BT, cache))
+        x_BTD = self.model.read(TokenBatch(input_ids, position_BT, index_BT, document_BT, cache))
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits_BTV = self.model.head(x_BTD[:, kept])
         loss = None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 
 Named = Mapping[str, Tensor]
 Config = Mapping[str, Any]
@@ -37,11 +37,11 @@ class Family:
     architecture: str
     prefix: str
     """Of their names; checkpoints of the headless model lack it."""
-    rules: Callable[[run.Model], list[Rule]]
+    rules: Callable[[ModelSpec], list[Rule]]
     """The rules of a model of this shape."""
     settings: Callable[[Config], dict[str, Any]]
     """The shape, as settings of a `spec.Model`, that a config describes. Raises ValueError where we have no such."""
-    config: Callable[[run.Model], dict[str, Any] | None]
+    config: Callable[[ModelSpec], dict[str, Any] | None]
     """Their config of such a shape, but for the vocabulary; None where they have no such."""
     buffers: tuple[str, ...]
     """Ends of names that hold no weights: masks and angles in checkpoints of old."""
@@ -91,7 +91,7 @@ def refuse_others(config: Config, known: Mapping[str, tuple[Any, ...]]) -> None:
             raise ValueError(f"{key}: {config[key]!r} is not supported; only {' or '.join(map(repr, values))} is")
 
 
-def dense_options(model: run.Model) -> dict[str, Any] | None:
+def dense_options(model: ModelSpec) -> dict[str, Any] | None:
     """The options of attention and dense feed-forward where they are what every layer is; else None."""
     block = model.block
     if model.exceptions or (block.mixer.kind, block.ffn.kind, block.depth.kind) != ("attention", "dense", "every"):

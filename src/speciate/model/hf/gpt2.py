@@ -5,7 +5,7 @@ Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer
 
 from typing import Any
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.hf.convert import Config, Family, Rule, dense_options, refuse_others
 
 PARTS = {
@@ -19,7 +19,7 @@ PARTS = {
 ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 
 
-def _rules(model: run.Model) -> list[Rule]:
+def _rules(model: ModelSpec) -> list[Rule]:
     rules = [Rule("token_embedding.weight", ("transformer.wte.weight",))]
     rules.append(Rule("position_embedding.weight", ("transformer.wpe.weight",)))
     names = {"norm": "transformer.ln_f"}
@@ -50,7 +50,7 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _config(model: run.Model) -> dict[str, Any] | None:
+def _config(model: ModelSpec) -> dict[str, Any] | None:
     options: Any = dense_options(model)
     if options is None or (model.norm, model.position, model.biases) != ("layer", "learned", True):
         return None

@@ -5,11 +5,11 @@ Shown equal to LlamaForCausalLM, gradients included (tests/model/test_transforme
 
 from typing import Any
 
-from speciate.config import run
+from speciate.config.run import ModelSpec
 from speciate.model.hf.convert import Config, Family, Rule, dense_options, refuse_others
 
 
-def _rules(model: run.Model) -> list[Rule]:
+def _rules(model: ModelSpec) -> list[Rule]:
     rules = [
         Rule("token_embedding.weight", ("model.embed_tokens.weight",)),
         Rule("norm.weight", ("model.norm.weight",)),
@@ -61,7 +61,7 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _config(model: run.Model) -> dict[str, Any] | None:
+def _config(model: ModelSpec) -> dict[str, Any] | None:
     options: Any = dense_options(model)
     if options is None or (model.norm, model.position, model.biases) != ("rms", "rotary", False):
         return None

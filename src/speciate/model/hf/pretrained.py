@@ -14,8 +14,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from speciate.config import run
-from speciate.config.components import problems
+from speciate.config.components import config_errors
+from speciate.config.run import ModelSpec
 from speciate.model.hf import gguf, gpt2, llama
 from speciate.model.hf.convert import Config, Family, clean, to_ours
 
@@ -27,19 +27,19 @@ FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
 class Pretrained:
     """A dense model's shape and weights."""
 
-    model: run.Model
+    model: ModelSpec
     weights: dict[str, Tensor]
     """Under our names, float32."""
     origin: str
     """Where it was read, for messages."""
 
 
-def family_of(model: run.Model) -> Family | None:
+def family_of(model: ModelSpec) -> Family | None:
     """The family that has models of this shape, or None."""
     return next((family for family in FAMILIES.values() if family.config(model) is not None), None)
 
 
-def shape_of(config: Config) -> tuple[Family, run.Model]:
+def shape_of(config: Config) -> tuple[Family, ModelSpec]:
     """The family and the shape that a config.json describes.
 
     Raises:
@@ -49,11 +49,11 @@ def shape_of(config: Config) -> tuple[Family, run.Model]:
     if family is None:
         raise ValueError(f"model_type: {config.get('model_type')!r} is none of {', '.join(FAMILIES)}")
     try:
-        return family, run.Model.model_validate(family.settings(config))
+        return family, ModelSpec.model_validate(family.settings(config))
     except KeyError as error:
         raise ValueError(f"{error.args[0]}: is missing") from None
     except pydantic.ValidationError as error:
-        raise ValueError("; ".join(f"{path}: {why}" for path, why in problems(error))) from None
+        raise ValueError("; ".join(f"{path}: {why}" for path, why in config_errors(error))) from None
 
 
 def read_pretrained(path: pathlib.Path) -> Pretrained:

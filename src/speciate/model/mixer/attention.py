@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.attention_metrics import note_dense, note_largest
+from speciate.config.components import ComponentOptions
+from speciate.model.attention_metrics import record_dense, record_largest
 from speciate.model.rotary import Rotary
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import metering
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Attention heads."""
 
     num_heads: int = Field(4, ge=1)
@@ -43,7 +43,7 @@ class Options(Kind):
             )
 
 
-def visible(tokens: Tokens, position_BS: Tensor, document_BS: Tensor | None, causal: bool) -> Tensor:
+def visible(tokens: TokenBatch, position_BS: Tensor, document_BS: Tensor | None, causal: bool) -> Tensor:
     """Which of S keys each query sees, (B, 1, T, S) boolean: those of its own document, not after it where causal."""
     if causal:
         visible_BTS = tokens.position_BT[:, :, None] >= position_BS[:, None, :]
@@ -57,7 +57,7 @@ def visible(tokens: Tokens, position_BS: Tensor, document_BS: Tensor | None, cau
 class Mixer(nn.Module):
     """Multi-head attention; queries, keys and values from one projection, in this order."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         model = place.model
         self.layer, self.causal = place.layer, model.causal
@@ -73,7 +73,7 @@ class Mixer(nn.Module):
         """Of one token's scores and their sum over values, all keys of a block counted; see model/profiling/flops.py."""
         return 4.0 * length * self.num_heads * self.head_width
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """What each token takes from those before it, (B, T, D)."""
         joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
@@ -97,10 +97,10 @@ class Mixer(nn.Module):
             enable_gqa=self.num_kv_heads < self.num_heads,
         )
         out_BTD: Tensor = self.out(mixed_BNTh.transpose(1, 2).flatten(2))
-        if metering():
+        if is_collecting():
             if mask_B1TS is None and not self.causal:
                 mask_B1TS = visible(tokens, position_BS, None, self.causal)
             seen_BTS = None if mask_B1TS is None else mask_B1TS.squeeze(1)
-            note_dense(self, query_BTNh, key_BTNh, tokens, position_BS, seen_BTS)
-            note_largest(self, out_BTD)
+            record_dense(self, query_BTNh, key_BTNh, tokens, position_BS, seen_BTS)
+            record_largest(self, out_BTD)
         return out_BTD

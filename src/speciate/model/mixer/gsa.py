@@ -17,18 +17,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Choice, Kind
-from speciate.model.attention_metrics import note_largest
+from speciate.config.components import ComponentOptions, OneOf
+from speciate.model.attention_metrics import record_largest
 from speciate.model.rotary import Rotary
 from speciate.model.sparse_attention.attention import Attended, SparseAttention
 from speciate.model.sparse_attention.gate import Gate
-from speciate.model.sparse_attention.metrics import note_choice
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import metering, note
+from speciate.model.sparse_attention.metrics import record_choice
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting, record_metric
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Heads, gates, and how keys are chosen."""
 
     num_heads: int = Field(4, ge=1)
@@ -37,9 +37,9 @@ class Options(Kind):
     """Key and value heads, each shared by num_heads / num_kv_heads query heads; null: as many as query heads."""
     gates: Literal["none", "value", "output", "both"] = "both"
     """Which of value (G2) and output (G1) are gated."""
-    indexer: Annotated[Kind, Choice("model/sparse_attention/indexer")]
+    indexer: Annotated[ComponentOptions, OneOf("model/sparse_attention/indexer")]
     """How keys are ranked."""
-    budget: Annotated[Kind, Choice("model/sparse_attention/budget")]
+    budget: Annotated[ComponentOptions, OneOf("model/sparse_attention/budget")]
     """How many of them a query takes."""
 
     causal_only: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class Options(Kind):
 class Mixer(nn.Module):
     """Queries, keys and values from one projection, in this order; gates; sparse attention."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         model = place.model
         self.layer = place.layer
@@ -89,7 +89,7 @@ class Mixer(nn.Module):
         k = min(length, self.selector.budget.most)
         return 4.0 * k * self.num_heads * self.head_width + self.selector.indexer.key_flops(length, k)
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """What each token takes from those that it chose, (B, T, D)."""
         joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
@@ -102,18 +102,18 @@ class Mixer(nn.Module):
         if self.output_gate is not None:
             mixed_BTNh = self._gated(self.output_gate, "output_gate", x_BTD, mixed_BTNh)
         out_BTD: Tensor = self.out(mixed_BTNh.flatten(2))
-        if metering():
-            note_largest(self, out_BTD)
+        if is_collecting():
+            record_largest(self, out_BTD)
         return out_BTD
 
     def _gated(self, gate: Gate, name: str, x_BTD: Tensor, y_BTNh: Tensor) -> Tensor:
         open_BTNh: Tensor = gate(x_BTD).view_as(y_BTNh)
-        if metering():
-            note(self, name, open_BTNh)
+        if is_collecting():
+            record_metric(self, name, open_BTNh)
         return y_BTNh * open_BTNh
 
     def _attended(
-        self, x_BTD: Tensor, query_BTNh: Tensor, key_BTNh: Tensor, value_BTNh: Tensor, tokens: Tokens
+        self, x_BTD: Tensor, query_BTNh: Tensor, key_BTNh: Tensor, value_BTNh: Tensor, tokens: TokenBatch
     ) -> Attended:
         """Joins what the cache has kept, and attends. Not in autocast's precision, which would flip near ties."""
         with torch.autocast(x_BTD.device.type, enabled=False):
@@ -127,7 +127,7 @@ class Mixer(nn.Module):
                 of_keys = tuple(torch.cat(pair, dim=1) for pair in zip(state[: len(of_keys)], of_keys, strict=True))
             key_BSNh, value_BSNh, position_BS, document_BS, *kept_BS = of_keys
             one_context = tokens.document_BT is None and tokens.cache is None
-            view = View(
+            view = AttentionInputs(
                 query_BTNh=query_BTNh,
                 key_BSKh=key_BSNh,
                 asked=asked,
@@ -142,6 +142,6 @@ class Mixer(nn.Module):
             if tokens.cache is not None:
                 assert result.choice is not None, "a decoder does not train"
                 tokens.cache.keep(self.layer, *of_keys, *result.choice.after)
-            if metering() and result.choice is not None and result.mass_BTk is not None:
-                note_choice(self.selector, view, result.choice, result.mass_BTk, tokens)
+            if is_collecting() and result.choice is not None and result.mass_BTk is not None:
+                record_choice(self.selector, view, result.choice, result.mass_BTk, tokens)
         return result

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.ssm.mamba_block import Mamba, Shape
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Sizes; the defaults are the paper's."""
 
     expand: float = Field(2.0, gt=0)
@@ -43,14 +43,14 @@ class Options(Kind):
 class Mixer(nn.Module):
     """One block of it."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         self.layer = place.layer
         model = place.model
         shape = Shape.of(model.width, options.expand, options.state, options.conv, options.step_rank)
         self.mamba = Mamba(shape, model.biases)
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """What each token takes from those before it, (B, T, D)."""
         past = None if tokens.cache is None else tokens.cache.state(self.layer)
         out_BTD, kept = self.mamba(x_BTD, tokens, past)

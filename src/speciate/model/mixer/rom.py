@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Choice, Kind
+from speciate.config.components import ComponentOptions, OneOf
 from speciate.model.moe.experts import Dispatch, Linears
 from speciate.model.moe.top_k_router import Routing, TopK
 from speciate.model.ssm.mamba_block import Mamba, Past, Shape, StateSpace
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Mamba's sizes, experts, and how tokens choose among them."""
 
     expand: float = Field(2.0, gt=0)
@@ -47,9 +47,9 @@ class Options(Kind):
     blocks are the experts, each run on the whole sequence (moe_arch)."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[Kind, Choice("model/moe/router")]
+    router: Annotated[ComponentOptions, OneOf("model/moe/router")]
     """How tokens are scored."""
-    balance: Annotated[Kind, Choice("model/moe/balance")]
+    balance: Annotated[ComponentOptions, OneOf("model/moe/balance")]
     """How the load is kept even."""
 
     causal_only: ClassVar[bool] = True
@@ -60,10 +60,10 @@ class Options(Kind):
         balance: Any = self.balance
         if self.top_k > self.num_experts:
             raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
-        if self.top_k > 1 and not router.ranks:
+        if self.top_k > 1 and not router.scores_all_slots:
             raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
         getattr(router, "check_slots", lambda num_slots: None)(self.num_experts)
-        if balance.acts_by not in (None, *router.hears):
+        if balance.acts_by not in (None, *router.balanced_by):
             raise ValueError(
                 f"balance: {balance.kind} acts by the {balance.acts_by}, which cannot move router {router.kind}; "
                 f"balance: none goes with it"
@@ -95,7 +95,7 @@ class Projections(nn.Module):
         self.space = StateSpace(shape)
         self.out = Linears(num_experts, shape.inner, shape.width, biases)
 
-    def forward(self, x_BTD: Tensor, routings: Routings, tokens: Tokens, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, x_BTD: Tensor, routings: Routings, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
         """(the update, (B, T, D); what to keep)."""
         shape = x_BTD.shape[:2]
         dispatches = {id(routing): Dispatch.of(routing.slot_NK, self.num_experts) for routing in routings.values()}
@@ -128,7 +128,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.experts = nn.ModuleList(Mamba(shape, biases) for _ in range(num_experts))
 
-    def forward(self, x_BTD: Tensor, routings: Routings, tokens: Tokens, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, x_BTD: Tensor, routings: Routings, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
         """(the update, (B, T, D); what to keep)."""
         routing = routings["input"]
         share_NK = routing.weight_NK / routing.weight_NK.sum(-1, keepdim=True)
@@ -147,7 +147,7 @@ class Blocks(nn.Module):
 class Mixer(nn.Module):
     """Router or routers, and what they route."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         model = place.model
         self.layer = place.layer
@@ -165,7 +165,7 @@ class Mixer(nn.Module):
         else:
             self.mamba = Projections(shape, model.biases, options.num_experts, options.top_k)
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """What each token takes from those before it, (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
         routings: Routings

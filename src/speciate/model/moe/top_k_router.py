@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import Kind, component, options_of
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import ComponentOptions, component_module, options_of
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import Selection, Selector
 
 
@@ -59,7 +59,7 @@ class Balancer(nn.Module):
         """What the choice is made by; weights stay what the router says."""
         return order_NS
 
-    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """No loss."""
         return scores.noisy_NS.new_zeros(())
 
@@ -115,26 +115,26 @@ class TopK(Selector):
 
     def __init__(
         self,
-        router: Kind,
-        balance: Kind,
-        place: Place,
+        router: ComponentOptions,
+        balance: ComponentOptions,
+        place: BuildContext,
         num_slots: int,
         top_k: int,
         z_weight: float,
-        choice: Kind | None = None,
+        choice: ComponentOptions | None = None,
         balanced: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
         self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
         choice = options_of("model/moe/choice", "token")(kind="token") if choice is None else choice
-        self.scorer = component(router).Router(router, place, num_slots)
-        self.choice = component(choice).Choose(choice, num_slots, top_k)
-        self.balance = component(balance).Balance(balance, num_slots)
+        self.scorer = component_module(router).Router(router, place, num_slots)
+        self.choice = component_module(choice).Choose(choice, num_slots, top_k)
+        self.balance = component_module(balance).Balance(balance, num_slots)
         self.balancing = balanced[0] <= 0
         """Whether the load is balanced now."""
         self.unbalanced = Balancer()
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Routing:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Routing:
         """Where the tokens go; x_ND in their flattened order. Not in autocast's precision, which flips near ties."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores: Scores = self.scorer(x_ND, tokens)

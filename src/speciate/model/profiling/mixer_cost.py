@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speciate.config import run
-from speciate.config.components import component
+from speciate.config.components import component_module
+from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
 from speciate.model.initial_weights import initialise
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import recording, selectors
 
 
@@ -42,18 +42,18 @@ LAYER = 0
 """Whose mixer is measured."""
 
 
-def mixer_of(model: run.Model, longest: int, seed: int = 0) -> nn.Module:
+def mixer_of(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
     """The mixer of the model's first layer for blocks of up to `longest` tokens, as drawn, past any warm-up."""
     roomy = model.model_copy(update={"context": max(longest, model.context)})
     options = roomy.block_of(LAYER).mixer
-    built: nn.Module = component(options).Mixer(options, Place(roomy, LAYER, 2, seed))
+    built: nn.Module = component_module(options).Mixer(options, BuildContext(roomy, LAYER, 2, seed))
     initialise(built, seed, model.init_std, model.embedding_std, model.num_layers)
     for selector in selectors(built).values():
         selector.before_update(1.0)
     return built
 
 
-def kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> int:
+def kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> int:
     """Bytes that the forward pass keeps for the backward pass, beside weights and the input."""
     given = {tensor.untyped_storage().data_ptr() for tensor in (*mixer.parameters(), *mixer.buffers(), x_BTD)}
     # the tensors themselves are kept until all are counted, so that no two share an address
@@ -70,14 +70,14 @@ def kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> int:
     return sum(size for address, size in sizes.items() if address not in given)
 
 
-def _forward(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+def _forward(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> tuple[Tensor, Tensor]:
     """The mixer's output and its selectors' own losses, as in training."""
     with recording(mixer) as record:
         y_BTD: Tensor = mixer(x_BTD, tokens)
     return y_BTD, sum((selection.loss for selection in record.values()), y_BTD.new_zeros(()))
 
 
-def costs(models: Mapping[str, run.Model], lengths: Sequence[int], rounds: int = 3) -> list[Cost]:
+def costs(models: Mapping[str, ModelSpec], lengths: Sequence[int], rounds: int = 3) -> list[Cost]:
     """A row for each mixer and length.
 
     Args:
@@ -93,7 +93,7 @@ def costs(models: Mapping[str, run.Model], lengths: Sequence[int], rounds: int =
     mixers = {name: mixer_of(model, max(lengths)) for name, model in models.items()}
     found: list[Cost] = []
     for length in lengths:
-        tokens = Tokens.of(torch.zeros((1, length), dtype=torch.long))
+        tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
         x_1TD = {
             name: torch.randn(1, length, model.width, generator=torch.Generator().manual_seed(length))
             for name, model in models.items()
@@ -109,7 +109,7 @@ def costs(models: Mapping[str, run.Model], lengths: Sequence[int], rounds: int =
     return found
 
 
-def _training(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> Callable[[], None]:
+def _training(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
     gradient_BTD = torch.randn(x_BTD.shape, generator=torch.Generator().manual_seed(1))
 
     def step() -> None:
@@ -121,7 +121,7 @@ def _training(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> Callable[[], N
     return step
 
 
-def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> Callable[[], None]:
+def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
     length = tokens.id_BT.shape[1]
     read: list[Cache] = []
 
@@ -130,14 +130,14 @@ def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: Tokens) -> Callable[[], N
         mixer.eval()
         if not read:
             read.append(Cache())
-            mixer(x_BTD[:, :-1], Tokens.of(tokens.id_BT[:, :-1], cache=read[0]))
+            mixer(x_BTD[:, :-1], TokenBatch.of(tokens.id_BT[:, :-1], cache=read[0]))
             read[0].length = length - 1
         # what the cache kept is not overwritten by the step, so the same token can be read again
         again, state = Cache(), read[0].state(LAYER)
         assert state is not None, "a mixer keeps something"
         again.length = length - 1
         again.keep(LAYER, *state)
-        mixer(x_BTD[:, -1:], Tokens.of(tokens.id_BT[:, -1:], cache=again))
+        mixer(x_BTD[:, -1:], TokenBatch.of(tokens.id_BT[:, -1:], cache=again))
 
     return step
 

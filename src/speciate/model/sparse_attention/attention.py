@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from speciate.config.components import Kind, component
-from speciate.model.sparse_attention.gathered_softmax import weigh
+from speciate.config.components import ComponentOptions, component_module
+from speciate.model.sparse_attention.gathered_softmax import gathered_attention
 from speciate.model.sparse_attention.indexer_base import Budget, Indexer, rows
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.sparse_attention.stable_top_k import best
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.sparse_attention.stable_top_k import stable_top_k
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import Selection, Selector
 
 
@@ -64,10 +64,10 @@ class SparseAttention(Selector):
         place: where in the model.
     """
 
-    def __init__(self, indexer: Kind, budget: Kind, place: Place) -> None:
+    def __init__(self, indexer: ComponentOptions, budget: ComponentOptions, place: BuildContext) -> None:
         super().__init__()
-        self.indexer: Indexer = component(indexer).Indexer(indexer, place)
-        self.budget: Budget = component(budget).Budget(budget)
+        self.indexer: Indexer = component_module(indexer).Indexer(indexer, place)
+        self.budget: Budget = component_module(budget).Budget(budget)
         self.edges = [2**power for power in range((place.model.context - 1).bit_length())]
         self.num_slots = 2 + len(self.edges)
 
@@ -75,7 +75,9 @@ class SparseAttention(Selector):
         """Lets the indexer pass from one stage to the next."""
         self.indexer.before_update(progress)
 
-    def forward(self, view: View, value_BSKh: Tensor, tokens: Tokens, before: tuple[Tensor, ...] = ()) -> Attended:
+    def forward(
+        self, view: AttentionInputs, value_BSKh: Tensor, tokens: TokenBatch, before: tuple[Tensor, ...] = ()
+    ) -> Attended:
         """What each head takes from the keys in view.
 
         Args:
@@ -105,7 +107,7 @@ class SparseAttention(Selector):
         return Attended(mixed_BTNh, choice, mass_BTk, report)
 
     @torch.no_grad()
-    def choose(self, view: View, before: tuple[Tensor, ...] = ()) -> Choice:
+    def choose(self, view: AttentionInputs, before: tuple[Tensor, ...] = ()) -> Choice:
         """The keys of each query."""
         most = min(self.budget.most, view.key_BSKh.shape[1])
         found: list[tuple[Tensor, Tensor]] = []
@@ -115,7 +117,7 @@ class SparseAttention(Selector):
             if self.budget.adaptive:
                 spreads.append(self.budget.spread(score_BCS, part.visible(), view.key_BSKh.shape[1]))
             width = min(most, score_BCS.shape[-1])
-            index_BCk = best(part.hide(score_BCS), width)
+            index_BCk = stable_top_k(part.hide(score_BCS), width)
             valid_BCk = score_BCS.gather(2, index_BCk) > -torch.inf
             own_C1 = torch.arange(columns.start, columns.stop, device=index_BCk.device)[:, None] + view.first
             index_BCk = torch.where(valid_BCk, index_BCk, own_C1)
@@ -130,7 +132,7 @@ class SparseAttention(Selector):
         rank_k = torch.arange(most, device=index_BTk.device)
         return Choice(index_BTk, valid_BTk & (rank_k < count_BT[:, :, None]), after)
 
-    def _dense(self, view: View, value_BSKh: Tensor) -> tuple[Tensor, Tensor]:
+    def _dense(self, view: AttentionInputs, value_BSKh: Tensor) -> tuple[Tensor, Tensor]:
         """Attention over all keys, (B, T, N, h), and the indexer's divergence from it, (B, T)."""
         found = [
             checkpoint(self._dense_part, part, value_BSKh[:, : part.key_BSKh.shape[1]], use_reentrant=False)
@@ -139,7 +141,7 @@ class SparseAttention(Selector):
         mixed_BTNh, divergence_BT = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         return mixed_BTNh, divergence_BT
 
-    def _dense_part(self, part: View, value_BSKh: Tensor) -> tuple[Tensor, Tensor]:
+    def _dense_part(self, part: AttentionInputs, value_BSKh: Tensor) -> tuple[Tensor, Tensor]:
         visible_BCS = part.visible()
         mixed, masses = [], []
         for weight_BCGS, value_BSh in zip(part.weights(visible_BCS), value_BSKh.unbind(2), strict=True):
@@ -159,7 +161,7 @@ class SparseAttention(Selector):
         return torch.where(position_BS == 0, 0, bucket + 1)
 
     @torch.no_grad()
-    def selection(self, view: View, choice: Choice, tokens: Tokens, loss: Tensor) -> Selection:
+    def selection(self, view: AttentionInputs, choice: Choice, tokens: TokenBatch, loss: Tensor) -> Selection:
         """A decision a query: its probabilities, chosen keys and visible keys, by slot."""
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for columns, part in view.parts(self.indexer.num_heads):
@@ -180,9 +182,9 @@ class SparseAttention(Selector):
         return total_BCS / total_BCS.sum(-1, keepdim=True)
 
 
-def attend(view: View, value_BSKh: Tensor, choice: Choice, bias_BTk: Tensor | None) -> tuple[Tensor, Tensor]:
+def attend(view: AttentionInputs, value_BSKh: Tensor, choice: Choice, bias_BTk: Tensor | None) -> tuple[Tensor, Tensor]:
     """Each head's mean of chosen values, (B, T, N, h), and the attention on each key, the heads' mean, (B, T, k)."""
-    mixed_RNh, mass_Rk = weigh(
+    mixed_RNh, mass_Rk = gathered_attention(
         view.query_BTNh.flatten(0, 1),
         view.key_BSKh.flatten(2).flatten(0, 1),
         value_BSKh.flatten(2).flatten(0, 1),

@@ -22,7 +22,7 @@ ELEMENTS = 2**19
 """Of gathered keys, held at once."""
 
 
-def gathered(
+def gather_recompute(
     function: Function, index_Rk: Tensor, asked: Sequence[Tensor], kept: Sequence[Tensor], shared: Sequence[Tensor] = ()
 ) -> tuple[Tensor, ...]:
     """The function's outputs for all queries.

@@ -22,7 +22,7 @@ ELEMENTS = 2**18
 """Of gathered keys, held at once."""
 
 
-def weigh(
+def gathered_attention(
     query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, bias_Rk: Tensor | None, index_Rk: Tensor, valid_Rk: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(each head's weighted values, (R, N, h); the weight of each key, averaged over heads, (R, k), without gradient).

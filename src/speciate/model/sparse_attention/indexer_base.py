@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.sparse_attention.gather_recompute import gathered
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Place
+from speciate.model.sparse_attention.gather_recompute import gather_recompute
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import BuildContext
 
 TILE = 2**17
 """Scores of an indexer's heads, held at once."""
@@ -41,7 +41,7 @@ class Indexer(nn.Module):
         """(what each token asks with, what is kept of it as a key), each (B, T, ...)."""
         return (), ()
 
-    def scores(self, view: View) -> Tensor:
+    def scores(self, view: AttentionInputs) -> Tensor:
         """What keys are ranked by, (B, T, S); where a key is not visible, anything finite."""
         raise NotImplementedError
 
@@ -49,7 +49,7 @@ class Indexer(nn.Module):
         """What the Selection reports, (B, T, S), of scores that are -inf where no key is seen; rows sum to one."""
         return score_BTS.softmax(-1)
 
-    def chosen_scores(self, view: View, index_BTk: Tensor) -> Tensor | None:
+    def chosen_scores(self, view: AttentionInputs, index_BTk: Tensor) -> Tensor | None:
         """The scores of the chosen keys with gradient, (B, T, k); None where nothing learns from them."""
         return None
 
@@ -76,7 +76,7 @@ class Learned(Indexer):
         frozen: its weights are buffers, which nothing trains.
     """
 
-    def __init__(self, options: Any, place: Place, *, detached: bool, frozen: bool = False) -> None:
+    def __init__(self, options: Any, place: BuildContext, *, detached: bool, frozen: bool = False) -> None:
         super().__init__()
         self.heads, self.width, self.detached = options.heads, options.width, detached
         self.relu = options.activation == "relu"
@@ -96,7 +96,7 @@ class Learned(Indexer):
         query_BTJi = self.query(x_BTD).unflatten(-1, (self.heads, self.width)) * self.width**-0.5
         return (query_BTJi, self.gate(x_BTD).sigmoid()), (self.key(x_BTD),)
 
-    def scores(self, view: View) -> Tensor:
+    def scores(self, view: AttentionInputs) -> Tensor:
         """I, made for some keys at a time, so that the heads' scores stay in a processor's cache."""
         (query_BTJi, gate_BTJ), (key_BSi,) = view.asked, view.kept
         size = max(1, TILE // max(1, gate_BTJ.numel()))
@@ -108,13 +108,13 @@ class Learned(Indexer):
             tiles.append((gate_BT1J @ active_BTJs).squeeze(2))
         return torch.cat(tiles, dim=-1)
 
-    def chosen_scores(self, view: View, index_BTk: Tensor) -> Tensor | None:
+    def chosen_scores(self, view: AttentionInputs, index_BTk: Tensor) -> Tensor | None:
         """I of the chosen keys; made again for the backward pass."""
         if not self.learns:
             return None
         asked = [tensor.flatten(0, 1) for tensor in view.asked]
         kept = [tensor.flatten(0, 1) for tensor in view.kept]
-        (score_Rk,) = gathered(self._scores_of_chosen, rows(index_BTk, view), asked, kept, [self.bias_J])
+        (score_Rk,) = gather_recompute(self._scores_of_chosen, rows(index_BTk, view), asked, kept, [self.bias_J])
         return score_Rk.view(index_BTk.shape)
 
     def _scores_of_chosen(
@@ -158,7 +158,7 @@ def keys_by_ratio(ratio_BT: Tensor, options: Any) -> Tensor:
     return keys_BT.round().long().clamp(options.k_min, options.k_max)
 
 
-def rows(index_BTk: Tensor, view: View) -> Tensor:
+def rows(index_BTk: Tensor, view: AttentionInputs) -> Tensor:
     """Indices into each block's keys as rows of all blocks' keys, (B T, k)."""
     first_B11 = torch.arange(len(index_BTk), device=index_BTk.device).view(-1, 1, 1) * view.key_BSKh.shape[1]
     return (index_BTk + first_B11).flatten(0, 1)

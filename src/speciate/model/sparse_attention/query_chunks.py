@@ -19,7 +19,7 @@ ELEMENTS = 2**19
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class AttentionInputs:
     """Queries and keys; of one call, or of C of its queries and the keys up to the last of them."""
 
     query_BTNh: Tensor
@@ -55,7 +55,7 @@ class View:
             score_BTS.masked_fill_(self.document_BT[:, :, None] != self.document_BS[:, None, :], -torch.inf)
         return score_BTS
 
-    def part(self, start: int, stop: int) -> View:
+    def part(self, start: int, stop: int) -> AttentionInputs:
         """The queries from `start` to before `stop`, and the keys that any of them may see."""
         last = self.first + stop
         return replace(
@@ -71,7 +71,7 @@ class View:
             first=self.first + start,
         )
 
-    def parts(self, num_heads: int) -> Iterator[tuple[slice, View]]:
+    def parts(self, num_heads: int) -> Iterator[tuple[slice, AttentionInputs]]:
         """All queries in portions, few enough for the scores of so many heads; their columns, and the portion."""
         blocks, length = self.query_BTNh.shape[:2]
         size = max(1, min(length, ELEMENTS // (blocks * self.key_BSKh.shape[1] * num_heads)))
@@ -79,7 +79,7 @@ class View:
             stop = min(length, start + size)
             yield slice(start, stop), self.part(start, stop)
 
-    def block(self, block: int) -> View:
+    def block(self, block: int) -> AttentionInputs:
         """One block alone."""
         one = slice(block, block + 1)
         return replace(

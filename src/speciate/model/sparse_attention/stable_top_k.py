@@ -20,17 +20,17 @@ GROUP = 8
 
 
 @torch.no_grad()
-def best(score_RS: Tensor, k: int) -> Tensor:
+def stable_top_k(score_RS: Tensor, k: int) -> Tensor:
     """Where in its row the `k` largest scores are, (..., k), the largest first; k at most S, and no NaN among them."""
     lead, size = score_RS.shape[:-1], score_RS.shape[-1]
-    return _best(score_RS.reshape(-1, size).float(), k).view(*lead, k)
+    return _stable_top_k(score_RS.reshape(-1, size).float(), k).view(*lead, k)
 
 
-def _best(score_RS: Tensor, k: int) -> Tensor:
+def _stable_top_k(score_RS: Tensor, k: int) -> Tensor:
     size, device = score_RS.shape[1], score_RS.device
     if size <= GROUP * k:
         return _ordered(score_RS, torch.arange(size, device=device), k)
-    group_Rk = _best(F.max_pool1d(score_RS, GROUP), k)
+    group_Rk = _stable_top_k(F.max_pool1d(score_RS, GROUP), k)
     inside_Rm = (group_Rk[:, :, None] * GROUP + torch.arange(GROUP, device=device)).flatten(1)
     rest_Rm = torch.arange(size // GROUP * GROUP, size, device=device).expand(len(score_RS), -1)
     place_Rm = torch.cat((inside_Rm, rest_Rm), dim=1)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speciate.model.ssm.selective_scan import selective_scan
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 
 Past = tuple[Tensor, ...]
 """What a block keeps of the tokens that it has read: the last inputs of its convolution, their documents, the state."""
@@ -93,7 +93,7 @@ class StateSpace(nn.Module):
         state_BNI = self.skip.new_zeros(len(u_BTI), self.shape.state, self.shape.inner)
         return window_BKI, document_BK, state_BNI
 
-    def forward(self, u_BTI: Tensor, tokens: Tokens, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, u_BTI: Tensor, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
         """(y_BTI, what to keep); `past` is what was kept, None at the beginning."""
         window_BKI, document_BK, state_BNI = self.begin(u_BTI) if past is None else past
         joined_BSI = torch.cat([window_BKI.to(u_BTI.dtype), u_BTI], dim=1)
@@ -155,7 +155,7 @@ class Mamba(nn.Module):
         self.space = StateSpace(shape)
         self.out = nn.Linear(shape.inner, shape.width, bias=biases)
 
-    def forward(self, x_BTD: Tensor, tokens: Tokens, past: Past | None) -> tuple[Tensor, Past]:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
         """(what each token takes from those before it, (B, T, D); what to keep)."""
         u_BTI, gate_BTI = self.input(x_BTD).chunk(2, dim=-1)
         y_BTI, kept = self.space(u_BTI, tokens, past)

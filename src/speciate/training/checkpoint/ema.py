@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class WeightAverage:
     """The average of one model's parameters, which must not be replaced by others meanwhile.
 
     Args:

@@ -4,7 +4,7 @@ import pathlib
 
 from speciate.config.run import RunSpec, read_spec
 from speciate.model.transformer import Transformer
-from speciate.training.build_model import network
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.weights import load_weights
 
 
@@ -22,6 +22,6 @@ def read_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safete
     run = read_spec(RunSpec, folder / "spec.json")
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder}: holds no model.safetensors; the run has not finished")
-    model = network(run, vocabulary)
+    model = build_model(run, vocabulary)
     load_weights(model, folder / weights)
     return run, model.eval()

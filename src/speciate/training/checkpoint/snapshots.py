@@ -11,8 +11,8 @@ import pathlib
 import shutil
 import statistics
 
-from speciate.cli import writing
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
+from speciate.io import atomic_write
 from speciate.training.checkpoint.store import State
 from speciate.training.checkpoint.weights import save_weights
 from speciate.training.distributed.ranks import ALONE, Ranks
@@ -30,7 +30,7 @@ def validations(lines: list[str]) -> list[tuple[int, float]]:
 class Snapshots:
     """Writes them while a run goes on."""
 
-    def __init__(self, folder: pathlib.Path, settings: Training, ranks: Ranks = ALONE) -> None:
+    def __init__(self, folder: pathlib.Path, settings: TrainingSpec, ranks: Ranks = ALONE) -> None:
         self.folder, self.settings, self.ranks = folder, settings, ranks
         if ranks.sharded and (settings.keep_steps or settings.keep_best):
             raise ValueError(
@@ -59,5 +59,5 @@ class Snapshots:
                 self._write(state, self.folder / BEST)
 
     def _write(self, state: State, file: pathlib.Path) -> None:
-        with writing(file) as aside:
-            save_weights(state.model, aside)
+        with atomic_write(file) as temp_path:
+            save_weights(state.model, temp_path)

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from speciate.graph.provenance import sha256, short_digest
-from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, changes
 from speciate.training.checkpoint.sharded import load_parts
 from speciate.training.checkpoint.weights import full_disk, load_weights, save_tensors, tensors_of
@@ -52,13 +52,13 @@ class State:
     """Lines of metrics.jsonl so far."""
     telemetry: Arrays
     """What the observer has seen so far."""
-    average: Average | None = None
+    average: WeightAverage | None = None
     """The moving average of the weights, where the run keeps one."""
     random: torch.Tensor | None = None
     """Random states of all processes, where several train and one of them saves; None: this process's own is."""
     shards: pathlib.Path | None = None
     """The folder of `sharded.save_parts` that a checkpoint takes in, in place of weights and optimizer."""
-    accumulation: int | None = None
+    grad_accumulation: int | None = None
     """Micro-batches in a step from here on, where memory forced more than the spec's."""
 
 
@@ -120,7 +120,8 @@ def _fill(aside: pathlib.Path, state: State, identity: Identity | None) -> None:
             part.rename(aside / part.name)
     random = torch.get_rng_state() if state.random is None else state.random
     _save_pickle(
-        {"optimizer": optimizer, "random": random, "accumulation": state.accumulation}, aside / "train_state.pt"
+        {"optimizer": optimizer, "random": random, "grad_accumulation": state.grad_accumulation},
+        aside / "train_state.pt",
     )
     with full_disk(aside):
         safetensors.numpy.save_file(state.telemetry, aside / "telemetry.safetensors")
@@ -180,7 +181,7 @@ def restore(
         average = None if state.average is None else state.average.weights
         load_parts(checkpoint, state.model, state.optimizer, average, ranks)
     ranks.set_random_state(rest["random"])
-    state.accumulation = rest["accumulation"]
+    state.grad_accumulation = rest["grad_accumulation"]
     state.telemetry.update(safetensors.numpy.load_file(checkpoint / "telemetry.safetensors"))
     state.metrics[:] = (checkpoint / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     state.step = manifest["step"]

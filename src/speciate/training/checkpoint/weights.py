@@ -11,10 +11,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from speciate.training.checkpoint.ema import Average
+from speciate.training.checkpoint.ema import WeightAverage
 
 
-def save_weights(model: nn.Module, file: pathlib.Path, average: Average | None = None) -> None:
+def save_weights(model: nn.Module, file: pathlib.Path, average: WeightAverage | None = None) -> None:
     """Writes a model's weights and buffers as safetensors; a tensor that two names share is written once.
 
     With an average of its parameters, that stands in their place; buffers stay the model's own.

@@ -24,9 +24,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import component
-from speciate.model.token_batch import Place, Tokens
-from speciate.selection.metrics import metering, note
+from speciate.config.components import component_module
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting, record_metric
 from speciate.selection.selection import Selection, Selector, recomputing
 from speciate.training.diffusion import mask_probabilities
 from speciate.training.diffusion.curriculum import BORDERS, focused, stage_at
@@ -37,7 +37,7 @@ EDGE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rated:
+class MaskProbs:
     """What the importance makes of a batch's tokens."""
 
     importance_BT: Tensor
@@ -51,13 +51,13 @@ class Rated:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Weighed:
+class MaskerOutput:
     """What a call of the selector gives: its report."""
 
     selection: Selection
 
 
-class Weighing(Selector):
+class AdaptiveMasker(Selector):
     """Slots: keep, mask. One decision a maskable token."""
 
     num_slots = 2
@@ -65,12 +65,12 @@ class Weighing(Selector):
     seen_V: Tensor
     stage: Tensor
 
-    def __init__(self, options: Any, place: Place) -> None:
+    def __init__(self, options: Any, place: BuildContext) -> None:
         super().__init__()
         self.options, self.share = options, options.importance.share
-        self.estimator = component(options.importance).Importance(options.importance, place)
+        self.estimator = component_module(options.importance).Importance(options.importance, place)
         self.borders = options.borders or BORDERS.get(options.curriculum)
-        self.guess = math.log(place.vocabulary - 1)
+        self.uniform_nll = math.log(place.vocabulary - 1)
         self.register_buffer("count_V", torch.zeros(place.vocabulary, dtype=torch.float64))
         self.register_buffer("seen_V", torch.zeros(place.vocabulary, dtype=torch.float64))
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
@@ -92,19 +92,19 @@ class Weighing(Selector):
         count_V = self.count_V + 1
         return (count_V.sum() / count_V).log()[token_BT]
 
-    def estimates(self, tokens: Tokens) -> tuple[Tensor | None, Tensor | None]:
+    def estimates(self, tokens: TokenBatch) -> tuple[Tensor | None, Tensor | None]:
         """(logits with gradient, known nats), in float32 or better; counts the tokens in training."""
         if self.training and not recomputing():
             self.seen_V += torch.bincount(tokens.id_BT.flatten(), minlength=len(self.seen_V))
         logit_BT, known_BT = self.estimator(tokens, self.surprisal(tokens.id_BT))
         return None if logit_BT is None else logit_BT.double(), known_BT
 
-    def rate(self, tokens: Tokens, maskable_BT: Tensor, share_B: Tensor) -> Rated:
+    def rate(self, tokens: TokenBatch, maskable_BT: Tensor, share_B: Tensor) -> MaskProbs:
         """How likely each clean token is masked where a share `share_B` of its row is to be."""
         logit_BT, known_BT = self.estimates(tokens)
         importance_BT = torch.zeros(maskable_BT.shape, dtype=torch.float64, device=maskable_BT.device)
         if logit_BT is not None:
-            importance_BT = importance_BT + self.share * self.guess * F.softplus(logit_BT.detach())
+            importance_BT = importance_BT + self.share * self.uniform_nll * F.softplus(logit_BT.detach())
         if known_BT is not None:
             importance_BT = importance_BT + (1 - self.share) * known_BT
         value_BT = self.values(importance_BT, maskable_BT)
@@ -112,10 +112,10 @@ class Weighing(Selector):
         if self.options.masking in exponents:
             found = mask_probabilities.power(exponents[self.options.masking], maskable_BT, share_B)
         elif self.options.masking == "balanced":
-            found = mask_probabilities.fill(value_BT, maskable_BT, share_B)
+            found = mask_probabilities.water_fill(value_BT, maskable_BT, share_B)
         else:
             found = mask_probabilities.uniform(maskable_BT, share_B)
-        return Rated(importance_BT, logit_BT, *found)
+        return MaskProbs(importance_BT, logit_BT, *found)
 
     def values(self, importance_BT: Tensor, maskable_BT: Tensor) -> Tensor:
         """v: over its row's mean, bounded, and as the curriculum has it."""
@@ -125,16 +125,16 @@ class Weighing(Selector):
         mean_B1 = total_B1 / maskable_BT.sum(1, keepdim=True).clamp(min=1)
         return (importance_BT / mean_B1.clamp(min=1e-9)).clamp(1 / self.options.cap, self.options.cap)
 
-    def loss(self, noised: Noised, rated: Rated, nats_BT: Tensor, told_BT: Tensor) -> Tensor:
+    def loss(self, noised: Noised, rated: MaskProbs, nats_BT: Tensor, loss_mask_BT: Tensor) -> Tensor:
         """What the estimator learns from, a scalar: the nats of the tokens that were told."""
         if rated.logit_BT is None:
             return nats_BT.new_zeros(())
-        off_BT = F.softplus(rated.logit_BT) - nats_BT.detach().double() / self.guess
-        mean = off_BT.square().where(told_BT, 0.0).sum() / told_BT.sum().clamp(min=1)
+        off_BT = F.softplus(rated.logit_BT) - nats_BT.detach().double() / self.uniform_nll
+        mean = off_BT.square().where(loss_mask_BT, 0.0).sum() / loss_mask_BT.sum().clamp(min=1)
         loss: Tensor = (self.options.importance_weight * mean).to(nats_BT.dtype)
         return loss
 
-    def forward(self, noised: Noised, rated: Rated, nats_BT: Tensor, told_BT: Tensor) -> Weighed:
+    def forward(self, noised: Noised, rated: MaskProbs, nats_BT: Tensor, loss_mask_BT: Tensor) -> MaskerOutput:
         """The report.
 
         Args:
@@ -143,7 +143,7 @@ class Weighing(Selector):
             nats_BT: -log p of tokens.
             told_BT: of which tokens, so of those that the estimator learns from.
         """
-        if metering():
+        if is_collecting():
             self.report(noised, rated, nats_BT)
         at_N = noised.maskable_BT.flatten().nonzero().squeeze(1)
         prob_N = rated.prob_BT.flatten()[at_N]
@@ -154,29 +154,31 @@ class Weighing(Selector):
             chosen_NS=torch.stack([1 - mask_N, mask_N], 1),
             null_NS=torch.stack([1 - share_N, share_N], 1),
             token_N=at_N,
-            loss=self.loss(noised, rated, nats_BT, told_BT),
+            loss=self.loss(noised, rated, nats_BT, loss_mask_BT),
         )
-        return Weighed(selection)
+        return MaskerOutput(selection)
 
-    def report(self, noised: Noised, rated: Rated, nats_BT: Tensor) -> None:
+    def report(self, noised: Noised, rated: MaskProbs, nats_BT: Tensor) -> None:
         """Notes how the importance is spread, what it goes with, and what became of the budget."""
         where_BT, prob_BT, importance_BT = noised.maskable_BT, rated.prob_BT, rated.importance_BT
         num_B = where_BT.sum(1)
         for share in noised.share_B.unique().tolist():
-            note(self, "mask_rate", prob_BT[where_BT & (noised.share_B == share).unsqueeze(1)], at=share)
+            record_metric(self, "mask_rate", prob_BT[where_BT & (noised.share_B == share).unsqueeze(1)], at=share)
         rows_B = num_B > 1
-        note(self, "mask_budget", (prob_BT.sum(1) / (noised.share_B * num_B))[rows_B])
+        record_metric(self, "mask_budget", (prob_BT.sum(1) / (noised.share_B * num_B))[rows_B])
         decided_BT = (prob_BT - 0.5).abs() > 0.5 - EDGE
-        note(self, "saturated_share", decided_BT[where_BT].double())
+        record_metric(self, "saturated_share", decided_BT[where_BT].double())
         kept_BT = importance_BT.where(where_BT, 0.0)
         part_BT = kept_BT / kept_BT.sum(1, keepdim=True)
-        note(self, "importance_entropy", (-part_BT.xlogy(part_BT).sum(1) / num_B.log())[rows_B])
+        record_metric(self, "importance_entropy", (-part_BT.xlogy(part_BT).sum(1) / num_B.log())[rows_B])
         spread_B = (importance_BT - kept_BT.sum(1, keepdim=True) / num_B.unsqueeze(1)).square().where(where_BT, 0.0)
-        note(self, "importance_std", (spread_B.sum(1) / num_B).sqrt()[rows_B])
-        note(self, "stage", float(self.stage))
+        record_metric(self, "importance_std", (spread_B.sum(1) / num_B).sqrt()[rows_B])
+        record_metric(self, "stage", float(self.stage))
         frequency_BT = -self.surprisal(noised.token_BT)
-        note(self, "importance_loss_correlation", correlations(importance_BT, nats_BT.double(), noised.masked_BT))
-        note(self, "importance_frequency_correlation", correlations(importance_BT, frequency_BT, where_BT))
+        record_metric(
+            self, "importance_loss_correlation", correlations(importance_BT, nats_BT.double(), noised.masked_BT)
+        )
+        record_metric(self, "importance_frequency_correlation", correlations(importance_BT, frequency_BT, where_BT))
 
 
 def correlations(x_BT: Tensor, y_BT: Tensor, where_BT: Tensor) -> Tensor:

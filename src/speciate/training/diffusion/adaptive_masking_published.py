@@ -16,8 +16,8 @@ B blocks of T tokens.
 import torch
 from torch import Tensor
 
-from speciate.model.token_batch import Tokens
-from speciate.training.diffusion.adaptive_masking import Rated, Weighing
+from speciate.model.token_batch import TokenBatch
+from speciate.training.diffusion.adaptive_masking import AdaptiveMasker, MaskProbs
 from speciate.training.diffusion.curriculum import CLASSES, FACTORS
 from speciate.training.diffusion.mdlm import Noised
 
@@ -25,7 +25,7 @@ SOFTENED = 0.1
 """Added to t before it divides."""
 
 
-class Published(Weighing):
+class PublishedAdaptiveMasker(AdaptiveMasker):
     """The same selector by their formulas."""
 
     def sharpened(self, logit_BT: Tensor | None, share_B: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Published(Weighing):
         sharp_BT: Tensor = (self.share * logit_BT.sigmoid() + (1 - self.share)) ** power_B1
         return sharp_BT
 
-    def rate(self, tokens: Tokens, maskable_BT: Tensor, share_B: Tensor) -> Rated:
+    def rate(self, tokens: TokenBatch, maskable_BT: Tensor, share_B: Tensor) -> MaskProbs:
         """How likely each clean token is masked; `slope_BT` is what its nats weigh, masked or not."""
         logit_BT, _ = self.estimates(tokens)
         importance_BT = self.sharpened(logit_BT, share_B).detach().expand(maskable_BT.shape)
@@ -54,13 +54,13 @@ class Published(Weighing):
         ways = {"importance": focused_BT, "inverse": 1 - focused_BT, "balanced": balanced_BT}
         factor_BT = ways.get(self.options.masking, torch.ones_like(focused_BT))
         prob_BT = (share_B1 * factor_BT).clamp(0, 1).where(maskable_BT, 0.0)
-        return Rated(importance_BT, logit_BT, prob_BT, weight_BT)
+        return MaskProbs(importance_BT, logit_BT, prob_BT, weight_BT)
 
-    def loss(self, noised: Noised, rated: Rated, nats_BT: Tensor, told_BT: Tensor) -> Tensor:
+    def loss(self, noised: Noised, rated: MaskProbs, nats_BT: Tensor, loss_mask_BT: Tensor) -> Tensor:
         """The mask bit, told from the noisy tokens."""
         if rated.logit_BT is None:
             return nats_BT.new_zeros(())
-        tokens = Tokens.of(noised.noisy_BT, noised.document_BT)
+        tokens = TokenBatch.of(noised.noisy_BT, noised.document_BT)
         logit_BT, _ = self.estimator(tokens, self.surprisal(noised.noisy_BT))
         off_BT = self.sharpened(logit_BT.double(), noised.share_B) - noised.masked_BT.double()
         mean = off_BT.square().where(noised.maskable_BT, 0.0).sum() / noised.maskable_BT.sum().clamp(min=1)

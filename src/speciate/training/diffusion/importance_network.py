@@ -8,30 +8,30 @@ B blocks of T tokens.
 
 from torch import Tensor, nn
 
-from speciate.config import run
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.run import ModelSpec
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 
 
-def shape(model: run.Model, width: int, num_layers: int, num_heads: int) -> run.Model:
+def shape(model: ModelSpec, width: int, num_layers: int, num_heads: int) -> ModelSpec:
     """The estimator's own model, in the style of the `model` that it serves."""
     block = {"mixer": {"kind": "attention", "num_heads": num_heads}, "ffn": {"kind": "dense", "hidden": 4 * width}}
     style = {
         key: getattr(model, key) for key in ("context", "norm", "norm_epsilon", "position", "rotary_base", "biases")
     }
     settings = {**style, "width": width, "num_layers": num_layers, "causal": False, "block": block | {"depth": "every"}}
-    return run.Model.model_validate(settings)
+    return ModelSpec.model_validate(settings)
 
 
-class Estimator(nn.Module):
+class ImportanceNetwork(nn.Module):
     """(tokens) -> one logit a token."""
 
-    def __init__(self, place: Place, width: int, num_layers: int, num_heads: int) -> None:
+    def __init__(self, place: BuildContext, width: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
         self.body = Transformer(shape(place.model, width, num_layers, num_heads), place.vocabulary)
         self.out = nn.Linear(width, 1)
 
-    def forward(self, tokens: Tokens) -> Tensor:
+    def forward(self, tokens: TokenBatch) -> Tensor:
         """(B, T)."""
         logit_BT1: Tensor = self.out(self.body.read(tokens))
         return logit_BT1.squeeze(-1)

@@ -54,7 +54,7 @@ def power(exponent_BT: Tensor, maskable_BT: Tensor, share_B: Tensor) -> tuple[Te
 
 
 @torch.no_grad()
-def fill(importance_BT: Tensor, maskable_BT: Tensor, share_B: Tensor) -> tuple[Tensor, Tensor]:
+def water_fill(importance_BT: Tensor, maskable_BT: Tensor, share_B: Tensor) -> tuple[Tensor, Tensor]:
     """(p, d log p / ds), both (B, T) and 0 where nothing may be masked; a saturated token's slope is 0.
 
     Args:

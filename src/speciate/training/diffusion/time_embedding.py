@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.token_batch import Place
+from speciate.model.token_batch import BuildContext
 
 SCALE = 1000.0
 """Of s, which in [0, 1] would leave most of the waves still."""
@@ -21,7 +21,7 @@ SCALE = 1000.0
 class TimeEmbedding(nn.Module):
     """Of the share masked."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: BuildContext) -> None:
         super().__init__()
         self.width = place.model.width
         self.up = nn.Linear(self.width, self.width)

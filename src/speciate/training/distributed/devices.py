@@ -15,14 +15,14 @@ from collections.abc import Iterator
 
 import torch
 
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
 
 LOCKS = "SPECIATE_GPU_LOCKS"
 GIVEN = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS")
 """Set where somebody has given this job its GPUs already."""
 
 
-def wanted(settings: Training) -> str:
+def wanted(settings: TrainingSpec) -> str:
     """cuda or cpu, as the run asks. Raises ValueError where it asks for a GPU and torch sees none."""
     if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -32,7 +32,7 @@ def wanted(settings: Training) -> str:
 
 
 @contextlib.contextmanager
-def taken(settings: Training, local_rank: int = 0) -> Iterator[torch.device]:
+def taken(settings: TrainingSpec, local_rank: int = 0) -> Iterator[torch.device]:
     """The device of this process, its own for as long as the block or the process lives.
 
     Args:

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
 from speciate.model.block import Block
 from speciate.selection.selection import auxiliary_loss, recording
 from speciate.training.distributed.devices import taken
@@ -169,7 +169,7 @@ def seed_from(what: bytes, rank: int) -> None:
 
 
 @contextlib.contextmanager
-def joined(settings: Training, processes: int | None = None) -> Iterator[Ranks]:
+def joined(settings: TrainingSpec, processes: int | None = None) -> Iterator[Ranks]:
     """The processes that torchrun launched, joined; or this one alone.
 
     Args:

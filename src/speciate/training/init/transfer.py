@@ -19,13 +19,13 @@ import pathlib
 import torch
 from torch import Tensor
 
-from speciate.config.components import Kind, component
+from speciate.config.components import ComponentOptions, component_module
 from speciate.config.run import RunSpec
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.transformer import Transformer
 
 
-def pretrained(origin: Kind, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
+def pretrained(origin: ComponentOptions, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
     """What `run` starts from.
 
     Raises:
@@ -33,7 +33,7 @@ def pretrained(origin: Kind, run: RunSpec, path: pathlib.Path | None) -> Pretrai
     """
     if path is None:
         raise ValueError(f"{run.ablation}: start: {run.start.kind} needs what it starts from (--start)")
-    given: Pretrained = component(origin).read(origin, path)
+    given: Pretrained = component_module(origin).read(origin, path)
     unlike = run.model.unlike(given.model)
     if unlike:
         raise ValueError(f"{run.ablation}: cannot start from {given.origin}: {unlike}")
@@ -58,7 +58,7 @@ def ffn_of(given: Pretrained, layer: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def take_over(model: Transformer, given: Pretrained, besides: list[int]) -> None:
+def copy_weights(model: Transformer, given: Pretrained, besides: list[int]) -> None:
     """Copies every weight into `model`, but for the feed-forward parts of the layers `besides`.
 
     Raises:

@@ -3,7 +3,7 @@
 import time
 from typing import Self
 
-from speciate.cli import say
+from speciate.cli import log
 from speciate.config.run import RunSpec
 from speciate.model.profiling.flops import flops_per_token, peak_flops
 from speciate.model.transformer import Transformer
@@ -48,11 +48,11 @@ class Progress:
         """Prints a line if the last one is old enough, or the run ends."""
         now, num_steps = time.monotonic(), self.num_steps
         if "skipped" in happened:
-            say(f"{self.label}: step {state.step - 1}: not finite; no update was made, the step is skipped")
+            log(f"{self.label}: step {state.step - 1}: not finite; no update was made, the step is skipped")
             return
         if "spike" in happened:
             jump = f"{happened['spike']:.1f} standard deviations above the {loss_monitor.WINDOW} before"
-            say(f"{self.label}: step {state.step - 1}: the loss jumped to {happened['loss']:.3f}, {jump}")
+            log(f"{self.label}: step {state.step - 1}: the loss jumped to {happened['loss']:.3f}, {jump}")
         if now - self.last < SECONDS_BETWEEN_LINES and state.step < num_steps:
             return
         self.last = now
@@ -60,7 +60,7 @@ class Progress:
         left = (num_steps - state.step) * self.tokens_a_step / tokens
         mfu = self.mfu(state.step)
         used = "" if mfu is None else f" ({mfu:.1%} of peak)"
-        say(
+        log(
             f"{self.label}: step {state.step}/{num_steps}, loss {happened['loss']:.3f}, "
             f"{tokens:,.0f} tokens/s{used}, {left // 60:.0f}:{left % 60:02.0f} left"
         )

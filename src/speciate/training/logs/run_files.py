@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from speciate.cli import writing
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
+from speciate.io import atomic_write
 from speciate.training.checkpoint import weights
 from speciate.training.checkpoint.store import EMA, State
 from speciate.training.numerics import loss_monitor
@@ -20,7 +20,11 @@ FAILURE = "failure.json"
 
 
 def write(
-    output_folder: pathlib.Path, state: State, training: Training, facts: dict[str, object], timing: dict[str, object]
+    output_folder: pathlib.Path,
+    state: State,
+    training: TrainingSpec,
+    facts: dict[str, object],
+    timing: dict[str, object],
 ) -> None:
     """Writes a finished run's files.
 
@@ -31,22 +35,22 @@ def write(
     if state.average is not None:
         kept |= {LAST: None} if training.evaluate_ema else {EMA: state.average}
     for name, average in kept.items():
-        with writing(output_folder / name) as aside:
-            weights.save_weights(state.model, aside, average)
+        with atomic_write(output_folder / name) as temp_path:
+            weights.save_weights(state.model, temp_path, average)
     for name in {EMA, LAST} - set(kept):  # of an earlier run
         (output_folder / name).unlink(missing_ok=True)
-    with writing(output_folder / "metrics.jsonl") as aside:
-        aside.write_text("".join(state.metrics), encoding="utf-8")
-    with writing(output_folder / "telemetry.safetensors") as aside, weights.full_disk(output_folder):
-        safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, aside)
+    with atomic_write(output_folder / "metrics.jsonl") as temp_path:
+        temp_path.write_text("".join(state.metrics), encoding="utf-8")
+    with atomic_write(output_folder / "telemetry.safetensors") as temp_path, weights.full_disk(output_folder):
+        safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, temp_path)
     write_json(output_folder / "timing.json", timing)
     write_json(output_folder / "run.json", facts)
 
 
 def write_json(file: pathlib.Path, content: object) -> None:
     """Writes it, laid out."""
-    with writing(file) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_failure(output_folder: pathlib.Path, failure: FailedRun | None) -> None:
@@ -63,7 +67,7 @@ def outcome(state: State, failure: FailedRun | None) -> dict[str, Any]:
     if failure is not None:
         ended = {"state": "failed", "step": state.step, "reason": failure.report["reason"]}
     odd = {"skipped": loss_monitor.num_skipped(state.metrics), "spikes": loss_monitor.spikes(state.metrics)}
-    return ended | odd | ({} if state.accumulation is None else {"accumulation": state.accumulation})
+    return ended | odd | ({} if state.grad_accumulation is None else {"grad_accumulation": state.grad_accumulation})
 
 
 def refuse_failed(start: pathlib.Path | None) -> None:

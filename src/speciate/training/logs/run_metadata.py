@@ -18,7 +18,7 @@ from speciate.training.distributed.ranks import Ranks
 from speciate.training.logs.progress import Progress
 
 
-def of_run(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:
+def run_metadata(spec: RunSpec, state: State, blocks: TrainBlocks, ranks: Ranks) -> dict[str, Any]:
     """What run.json says of a run but how it ended and what its optimizer updates."""
     settings = spec.training
     total, active = count_parameters(state.model)

@@ -19,12 +19,14 @@ from typing import Annotated, Any, Protocol
 
 import pydantic
 
-from speciate.config.components import Choice, Kind, component, problems
+from speciate.config.components import ComponentOptions, OneOf, component_module, config_errors
 from speciate.config.run import RunSpec
 from speciate.training.checkpoint.store import State
 
 VARIABLE = "SPECIATE_SINKS"
-CHOICE: pydantic.TypeAdapter[Kind] = pydantic.TypeAdapter(Annotated[Kind, Choice("training/logs/sink")])
+CHOICE: pydantic.TypeAdapter[ComponentOptions] = pydantic.TypeAdapter(
+    Annotated[ComponentOptions, OneOf("training/logs/sink")]
+)
 
 
 class Sink(Protocol):
@@ -42,14 +44,14 @@ def from_environment() -> list[str]:
     return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
 
 
-def parse(text: str) -> Kind:
+def parse(text: str) -> ComponentOptions:
     """The options of `wandb`, or of `{"kind": "wandb", "project": "mine"}`. Raises ValueError where it is none."""
     try:
         return CHOICE.validate_python(json.loads(text) if text.startswith("{") else text)
     except json.JSONDecodeError as error:
         raise ValueError(f"--sink {text}: is not JSON: {error}") from None
     except pydantic.ValidationError as error:
-        found = (f"{path}: {why}" if path else why for path, why in problems(error))
+        found = (f"{path}: {why}" if path else why for path, why in config_errors(error))
         raise ValueError(f"--sink {text}: {'; '.join(found)}") from None
 
 
@@ -79,7 +81,9 @@ def _write(sink: Sink, line: Mapping[str, Any]) -> None:
 class Sinks:
     """All sinks of one run; follows its state."""
 
-    def __init__(self, kinds: Sequence[Kind], folder: pathlib.Path, run: RunSpec, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, kinds: Sequence[ComponentOptions], folder: pathlib.Path, run: RunSpec, say: Callable[[str], None]
+    ) -> None:
         self.kinds, self.folder, self.run, self.say = kinds, folder, run, say
         self.open: dict[str, Sink] = {}
         self.sent = 0
@@ -100,12 +104,12 @@ class Sinks:
             self._each(lambda sink: sink.close())
             self.open.clear()
 
-    def _opened(self, options: Kind, step: int) -> Sink:
+    def _opened(self, options: ComponentOptions, step: int) -> Sink:
         label, config = f"{self.run.ablation}-seed{self.run.seed}", self.run.model_dump(mode="json")
         folder = self.folder / options.kind
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            sink: Sink = component(options).Sink(options, label, folder, config, step)
+            sink: Sink = component_module(options).Sink(options, label, folder, config, step)
         except (ValueError, OSError):
             raise
         except Exception as error:  # whatever a foreign library raises

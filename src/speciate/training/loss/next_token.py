@@ -16,7 +16,7 @@ def predictions(model: Transformer, token_BT: Tensor, document_BT: Tensor | None
     return x_BTD[:, :-1].flatten(0, 1), token_BT[:, 1:].flatten()
 
 
-def counted(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+def loss_mask(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
     """Which predictions count, (B, T - 1) boolean: all, or those within a document where these are separated."""
     if model.separate_documents and document_BT is not None:
         return document_BT[:, 1:] == document_BT[:, :-1]
@@ -24,7 +24,7 @@ def counted(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) ->
 
 
 @torch.no_grad()
-def nats(model: Transformer, token_BT: Tensor, document_BT: Tensor | None, chunk: int) -> Tensor:
+def token_nll(model: Transformer, token_BT: Tensor, document_BT: Tensor | None, chunk: int) -> Tensor:
     """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block, counted or not; without gradient."""
     x_ND, target_N = predictions(model, token_BT, document_BT)
     return cross_entropy.each(x_ND, model.head_VD, target_N, chunk).view(len(token_BT), -1)

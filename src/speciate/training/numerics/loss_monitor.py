@@ -55,7 +55,7 @@ def skipped_in_a_row(lines: list[str]) -> int:
     return count
 
 
-class Watch:
+class LossMonitor:
     """Follows the losses of one run.
 
     Args:
@@ -68,7 +68,7 @@ class Watch:
         self.limit, self.least = limit, min(RECENT, num_steps)
         self.before: deque[float] = deque((loss for _, loss in losses_of(lines)), maxlen=WINDOW)
 
-    def see(self, loss: float) -> float | None:
+    def update(self, loss: float) -> float | None:
         """Takes the next loss; z where it is a spike."""
         z = None
         if len(self.before) >= LEAST:
@@ -88,9 +88,9 @@ class Watch:
 
 def spikes(lines: Iterable[str]) -> list[dict[str, float]]:
     """Every spike of a run, from the lines of metrics.jsonl: step, loss, z."""
-    watch, found = Watch((), None, 1), []
+    watch, found = LossMonitor((), None, 1), []
     for step, loss in losses_of(lines):
-        z = watch.see(loss)
+        z = watch.update(loss)
         if z is not None:
             found.append({"step": step, "loss": loss, "z": z})
     return found

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from speciate.model.token_batch import in_domains
 from speciate.training.checkpoint.store import State
-from speciate.training.context import Before, Run, domains, micro_batches
+from speciate.training.context import StepSnapshot, TrainContext, micro_batch_domains, micro_batches
 from speciate.training.numerics import loss_monitor
 from speciate.training.numerics.loss_monitor import FailedRun
 from speciate.training.numerics.precision import autocast, uncompiled
 
 
-def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) -> dict[str, float]:
+def skip_or_fail(run: TrainContext, state: State, before: StepSnapshot, seen: dict[str, float]) -> dict[str, float]:
     """Undoes a step that is not finite; what happened is that it was skipped.
 
     Raises:
@@ -21,15 +21,15 @@ def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) ->
     words = f"step {state.step}: loss {seen['loss']}, auxiliary {seen['auxiliary']}, gradient norm {seen['grad_norm']}"
     allowed = loss_monitor.PATIENCE if run.spec.training.on_nonfinite == "skip" else 0
     if loss_monitor.skipped_in_a_row(state.metrics) < allowed:
-        before.put_back(state)
-        return {"skipped": 1.0, "rate": seen["rate"]}
+        before.restore(state)
+        return {"skipped": 1.0, "lr": seen["lr"]}
     gradients = {
         "gradient_norms": loss_monitor.gradient_norms(state.model),
         "gradients_not_finite": loss_monitor.not_finite(state.model, gradients=True),
     }
-    before.put_back(state)
+    before.restore(state)
     where = first_not_finite(run, state)
-    before.put_back(state)
+    before.restore(state)
     report = {"step": state.step, **seen, **where, **gradients}
     report["weights_not_finite"] = loss_monitor.not_finite(state.model, gradients=False)
     report["blocks"] = [] if run.rows is None else run.rows(state.step).tolist()
@@ -40,14 +40,14 @@ def leave_out(run: Run, state: State, before: Before, seen: dict[str, float]) ->
     raise FailedRun(f"{run.name}: {reason}", {"reason": reason, **report})
 
 
-def first_not_finite(run: Run, state: State) -> dict[str, Any]:
+def first_not_finite(run: TrainContext, state: State) -> dict[str, Any]:
     """The first micro-batch, from 0, and the module in it whose output is not finite; None and None for none."""
     # of sharded ones a forward pass is everybody's, and here each process would stop at its own
     portions = [] if run.ranks.sharded else micro_batches(run, state)
     for index, (token_BT, document_BT, _) in enumerate(portions):
 
         def forward(token_BT: Tensor = token_BT, document_BT: Tensor | None = document_BT, index: int = index) -> None:
-            told = in_domains(domains(run, state, index, len(portions)))
+            told = in_domains(micro_batch_domains(run, state, index, len(portions)))
             with autocast(run.spec.training, token_BT.device), uncompiled(run.spec.training), told:
                 run.objective(state.model, token_BT, document_BT)
 

@@ -5,7 +5,7 @@ More accumulation gives the same mean over the same predictions, added up in ano
 
 import torch
 
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
 
 SAID = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -23,12 +23,14 @@ def more(blocks_per_step: int, accumulation: int) -> int | None:
     return next(larger, None)
 
 
-def advice(settings: Training, accumulation: int) -> str:
+def advice(settings: TrainingSpec, accumulation: int) -> str:
     """What to change, in the order of what it costs."""
     words: list[str] = []
     next_one = more(settings.blocks_per_step, accumulation)
     if next_one is not None:
-        words.append(f"raise training.accumulation ({accumulation} now, {next_one} next; same step, smaller portions)")
+        words.append(
+            f"raise training.grad_accumulation ({accumulation} now, {next_one} next; same step, smaller portions)"
+        )
         if not settings.oom_retry:
             words.append("or set training.oom_retry, which does so by itself")
     if not settings.activation_checkpointing:

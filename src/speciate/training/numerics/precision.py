@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from speciate.config.run import Training
+from speciate.config.run import TrainingSpec
 from speciate.model.block import Block
 from speciate.selection.selection import selectors
 
@@ -20,12 +20,12 @@ from speciate.selection.selection import selectors
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def autocast(settings: Training, device: torch.device) -> torch.autocast:
+def autocast(settings: TrainingSpec, device: torch.device) -> torch.autocast:
     """Matrix products in the run's precision inside the block; weights stay float32, and so do the routers' logits."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
-def prepare(settings: Training, model: nn.Module, backend: str = "inductor") -> None:
+def prepare(settings: TrainingSpec, model: nn.Module, backend: str = "inductor") -> None:
     """Sets a model's blocks up as the run wants them: to be recomputed, to be compiled.
 
     Args:
@@ -52,7 +52,7 @@ def without_selectors(block: Block) -> list[nn.Module]:
     return [part for part in (block.mixer, block.ffn) if not selectors(part)]
 
 
-def uncompiled(settings: Training) -> contextlib.AbstractContextManager[object]:
+def uncompiled(settings: TrainingSpec) -> contextlib.AbstractContextManager[object]:
     """Compiled parts run as they were written inside the block: an observer's own shapes are not worth a graph each."""
     if not settings.compile:  # to ask for it imports the whole compiler
         return contextlib.nullcontext()
@@ -61,7 +61,7 @@ def uncompiled(settings: Training) -> contextlib.AbstractContextManager[object]:
 
 
 @contextlib.contextmanager
-def determinism(settings: Training) -> Iterator[None]:
+def determinism(settings: TrainingSpec) -> Iterator[None]:
     """Inside the block torch takes deterministic algorithms alone, where the run asks for it."""
     before = torch.are_deterministic_algorithms_enabled()
     if settings.deterministic:

@@ -9,12 +9,12 @@ B blocks of T tokens, N = B (T - 1) predictions or fewer, D width.
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.transformer import Transformer
 from speciate.training.loss import cross_entropy, next_token
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Memory."""
 
     chunk: int = Field(512, ge=1)
@@ -32,14 +32,14 @@ class Objective(nn.Module):
         """Mean nats of the predictions that count, a scalar with gradient; 0 where none does."""
         x_ND, target_N = next_token.predictions(model, token_BT, document_BT)
         if model.separate_documents:
-            counted_N = self.counted(model, token_BT, document_BT).flatten()
+            counted_N = self.loss_mask(model, token_BT, document_BT).flatten()
             x_ND, target_N = x_ND[counted_N], target_N[counted_N]
         return cross_entropy.summed(x_ND, model.head_VD, target_N, self.chunk) / max(1, len(target_N))
 
-    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Which predictions count, (B, T - 1) boolean: all, or those within a document where these are separated."""
-        return next_token.counted(model, token_BT, document_BT)
+        return next_token.loss_mask(model, token_BT, document_BT)
 
-    def nats(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block, counted or not; without gradient."""
-        return next_token.nats(model, token_BT, document_BT, self.chunk)
+        return next_token.token_nll(model, token_BT, document_BT, self.chunk)

@@ -18,14 +18,14 @@ import torch
 from pydantic import Field, Strict, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Choice, Kind, component
+from speciate.config.components import ComponentOptions, OneOf, component_module
 from speciate.data.blocks import BlockSet
-from speciate.model.token_batch import Place
+from speciate.model.token_batch import BuildContext
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import recomputation
 from speciate.training.diffusion import mask_probabilities, mdlm
-from speciate.training.diffusion.adaptive_masking import Rated, Weighing
-from speciate.training.diffusion.adaptive_masking_published import Published
+from speciate.training.diffusion.adaptive_masking import AdaptiveMasker, MaskProbs
+from speciate.training.diffusion.adaptive_masking_published import PublishedAdaptiveMasker
 from speciate.training.diffusion.fixed_uniforms import uniforms
 from speciate.training.diffusion.mdlm import Noised
 from speciate.training.diffusion.time_embedding import TimeEmbedding
@@ -39,16 +39,16 @@ SHOWN = 8
 """Probe blocks whose single tokens are shown."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Schedule, importance, evaluation."""
 
-    noise: Annotated[Kind, Choice("training/diffusion/noise")] = Field(
+    noise: Annotated[ComponentOptions, OneOf("training/diffusion/noise")] = Field(
         default={"kind": "linear"}, validate_default=True
     )
     """How the share of masked tokens runs in time; the bound does not depend on it, the noise of its estimate does."""
     time_conditioning: bool = False
     """Tell the denoiser the share of masked tokens, by an embedding that is added to x; MDLM does not."""
-    importance: Annotated[Kind, Choice("training/diffusion/importance")] = Field(
+    importance: Annotated[ComponentOptions, OneOf("training/diffusion/importance")] = Field(
         default={"kind": "none"}, validate_default=True
     )
     """Which tokens matter."""
@@ -83,7 +83,7 @@ class Options(Kind):
         asked = {"masking": self.masking != "uniform", "curriculum": self.curriculum != "none"}
         asked |= {"borders": self.borders is not None, "mode": self.mode != "repaired"}
         for key, set_ in asked.items():
-            if set_ and not importance.selects:
+            if set_ and not importance.has_selector:
                 raise ValueError(f"{key}: acts by an importance, and importance {importance.kind} is none")
         if self.borders is not None and self.curriculum == "none":
             raise ValueError("borders: are those of a curriculum, and there is none")
@@ -98,16 +98,16 @@ class Options(Kind):
     def check_run(self, run: Any) -> None:
         """Refuses an importance whose estimator would be split among processes."""
         importance: Any = self.importance
-        if importance.selects and run.training.parallel == "fsdp":
+        if importance.has_selector and run.training.parallel == "fsdp":
             raise ValueError("objective.importance: its estimator is not split among processes; use parallel: ddp")
 
 
-def parts(options: Options, run: Any) -> dict[str, Callable[[Place], nn.Module]]:
+def parts(options: Options, run: Any) -> dict[str, Callable[[BuildContext], nn.Module]]:
     """What the objective adds to the model: an importance, an embedding of time, or nothing."""
     importance: Any = options.importance
-    found: dict[str, Callable[[Place], nn.Module]] = {}
-    if importance.selects:
-        selector = Published if options.mode == "as_published" else Weighing
+    found: dict[str, Callable[[BuildContext], nn.Module]] = {}
+    if importance.has_selector:
+        selector = PublishedAdaptiveMasker if options.mode == "as_published" else AdaptiveMasker
         found["importance"] = lambda place: selector(options, place)
     if options.time_conditioning:
         found["time"] = TimeEmbedding
@@ -126,7 +126,7 @@ class Objective(nn.Module):
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """The mean weighted nats, a scalar with gradient; 0 where nothing may be masked."""
         uniform_B, draw_BT = self.drawn(token_BT)
-        share_B, slope_B = component(self.options.noise).at(self.options.noise, uniform_B)
+        share_B, slope_B = component_module(self.options.noise).at(self.options.noise, uniform_B)
         noised, rated = self.noised(model, token_BT, document_BT, share_B, slope_B, draw_BT)
         total, nats_BT = self.denoise(model, noised)
         self.weigh(model, noised, rated, nats_BT)
@@ -145,7 +145,7 @@ class Objective(nn.Module):
         share_B: Tensor,
         slope_B: Tensor,
         draw_BT: Tensor,
-    ) -> tuple[Noised, Rated | None]:
+    ) -> tuple[Noised, MaskProbs | None]:
         """Masks, where a draw is below its token's chance; `slope_B` is that of `share_B` in time."""
         document_BT = document_BT if model.separate_documents else None
         maskable_BT = mdlm.maskable(model, token_BT, document_BT)
@@ -171,25 +171,25 @@ class Objective(nn.Module):
         total, nats_N = weighted(x_BTD[predicted_BT], head_VD, *targets, self.chunk)
         return total, nats_N.new_zeros(noised.token_BT.shape).masked_scatter_(predicted_BT, nats_N)
 
-    def weigh(self, model: Transformer, noised: Noised, rated: Rated | None, nats_BT: Tensor) -> None:
+    def weigh(self, model: Transformer, noised: Noised, rated: MaskProbs | None, nats_BT: Tensor) -> None:
         """Lets the importance learn and report."""
         if rated is None:
             return
-        told_BT = noised.masked_BT
+        loss_mask_BT = noised.masked_BT
         if self.options.target == "uniform" and model.training:
-            draw_BT = torch.rand(told_BT.shape, dtype=torch.float64, device=told_BT.device)
-            told_BT = noised.maskable_BT & (draw_BT < noised.share_B.unsqueeze(1))
+            draw_BT = torch.rand(loss_mask_BT.shape, dtype=torch.float64, device=loss_mask_BT.device)
+            loss_mask_BT = noised.maskable_BT & (draw_BT < noised.share_B.unsqueeze(1))
             with recomputation():
                 nats_BT = mdlm.masked_nats(
-                    model, noised.token_BT, noised.document_BT, told_BT, noised.share_B, self.chunk
+                    model, noised.token_BT, noised.document_BT, loss_mask_BT, noised.share_B, self.chunk
                 )
-        model.parts["importance"](noised, rated, nats_BT, told_BT)
+        model.parts["importance"](noised, rated, nats_BT, loss_mask_BT)
 
-    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Which predictions count, (B, T - 1) boolean: of all tokens but a context's first."""
         return mdlm.maskable(model, token_BT, document_BT)[:, 1:]
 
-    def nats(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Each token's part of the uniform-mask bound, (B, T - 1), the mean over the fixed draws; without gradient."""
         return self.draws(model, token_BT, document_BT).mean(0)
 
@@ -201,7 +201,7 @@ class Objective(nn.Module):
         return mdlm.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)[0][:, :, 1:]
 
     @torch.no_grad()
-    def observed(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
+    def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
         """Runs importance and denoiser on masks that depend on the blocks alone, at one of 8 noise levels each."""
         share_B = ((uniforms(token_BT, LEVEL_KEY)[:, 0] * LEVELS).floor() + 0.5) / LEVELS
         draw_BT = uniforms(token_BT, DRAW_KEY)

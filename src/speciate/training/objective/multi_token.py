@@ -26,19 +26,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config import run as spec
-from speciate.config.components import Choice, Kind
-from speciate.model.mtp_heads import BlockDrafter, Drafter, LinearDrafter, drafters
-from speciate.model.token_batch import Place
+from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.run import BlockSpec, RunSpec
+from speciate.model.mtp_heads import BlockHead, LinearHead, PredictionHead, prediction_heads
+from speciate.model.token_batch import BuildContext
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import metering, note
+from speciate.selection.metrics import is_collecting, record_metric
 from speciate.training.loss import cross_entropy, next_token
 
 PUBLISHED = (1.0, 0.5, 0.3, 0.2)
 """moe_arch's weights, of the losses of its 4 heads, before they are normalised."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Heads, and how their losses add up."""
 
     heads: int = Field(4, ge=1)
@@ -47,7 +47,7 @@ class Options(Kind):
     """What each head but the first is: a block on the trunk, or a linear map beside the output layer."""
     weights: Literal["equal", "published"] = "equal"
     """equal: the plain sum; published: moe_arch's 1, .5, .3, .2, as many as there are heads, divided by their sum."""
-    ffn: Annotated[Kind, Choice("model/ffn")] | None = None
+    ffn: Annotated[ComponentOptions, OneOf("model/ffn")] | None = None
     """The feed-forward layer of a head's block; null: the last layer's, which must be dense then."""
     chunk: int = Field(512, ge=1)
     """Tokens whose logits are held at once."""
@@ -73,14 +73,14 @@ class Options(Kind):
             raise ValueError(f"heads: the last of {self.heads} heads has no token to predict in {length} ({of})")
 
 
-def parts(options: Options, run: spec.RunSpec) -> dict[str, Callable[[Place], nn.Module]]:
+def parts(options: Options, run: RunSpec) -> dict[str, Callable[[BuildContext], nn.Module]]:
     """The heads but the first, `head1` and so on."""
     names = {f"head{ahead}": ahead for ahead in range(1, options.heads)}
     if options.form == "linear":
-        return {name: partial(LinearDrafter, ahead=ahead) for name, ahead in names.items()}
+        return {name: partial(LinearHead, ahead=ahead) for name, ahead in names.items()}
     last = run.model.block_of(run.model.num_layers - 1)
-    every = spec.Block.model_validate({"mixer": last.mixer, "ffn": options.ffn or last.ffn, "depth": "every"})
-    return {name: partial(BlockDrafter, ahead=ahead, block=every) for name, ahead in names.items()}
+    every = BlockSpec.model_validate({"mixer": last.mixer, "ffn": options.ffn or last.ffn, "depth": "every"})
+    return {name: partial(BlockHead, ahead=ahead, block=every) for name, ahead in names.items()}
 
 
 class Objective(nn.Module):
@@ -106,20 +106,20 @@ class Objective(nn.Module):
         count = max(1, sums[0][1])
         return [total / count for total, _ in sums]
 
-    def counted(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Which of head 0's predictions count, (B, T - 1) boolean, as in `causal`; micro-batches are weighted by it."""
-        return next_token.counted(model, token_BT, document_BT)
+        return next_token.loss_mask(model, token_BT, document_BT)
 
-    def nats(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Head 0's nats of tokens 1 to T - 1 of each block, (B, T - 1), counted or not; the other heads do not run."""
-        return next_token.nats(model, token_BT, document_BT, self.chunk)
+        return next_token.token_nll(model, token_BT, document_BT, self.chunk)
 
     @torch.no_grad()
-    def observed(self, model: Transformer, token_BT: Tensor, document_BT: Tensor) -> None:
+    def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor) -> None:
         """Runs all heads, and notes the mean nats of each as `head_nats`, at its number."""
         for ahead, head in enumerate(self._heads(model, token_BT, document_BT)):
-            if metering():
-                note(self, "head_nats", cross_entropy.each(*head, self.chunk), at=float(ahead))
+            if is_collecting():
+                record_metric(self, "head_nats", cross_entropy.each(*head, self.chunk), at=float(ahead))
 
     def _heads(
         self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None
@@ -129,7 +129,7 @@ class Objective(nn.Module):
         Raises:
             ValueError: the blocks are too short for the last head.
         """
-        further: list[Drafter] = drafters(model)
+        further: list[PredictionHead] = prediction_heads(model)
         if token_BT.shape[1] <= len(further) + 1:
             raise ValueError(f"a block of {token_BT.shape[1]} tokens has none for head {len(further)} to predict")
         tokens = model.tokens(token_BT, document_BT)

@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.training.optimizer.param_groups import decays, learned, scale_of
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Rates and decay."""
 
-    rate: float = Field(0.003, gt=0)
+    lr: float = Field(0.003, gt=0)
     """Peak learning rate."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the mean of gradients."""
@@ -26,7 +26,7 @@ class Options(Kind):
     """Added to the root of the mean square."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled decay of matrices and embeddings, a step and unit of rate; biases and norms have none."""
-    rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
+    lr_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
 
 
@@ -34,18 +34,18 @@ def build(options: Options, model: nn.Module) -> torch.optim.AdamW:
     """The optimizer of a model's parameters, each in exactly one group; frozen ones in none.
 
     Raises:
-        ValueError: a pattern of `rate_scales` fits no parameter, or two fit the same one.
+        ValueError: a pattern of `lr_scales` fits no parameter, or two fit the same one.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in learned(model, options.rate_scales).items():
+    for name, parameter in learned(model, options.lr_scales).items():
         decay = options.weight_decay if decays(name, parameter) else 0.0
-        groups.setdefault((decay, scale_of(options.rate_scales, name)), []).append(parameter)
+        groups.setdefault((decay, scale_of(options.lr_scales, name)), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": members, "weight_decay": decay, "scale": scale, "peak": options.rate * scale}
+            {"params": members, "weight_decay": decay, "scale": scale, "peak": options.lr * scale}
             for (decay, scale), members in groups.items()
         ],
-        lr=options.rate,
+        lr=options.lr,
         betas=(options.beta1, options.beta2),
         eps=options.epsilon,
         fused=True,

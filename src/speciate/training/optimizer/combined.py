@@ -13,7 +13,7 @@ NUM_WATCHED = 3
 """Matrices whose updates are looked at: the first, the last, and what lies evenly between."""
 
 
-class Together(torch.optim.Optimizer):
+class CombinedOptimizer(torch.optim.Optimizer):
     """Several optimizers: their groups in a row, one state, so that it saves and loads as any other."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:

@@ -20,8 +20,8 @@ import torch
 from pydantic import Field, Strict
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.training.optimizer.combined import Together, spectrum, watched
+from speciate.config.components import ComponentOptions
+from speciate.training.optimizer.combined import CombinedOptimizer, spectrum, watched
 from speciate.training.optimizer.param_groups import decays, fits_some, learned, scale_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -30,12 +30,12 @@ EPSILON = 1e-7
 """Least norm that a matrix is divided by."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Rates, decay, and which parameters are whose."""
 
-    rate: float = Field(0.003, gt=0)
+    lr: float = Field(0.003, gt=0)
     """Peak learning rate of the hidden matrices; with `original` scaling about ten times what AdamW would have."""
-    adamw_rate: float | None = Field(None, gt=0)
+    adamw_lr: float | None = Field(None, gt=0)
     """Peak learning rate of the rest; null: the same."""
     adjust_lr_fn: Literal["original", "match_rms_adamw"] = "match_rms_adamw"
     """Scale of a matrix's update: sqrt(max(1, outputs/inputs)), or .2 sqrt(max(outputs, inputs))."""
@@ -53,7 +53,7 @@ class Options(Kind):
     """Added to AdamW's root of the mean square."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled decay of matrices and embeddings, a step and unit of rate; biases and norms have none."""
-    rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
+    lr_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
 
     takes_shards: ClassVar[bool] = False
@@ -64,22 +64,22 @@ def build(options: Options, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a model's parameters, each in exactly one group; frozen ones in none.
 
     Raises:
-        ValueError: a pattern of `rate_scales` or a pattern of `adamw` that the config sets fits no parameter, two of
-            `rate_scales` fit the same one, or no matrix is left for Muon.
+        ValueError: a pattern of `lr_scales` or a pattern of `adamw` that the config sets fits no parameter, two of
+            `lr_scales` fit the same one, or no matrix is left for Muon.
     """
-    parameters = learned(model, options.rate_scales)
+    parameters = learned(model, options.lr_scales)
     for pattern in options.adamw:
         if pattern not in Options.model_fields["adamw"].default:
             fits_some("adamw", pattern, parameters)
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decay = options.weight_decay if decays(name, parameter) else 0.0
-        key = (rule_of(options, name, parameter), decay, scale_of(options.rate_scales, name))
+        key = (rule_of(options, name, parameter), decay, scale_of(options.lr_scales, name))
         groups.setdefault(key, []).append(parameter)
     rows: list[dict[str, Any]] = []
     for (rule, decay, scale), members in groups.items():
-        peak = scale * (options.adamw_rate or options.rate if rule == "adamw" else options.rate)
-        rates = {"lr": peak, "peak": peak, "scale": peak / options.rate}
+        peak = scale * (options.adamw_lr or options.lr if rule == "adamw" else options.lr)
+        rates = {"lr": peak, "peak": peak, "scale": peak / options.lr}
         rows.append({"params": members, "rule": rule, "weight_decay": decay, **rates})
     if all(row["rule"] == "adamw" for row in rows):
         raise ValueError("optimizer.adamw: leaves no matrix to muon; take adamw for the optimizer, or fewer patterns")
@@ -102,14 +102,14 @@ def part_of(rule: str, rows: list[dict[str, Any]], options: Options) -> torch.op
 
 def adamw(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """AdamW, as optimizer/adamw.py has it."""
-    return torch.optim.AdamW(rows, options.rate, (options.beta1, options.beta2), options.epsilon, fused=True)
+    return torch.optim.AdamW(rows, options.lr, (options.beta1, options.beta2), options.epsilon, fused=True)
 
 
 def muon(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """torch's own Muon."""
     return torch.optim.Muon(
         rows,
-        lr=options.rate,
+        lr=options.lr,
         momentum=options.momentum,
         ns_coefficients=COEFFICIENTS,
         ns_steps=NUM_ITERATIONS,
@@ -120,7 +120,7 @@ def muon(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
 
 def muon_batched(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Muon for stacks of matrices."""
-    return Batched(rows, options.rate, options.momentum, options.adjust_lr_fn, options.iteration)
+    return Batched(rows, options.lr, options.momentum, options.adjust_lr_fn, options.iteration)
 
 
 PARTS: dict[str, Callable[[list[dict[str, Any]], Options], torch.optim.Optimizer]] = {
@@ -130,7 +130,7 @@ PARTS: dict[str, Callable[[list[dict[str, Any]], Options], torch.optim.Optimizer
 }
 
 
-class Muon(Together):
+class Muon(CombinedOptimizer):
     """All parts; it can tell what its last updates of a few matrices were."""
 
     def __init__(self, parts: list[torch.optim.Optimizer], iteration: str) -> None:

@@ -20,8 +20,8 @@ import torch
 from pydantic import Field, Strict
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.training.optimizer.combined import Together, spectrum, watched
+from speciate.config.components import ComponentOptions
+from speciate.training.optimizer.combined import CombinedOptimizer, spectrum, watched
 from speciate.training.optimizer.param_groups import decays, fits_some, learned, scale_of
 
 NUM_ITERATIONS = 5
@@ -29,10 +29,10 @@ EPSILON = 1e-7
 """Least norm that a matrix is divided by."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Rates, decay, and which parameters are whose."""
 
-    rate: float = Field(0.003, gt=0)
+    lr: float = Field(0.003, gt=0)
     """Peak learning rate of the matrices."""
     adamw_scale: float = Field(0.3, gt=0)
     """Factor on the rate of all else; 1.0 is what its own scheduler makes of it, which sets all rates to one."""
@@ -48,7 +48,7 @@ class Options(Kind):
     """Added to AdamW's root of the mean square."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled decay of matrices and embeddings, a step and unit of rate; biases and norms have none."""
-    rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
+    lr_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
 
     takes_shards: ClassVar[bool] = False
@@ -59,29 +59,29 @@ def build(options: Options, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a model's parameters, each in exactly one group; frozen ones in none.
 
     Raises:
-        ValueError: a pattern of `rate_scales` or a pattern of `adamw` that the config sets fits no parameter, two of
-            `rate_scales` fit the same one, or no matrix is left for the cubic.
+        ValueError: a pattern of `lr_scales` or a pattern of `adamw` that the config sets fits no parameter, two of
+            `lr_scales` fit the same one, or no matrix is left for the cubic.
     """
-    parameters = learned(model, options.rate_scales)
+    parameters = learned(model, options.lr_scales)
     for pattern in options.adamw:
         if pattern not in Options.model_fields["adamw"].default:
             fits_some("adamw", pattern, parameters)
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decay = options.weight_decay if decays(name, parameter) else 0.0
-        key = (rule_of(options, name, parameter), decay, scale_of(options.rate_scales, name))
+        key = (rule_of(options, name, parameter), decay, scale_of(options.lr_scales, name))
         groups.setdefault(key, []).append(parameter)
     rows: dict[str, list[dict[str, Any]]] = {"cubic": [], "adamw": []}
     for (rule, decay, scale), members in groups.items():
         scale *= options.adamw_scale if rule == "adamw" else 1.0
-        rates = {"lr": options.rate * scale, "peak": options.rate * scale, "scale": scale}
+        rates = {"lr": options.lr * scale, "peak": options.lr * scale, "scale": scale}
         rows[rule].append({"params": members, "rule": rule, "weight_decay": decay, **rates})
     if not rows["cubic"]:
         raise ValueError("optimizer.adamw: leaves no matrix to muon; take adamw for the optimizer, or fewer patterns")
-    parts: list[torch.optim.Optimizer] = [Cubic(rows["cubic"], options.rate, options.momentum)]
+    parts: list[torch.optim.Optimizer] = [Cubic(rows["cubic"], options.lr, options.momentum)]
     if rows["adamw"]:
         betas = (options.beta1, options.beta2)
-        parts.append(torch.optim.AdamW(rows["adamw"], options.rate, betas, options.epsilon, fused=True))
+        parts.append(torch.optim.AdamW(rows["adamw"], options.lr, betas, options.epsilon, fused=True))
     return MuonPublished(parts)
 
 
@@ -91,7 +91,7 @@ def rule_of(options: Options, name: str, parameter: nn.Parameter) -> str:
     return "cubic" if parameter.ndim == 2 and decays(name, parameter) and not listed else "adamw"
 
 
-class MuonPublished(Together):
+class MuonPublished(CombinedOptimizer):
     """Both parts; it can tell what its last updates of a few matrices were."""
 
     def telemetry(self) -> dict[str, float]:

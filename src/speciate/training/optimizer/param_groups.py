@@ -14,15 +14,15 @@ from torch import nn
 Key = tuple[Any, ...]
 
 
-def learned(model: nn.Module, rate_scales: Iterable[str]) -> dict[str, nn.Parameter]:
+def learned(model: nn.Module, lr_scales: Iterable[str]) -> dict[str, nn.Parameter]:
     """The parameters that are not frozen, by name.
 
     Raises:
-        ValueError: a pattern of `rate_scales` fits none of them.
+        ValueError: a pattern of `lr_scales` fits none of them.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for pattern in rate_scales:
-        fits_some("rate_scales", pattern, parameters)
+    for pattern in lr_scales:
+        fits_some("lr_scales", pattern, parameters)
     return parameters
 
 
@@ -38,12 +38,12 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
-def scale_of(rate_scales: Mapping[str, float], name: str) -> float:
+def scale_of(lr_scales: Mapping[str, float], name: str) -> float:
     """The factor of the one pattern that fits `name`, or 1. Raises ValueError where two fit."""
-    fitting = [pattern for pattern in rate_scales if fnmatchcase(name, pattern)]
+    fitting = [pattern for pattern in lr_scales if fnmatchcase(name, pattern)]
     if len(fitting) > 1:
-        raise ValueError(f"optimizer.rate_scales: both {' and '.join(fitting)} fit {name}")
-    return rate_scales[fitting[0]] if fitting else 1.0
+        raise ValueError(f"optimizer.lr_scales: both {' and '.join(fitting)} fit {name}")
+    return lr_scales[fitting[0]] if fitting else 1.0
 
 
 def describe(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:

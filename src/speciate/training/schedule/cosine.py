@@ -10,10 +10,10 @@ import math
 
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Shape of the curve."""
 
     warmup: float = Field(0.1, ge=0, le=1)

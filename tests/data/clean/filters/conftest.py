@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -60,7 +60,7 @@ def make() -> Callable[..., Any]:
 
     def made(kind: str, archives: Mapping[str, pathlib.Path] | None = None, **settings: Any) -> Any:
         options = options_of("data/clean/filters", kind).model_validate({"kind": kind, **settings})
-        return component(options).Filter(options, archives or {})
+        return component_module(options).Filter(options, archives or {})
 
     return made
 

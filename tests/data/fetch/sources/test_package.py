@@ -7,14 +7,14 @@ from typing import Any
 import pydantic
 import pytest
 
-from speciate.config.components import Kind, options_of, problems
+from speciate.config.components import ComponentOptions, config_errors, options_of
 from speciate.data.documents import Passage
 from speciate.data.fetch.sources.package import read
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 
 
-def options(**settings: Any) -> Kind:
+def options(**settings: Any) -> ComponentOptions:
     return options_of("data/fetch/sources", "package").model_validate({**PIN, "reader": "text", **settings})
 
 
@@ -59,4 +59,4 @@ def test_a_member_that_is_not_utf8_is_named(archive: pathlib.Path) -> None:
 def test_wrong_options_name_their_field(settings: dict[str, Any], problem: str) -> None:
     with pytest.raises(pydantic.ValidationError) as refused:
         options(**{"include": ["*"], **settings})
-    assert any(f"{path}: {why}".startswith(problem) for path, why in problems(refused.value))
+    assert any(f"{path}: {why}".startswith(problem) for path, why in config_errors(refused.value))

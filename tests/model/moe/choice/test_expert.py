@@ -8,9 +8,9 @@ import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
 from speciate.model.cache import Cache
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import listening
+from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import recording
 
 Build = Callable[..., Transformer]
@@ -20,7 +20,7 @@ CHOICE = {"kind": "expert", "non_causal": True}
 @pytest.mark.parametrize(("k", "factor", "room"), [(1, 1.0, 2), (2, 1.0, 4), (2, 1.25, 5), (1, 0.6, 2), (8, 2.0, 16)])
 def test_equals_taking_the_best_one_after_the_other(top_k: Selecting, k: int, factor: float, room: int) -> None:
     selector = top_k(top_k=k, choice=("expert", {"capacity_factor": factor}))
-    with listening(selector) as meter:
+    with collect_metrics(selector) as meter:
         routing = route(selector)
     probs_BTS = routing.selection.probs_NS.view(4, 16, 8)
     taken_BTS = torch.zeros(4, 16, 8, dtype=torch.bool)
@@ -46,7 +46,7 @@ def test_equals_taking_the_best_one_after_the_other(top_k: Selecting, k: int, fa
 def test_a_layer_is_each_experts_weighted_output_on_its_own_tokens(transformer: Build, moe: Any) -> None:
     layer = transformer(ffn=moe(top_k=2, choice=CHOICE)).blocks[0].ffn
     x_BTD = torch.randn(3, 16, WIDTH, requires_grad=True)
-    tokens = Tokens.of(torch.zeros((3, 16), dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros((3, 16), dtype=torch.long))
     y_BTD = layer(x_BTD, tokens)
     routing = layer.router(x_BTD.flatten(0, 1), tokens)
     experts, x_ND, rows = layer.experts, x_BTD.flatten(0, 1), []
@@ -98,12 +98,14 @@ def test_a_causal_model_refuses_it_unless_it_is_allowed(model_spec: Callable[...
 
 def test_tokens_that_come_one_by_one_are_refused(top_k: Selecting) -> None:
     with pytest.raises(ValueError, match="choice: expert: takes tokens from a whole block; it cannot generate"):
-        top_k(choice="expert")(torch.randn(1, WIDTH), Tokens.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))
+        top_k(choice="expert")(
+            torch.randn(1, WIDTH), TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache())
+        )
 
 
 def test_padding_is_taken_by_none_and_no_decision_is_about_it(top_k: Selecting) -> None:
     selector = top_k(choice="expert")
-    tokens = Tokens.of(torch.zeros((1, 8), dtype=torch.long))
+    tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long))
     tokens = tokens.take(torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) < 1)
     with recording(selector) as record:
         routing = selector(torch.randn(8, WIDTH), tokens)

@@ -10,8 +10,8 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 
 from speciate.model.cache import Cache
 from speciate.model.moe.top_k_router import room
-from speciate.model.token_batch import Tokens
-from speciate.selection.metrics import listening
+from speciate.model.token_batch import TokenBatch
+from speciate.selection.metrics import collect_metrics
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
@@ -23,7 +23,7 @@ def test_one_slot_with_room_equals_switch(top_k: Selecting, factor: float) -> No
     theirs.classifier.weight = ours.scorer.weight
     x_BTD = torch.randn(4, 16, WIDTH)
     one_hot_BTS, weight_BT1, _ = theirs(x_BTD)
-    with listening(ours) as meter:
+    with collect_metrics(ours) as meter:
         routing = route(ours, x_BTD.flatten(0, 1))
     assert torch.equal(routing.kept_NK.flatten(), one_hot_BTS.sum(-1).flatten() > 0)
     kept_N = routing.kept_NK[:, 0]
@@ -69,8 +69,8 @@ def test_a_later_token_pushes_none_out(top_k: Selecting) -> None:
 def test_padding_takes_no_room(top_k: Selecting) -> None:
     selector = top_k(choice=("token", {"capacity_factor": 1.0}))
     column_BK, real_BK = torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) >= 4
-    tokens = Tokens.of(torch.zeros((1, 8), dtype=torch.long)).take(column_BK, real_BK)
-    with listening(selector) as meter:
+    tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long)).take(column_BK, real_BK)
+    with collect_metrics(selector) as meter:
         kept_N = selector(torch.ones(8, WIDTH), tokens).kept_NK.flatten()
     assert kept_N[4:].tolist() == [True, False, False, False]  # all want one slot, which has room for one
     assert list(meter.means().values()) == [0.75]
@@ -79,4 +79,4 @@ def test_padding_takes_no_room(top_k: Selecting) -> None:
 def test_tokens_that_come_one_by_one_cannot_be_counted(top_k: Selecting) -> None:
     selector = top_k(choice=("token", {"capacity_factor": 1.0}))
     with pytest.raises(ValueError, match="capacity_factor: is a share of a whole block; it cannot generate"):
-        selector(torch.randn(1, WIDTH), Tokens.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))
+        selector(torch.randn(1, WIDTH), TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
-from speciate.model.token_batch import Tokens, in_domains
+from speciate.model.token_batch import TokenBatch, in_domains
 
 EVERY_ID_BT = torch.arange(VOCABULARY).expand(3, -1)
 
@@ -46,9 +46,9 @@ def test_text_of_no_known_domain_is_refused(top_k: Selecting) -> None:
 def test_domains_go_with_the_tokens_of_their_own_blocks_alone() -> None:
     token_BT = torch.randint(VOCABULARY, (2, 6))
     with in_domains(torch.tensor([1, 0])):
-        tokens = Tokens.of(token_BT)
+        tokens = TokenBatch.of(token_BT)
         assert tokens.domain_BT.tolist() == [[1] * 6, [0] * 6]
         assert tokens.take(torch.tensor([[0, 4], [1, 5]])).domain_BT.tolist() == [[1, 1], [0, 0]]
-        assert Tokens.of(token_BT, torch.zeros_like(token_BT)).domain_BT.tolist() == [[1] * 6, [0] * 6]
-        assert Tokens.of(token_BT[:1]).domain_BT is None
-    assert Tokens.of(token_BT).domain_BT is None
+        assert TokenBatch.of(token_BT, torch.zeros_like(token_BT)).domain_BT.tolist() == [[1] * 6, [0] * 6]
+        assert TokenBatch.of(token_BT[:1]).domain_BT is None
+    assert TokenBatch.of(token_BT).domain_BT is None

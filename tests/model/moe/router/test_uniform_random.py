@@ -5,7 +5,7 @@ import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
 from speciate.model.cache import Cache
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -41,6 +41,6 @@ def test_tokens_read_one_by_one_do_not_all_go_the_same_way(top_k: Selecting) -> 
     slots = set()
     for position in range(40):
         cache.length = position
-        tokens = Tokens.of(torch.zeros((1, 1), dtype=torch.long), cache=cache)
+        tokens = TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=cache)
         slots.add(int(selector(torch.zeros(1, WIDTH), tokens).slot_NK))
     assert len(slots) > 4

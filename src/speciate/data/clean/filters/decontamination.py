@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import Choice, Kind, component
+from speciate.config.components import ComponentOptions, OneOf, component_module
 from speciate.data.clean.pipeline import Drop, normalise, too_large
 from speciate.data.dedup.shingles import shingles
 from speciate.data.documents import Document
@@ -24,11 +24,11 @@ WORD = re.compile(r"\w+")
 """What a shingle is made of, in lower case."""
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Keeps documents that no evaluation set holds a part of."""
 
     sources: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[Kind, Choice("data/fetch/sources")]
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[ComponentOptions, OneOf("data/fetch/sources")]
     ] = Field(min_length=1)
     """Name -> an evaluation set."""
     ngram: int = Field(13, ge=1)
@@ -53,7 +53,7 @@ class Filter:
         """The shingles of one set, each once. Raises ValueError where it has none."""
         options = self.options.sources[name]
         waiting, size = [np.empty(0, np.uint64)], 0
-        for passage in component(options).read(options, name, archive):
+        for passage in component_module(options).read(options, name, archive):
             if passage.text is not None:
                 waiting.append(shingles(normalise(passage.text), self.options.ngram))
                 size += len(waiting[-1])

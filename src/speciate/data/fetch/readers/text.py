@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.documents import Passage
 from speciate.data.fetch.archive import utf8
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """One text a member."""
 
 

@@ -10,14 +10,14 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.config.components import Choice, Kind
+from speciate.config.components import ComponentOptions, OneOf
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.apt import download
 from speciate.data.fetch.pip import Pin
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Texts inside one pinned package of Debian."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]+$")
@@ -32,7 +32,7 @@ class Options(Kind):
     """Globs of the files to read, such as 'usr/share/doc/*.txt.gz' (read decompressed); `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of files to leave out."""
-    reader: Annotated[Kind, Choice("data/fetch/readers")]
+    reader: Annotated[ComponentOptions, OneOf("data/fetch/readers")]
     """How texts are read out of a file."""
 
 

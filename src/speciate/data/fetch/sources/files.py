@@ -18,14 +18,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Strict
 
 from speciate.config import components
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.config.run import read_spec
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.formats import FORMATS, rows
 from speciate.data.fetch.records import Records
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Texts in files of your own."""
 
     sharded: ClassVar[bool] = True

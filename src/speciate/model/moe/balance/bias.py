@@ -15,13 +15,13 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Balancer, Scores
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 from speciate.selection.selection import recomputing
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Speed."""
 
     rate: float = Field(0.001, gt=0)
@@ -47,7 +47,7 @@ class Balance(Balancer):
         """The probabilities (of a sigmoid router: the gates) and the bias, p + b."""
         return order_NS + self.bias_S
 
-    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """Counts the load in training; no loss."""
         if self.training and not recomputing():
             self.load_S += chosen_NS.sum(0)

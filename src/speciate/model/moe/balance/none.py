@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Balancer
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
     acts_by: ClassVar[str | None] = None

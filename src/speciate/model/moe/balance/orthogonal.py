@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Balancer, Scores
-from speciate.model.token_batch import Tokens
+from speciate.model.token_batch import TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Strength."""
 
     weight: float = Field(0.1, gt=0)
@@ -37,7 +37,7 @@ class Balance(Balancer):
         super().__init__()
         self.weight = options.weight
 
-    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """The weighted loss, a scalar, the same for every micro-batch of a step."""
         assert scores.matrix_SD is not None, "the config lets a router without a matrix not come here"
         gram_SS = scores.matrix_SD @ scores.matrix_SD.T

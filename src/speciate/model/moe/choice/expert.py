@@ -21,13 +21,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Chosen, room
-from speciate.model.token_batch import Tokens
-from speciate.selection.metrics import note
+from speciate.model.token_batch import TokenBatch
+from speciate.selection.metrics import record_metric
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Capacity, and the leave to look ahead."""
 
     capacity_factor: float = Field(1.0, gt=0)
@@ -60,7 +60,7 @@ class Choose(nn.Module):
         super().__init__()
         self.factor, self.num_slots, self.top_k = options.capacity_factor, num_slots, top_k
 
-    def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: Tokens) -> Chosen:
+    def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: TokenBatch) -> Chosen:
         """The choice by `order_NS`, weighted by `gate_NS`.
 
         Raises:
@@ -76,6 +76,6 @@ class Choose(nn.Module):
         count_N1 = kept_NS.sum(-1, keepdim=True)
         slot_NS = torch.arange(self.num_slots, device=gate_NS.device).expand_as(kept_NS)
         served_N = count_N1.squeeze(-1) > 0
-        note(self, "untaken_share", 1 - served_N[real_BT1.flatten()].double())
+        record_metric(self, "untaken_share", 1 - served_N[real_BT1.flatten()].double())
         chosen_NS = kept_NS.to(gate_NS.dtype) / count_N1.clamp(min=1)
         return Chosen(slot_NS, gate_NS, chosen_NS, kept_NS, served_N)

@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Chosen, room, weights
-from speciate.model.token_batch import Tokens
-from speciate.selection.metrics import note
+from speciate.model.token_batch import TokenBatch
+from speciate.selection.metrics import record_metric
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Weights and capacity."""
 
     renormalise: bool = True
@@ -55,7 +55,7 @@ class Choose(nn.Module):
         super().__init__()
         self.options, self.num_slots, self.top_k = options, num_slots, top_k
 
-    def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: Tokens) -> Chosen:
+    def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: TokenBatch) -> Chosen:
         """The choice by `order_NS`, weighted by `gate_NS`.
 
         Raises:
@@ -70,7 +70,7 @@ class Choose(nn.Module):
         if tokens.cache is not None:
             raise ValueError("choice.capacity_factor: is a share of a whole block; it cannot generate token by token")
         kept_NK = self.fitting(slot_NK, tokens.index_BT >= 0, self.options.capacity_factor)
-        note(self, "dropped_share", 1 - kept_NK[tokens.index_BT.flatten() >= 0].double())
+        record_metric(self, "dropped_share", 1 - kept_NK[tokens.index_BT.flatten() >= 0].double())
         return Chosen(slot_NK, weight_NK, chosen_NS, kept_NK)
 
     def fitting(self, slot_NK: Tensor, real_BT: Tensor, factor: float) -> Tensor:

@@ -18,20 +18,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Scorer, Scores
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Scale."""
 
     logit_std: float = Field(1.0, gt=0)
     """Standard deviation of the logits over random directions."""
 
-    hears: ClassVar[tuple[str, ...]] = ("choice",)
+    balanced_by: ClassVar[tuple[str, ...]] = ("choice",)
     """The ways of balancing that can move this router's choices."""
-    ranks: ClassVar[bool] = True
+    scores_all_slots: ClassVar[bool] = True
     """Whether it orders all slots, so that more than one can be chosen."""
 
 
@@ -40,12 +40,12 @@ class Router(Scorer):
 
     weight: Tensor
 
-    def __init__(self, options: Options, place: Place, num_slots: int) -> None:
+    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.logit_std = options.logit_std
         self.register_buffer("weight", torch.empty(num_slots, place.model.width))
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """Scores of each token by its own x alone, without gradient."""
         unit_ND = F.normalize(x_ND.detach().to(self.weight.dtype), dim=-1)
         cosine_NS = F.linear(unit_ND, F.normalize(self.weight, dim=-1))

@@ -13,21 +13,21 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.initial_weights import generator
 from speciate.model.moe.top_k_router import Scorer, Scores
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The deal."""
 
     seed: int = Field(0, ge=0)
     """Seed of the deal, beside the run's own: the runs of a study have independent deals."""
 
-    hears: ClassVar[tuple[str, ...]] = ()
+    balanced_by: ClassVar[tuple[str, ...]] = ()
     """The ways of balancing that can move this router's choices."""
-    ranks: ClassVar[bool] = False
+    scores_all_slots: ClassVar[bool] = False
     """Whether it orders all slots, so that more than one can be chosen."""
 
 
@@ -36,13 +36,13 @@ class Router(Scorer):
 
     slot_V: Tensor
 
-    def __init__(self, options: Options, place: Place, num_slots: int) -> None:
+    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.num_slots = num_slots
         dealt_V = torch.randperm(place.vocabulary, generator=generator("hash", options.seed, place.seed, place.layer))
         self.register_buffer("slot_V", dealt_V % num_slots)
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """One-hot probabilities."""
         probs_NS = F.one_hot(self.slot_V[tokens.id_BT.flatten()], self.num_slots).to(x_ND.dtype)
         return Scores(probs_NS, probs_NS, None)

@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.moe.top_k_router import Scorer, Scores
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Shape, gate, noise in training."""
 
     shape: Literal["linear", "mlp"] = "linear"
@@ -45,9 +45,9 @@ class Options(Kind):
     noise_until: float = Field(0.25, gt=0, le=1)
     """Share of the training after which there is no annealed noise; it falls linearly to there."""
 
-    hears: ClassVar[tuple[str, ...]] = ("gradient", "choice")
+    balanced_by: ClassVar[tuple[str, ...]] = ("gradient", "choice")
     """The ways of balancing that can move this router's choices."""
-    ranks: ClassVar[bool] = True
+    scores_all_slots: ClassVar[bool] = True
     """Whether it orders all slots, so that more than one can be chosen."""
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class Options(Kind):
 class Router(Scorer):
     """Scores by what it has learned."""
 
-    def __init__(self, options: Options, place: Place, num_slots: int) -> None:
+    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
         super().__init__()
         width = place.model.width
         self.options = options
@@ -81,7 +81,7 @@ class Router(Scorer):
         """Sets the noise of the coming step."""
         self.noise_std = self.options.noise_std * max(0.0, 1 - progress / self.options.noise_until)
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """Scores of each token by its own x alone."""
         x_ND = x_ND.to(self.weight.dtype)
         seen_NH = x_ND if self.hidden_weight is None else F.silu(F.linear(x_ND, self.hidden_weight))

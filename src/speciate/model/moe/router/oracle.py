@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.initial_weights import generator
 from speciate.model.moe.top_k_router import Scorer, Scores
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The domains and the deal."""
 
     domains: int = Field(ge=1)
@@ -32,9 +32,9 @@ class Options(Kind):
     seed: int = Field(0, ge=0)
     """Seed of the deal within a domain, beside the run's own."""
 
-    hears: ClassVar[tuple[str, ...]] = ()
+    balanced_by: ClassVar[tuple[str, ...]] = ()
     """The ways of balancing that can move this router's choices."""
-    ranks: ClassVar[bool] = False
+    scores_all_slots: ClassVar[bool] = False
     """Whether it orders all slots, so that more than one can be chosen."""
 
     def check_slots(self, num_slots: int) -> None:
@@ -53,14 +53,14 @@ class Router(Scorer):
 
     slot_GV: Tensor
 
-    def __init__(self, options: Options, place: Place, num_slots: int) -> None:
+    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.num_slots, self.domains = num_slots, options.domains
         dealt_V = torch.randperm(place.vocabulary, generator=generator("oracle", options.seed, place.seed, place.layer))
         own = [torch.arange(domain, num_slots, options.domains) for domain in range(options.domains)]
         self.register_buffer("slot_GV", torch.stack([slots[dealt_V % len(slots)] for slots in own]))
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """One-hot probabilities.
 
         Raises:

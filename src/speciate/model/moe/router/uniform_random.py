@@ -14,36 +14,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.initial_weights import generator
 from speciate.model.moe.top_k_router import Scorer, Scores
-from speciate.model.token_batch import Place, Tokens
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
-    hears: ClassVar[tuple[str, ...]] = ("choice",)
+    balanced_by: ClassVar[tuple[str, ...]] = ("choice",)
     """The ways of balancing that can move this router's choices."""
-    ranks: ClassVar[bool] = True
+    scores_all_slots: ClassVar[bool] = True
     """Whether it orders all slots, so that more than one can be chosen."""
 
 
 class Router(Scorer):
     """Scores at random."""
 
-    def __init__(self, options: Options, place: Place, num_slots: int) -> None:
+    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.num_slots = num_slots
         draw = generator("uniform_random", place.seed, place.layer)
         self.key = int(torch.randint(2**62, (), generator=draw))
 
-    def forward(self, x_ND: Tensor, tokens: Tokens) -> Scores:
+    def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """Equal probabilities, and the order in which the slots are best."""
         probs_NS = x_ND.new_full((x_ND.shape[0], self.num_slots), 1 / self.num_slots)
         return Scores(probs_NS, probs_NS, None, order_NS=self.order(probs_NS, tokens))
 
-    def order(self, like_NS: Tensor, tokens: Tokens) -> Tensor:
+    def order(self, like_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """A number in [0, 1) for each token and slot."""
         if self.training:
             return torch.rand_like(like_NS)

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention import indexer_base
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Numbers."""
 
     k: int = Field(32, ge=1)

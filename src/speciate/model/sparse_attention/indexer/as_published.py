@@ -8,12 +8,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention.indexer_base import Learned
-from speciate.model.token_batch import Place
+from speciate.model.token_batch import BuildContext
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Shape."""
 
     heads: int = Field(4, ge=1)
@@ -27,5 +27,5 @@ class Options(Kind):
 class Indexer(Learned):
     """Never learns."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__(options, place, detached=True, frozen=True)

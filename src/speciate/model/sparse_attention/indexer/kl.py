@@ -13,12 +13,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention.indexer_base import Learned, kl
-from speciate.model.token_batch import Place
+from speciate.model.token_batch import BuildContext
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Shape and stages."""
 
     heads: int = Field(4, ge=1)
@@ -36,7 +36,7 @@ class Options(Kind):
 class Indexer(Learned):
     """Learns from attention's weights."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__(options, place, detached=True)
         self.warmup, self.weight = options.warmup, options.weight
         self.dense = options.warmup > 0

@@ -7,28 +7,28 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention import indexer_base
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Place
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import BuildContext
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
-    spreads: ClassVar[bool] = False
+    supports_adaptive_k: ClassVar[bool] = False
     """Whether its scores say anything of how many keys a query needs."""
 
 
 class Indexer(indexer_base.Indexer):
     """Ranks by dense attention's weights."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         self.num_heads = place.model.block_of(place.layer).mixer.num_heads  # type: ignore[attr-defined]
         self.head_width = place.model.width // self.num_heads
 
-    def scores(self, view: View) -> Tensor:
+    def scores(self, view: AttentionInputs) -> Tensor:
         """Attention's mass; what is not visible has none."""
         return view.mass(view.visible())
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention.indexer_base import Learned
-from speciate.model.token_batch import Place
+from speciate.model.token_batch import BuildContext
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Shape."""
 
     heads: int = Field(4, ge=1)
@@ -31,7 +31,7 @@ class Options(Kind):
 class Indexer(Learned):
     """Weighs the chosen keys too."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__(options, place, detached=False)
 
     def bias(self, score_BTk: Tensor) -> Tensor | None:

@@ -5,26 +5,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.sparse_attention import indexer_base
-from speciate.model.sparse_attention.query_chunks import View
-from speciate.model.token_batch import Place
+from speciate.model.sparse_attention.query_chunks import AttentionInputs
+from speciate.model.token_batch import BuildContext
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None; the window is the budget's k."""
 
-    spreads: ClassVar[bool] = False
+    supports_adaptive_k: ClassVar[bool] = False
     """Whether its scores say anything of how many keys a query needs."""
 
 
 class Indexer(indexer_base.Indexer):
     """Ranks by recency."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
 
-    def scores(self, view: View) -> Tensor:
+    def scores(self, view: AttentionInputs) -> Tensor:
         """How far before the query a key stands, negative."""
         device, (length, num_keys) = view.key_BSKh.device, (view.query_BTNh.shape[1], view.key_BSKh.shape[1])
         own_T1 = torch.arange(view.first, view.first + length, device=device)[:, None]

@@ -4,16 +4,16 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import ComponentOptions
+from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
     share: ClassVar[float] = 0.0
     """Of what is learned in the importance."""
-    selects: ClassVar[bool] = True
+    has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = True
     """Whether the original has it."""
@@ -22,9 +22,9 @@ class Options(Kind):
 class Importance(nn.Module):
     """Counted alone."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, tokens: Tokens, surprisal_BT: Tensor) -> tuple[None, Tensor]:
+    def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[None, Tensor]:
         """The surprisal."""
         return None, surprisal_BT

@@ -5,12 +5,12 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.token_batch import Place, Tokens
-from speciate.training.diffusion.importance_network import Estimator
+from speciate.config.components import ComponentOptions
+from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.training.diffusion.importance_network import ImportanceNetwork
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """The network."""
 
     width: int = Field(32, ge=1)
@@ -23,7 +23,7 @@ class Options(Kind):
     share: float = Field(0.7, gt=0, lt=1)
     """Of what is learned in the importance."""
 
-    selects: ClassVar[bool] = True
+    has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = True
     """Whether the original has it."""
@@ -38,10 +38,10 @@ class Options(Kind):
 class Importance(nn.Module):
     """Learned and counted."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
-        self.network = Estimator(place, options.width, options.num_layers, options.num_heads)
+        self.network = ImportanceNetwork(place, options.width, options.num_layers, options.num_heads)
 
-    def forward(self, tokens: Tokens, surprisal_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Its logits, and the surprisal."""
         return self.network(tokens), surprisal_BT

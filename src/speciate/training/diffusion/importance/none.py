@@ -2,15 +2,15 @@
 
 from typing import ClassVar
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
     share: ClassVar[float] = 0.0
     """Of what is learned in the importance."""
-    selects: ClassVar[bool] = False
+    has_selector: ClassVar[bool] = False
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False
     """Whether the original has it."""

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import ComponentOptions
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
 from speciate.training.loss.cross_entropy import each
@@ -20,16 +20,16 @@ from speciate.training.loss.cross_entropy import each
 CHUNK = 512
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
     share: ClassVar[float] = 0.0
     """Of what is learned in the importance."""
-    selects: ClassVar[bool] = True
+    has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False
     """Whether the original has it."""
-    taught: ClassVar[bool] = True
+    needs_oracle: ClassVar[bool] = True
     """Whether it needs a causal model."""
 
     def check_run(self, run: Any) -> None:
@@ -42,7 +42,7 @@ class Options(Kind):
 class Importance(nn.Module):
     """Known alone."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
         causal = place.model.model_copy(update={"causal": True})
         self.teacher = Transformer(causal, place.vocabulary - 1)
@@ -51,7 +51,7 @@ class Importance(nn.Module):
         self.teacher.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, tokens: Tokens, surprisal_BT: Tensor) -> tuple[None, Tensor]:
+    def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[None, Tensor]:
         """Its nats; the first token of a block, which it predicts from nothing, has those of its frequency."""
         x_BTD = self.teacher.read(tokens)
         nats_N = each(x_BTD[:, :-1].flatten(0, 1), self.teacher.head_VD, tokens.id_BT[:, 1:].flatten(), CHUNK)

@@ -7,17 +7,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.config.components import Kind
-from speciate.model.token_batch import Place, Tokens
+from speciate.config.components import ComponentOptions
+from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.training.diffusion.fixed_uniforms import uniforms
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
     share: ClassVar[float] = 0.0
     """Of what is learned in the importance."""
-    selects: ClassVar[bool] = True
+    has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False
     """Whether the original has it."""
@@ -30,9 +30,9 @@ KEY = -1
 class Importance(nn.Module):
     """Drawn."""
 
-    def __init__(self, options: Options, place: Place) -> None:
+    def __init__(self, options: Options, place: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, tokens: Tokens, surprisal_BT: Tensor) -> tuple[None, Tensor]:
+    def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[None, Tensor]:
         """Nats of mean 1."""
         return None, -(1 - uniforms(tokens.id_BT, KEY)).log()

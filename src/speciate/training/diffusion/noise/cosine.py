@@ -4,10 +4,10 @@ import math
 
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
 

@@ -8,10 +8,10 @@ The default leaves out nothing.
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Ends."""
 
     eps: float = Field(0.0, ge=0, le=0.01)

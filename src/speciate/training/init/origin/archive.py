@@ -9,17 +9,19 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.config.components import Choice, Kind
+from speciate.config.components import ComponentOptions, OneOf
 from speciate.data.fetch import archive as archives
 from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Which."""
 
     name: str = Field("start", pattern=r"^[a-z][a-z0-9_]*$")
     """What the source is called in results/data/fetch."""
-    source: Annotated[Kind, Choice("data/fetch/sources")] = Field(default={"kind": "gguf"}, validate_default=True)
+    source: Annotated[ComponentOptions, OneOf("data/fetch/sources")] = Field(
+        default={"kind": "gguf"}, validate_default=True
+    )
     """The pinned source whose members are the checkpoint's files: of kind gguf, model_files or package."""
 
     def place(self, runs: Any, seed: int, fetched: Any) -> str:

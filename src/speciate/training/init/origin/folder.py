@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Where."""
 
     path: str = Field(min_length=1)

@@ -7,12 +7,12 @@ import safetensors
 import safetensors.torch
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.config.run import RunSpec, read_spec
 from speciate.model.hf.pretrained import Pretrained
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Which."""
 
     ablation: str = Field(pattern=r"^[a-z][a-z0-9_]*$")

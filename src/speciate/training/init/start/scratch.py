@@ -2,12 +2,12 @@
 
 import pathlib
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """None."""
 
 

@@ -3,19 +3,19 @@
 import pathlib
 from typing import Annotated, Any, ClassVar
 
-from speciate.config.components import Choice, Kind, component
+from speciate.config.components import ComponentOptions, OneOf, component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.training.init.transfer import take_over
+from speciate.training.init.transfer import copy_weights
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Whose weights the oracle has."""
 
-    origin: Annotated[Kind, Choice("training/init/origin")]
+    origin: Annotated[ComponentOptions, OneOf("training/init/origin")]
     """The causal model: a run of this study, a folder of yours, a pinned archive."""
 
-    teaches: ClassVar[bool] = True
+    loads_oracle: ClassVar[bool] = True
     """What is taken over is an oracle's, not the model's own."""
 
     def check_run(self, run: Any) -> None:
@@ -35,8 +35,8 @@ def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path
     """Fills the oracle. Raises ValueError where the weights do not fit, naming the first that does not."""
     if path is None:
         raise ValueError(f"{run.ablation}: start: a teacher needs a causal model (--start)")
-    given = component(options.origin).read(options.origin, path)
+    given = component_module(options.origin).read(options.origin, path)
     unlike = options.unlike(run.model, given.model)
     if unlike:
         raise ValueError(f"{run.ablation}: cannot be taught by {given.origin}: {unlike}")
-    take_over(model.parts["importance"].estimator.teacher, given, [])  # type: ignore[arg-type, union-attr]
+    copy_weights(model.parts["importance"].estimator.teacher, given, [])  # type: ignore[arg-type, union-attr]

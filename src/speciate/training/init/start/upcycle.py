@@ -20,19 +20,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import Choice, Kind
+from speciate.config.components import ComponentOptions, OneOf
 from speciate.config.run import RunSpec
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.initial_weights import generator
 from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer
-from speciate.training.init.transfer import ffn_of, other_layers, pretrained, take_over
+from speciate.training.init.transfer import copy_weights, ffn_of, other_layers, pretrained
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """What it starts from, and how the copies differ."""
 
-    origin: Annotated[Kind, Choice("training/init/origin")]
+    origin: Annotated[ComponentOptions, OneOf("training/init/origin")]
     """Whose weights: a run of this study, a folder of yours, a pinned archive."""
     noise: float = Field(0.001, ge=0)
     """Standard deviation of what is added to each tensor of each expert, as a share of the tensor's own."""
@@ -51,7 +51,7 @@ def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path
     given = pretrained(options.origin, run, path)
     if not layers:
         raise ValueError(f"{run.ablation}: start: upcycle: the model has no experts; dense starts a dense one")
-    take_over(model, given, layers)
+    copy_weights(model, given, layers)
     for layer in layers:
         where = f"{run.ablation}: start: upcycle: layer {layer}"
         experts, shared = (getattr(model.blocks[layer].ffn, name, None) for name in ("experts", "shared"))

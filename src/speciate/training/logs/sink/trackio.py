@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from speciate.config.components import Kind
+from speciate.config.components import ComponentOptions
 from speciate.training.logs.sinks import needed
 
 
-class Options(Kind):
+class Options(ComponentOptions):
     """Where it goes."""
 
     project: str = Field("speciate", min_length=1)
