@@ -41,7 +41,7 @@ def test_exceptions_give_layers_another_block(study: Study) -> None:
 
 def test_kinds_within_finds_nested_components(study: Study) -> None:
     run = study.run("auxiliary", 0)
-    modules = {options.module for options in options_within(run)}
+    modules = {options.module_name() for options in options_within(run)}
     assert {
         "speciate.model.ffn.moe",
         "speciate.model.moe.router.learned",

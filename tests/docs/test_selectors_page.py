@@ -18,7 +18,10 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 FAMILIES = ("moe", "upcycle", "hybrid", "attention", "diffusion")
 NO_SELECTOR = ("mtp4_published", "muon_published")
 """Arms as published of what decides nothing."""
-FOLDERS = ("router", "choice", "balance", "mixer", "depth", "indexer", "budget")
+FOLDERS = (
+    *("mixer", "depth", "moe/router", "moe/choice", "moe/balance"),
+    *("sparse_attention/indexer", "sparse_attention/budget"),
+)
 
 
 def study(name: str) -> Any:

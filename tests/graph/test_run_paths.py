@@ -2,15 +2,14 @@
 
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable
 
 import pytest
 
+from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import DataFolders
 from speciate.graph.provenance import sha256
-from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
 
@@ -33,9 +32,8 @@ def place(results: pathlib.Path, spec: RunSpec) -> pathlib.Path:
     return folder / "spec.json"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    verb.main()
+def run(*arguments: str) -> None:
+    execute(["train", *arguments])
 
 
 def test_a_spec_is_all_that_a_run_needs(
@@ -47,39 +45,35 @@ def test_a_spec_is_all_that_a_run_needs(
 ) -> None:
     spec = place(results, run_spec())
     monkeypatch.chdir(spec.parent)
-    run(monkeypatch, "--spec", "spec.json", "--sink", "tensorboard")
+    run("--spec", "spec.json", "--sink", "tensorboard")
     named = ["--mixture-folder", str(mixture), "--output-folder", str(tmp_path / "named")]
-    run(monkeypatch, "--spec", str(spec), *named, "--checkpoint-folder", str(tmp_path / "checkpoints"))
+    run("--spec", str(spec), *named, "--checkpoint-folder", str(tmp_path / "checkpoints"))
     for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
         assert sha256(spec.parent / name) == sha256(tmp_path / "named" / name)
     assert list((results / "study" / "sinks" / "tensorboard" / "small-seed0").iterdir())
     assert not list((results / "study" / "checkpoints").iterdir())
 
 
-def test_a_run_starts_from_its_neighbour_of_the_same_seed(
-    results: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_starts_from_its_neighbour_of_the_same_seed(results: pathlib.Path, run_spec: MakeRun) -> None:
     ffn = {"kind": "dense", "hidden": 16}
     dense = place(results, run_spec(ablation="dense", model={"block": {"ffn": ffn}}))
     start = {"kind": "upcycle", "origin": {"kind": "run", "ablation": "dense"}}
     experts = place(results, run_spec(start=start))
     with pytest.raises(ValueError, match=r"dense/seed0/model\.safetensors"):
-        run(monkeypatch, "--spec", str(experts))
-    run(monkeypatch, "--spec", str(dense))
-    run(monkeypatch, "--spec", str(experts))
+        run("--spec", str(experts))
+    run("--spec", str(dense))
+    run("--spec", str(experts))
     assert (experts.parent / "model.safetensors").is_file()
 
 
-def test_what_is_not_there_is_named(
-    results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_there_is_named(results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     spec = place(results, run_spec())
     (tmp_path / "spec.json").write_text(canonical_json(run_spec()))
     with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so the paths that were left out"):
-        run(monkeypatch, "--spec", str(tmp_path / "spec.json"))
+        run("--spec", str(tmp_path / "spec.json"))
     shutil.rmtree(results / "data")
     with pytest.raises(ValueError, match=r"mixture\.json is not made yet: `snakemake .*mixture\.json` makes it"):
-        run(monkeypatch, "--spec", str(spec))
+        run("--spec", str(spec))
     (results / "study" / "specs" / "folders.json").unlink()
     with pytest.raises(ValueError, match=r"folders\.json: is no spec"):
-        run(monkeypatch, "--spec", str(spec))
+        run("--spec", str(spec))

@@ -21,7 +21,7 @@ VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: ModelSpec) -> None:
     """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
     family, described = shape_of(theirs.config.to_dict())
-    assert described.unlike(shape) == "" and family.architecture == type(theirs).__name__
+    assert described.difference(shape) == "" and family.architecture == type(theirs).__name__
     rules = family.rules(described)
     ours.double()
     theirs.double()

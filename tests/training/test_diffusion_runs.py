@@ -84,7 +84,7 @@ def test_an_oracle_has_the_weights_of_the_causal_run_and_keeps_them(
         run_spec,
         model={"causal": False},
         objective={"kind": "masked_diffusion", "importance": "oracle", "masking": "importance"},
-        start={"kind": "teacher", "origin": {"kind": "run", "ablation": "causal"}},
+        start={"kind": "oracle_model", "origin": {"kind": "run", "ablation": "causal"}},
     )
     weights = tmp_path / "causal/model.safetensors"
     assert verb.train(spec, mixture, tmp_path / "run", tmp_path / "checkpoints", StopAfter(10**9), weights)

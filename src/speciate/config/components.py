@@ -14,15 +14,18 @@ import itertools
 import pathlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pydantic
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-# What an Options class may use; anything else in its file (torch, pandas, ...) is not there when it is read.
-OPTION_IMPORTS = ("typing", "pydantic", "speciate.config.components")
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
 class Strict(BaseModel):
@@ -43,19 +46,57 @@ class Strict(BaseModel):
         return made
 
 
-class ComponentOptions(Strict):
-    """The options of one component; `kind` is the stem of the component's file."""
+class _OneClassPerModule(ModelMetaclass):
+    """Makes the class `Options` of a module once, however often its class statement runs.
 
-    module: ClassVar[str]
-    """Import path of the component's file, filled in by `options_of`."""
+    `options_of` runs that statement without the rest of the file; importing the file runs it again. Both give the same
+    class, so `isinstance(spec.router, learned.Options)` holds.
+    """
+
+    _made: ClassVar[dict[str, type]] = {}
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **settings: Any) -> type:  # noqa: D102
+        module = namespace.get("__module__", "")
+        if name != "Options" or not module.startswith("speciate."):
+            return super().__new__(mcs, name, bases, namespace, **settings)
+        if module not in mcs._made:
+            mcs._made[module] = super().__new__(mcs, name, bases, namespace, **settings)
+        return mcs._made[module]
+
+
+class ComponentOptions(Strict, metaclass=_OneClassPerModule):
+    """Options of one component, whatever its slot; `config/contracts` adds what each slot has.
+
+    The methods and class variables here are the hooks that a component may override.
+    """
 
     kind: str
+    """The stem of the component's file."""
+
+    causal_only: ClassVar[bool] = False
+    """Whether it serves only models in which each position sees those before it."""
+
+    @classmethod
+    def module_name(cls) -> str:
+        """Return the import path of the component's file."""
+        return cls.__module__
+
+    def looks_ahead(self) -> bool:
+        """Return whether later tokens change what it does with earlier ones, so that the run's loss is no likelihood."""
+        return False
+
+    def needs_whole_block(self) -> bool:
+        """Return whether it must see a block's tokens together, so that a model with it cannot decode one by one."""
+        return False
+
+    def check_domains(self, domains: tuple[str, ...]) -> None:
+        """Refuse a study with these domains by a ValueError that says why."""
 
     def check(self, model: Any) -> None:
-        """Refuses a crossing with the rest of the model (a `speciate.config.run.Model`) by a ValueError that says why."""
+        """Refuse a crossing with the rest of the model (a ModelSpec) by a ValueError that says why."""
 
     def check_run(self, run: Any) -> None:
-        """Refuses a crossing with the rest of the run (a `speciate.config.run.RunSpec`) by a ValueError that says why."""
+        """Refuse a crossing with the rest of the run (a RunSpec) by a ValueError that says why."""
 
 
 @functools.cache
@@ -80,6 +121,11 @@ def kinds_in(folder: str) -> list[str]:
     return [file.stem for file in files if "class Options(" in file.read_text(encoding="utf-8")]
 
 
+def _serves_options(module: str) -> bool:
+    """Tell whether an Options class may use what its file imports from `module`; torch, pandas and the like it may not."""
+    return module in ("typing", "pydantic") or module.startswith("speciate.config.") or module.endswith("_options")
+
+
 @functools.cache
 def options_of(folder: str, kind: str) -> type[ComponentOptions]:
     """The class `Options` of `folder/kind.py`, read without importing the file.
@@ -89,17 +135,18 @@ def options_of(folder: str, kind: str) -> type[ComponentOptions]:
     """
     file = PACKAGE / folder / f"{kind}.py"
     if not kind.isidentifier() or kind not in kinds_in(folder):
-        raise ValueError(f"'{kind}' is no kind of {folder}; there are: {', '.join(kinds_in(folder))}")
+        renamed = f"it is called {RENAMED_KINDS[kind]} now; " if kind in RENAMED_KINDS else ""
+        raise ValueError(f"'{kind}' is no kind of {folder}; {renamed}there are: {', '.join(kinds_in(folder))}")
     body: list[ast.stmt] = []
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        imported = isinstance(node, ast.ImportFrom) and node.module in OPTION_IMPORTS
-        if imported or (isinstance(node, ast.ClassDef) and node.name == "Options"):
+        if (isinstance(node, ast.ImportFrom) and _serves_options(node.module or "")) or (
+            isinstance(node, ast.ClassDef) and node.name == "Options"
+        ):
             body.append(node)
     name = ".".join(["speciate", *folder.split("/"), kind])
     namespace: dict[str, Any] = {"__name__": name}
     exec(compile(ast.Module(body, type_ignores=[]), str(file), "exec"), namespace)  # noqa: S102 (our own source)
     options: type[ComponentOptions] = namespace["Options"]
-    options.module = name
     return options
 
 
@@ -113,6 +160,22 @@ class ConfigErrors(ValueError):
 
 UNKNOWN = "unknown key"
 
+RENAMED_KEYS = {
+    "rate": "lr",
+    "rate_scales": "lr_scales",
+    "adamw_rate": "adamw_lr",
+    "clip": "max_grad_norm",
+    "accumulation": "grad_accumulation",
+}
+"""Old key of a config -> its name today; an error about the old key names the new one."""
+RENAMED_KINDS = {"teacher": "oracle_model"}
+"""Old kind of component -> its name today."""
+
+
+def _unknown(key: object) -> str:
+    """Return what is said of a key that there is not."""
+    return f"{UNKNOWN}; it is called {RENAMED_KEYS[str(key)]} now" if key in RENAMED_KEYS else UNKNOWN
+
 
 def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     """Every problem in `error` as (dotted path of the field, why), in the words of a config's author."""
@@ -123,7 +186,7 @@ def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
         if isinstance(cause, ConfigErrors):
             found += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.found]
         elif item["type"] == "extra_forbidden":
-            found.append((path, UNKNOWN))
+            found.append((path, _unknown(item["loc"][-1])))
         elif item["type"] == "missing":
             found.append((path, "is missing"))
         elif cause is not None:
@@ -137,9 +200,12 @@ def _with_kinds_that_have_it(found: list[tuple[str, str]], folder: str, kind: st
     """The same problems; of a key that `kind` does not know and others of its folder do, it says which these are."""
     told = []
     for path, why in found:
-        if why == UNKNOWN:
+        if why == _unknown(path):
             owners = [other for other in kinds_in(folder) if path in options_of(folder, other).model_fields]
-            why += f" of {kind}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it" if owners else ""
+            if owners:
+                why = f"{UNKNOWN} of {kind}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+            elif RENAMED_KEYS.get(path) not in options_of(folder, kind).model_fields:
+                why = UNKNOWN
         told.append((path, why))
     return told
 
@@ -200,4 +266,4 @@ def options_within(value: Any) -> Iterator[ComponentOptions]:
 
 def component_module(options: ComponentOptions) -> ModuleType:
     """The module that `options` configure; each folder's docstring says what its modules offer."""
-    return importlib.import_module(options.module)
+    return importlib.import_module(options.module_name())

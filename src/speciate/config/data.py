@@ -5,20 +5,19 @@ from typing import Annotated, Literal, Self
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, OneOf, Strict
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import FilterOptions, SourceOptions
 from speciate.config.run import Name
 
 
 class Domain(Strict):
     """One domain of text: where it comes from and what is kept of it."""
 
-    sources: dict[Name, Annotated[ComponentOptions, OneOf("data/fetch/sources")]] = Field(min_length=1)
+    sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]] = Field(min_length=1)
     """Source name -> where its documents come from."""
     licences: dict[Name, str] = {}
     """Source name -> the licence of its texts, for the data card."""
-    filters: Annotated[
-        tuple[Annotated[ComponentOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)
-    ] = ()
+    filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)] = ()
     """Applied in this order; every drop is counted under its filter's reason."""
     duplicates: Literal["keep", "exact", "near"] = "exact"
     """Which documents are dropped as another one's duplicate: none, equal texts, or similar ones too."""

@@ -7,12 +7,14 @@ and the three beside it, so they need only what both environments lock: pydantic
 import json
 import math
 import pathlib
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, OneOf, Strict, config_errors, options_within
+from speciate.config.components import OneOf, Strict, config_errors, options_within
+from speciate.config.contracts.model import DepthOptions, FfnOptions, MixerOptions
+from speciate.config.contracts.training import ObjectiveOptions, OptimizerOptions, ScheduleOptions, StartOptions
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], pydantic.Strict(False)]
@@ -22,11 +24,11 @@ Spec = TypeVar("Spec", bound=Strict)
 class BlockSpec(Strict):
     """One block of the decoder: block = mixer x ffn x depth."""
 
-    mixer: Annotated[ComponentOptions, OneOf("model/mixer")]
+    mixer: Annotated[MixerOptions, OneOf("model/mixer")]
     """What mixes positions."""
-    ffn: Annotated[ComponentOptions, OneOf("model/ffn")]
+    ffn: Annotated[FfnOptions, OneOf("model/ffn")]
     """What acts on each token by itself."""
-    depth: Annotated[ComponentOptions, OneOf("model/depth")]
+    depth: Annotated[DepthOptions, OneOf("model/depth")]
     """Which tokens run through the block."""
 
 
@@ -37,6 +39,19 @@ class LayerException(Strict):
     """Layer indices, from 0."""
     block: BlockSpec
     """What each layer is."""
+
+
+class LayerGroup(Strict):
+    """Layers whose block differs from the model's in some keys: the short form of an exception, for study files.
+
+    `base.model.layer_groups` maps names to groups. An ablation's `change.model.layer_groups` is merged over it key by
+    key: `{rom: {block: {mixer: {routed: shared}}}}` changes one key of one group. Specs hold `exceptions` instead.
+    """
+
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], pydantic.Strict(False)] = Field(min_length=1)
+    """Layer indices, from 0. No layer is in two groups."""
+    block: dict[str, Any] = {}
+    """What differs from `model.block`, merged over it key by key; a component of another `kind` replaces it whole."""
 
 
 class ModelSpec(Strict):
@@ -84,7 +99,7 @@ class ModelSpec(Strict):
             if beyond:
                 raise ValueError(f"exceptions: layers {beyond} do not exist in a model of {self.num_layers}")
         for options in options_within(self):
-            if not self.causal and getattr(options, "causal_only", False):
+            if not self.causal and options.causal_only:
                 raise ValueError(f"causal: {options.kind} sees only what came before; it cannot serve causal: false")
             options.check(self)
         return self
@@ -96,7 +111,7 @@ class ModelSpec(Strict):
                 return exception.block
         return self.block
 
-    def unlike(self, other: "ModelSpec") -> str:
+    def difference(self, other: "ModelSpec") -> str:
         """Where `other`'s weights would mean something else in this model, feed-forward layers aside; empty: nowhere.
 
         Shapes tell the rest. Rotary positions have no weights, so their context may differ.
@@ -224,30 +239,30 @@ class RunSpec(Strict):
     """Of initial weights, noise and data order."""
     model: ModelSpec
     """The network."""
-    objective: Annotated[ComponentOptions, OneOf("training/objective")]
+    objective: Annotated[ObjectiveOptions, OneOf("training/objective")]
     """What is minimised."""
-    optimizer: Annotated[ComponentOptions, OneOf("training/optimizer")]
+    optimizer: Annotated[OptimizerOptions, OneOf("training/optimizer")]
     """How."""
-    schedule: Annotated[ComponentOptions, OneOf("training/schedule")]
+    schedule: Annotated[ScheduleOptions, OneOf("training/schedule")]
     """The learning rate over the steps."""
     training: TrainingSpec = TrainingSpec()
     """Steps, batch, clipping, threads."""
     telemetry: TelemetrySpec = TelemetrySpec()
     """When it is observed."""
-    start: Annotated[ComponentOptions, OneOf("training/init/start")] = Field(
+    start: Annotated[StartOptions, OneOf("training/init/start")] = Field(
         default={"kind": "scratch"}, validate_default=True
     )
     """What its weights are before the first step."""
 
     @pydantic.model_validator(mode="after")
     def _shards(self) -> Self:
-        if self.training.parallel == "fsdp" and not getattr(self.optimizer, "takes_shards", True):
+        if self.training.parallel == "fsdp" and not self.optimizer.supports_sharding:
             raise ValueError(f"training.parallel: fsdp splits matrices, and {self.optimizer.kind} needs them whole")
         return self
 
     @pydantic.model_validator(mode="after")
     def _crossings(self) -> Self:
-        needed = getattr(self.objective, "causal", True)
+        needed = self.objective.causal
         if self.model.causal != needed:
             sees = "only what came before" if needed else "the whole block"
             raise ValueError(f"model.causal: {self.objective.kind} needs a model that sees {sees}, so {needed} here")
@@ -258,7 +273,8 @@ class RunSpec(Strict):
     @property
     def parent(self) -> str | None:
         """The ablation whose run of the same seed this one starts from, if it does."""
-        return getattr(getattr(self.start, "origin", None), "ablation", None)
+        origin = self.start.origin_options()
+        return None if origin is None else origin.parent_ablation()
 
 
 def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:

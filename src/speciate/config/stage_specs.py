@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, OneOf, Strict
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import (
+    FilterOptions,
+    MixtureOptions,
+    PackingOptions,
+    SourceOptions,
+    TokenizerOptions,
+)
+from speciate.config.contracts.figures import FigureOptions
 from speciate.config.data import Duplicates, HeldOut, Split
 from speciate.config.run import Name, Names
 from speciate.config.study import Hypothesis
@@ -36,15 +44,15 @@ class FetchSpec(Strict):
     """What `fetch` reads: one source."""
 
     name: Name
-    source: Annotated[ComponentOptions, OneOf("data/fetch/sources")]
+    source: Annotated[SourceOptions, OneOf("data/fetch/sources")]
 
 
 class CleanSpec(Strict):
     """What `clean` reads: one domain."""
 
     domain: Name
-    sources: dict[Name, Annotated[ComponentOptions, OneOf("data/fetch/sources")]]
-    filters: Annotated[tuple[Annotated[ComponentOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
+    sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
+    filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None = None
     """Of the domain; each shard takes its part."""
     shards: int = Field(1, ge=1)
@@ -116,7 +124,7 @@ class SketchSpec(Strict):
 class FitSpec(Strict):
     """What `fit` reads: the tokenizer."""
 
-    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
+    tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
 
 
 class EncodeSpec(Strict):
@@ -133,7 +141,7 @@ class PackSpec(Strict):
     """What `pack` reads."""
 
     domain: Name
-    packing: Annotated[ComponentOptions, OneOf("data/packing")]
+    packing: Annotated[PackingOptions, OneOf("data/packing")]
     block_length: int = Field(ge=2)
 
 
@@ -143,7 +151,7 @@ class BalanceSpec(Strict):
     domains: Names
     shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
     """Of each domain."""
-    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
+    mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
     held_out: HeldOut
 
 
@@ -154,9 +162,9 @@ class CardDomain(Strict):
     shards: int
     duplicates: Literal["keep", "exact", "near"]
     language: str | None
-    sources: dict[Name, Annotated[ComponentOptions, OneOf("data/fetch/sources")]]
+    sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
     licences: dict[Name, str]
-    filters: Annotated[tuple[Annotated[ComponentOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
+    filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None
     max_tokens: int | None
 
@@ -168,9 +176,9 @@ class CardSpec(Strict):
     domains: Annotated[tuple[CardDomain, ...], pydantic.Strict(False)]
     across_domains: bool
     split: Split
-    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
-    packing: Annotated[ComponentOptions, OneOf("data/packing")]
-    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
+    tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
+    packing: Annotated[PackingOptions, OneOf("data/packing")]
+    mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
     block_length: int
 
 
@@ -237,7 +245,7 @@ class DrawSpec(Strict):
     A figure of the data knows nothing of the runs; for it the rest stays as it is here.
     """
 
-    figure: Annotated[ComponentOptions, OneOf("figures")]
+    figure: Annotated[FigureOptions, OneOf("figures")]
     arms: Names = ()
     """Every ablation, in the order of the study file."""
     domains: Names = ()

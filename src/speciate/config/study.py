@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, ConfigErrors, OneOf, Strict, config_errors, options_within
+from speciate.config.components import ConfigErrors, OneOf, Strict, config_errors, options_within
+from speciate.config.contracts.data import MixtureOptions, PackingOptions, TokenizerOptions
 from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
+from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
@@ -109,13 +111,13 @@ class Study(Strict):
     """How duplicate documents are found."""
     split: Split = Split()
     """Shares of held-out documents."""
-    tokenizer: Annotated[ComponentOptions, OneOf("data/tokens/tokenizer")]
+    tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
     """Text to token ids."""
-    packing: Annotated[ComponentOptions, OneOf("data/packing")]
+    packing: Annotated[PackingOptions, OneOf("data/packing")]
     """How documents fill blocks."""
     block_length: int = Field(128, ge=2)
     """Tokens in a block."""
-    mixture: Annotated[ComponentOptions, OneOf("data/mixture")]
+    mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
     """How the domains' blocks are mixed."""
     held_out: HeldOut = HeldOut()
     """Sizes of the validation, test and probe sets."""
@@ -131,6 +133,11 @@ class Study(Strict):
     """Predictions, written down before the runs."""
     cost: Cost | None = None
     """What mixers cost by the length of a block; null: not measured."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _expand_layer_groups(cls, settings: Any) -> Any:
+        return expand_layer_groups(settings) if isinstance(settings, Mapping) else settings
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Self:
@@ -152,9 +159,7 @@ class Study(Strict):
 
     @pydantic.model_validator(mode="after")
     def _crossings(self) -> Self:
-        check_domains = getattr(self.mixture, "check_domains", None)
-        if check_domains is not None:
-            check_domains(tuple(self.domains))
+        self.mixture.check_domains(tuple(self.domains))
         for ablation in self.ablations:
             run = self.run(ablation, self.seeds[0])
             if run.model.context < self.block_length:
@@ -162,11 +167,11 @@ class Study(Strict):
                 raise ValueError(f"ablations.{ablation}: {shorter}")
             for options in options_within(run):
                 try:
-                    getattr(options, "check_domains", lambda domains: None)(tuple(self.domains))
+                    options.check_domains(tuple(self.domains))
                 except ValueError as error:
                     raise ValueError(f"ablations.{ablation}: {error}") from None
             try:
-                getattr(run.objective, "check_length", lambda length: None)(self.block_length)
+                run.objective.check_length(self.block_length)
             except ValueError as error:
                 raise ValueError(f"ablations.{ablation}.objective: {error}") from None
             self._check_start(run)
@@ -182,10 +187,9 @@ class Study(Strict):
             if run.parent in line[:-1]:
                 raise ValueError(f"{where}: leads back to itself: {' from '.join(line)}")
             older = self.run(run.parent, self.seeds[0])
-            own = getattr(run.start, "unlike", None)  # what starts is not the model itself
-            unlike = run.model.unlike(older.model) if own is None else own(run.model, older.model)
-            if unlike:
-                raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {unlike}")
+            difference = run.start.difference(run.model, older.model)
+            if difference:
+                raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {difference}")
             run = older
 
     def run(self, ablation: str, seed: int) -> RunSpec:

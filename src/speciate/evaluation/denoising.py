@@ -4,7 +4,7 @@ B texts of T tokens, V words: the token ids but [MASK], the last.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pydantic
@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions, component_module, config_errors, kinds_in, options_of
+from speciate.config.components import config_errors, kinds_in, options_of
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Seeded, Text, sample
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
@@ -23,10 +24,10 @@ STEPS = 32
 """Of each sampler that takes a number, in the picture."""
 
 
-def sampler_options(kind: str, **settings: object) -> ComponentOptions:
+def sampler_options(kind: str, **settings: object) -> SamplerOptions:
     """The options of a sampler. Raises ValueError naming the kind and the key that is wrong."""
     try:
-        return options_of(FOLDER, kind).model_validate({"kind": kind, **settings})
+        return cast(SamplerOptions, options_of(FOLDER, kind).model_validate({"kind": kind, **settings}))
     except pydantic.ValidationError as error:
         raise ValueError("; ".join(f"{kind}: {path}: {why}" for path, why in config_errors(error))) from None
 
@@ -52,7 +53,7 @@ def importance_of(model: Transformer) -> Callable[[Tensor], Tensor] | None:
     Nor has an oracle one: what a causal model thinks of tokens it cannot say before they are there.
     """
     weighing: Any = dict(model.parts.items()).get("importance")
-    if weighing is None or getattr(weighing.options.importance, "taught", False):
+    if weighing is None or weighing.options.importance.needs_oracle:
         return None
 
     @torch.no_grad()
@@ -85,7 +86,7 @@ def orders(model: Transformer, first: int, length: int, seed: int) -> pd.DataFra
 def _order(model: Transformer, kind: str, first: int, length: int, seed: int) -> Iterator[tuple[object, ...]]:
     keys = options_of(FOLDER, kind).model_fields
     options = sampler_options(kind, **({"num_steps": STEPS} if "num_steps" in keys else {}))
-    sampler = component_module(options).Sampler(options)
+    sampler = options.component().Sampler(options)
     token_1T = torch.full((1, length), model.vocabulary - 1)
     token_1T[0, 0] = first
     said: list[Tensor] = []

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
 
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
+from speciate.training.loss.objective import Objective
 from speciate.training.observer import batches
 
 COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
@@ -23,7 +23,7 @@ COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
 @torch.no_grad()
 def by_document(
     model: Transformer,
-    objective: nn.Module,
+    objective: Objective,
     blocks: BlockSet,
     token_bytes_V: npt.NDArray[np.int32],
     device: str | torch.device = "cpu",
@@ -44,14 +44,13 @@ def by_document(
     """
     num_documents = len(blocks.documents)
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
-    estimates = getattr(objective, "draws", None)
     sums_ED: npt.NDArray[np.float64] | None = None
     for start, token_BT in batches(torch.from_numpy(blocks.tokens)):
         document_BT = blocks.document[start : start + len(token_BT)]
         portion = (model, token_BT.to(device), torch.from_numpy(document_BT).long().to(device))
-        counted_BS = objective.loss_mask(*portion).cpu().numpy()  # type: ignore[operator]
+        counted_BS = objective.loss_mask(*portion).cpu().numpy()
         with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long().to(device)):
-            draws_EBS = objective.token_nll(*portion).unsqueeze(0) if estimates is None else estimates(*portion)  # type: ignore[operator]
+            draws_EBS = objective.nll_estimates(*portion)
         draws_EN = draws_EBS.double().cpu().numpy()[:, counted_BS]
         document_N = document_BT[:, 1:][counted_BS]
         np.add.at(nats, document_N, draws_EN.mean(0))
@@ -67,7 +66,7 @@ def by_document(
         "tokens": tokens.astype(np.int64),
         "bytes": np.rint(num_bytes).astype(np.int64),
     }
-    if sums_ED is not None and estimates is not None:
+    if sums_ED is not None and objective.is_estimated:
         found["nats_draws"] = list(sums_ED.T)
     table = blocks.documents[["document", "domain", "id", "group"]].assign(**found)
     return table[table["tokens"] > 0].reset_index(drop=True)

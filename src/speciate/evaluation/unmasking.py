@@ -15,13 +15,23 @@ B texts of T tokens, V words ([MASK] is none of them), M of them masked.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Denoise = Callable[[Tensor], Tensor]
 """Tokens with masks, (B, T) -> log-probabilities of each position's word, (B, T, V)."""
+
+
+class Sampler(Protocol):
+    """One way to replace masks by tokens: the class `Sampler(options)` of a file in `sampler/`."""
+
+    def plan(self, num_masked: int) -> list[int]:
+        """Return the numbers of the steps in which `num_masked` masks of a text are replaced."""
+
+    def step(self, text: "Text", denoise: Denoise, draws: "Draws", index: int) -> Tensor:
+        """Return the tokens after one step, (B, T)."""
 
 
 class Draws(Protocol):
@@ -130,7 +140,7 @@ def tempered(denoise: Denoise, temperature: float) -> Denoise:
 
 
 @torch.no_grad()
-def sample(sampler: Any, text: Text, denoise: Denoise, draws: Draws) -> Iterator[Text]:
+def sample(sampler: Sampler, text: Text, denoise: Denoise, draws: Draws) -> Iterator[Text]:
     """The texts after each step, the last without a mask.
 
     Args:

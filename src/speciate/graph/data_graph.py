@@ -8,9 +8,9 @@ over its shards, `k-of-n`, a folder each below that one.
 import functools
 import glob
 import pathlib
-from typing import Any
 
-from speciate.config.components import ComponentOptions, Strict
+from speciate.config.components import Strict
+from speciate.config.contracts.data import SourceOptions
 from speciate.config.data import Duplicates
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import (
@@ -55,15 +55,15 @@ class DataGraph:
         self.data = data
 
     @functools.cached_property
-    def sources(self) -> dict[str, ComponentOptions]:
+    def sources(self) -> dict[str, SourceOptions]:
         """Every source that the study fetches, by name: of domains, filters, a published tokenizer, and starts.
 
         Raises:
             ValueError: one name means two different sources.
         """
-        found: dict[str, ComponentOptions] = {}
+        found: dict[str, SourceOptions] = {}
         given = [item for domain in self.study.domains for item in self.sources_of(domain).items()]
-        published = getattr(self.study.tokenizer, "archive", None)
+        published = self.study.tokenizer.published_archive()
         if published is not None:
             given.append(("tokenizer", published))
         given += self.starts.items()
@@ -73,21 +73,21 @@ class DataGraph:
         return found
 
     @functools.cached_property
-    def starts(self) -> dict[str, ComponentOptions]:
+    def starts(self) -> dict[str, SourceOptions]:
         """The sources that hold what runs start from, by name."""
-        origins: list[Any] = [getattr(run.start, "origin", None) for run in self.study.runs()]
-        return {origin.name: origin.source for origin in origins if hasattr(origin, "source")}
+        origins = [run.start.origin_options() for run in self.study.runs()]
+        return {name: source for origin in origins if origin for name, source in origin.sources().items()}
 
     def start_archive(self, name: str) -> pathlib.Path:
         """The archive of one of `starts`."""
         return self.folder("fetch", name) / WHOLE / "archive"
 
-    def sources_of(self, domain: str) -> dict[str, ComponentOptions]:
+    def sources_of(self, domain: str) -> dict[str, SourceOptions]:
         """The sources that a domain's `clean` reads: its own, and those that its filters compare with."""
         mine = self.study.domains[domain]
         found = dict(mine.sources)
         for options in mine.filters:
-            for name, source in getattr(options, "sources", {}).items():
+            for name, source in options.compared_sources().items():
                 if found.setdefault(name, source) != source:
                     raise ValueError(f"domains.{domain}: two different sources are called {name}")
         return found
@@ -111,7 +111,7 @@ class DataGraph:
 
     def _cut(self, domain: str, source: str) -> bool:
         mine = self.study.domains[domain].sources
-        return source in mine and getattr(mine[source], "sharded", False)
+        return source in mine and mine[source].sharded
 
     def local_files(self, source: str) -> list[str]:
         """The user's own files that a source names by globs, relative to where the workflow runs; sorted.
@@ -119,7 +119,7 @@ class DataGraph:
         Raises:
             ValueError: no file matches; names the source.
         """
-        globs = getattr(self.sources[source], "paths", ())
+        globs = self.sources[source].local_globs()
         files = sorted({file for pattern in globs for file in glob.glob(pattern, recursive=True)})
         if globs and not files:
             raise ValueError(f"source {source}: paths: no file matches {', '.join(globs)} in {pathlib.Path.cwd()}")
@@ -160,7 +160,7 @@ class DataGraph:
     @property
     def tokenizer_archive(self) -> list[pathlib.Path]:
         """The archive of a published tokenizer; none for one that is fitted here."""
-        published = getattr(self.study.tokenizer, "archive", None)
+        published = self.study.tokenizer.published_archive()
         return [] if published is None else [self.folder("fetch", "tokenizer") / WHOLE / "archive"]
 
     @functools.cache  # noqa: B019 (one Plan lives as long as its process)

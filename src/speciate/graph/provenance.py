@@ -115,6 +115,6 @@ def _digest(modules: frozenset[str]) -> str:
 
 
 def digest(verb: str, *specs: object) -> str:
-    """What `python -m speciate.VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
-    kinds = {options.module for spec in specs for options in options_within(spec)}
+    """What `speciate VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
+    kinds = {options.module_name() for spec in specs for options in options_within(spec)}
     return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))

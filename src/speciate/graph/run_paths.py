@@ -36,12 +36,12 @@ class RunPaths:
     @property
     def start(self) -> pathlib.Path | None:
         """What the run starts from; None: nothing."""
-        origin = getattr(self.run.start, "origin", None)
+        origin = self.run.start.origin_options()
         if origin is None:
             return None
         starts = self.folders.starts
         return pathlib.Path(
-            origin.place(self.home / "runs", self.run.seed, lambda name: self.home.parent / starts[name])
+            origin.model_path(self.home / "runs", self.run.seed, lambda name: self.home.parent / starts[name])
         )
 
     def _made(self, folder: pathlib.Path, file: str) -> pathlib.Path:

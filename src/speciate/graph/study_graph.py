@@ -8,7 +8,8 @@ import functools
 import hashlib
 import pathlib
 
-from speciate.config.components import Strict, kinds_in, options_of, options_within
+from speciate.config.components import Strict, kinds_in, options_within
+from speciate.config.contracts.figures import figure_options
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import (
     Arm,
@@ -41,35 +42,36 @@ class StudyGraph(DataGraph):
     def labels(self) -> tuple[str, ...]:
         """What the domains are called after mixing; a control's mixture may give other names than the study file."""
         domains = tuple(self.study.domains)
-        labels = getattr(self.study.mixture, "labels", None)
-        return domains if labels is None else tuple(labels(domains))
+        return self.study.mixture.labels(domains)
 
     @property
     def languages(self) -> tuple[str, ...]:
         """The domains with a programming language, where the mixture leaves each document its own domain."""
-        if getattr(self.study.mixture, "labels", None) is not None:
+        if self.study.mixture.relabels:
             return ()
         return tuple(name for name, domain in self.study.domains.items() if domain.language)
 
     def figures(self, page: str = "report") -> list[str]:
         """The figures of a page, `report` or `data`: files of `figures/`, but those of kinds that no run uses."""
-        names = [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "report") == page]
-        needs = {name: frozenset(getattr(options_of("figures", name), "needs", ())) for name in names}
         measured = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
         return [
-            name for name in names if (not needs[name] or needs[name] & self.used) and self.read_by(name) in measured
+            name
+            for name in kinds_in("figures")
+            for options in [figure_options(name)]
+            if options.page == page
+            and (not options.needs or self.used.intersection(options.needs))
+            and options.reads in measured
         ]
 
     def read_by(self, figure: str) -> str:
         """Which tables a figure reads: the data `card`'s, the `cost` of mixers, or the study's `tables`."""
-        options = options_of("figures", figure)
-        return str(getattr(options, "reads", "card" if getattr(options, "page", "report") == "data" else "tables"))
+        return figure_options(figure).reads
 
     @functools.cached_property
     def used(self) -> frozenset[str]:
         """The kinds that the study's runs use, such as `mixer.gsa`."""
         runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
-        return frozenset(".".join(kind.module.split(".")[-2:]) for run in runs for kind in options_within(run))
+        return frozenset(".".join(kind.module_name().split(".")[-2:]) for run in runs for kind in options_within(run))
 
     @functools.cached_property
     def cost_runs(self) -> list[RunSpec]:
@@ -83,7 +85,7 @@ class StudyGraph(DataGraph):
         found = []
         for name, ablation in self.study.ablations.items():
             run = self.study.run(name, self.study.seeds[0])
-            leaks = any(getattr(kind, "non_causal", False) for kind in options_within(run))
+            leaks = any(options.looks_ahead() for options in options_within(run))
             arm = Arm(
                 name=name,
                 about=ablation.about,
@@ -124,8 +126,8 @@ class StudyGraph(DataGraph):
 
     def start(self, ablation: str, seed: int) -> str | None:
         """What a run starts from, the argument of `train --start`: a file, or a folder of the user's; None: nothing."""
-        origin = getattr(self.run(ablation, seed).start, "origin", None)
-        return None if origin is None else str(origin.place(self.home / "runs", seed, self.start_archive))
+        origin = self.run(ablation, seed).start.origin_options()
+        return None if origin is None else origin.model_path(self.home / "runs", seed, self.start_archive)
 
     def start_files(self, ablation: str, seed: int) -> list[str]:
         """The files of that, which are inputs of the run.
@@ -134,7 +136,8 @@ class StudyGraph(DataGraph):
             ValueError: the user's folder is not there, or holds no model; names the ablation.
         """
         place = self.start(ablation, seed)
-        path = getattr(getattr(self.run(ablation, seed).start, "origin", None), "path", None)
+        origin = self.run(ablation, seed).start.origin_options()
+        path = None if origin is None else origin.model_folder()
         if place is None or path is None:
             return [] if place is None else [place]
         files = [str(file) for file in sorted(pathlib.Path(path).glob("*")) if file.suffix in MODEL_SUFFIXES]
@@ -188,7 +191,7 @@ class StudyGraph(DataGraph):
 
     def draw_spec(self, figure: str) -> DrawSpec:
         """The spec of one figure, named by its file in `figures/`. Raises ValueError where there is none."""
-        study, options = self.study, options_of("figures", figure)(kind=figure)
+        study, options = self.study, figure_options(figure)(kind=figure)
         if figure in self.figures("data"):
             return DrawSpec(figure=options)
         return DrawSpec(

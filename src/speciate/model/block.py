@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from speciate.config.components import component_module
 from speciate.model.norm import norm
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import recomputation
@@ -36,10 +35,10 @@ class Block(nn.Module):
         super().__init__()
         block = place.model.block_of(place.layer)
         self.mixer_norm = norm(place.model)
-        self.mixer = component_module(block.mixer).Mixer(block.mixer, place)
+        self.mixer = block.mixer.component().Mixer(block.mixer, place)
         self.ffn_norm = norm(place.model)
-        self.ffn = component_module(block.ffn).FeedForward(block.ffn, place)
-        self.depth = component_module(block.depth).Depth(block.depth, place)
+        self.ffn = block.ffn.component().FeedForward(block.ffn, place)
+        self.depth = block.depth.component().Depth(block.depth, place)
         self.recompute = False
         """Whether the backward pass computes the block again from its input, instead of keeping all in between."""
 

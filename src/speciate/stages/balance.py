@@ -1,4 +1,11 @@
-"""Verb: balance the domains' training blocks, and draw the fixed held-out sets: validation, test, probe."""
+r"""Mix the domains' training blocks and draw the held-out sets.
+
+The held-out sets are validation, test and probe; each holds the same number of blocks of every domain.
+
+Example:
+    speciate balance --spec spec.json --packed code=blocks/code prose=blocks/prose \
+        --encoded code=tokens/code prose=tokens/prose --tokenizer-folder tokenizer --output-folder mixture
+"""
 
 import argparse
 import dataclasses
@@ -12,8 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.cli import log, parse_named_paths, run
-from speciate.config.components import component_module
+from speciate.cli import log, parse_named_paths
 from speciate.config.run import canonical_json, read_spec
 from speciate.config.stage_specs import SPLITS, BalanceSpec
 from speciate.data.arrays.npy import chunks, read_array, write_array
@@ -113,7 +119,7 @@ def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) ->
     spec = inputs.spec
     found = draw({domain: inputs.packs(name, domain) for domain in domains}, blocks_each, name, spec.held_out.seed)
     found["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[found["domain"]]
-    relabel = getattr(component_module(spec.mixture), "relabel", None)
+    relabel = spec.mixture.component().relabel if spec.mixture.relabels else None
     if relabel is not None:
         found["documents"] = relabel(spec.mixture, found["documents"], name)
     missing = [label for label in inputs.labels if label not in set(found["documents"]["domain"])]
@@ -147,7 +153,7 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
         split: {domain: sum(blocks for blocks, _ in shards) for domain, shards in shape.items()}
         for split, shape in shapes.items()
     }
-    train_N2, warnings = component_module(spec.mixture).mix(spec.mixture, available["train"])
+    train_N2, warnings = spec.mixture.component().mix(spec.mixture, available["train"])
     save(folder / "train.npy", train_N2)
     parts = (np.bincount(part_N2[:, 0], minlength=len(spec.domains)) for _, part_N2 in chunks(train_N2, PORTION))
     counts = sum(parts, np.zeros(len(spec.domains), np.int64))
@@ -182,17 +188,29 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
     )
 
 
-def main() -> None:
-    """Reads the command line, balances, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.balance", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BalanceSpec")
-    shards = "holds a folder for each shard, 0-of-n and so on, that {} wrote"
-    help_packed, help_encoded = shards.format("`pack`"), shards.format("`encode`")
-    parser.add_argument("--packed", nargs="+", required=True, metavar="DOMAIN=DIR", help=help_packed)
-    parser.add_argument("--encoded", nargs="+", required=True, metavar="DOMAIN=DIR", help=help_encoded)
+    parser.add_argument(
+        "--packed",
+        nargs="+",
+        required=True,
+        metavar="DOMAIN=DIR",
+        help="folder of the shards' folders (0-of-n, ...) that `pack` wrote, for each domain",
+    )
+    parser.add_argument(
+        "--encoded",
+        nargs="+",
+        required=True,
+        metavar="DOMAIN=DIR",
+        help="folder of the shards' folders (0-of-n, ...) that `encode` wrote, for each domain",
+    )
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the mixture goes")
-    arguments = parser.parse_args()
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where to write the mixture")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Balance the domains, and write the mixture."""
     spec, folder = read_spec(BalanceSpec, arguments.spec), arguments.output_folder
     inputs = Inputs(
         spec=spec,
@@ -207,7 +225,3 @@ def main() -> None:
         log(f"warning: {warning}")
     parts = ", ".join(f"{domain} {blocks}" for domain, blocks in mixture.train_blocks.items())
     log(f"{sum(mixture.train_blocks.values())} training blocks of {mixture.block_length} tokens: {parts}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,10 @@
-"""Read the texts of a domain's sources, normalise and filter them, and count what is dropped and why."""
+"""Read, normalise and filter the texts of one domain's sources.
+
+Every text that is dropped is counted by its reason, and samples of the dropped texts are kept.
+
+Example:
+    speciate clean --spec spec.json --archive django=archive --output-folder cleaned
+"""
 
 import argparse
 import contextlib
@@ -9,8 +15,8 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from speciate.cli import log, parse_named_paths, run
-from speciate.config.components import ComponentOptions, component_module
+from speciate.cli import log, parse_named_paths
+from speciate.config.contracts.data import SourceOptions
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CleanSpec
 from speciate.data.clean.dropped import Samples, write_dropped
@@ -19,11 +25,11 @@ from speciate.data.documents import Document, Passage, Shard, write_documents
 from speciate.io import atomic_write
 
 
-def sources_of(spec: CleanSpec) -> dict[str, ComponentOptions]:
+def sources_of(spec: CleanSpec) -> dict[str, SourceOptions]:
     """Every source that the domain reads: its own, and those that its filters compare with."""
     found = dict(spec.sources)
     for options in spec.filters:
-        found |= getattr(options, "sources", {})
+        found |= options.compared_sources()
     return found
 
 
@@ -55,7 +61,7 @@ class Cleaning:
 
     def documents(self) -> Iterator[Document]:
         """The documents kept of all sources, in the order of the spec; filters see the whole shard."""
-        filters: list[Filter] = [component_module(each).Filter(each, self.archives) for each in self.spec.filters]
+        filters: list[Filter] = [each.component().Filter(each, self.archives) for each in self.spec.filters]
         left = self._bytes()
         for name, source in self.spec.sources.items():
             here = self.counts[name]
@@ -81,10 +87,10 @@ class Cleaning:
         ends = [self.spec.max_bytes * index // self.shard.count for index in (self.shard.index, self.shard.index + 1)]
         return ends[1] - ends[0]
 
-    def _passages(self, name: str, source: ComponentOptions) -> Generator[Passage, None, None]:
+    def _passages(self, name: str, source: SourceOptions) -> Generator[Passage, None, None]:
         """The passages of this shard: all of an archive that holds only the shard, else every n-th."""
-        found: Iterable[Passage] = component_module(source).read(source, name, self.archives[name])
-        if not getattr(source, "sharded", False):
+        found: Iterable[Passage] = source.component().read(source, name, self.archives[name])
+        if not source.sharded:
             found = itertools.islice(found, self.shard.index, None, self.shard.count)
         yield from found
 
@@ -94,18 +100,24 @@ class Cleaning:
         return {**self.total.as_json(), "stopped": self.stopped, "by_source": by_source}
 
 
-def main() -> None:
-    """Command line: `python -m speciate.stages.clean --spec FILE --archive NAME=PATH ... --output-folder DIR`."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.clean", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the domain, as JSON")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "--spec", type=pathlib.Path, required=True, help="JSON of a CleanSpec: the domain's sources and filters"
+    )
     parser.add_argument(
         "--archive",
         action="append",
         required=True,
         metavar="NAME=PATH",
-        help="a source's file, for each source of the domain and of its filters",
+        help="the archive of a source; once for each source of the domain and of its filters",
     )
-    parser.add_argument("--shard", default="0-of-1", metavar="K-of-N", help="which part of the domain, from 0")
+    parser.add_argument(
+        "--shard",
+        default="0-of-1",
+        metavar="K-of-N",
+        help="which shard of the domain, counted from 0 (default: %(default)s)",
+    )
     parser.add_argument(
         "--output-folder",
         type=pathlib.Path,
@@ -113,11 +125,14 @@ def main() -> None:
         metavar="DIR",
         help="where to write documents.parquet, dropped.parquet (samples) and counts.json",
     )
-    options = parser.parse_args()
-    spec = read_spec(CleanSpec, options.spec)
-    cleaning = Cleaning(spec, named_archives(options.archive, spec), Shard.parse(options.shard))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Clean one shard, and write its documents and counts."""
+    spec = read_spec(CleanSpec, arguments.spec)
+    cleaning = Cleaning(spec, named_archives(arguments.archive, spec), Shard.parse(arguments.shard))
     started = time.perf_counter()
-    folder: pathlib.Path = options.output_folder
+    folder: pathlib.Path = arguments.output_folder
     with contextlib.ExitStack() as stack:
         documents, dropped, counts = (
             stack.enter_context(atomic_write(folder / name))
@@ -131,7 +146,3 @@ def main() -> None:
         write_dropped(dropped, cleaning.samples)
         counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")
-
-
-if __name__ == "__main__":
-    run(main)

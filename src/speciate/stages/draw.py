@@ -1,6 +1,10 @@
-"""draw: the study's tables -> one figure, as SVG for screens, PNG for everything else, and its caption.
+"""Draw one figure from the study's tables.
 
-Figures are found by their files in `figures/`; a new one is a new file.
+The figure is written as SVG for screens and as PNG for everything else, with its caption as JSON. Each figure is a file
+of `figures/`; a new file is a new figure.
+
+Example:
+    speciate draw --spec results/smoke/specs/draw/load.json --tables results/smoke/tables --output-folder figures
 """
 
 import argparse
@@ -11,8 +15,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from speciate.analysis.alignment import aligned
-from speciate.cli import run
-from speciate.config.components import component_module
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import DrawSpec
 from speciate.figures import style
@@ -38,15 +40,21 @@ def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> 
     return tables
 
 
-def main() -> None:
-    """Parses, reads, draws, writes."""
-    parser = argparse.ArgumentParser(prog="speciate draw", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a DrawSpec: which figure, arms, controls")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "--spec", type=pathlib.Path, required=True, help="JSON of a DrawSpec: the figure, the arms, the controls"
+    )
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables (parquet)")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets NAME.svg, NAME.png, NAME.json")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write NAME.svg, NAME.png and NAME.json"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Draw one figure, and write it with its caption."""
     spec = read_spec(DrawSpec, arguments.spec)
-    module = component_module(spec.figure)
+    module = spec.figure.component()
     tables = aligned(read_tables(arguments.tables, module.TABLES))
     caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
     with style.drawing():
@@ -56,7 +64,3 @@ def main() -> None:
                 style.save(figure, temp_path)
     with atomic_write(arguments.output_folder / f"{spec.figure.kind}.json") as temp_path:
         temp_path.write_text(json.dumps(caption, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,12 @@
-"""evaluate: what a finished model does on held-out text.
+r"""Evaluate a trained run on held-out text.
 
-Writes the test loss of each document, and every selector's choice on every token of the whole probe set; of a run that
-failed, both without a row, since its weights are no model's. It computes where the run did (training.device).
+The test loss of each document is written, and every selector's choice for every token of the whole probe set. For a
+run that failed both are empty, since its weights are no model's. Evaluation uses the run's own device
+(`training.device`).
+
+Example:
+    speciate evaluate --spec RUN/spec.json --model RUN/model.safetensors --mixture-folder MIXTURE \
+        --token-bytes TOKENIZER/token_bytes.npy --likelihood likelihood.parquet --probe probe.safetensors
 """
 
 import argparse
@@ -14,10 +19,8 @@ import pandas as pd
 import safetensors.numpy
 import torch
 from tokenizers import Tokenizer
-from torch import nn
 
-from speciate.cli import log, run
-from speciate.config.components import component_module
+from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_set
 from speciate.evaluation import speculative
@@ -30,28 +33,40 @@ from speciate.training.build_model import build_model
 from speciate.training.checkpoint.store import Arrays
 from speciate.training.checkpoint.weights import load_weights
 from speciate.training.distributed import devices
+from speciate.training.loss.objective import Objective
 from speciate.training.observer import arrays_of, batches, observe, run_selectors
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}
 """Columns of what an objective shows of single tokens, and their types."""
 
 
-def main() -> None:
-    """Parses the command line, evaluates, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.stages.evaluate", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="the run's model.safetensors")
-    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")
-    parser.add_argument("--token-bytes", type=pathlib.Path, required=True, help="bytes of each token id, .npy")
+    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
     parser.add_argument(
-        "--likelihood", type=pathlib.Path, required=True, help="output: loss by test document, .parquet"
+        "--token-bytes",
+        type=pathlib.Path,
+        required=True,
+        help="bytes of each token id, .npy, with tokenizer.json beside it",
     )
-    parser.add_argument("--probe", type=pathlib.Path, required=True, help="output: choices on the probe, .safetensors")
     parser.add_argument(
-        "--details", type=pathlib.Path, help="output: single tokens; default: details.parquet beside it"
+        "--likelihood", type=pathlib.Path, required=True, help="table of each test document's loss to write, .parquet"
     )
-    parser.add_argument("--measured", type=pathlib.Path, help="output: notes; default: measured.json beside it")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--probe", type=pathlib.Path, required=True, help="selectors' choices on the probe set to write, .safetensors"
+    )
+    parser.add_argument(
+        "--details", type=pathlib.Path, help="table of single tokens to write (default: details.parquet beside --probe)"
+    )
+    parser.add_argument(
+        "--measured", type=pathlib.Path, help="recorded metrics to write (default: measured.json beside --probe)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Evaluate the model, and write what was found."""
     arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
     arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
     spec = read_spec(RunSpec, arguments.spec)
@@ -66,7 +81,7 @@ def main() -> None:
     token_bytes_V = np.load(arguments.token_bytes)
     model = build_model(spec, len(token_bytes_V)).eval()
     load_weights(model, arguments.model)
-    objective = component_module(spec.objective).Objective(spec.objective)
+    objective = spec.objective.component().Objective(spec.objective)
     blocks = read_set(arguments.mixture_folder, "probe")
     with devices.taken(spec.training) as device:
         model.to(device)
@@ -99,7 +114,7 @@ def failure(file: pathlib.Path) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def probe(model: Transformer, objective: nn.Module, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
+def probe(model: Transformer, objective: Objective, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
     """The Tally by document and the choice at each position, of every selector, on a whole probe set.
 
     Returns:
@@ -128,12 +143,12 @@ def probe(model: Transformer, objective: nn.Module, blocks: BlockSet) -> tuple[A
     return arrays, measured
 
 
-def details(model: Transformer, objective: nn.Module, blocks: BlockSet) -> pd.DataFrame:
+def details(model: Transformer, objective: Objective, blocks: BlockSet) -> pd.DataFrame:
     """What the objective shows of single tokens, columns DETAILS without text, and where a model fills masks, the order
     in which each sampler does; no rows where there is nothing to show.
     """
-    shown = getattr(objective, "details", None)
-    found = [] if shown is None else [shown(model, blocks)]
+    shown = objective.details(model, blocks)
+    found = [] if shown is None else [shown]
     if not model.causal:
         found.append(orders(model, int(blocks.tokens[0, 0]), blocks.tokens.shape[1], seed=0))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame({name: [] for name in DETAILS})
@@ -145,7 +160,3 @@ def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFr
     text = [] if tokenizer is None else [tokenizer.decode([int(token)]) for token in rows["token"]]
     with atomic_write(file) as temp_path:
         rows.assign(text=text).astype(DETAILS | {"text": "str"})[[*DETAILS, "text"]].to_parquet(temp_path, index=False)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,34 +1,41 @@
-"""Fetch one source, or one shard of it, exactly as its study pins it: the archive that `clean` reads."""
+"""Download one source exactly as the study pins it.
+
+The archive that `clean` reads is written. A source that can be divided is fetched shard by shard.
+
+Example:
+    speciate fetch --spec results/data/fetch/django-<key>/spec.json --output archive
+"""
 
 import argparse
 import pathlib
 import time
 
-from speciate.cli import log, run
-from speciate.config.components import component_module
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import FetchSpec
 from speciate.data.documents import Shard
 from speciate.io import atomic_write
 
 
-def main() -> None:
-    """Command line: `python -m speciate.stages.fetch --spec FILE --output FILE [--shard k-of-n]`."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.fetch", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the source, as JSON")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="where to put the archive; only ever whole")
-    parser.add_argument("--shard", default="0-of-1", help="which share of a source that can be shared out: 0-of-8")
-    options = parser.parse_args()
-    spec, shard = read_spec(FetchSpec, options.spec), Shard.parse(options.shard)
-    if shard.count > 1 and not getattr(spec.source, "sharded", False):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a FetchSpec: the source")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="archive to write")
+    parser.add_argument(
+        "--shard",
+        default="0-of-1",
+        help="which shard of a source that can be divided, such as 0-of-8 (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fetch the source, and write its archive."""
+    spec, shard = read_spec(FetchSpec, arguments.spec), Shard.parse(arguments.shard)
+    if shard.count > 1 and not spec.source.sharded:
         raise ValueError(f"--shard: source {spec.name}: kind {spec.source.kind} is fetched whole, not in {shard.count}")
     started = time.perf_counter()
-    with atomic_write(options.output) as target:
-        component_module(spec.source).fetch(spec.source, spec.name, target, shard)
-    size = options.output.stat().st_size / 1e6
+    with atomic_write(arguments.output) as target:
+        spec.source.component().fetch(spec.source, spec.name, target, shard)
+    size = arguments.output.stat().st_size / 1e6
     part = f", shard {shard}" if shard.count > 1 else ""
     log(f"source {spec.name}{part}: {size:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,14 @@
-"""Verb: fit the tokenizer to the training text, or take a published one out of its archive."""
+"""Fit the tokenizer to the training text, or read a published one.
+
+Example:
+    speciate fit --spec spec.json --documents code/train.parquet prose/train.parquet --output-folder tokenizer
+"""
 
 import argparse
 import os
 import pathlib
 
-from speciate.cli import log, run
-from speciate.config.components import component_module
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import FitSpec
 from speciate.data.tokens.fitted import FittedTokenizer
@@ -13,9 +16,8 @@ from speciate.data.tokens.training_texts import training_texts
 from speciate.io import atomic_write
 
 
-def main() -> None:
-    """Reads the command line, fits, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.fit", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a FitSpec: the tokenizer's options")
     parser.add_argument(
         "--documents",
@@ -25,13 +27,21 @@ def main() -> None:
         help="train.parquet of every domain, in the study's order; a published tokenizer reads none",
     )
     parser.add_argument("--archive", type=pathlib.Path, help="the fetched archive of a published tokenizer")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the tokenizer goes")
-    parser.add_argument("--threads", type=int, default=1, help="they change the time, not the result (default: 1)")
-    arguments = parser.parse_args()
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where to write the tokenizer")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of the tokenizer; the result does not depend on them (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fit the tokenizer, and write it."""
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
     options = read_spec(FitSpec, arguments.spec).tokenizer
-    kind = component_module(options)
-    texts = training_texts(arguments.documents, getattr(options, "max_bytes", None))
+    kind = options.component()
+    texts = training_texts(arguments.documents, options.max_fitting_bytes())
     built = kind.build(options, texts, arguments.archive)
     end = kind.end_of_text(options, built, arguments.archive)
     fitted = FittedTokenizer(built.to_str(pretty=False) + "\n", options.kind, end)
@@ -42,7 +52,3 @@ def main() -> None:
     log(f"{made.kind}: {made.vocabulary} entries, {made.end_token} ends a text, fingerprint {made.fingerprint[:10]}")
     if not made.lossless:
         log("its tokens do not keep every byte: a token's bytes are those of its own spelling, in proportion")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,10 @@
-"""Verb: pack one domain's tokens into blocks of a fixed length, an end-of-text token after each document."""
+"""Pack one shard's tokens into blocks of a fixed length.
+
+An end-of-text token follows each document.
+
+Example:
+    speciate pack --spec spec.json --encoded-folder tokens --tokenizer-folder tokenizer --output-folder blocks
+"""
 
 import argparse
 import contextlib
@@ -8,8 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.cli import log, run
-from speciate.config.components import component_module
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, PackSpec
 from speciate.data.arrays.npy import GrowingArray, chunks, release_pages
@@ -35,7 +40,7 @@ def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path,
             GrowingArray(aside[0], tokens_N.dtype, spec.block_length) as blocks,
             GrowingArray(aside[1], np.int64, 4) as rows,
         ):
-            for portion_M4 in component_module(spec.packing).plan(spec.packing, lengths_D, spec.block_length):
+            for portion_M4 in spec.packing.component().plan(spec.packing, lengths_D, spec.block_length):
                 rows.append(portion_M4)
                 done.add(portion_M4)
                 for part_M4 in few(portion_M4, starts_D, spec.block_length):
@@ -62,14 +67,18 @@ def few(pieces_M4: segments.Ints, starts_D: segments.Ints, block_length: int) ->
         start = stop
 
 
-def main() -> None:
-    """Reads the command line, packs split by split, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.pack", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a PackSpec: packing, block length")
     parser.add_argument("--encoded-folder", type=pathlib.Path, required=True, help="what `encode` wrote")
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where blocks and counts.json go")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write the blocks and counts.json"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Pack the tokens split by split, and write the blocks."""
     spec = read_spec(PackSpec, arguments.spec)
     tokenizer = read_manifest(arguments.tokenizer_folder)
     counts = {}
@@ -89,7 +98,3 @@ def main() -> None:
     summary = {"domain": spec.domain, "packing": spec.packing.kind, "block_length": spec.block_length, "splits": counts}
     with atomic_write(arguments.output_folder / "counts.json") as file:
         file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,10 +1,17 @@
-"""present: the study's data as one HTML file that needs no network: what they are, what was dropped, texts to read."""
+r"""Render the data card as one HTML page.
+
+The page needs no network. It shows what the data are, what was dropped, and some of the texts.
+
+Example:
+    speciate present --spec results/smoke/specs/card.json --tables results/smoke/tables \
+        --figures results/smoke/figures --output data.html
+"""
 
 import argparse
 import pathlib
 
-from speciate.cli import run
-from speciate.config.components import kinds_in, options_of
+from speciate.config.components import kinds_in
+from speciate.config.contracts.figures import figure_options
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.data.card.columns import MEANINGS
@@ -23,7 +30,7 @@ PLACED = {
 
 def figures() -> list[str]:
     """The figures of this page."""
-    return [name for name in kinds_in("figures") if getattr(options_of("figures", name), "page", "") == "data"]
+    return [name for name in kinds_in("figures") if figure_options(name).page == "data"]
 
 
 def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
@@ -55,19 +62,17 @@ def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
     )
 
 
-def main() -> None:
-    """Parses, reads, renders, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.present", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a CardSpec")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the tables that `card` wrote")
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="data.html")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="page to write, .html")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Render the page, and write it."""
     spec = read_spec(CardSpec, arguments.spec)
     text = render(page.read_tables(arguments.tables, CARDED), spec, arguments.figures)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,8 +1,13 @@
-"""train: one run, from its spec and a mixture, to weights, metrics and telemetry.
+"""Train one run and write its weights, metrics and telemetry.
 
-Stopped by SIGTERM, SIGINT or SIGUSR1 it finishes the step, saves and exits 75; the same command continues it, with the
-same bits as if it had never stopped. Killed at any point, it continues from the newest checkpoint that is intact. A run
-that fails for a reason in its numbers ends as one that is written and reported as failed (docs/checkpoints.md).
+A run that receives SIGTERM, SIGINT or SIGUSR1 finishes its step, saves and exits with status 75; the same command
+resumes it bit-identically. A run that was killed resumes from its newest intact checkpoint. A run that fails for a
+numerical reason is written and reported as failed (docs/checkpoints.md).
+
+A path that is left out is derived from the place of the spec, results/<study>/runs/<ablation>/seed<k>.
+
+Example:
+    speciate train --spec results/smoke/runs/top1/seed0/spec.json
 """
 
 import argparse
@@ -21,8 +26,6 @@ import numpy.typing as npt
 import torch
 
 from speciate.cli import log
-from speciate.cli import run as run_verb
-from speciate.config.components import component_module
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_set
 from speciate.data.sampler import block_rows
@@ -50,26 +53,32 @@ from speciate.training.optimizer import param_groups
 from speciate.training.prefetch import Batch, BatchPrefetcher
 
 
-def main() -> None:
-    """Parses the command line, trains, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.stages.train", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
-    parser.add_argument("--mixture-folder", type=pathlib.Path, help="what the balance stage wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, help="where the run's files go")
-    parser.add_argument("--checkpoint-folder", type=pathlib.Path, help="where an unfinished run is kept, for a retry")
-    parser.add_argument("--start", type=pathlib.Path, help="what the run starts from, where it does not from scratch")
+    parser.add_argument("--mixture-folder", type=pathlib.Path, help="what `balance` wrote")
+    parser.add_argument("--output-folder", type=pathlib.Path, help="where to write the run's files")
+    parser.add_argument(
+        "--checkpoint-folder", type=pathlib.Path, help="where to keep checkpoints, from which a stopped run resumes"
+    )
+    parser.add_argument(
+        "--start", type=pathlib.Path, help="weights that the run starts from, where it does not start from scratch"
+    )
     parser.add_argument(
         "--sink",
         action="append",
-        default=sinks.from_environment(),
-        help="where metrics go besides metrics.jsonl: tensorboard, trackio, wandb; again for one more",
+        default=[],
+        help="where to send metrics besides metrics.jsonl: tensorboard, trackio or wandb; may be repeated",
     )
-    parser.add_argument("--sink-folder", type=pathlib.Path, help="where sinks keep their files")
-    parser.add_argument("--processes", type=int, help="processes that torchrun launched; default: the spec's number")
-    parser.epilog = (
-        "A path that is left out is told from the spec's own place, results/<study>/runs/<ablation>/seed<k>."
+    parser.add_argument("--sink-folder", type=pathlib.Path, help="where the sinks keep their files")
+    parser.add_argument(
+        "--processes", type=int, help="number of processes that torchrun launched (default: the spec's)"
     )
-    arguments = parser.parse_args()
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Train the run, and write its files."""
+    arguments.sink = [*sinks.from_environment(), *arguments.sink]
     spec = read_spec(RunSpec, arguments.spec)
     complete(arguments, spec)
     torch.set_num_threads(spec.training.threads)
@@ -122,7 +131,7 @@ def build(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> 
     """The run's model with its initial weights, which depend on the seed and on what it starts from alone."""
     torch.manual_seed(spec.seed)
     model = build_model(spec, vocabulary)
-    component_module(spec.start).begin(spec.start, model, spec, start)
+    spec.start.component().begin(spec.start, model, spec, start)
     return model
 
 
@@ -216,7 +225,7 @@ def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ran
     if ranks.world > 1:  # all have drawn the same weights; their noise is their own
         distributed.seed_from(f"noise {spec.seed}".encode(), ranks.rank)
     ranks.spread(model)
-    optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
+    optimizer = spec.optimizer.component().build(spec.optimizer, model)
     precision.prepare(settings, model)
     average = WeightAverage(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
     return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
@@ -237,8 +246,8 @@ def assemble(
     spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: BatchPrefetcher, ranks: Ranks
 ) -> TrainContext:
     """What the run needs beside its state."""
-    settings, schedule = spec.training, component_module(spec.schedule)
-    objective = component_module(spec.objective).Objective(spec.objective)
+    settings, schedule = spec.training, spec.schedule.component()
+    objective = spec.objective.component().Objective(spec.objective)
 
     def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
         return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
@@ -279,7 +288,3 @@ def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
     state.model.load_state_dict(weights, assign=True)
     if state.average is not None:
         state.average.weights = sharded.whole(state.average.weights)
-
-
-if __name__ == "__main__":
-    run_verb(main)

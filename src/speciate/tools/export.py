@@ -1,9 +1,12 @@
-"""export: a finished run as a folder that transformers loads.
+"""Export a finished run as a folder that transformers loads.
 
 What an objective added to the model (further heads: `parts.*`) is left out: the folder holds the next-token model.
 A model of GPT-2's or Llama's shape becomes theirs, and needs nothing of ours; any other needs `import
 speciate.model.hf.auto_classes` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
 its name, and must give the run's own logits.
+
+Example:
+    speciate export --run results/default/runs/auxiliary/seed0 --output auxiliary
 """
 
 import argparse
@@ -25,7 +28,6 @@ from transformers import (
 from transformers.utils import logging
 
 from speciate.cli import log
-from speciate.cli import run as run_verb
 from speciate.config.components import options_within
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
@@ -54,18 +56,21 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 """
 
 
-def main() -> None:
-    """Parses the command line, converts, checks, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.tools.export", description=__doc__)
-    parser.add_argument("--run", type=pathlib.Path, required=True, help="the finished run's folder")
-    parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of the finished run")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
     parser.add_argument(
         "--weights",
         default="model.safetensors",
-        help="which of the run's files: ema.safetensors, best.safetensors, snapshots/step<n>.safetensors",
+        help="which of the run's weights to export: ema.safetensors, best.safetensors, snapshots/step<n>.safetensors "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="the folder to write; must not exist")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder to write; it must not exist")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Convert the run, check it, and write the folder."""
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: is there already; remove it or give another --output")
     spec_file = arguments.run / "spec.json"
@@ -78,7 +83,7 @@ def main() -> None:
             f"prediction of the next one, which is all that AutoModelForCausalLM serves; it cannot be exported"
         )
     for kind in options_within(run.model):
-        if getattr(kind, "non_causal", False):
+        if kind.looks_ahead():
             raise ValueError(
                 f"{arguments.run}: {kind.kind} looks at later tokens (non_causal: true), so its logits are no "
                 f"predictions of the next one; it cannot be exported"
@@ -172,7 +177,3 @@ def card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> st
         imported="import speciate.model.hf.auto_classes\n" if architecture == SpeciateForCausalLM.__name__ else "",
         folder=folder,
     )
-
-
-if __name__ == "__main__":
-    run_verb(main)

@@ -1,12 +1,15 @@
-"""generate: a playground. What a finished run, or a folder of transformers, says after a prompt, and by which experts.
+"""Generate text with a finished run, and show which experts took each token.
 
-`--run` is a run's folder (its tokenizer is found in the study, or given), or one that `speciate.tools.export` or transformers
-wrote. With `--temperature 0` it is greedy; `--speculate` says the same, some tokens at a time, where the run has more
-heads than one to draft them (objective multi_token). `--show-experts` adds a row for each token, with the slots that
-each selector chose for it.
+`--run` is a run's folder, or one that `speciate export` or transformers wrote. The tokenizer of a run is found in its
+study, unless it is given. `--temperature 0` is greedy. `--speculate` gives the same greedy text, some tokens at a time,
+where the run has several heads to draft them (objective multi_token). `--show-experts` adds a row for each token, with
+the slots that each selector chose for it.
 
-A run of masked diffusion fills `--max-tokens` masks after the prompt, by `--sampler` (evaluation/sampler has them) in
+A run of masked diffusion fills `--max-tokens` masks after the prompt, by `--sampler` (a file of evaluation/sampler) in
 `--steps` steps; `--show-order` prints the text after every step.
+
+Example:
+    speciate generate --run results/default/runs/auxiliary/seed0 --prompt "def f" --show-experts
 """
 
 import argparse
@@ -20,12 +23,10 @@ import torch
 from tokenizers import Tokenizer
 
 from speciate.cli import log
-from speciate.cli import run as run_verb
-from speciate.config.components import component_module, kinds_in
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
-from speciate.evaluation.denoising import FOLDER, denoiser, importance_of, sampler_options
+from speciate.evaluation.denoising import denoiser, importance_of, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.evaluation.unmasking import Seeded, Text, sample, tempered
 from speciate.graph.run_paths import run_paths
@@ -41,25 +42,43 @@ WIDEST = 16
 """Characters of a token in the table."""
 
 
-def main() -> None:
-    """Parses the command line, reads, generates, prints."""
-    parser = argparse.ArgumentParser(prog="speciate.tools.generate", description=__doc__)
-    parser.add_argument("--run", type=pathlib.Path, required=True, help="the folder of a run, or of an exported model")
-    parser.add_argument("--tokenizer", type=pathlib.Path, help="what the fit stage wrote; by default told from the run")
-    parser.add_argument("--prompt", required=True, help="what it goes on from; '-': standard input; '': a new document")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of a run or of an exported model")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1 more likely tokens, 0 the likeliest (1)"
+        "--prompt", required=True, help="text to continue; '-' reads standard input, '' begins a new document"
     )
-    parser.add_argument("--top-k", type=int, default=0, help="choose among the k likeliest; 0: among all (0)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="choose among the likeliest that reach p (1)")
-    parser.add_argument("--max-tokens", type=int, default=100, help="tokens to add at most (100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-    parser.add_argument("--show-experts", action="store_true", help="which expert took each token in each layer")
-    parser.add_argument("--speculate", action="store_true", help="let the run's further heads draft; greedy")
-    parser.add_argument("--sampler", choices=kinds_in(FOLDER), help="of masked diffusion (random_order)")
-    parser.add_argument("--steps", type=int, help="of the sampler; by default its own")
-    parser.add_argument("--show-order", action="store_true", help="the text after each step of the sampler")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="below 1 favours likelier tokens, 0 takes the likeliest (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=0, help="sample among the k likeliest tokens, 0 among all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        help="sample among the likeliest tokens whose probabilities reach p (default: %(default)s)",
+    )
+    parser.add_argument("--max-tokens", type=int, default=100, help="most tokens to add (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling (default: %(default)s)")
+    parser.add_argument("--show-experts", action="store_true", help="show which expert took each token in each layer")
+    parser.add_argument(
+        "--speculate", action="store_true", help="draft with the run's further heads; needs --temperature 0"
+    )
+    parser.add_argument(
+        "--sampler", help="sampler of masked diffusion: a file of evaluation/sampler (default: random_order)"
+    )
+    parser.add_argument("--steps", type=int, help="steps of the sampler (default: the sampler's own)")
+    parser.add_argument("--show-order", action="store_true", help="print the text after each step of the sampler")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Generate text after the prompt, and print it."""
     if arguments.speculate and arguments.temperature != 0:
         raise ValueError("--speculate: is greedy; give --temperature 0 with it")
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
@@ -115,7 +134,7 @@ def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: ar
     text = Text(torch.tensor([[*ids, *[mask] * room]]), mask, importance_of(model))
     denoise = tempered(denoiser(model), arguments.temperature)
     draws = Seeded(torch.Generator().manual_seed(arguments.seed))
-    for step, after in enumerate(sample(component_module(options).Sampler(options), text, denoise, draws), start=1):
+    for step, after in enumerate(sample(options.component().Sampler(options), text, denoise, draws), start=1):
         if arguments.show_order and not after.token_BT.equal(text.token_BT):
             print(f"{step:4} {masked_text(tokenizer, after.token_BT[0].tolist(), mask)}")
         text = after
@@ -217,7 +236,3 @@ def painted(cell: str, coloured: bool) -> str:
     if not coloured or not first.isdecimal():
         return cell
     return f"\x1b[38;5;{COLOURS[int(first) % len(COLOURS)]}m{cell}\x1b[0m"
-
-
-if __name__ == "__main__":
-    run_verb(main)

@@ -5,7 +5,6 @@ may define `parts(options, run)`: modules by name, such as further heads or an i
 model's state beside the blocks.
 """
 
-from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
@@ -17,6 +16,5 @@ def build_model(run: RunSpec, vocabulary: int) -> Transformer:
         run: its spec.
         vocabulary: token ids of the tokenizer.
     """
-    parts = getattr(component_module(run.objective), "parts", None)
-    added = {} if parts is None else parts(run.objective, run)
-    return Transformer(run.model, vocabulary + getattr(run.objective, "extra_tokens", 0), added)
+    parts = run.objective.component().parts(run.objective, run)
+    return Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)

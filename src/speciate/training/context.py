@@ -14,6 +14,7 @@ from torch import Tensor
 from speciate.config.run import RunSpec
 from speciate.training.checkpoint.store import State
 from speciate.training.distributed.ranks import ALONE, Ranks
+from speciate.training.loss.objective import Objective
 from speciate.training.observer import Observer
 
 
@@ -41,7 +42,7 @@ class TrainContext:
     """What a run needs beside its state."""
 
     spec: RunSpec
-    objective: torch.nn.Module
+    objective: Objective
     factor: Callable[[int], float]
     """Step -> share of the peak learning rate."""
     tokens: Callable[[int], Tensor]
@@ -98,7 +99,7 @@ def micro_batches(run: TrainContext, state: State) -> list[tuple[Tensor, Tensor 
     of_step = None if run.documents is None else run.documents(state.step)
     documents = [None] * num_portions if of_step is None else of_step.chunk(num_portions)
     portions = list(zip(tokens, documents, strict=True))
-    counts = [int(run.objective.loss_mask(state.model, *portion).sum()) for portion in portions]  # type: ignore[operator]
+    counts = [int(run.objective.loss_mask(state.model, *portion).sum()) for portion in portions]
     (predicted,) = run.ranks.mean(sum(counts))
     if not predicted:
         raise ValueError(f"{run.name}: step {state.step}: nothing is predicted")

@@ -52,7 +52,7 @@ def train_step(run: TrainContext, state: State) -> dict[str, float]:
     begun = state.step / settings.num_steps
     for selector in selectors(model).values():
         selector.before_update(begun)
-    getattr(run.objective, "before_update", lambda progress: None)(begun)
+    run.objective.before_update(begun)
     before = StepSnapshot(state)
     loss, auxiliary = forward_backward_with_oom_retry(run, state, before)
     norms = gradient_norms(model) if run.spec.telemetry.gradient_norms else {}
@@ -165,13 +165,13 @@ def observe_if_due(run: TrainContext, state: State, clock: Clock) -> None:
         counting = bool(selectors(state.model)) and due(telemetry, state.step, settings.num_steps)
         noting = noted(telemetry, state.step, settings.num_steps)
         if counting or noting:
-            measured = run.observer.look(state.model, state.step, state.telemetry, counting, noting)  # type: ignore[arg-type]
+            measured = run.observer.look(state.model, state.step, state.telemetry, counting, noting)
             if measured:
                 state.metrics.append(json.dumps({"step": state.step, "measured": measured}) + "\n")
     watching = run.ranks.observing(state.model)
     with clock.measuring("validate"), watching, autocast(settings, device), uncompiled(settings):
         if noting:
-            losses = run.observer.validate(state.model, run.objective)  # type: ignore[arg-type]
+            losses = run.observer.validate(state.model, run.objective)
             told: dict[str, float] = getattr(state.optimizer, "telemetry", dict)()
             also = {"optimizer": told} if told else {}
             state.metrics.append(json.dumps({"step": state.step, "validation": losses, **also}) + "\n")

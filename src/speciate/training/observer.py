@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.config.run import TelemetrySpec
 from speciate.data.blocks import BlockSet
@@ -20,6 +20,7 @@ from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import recording
 from speciate.selection.tally import Tally, tally
 from speciate.training.checkpoint.store import Arrays
+from speciate.training.loss.objective import Objective
 
 BLOCKS_AT_ONCE = 32
 
@@ -31,21 +32,17 @@ def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def run_selectors(
-    model: Transformer, objective: nn.Module, token_BT: Tensor, document_BT: Tensor, domain_B: Tensor | None = None
+    model: Transformer, objective: Objective, token_BT: Tensor, document_BT: Tensor, domain_B: Tensor | None = None
 ) -> None:
     """Runs, on probe blocks, all whose Selections and notes are to be seen: what the objective says, or the decoder."""
-    observed = getattr(objective, "observed", None)
     with in_domains(domain_B):
-        if observed is None:
-            model.hidden(token_BT, document_BT)
-        else:
-            observed(model, token_BT, document_BT)
+        objective.run_probe(model, token_BT, document_BT)
 
 
 @torch.no_grad()
 def observe(
     model: Transformer,
-    objective: nn.Module,
+    objective: Objective,
     token_BT: Tensor,
     document_BT: Tensor,
     num_documents: int,
@@ -104,7 +101,7 @@ def arrays_of(tallies: dict[str, Tally]) -> Arrays:
 class Observer:
     """Looks at one run at its cadence, on a balanced prefix of the probe set."""
 
-    def __init__(self, telemetry: TelemetrySpec, objective: nn.Module, probe: BlockSet, validation: BlockSet) -> None:
+    def __init__(self, telemetry: TelemetrySpec, objective: Objective, probe: BlockSet, validation: BlockSet) -> None:
         self.telemetry, self.objective = telemetry, objective
         prefix = probe.prefix(telemetry.probe_blocks)
         self.token_BT = torch.from_numpy(prefix.tokens)
@@ -143,7 +140,7 @@ class Observer:
         return measured
 
     @torch.no_grad()
-    def validate(self, model: Transformer, objective: nn.Module) -> dict[str, float]:
+    def validate(self, model: Transformer, objective: Objective) -> dict[str, float]:
         """Mean loss on the validation set by the documents' domain, in nats a token; no auxiliary loss is in it."""
         was_training = model.training
         model.eval()
@@ -154,9 +151,9 @@ class Observer:
             for start, portion_BT in batches(token_BT):
                 of_BT = document_BT[start : start + len(portion_BT)]
                 label_BS = label_BT[start : start + len(portion_BT), 1:]
-                counted_BS = objective.loss_mask(model, portion_BT, of_BT)  # type: ignore[operator]
+                counted_BS = objective.loss_mask(model, portion_BT, of_BT)
                 with in_domains(pack.expand(len(portion_BT))):
-                    nats_BS = objective.token_nll(model, portion_BT, of_BT).double()  # type: ignore[operator]
+                    nats_BS = objective.token_nll(model, portion_BT, of_BT).double()
                 for index, domain in enumerate(self.domains):
                     found[domain].append(nats_BS[counted_BS & (label_BS == index)])
         model.train(was_training)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.block import Block
 from speciate.model.profiling.flops import flops_per_token
@@ -166,7 +165,7 @@ class ShrunkParameters(nn.Module):
 def state_copies(model: nn.Module, run: RunSpec) -> dict[str, float]:
     """How many numbers the run's optimizer keeps for each number of each parameter, seen after one small update."""
     standing = ShrunkParameters(model)
-    optimizer: torch.optim.Optimizer = component_module(run.optimizer).build(run.optimizer, standing)
+    optimizer: torch.optim.Optimizer = run.optimizer.component().build(run.optimizer, standing)
     named = dict(standing.named_parameters())
     for parameter in named.values():
         parameter.grad = torch.ones_like(parameter)

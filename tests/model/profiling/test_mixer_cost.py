@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from speciate.cli import execute
 from speciate.model.profiling.mixer_cost import costs, kept_bytes, mixer_of
 from speciate.model.token_batch import TokenBatch
-from speciate.stages import cost as verb
 
 
 def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
@@ -46,9 +45,7 @@ def test_past_the_context_of_the_run(model_spec: Callable[..., Any]) -> None:
         costs(models, [1])
 
 
-def test_the_verb_writes_a_row_a_run_and_length(
-    tmp_path: pathlib.Path, model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_verb_writes_a_row_a_run_and_length(tmp_path: pathlib.Path, model_spec: Callable[..., Any]) -> None:
     spec = {
         "ablation": "plain",
         "seed": 0,
@@ -60,14 +57,12 @@ def test_the_verb_writes_a_row_a_run_and_length(
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     for name in ("cost.csv", "cost.parquet"):
         arguments = ["--spec", str(tmp_path / "spec.json"), "--lengths", "8", "16", "--rounds", "1"]
-        monkeypatch.setattr(sys, "argv", ["cost.py", *arguments, "--output", str(tmp_path / name)])
-        verb.main()
+        execute(["cost", *arguments, "--output", str(tmp_path / name)])
         table = (pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)
         assert list(table.columns) == ["ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms"]
         assert table[["ablation", "mixer", "length"]].values.tolist() == [
             ["plain", "attention", 8],
             ["plain", "attention", 16],
         ]
-    monkeypatch.setattr(sys, "argv", ["cost.py", *arguments, "--output", "cost.txt"])
     with pytest.raises(ValueError, match=r"cost\.txt: is neither \.csv nor \.parquet"):
-        verb.main()
+        execute(["cost", *arguments, "--output", "cost.txt"])

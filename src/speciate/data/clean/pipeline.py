@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.audit import Audit
 from speciate.data.clean.dropped import Samples
 from speciate.data.documents import Document, Passage
@@ -36,7 +36,7 @@ class Filter(Protocol):
     """
 
     @property
-    def options(self) -> ComponentOptions:
+    def options(self) -> FilterOptions:
         """The options it was made with."""
 
     def apply(self, document: Document) -> Document | Drop:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from speciate.config.components import ComponentOptions, component_module
+from speciate.config.contracts.data import ReaderOptions
 from speciate.data.documents import Passage
 from speciate.data.fetch import deb
 
@@ -98,15 +98,13 @@ def members(
         yield name, data
 
 
-def passages(
-    archive: pathlib.Path, source: str, globs: Globs, reader: ComponentOptions, file: str
-) -> Iterator[Passage]:
+def passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str) -> Iterator[Passage]:
     """The texts that `reader` finds in the wanted members of `archive`, which a study calls `file`.
 
     Raises:
         ValueError: as `members` and the reader do, or no member that matches.
     """
-    read = component_module(reader).read
+    read = reader.component().read
     empty = True
     for member, data in members(archive, source, globs):
         empty = False

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import MixtureOptions
 from speciate.data.mixture.interleave import in_turns, refuse_empty, shuffled
 
 
-class Options(ComponentOptions):
+class Options(MixtureOptions):
     """The order."""
 
     seed: int = Field(0, ge=0)

@@ -9,24 +9,27 @@ domains are never taken for one.
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import MixtureOptions
 from speciate.data.mixture.interleave import equal_parts
 from speciate.data.permutation import permutation
 
 
-class Options(ComponentOptions):
+class Options(MixtureOptions):
     """The options of truncation, and the seed also draws the labels."""
 
     seed: int = Field(0, ge=0)
     """Draws which blocks of the larger domains are kept, and who gets which label."""
     warn_ratio: float = Field(1.5, ge=1)
     """Warn where the largest domain has more than this times the tokens of the smallest."""
+
+    relabels: ClassVar[bool] = True
 
     def labels(self, domains: tuple[str, ...]) -> tuple[str, ...]:
         """The names are the study's; only who has them is not."""

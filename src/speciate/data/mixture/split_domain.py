@@ -9,17 +9,18 @@ A block may hold documents of several pseudo-domains: the label is the document'
 
 import hashlib
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import MixtureOptions
 from speciate.data.mixture.interleave import in_turns, refuse_empty, shuffled
 
 
-class Options(ComponentOptions):
+class Options(MixtureOptions):
     """Which domain, and in how many parts."""
 
     domain: str
@@ -28,6 +29,8 @@ class Options(ComponentOptions):
     """Pseudo-domains."""
     seed: int = Field(0, ge=0)
     """Draws which group is in which part, and the order of the blocks."""
+
+    relabels: ClassVar[bool] = True
 
     def check_domains(self, domains: tuple[str, ...]) -> None:
         """Refuses a domain that the study does not have. Raises ValueError."""

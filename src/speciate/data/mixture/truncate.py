@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import MixtureOptions
 from speciate.data.mixture.interleave import equal_parts
 
 
-class Options(ComponentOptions):
+class Options(MixtureOptions):
     """The options of truncation to the smallest domain."""
 
     seed: int = Field(0, ge=0)

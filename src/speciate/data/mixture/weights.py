@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import MixtureOptions
 from speciate.data.mixture.interleave import end_to_end, in_turns, refuse_empty, shuffled
 
 
-class Options(ComponentOptions):
+class Options(MixtureOptions):
     """The shares, and how many blocks."""
 
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import PackingOptions
 from speciate.data.arrays.scratch import PORTION, index_type
 from speciate.data.dedup.union_find import Numbers
 from speciate.data.packing.best_fit_decreasing import best_fit_decreasing, by_place, inverse, rows
 from speciate.data.packing.segments import BLOCK, DOCUMENT, POSITION, Ints, last_block
 
 
-class Options(ComponentOptions):
+class Options(PackingOptions):
     """Best fit has none."""
 
 

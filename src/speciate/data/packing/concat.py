@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import PackingOptions
 from speciate.data.packing.segments import BLOCK, Ints
 
 DOCUMENTS = 1 << 13
 """Documents that are laid out at a time."""
 
 
-class Options(ComponentOptions):
+class Options(PackingOptions):
     """Concatenation has none."""
 
 

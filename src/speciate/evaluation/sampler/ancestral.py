@@ -7,11 +7,11 @@ every word is drawn from its own marginal; the true distribution is approached a
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Steps."""
 
     num_steps: int = Field(64, ge=1)

@@ -7,11 +7,11 @@ of `ancestral`, token for token; with many steps and few masks most steps cost n
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Steps."""
 
     num_steps: int = Field(256, ge=1)

@@ -7,11 +7,11 @@ even one token at a time and with a perfect model (measured by enumeration in te
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text, countdown, first
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Steps."""
 
     num_steps: int | None = Field(None, ge=1)

@@ -6,11 +6,11 @@ One at a time it is exact, whatever the order: each word is drawn given all befo
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text, countdown, first
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Steps."""
 
     num_steps: int | None = Field(None, ge=1)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions, component_module, options_of
+from speciate.config.components import component_module, options_of
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Strides."""
 
     stride: int = Field(16, ge=1)

@@ -10,11 +10,11 @@ import math
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.evaluation import SamplerOptions
 from speciate.evaluation.unmasking import Denoise, Draws, Text, entropies, ranks
 
 
-class Options(ComponentOptions):
+class Options(SamplerOptions):
     """Steps."""
 
     fraction: float = Field(0.1, gt=0, le=1)

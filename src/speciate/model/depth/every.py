@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import DepthOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(DepthOptions):
     """None."""
 
 

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import DepthOptions
 from speciate.model.depth.skipper import Choice, TokenRouter, compare, count_of, expert_choice, run_selected
 from speciate.model.initial_weights import generator
 from speciate.model.token_batch import BuildContext, TokenBatch
@@ -41,7 +41,7 @@ DEAL = 8
 """Positions that a capacity is dealt over at once; multiples of 1/8 are kept exactly in blocks of a multiple of 8."""
 
 
-class Options(ComponentOptions):
+class Options(DepthOptions):
     """How many tokens run, and who says which."""
 
     capacity: float = Field(0.125, gt=0, le=1)

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import DepthOptions
 from speciate.model.depth.skipper import Choice, TokenRouter, compare, count_of, expert_choice, run_selected
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting, record_metric
 
 
-class Options(ComponentOptions):
+class Options(DepthOptions):
     """How many tokens run in training."""
 
     capacity: float = Field(0.75, gt=0, le=1)

@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import FfnOptions
 from speciate.model.activation import ACTIVATIONS
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(FfnOptions):
     """Size and activation."""
 
     hidden: int = Field(512, ge=1)

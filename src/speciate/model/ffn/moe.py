@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.model import BalanceOptions, ChoiceOptions, FfnOptions, RouterOptions
 from speciate.model.activation import ACTIVATIONS
 from speciate.model.moe.experts import Experts
 from speciate.model.moe.top_k_router import Routing, TopK
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(FfnOptions):
     """Experts, and how tokens choose among them."""
 
     num_experts: int = Field(8, ge=1)
@@ -36,13 +37,13 @@ class Options(ComponentOptions):
     """gelu; gelu_tanh: the approximation that GPT-2 has; swiglu: gated, with half as many parameters again."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[ComponentOptions, OneOf("model/moe/router")]
+    router: Annotated[RouterOptions, OneOf("model/moe/router")]
     """How tokens are scored."""
-    choice: Annotated[ComponentOptions, OneOf("model/moe/choice")] = Field(
+    choice: Annotated[ChoiceOptions, OneOf("model/moe/choice")] = Field(
         default={"kind": "token"}, validate_default=True
     )
     """Who chooses by the scores: each token its experts, or each expert its tokens."""
-    balance: Annotated[ComponentOptions, OneOf("model/moe/balance")]
+    balance: Annotated[BalanceOptions, OneOf("model/moe/balance")]
     """How the load is kept even."""
     balance_from: float = Field(0.0, ge=0, lt=1)
     """Share of the training before which the load is not balanced."""
@@ -56,7 +57,7 @@ class Options(ComponentOptions):
             raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
         if self.top_k > 1 and not router.scores_all_slots:
             raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
-        getattr(router, "check_slots", lambda num_slots: None)(self.num_experts)
+        self.router.check_slots(self.num_experts)
         return self
 
     @model_validator(mode="after")

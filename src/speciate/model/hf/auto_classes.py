@@ -1,4 +1,4 @@
-"""Importing this module lets transformers' Auto classes load what `python -m speciate.tools.export` wrote.
+"""Importing this module lets transformers' Auto classes load what `speciate export` wrote.
 
     import speciate.model.hf.auto_classes
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -101,7 +101,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What a step of `generate` reads. Raises ValueError where the model needs whole blocks."""
         spec_of_model = ModelSpec.model_validate(self.config.model)
-        if any(getattr(kind, "capacity_factor", None) is not None for kind in options_within(spec_of_model)):
+        if any(options.needs_whole_block() for options in options_within(spec_of_model)):
             raise ValueError("choice.capacity_factor: is a share of a whole block; it cannot generate token by token")
         prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
         return prepared

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import MixerOptions
 from speciate.model.attention_metrics import record_dense, record_largest
 from speciate.model.rotary import Rotary
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting
 
 
-class Options(ComponentOptions):
+class Options(MixerOptions):
     """Attention heads."""
 
     num_heads: int = Field(4, ge=1)

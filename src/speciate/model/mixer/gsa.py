@@ -17,7 +17,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.model import BudgetOptions, IndexerOptions, MixerOptions
 from speciate.model.attention_metrics import record_largest
 from speciate.model.rotary import Rotary
 from speciate.model.sparse_attention.attention import Attended, SparseAttention
@@ -28,7 +29,7 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting, record_metric
 
 
-class Options(ComponentOptions):
+class Options(MixerOptions):
     """Heads, gates, and how keys are chosen."""
 
     num_heads: int = Field(4, ge=1)
@@ -37,9 +38,9 @@ class Options(ComponentOptions):
     """Key and value heads, each shared by num_heads / num_kv_heads query heads; null: as many as query heads."""
     gates: Literal["none", "value", "output", "both"] = "both"
     """Which of value (G2) and output (G1) are gated."""
-    indexer: Annotated[ComponentOptions, OneOf("model/sparse_attention/indexer")]
+    indexer: Annotated[IndexerOptions, OneOf("model/sparse_attention/indexer")]
     """How keys are ranked."""
-    budget: Annotated[ComponentOptions, OneOf("model/sparse_attention/budget")]
+    budget: Annotated[BudgetOptions, OneOf("model/sparse_attention/budget")]
     """How many of them a query takes."""
 
     causal_only: ClassVar[bool] = True
@@ -47,10 +48,10 @@ class Options(ComponentOptions):
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
-        indexer: Any = self.indexer
-        budget: Any = self.budget
-        if budget.adaptive and not getattr(indexer, "spreads", True):
-            raise ValueError(f"budget: {budget.kind} goes by an indexer's scores, and {indexer.kind} has none")
+        if self.budget.adaptive and not self.indexer.supports_adaptive_k:
+            raise ValueError(
+                f"budget: {self.budget.kind} goes by an indexer's scores, and {self.indexer.kind} has none"
+            )
         return self
 
     def check(self, model: Any) -> None:

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import MixerOptions
 from speciate.model.ssm.mamba_block import Mamba, Shape
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(MixerOptions):
     """Sizes; the defaults are the paper's."""
 
     expand: float = Field(2.0, gt=0)

@@ -20,14 +20,15 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.model import BalanceOptions, MixerOptions, RouterOptions
 from speciate.model.moe.experts import Dispatch, Linears
 from speciate.model.moe.top_k_router import Routing, TopK
 from speciate.model.ssm.mamba_block import Mamba, Past, Shape, StateSpace
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(MixerOptions):
     """Mamba's sizes, experts, and how tokens choose among them."""
 
     expand: float = Field(2.0, gt=0)
@@ -47,9 +48,9 @@ class Options(ComponentOptions):
     blocks are the experts, each run on the whole sequence (moe_arch)."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that learns."""
-    router: Annotated[ComponentOptions, OneOf("model/moe/router")]
+    router: Annotated[RouterOptions, OneOf("model/moe/router")]
     """How tokens are scored."""
-    balance: Annotated[ComponentOptions, OneOf("model/moe/balance")]
+    balance: Annotated[BalanceOptions, OneOf("model/moe/balance")]
     """How the load is kept even."""
 
     causal_only: ClassVar[bool] = True
@@ -62,7 +63,7 @@ class Options(ComponentOptions):
             raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
         if self.top_k > 1 and not router.scores_all_slots:
             raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
-        getattr(router, "check_slots", lambda num_slots: None)(self.num_experts)
+        self.router.check_slots(self.num_experts)
         if balance.acts_by not in (None, *router.balanced_by):
             raise ValueError(
                 f"balance: {balance.kind} acts by the {balance.acts_by}, which cannot move router {router.kind}; "

@@ -14,11 +14,13 @@ N tokens, D width, S slots (E experts in the papers), K slots of a token.
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, component_module, options_of
+from speciate.config.components import options_of
+from speciate.config.contracts.model import BalanceOptions, ChoiceOptions, RouterOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import Selection, Selector
 
@@ -115,21 +117,22 @@ class TopK(Selector):
 
     def __init__(
         self,
-        router: ComponentOptions,
-        balance: ComponentOptions,
+        router: RouterOptions,
+        balance: BalanceOptions,
         place: BuildContext,
         num_slots: int,
         top_k: int,
         z_weight: float,
-        choice: ComponentOptions | None = None,
+        choice: ChoiceOptions | None = None,
         balanced: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
         self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
-        choice = options_of("model/moe/choice", "token")(kind="token") if choice is None else choice
-        self.scorer = component_module(router).Router(router, place, num_slots)
-        self.choice = component_module(choice).Choose(choice, num_slots, top_k)
-        self.balance = component_module(balance).Balance(balance, num_slots)
+        if choice is None:
+            choice = cast(ChoiceOptions, options_of("model/moe/choice", "token")(kind="token"))
+        self.scorer = router.component().Router(router, place, num_slots)
+        self.choice = choice.component().Choose(choice, num_slots, top_k)
+        self.balance = balance.component().Balance(balance, num_slots)
         self.balancing = balanced[0] <= 0
         """Whether the load is balanced now."""
         self.unbalanced = Balancer()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import component_module
 from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
 from speciate.model.initial_weights import initialise
@@ -46,7 +45,7 @@ def mixer_of(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
     """The mixer of the model's first layer for blocks of up to `longest` tokens, as drawn, past any warm-up."""
     roomy = model.model_copy(update={"context": max(longest, model.context)})
     options = roomy.block_of(LAYER).mixer
-    built: nn.Module = component_module(options).Mixer(options, BuildContext(roomy, LAYER, 2, seed))
+    built: nn.Module = options.component().Mixer(options, BuildContext(roomy, LAYER, 2, seed))
     initialise(built, seed, model.init_std, model.embedding_std, model.num_layers)
     for selector in selectors(built).values():
         selector.before_update(1.0)

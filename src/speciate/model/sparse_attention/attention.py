@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from speciate.config.components import ComponentOptions, component_module
+from speciate.config.contracts.model import BudgetOptions, IndexerOptions
 from speciate.model.sparse_attention.gathered_softmax import gathered_attention
 from speciate.model.sparse_attention.indexer_base import Budget, Indexer, rows
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
@@ -64,10 +64,10 @@ class SparseAttention(Selector):
         place: where in the model.
     """
 
-    def __init__(self, indexer: ComponentOptions, budget: ComponentOptions, place: BuildContext) -> None:
+    def __init__(self, indexer: IndexerOptions, budget: BudgetOptions, place: BuildContext) -> None:
         super().__init__()
-        self.indexer: Indexer = component_module(indexer).Indexer(indexer, place)
-        self.budget: Budget = component_module(budget).Budget(budget)
+        self.indexer: Indexer = indexer.component().Indexer(indexer, place)
+        self.budget: Budget = budget.component().Budget(budget)
         self.edges = [2**power for power in range((place.model.context - 1).bit_length())]
         self.num_slots = 2 + len(self.edges)
 

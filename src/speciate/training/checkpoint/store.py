@@ -27,9 +27,9 @@ import numpy.typing as npt
 import safetensors.numpy
 import safetensors.torch
 import torch
-from torch import nn
 
 from speciate.graph.provenance import sha256, short_digest
+from speciate.model.transformer import Transformer
 from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, changes
 from speciate.training.checkpoint.sharded import load_parts
@@ -46,7 +46,7 @@ class State:
     """What a training run is between two steps."""
 
     step: int
-    model: nn.Module
+    model: Transformer
     optimizer: torch.optim.Optimizer
     metrics: list[str]
     """Lines of metrics.jsonl so far."""

@@ -1,7 +1,7 @@
 """The selector of adaptive masking (ATAT): it says how important each token is, and so how likely it is masked.
 
 A kind of training/diffusion/importance offers `Importance(options, place)`, a module (tokens, surprisal_BT) -> (logit_BT,
-known_BT): what it learns, and nats that it knows; one may be None, and `options.share` is the learned one's. Here
+known_BT): what it learns, and nats that it knows; one may be None, and `options.learned_share()` is the learned one's. Here
 
     importance_i = share ln V softplus(logit_i) + (1 - share) known_i           nats, without gradient
     v_i = importance_i / mean of the row, kept in [1/cap, cap]; the curriculum multiplies some (curriculum.py)
@@ -24,7 +24,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from speciate.config.components import component_module
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting, record_metric
 from speciate.selection.selection import Selection, Selector, recomputing
@@ -67,8 +66,8 @@ class AdaptiveMasker(Selector):
 
     def __init__(self, options: Any, place: BuildContext) -> None:
         super().__init__()
-        self.options, self.share = options, options.importance.share
-        self.estimator = component_module(options.importance).Importance(options.importance, place)
+        self.options, self.share = options, options.importance.learned_share()
+        self.estimator = options.importance.component().Importance(options.importance, place)
         self.borders = options.borders or BORDERS.get(options.curriculum)
         self.uniform_nll = math.log(place.vocabulary - 1)
         self.register_buffer("count_V", torch.zeros(place.vocabulary, dtype=torch.float64))

@@ -1,6 +1,6 @@
 """Several processes that train one run together, launched by torchrun: rank r of W on its part of a step's blocks.
 
-    torchrun --standalone --nproc-per-node W --no-python python -m speciate.stages.train ...
+    torchrun --standalone --nproc-per-node W --no-python python -m speciate train ...
 
 ddp: every process holds the whole model, and gradients are averaged (Li et al. 2020). fsdp: each holds its part of
 every tensor, gathered block by block when it is needed (FSDP2; Zhao et al. 2023). In both a step's loss is the mean

@@ -19,13 +19,13 @@ import pathlib
 import torch
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions, component_module
+from speciate.config.contracts.training import OriginOptions
 from speciate.config.run import RunSpec
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.transformer import Transformer
 
 
-def pretrained(origin: ComponentOptions, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
+def pretrained(origin: OriginOptions, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
     """What `run` starts from.
 
     Raises:
@@ -33,8 +33,8 @@ def pretrained(origin: ComponentOptions, run: RunSpec, path: pathlib.Path | None
     """
     if path is None:
         raise ValueError(f"{run.ablation}: start: {run.start.kind} needs what it starts from (--start)")
-    given: Pretrained = component_module(origin).read(origin, path)
-    unlike = run.model.unlike(given.model)
+    given: Pretrained = origin.component().read(origin, path)
+    unlike = run.model.difference(given.model)
     if unlike:
         raise ValueError(f"{run.ablation}: cannot start from {given.origin}: {unlike}")
     for layer in range(given.model.num_layers):

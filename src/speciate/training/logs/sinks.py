@@ -19,14 +19,13 @@ from typing import Annotated, Any, Protocol
 
 import pydantic
 
-from speciate.config.components import ComponentOptions, OneOf, component_module, config_errors
+from speciate.config.components import OneOf, config_errors
+from speciate.config.contracts.training import SinkOptions
 from speciate.config.run import RunSpec
 from speciate.training.checkpoint.store import State
 
 VARIABLE = "SPECIATE_SINKS"
-CHOICE: pydantic.TypeAdapter[ComponentOptions] = pydantic.TypeAdapter(
-    Annotated[ComponentOptions, OneOf("training/logs/sink")]
-)
+CHOICE: pydantic.TypeAdapter[SinkOptions] = pydantic.TypeAdapter(Annotated[SinkOptions, OneOf("training/logs/sink")])
 
 
 class Sink(Protocol):
@@ -44,7 +43,7 @@ def from_environment() -> list[str]:
     return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
 
 
-def parse(text: str) -> ComponentOptions:
+def parse(text: str) -> SinkOptions:
     """The options of `wandb`, or of `{"kind": "wandb", "project": "mine"}`. Raises ValueError where it is none."""
     try:
         return CHOICE.validate_python(json.loads(text) if text.startswith("{") else text)
@@ -82,7 +81,7 @@ class Sinks:
     """All sinks of one run; follows its state."""
 
     def __init__(
-        self, kinds: Sequence[ComponentOptions], folder: pathlib.Path, run: RunSpec, say: Callable[[str], None]
+        self, kinds: Sequence[SinkOptions], folder: pathlib.Path, run: RunSpec, say: Callable[[str], None]
     ) -> None:
         self.kinds, self.folder, self.run, self.say = kinds, folder, run, say
         self.open: dict[str, Sink] = {}
@@ -104,12 +103,12 @@ class Sinks:
             self._each(lambda sink: sink.close())
             self.open.clear()
 
-    def _opened(self, options: ComponentOptions, step: int) -> Sink:
+    def _opened(self, options: SinkOptions, step: int) -> Sink:
         label, config = f"{self.run.ablation}-seed{self.run.seed}", self.run.model_dump(mode="json")
         folder = self.folder / options.kind
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            sink: Sink = component_module(options).Sink(options, label, folder, config, step)
+            sink: Sink = options.component().Sink(options, label, folder, config, step)
         except (ValueError, OSError):
             raise
         except Exception as error:  # whatever a foreign library raises

@@ -6,22 +6,30 @@ end, which tells nothing of it: that prediction has no part in the loss, in trai
 B blocks of T tokens, N = B (T - 1) predictions or fewer, D width.
 """
 
+from typing import Any
+
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ObjectiveOptions
 from speciate.model.transformer import Transformer
 from speciate.training.loss import cross_entropy, next_token
+from speciate.training.loss.objective import Objective as BaseObjective
 
 
-class Options(ComponentOptions):
+class Options(ObjectiveOptions):
     """Memory."""
 
     chunk: int = Field(512, ge=1)
     """Tokens whose logits are held at once."""
 
 
-class Objective(nn.Module):
+def parts(options: Options, run: Any) -> dict[str, nn.Module]:
+    """Return nothing: the loss needs the decoder alone."""
+    return {}
+
+
+class Objective(BaseObjective):
     """The causal language-modelling loss."""
 
     def __init__(self, options: Options) -> None:

@@ -18,7 +18,8 @@ import torch
 from pydantic import Field, Strict, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, OneOf, component_module
+from speciate.config.components import OneOf
+from speciate.config.contracts.training import ImportanceOptions, NoiseOptions, ObjectiveOptions
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import BuildContext
 from speciate.model.transformer import Transformer
@@ -29,6 +30,7 @@ from speciate.training.diffusion.adaptive_masking_published import PublishedAdap
 from speciate.training.diffusion.fixed_uniforms import uniforms
 from speciate.training.diffusion.mdlm import Noised
 from speciate.training.diffusion.time_embedding import TimeEmbedding
+from speciate.training.loss.objective import Objective as BaseObjective
 from speciate.training.loss.weighted_cross_entropy import weighted
 
 LEVELS = 8
@@ -39,16 +41,16 @@ SHOWN = 8
 """Probe blocks whose single tokens are shown."""
 
 
-class Options(ComponentOptions):
+class Options(ObjectiveOptions):
     """Schedule, importance, evaluation."""
 
-    noise: Annotated[ComponentOptions, OneOf("training/diffusion/noise")] = Field(
+    noise: Annotated[NoiseOptions, OneOf("training/diffusion/noise")] = Field(
         default={"kind": "linear"}, validate_default=True
     )
     """How the share of masked tokens runs in time; the bound does not depend on it, the noise of its estimate does."""
     time_conditioning: bool = False
     """Tell the denoiser the share of masked tokens, by an embedding that is added to x; MDLM does not."""
-    importance: Annotated[ComponentOptions, OneOf("training/diffusion/importance")] = Field(
+    importance: Annotated[ImportanceOptions, OneOf("training/diffusion/importance")] = Field(
         default={"kind": "none"}, validate_default=True
     )
     """Which tokens matter."""
@@ -79,34 +81,35 @@ class Options(ComponentOptions):
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
-        importance: Any = self.importance
         asked = {"masking": self.masking != "uniform", "curriculum": self.curriculum != "none"}
         asked |= {"borders": self.borders is not None, "mode": self.mode != "repaired"}
         for key, set_ in asked.items():
-            if set_ and not importance.has_selector:
-                raise ValueError(f"{key}: acts by an importance, and importance {importance.kind} is none")
+            if set_ and not self.importance.has_selector:
+                raise ValueError(f"{key}: acts by an importance, and importance {self.importance.kind} is none")
         if self.borders is not None and self.curriculum == "none":
             raise ValueError("borders: are those of a curriculum, and there is none")
         if self.borders is not None and not 0 < self.borders[0] < self.borders[1] < 1:
             raise ValueError(f"borders: stages must follow each other within (0, 1), not at {list(self.borders)}")
-        if self.mode == "as_published" and not importance.published:
-            raise ValueError(f"mode: the original has no importance {importance.kind}")
+        if self.mode == "as_published" and not self.importance.published:
+            raise ValueError(f"mode: the original has no importance {self.importance.kind}")
         if self.mode == "as_published" and self.target != "masked":
             raise ValueError("target: as published it is the mask bit, in place of nats")
         return self
 
+    def needs_oracle(self) -> bool:
+        """Return whether the importance asks a causal model."""
+        return self.importance.needs_oracle
+
     def check_run(self, run: Any) -> None:
         """Refuses an importance whose estimator would be split among processes."""
-        importance: Any = self.importance
-        if importance.has_selector and run.training.parallel == "fsdp":
+        if self.importance.has_selector and run.training.parallel == "fsdp":
             raise ValueError("objective.importance: its estimator is not split among processes; use parallel: ddp")
 
 
 def parts(options: Options, run: Any) -> dict[str, Callable[[BuildContext], nn.Module]]:
     """What the objective adds to the model: an importance, an embedding of time, or nothing."""
-    importance: Any = options.importance
     found: dict[str, Callable[[BuildContext], nn.Module]] = {}
-    if importance.has_selector:
+    if options.importance.has_selector:
         selector = PublishedAdaptiveMasker if options.mode == "as_published" else AdaptiveMasker
         found["importance"] = lambda place: selector(options, place)
     if options.time_conditioning:
@@ -114,7 +117,7 @@ def parts(options: Options, run: Any) -> dict[str, Callable[[BuildContext], nn.M
     return found
 
 
-class Objective(nn.Module):
+class Objective(BaseObjective):
     """The loss, the bound, and what is seen on probe blocks."""
 
     def __init__(self, options: Options) -> None:
@@ -126,7 +129,7 @@ class Objective(nn.Module):
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """The mean weighted nats, a scalar with gradient; 0 where nothing may be masked."""
         uniform_B, draw_BT = self.drawn(token_BT)
-        share_B, slope_B = component_module(self.options.noise).at(self.options.noise, uniform_B)
+        share_B, slope_B = self.options.noise.component().at(self.options.noise, uniform_B)
         noised, rated = self.noised(model, token_BT, document_BT, share_B, slope_B, draw_BT)
         total, nats_BT = self.denoise(model, noised)
         self.weigh(model, noised, rated, nats_BT)
@@ -191,14 +194,19 @@ class Objective(nn.Module):
 
     def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Each token's part of the uniform-mask bound, (B, T - 1), the mean over the fixed draws; without gradient."""
-        return self.draws(model, token_BT, document_BT).mean(0)
+        return self.nll_estimates(model, token_BT, document_BT).mean(0)
 
-    def draws(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+    def nll_estimates(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         """Independent unbiased estimates of `nats`, (draws, B, T - 1), whose spread gives its standard error.
 
         A draw is a pair of masks. Over the draws their sizes are stratified, so the error is an upper estimate.
         """
         return mdlm.bounds(model, token_BT, document_BT, self.num_pairs, self.chunk)[0][:, :, 1:]
+
+    @property
+    def is_estimated(self) -> bool:
+        """True: the bound is a mean over random masks."""
+        return True
 
     @torch.no_grad()
     def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:

@@ -26,19 +26,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.model import FfnOptions
+from speciate.config.contracts.training import ObjectiveOptions
 from speciate.config.run import BlockSpec, RunSpec
 from speciate.model.mtp_heads import BlockHead, LinearHead, PredictionHead, prediction_heads
 from speciate.model.token_batch import BuildContext
 from speciate.model.transformer import Transformer
 from speciate.selection.metrics import is_collecting, record_metric
 from speciate.training.loss import cross_entropy, next_token
+from speciate.training.loss.objective import Objective as BaseObjective
 
 PUBLISHED = (1.0, 0.5, 0.3, 0.2)
 """moe_arch's weights, of the losses of its 4 heads, before they are normalised."""
 
 
-class Options(ComponentOptions):
+class Options(ObjectiveOptions):
     """Heads, and how their losses add up."""
 
     heads: int = Field(4, ge=1)
@@ -47,7 +50,7 @@ class Options(ComponentOptions):
     """What each head but the first is: a block on the trunk, or a linear map beside the output layer."""
     weights: Literal["equal", "published"] = "equal"
     """equal: the plain sum; published: moe_arch's 1, .5, .3, .2, as many as there are heads, divided by their sum."""
-    ffn: Annotated[ComponentOptions, OneOf("model/ffn")] | None = None
+    ffn: Annotated[FfnOptions, OneOf("model/ffn")] | None = None
     """The feed-forward layer of a head's block; null: the last layer's, which must be dense then."""
     chunk: int = Field(512, ge=1)
     """Tokens whose logits are held at once."""
@@ -83,7 +86,7 @@ def parts(options: Options, run: RunSpec) -> dict[str, Callable[[BuildContext], 
     return {name: partial(BlockHead, ahead=ahead, block=every) for name, ahead in names.items()}
 
 
-class Objective(nn.Module):
+class Objective(BaseObjective):
     """The sum of all heads' losses, under the value of the first one's."""
 
     def __init__(self, options: Options) -> None:
@@ -115,7 +118,7 @@ class Objective(nn.Module):
         return next_token.token_nll(model, token_BT, document_BT, self.chunk)
 
     @torch.no_grad()
-    def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor) -> None:
+    def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
         """Runs all heads, and notes the mean nats of each as `head_nats`, at its number."""
         for ahead, head in enumerate(self._heads(model, token_BT, document_BT)):
             if is_collecting():

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import OptimizerOptions
 from speciate.training.optimizer.param_groups import decays, learned, scale_of
 
 
-class Options(ComponentOptions):
+class Options(OptimizerOptions):
     """Rates and decay."""
 
     lr: float = Field(0.003, gt=0)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, Strict
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import OptimizerOptions
 from speciate.training.optimizer.combined import CombinedOptimizer, spectrum, watched
 from speciate.training.optimizer.param_groups import decays, fits_some, learned, scale_of
 
@@ -29,7 +29,7 @@ EPSILON = 1e-7
 """Least norm that a matrix is divided by."""
 
 
-class Options(ComponentOptions):
+class Options(OptimizerOptions):
     """Rates, decay, and which parameters are whose."""
 
     lr: float = Field(0.003, gt=0)
@@ -51,7 +51,7 @@ class Options(ComponentOptions):
     lr_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Shell patterns of parameter names -> factor on the rate; {"*.router.*": 10.0}: routers learn ten times faster."""
 
-    takes_shards: ClassVar[bool] = False
+    supports_sharding: ClassVar[bool] = False
     """Whether a process can update its part of a matrix without the rest."""
 
 

@@ -6,10 +6,10 @@ factor(s) = (s + 1) / W     s < W = round(warmup x steps)
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ScheduleOptions
 
 
-class Options(ComponentOptions):
+class Options(ScheduleOptions):
     """Shape of the curve."""
 
     warmup: float = Field(0.1, ge=0, le=1)

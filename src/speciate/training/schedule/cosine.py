@@ -10,10 +10,10 @@ import math
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ScheduleOptions
 
 
-class Options(ComponentOptions):
+class Options(ScheduleOptions):
     """Shape of the curve."""
 
     warmup: float = Field(0.1, ge=0, le=1)

@@ -16,10 +16,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ScheduleOptions
 
 
-class Options(ComponentOptions):
+class Options(ScheduleOptions):
     """Shape of the curve."""
 
     warmup: float = Field(0.1, ge=0, le=1)

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from datatrove.pipeline.filters.c4_filters import C4QualityFilter
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.datatrove_rules import WORDS, judge
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps the prose of web pages; the defaults are C4's."""
 
     terminal_punctuation: bool = True

@@ -12,14 +12,14 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop, too_large
 from speciate.data.documents import Document
 
 ALPHANUMERIC = re.compile(r"[^\W_]+")
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps code that a person may have written; the three numbers are BigCode's."""
 
     max_mean_line: float = Field(100, gt=0)

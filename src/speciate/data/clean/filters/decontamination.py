@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, OneOf, component_module
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import FilterOptions, SourceOptions
 from speciate.data.clean.pipeline import Drop, normalise, too_large
 from speciate.data.dedup.shingles import shingles
 from speciate.data.documents import Document
@@ -24,17 +25,21 @@ WORD = re.compile(r"\w+")
 """What a shingle is made of, in lower case."""
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents that no evaluation set holds a part of."""
 
     sources: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[ComponentOptions, OneOf("data/fetch/sources")]
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[SourceOptions, OneOf("data/fetch/sources")]
     ] = Field(min_length=1)
     """Name -> an evaluation set."""
     ngram: int = Field(13, ge=1)
     """Words in a run."""
     max_share: float = Field(0, ge=0, lt=1)
     """Greatest share of a document's runs that may be in a set; 0: a single one drops it."""
+
+    def compared_sources(self) -> dict[str, SourceOptions]:
+        """Return the evaluation sets, by name."""
+        return dict(self.sources)
 
 
 class Filter:
@@ -53,7 +58,7 @@ class Filter:
         """The shingles of one set, each once. Raises ValueError where it has none."""
         options = self.options.sources[name]
         waiting, size = [np.empty(0, np.uint64)], 0
-        for passage in component_module(options).read(options, name, archive):
+        for passage in options.component().read(options, name, archive):
             if passage.text is not None:
                 waiting.append(shingles(normalise(passage.text), self.options.ngram))
                 size += len(waiting[-1])

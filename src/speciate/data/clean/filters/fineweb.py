@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilter
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.datatrove_rules import WORDS, judge
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents of whole lines; the defaults are FineWeb's."""
 
     min_punctuated_lines: float = Field(0.12, ge=0, le=1)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.datatrove_rules import WORDS, judge
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents that look like prose; the defaults are the paper's."""
 
     min_words: int = Field(50, ge=1)

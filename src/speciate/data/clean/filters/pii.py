@@ -19,7 +19,7 @@ from datatrove.pipeline.formatters.pii import PIIFormatter
 from phonenumbers import Leniency, PhoneNumberMatcher
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -34,7 +34,7 @@ GROUPED = re.compile(r"\d[^\d]+\d")
 CARD = re.compile(r"(?<![\w.+-])(?:4|5[1-5]|2[2-7]|3[0-9]|6[0-9])(?:[ -]?\d){11,17}(?![\w-])")
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Replaces personal data."""
 
     emails: bool = True

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from profanity_check.profanity_check import model, vectorizer
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop, too_large
 from speciate.data.clean.words import sentences
 from speciate.data.documents import Document
@@ -26,7 +26,7 @@ BATCH = 4096
 """Pieces scored at a time."""
 
 
-class Options(ComponentOptions):
+class Options(FilterOptions):
     """Keeps documents whose sentences are mostly civil."""
 
     threshold: float = Field(0.9, gt=0, lt=1)

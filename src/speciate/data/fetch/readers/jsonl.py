@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import ReaderOptions
 from speciate.data.documents import Passage
 from speciate.data.fetch.archive import utf8
 from speciate.data.fetch.records import Records, parse
 
 
-class Options(ComponentOptions):
+class Options(ReaderOptions):
     """One text a line of JSON."""
 
     text: str = Field("text", min_length=1)

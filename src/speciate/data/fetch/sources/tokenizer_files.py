@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import SourceOptions
 from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.hub_client import explained, hub_library
 from speciate.data.fetch.passages import read_passages, write_passages
@@ -20,7 +20,7 @@ from speciate.data.fetch.passages import read_passages, write_passages
 NEEDED, CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
-class Options(ComponentOptions):
+class Options(SourceOptions):
     """A tokenizer of a model on a hub, or one in a folder: one of the two."""
 
     repository: str | None = Field(None, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -38,8 +38,7 @@ class Options(ComponentOptions):
             raise ValueError("revision: goes with a repository, and a repository needs one")
         return self
 
-    @property
-    def paths(self) -> tuple[str, ...]:
+    def local_globs(self) -> tuple[str, ...]:
         """Globs of the user's own files."""
         if self.path is None:
             return ()

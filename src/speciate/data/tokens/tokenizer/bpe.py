@@ -15,18 +15,22 @@ from collections.abc import Iterable
 from pydantic import Field
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.data import TokenizerOptions
 from speciate.data.tokens.fitted import byte_level
 from speciate.data.tokens.manifest import END_OF_TEXT
 
 
-class Options(ComponentOptions):
+class Options(TokenizerOptions):
     """The options of a tokenizer that is fitted to the training text."""
 
     entries: int = Field(4096, ge=257)
     """Vocabulary size: 256 bytes, the end-of-text token, and merges."""
     max_bytes: int | None = Field(None, ge=1)
     """Training text to fit to, about, in bytes, shared evenly among the domains; null: all of it."""
+
+    def max_fitting_bytes(self) -> int | None:
+        """Return the limit that the config sets."""
+        return self.max_bytes
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:

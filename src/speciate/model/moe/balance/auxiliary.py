@@ -23,13 +23,13 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BalanceOptions
 from speciate.model.moe.top_k_router import Balancer, Scores, load_balancing_loss
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.selection import recomputing
 
 
-class Options(ComponentOptions):
+class Options(BalanceOptions):
     """Strength and scope."""
 
     weight: float = Field(0.01, gt=0)

@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BalanceOptions
 from speciate.model.moe.top_k_router import Balancer
 
 
-class Options(ComponentOptions):
+class Options(BalanceOptions):
     """None."""
 
     acts_by: ClassVar[str | None] = None

@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BalanceOptions
 from speciate.model.moe.top_k_router import Balancer, Scores
 from speciate.model.token_batch import TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(BalanceOptions):
     """Strength."""
 
     weight: float = Field(0.1, gt=0)

@@ -21,13 +21,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import ChoiceOptions
 from speciate.model.moe.top_k_router import Chosen, room
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.metrics import record_metric
 
 
-class Options(ComponentOptions):
+class Options(ChoiceOptions):
     """Capacity, and the leave to look ahead."""
 
     capacity_factor: float = Field(1.0, gt=0)
@@ -43,6 +43,14 @@ class Options(ComponentOptions):
     def share(self, num_slots: int, top_k: int) -> float:
         """The share of the slots that a token uses on average."""
         return min(1.0, self.capacity_factor * top_k / num_slots)
+
+    def looks_ahead(self) -> bool:
+        """Return whether the config allows it to look ahead."""
+        return self.non_causal
+
+    def needs_whole_block(self) -> bool:
+        """Return True: an expert chooses among all tokens of a block."""
+        return True
 
     def check(self, model: Any) -> None:
         """Refuses a model that claims to be causal."""

@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import ChoiceOptions
 from speciate.model.moe.top_k_router import Chosen, room, weights
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.metrics import record_metric
 
 
-class Options(ComponentOptions):
+class Options(ChoiceOptions):
     """Weights and capacity."""
 
     renormalise: bool = True
@@ -40,8 +40,11 @@ class Options(ComponentOptions):
 
     balances: ClassVar[bool] = False
     """Whether the load is even by the choice itself."""
-    breaks_causality: ClassVar[str | None] = None
     """How it looks at later tokens."""
+
+    def needs_whole_block(self) -> bool:
+        """Return whether experts have a limited capacity, which a block's tokens share."""
+        return self.capacity_factor is not None
 
     def share(self, num_slots: int, top_k: int) -> float:
         """The share of the slots that a token uses on average, at most."""

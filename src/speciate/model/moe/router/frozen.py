@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import RouterOptions
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(RouterOptions):
     """Scale."""
 
     logit_std: float = Field(1.0, gt=0)

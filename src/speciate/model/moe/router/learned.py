@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import RouterOptions
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(RouterOptions):
     """Shape, gate, noise in training."""
 
     shape: Literal["linear", "mlp"] = "linear"

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import RouterOptions
 from speciate.model.initial_weights import generator
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(RouterOptions):
     """The domains and the deal."""
 
     domains: int = Field(ge=1)

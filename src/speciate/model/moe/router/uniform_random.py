@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import RouterOptions
 from speciate.model.initial_weights import generator
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(RouterOptions):
     """None."""
 
     balanced_by: ClassVar[tuple[str, ...]] = ("choice",)

@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BudgetOptions
 from speciate.model.sparse_attention import indexer_base
 
 
-class Options(ComponentOptions):
+class Options(BudgetOptions):
     """Number."""
 
     k: int = Field(32, ge=1)

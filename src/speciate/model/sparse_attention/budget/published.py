@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BudgetOptions
 from speciate.model.sparse_attention import indexer_base
 
 
-class Options(ComponentOptions):
+class Options(BudgetOptions):
     """Numbers."""
 
     k: int = Field(32, ge=1)
@@ -41,6 +41,10 @@ class Options(ComponentOptions):
         if not self.k_min <= self.k <= self.k_max:
             raise ValueError(f"k_min: needs k_min <= k <= k_max, not {self.k_min}, {self.k}, {self.k_max}")
         return self
+
+    def looks_ahead(self) -> bool:
+        """Return whether the config allows it to look ahead."""
+        return self.non_causal
 
     def check(self, model: Any) -> None:
         """Refuses more keys than there can be, and a look ahead that nobody asked for."""

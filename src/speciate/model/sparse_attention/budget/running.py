@@ -14,11 +14,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import BudgetOptions
 from speciate.model.sparse_attention import indexer_base
 
 
-class Options(ComponentOptions):
+class Options(BudgetOptions):
     """Numbers."""
 
     k: int = Field(32, ge=1)

@@ -13,12 +13,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import IndexerOptions
 from speciate.model.sparse_attention.indexer_base import Learned, kl
 from speciate.model.token_batch import BuildContext
 
 
-class Options(ComponentOptions):
+class Options(IndexerOptions):
     """Shape and stages."""
 
     heads: int = Field(4, ge=1)

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.model import IndexerOptions
 from speciate.model.sparse_attention import indexer_base
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
 from speciate.model.token_batch import BuildContext
 
 
-class Options(ComponentOptions):
+class Options(IndexerOptions):
     """None."""
 
     supports_adaptive_k: ClassVar[bool] = False

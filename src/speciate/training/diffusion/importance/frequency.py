@@ -4,15 +4,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """None."""
 
-    share: ClassVar[float] = 0.0
-    """Of what is learned in the importance."""
     has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = True

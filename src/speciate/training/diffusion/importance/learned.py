@@ -5,12 +5,12 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.training.diffusion.importance_network import ImportanceNetwork
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """The network."""
 
     width: int = Field(32, ge=1)
@@ -20,12 +20,14 @@ class Options(ComponentOptions):
     num_heads: int = Field(2, ge=1)
     """Attention heads, each of an even number of dimensions."""
 
-    share: ClassVar[float] = 1.0
-    """Of what is learned in the importance."""
     has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = True
     """Whether the original has it."""
+
+    def learned_share(self) -> float:
+        """Return 1: all of the importance is learned."""
+        return 1.0
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

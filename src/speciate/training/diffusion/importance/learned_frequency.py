@@ -5,12 +5,12 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.training.diffusion.importance_network import ImportanceNetwork
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """The network."""
 
     width: int = Field(32, ge=1)
@@ -27,6 +27,10 @@ class Options(ComponentOptions):
     """Whether there is an importance at all."""
     published: ClassVar[bool] = True
     """Whether the original has it."""
+
+    def learned_share(self) -> float:
+        """Return the share that the config sets."""
+        return self.share
 
     @model_validator(mode="after")
     def _divides(self) -> Self:

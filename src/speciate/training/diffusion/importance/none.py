@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """None."""
 
-    share: ClassVar[float] = 0.0
-    """Of what is learned in the importance."""
     has_selector: ClassVar[bool] = False
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False

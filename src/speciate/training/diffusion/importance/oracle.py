@@ -1,6 +1,6 @@
 """Importance by a causal model of the same study: how surprising it finds each token after those before it.
 
-`start: {kind: teacher, origin: {kind: run, ablation: NAME}}` says which: a dense model of this one's shape, but for
+`start: {kind: oracle_model, origin: {kind: run, ablation: NAME}}` says which: a dense model of this one's shape, but for
 `causal: true`. Its weights become a frozen part of this run's model, so a finished run needs no other's file.
 
 B blocks of T tokens.
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
@@ -20,11 +20,9 @@ from speciate.training.loss.cross_entropy import each
 CHUNK = 512
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """None."""
 
-    share: ClassVar[float] = 0.0
-    """Of what is learned in the importance."""
     has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False
@@ -34,8 +32,8 @@ class Options(ComponentOptions):
 
     def check_run(self, run: Any) -> None:
         """Refuses a run without a causal model to ask."""
-        if not getattr(run.start, "teaches", False):
-            wanted = "start: {kind: teacher, origin: {kind: run, ablation: NAME}}"
+        if not run.start.loads_oracle:
+            wanted = "start: {kind: oracle_model, origin: {kind: run, ablation: NAME}}"
             raise ValueError(f"objective.importance: an oracle asks a causal model: {wanted}")
 
 

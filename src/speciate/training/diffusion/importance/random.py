@@ -7,16 +7,14 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.training.diffusion.fixed_uniforms import uniforms
 
 
-class Options(ComponentOptions):
+class Options(ImportanceOptions):
     """None."""
 
-    share: ClassVar[float] = 0.0
-    """Of what is learned in the importance."""
     has_selector: ClassVar[bool] = True
     """Whether there is an importance at all."""
     published: ClassVar[bool] = False

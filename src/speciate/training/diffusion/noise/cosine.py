@@ -4,10 +4,10 @@ import math
 
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import NoiseOptions
 
 
-class Options(ComponentOptions):
+class Options(NoiseOptions):
     """None."""
 
 

@@ -8,10 +8,10 @@ The default leaves out nothing.
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import NoiseOptions
 
 
-class Options(ComponentOptions):
+class Options(NoiseOptions):
     """Ends."""
 
     eps: float = Field(0.0, ge=0, le=0.01)

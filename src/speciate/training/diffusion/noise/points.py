@@ -6,10 +6,10 @@ from typing import Annotated, Self
 from pydantic import Field, Strict, model_validator
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import NoiseOptions
 
 
-class Options(ComponentOptions):
+class Options(NoiseOptions):
     """The points."""
 
     points: Annotated[tuple[Annotated[tuple[float, float], Strict(False)], ...], Strict(False)] = Field(min_length=2)

@@ -5,28 +5,35 @@ The default is SmolLM2-135M (Ben Allal et al. 2025; Llama's shape, 8 bits and 4)
 
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.data import SourceOptions
+from speciate.config.contracts.training import OriginOptions
 from speciate.data.fetch import archive as archives
 from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
-class Options(ComponentOptions):
+class Options(OriginOptions):
     """Which."""
 
     name: str = Field("start", pattern=r"^[a-z][a-z0-9_]*$")
     """What the source is called in results/data/fetch."""
-    source: Annotated[ComponentOptions, OneOf("data/fetch/sources")] = Field(
+    source: Annotated[SourceOptions, OneOf("data/fetch/sources")] = Field(
         default={"kind": "gguf"}, validate_default=True
     )
     """The pinned source whose members are the checkpoint's files: of kind gguf, model_files or package."""
 
-    def place(self, runs: Any, seed: int, fetched: Any) -> str:
-        """Where the workflow has it."""
-        return str(fetched(self.name))
+    def sources(self) -> dict[str, SourceOptions]:
+        """Return the one source that the workflow fetches."""
+        return {self.name: self.source}
+
+    def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
+        """Return where the workflow has it."""
+        return str(archive_of(self.name))
 
 
 def read(options: Options, path: pathlib.Path) -> Pretrained:

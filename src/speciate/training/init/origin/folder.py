@@ -1,22 +1,26 @@
 """A folder of your own that transformers wrote: GPT-2's or Llama's config.json and .safetensors, or one GGUF file."""
 
 import pathlib
-from typing import Any
+from collections.abc import Callable
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import OriginOptions
 from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
-class Options(ComponentOptions):
+class Options(OriginOptions):
     """Where."""
 
     path: str = Field(min_length=1)
     """The folder, relative to where the workflow runs."""
 
-    def place(self, runs: Any, seed: int, fetched: Any) -> str:
-        """Where the workflow has it."""
+    def model_folder(self) -> str:
+        """Return the user's folder."""
+        return self.path
+
+    def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
+        """Return where the workflow has it."""
         return self.path
 
 

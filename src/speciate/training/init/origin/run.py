@@ -1,25 +1,29 @@
 """The finished run of another ablation of the same study, of the same seed."""
 
 import pathlib
-from typing import Any
+from collections.abc import Callable
 
 import safetensors
 import safetensors.torch
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import OriginOptions
 from speciate.config.run import RunSpec, read_spec
 from speciate.model.hf.pretrained import Pretrained
 
 
-class Options(ComponentOptions):
+class Options(OriginOptions):
     """Which."""
 
     ablation: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """The ablation's name."""
 
-    def place(self, runs: Any, seed: int, fetched: Any) -> str:
-        """Where the workflow has it."""
+    def parent_ablation(self) -> str:
+        """Return the ablation whose run it is."""
+        return self.ablation
+
+    def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
+        """Return where the workflow has it."""
         return f"{runs}/{self.ablation}/seed{seed}/model.safetensors"
 
 

@@ -3,17 +3,22 @@
 import pathlib
 from typing import Annotated
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.training import OriginOptions, StartOptions
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training.init.transfer import copy_weights, other_layers, pretrained
 
 
-class Options(ComponentOptions):
+class Options(StartOptions):
     """What it starts from."""
 
-    origin: Annotated[ComponentOptions, OneOf("training/init/origin")]
+    origin: Annotated[OriginOptions, OneOf("training/init/origin")]
     """Whose weights: a run of this study, a folder of yours, a pinned archive."""
+
+    def origin_options(self) -> OriginOptions:
+        """Return where the weights come from."""
+        return self.origin
 
 
 def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:

@@ -2,12 +2,12 @@
 
 import pathlib
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import StartOptions
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
 
-class Options(ComponentOptions):
+class Options(StartOptions):
     """None."""
 
 

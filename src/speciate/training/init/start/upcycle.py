@@ -20,7 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.components import ComponentOptions, OneOf
+from speciate.config.components import OneOf
+from speciate.config.contracts.training import OriginOptions, StartOptions
 from speciate.config.run import RunSpec
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.initial_weights import generator
@@ -29,15 +30,19 @@ from speciate.model.transformer import Transformer
 from speciate.training.init.transfer import copy_weights, ffn_of, other_layers, pretrained
 
 
-class Options(ComponentOptions):
+class Options(StartOptions):
     """What it starts from, and how the copies differ."""
 
-    origin: Annotated[ComponentOptions, OneOf("training/init/origin")]
+    origin: Annotated[OriginOptions, OneOf("training/init/origin")]
     """Whose weights: a run of this study, a folder of yours, a pinned archive."""
     noise: float = Field(0.001, ge=0)
     """Standard deviation of what is added to each tensor of each expert, as a share of the tensor's own."""
     drop: float = Field(0.0, ge=0, le=1)
     """Share of each expert's hidden units that is drawn anew; 0.5 is the paper's choice."""
+
+    def origin_options(self) -> OriginOptions:
+        """Return where the weights come from."""
+        return self.origin
 
 
 def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:

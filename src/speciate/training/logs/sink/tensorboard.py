@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import SinkOptions
 from speciate.training.logs.sinks import needed
 
 
-class Options(ComponentOptions):
+class Options(SinkOptions):
     """None."""
 
 

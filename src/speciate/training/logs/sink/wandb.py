@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.training import SinkOptions
 from speciate.training.logs.sinks import needed
 
 
-class Options(ComponentOptions):
+class Options(SinkOptions):
     """Where it goes."""
 
     project: str = Field("speciate", min_length=1)

@@ -1,0 +1,45 @@
+"""Contract of the figures: which page shows a figure, for which studies, and which tables it reads."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from speciate.config.components import ComponentOptions, component_module, options_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class FigureModule(Protocol):
+    """A figure: `figures/<name>.py`."""
+
+    QUESTION: str
+    """The question that the figure answers; its title on the page."""
+    TABLES: Mapping[str, tuple[str, ...]]
+    """Table -> the columns that the figure reads of it."""
+
+    def figure(self, tables: "Mapping[str, pd.DataFrame]", subject: Any, options: Any) -> "Figure":
+        """Draw it."""
+
+    def caption(self, tables: "Mapping[str, pd.DataFrame]", subject: Any, options: Any) -> str:
+        """Return what it shows and what it does not."""
+
+
+class FigureOptions(ComponentOptions):
+    """Options of a figure."""
+
+    page: ClassVar[str] = "report"
+    """The page that shows it: the study's `report`, or its `data` page."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Components, such as `mixer.gsa`, of which the study must use at least one; none: it is drawn for every study."""
+    reads: ClassVar[str] = "tables"
+    """Whose tables it reads: the study's `tables`, the data `card`, or the `cost` of mixers."""
+
+    def component(self) -> FigureModule:
+        """Load the figure's module."""
+        return cast(FigureModule, component_module(self))
+
+
+def figure_options(name: str) -> type[FigureOptions]:
+    """Return the options of the figure `name`. Raises ValueError where there is no such figure."""
+    return cast(type[FigureOptions], options_of("figures", name))

@@ -1,0 +1,48 @@
+"""The base of every objective: a loss to minimise, and what evaluation and the observer ask of it.
+
+B blocks of T tokens, S = T - 1 predictions of a block.
+"""
+
+import abc
+
+import pandas as pd
+from torch import Tensor, nn
+
+from speciate.data.blocks import BlockSet
+from speciate.model.transformer import Transformer
+
+
+class Objective(nn.Module, abc.ABC):
+    """A loss over blocks of tokens. A component overrides the hooks that it needs; the rest have the defaults here."""
+
+    @abc.abstractmethod
+    def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Return the mean loss of the predictions that count, in nats; a scalar with gradient."""
+
+    @abc.abstractmethod
+    def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Return which predictions count, (B, S) boolean."""
+
+    @abc.abstractmethod
+    def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Return each token's negative log-likelihood, or its bound, in nats, (B, S), without gradient."""
+
+    def nll_estimates(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        """Return independent unbiased estimates of `token_nll`, (estimates, B, S); one where it is exact."""
+        return self.token_nll(model, token_BT, document_BT).unsqueeze(0)
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether `token_nll` is a Monte Carlo estimate, so that the spread of `nll_estimates` is its error."""
+        return False
+
+    def before_update(self, progress: float) -> None:
+        """Prepare for an optimizer step; `progress` is the share of the training that is done."""
+
+    def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
+        """Run everything that is to be observed on probe blocks."""
+        model.hidden(token_BT, document_BT)
+
+    def details(self, model: Transformer, blocks: BlockSet) -> pd.DataFrame | None:
+        """Return what is to be shown of single tokens (what, item, position, token, x, y); None: nothing."""
+        return None
