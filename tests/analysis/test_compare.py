@@ -2,7 +2,6 @@
 
 import math
 import pathlib
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from scipy import stats
 
 from speciate.analysis import comparison, excess, statistics, tables
+from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.stages import compare
 
@@ -222,15 +222,13 @@ def test_the_verb_writes_the_same_bytes_whatever_the_order_of_runs(
     study: pathlib.Path,
     tmp_path: pathlib.Path,
     compare_spec_of,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(compare_spec_of((0, 1))))
     measures = [str(folder) for folder in reversed(folders(study))]
     output = tmp_path / "out"
     argv = ["compare", "--spec", str(tmp_path / "spec.json"), "--output-folder", str(output), "--measures", *measures]
-    monkeypatch.setattr(sys, "argv", argv)
-    compare.main()
+    execute(argv)
     written = sorted(file.name for file in output.iterdir())
     assert written == sorted(f"{name}.{kind}" for name in tables.COMPARED for kind in ("csv", "parquet"))
     for name in written:

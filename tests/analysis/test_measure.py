@@ -1,9 +1,9 @@
 """One run measured, from files in the formats that training writes, against the definitions and what was planted."""
 
+import functools
 import math
 import pathlib
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scipy import stats
 
 from speciate.analysis import collapse, losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
+from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.stages import measure
 
@@ -277,19 +278,19 @@ def test_groups_of_one_name_in_two_domains_are_two() -> None:
 
 
 @pytest.fixture
-def command(study: pathlib.Path, tmp_path: pathlib.Path, measure_spec_of, small, monkeypatch: pytest.MonkeyPatch):
-    """Runs the verb on a copy of one run; returns the folders of the copy and of the tables."""
+def command(study: pathlib.Path, tmp_path: pathlib.Path, measure_spec_of, small):
+    """A command line for a copy of one run; returns the folders of the copy and of the tables, and what runs it."""
     run_folder, output = tmp_path / "run", tmp_path / "out"
     shutil.copytree(study / "runs" / "auxiliary" / "seed0", run_folder)
     (tmp_path / "spec.json").write_text(canonical_json(measure_spec_of("auxiliary", 0, small)))
     folders = ("--run-folder", run_folder, "--mixture-folder", study / "mixture", "--output-folder", output)
-    monkeypatch.setattr(sys, "argv", ["measure", "--spec", *map(str, (tmp_path / "spec.json", *folders))])
-    return run_folder, output
+    words = ["measure", "--spec", *map(str, (tmp_path / "spec.json", *folders))]
+    return run_folder, output, functools.partial(execute, words)
 
 
 def test_the_verb_writes_the_same_bytes(command, study: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, output = command
-    measure.main()
+    _, output, run = command
+    run()
     assert sorted(file.name for file in output.iterdir()) == sorted(f"{name}.parquet" for name in tables.MEASURED)
     for file in output.iterdir():
         assert file.read_bytes() == (study / "measures" / "auxiliary" / "seed0" / file.name).read_bytes(), file.name
@@ -311,23 +312,23 @@ def change(file: pathlib.Path, edit) -> None:
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(command, name: str, edit, message: str) -> None:
-    run_folder, output = command
+    run_folder, output, run = command
     change(run_folder / f"{name}.safetensors", edit)
     with pytest.raises(ValueError, match=f"run auxiliary, seed 0: .*{message}"):
-        measure.main()
+        run()
     assert not output.exists()
 
 
 def test_missing_facts_and_domains_are_named(command) -> None:
-    run_folder, _ = command
+    run_folder, _, run = command
     likelihood = pd.read_parquet(run_folder / "likelihood.parquet")
     likelihood[likelihood["domain"] != "math"].to_parquet(run_folder / "likelihood.parquet")
     with pytest.raises(ValueError, match="no document of domain math"):
-        measure.main()
+        run()
     likelihood.to_parquet(run_folder / "likelihood.parquet")
     (run_folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"run\.json: has no parameters_total"):
-        measure.main()
+        run()
 
 
 def test_a_check_at_which_nothing_was_decided_has_no_figures(

@@ -120,8 +120,7 @@ def state(folder: pathlib.Path) -> dict[str, str]:
 
 def separately(place: Place, command: Command, before: str = "") -> Ended:
     """Runs a verb as a process of its own; `before` is Python that it runs first."""
-    lines = f"import sys; sys.argv = {[f'{command.verb}.py', *command.arguments]!r}\n{before}\n"
-    lines += f"from speciate import verb, {command.verb}\nverb.run({command.verb}.main)\n"
+    lines = f"{before}\nfrom speciate import cli\ncli.main({[command.verb, *command.arguments]!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", lines],
         cwd=place.folder,

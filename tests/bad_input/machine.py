@@ -51,7 +51,7 @@ def tiny_disk(place: Place, command: Command) -> Ended:
         set -e
         mount -t tmpfs -o size=32k none out
         set +e
-        {sys.executable} -m speciate.{command.verb} {" ".join(command.arguments)}
+        {sys.executable} -m speciate {command.verb} {" ".join(command.arguments)}
         status=$?
         ls -A out >&2
         exit $status

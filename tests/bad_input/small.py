@@ -5,21 +5,19 @@ All paths are relative, so a folder that holds its results can be copied, spoile
 
 import contextlib
 import functools
-import importlib
 import io
 import json
 import os
 import pathlib
 import random
 import signal
-import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from speciate import cli as verb
+from speciate import cli
 from speciate.config.extends import extend
 from speciate.config.study import parse_study, read_study
 from speciate.graph.study_graph import StudyGraph
@@ -167,14 +165,13 @@ def check_study(command: Command) -> None:
 
 def call(command: Command) -> Ended:
     """Runs a verb in this process and this folder. Any exception but the exit that a user meets goes on its way."""
-    main = functools.partial(check_study, command)
-    if command.verb != "study":
-        main = importlib.import_module(f"speciate.{command.verb}").main
     said, status = io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said), _impatient(command):
-        patch.setattr(sys, "argv", [f"{command.verb}.py", *command.arguments])
+    with contextlib.redirect_stderr(said), _impatient(command):
         try:
-            verb.run(main)
+            if command.verb == "study":
+                cli.run(functools.partial(check_study, command))
+            else:
+                cli.main([command.verb, *command.arguments])
         except SystemExit as stopped:
             status = int(stopped.code or 0)
     return ended(command, status, said.getvalue())

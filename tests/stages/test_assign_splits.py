@@ -2,27 +2,24 @@
 
 import json
 import pathlib
-import sys
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.cli import run
+from speciate import cli
 from speciate.config.stage_specs import SPLITS
 from speciate.data.dedup.signatures import FILES, sign
 from speciate.data.dedup.tables import DUPLICATES
 from speciate.data.documents import Document, Shard, write_documents
 from speciate.data.splits.assign import Groups
-from speciate.stages import assign_splits
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "word " * (index % 7 + 1)) for index in range(400)]
 
 
 def verb(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     rows: list[Document],
     shards: int = 1,
     dropped: tuple[int, ...] = (),
@@ -40,8 +37,7 @@ def verb(
     table = [{**lost, "shard": row % shards, "row": row // shards} for row in dropped]
     pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
     paths = ["--signed", folder, "--duplicates", folder / "duplicates.parquet", "--output-folder", folder / "out"]
-    monkeypatch.setattr(sys, "argv", ["split.py", "--spec", str(folder / "spec.json"), *map(str, paths)])
-    run(assign_splits.main)
+    cli.main(["assign_splits", "--spec", str(folder / "spec.json"), *map(str, paths)])
     groups = Groups(folder / "out" / "groups.npy", 3)
     assert groups.groups_G3.tolist() == sorted(groups.groups_G3.tolist())
     names = {row.group for index, row in enumerate(rows) if index not in dropped}
@@ -51,8 +47,8 @@ def verb(
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_every_group_is_in_one_split(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
-    found, counts = verb(tmp_path, monkeypatch, ROWS, shards)
+def test_every_group_is_in_one_split(tmp_path: pathlib.Path, shards: int) -> None:
+    found, counts = verb(tmp_path, ROWS, shards)
     assert sorted(found) == sorted({row.group for row in ROWS})
     assert counts == {
         name: {
@@ -64,28 +60,28 @@ def test_every_group_is_in_one_split(tmp_path: pathlib.Path, monkeypatch: pytest
     assert [counts[name]["groups"] for name in SPLITS] == [24, 4, 8, 4]
 
 
-def test_shards_change_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_change_nothing(tmp_path: pathlib.Path) -> None:
     seen = set()
     for shards in (1, 2, 5):
-        verb(tmp_path / str(shards), monkeypatch, ROWS, shards)
+        verb(tmp_path / str(shards), ROWS, shards)
         seen.add((tmp_path / str(shards) / "out" / "groups.npy").read_bytes())
     assert len(seen) == 1
 
 
-def test_duplicates_count_for_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_count_for_nothing(tmp_path: pathlib.Path) -> None:
     lost = tuple(index for index, row in enumerate(ROWS) if row.group in ("g3", "g8") or index % 11 == 0)
-    found = verb(tmp_path / "dropped", monkeypatch, ROWS, 3, lost)
-    assert found == verb(tmp_path / "never", monkeypatch, [row for index, row in enumerate(ROWS) if index not in lost])
-    assert found != verb(tmp_path / "all", monkeypatch, ROWS)
+    found = verb(tmp_path / "dropped", ROWS, 3, lost)
+    assert found == verb(tmp_path / "never", [row for index, row in enumerate(ROWS) if index not in lost])
+    assert found != verb(tmp_path / "all", ROWS)
     assert "g3" not in found[0]
 
 
 @pytest.mark.parametrize("rows", [ROWS[:3], []])
 def test_too_few_groups_leave_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: list[Document]
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], rows: list[Document]
 ) -> None:
     with pytest.raises(SystemExit):
-        verb(tmp_path, monkeypatch, rows, 2)
-    said = f"split: error: domain prose: a split would be empty: there are only {len(rows)} groups"
+        verb(tmp_path, rows, 2)
+    said = f"assign_splits: error: domain prose: a split would be empty: there are only {len(rows)} groups"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,16 +1,15 @@
 """sketch and card: small texts through every data stage, and tables that say what was planted in them."""
 
-import importlib
 import json
 import pathlib
 import random
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from speciate.cli import execute
 from speciate.config.extends import extend
 from speciate.config.stage_specs import CARDED, SPLITS
 from speciate.config.study import parse_study
@@ -64,9 +63,7 @@ def settings(folder: pathlib.Path) -> dict:
 
 def verb(name: str, *arguments: object) -> None:
     """One stage, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [name, *map(str, arguments)])
-        importlib.import_module(f"speciate.{name}").main()
+    execute([name, *map(str, arguments)])
 
 
 def run_stages(plan: StudyGraph) -> None:

@@ -4,18 +4,16 @@ import functools
 import json
 import operator
 import pathlib
-import sys
 import zipfile
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.cli import run
+from speciate import cli
 from speciate.config.components import options_of
 from speciate.data.clean.pipeline import Counts
 from speciate.data.documents import read_documents
-from speciate.stages import clean
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 
@@ -38,7 +36,6 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def verb(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     sources: dict[str, Any],
     *archives: str,
     shard: str = "0-of-1",
@@ -46,11 +43,10 @@ def verb(
 ) -> pathlib.Path:
     spec = {"domain": "code", "sources": sources, "filters": [{"kind": "length", "min_characters": 3}], **settings}
     (folder / "spec.json").write_text(json.dumps(spec))
-    arguments = ["clean.py", "--spec", str(folder / "spec.json"), "--shard", shard]
+    arguments = ["clean", "--spec", str(folder / "spec.json"), "--shard", shard]
     for archive in archives or [f"{name}={folder / name}" for name in sources]:
         arguments += ["--archive", archive]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--output-folder", str(folder / "out" / shard)])
-    run(clean.main)
+    cli.main([*arguments, "--output-folder", str(folder / "out" / shard)])
     return folder / "out" / shard
 
 
@@ -62,8 +58,8 @@ def numbers(written: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in written.items() if key not in ("audit", "by_source")}
 
 
-def test_documents_counts_and_samples(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = verb(folder, monkeypatch, {"one": source(), "two": source()})
+def test_documents_counts_and_samples(folder: pathlib.Path) -> None:
+    out = verb(folder, {"one": source(), "two": source()})
     kept = list(read_documents(out / "documents.parquet"))
     assert [(row.id, row.domain, row.group, row.text) for row in kept] == [
         ("one/a.py", "code", "one/a.py", "alpha = 1"),
@@ -97,21 +93,21 @@ def test_documents_counts_and_samples(folder: pathlib.Path, monkeypatch: pytest.
     ]
 
 
-def test_twice_gives_the_same_bytes(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twice_gives_the_same_bytes(folder: pathlib.Path) -> None:
     seen = []
     for _ in range(2):
-        out = verb(folder, monkeypatch, {"one": source(), "two": source()})
+        out = verb(folder, {"one": source(), "two": source()})
         seen.append([(out / name).read_bytes() for name in ("documents.parquet", "dropped.parquet", "counts.json")])
     assert seen[0] == seen[1]
 
 
-def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path) -> None:
     sources = {"one": source(), "two": source()}
-    outs = [verb(folder, monkeypatch, sources, shard=f"{index}-of-4", shards=4) for index in range(4)]
+    outs = [verb(folder, sources, shard=f"{index}-of-4", shards=4) for index in range(4)]
     assert [ids(out) for out in outs] == [["one/a.py", "two/a.py"], ["one/b.py", "two/copy.py"], [], []]
     counts = [Counts.from_json(json.loads((out / "counts.json").read_text())) for out in outs]
     together = functools.reduce(operator.add, counts).as_json()
-    whole = verb(folder, monkeypatch, sources)
+    whole = verb(folder, sources)
     assert together == {
         key: value
         for key, value in json.loads((whole / "counts.json").read_text()).items()
@@ -121,30 +117,30 @@ def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path, monke
 
 def test_an_archive_of_one_shard_is_read_whole(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options_of("data/fetch/sources", "package"), "sharded", True, raising=False)
-    assert ids(verb(folder, monkeypatch, {"one": source()}, shard="1-of-2", shards=2)) == ["one/a.py", "one/b.py"]
+    assert ids(verb(folder, {"one": source()}, shard="1-of-2", shards=2)) == ["one/a.py", "one/b.py"]
 
 
-def test_reading_stops_at_max_bytes(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_stops_at_max_bytes(folder: pathlib.Path) -> None:
     # two is no archive: after the first source has its bytes, nobody opens it
     (folder / "two").write_text("no archive")
     sources = {"one": source(), "two": source()}
-    out = verb(folder, monkeypatch, sources, max_bytes=10)
+    out = verb(folder, sources, max_bytes=10)
     assert ids(out) == ["one/a.py", "one/b.py"]
     written = json.loads((out / "counts.json").read_text())
     assert (written["stopped"], written["read"], written["by_source"]["two"]["read"]) == (True, 2, 0)
-    assert ids(verb(folder, monkeypatch, sources, max_bytes=9)) == ["one/a.py"]
+    assert ids(verb(folder, sources, max_bytes=9)) == ["one/a.py"]
 
 
-def test_max_bytes_is_shared_among_the_shards(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_max_bytes_is_shared_among_the_shards(folder: pathlib.Path) -> None:
     sources = {"one": source(), "two": source()}
-    outs = [verb(folder, monkeypatch, sources, shard=f"{k}-of-2", shards=2, max_bytes=19) for k in range(2)]
+    outs = [verb(folder, sources, shard=f"{k}-of-2", shards=2, max_bytes=19) for k in range(2)]
     assert [ids(out) for out in outs] == [["one/a.py"], ["one/b.py", "two/copy.py"]]  # nine bytes and ten
 
 
-def test_a_filter_reads_sources_of_its_own(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_reads_sources_of_its_own(folder: pathlib.Path) -> None:
     filters = [{"kind": "decontamination", "ngram": 2, "sources": {"exam": source(include=["copy.py"])}}]
     archives = [f"one={folder / 'one'}", f"exam={folder / 'two'}"]
-    out = verb(folder, monkeypatch, {"one": source()}, *archives, filters=filters)
+    out = verb(folder, {"one": source()}, *archives, filters=filters)
     assert ids(out) == ["one/b.py"]
     assert json.loads((out / "counts.json").read_text())["dropped"] == {"contaminated": 1, "empty": 1}
 
@@ -192,11 +188,11 @@ def short(folder: pathlib.Path) -> None:
     ],
 )
 def test_bad_input_ends_in_one_message_and_leaves_nothing(
-    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: Any, message: str
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], harm: Any, message: str
 ) -> None:
     harm(folder)
     with pytest.raises(SystemExit) as stopped:
-        verb(folder, monkeypatch, {"one": source()})
+        verb(folder, {"one": source()})
     assert stopped.value.code == 1
     assert f"speciate clean: error: {message}" in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.*")] == []
@@ -215,14 +211,13 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
 )
 def test_a_wrong_spec_or_argument_is_named(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     sources: dict[str, Any],
     archives: tuple[str, ...],
     message: str,
 ) -> None:
     with pytest.raises(SystemExit):
-        verb(folder, monkeypatch, sources, *archives)
+        verb(folder, sources, *archives)
     assert message in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.parquet")] == []
 
@@ -251,13 +246,12 @@ def test_a_wrong_spec_or_argument_is_named(
 )
 def test_what_cannot_be_is_refused(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     settings: dict[str, Any],
     message: str,
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        verb(folder, monkeypatch, {"one": source()}, **settings)
+        verb(folder, {"one": source()}, **settings)
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.*")] == []

@@ -9,10 +9,10 @@ import sys
 import pytest
 from tests.figures import planted, planted_data
 
+from speciate.cli import execute
 from speciate.config.components import kinds_in, options_of
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import DrawSpec
-from speciate.stages import draw
 
 ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("dense", "auxiliary", "unbalanced_fast", "frozen")
@@ -38,10 +38,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-def run(monkeypatch: pytest.MonkeyPatch, spec: pathlib.Path, tables: pathlib.Path, out: pathlib.Path) -> None:
-    argv = ["draw", "--spec", str(spec), "--tables", str(tables), "--output-folder", str(out)]
-    monkeypatch.setattr(sys, "argv", argv)
-    draw.main()
+def run(spec: pathlib.Path, tables: pathlib.Path, out: pathlib.Path) -> None:
+    execute(["draw", "--spec", str(spec), "--tables", str(tables), "--output-folder", str(out)])
 
 
 def word_of(figure: str) -> str:
@@ -52,11 +50,9 @@ def word_of(figure: str) -> str:
 
 
 @pytest.mark.parametrize("figure", kinds_in("figures"))
-def test_a_figure_is_drawn_with_its_text_as_text(
-    figure: str, tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_is_drawn_with_its_text_as_text(figure: str, tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of(figure)))
-    run(monkeypatch, tmp_path / "spec.json", tables, tmp_path / "out")
+    run(tmp_path / "spec.json", tables, tmp_path / "out")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         f"{figure}.{end}" for end in ("json", "png", "svg")
     ]
@@ -73,33 +69,27 @@ def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: path
     written = []
     for seed in ("1", "2"):
         out = tmp_path / seed
-        command = [sys.executable, "-m", "speciate.stages.draw", "--spec", tmp_path / "spec.json", "--tables", tables]
+        command = [sys.executable, "-m", "speciate", "draw", "--spec", tmp_path / "spec.json", "--tables", tables]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed, "TZ": f"UTC{seed}"}
         subprocess.run([*command, "--output-folder", out], check=True, env=environment)
         written.append({file.name: file.read_bytes() for file in out.iterdir()})
     assert written[0] == written[1]
 
 
-def test_a_missing_table_is_named(
-    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_table_is_named(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")))
     with pytest.raises(ValueError, match=r"experts\.parquet: cannot be read"):
-        run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
+        run(tmp_path / "spec.json", tmp_path, tmp_path)
 
 
-def test_a_missing_column_is_named(
-    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_column_is_named(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("curves")))
     planted.tables(ARMS, 2, 8, num_steps=60)["curves"].drop(columns="series").to_parquet(tmp_path / "curves.parquet")
     with pytest.raises(ValueError, match=r"curves\.parquet: has no column series"):
-        run(monkeypatch, tmp_path / "spec.json", tmp_path, tmp_path)
+        run(tmp_path / "spec.json", tmp_path, tmp_path)
 
 
-def test_a_figure_that_does_not_exist_is_refused(
-    tables: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_that_does_not_exist_is_refused(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")).replace('"load"', '"lode"'))
     with pytest.raises(ValueError, match=r"figure: 'lode' is no kind of figures; there are: .*load"):
-        run(monkeypatch, tmp_path / "spec.json", tables, tmp_path)
+        run(tmp_path / "spec.json", tables, tmp_path)

@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
 from tests.data.tokens.tokenizer import published
 
+from speciate.cli import execute
 from speciate.config.components import component_module, options_of
 from speciate.config.stage_specs import SPLITS
 from speciate.data.documents import Document, Shard, write_documents
@@ -18,9 +18,8 @@ from speciate.stages import encode, fit
 TEXTS = ["The naïve café is open.", "def f(x):\n    return x\n", "", "x = 12 * 13\n" * 9, "日本語 🙂"]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, verb: object, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [verb.__name__, *map(str, arguments)])
-    verb.main()
+def call(verb: object, *arguments: object) -> None:
+    execute([verb.__name__.rpartition(".")[2], *map(str, arguments)])
 
 
 def write(folder: pathlib.Path, **texts: list[str]) -> None:
@@ -29,25 +28,23 @@ def write(folder: pathlib.Path, **texts: list[str]) -> None:
         write_documents(folder / f"{split}.parquet", rows)
 
 
-def fitted(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tokenizer: dict[str, object], *more: object) -> None:
+def fitted(folder: pathlib.Path, tokenizer: dict[str, object], *more: object) -> None:
     (folder / "fit.json").write_text(json.dumps({"tokenizer": tokenizer}))
     files = ["--documents", folder / "train.parquet", "--output-folder", folder / "fit"]
-    call(monkeypatch, fit, "--spec", folder / "fit.json", *files, *more)
+    call(fit, "--spec", folder / "fit.json", *files, *more)
 
 
-def encoded(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> dict[str, object]:
+def encoded(folder: pathlib.Path, **settings: object) -> dict[str, object]:
     (folder / "encode.json").write_text(json.dumps({"domain": "code", "language": None, **settings}))
     where = ["--split-folder", folder, "--tokenizer-folder", folder / "fit", "--output-folder", folder / "out"]
-    call(monkeypatch, encode, "--spec", folder / "encode.json", *where)
+    call(encode, "--spec", folder / "encode.json", *where)
     return json.loads((folder / "out" / "counts.json").read_text())
 
 
-def test_who_encodes_is_told(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_encodes_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 290})
-    counts = encoded(tmp_path, monkeypatch, language="python")
+    fitted(tmp_path, {"kind": "bpe", "entries": 290})
+    counts = encoded(tmp_path, language="python")
     assert counts["encoder"].startswith("fastokens ")
     assert counts["encoder_reason"] is None
     assert counts["documents_checked"] == len(TEXTS) * len(SPLITS)
@@ -56,9 +53,7 @@ def test_who_encodes_is_told(
     assert f"code: {counts['encoder']} encodes\n" in capsys.readouterr().err
 
 
-def test_a_published_tokenizer_goes_all_the_way(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_published_tokenizer_goes_all_the_way(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tokenizer.json").write_text(published.llama())
@@ -66,8 +61,8 @@ def test_a_published_tokenizer_goes_all_the_way(
     options = options_of("data/fetch/sources", "tokenizer_files").model_validate(archive)
     component_module(options).fetch(options, "tokenizer", tmp_path / "archive", Shard())
     spec = {"kind": "pretrained", "archive": archive, "end_of_text": "</s>"}
-    fitted(tmp_path, monkeypatch, spec, "--archive", tmp_path / "archive")
-    counts = encoded(tmp_path, monkeypatch)
+    fitted(tmp_path, spec, "--archive", tmp_path / "archive")
+    counts = encoded(tmp_path)
     assert counts["encoder"].startswith("tokenizers ")
     said = capsys.readouterr().err
     assert "</s> ends a text" in said
@@ -78,53 +73,51 @@ def test_a_published_tokenizer_goes_all_the_way(
     assert (manifest.kind, manifest.lossless) == ("pretrained", False)
     assert split.documents["bytes"].to_pylist() == [len(text.encode()) for text in TEXTS]
     with pytest.raises(ValueError, match=r"^language: lexical types of python need a tokenizer"):
-        encoded(tmp_path, monkeypatch, language="python")
+        encoded(tmp_path, language="python")
 
 
-def test_a_shard_takes_its_share_of_training_tokens(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shard_takes_its_share_of_training_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 290})
-    whole = encoded(tmp_path, monkeypatch)["splits"]
+    fitted(tmp_path, {"kind": "bpe", "entries": 290})
+    whole = encoded(tmp_path)["splits"]
     ends = np.cumsum(read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit")).lengths_D)
-    found = encoded(tmp_path, monkeypatch, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
+    found = encoded(tmp_path, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
     assert found["train"]["tokens"] == ends[1]  # a third, rounded up, is one more than the first document has
     assert (found["train"]["documents"], found["train"]["documents_left_out"]) == (2, 3)
     assert "2 documents, " in capsys.readouterr().err.split("train: ")[-1]
     assert {split: found[split] for split in SPLITS[1:]} == {split: whole[split] for split in SPLITS[1:]}
 
 
-def test_empty_splits(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_splits(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 290})
+    fitted(tmp_path, {"kind": "bpe", "entries": 290})
     write(tmp_path, train=[], validation=[], test=[], probe=[])
-    counts = encoded(tmp_path, monkeypatch, language="python", max_tokens=5)["splits"]
+    counts = encoded(tmp_path, language="python", max_tokens=5)["splits"]
     for split in SPLITS:
         assert counts[split]["documents"] == counts[split]["tokens"] == 0
         assert len(read_encoded(tmp_path / "out", split, read_manifest(tmp_path / "fit")).tokens_N) == 0
 
 
-def test_a_changed_vocabulary_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 290})
-    encoded(tmp_path, monkeypatch)
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 291})
+    fitted(tmp_path, {"kind": "bpe", "entries": 290})
+    encoded(tmp_path)
+    fitted(tmp_path, {"kind": "bpe", "entries": 291})
     with pytest.raises(
         ValueError, match=r"train.documents.parquet: was encoded with another tokenizer than [0-9a-f]{10}"
     ):
         read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit"))
 
 
-def test_a_tokenizer_can_be_fitted_to_a_part(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_can_be_fitted_to_a_part(tmp_path: pathlib.Path) -> None:
     write(tmp_path, train=[f"{word} " * 40 for word in ("alpha", "beta", "gamma", "delta")])
-    fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 261, "max_bytes": 300})
+    fitted(tmp_path, {"kind": "bpe", "entries": 261, "max_bytes": 300})
     part = (tmp_path / "fit" / "tokenizer.json").read_text()
     assert "al" in json.loads(part)["model"]["vocab"]
     assert "be" not in json.loads(part)["model"]["vocab"]
     write(tmp_path)
     written = {}
     for max_bytes in (None, 10**6):
-        fitted(tmp_path, monkeypatch, {"kind": "bpe", "entries": 290, "max_bytes": max_bytes})
+        fitted(tmp_path, {"kind": "bpe", "entries": 290, "max_bytes": max_bytes})
         written[max_bytes] = (tmp_path / "fit" / "tokenizer.json").read_bytes()
     assert written[None] == written[10**6]

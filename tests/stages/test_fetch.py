@@ -16,13 +16,13 @@ FILE = "tiny-1.0-py3-none-any.whl"
 
 
 def run(folder: pathlib.Path, sha256: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m speciate.stages.fetch` with pip shown one folder and no network."""
+    """`python -m speciate fetch` with pip shown one folder and no network."""
     pin = {"kind": "package", "name": "tiny", "version": "1.0", "file": FILE, "sha256": sha256}
     spec = {"name": "words", "source": {**pin, "include": ["*"], "exclude": [], "reader": {"kind": "text"}}}
     (folder / "spec.json").write_text(json.dumps(spec))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "links")}
-    command = [sys.executable, "-m", "speciate.stages.fetch", "--spec", str(folder / "spec.json")]
+    command = [sys.executable, "-m", "speciate", "fetch", "--spec", str(folder / "spec.json")]
     command += ["--output", str(folder / "out" / "archive"), *arguments]
     environment = clean | offline | {"PYTHONPATH": str(SOURCE)} | environment
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def test_shards_of_the_users_own_files(tmp_path: pathlib.Path) -> None:
         (tmp_path / f"{name}.txt").write_text(name)
     source = {"kind": "files", "paths": [f"{tmp_path}/*.txt"]}
     (tmp_path / "spec.json").write_text(json.dumps({"name": "mine", "source": source}))
-    command = [sys.executable, "-m", "speciate.stages.fetch", "--spec", str(tmp_path / "spec.json")]
+    command = [sys.executable, "-m", "speciate", "fetch", "--spec", str(tmp_path / "spec.json")]
     command += ["--output", str(tmp_path / "archive"), "--shard", "1-of-2"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -86,7 +86,7 @@ def test_shards_of_the_users_own_files(tmp_path: pathlib.Path) -> None:
 def test_a_hub_that_refuses_ends_in_one_line_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
     source = {"kind": "hub", "dataset": "me/gated", "revision": COMMIT}
     (tmp_path / "spec.json").write_text(json.dumps({"name": "words", "source": source}))
-    command = [sys.executable, "-m", "speciate.stages.fetch", "--spec", str(tmp_path / "spec.json")]
+    command = [sys.executable, "-m", "speciate", "fetch", "--spec", str(tmp_path / "spec.json")]
     command += ["--output", str(tmp_path / "out" / "archive")]
     with serve({"datasets/me/gated": Repo({"train.jsonl": b""}, gated=True)}) as hub:
         environment = {**os.environ, **hub.environment(tmp_path), "PYTHONPATH": str(SOURCE)}

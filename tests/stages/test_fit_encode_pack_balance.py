@@ -4,11 +4,11 @@ import itertools
 import json
 import pathlib
 import random
-import sys
 
 import numpy as np
 import pytest
 
+from speciate.cli import execute
 from speciate.data.blocks import TrainBlocks, read_mixture, read_set
 from speciate.data.documents import Document, read_documents, write_documents
 from speciate.data.sampler import block_rows
@@ -35,9 +35,8 @@ def texts(domain: str, num: int) -> list[str]:
     return [" ".join(draw.choice(words) for _ in range(draw.randrange(3, 90))) + ".\n" for _ in range(num)]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, verb: object, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [verb.__name__, *map(str, arguments)])
-    verb.main()
+def call(verb: object, *arguments: object) -> None:
+    execute([verb.__name__.rpartition(".")[2], *map(str, arguments)])
 
 
 def spec(folder: pathlib.Path, name: str, **settings: object) -> pathlib.Path:
@@ -62,7 +61,6 @@ def split_documents(folder: pathlib.Path, sizes: dict[str, int], shards: int = 1
 
 def build(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     packing: str = "best_fit",
     shards: int = 1,
     mixture: dict[str, object] | None = None,
@@ -70,21 +68,21 @@ def build(
     parts = [f"{shard}-of-{shards}" for shard in range(shards)]
     train = [folder / "split" / domain / part / "train.parquet" for domain in DOMAINS for part in parts]
     options = spec(folder, "fit", tokenizer={"kind": "bpe", "entries": 300})
-    call(monkeypatch, fit, "--spec", options, "--documents", *train, "--output-folder", folder / "fit")
+    call(fit, "--spec", options, "--documents", *train, "--output-folder", folder / "fit")
     for domain, part in itertools.product(DOMAINS, parts):
         language = "python" if domain == "code" else None
         arguments = ["--tokenizer-folder", folder / "fit", "--output-folder"]
         options = spec(folder, "encode", domain=domain, language=language)
         source = ["--split-folder", folder / "split" / domain / part]
-        call(monkeypatch, encode, "--spec", options, *source, *arguments, folder / "encode" / domain / part)
+        call(encode, "--spec", options, *source, *arguments, folder / "encode" / domain / part)
         options = spec(folder, "pack", domain=domain, packing={"kind": packing}, block_length=32)
         source = ["--encoded-folder", folder / "encode" / domain / part]
-        call(monkeypatch, pack, "--spec", options, *source, *arguments, folder / "pack" / domain / part)
+        call(pack, "--spec", options, *source, *arguments, folder / "pack" / domain / part)
     mixed = {"mixture": mixture or {"kind": "truncate"}, "held_out": HELD_OUT, "shards": [shards] * len(DOMAINS)}
     options = spec(folder, "balance", domains=DOMAINS, **mixed)
     where = {part: [f"{domain}={folder / part / domain}" for domain in DOMAINS] for part in ("pack", "encode")}
     arguments = ["--packed", *where["pack"], "--encoded", *where["encode"], "--tokenizer-folder", folder / "fit"]
-    call(monkeypatch, balance, "--spec", options, *arguments, "--output-folder", folder / "mixture")
+    call(balance, "--spec", options, *arguments, "--output-folder", folder / "mixture")
     return folder / "mixture"
 
 
@@ -97,11 +95,9 @@ def documents_of(folder: pathlib.Path, domain: str, name: str) -> list[Document]
 @pytest.mark.parametrize(
     ("packing", "shards"), [("concat", 1), ("best_fit", 1), ("best_fit", 3), ("best_fit_truncate", 2)]
 )
-def test_the_training_blocks_hold_the_documents(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, packing: str, shards: int
-) -> None:
+def test_the_training_blocks_hold_the_documents(tmp_path: pathlib.Path, packing: str, shards: int) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50}, shards)
-    folder = build(tmp_path, monkeypatch, packing, shards)
+    folder = build(tmp_path, packing, shards)
     tokenizer = read_tokenizer(tmp_path / "fit")
     blocks = TrainBlocks(folder)
     mixture = read_mixture(folder)
@@ -132,9 +128,9 @@ def test_the_training_blocks_hold_the_documents(
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_held_out_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
+def test_the_held_out_sets(tmp_path: pathlib.Path, shards: int) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50}, shards)
-    folder = build(tmp_path, monkeypatch, shards=shards)
+    folder = build(tmp_path, shards=shards)
     tokenizer = read_tokenizer(tmp_path / "fit")
     for name, blocks_each in [("validation", 4), ("test", 4), ("probe", 3)]:
         held = read_set(folder, name)
@@ -159,23 +155,21 @@ def test_the_held_out_sets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPat
         held.prefix(4)
 
 
-def test_the_same_input_gives_the_same_bytes_anywhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_input_gives_the_same_bytes_anywhere(tmp_path: pathlib.Path) -> None:
     folders = [tmp_path / "one", tmp_path / "deeper" / "two"]
     for folder in folders:
         folder.mkdir(parents=True)
         split_documents(folder, {"code": 30, "prose": 25})
-        build(folder, monkeypatch)
+        build(folder)
     files = [file.relative_to(folders[0]) for file in sorted(folders[0].rglob("*")) if file.is_file()]
     assert len(files) > 40
     for file in files:
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes(), file
 
 
-def test_warnings_and_counts(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_and_counts(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     split_documents(tmp_path, {"code": 200, "prose": 30, "validation": 1})
-    folder = build(tmp_path, monkeypatch)
+    folder = build(tmp_path)
     mixture = read_mixture(folder)
     assert mixture.imbalance > 1.5
     assert len(mixture.warnings) == 2
@@ -191,7 +185,7 @@ def test_warnings_and_counts(
     assert counts["blocks"] == mixture.available_blocks["train"]["code"]
 
 
-def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     test = tmp_path / "split" / "prose" / "0-of-1" / "test.parquet"
     test.unlink()
@@ -199,13 +193,13 @@ def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path, monkeyp
     with pytest.raises(
         ValueError, match=r"domains.prose: too small for one block of the test split \(blocks: code \d+"
     ):
-        build(tmp_path, monkeypatch)
+        build(tmp_path)
     assert not (tmp_path / "mixture" / "mixture.json").exists()
 
 
-def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
-    folder = build(tmp_path, monkeypatch)
+    folder = build(tmp_path)
     np.save(tmp_path / "pack" / "prose" / "0-of-1" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
     with pytest.raises(ValueError, match=r"mixture.json: prose's pack 0-of-1 has blocks \(3, 32\), not"):
         TrainBlocks(folder)
@@ -219,9 +213,9 @@ def test_domain_arguments(given: list[str]) -> None:
         balance.by_domain(given, DOMAINS, "--packed")
 
 
-def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
-    build(tmp_path, monkeypatch)
+    build(tmp_path)
     pieces = tmp_path / "pack" / "prose" / "0-of-1" / "test.pieces.npy"
     pieces.write_bytes((tmp_path / "pack" / "code" / "0-of-1" / "test.pieces.npy").read_bytes())
     encoded, tokenizer = tmp_path / "encode" / "prose" / "0-of-1", read_manifest(tmp_path / "fit")
@@ -229,15 +223,13 @@ def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path, monkeypatch:
         balance.read_pack(pieces.parent, encoded, "test", tokenizer)
 
 
-def test_a_shard_without_a_document_is_packed_and_balanced(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_without_a_document_is_packed_and_balanced(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50}, 2)
     for split in SPLITS:
         empty = tmp_path / "split" / "code" / "1-of-2" / f"{split}.parquet"
         empty.unlink()
         write_documents(empty, [])
-    folder = build(tmp_path, monkeypatch, shards=2)
+    folder = build(tmp_path, shards=2)
     blocks, mixture = TrainBlocks(folder), read_mixture(folder)
     assert mixture.shards["code"][1] == 0 < mixture.shards["code"][0]
     assert np.load(tmp_path / "pack" / "code" / "1-of-2" / "train.blocks.npy").shape == (0, 32)
@@ -245,9 +237,9 @@ def test_a_shard_without_a_document_is_packed_and_balanced(
     assert set(read_set(folder, "probe").domain.tolist()) == {0, 1}
 
 
-def test_one_domain_split_in_three(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_domain_split_in_three(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50, "test": 60, "validation": 60, "probe": 60})
-    folder = build(tmp_path, monkeypatch, mixture={"kind": "split_domain", "domain": "prose"})
+    folder = build(tmp_path, mixture={"kind": "split_domain", "domain": "prose"})
     mixture = read_mixture(folder)
     assert mixture.labels == ["prose_1", "prose_2", "prose_3"]
     assert mixture.train_blocks == {"code": 0, "prose": mixture.available_blocks["train"]["prose"]}
@@ -261,25 +253,21 @@ def test_one_domain_split_in_three(tmp_path: pathlib.Path, monkeypatch: pytest.M
     assert len(TrainBlocks(folder)) == mixture.train_blocks["prose"]
 
 
-def test_a_label_that_no_held_out_document_has_is_an_error(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_label_that_no_held_out_document_has_is_an_error(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50, "validation": 2})
     message = (
         r"held_out.validation_blocks: no document of the validation set is labelled prose_\d+: its \d+ blocks of prose"
     )
     with pytest.raises(ValueError, match=message):
-        build(tmp_path, monkeypatch, mixture={"kind": "split_domain", "domain": "prose", "parts": 5})
+        build(tmp_path, mixture={"kind": "split_domain", "domain": "prose", "parts": 5})
     assert not (tmp_path / "mixture" / "mixture.json").exists()
 
 
-def test_shuffled_labels_are_those_of_the_documents_and_not_of_the_blocks(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shuffled_labels_are_those_of_the_documents_and_not_of_the_blocks(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50, "test": 40})
-    plain = build(tmp_path, monkeypatch)
+    plain = build(tmp_path)
     before, tokens = read_set(plain, "test"), (plain / "train.npy").read_bytes()
-    after = read_set(build(tmp_path, monkeypatch, mixture={"kind": "shuffled_labels"}), "test")
+    after = read_set(build(tmp_path, mixture={"kind": "shuffled_labels"}), "test")
     assert (plain / "train.npy").read_bytes() == tokens
     assert (after.tokens == before.tokens).all()
     assert (after.document == before.document).all()
@@ -290,10 +278,10 @@ def test_shuffled_labels_are_those_of_the_documents_and_not_of_the_blocks(
     assert (before.label == before.domain[:, None]).all()
 
 
-def test_four_to_one(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_to_one(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     weights = {"kind": "weights", "weights": {"code": 4, "prose": 1}, "blocks": 300}
-    mixture = read_mixture(build(tmp_path, monkeypatch, mixture=weights))
+    mixture = read_mixture(build(tmp_path, mixture=weights))
     assert mixture.train_blocks == {"code": 240, "prose": 60}
     assert mixture.epochs["code"] == 240 / mixture.available_blocks["train"]["code"] > 1
     assert any(warning.startswith("code has") for warning in mixture.warnings)

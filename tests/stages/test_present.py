@@ -4,12 +4,12 @@ import importlib
 import json
 import pathlib
 import re
-import sys
 
 import pytest
 from tests.figures import planted_data
 from tests.stages.test_report import Page
 
+from speciate.cli import execute
 from speciate.config.components import options_of
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import CARDED, CardSpec
@@ -72,12 +72,11 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
     return folder
 
 
-def written(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Page]:
+def written(folder: pathlib.Path) -> tuple[str, Page]:
     """The page, its tags checked."""
     arguments = ["--spec", str(folder / "spec.json"), "--tables", str(folder / "tables")]
     arguments += ["--figures", str(folder / "figures"), "--output", str(folder / "data.html")]
-    monkeypatch.setattr(sys, "argv", ["present", *arguments])
-    present.main()
+    execute(["present", *arguments])
     text, parsed = (folder / "data.html").read_text(), Page()
     parsed.feed(text)
     assert parsed.open == []
@@ -85,8 +84,8 @@ def written(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str,
 
 
 @pytest.fixture
-def page(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Page]:
-    return written(study(tmp_path, planted_data.tables()), monkeypatch)
+def page(tmp_path: pathlib.Path) -> tuple[str, Page]:
+    return written(study(tmp_path, planted_data.tables()))
 
 
 def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
@@ -126,14 +125,12 @@ def test_every_column_of_every_table_is_explained(page) -> None:
         assert f"<summary>{table}</summary>" in text
 
 
-def test_one_domain_without_drops_duplicates_or_warnings(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_domain_without_drops_duplicates_or_warnings(tmp_path: pathlib.Path) -> None:
     tables = planted_data.tables(("prose",), duplicates=False)
     empty = ("data_drops", "data_edits", "data_warnings", "data_formatting")
     tables |= {name: tables[name].iloc[:0] for name in empty}
     tables["data_samples"] = tables["data_samples"][tables["data_samples"]["what"] == "kept"]
-    text, _ = written(study(tmp_path, tables), monkeypatch)
+    text, _ = written(study(tmp_path, tables))
     assert "No document of any domain was dropped" in text
     assert "No filter altered a document." in text
     assert "No filter dropped a document." in text
@@ -169,11 +166,11 @@ def test_settings_are_those_of_the_study_file() -> None:
     assert told["block"] == "128 tokens"
 
 
-def test_a_missing_figure_or_table_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_figure_or_table_is_named(tmp_path: pathlib.Path) -> None:
     folder = study(tmp_path, planted_data.tables())
     (folder / "figures" / "data_drops.svg").unlink()
     with pytest.raises(ValueError, match=r"data_drops\.svg: cannot be read"):
-        written(folder, monkeypatch)
+        written(folder)
     (folder / "tables" / "data_edits.parquet").unlink()
     with pytest.raises(ValueError, match=r"data_edits\.parquet: cannot be read as a table"):
-        written(folder, monkeypatch)
+        written(folder)

@@ -6,7 +6,6 @@ import json
 import pathlib
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,11 @@ import pytest
 from tests.figures import planted, planted_data
 
 from speciate import cli
+from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import Arm, ReportSpec
 from speciate.reporting import answer, cells, data, evidence, making
-from speciate.stages import manifest, report
+from speciate.stages import manifest
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -70,18 +70,16 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def written(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def written(study: pathlib.Path) -> str:
     """The report of a study, made by both verbs."""
     common = ["--spec", str(study / "spec.json"), "--tables", str(study / "tables")]
     runs = [str(file) for file in study.glob("runs/*/*/run.json")]
     arguments = [*common, "--runs", *runs, "--benchmarks", str(study / "benchmarks")]
     arguments += ["--built", str(study / "build.json"), "--output", str(study / "manifest.json")]
-    monkeypatch.setattr(sys, "argv", ["manifest", *arguments])
-    manifest.main()
+    execute(["manifest", *arguments])
     arguments = [*common, "--figures", str(study / "figures")]
     arguments += ["--manifest", str(study / "manifest.json"), "--output", str(study / "report.html")]
-    monkeypatch.setattr(sys, "argv", ["report", *arguments])
-    report.main()
+    execute(["report", *arguments])
     return (study / "report.html").read_text()
 
 
@@ -115,8 +113,8 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture
-def page(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Page]:
-    text = written(study, monkeypatch)
+def page(study: pathlib.Path) -> tuple[str, Page]:
+    text = written(study)
     parsed = Page()
     parsed.feed(text)
     assert parsed.open == []
@@ -171,14 +169,12 @@ def test_how_it_was_made_is_told(page) -> None:
         assert told in text
 
 
-def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(
-    study: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert 'role="alert"' not in written(study, monkeypatch)
+def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(study: pathlib.Path) -> None:
+    assert 'role="alert"' not in written(study)
     file = study / "tables" / "runs.parquet"
     runs = pd.read_parquet(file)
     runs[~((runs["ablation"] == "bias") & (runs["seed"] == 1))].to_parquet(file)
-    text = written(study, monkeypatch)
+    text = written(study)
     assert "1 run failed or is missing" in text
     assert text.index("bias, seed 1") < text.index('id="answer"')
     assert "1 of 2" in text
@@ -278,8 +274,8 @@ def test_cells(shown: str, expected: str) -> None:
     assert shown == expected
 
 
-def test_manifest_holds_digests_and_times(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(study, monkeypatch)
+def test_manifest_holds_digests_and_times(study: pathlib.Path) -> None:
+    written(study)
     found = json.loads((study / "manifest.json").read_text())
     file = study / "tables" / "runs.parquet"
     assert found["tables"]["runs.parquet"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -338,14 +334,14 @@ def test_commit_tells_revision_and_changes(tmp_path: pathlib.Path) -> None:
     assert manifest.commit(tmp_path) == {"revision": revision, "dirty": True}
 
 
-def test_broken_inputs_are_named(study: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(study, monkeypatch)
+def test_broken_inputs_are_named(study: pathlib.Path) -> None:
+    written(study)
     (study / "figures" / "load.json").write_text("{")
     with pytest.raises(ValueError, match=r"load\.json: cannot be read"):
-        written(study, monkeypatch)
+        written(study)
     (study / "tables" / "collapse.parquet").write_text("no parquet")
     with pytest.raises(ValueError, match=r"collapse\.parquet: cannot be read as a table"):
-        written(study, monkeypatch)
+        written(study)
 
 
 def test_the_data_are_told_in_short(page) -> None:
@@ -381,12 +377,12 @@ def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tabl
     assert answer.published(tables, spec()) is None
 
 
-def test_bounds_and_leaks_are_marked_and_explained(study, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = written(study, monkeypatch)
+def test_bounds_and_leaks_are_marked_and_explained(study) -> None:
+    plain = written(study)
     marked = {"frozen": {"bound": True}, "hash": {"leaks": True}}
     arms = tuple(Arm(name=arm, about="a", **marked.get(arm, {})) for arm in planted.ARMS)
     (study / "spec.json").write_text(canonical_json(spec(arms=arms)))
-    page = written(study, monkeypatch)
+    page = written(study)
     assert "The losses of frozen are upper bounds" in page
     assert "hash: a component looks at later tokens" in page
     assert "loss is a bound" in page

@@ -5,7 +5,6 @@ import itertools
 import json
 import pathlib
 import random
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.cli import run
+from speciate import cli
 from speciate.data.dedup import tables
 from speciate.data.documents import Document, Shard, read_documents, write_documents
 from speciate.stages import bucket, cluster, sign
@@ -24,14 +23,13 @@ Verb = Callable[..., None]
 
 
 @pytest.fixture
-def verb(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Verb:
+def verb(tmp_path: pathlib.Path) -> Verb:
     """Runs a verb on a spec and arguments."""
 
     def call(module: Any, spec: dict[str, Any], *arguments: object) -> None:
         (tmp_path / "spec.json").write_text(json.dumps(spec))
-        command = [module.__name__, "--spec", str(tmp_path / "spec.json"), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        run(module.main)
+        name = module.__name__.rpartition(".")[2]
+        cli.main([name, "--spec", str(tmp_path / "spec.json"), *map(str, arguments)])
 
     return call
 

@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from speciate.cli import execute
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
 from speciate.data.blocks import TrainBlocks
@@ -199,12 +200,11 @@ def test_sigterm_saves_and_the_same_command_continues(
     tmp_path: pathlib.Path,
     run_spec: MakeRun,
     whole: Callable[[RunSpec], pathlib.Path],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 2}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(canonical_json(spec))
-    command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command = ["-m", "speciate", "train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "checkpoints"), "--output-folder", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
@@ -212,9 +212,8 @@ def test_sigterm_saves_and_the_same_command_continues(
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.001)
     process.send_signal(signal.SIGSTOP)  # it stands still, some steps in, while a second one comes
-    monkeypatch.setattr(sys, "argv", command[1:])
     with pytest.raises(ValueError, match="another process is training this run"):
-        verb.main()
+        execute(command[2:])
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
@@ -223,7 +222,7 @@ def test_sigterm_saves_and_the_same_command_continues(
     # how often it is saved may change meanwhile
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 1000}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(canonical_json(spec))
-    verb.main()
+    execute(command[2:])
     assert "continues from step" in capsys.readouterr().err
     assert not list((tmp_path / "checkpoints").iterdir())
     assert digests(tmp_path / "run") == digests(whole(spec))

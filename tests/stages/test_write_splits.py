@@ -2,19 +2,17 @@
 
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speciate.cli import run
+from speciate import cli
 from speciate.config.stage_specs import SPLITS
 from speciate.data.dedup.tables import DUPLICATES
 from speciate.data.documents import Document, read_documents, write_documents
 from speciate.data.splits.assign import position
-from speciate.stages import write_splits
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "wörd " * (index % 7 + 1)) for index in range(400)]
 LOST = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
@@ -27,7 +25,6 @@ def number(group: str) -> int:
 
 def verb(
     folder: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     rows: list[Document],
     shard: str = "1-of-2",
     seed: int = 3,
@@ -43,13 +40,12 @@ def verb(
     np.save(folder / "groups.npy", np.array(groups, np.uint64))
     files = [f"--{name}={folder / name}.{end}" for name, end in (("documents", "parquet"), ("duplicates", "parquet"))]
     files += [f"--groups={folder / 'groups.npy'}", f"--output-folder={folder / 'out'}", f"--shard={shard}"]
-    monkeypatch.setattr(sys, "argv", ["divide.py", f"--spec={folder / 'spec.json'}", *files])
-    run(write_splits.main)
+    cli.main(["write_splits", f"--spec={folder / 'spec.json'}", *files])
     return {split: list(read_documents(folder / "out" / f"{split}.parquet")) for split in SPLITS}
 
 
-def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = verb(tmp_path, monkeypatch, ROWS, dropped=((1, 0), (1, 7), (0, 2), (1, 399)))
+def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path) -> None:
+    found = verb(tmp_path, ROWS, dropped=((1, 0), (1, 7), (0, 2), (1, 399)))
     left = [row for index, row in enumerate(ROWS) if index not in (0, 7, 399)]
     assert found == {
         split: [row for row in left if number(row.group) == index] for index, split in enumerate(SPLITS)
@@ -61,17 +57,17 @@ def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path, monkeypatc
     assert all(found.values())
 
 
-def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:
     seen = []
     for _ in range(2):
-        verb(tmp_path, monkeypatch, ROWS)
+        verb(tmp_path, ROWS)
         seen.append({file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()})
     assert seen[0] == seen[1]
     assert sorted(seen[0]) == ["counts.json", *sorted(f"{name}.parquet" for name in SPLITS)]
 
 
-def test_a_shard_may_be_empty(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verb(tmp_path, monkeypatch, []) == {split: [] for split in SPLITS}
+def test_a_shard_may_be_empty(tmp_path: pathlib.Path) -> None:
+    assert verb(tmp_path, []) == {split: [] for split in SPLITS}
 
 
 @pytest.mark.parametrize(
@@ -85,12 +81,11 @@ def test_a_shard_may_be_empty(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
 )
 def test_what_does_not_belong_together_leaves_nothing(
     tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     changed: dict[str, object],
     message: str,
 ) -> None:
     with pytest.raises(SystemExit):
-        verb(tmp_path, monkeypatch, ROWS, **changed)  # type: ignore[arg-type]
+        verb(tmp_path, ROWS, **changed)  # type: ignore[arg-type]
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))

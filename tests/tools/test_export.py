@@ -2,7 +2,6 @@
 
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from speciate.cli import execute
 from speciate.config.extends import merge
 from speciate.config.run import RunSpec, canonical_json
 from speciate.data.tokens.fitted import FittedTokenizer
@@ -89,11 +89,7 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
 def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path, *more: str) -> pathlib.Path:
     """What the command line writes."""
     arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target), *more]
-    before, sys.argv = sys.argv, ["export", *arguments]
-    try:
-        export.main()
-    finally:
-        sys.argv = before
+    execute(["export", *arguments])
     return target
 
 

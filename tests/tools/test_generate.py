@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from speciate.cli import execute
 from speciate.config.components import kinds_in, options_of
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import DataFolders
@@ -50,11 +51,7 @@ def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
 
 
 def printed(capsys: pytest.CaptureFixture[str], verb: Any, *arguments: str) -> str:
-    before, sys.argv = sys.argv, ["verb", *arguments]
-    try:
-        verb.main()
-    finally:
-        sys.argv = before
+    execute([verb.__name__.rpartition(".")[2], *arguments])
     return capsys.readouterr().out
 
 
@@ -112,11 +109,7 @@ def test_speculation_says_the_same_and_how_much_it_spared(
     run = write_run(tmp_path / "results", objective=objective, ffn={"kind": "dense", "hidden": 24})
     options = ("--run", str(run), "--prompt", "the cat", "--temperature", "0", "--max-tokens", "12")
     told = printed(capsys, generate, *options)
-    before, sys.argv = sys.argv, ["generate", *options, "--speculate"]
-    try:
-        generate.main()
-    finally:
-        sys.argv = before
+    execute(["generate", *options, "--speculate"])
     out, errors = capsys.readouterr()
     assert out == told
     found = re.search(r"(\d+) of (\d+) drafts accepted \((.*)%\), (.*) tokens a forward pass", errors)

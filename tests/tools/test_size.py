@@ -2,12 +2,11 @@
 
 import csv
 import pathlib
-import sys
 from typing import Any
 
 import pytest
 
-from speciate.tools import size
+from speciate.cli import execute
 
 STUDY = pathlib.Path(__file__).parents[2] / "studies" / "moe_arch_5b.yaml"
 D, V, T = 2048, 50_000, 2048
@@ -70,10 +69,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str],
     """(arm, quantity, about) -> value, as the verb writes them."""
     output = tmp_path_factory.mktemp("size") / "size.csv"
     options = {"study": STUDY, "vocabulary": V, "device": "H100", "mfu": 0.4, "output": output}
-    with pytest.MonkeyPatch.context() as patch:
-        given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        patch.setattr(sys, "argv", ["size.py", *given])
-        size.main()
+    execute(["size", *(part for name, value in options.items() for part in (f"--{name}", str(value)))])
     with output.open() as file:
         return {(row["ablation"], row["quantity"], row["about"]): float(row["value"]) for row in csv.DictReader(file)}
 
@@ -144,10 +140,8 @@ def test_memory(rows: dict[tuple[str, str, str], float], arm: str) -> None:
     assert rows[arm, "memory", "a device"] == pytest.approx(sum(rows[arm, "memory", part] for part in parts_of))
 
 
-def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ["--study", str(STUDY), "--vocabulary", str(V), "--ablation", "published"]
-    monkeypatch.setattr(sys, "argv", ["size.py", *given])
-    size.main()
+def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    execute(["size", "--study", str(STUDY), "--vocabulary", str(V), "--ablation", "published"])
     printed = capsys.readouterr().out
     assert "published" in printed and "repaired" not in printed
     assert "7,043,051,552" in printed
@@ -162,8 +156,7 @@ def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeyp
         ({"mfu": "1.5"}, "--mfu: must be above 0 and at most 1, not 1.5"),
     ],
 )
-def test_what_cannot_be_sized(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_sized(change: dict[str, Any], says: str) -> None:
     options = {"study": str(STUDY), "vocabulary": str(V), **change}
-    monkeypatch.setattr(sys, "argv", ["size.py", *(p for name, value in options.items() for p in (f"--{name}", value))])
     with pytest.raises(ValueError, match=says):
-        size.main()
+        execute(["size", *(part for name, value in options.items() for part in (f"--{name}", value))])

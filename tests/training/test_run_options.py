@@ -3,7 +3,6 @@
 import json
 import pathlib
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
-from speciate.stages import evaluate
 from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]
@@ -103,9 +102,7 @@ def test_the_average_has_the_models_tensors_and_its_buffers(
     assert not (tmp_path / "run/ema.safetensors").exists()
 
 
-def test_the_average_is_the_model_when_asked(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_average_is_the_model_when_asked(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     beside, instead = run_spec(training={"ema": 0.9}), run_spec(training={"ema": 0.9, "evaluate_ema": True})
     assert trained(beside, mixture, tmp_path / "run")
     first = digests(tmp_path / "run")
@@ -127,8 +124,7 @@ def test_the_average_is_the_model_when_asked(
             "probe": tmp_path / "probe.safetensors",
         }
         arguments = [word for option, path in paths.items() for word in (f"--{option}", str(path))]
-        monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
-        evaluate.main()
+        execute(["evaluate", *arguments])
         return float(pd.read_parquet(tmp_path / "likelihood.parquet")["nats"].sum())
 
     averaged = nats()

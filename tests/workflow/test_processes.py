@@ -29,7 +29,7 @@ def functions() -> dict[str, Any]:
     """The functions of the rules' paths, of a study with an arm of each case."""
     arms = {name: {"about": name, "change": {"training": training}} for name, (training, *_) in CASES.items()}
     study = parse_study(merge(read_yaml(ROOT / "studies/smoke.yaml"), {"ablations": arms}), "study")
-    found = {"PLAN": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
+    found = {"GRAPH": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
     found |= {"COMPARED": COMPARED, "CARDED": CARDED, "expand": lambda *given, **named: []}
     # it holds no rule: plain Python
     return runpy.run_path(str(ROOT / "workflow/rules/paths.smk"), {**found, "pathlib": pathlib})
@@ -46,6 +46,6 @@ def test_the_rule_asks_so() -> None:
     rule = RULES["train"]
     for line in ("threads: cores_of\n", "gpu=gpus_of,\n", "launcher=launcher_of,\n"):
         assert line in rule
-    assert "{params.launcher} python -m speciate.stages.train" in rule
+    assert "{params.launcher} python -m speciate train" in rule
     # one process evaluates, on one GPU
     assert "gpu=lambda wildcards: min(1, gpus_of(wildcards))," in RULES["evaluate"]

@@ -36,7 +36,7 @@ rule measure:
     message:
         "measure {wildcards.ablation}, seed {wildcards.seed}: load, information, nulls, collapse"
     shell:
-        "python -m speciate.stages.measure --spec {input.spec} --run-folder {params.run}"
+        "python -m speciate measure --spec {input.spec} --run-folder {params.run}"
         " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -68,7 +68,7 @@ rule compare:
     message:
         "compare the arms, paired by seed, and decide the hypotheses"
     shell:
-        "python -m speciate.stages.compare --spec {input.spec} --measures {params.measures}"
+        "python -m speciate compare --spec {input.spec} --measures {params.measures}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -95,5 +95,5 @@ rule cost:
     message:
         "what mixers cost by the length of a block"
     shell:
-        "python -m speciate.stages.cost --spec {input} --lengths {params.lengths} --rounds {params.rounds}"
+        "python -m speciate cost --spec {input} --lengths {params.lengths} --rounds {params.rounds}"
         " --output {output} 2>&1 | tee -a {log} >&2"

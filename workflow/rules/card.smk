@@ -58,7 +58,7 @@ rule card:
     message:
         "card: sources, licences, counts, drops, lengths, duplicates and overlaps as tables"
     shell:
-        "python -m speciate.stages.card --spec {input.spec} {params.folders} --cluster {params.clusters}"
+        "python -m speciate card --spec {input.spec} {params.folders} --cluster {params.clusters}"
         " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -93,5 +93,5 @@ rule present:
     message:
         "present: the data card as one page"
     shell:
-        "python -m speciate.stages.present --spec {input.spec} --tables {params.tables} --figures {params.figures}"
+        "python -m speciate present --spec {input.spec} --tables {params.tables} --figures {params.figures}"
         " --output {output} 2>&1 | tee -a {log} >&2"

@@ -25,7 +25,7 @@ rule fetch:
     message:
         "fetch {wildcards.name}, {wildcards.shard}: what is pinned, and nothing else"
     shell:
-        "python -m speciate.stages.fetch --spec {input.spec} --shard {wildcards.shard}"
+        "python -m speciate fetch --spec {input.spec} --shard {wildcards.shard}"
         " --output {output.archive} 2>&1 | tee -a {log} >&2"
 
 
@@ -55,7 +55,7 @@ rule clean:
     message:
         "clean {wildcards.name}, {wildcards.shard}: read its sources, normalise, filter, count every drop"
     shell:
-        "python -m speciate.stages.clean --spec {input.spec} {params.archives} --shard {wildcards.shard}"
+        "python -m speciate clean --spec {input.spec} {params.archives} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -79,7 +79,7 @@ rule sign:
     message:
         "sign {wildcards.name}, {wildcards.shard}: digests and signatures, by which documents are compared"
     shell:
-        "python -m speciate.stages.sign --spec {input.spec} --documents {input.documents}"
+        "python -m speciate sign --spec {input.spec} --documents {input.documents}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -103,7 +103,7 @@ rule bucket:
     message:
         "bucket {wildcards.name}, {wildcards.shard}: pairs of documents that agree on a band of their signatures"
     shell:
-        "python -m speciate.stages.bucket --spec {input.spec} --signed {params.signed} --bucket {wildcards.shard}"
+        "python -m speciate bucket --spec {input.spec} --signed {params.signed} --bucket {wildcards.shard}"
         " --output {output.pairs} 2>&1 | tee -a {log} >&2"
 
 
@@ -135,7 +135,7 @@ rule cluster:
     message:
         "cluster {wildcards.name}: which documents are another one's duplicates"
     shell:
-        "python -m speciate.stages.cluster --spec {input.spec} --signed {params.signed} {params.pairs}"
+        "python -m speciate cluster --spec {input.spec} --signed {params.signed} {params.pairs}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -161,7 +161,7 @@ rule assign_splits:
     message:
         "assign splits of {wildcards.name}: which groups of documents are for training, validation, test and probe"
     shell:
-        "python -m speciate.stages.assign_splits --spec {input.spec} --signed {params.signed}"
+        "python -m speciate assign_splits --spec {input.spec} --signed {params.signed}"
         " --duplicates {input.duplicates} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -191,7 +191,7 @@ rule write_splits:
     message:
         "write splits of {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
     shell:
-        "python -m speciate.stages.write_splits --spec {input.spec} --documents {input.documents}"
+        "python -m speciate write_splits --spec {input.spec} --documents {input.documents}"
         " --duplicates {input.duplicates} --groups {input.groups} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
@@ -225,7 +225,7 @@ rule sketch:
     message:
         "sketch {wildcards.name}, {wildcards.shard}: runs of words, lengths and samples for the data card"
     shell:
-        "python -m speciate.stages.sketch --spec {input.spec} --splits {params.splits}"
+        "python -m speciate sketch --spec {input.spec} --splits {params.splits}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -258,7 +258,7 @@ rule fit:
     message:
         "fit the tokenizer to the training text of all domains"
     shell:
-        "python -m speciate.stages.fit --spec {input.spec} --documents {input.documents} {params.archive}"
+        "python -m speciate fit --spec {input.spec} --documents {input.documents} {params.archive}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -292,7 +292,7 @@ rule encode:
     message:
         "encode {wildcards.name}, {wildcards.shard}, as token ids"
     shell:
-        "python -m speciate.stages.encode --spec {input.spec} --split-folder {params.split}"
+        "python -m speciate encode --spec {input.spec} --split-folder {params.split}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -327,7 +327,7 @@ rule pack:
     message:
         "pack {wildcards.name}, {wildcards.shard}, into blocks of {STUDY.block_length} tokens"
     shell:
-        "python -m speciate.stages.pack --spec {input.spec} --encoded-folder {params.encoded}"
+        "python -m speciate pack --spec {input.spec} --encoded-folder {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -366,5 +366,5 @@ rule balance:
     message:
         "balance the domains, and draw the fixed held-out sets"
     shell:
-        "python -m speciate.stages.balance --spec {input.spec} --packed {params.packed} --encoded {params.encoded}"
+        "python -m speciate balance --spec {input.spec} --packed {params.packed} --encoded {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

@@ -29,7 +29,7 @@ rule draw:
     message:
         "draw {wildcards.figure}"
     shell:
-        "python -m speciate.stages.draw --spec {input.spec} --tables {params.tables}"
+        "python -m speciate draw --spec {input.spec} --tables {params.tables}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -62,7 +62,7 @@ rule manifest:
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:
-        "python -m speciate.stages.manifest --spec {input.spec} --tables {params.tables} --runs {input.runs}"
+        "python -m speciate manifest --spec {input.spec} --tables {params.tables} --runs {input.runs}"
         " --benchmarks {params.benchmarks} --built {params.built} --output {output} 2>&1 | tee -a {log} >&2"
 
 
@@ -99,5 +99,5 @@ rule report:
     message:
         "report: the study in one file"
     shell:
-        "python -m speciate.stages.report --spec {input.spec} --tables {params.tables} --figures {params.figures}"
+        "python -m speciate report --spec {input.spec} --tables {params.tables} --figures {params.figures}"
         " --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"

@@ -41,7 +41,7 @@ rule train:
         "train {wildcards.ablation}, seed {wildcards.seed}"
     # a signal to the whole group is the training's alone: it saves and exits 75, tee hears it out, the shell passes it on
     shell:
-        "trap : INT TERM USR1; {params.launcher} python -m speciate.stages.train"
+        "trap : INT TERM USR1; {params.launcher} python -m speciate train"
         " --spec {input.spec} --mixture-folder {params.mixture} --output-folder {params.folder}"
         " --checkpoint-folder {params.checkpoints} {params.start}"
         " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"
@@ -74,6 +74,6 @@ rule evaluate:
     message:
         "evaluate {wildcards.ablation}, seed {wildcards.seed}: test loss by document, choices on the probe set"
     shell:
-        "python -m speciate.stages.evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
+        "python -m speciate evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
         " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}"
         " --details {output.details} --measured {output.measured} 2>&1 | tee -a {log} >&2"

@@ -1,4 +1,10 @@
-"""Decide which groups of a domain's documents are for training, validation, test and probe."""
+"""Assign a domain's documents to training, validation, test and probe.
+
+Documents of one group go to the same split.
+
+Example:
+    speciate assign_splits --spec spec.json --signed signed/code --duplicates duplicates.parquet --output-folder splits
+"""
 
 import argparse
 import json
@@ -6,7 +12,7 @@ import pathlib
 
 import numpy as np
 
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, AssignSplitsSpec
 from speciate.data.dedup.signatures import ORDER, read_shards
@@ -14,21 +20,29 @@ from speciate.data.splits.assign import assign, dropped_rows, gather
 from speciate.io import atomic_write
 
 
-def main() -> None:
-    """Reads the command line, decides, writes the groups."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.assign_splits", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SplitSpec: the shares")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument(
-        "--signed", type=pathlib.Path, required=True, help="what `sign` wrote of the domain, a folder a shard"
+        "--spec", type=pathlib.Path, required=True, help="JSON of an AssignSplitsSpec: the share of each split"
     )
-    parser.add_argument("--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets groups.npy and counts.json")
-    options = parser.parse_args()
-    spec = read_spec(AssignSplitsSpec, options.spec)
+    parser.add_argument(
+        "--signed", type=pathlib.Path, required=True, help="what `sign` wrote for the domain: one folder for each shard"
+    )
+    parser.add_argument(
+        "--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents, from `cluster`"
+    )
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write groups.npy and counts.json"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Assign the groups of documents to splits, and write them."""
+    spec = read_spec(AssignSplitsSpec, arguments.spec)
     parts = []
-    for shard in read_shards(spec.domain, options.signed, spec.shards):
+    for shard in read_shards(spec.domain, arguments.signed, spec.shards):
         kept = np.ones(len(shard), bool)
-        kept[dropped_rows(options.duplicates, spec.domain, shard.shard, len(shard))] = False
+        kept[dropped_rows(arguments.duplicates, spec.domain, shard.shard, len(shard))] = False
         parts.append((shard.digests_D5[kept, ORDER], shard.bytes_D[kept]))
     order_G2, sizes_G = gather(parts)
     chosen = assign(sizes_G, spec.split, spec.domain)
@@ -39,15 +53,11 @@ def main() -> None:
         split: {"groups": len(sizes_G[chosen[split]]), "bytes": int(sizes_G[chosen[split]].sum())} for split in SPLITS
     }
     with (
-        atomic_write(options.output_folder / "groups.npy") as temp_path,
-        atomic_write(options.output_folder / "counts.json") as counts_aside,
+        atomic_write(arguments.output_folder / "groups.npy") as temp_path,
+        atomic_write(arguments.output_folder / "counts.json") as counts_aside,
     ):
         with temp_path.open("wb") as file:
             np.save(file, groups_G3)
         counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     shares = ", ".join(f"{split} {each['groups']}" for split, each in counts.items())
     log(f"domain {spec.domain}: {len(sizes_G)} groups: {shares}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,10 @@
-"""Gather what every data stage counted into the tables of the study's data card."""
+r"""Write the tables of the data card from what each data stage counted.
+
+Example:
+    speciate card --spec results/smoke/specs/card.json --clean code=results/data/clean/code-<key> ... \
+        --cluster all=results/data/cluster/all-<key> --mixture-folder results/data/balance/mixture-<key> \
+        --output-folder results/smoke/tables
+"""
 
 import argparse
 import pathlib
@@ -10,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis.tables import frame, write_csv, write_parquet
-from speciate.cli import log, parse_named_paths, run
+from speciate.cli import log, parse_named_paths
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, CardSpec
 from speciate.data.arrays.npy import read_array
@@ -21,15 +27,8 @@ from speciate.data.card.written import Written, scopes
 from speciate.data.clean.pipeline import CONTROLS
 from speciate.io import atomic_write
 
-STAGES = {
-    "clean": "documents.parquet, dropped.parquet, counts.json of each shard",
-    "assign_splits": "counts.json",
-    "write_splits": "counts.json of each shard",
-    "sketch": "what `sketch` wrote of each shard",
-    "encode": "{split}.documents.parquet, counts.json of each shard",
-    "pack": "counts.json of each shard",
-}
-"""Stages with a folder a domain -> what is read there."""
+STAGES = ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack")
+"""Stages that write a folder for each domain."""
 
 
 def folders_of(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
@@ -74,18 +73,24 @@ def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def main() -> None:
-    """Reads the command line, gathers, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.card", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec: the study's data")
-    for stage, files in STAGES.items():
-        parser.add_argument(f"--{stage}", nargs="+", required=True, metavar="DOMAIN=DIR", help=f"{files}")
+    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
+        parser.add_argument(
+            f"--{stage}", nargs="+", required=True, metavar="DOMAIN=DIR", help=f"what `{stage}` wrote, for each domain"
+        )
     parser.add_argument(
-        "--cluster", nargs="+", required=True, metavar="SCOPE=DIR", help="duplicates.parquet, clusters.parquet"
+        "--cluster", nargs="+", required=True, metavar="SCOPE=DIR", help="what `cluster` wrote, for each scope"
     )
     parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets data_*.csv, data_*.parquet")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write data_*.csv and data_*.parquet"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Gather the tables, and write them."""
     spec = read_spec(CardSpec, arguments.spec)
     domains = [domain.name for domain in spec.domains]
     folders = {stage: folders_of(getattr(arguments, stage), domains, f"--{stage}") for stage in STAGES}
@@ -100,7 +105,3 @@ def main() -> None:
         log(f"warning: {text}")
     used = found["data_domains"].groupby("split")["tokens_used"].sum()["train"]
     log(f"{len(domains)} domains, {used} training tokens used, {len(found['data_samples'])} documents to read")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,8 @@
-"""Gather duplicate documents into clusters, and decide which of them are dropped."""
+"""Gather duplicate documents into clusters and decide which to drop.
+
+Example:
+    speciate cluster --spec spec.json --signed code=signed/code --pairs pairs.npy --output-folder clusters
+"""
 
 import argparse
 import json
@@ -8,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.cli import log, parse_named_paths, run
+from speciate.cli import log, parse_named_paths
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ClusterSpec, Part
 from speciate.data.arrays.npy import chunks, read_array
@@ -65,9 +69,8 @@ def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
     return np.repeat(np.array([of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
 
 
-def main() -> None:
-    """Reads the command line, clusters, writes what is dropped."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.cluster", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ClusterSpec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"
@@ -77,37 +80,37 @@ def main() -> None:
         "--output-folder",
         type=pathlib.Path,
         required=True,
-        help="gets duplicates.parquet, clusters.parquet, counts.json",
+        help="where to write duplicates.parquet, clusters.parquet and counts.json",
     )
-    options = parser.parse_args()
-    spec = read_spec(ClusterSpec, options.spec)
-    if len(options.pairs) != (spec.near.buckets if spec.near else 0):
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Cluster the documents, and write which are dropped."""
+    spec = read_spec(ClusterSpec, arguments.spec)
+    if len(arguments.pairs) != (spec.near.buckets if spec.near else 0):
         raise ValueError(
-            f"--pairs: {spec.scope}: needs the pairs of every bucket, {len(options.pairs)} files are given"
+            f"--pairs: {spec.scope}: needs the pairs of every bucket, {len(arguments.pairs)} files are given"
         )
     names = [part.name for part in spec.parts]
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
-    scope = read_scope(parse_named_paths(options.signed, names, needs), spec.parts, spec.near.bands if spec.near else 0)
+    folders = parse_named_paths(arguments.signed, names, needs)
+    scope = read_scope(folders, spec.parts, spec.near.bands if spec.near else 0)
     check_ids(scope)
     similarity = spec.near.similarity if spec.near else 1.0
     found = cluster(
         scope.texts(),
-        read_pairs(options.pairs, scope),
+        read_pairs(arguments.pairs, scope),
         policies(scope, spec.parts),
         lambda pairs_P2: scope.similarities(pairs_P2) >= similarity,
     )
     told = counts(scope, found)
     with (
-        atomic_write(options.output_folder / "duplicates.parquet") as duplicates,
-        atomic_write(options.output_folder / "clusters.parquet") as clusters,
-        atomic_write(options.output_folder / "counts.json") as temp_path,
+        atomic_write(arguments.output_folder / "duplicates.parquet") as duplicates,
+        atomic_write(arguments.output_folder / "clusters.parquet") as clusters,
+        atomic_write(arguments.output_folder / "counts.json") as temp_path,
     ):
         write_duplicates(duplicates, scope, found)
         write_clusters(clusters, scope, found)
         temp_path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     drops = f"{told['exact_duplicates']} exact and {told['near_duplicates']} near-duplicates dropped"
     log(f"{spec.scope}: {told['documents']} documents, {told['clusters']} clusters, {drops}")
-
-
-if __name__ == "__main__":
-    run(main)

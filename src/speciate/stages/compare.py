@@ -1,8 +1,12 @@
-"""compare: the whole study's tables, from the tables of its runs.
+r"""Compare the arms of a study and decide its hypotheses.
 
-Arms are compared with the reference, paired by seed; specialisation with the study's controls; and each hypothesis that
-the study file states is decided by interval. Runs that are not there are named in table `missing` and counted wherever
-they are missed.
+The tables of the study's runs become the study's tables. Arms are compared with the reference arm, paired by seed;
+specialisation is compared with the study's controls; each hypothesis of the study file is decided by its interval. Runs
+that do not exist are named in the table `missing` and counted wherever they are missed.
+
+Example:
+    speciate compare --spec results/smoke/specs/compare.json --measures results/smoke/measures/*/seed* \
+        --output-folder tables
 """
 
 import argparse
@@ -12,21 +16,31 @@ import pandas as pd
 
 from speciate.analysis import comparison, excess, tables
 from speciate.analysis.measurements import statistics_of
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import CompareSpec
 from speciate.io import atomic_write
 
 
-def main() -> None:
-    """Parses the command line, reads, compares, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.stages.compare", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the comparison's spec.json")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument(
-        "--measures", type=pathlib.Path, nargs="+", required=True, help="the folders that measure wrote, one a run"
+        "--spec", type=pathlib.Path, required=True, help="JSON of a CompareSpec: arms, reference, hypotheses"
     )
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the csv and parquet go")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--measures",
+        type=pathlib.Path,
+        nargs="+",
+        required=True,
+        help="the folders that `measure` wrote, one for each run",
+    )
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write each table as .csv and .parquet"
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read the runs' tables, compare, and write the study's tables."""
     spec = read_spec(CompareSpec, arguments.spec)
     found = compare(spec, read_measures(spec, arguments.measures))
     for name, rows in found.items():
@@ -89,7 +103,3 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
         pd.DataFrame(gone, columns=["ablation", "seed"]).merge(measured["missing"], "left").fillna({"reason": ""})
     )
     return {name: tables.frame(name, rows[name]) for name in tables.COMPARED}
-
-
-if __name__ == "__main__":
-    run(main)

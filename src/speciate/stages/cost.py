@@ -1,7 +1,11 @@
-"""cost: what the mixers of some runs cost as blocks grow longer: memory kept, and processor time.
+"""Measure the memory and time of runs' mixers by block length.
 
-A row a run and length. Each run's mixer is that of its first layer, with the initial weights of no seed in particular:
-only shapes matter. Memory is exact; time is this machine's, so no other stage reads it but a figure.
+The table has a row for each run and length. The mixer measured is that of the run's first layer, with initial weights
+of no particular seed, since only shapes matter. Memory is exact; time depends on this machine, so only a figure reads
+it.
+
+Example:
+    speciate cost --spec RUN/spec.json --lengths 512 4096 16384 --output cost.csv
 """
 
 import argparse
@@ -11,7 +15,7 @@ import pathlib
 import pandas as pd
 import torch
 
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.io import atomic_write
 from speciate.model.profiling.mixer_cost import costs
@@ -19,14 +23,18 @@ from speciate.model.profiling.mixer_cost import costs
 WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 
 
-def main() -> None:
-    """Parses the command line, measures, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.stages.cost", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, nargs="+", required=True, help="spec.json of each run")
-    parser.add_argument("--lengths", type=int, nargs="+", required=True, help="tokens of a block")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="output: .csv or .parquet")
-    arguments = parser.parse_args()
+    parser.add_argument("--lengths", type=int, nargs="+", required=True, help="block lengths to measure, in tokens")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="repeated measurements, whose median is kept (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="table to write, .csv or .parquet")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure the mixers, and write the table."""
     if arguments.output.suffix not in WRITERS:
         raise ValueError(f"{arguments.output}: is neither .csv nor .parquet")
     if arguments.rounds < 1:
@@ -39,7 +47,3 @@ def main() -> None:
     with atomic_write(arguments.output) as temp_path:
         WRITERS[arguments.output.suffix](table, temp_path, index=False)
     log(f"measured {', '.join(specs)} at {', '.join(map(str, arguments.lengths))} tokens")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,10 @@
-"""Verb: encode one domain's documents as token ids, and label the probe's tokens with their lexical types."""
+"""Encode one shard's documents as token ids.
+
+The probe's tokens are labelled with their lexical types as well.
+
+Example:
+    speciate encode --spec spec.json --split-folder code --tokenizer-folder tokenizer --output-folder tokens
+"""
 
 import argparse
 import contextlib
@@ -7,7 +13,7 @@ import os
 import pathlib
 from typing import Any
 
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, EncodeSpec
 from speciate.data.tokens.encoder import Encoder
@@ -23,17 +29,26 @@ def told(counts: dict[str, Any]) -> str:
     return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes{beyond}"
 
 
-def main() -> None:
-    """Reads the command line, encodes split by split, writes."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.encode", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of an EncodeSpec: domain and language")
     parser.add_argument(
         "--split-folder", type=pathlib.Path, required=True, help="folder of {train,validation,test,probe}.parquet"
     )
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where tokens and counts.json go")
-    parser.add_argument("--threads", type=int, default=1, help="they change the time, not the result (default: 1)")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output-folder", type=pathlib.Path, required=True, help="where to write the tokens and counts.json"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of the tokenizer; the result does not depend on them (default: %(default)s)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Encode the documents split by split, and write the tokens."""
     # read by `tokenizers` and `fastokens` at their first use
     os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
     spec = read_spec(EncodeSpec, arguments.spec)
@@ -63,7 +78,3 @@ def main() -> None:
     }
     with atomic_write(arguments.output_folder / "counts.json") as file:
         file.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,11 @@
-"""manifest: commit, config digest, versions, sha256 of every table, wall and CPU time of every stage, in one file."""
+"""Record how the results were made: commit, versions, digests, times.
+
+One file holds the commit, the digest of the config, the versions of all packages, the sha256 of every table, and the
+wall and processor time of every stage.
+
+Example:
+    speciate manifest --spec results/smoke/specs/report.json --tables results/smoke/tables --output manifest.json
+"""
 
 import argparse
 import importlib.metadata
@@ -10,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from speciate.cli import run
 from speciate.config.components import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
@@ -52,18 +58,20 @@ def packages() -> dict[str, str]:
     return dict(sorted((found.name.lower(), found.version) for found in importlib.metadata.distributions()))
 
 
-def main() -> None:
-    """Parses, gathers, writes."""
-    parser = argparse.ArgumentParser(prog="speciate manifest", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a ReportSpec")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ReportSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
     parser.add_argument("--runs", type=pathlib.Path, nargs="*", default=[], help="run.json of every run")
     parser.add_argument(
-        *("--benchmarks",), type=pathlib.Path, nargs="*", default=[], help="benchmark files, or folders of them"
+        "--benchmarks", type=pathlib.Path, nargs="*", default=[], help="benchmark files, or folders of them"
     )
-    parser.add_argument("--built", type=pathlib.Path, help="what the environment's builder recorded, JSON or YAML")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="manifest.json")
-    arguments = parser.parse_args()
+    parser.add_argument("--built", type=pathlib.Path, help="the environment builder's record, JSON or YAML")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="manifest to write, .json")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Gather the facts, and write the manifest."""
     spec = read_spec(ReportSpec, arguments.spec)
     files = sorted(file for file in arguments.tables.iterdir() if file.suffix in (".csv", ".parquet"))
     if not files:
@@ -82,7 +90,3 @@ def main() -> None:
     }
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

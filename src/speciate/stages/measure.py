@@ -1,7 +1,12 @@
-"""measure: one run's selectors and losses as tables.
+r"""Measure one run's selectors and losses, and write them as tables.
 
-Reads what training and evaluation wrote of the run and the probe set that it was observed on; writes one parquet file
-for each of the tables that a single run can fill. A run that failed has no row but in table `missing`, which says why.
+What training and evaluation wrote of the run is read, with the probe set on which it was observed. One parquet file is
+written for each table that a single run can fill. A run that failed has a row only in the table `missing`, which says
+why.
+
+Example:
+    speciate measure --spec results/smoke/measures/top1/seed0/spec.json --run-folder results/smoke/runs/top1/seed0 \
+        --mixture-folder MIXTURE --output-folder measures
 """
 
 import argparse
@@ -15,26 +20,28 @@ import safetensors.numpy
 
 from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
 from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import MeasureSpec
 from speciate.io import atomic_write
 from speciate.selection.tally import Tally
 
 
-def main() -> None:
-    """Parses the command line, reads, measures, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.stages.measure", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the measurement's spec.json")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a MeasureSpec")
     parser.add_argument(
         "--run-folder",
         type=pathlib.Path,
         required=True,
-        help="what train and evaluate wrote of the run",
+        help="what `train` and `evaluate` wrote for the run",
     )
-    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what the balance stage wrote")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where the tables go")
-    arguments = parser.parse_args()
+    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
+    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="where to write the tables, .parquet")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure the run, and write its tables."""
     spec = read_spec(MeasureSpec, arguments.spec)
     try:
         measured = measure(spec, arguments.run_folder, arguments.mixture_folder)
@@ -163,7 +170,3 @@ def verdicts_table(observed: list[Observed], settings: Settings) -> pd.DataFrame
     columns = ("selector", "rule", "fired", "first_step")
     rows = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
     return rows.assign(layer=[layers.get(one.selector, -1) for one in found])
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,17 @@
-"""report: the study as one HTML file that needs no network: answer, hypotheses, figures, tables, how it was made."""
+r"""Render the study's report as one HTML page.
+
+The page needs no network. It shows the answer, the hypotheses, the figures, the tables, and how they were made.
+
+Example:
+    speciate report --spec results/smoke/specs/report.json --tables results/smoke/tables \
+        --figures results/smoke/figures --manifest results/smoke/manifest.json --output report.html
+"""
 
 import argparse
 import pathlib
 from typing import Any
 
 from speciate.analysis.alignment import aligned
-from speciate.cli import run
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.io import atomic_write
@@ -52,21 +58,19 @@ def render(tables: answer.Tables, spec: ReportSpec, figures: pathlib.Path, manif
     )
 
 
-def main() -> None:
-    """Parses, reads, renders, writes."""
-    parser = argparse.ArgumentParser(prog="speciate report", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="a ReportSpec")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ReportSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")
     parser.add_argument("--manifest", type=pathlib.Path, required=True, help="the study's manifest.json")
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="report.html")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="page to write, .html")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Render the report, and write it."""
     spec = read_spec(ReportSpec, arguments.spec)
     tables, manifest = aligned(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,11 +1,16 @@
-"""Part one shard's documents into train, validation, test and probe, duplicates left out."""
+r"""Write one shard's documents by split, without the duplicates.
+
+Example:
+    speciate write_splits --spec spec.json --documents documents.parquet --duplicates duplicates.parquet \
+        --groups splits/groups.npy --output-folder code
+"""
 
 import argparse
 import contextlib
 import json
 import pathlib
 
-from speciate.cli import log, run
+from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SPLITS, WriteSplitsSpec
 from speciate.data.documents import Shard, Writer, num_documents, read_documents
@@ -13,32 +18,43 @@ from speciate.data.splits.assign import Groups, dropped_rows
 from speciate.io import atomic_write
 
 
-def main() -> None:
-    """Reads the command line, writes one file a split."""
-    parser = argparse.ArgumentParser(prog="python -m speciate.stages.write_splits", description=__doc__)
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a DivideSpec")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a WriteSplitsSpec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
-    parser.add_argument("--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents")
-    parser.add_argument("--groups", type=pathlib.Path, required=True, help="groups.npy of `split`")
-    parser.add_argument("--shard", default="0-of-1", metavar="k-of-n", help="which shard it is (default: %(default)s)")
-    parser.add_argument("--output-folder", type=pathlib.Path, required=True, help="gets a file a split, and counts")
-    options = parser.parse_args()
-    spec = read_spec(WriteSplitsSpec, options.spec)
-    shard = Shard.parse(options.shard)
+    parser.add_argument(
+        "--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents, from `cluster`"
+    )
+    parser.add_argument("--groups", type=pathlib.Path, required=True, help="groups.npy, from `assign_splits`")
+    parser.add_argument(
+        "--shard", default="0-of-1", metavar="k-of-n", help="which shard of the domain (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output-folder",
+        type=pathlib.Path,
+        required=True,
+        help="where to write one file for each split, and counts.json",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write one file of documents for each split."""
+    spec = read_spec(WriteSplitsSpec, arguments.spec)
+    shard = Shard.parse(arguments.shard)
     if shard.count != spec.shards:
         raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")
-    groups = Groups(options.groups, spec.seed)
-    count = num_documents(options.documents)
-    dropped = set(dropped_rows(options.duplicates, spec.domain, shard, count).tolist())
+    groups = Groups(arguments.groups, spec.seed)
+    count = num_documents(arguments.documents)
+    dropped = set(dropped_rows(arguments.duplicates, spec.domain, shard, count).tolist())
     counts = {split: {"documents": 0, "bytes": 0} for split in SPLITS}
     with contextlib.ExitStack() as stack:
         aside = {
-            split: stack.enter_context(atomic_write(options.output_folder / f"{split}.parquet")) for split in SPLITS
+            split: stack.enter_context(atomic_write(arguments.output_folder / f"{split}.parquet")) for split in SPLITS
         }
-        counts_aside = stack.enter_context(atomic_write(options.output_folder / "counts.json"))
+        counts_aside = stack.enter_context(atomic_write(arguments.output_folder / "counts.json"))
         with contextlib.ExitStack() as writers:
             files = {split: writers.enter_context(Writer(aside[split])) for split in SPLITS}
-            for row, document in enumerate(read_documents(options.documents)):
+            for row, document in enumerate(read_documents(arguments.documents)):
                 if row not in dropped:
                     split = SPLITS[groups.split(document.group)]
                     files[split].write(document)
@@ -47,7 +63,3 @@ def main() -> None:
         counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     shares = ", ".join(f"{split} {each['documents']}" for split, each in counts.items())
     log(f"domain {spec.domain}, shard {shard}: documents: {shares}; {len(dropped)} duplicates left out")
-
-
-if __name__ == "__main__":
-    run(main)

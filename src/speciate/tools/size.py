@@ -1,6 +1,9 @@
-"""size: what a study's runs take before they are run; parameters, memory, operations, device-hours, as a table.
+"""Estimate a study's parameters, memory, operations and device-hours.
 
-Nothing is trained and nothing of the model is held: a model of many billions is sized in seconds on a laptop.
+Nothing is trained, and no weights are held: a model of many billion parameters is sized in seconds on a laptop.
+
+Example:
+    speciate size --study studies/moe_arch_5b.yaml --vocabulary 50000 --device H100
 """
 
 import argparse
@@ -8,7 +11,6 @@ import csv
 import pathlib
 
 from speciate.cli import log
-from speciate.cli import run as run_verb
 from speciate.config.run import RunSpec
 from speciate.config.study import Study, read_study
 from speciate.io import atomic_write
@@ -20,16 +22,28 @@ SUMS = ("all", "a device")
 Row = tuple[str, str, str, float, str]
 
 
-def main() -> None:
-    """Parses the command line, sizes, prints, writes."""
-    parser = argparse.ArgumentParser(prog="speciate.tools.size", description=__doc__)
-    parser.add_argument("--study", type=pathlib.Path, required=True, help="the study file")
-    parser.add_argument("--ablation", action="append", help="an arm, more than once for more; by default all")
-    parser.add_argument("--vocabulary", type=int, required=True, help="entries of the tokenizer, which is not fitted")
-    parser.add_argument("--device", default="H100", help=f"its peak is known: {', '.join(PEAKS)}")
-    parser.add_argument("--mfu", type=float, default=0.4, help="share of the peak that the model gets; default 0.4")
-    parser.add_argument("--output", type=pathlib.Path, help="csv to write")
-    arguments = parser.parse_args()
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("--study", type=pathlib.Path, required=True, help="study file")
+    parser.add_argument("--ablation", action="append", help="arm to size; may be repeated (default: all)")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        required=True,
+        help="entries of the tokenizer's vocabulary, since no tokenizer is fitted",
+    )
+    parser.add_argument("--device", default="H100", help="device whose peak speed is assumed (default: %(default)s)")
+    parser.add_argument(
+        "--mfu",
+        type=float,
+        default=0.4,
+        help="model FLOPs utilisation: the share of the peak that is reached (default: %(default)s)",
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="table to write, .csv")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Estimate what the runs take, print it, and write the table."""
     check(arguments.vocabulary, arguments.device, arguments.mfu)
     study = read_study(arguments.study)
     arms = {name: sized(study, name, arguments.vocabulary) for name in arguments.ablation or study.ablations}
@@ -111,7 +125,3 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 10000 else f"{value:,.2f}".removesuffix(".00")
-
-
-if __name__ == "__main__":
-    run_verb(main)

@@ -96,7 +96,7 @@ class Measure:
         self.calls, self.steps, self.before = 0, 0, 0
         self.found: dict[str, int] = {}
         around(PLACES["training"], lambda: sys.setprofile(self.count), lambda *given: report(self.found))
-        around((loop, "update"), lambda: None, self.updated)
+        around((loop, "train_step"), lambda: None, self.updated)
         around(PLACES["saving"], self.mark, self.saved)
         around(PLACES["ending"], self.marked, self.written)
 
@@ -138,9 +138,8 @@ def trained(arguments: list[str], log: pathlib.Path, prepare: Callable[[], objec
     try:
         os.dup2(writing, REPORTS)
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-        sys.argv = ["train.py", *arguments]
         prepare()
-        cli.run(train.main)
+        cli.main(["train", *arguments])
         status = 0
     except SystemExit as ended:
         status = int(ended.code or 0)

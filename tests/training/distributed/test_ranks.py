@@ -311,7 +311,7 @@ def test_crossings_that_cannot_be_are_refused(change: dict[str, Any], why: str) 
 
 def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(noisy("ddp")))
-    command = ["-m", "speciate.stages.train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
+    command = ["-m", "speciate", "train", "--spec", str(tmp_path / "spec.json"), "--mixture-folder", str(mixture)]
     command += ["--checkpoint-folder", str(tmp_path / "kept"), "--output-folder", str(tmp_path / "run")]
     source = str(pathlib.Path(verb.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
@@ -25,25 +26,25 @@ STEP = 3
 """In which the signal comes."""
 START = f"""
 import time
-from speciate import cli as verb
-from speciate.stages import train
-from speciate.training import loop, progress
+from speciate import cli
+from speciate.training import loop
+from speciate.training.logs import progress
 from speciate.training.distributed.signals import StopRequest
-update, remember, asked = loop.update, StopRequest._remember, []
+update, remember, asked = loop.train_step, StopRequest._remember, []
 def noting(stop, number, frame):
     remember(stop, number, frame)
     asked.append(number)
 def waiting(run, state):
     if state.step == {STEP}:
-        verb.say("waits")
+        cli.log("waits")
         begun = time.monotonic()
         while not asked and time.monotonic() < begun + 60:
             time.sleep(0.01)
         time.sleep(0.1)  # whatever else the signal ends has ended
     return update(run, state)
 progress.SECONDS_BETWEEN_LINES = 0.0  # a line is due at every step, this one's among them
-loop.update, StopRequest._remember = waiting, noting
-verb.run(train.main)
+loop.train_step, StopRequest._remember = waiting, noting
+cli.main()
 """
 
 
@@ -66,7 +67,7 @@ class Never(StopRequest):
 
 @pytest.fixture
 def environment(tmp_path: pathlib.Path) -> dict[str, str]:
-    """Where `python -m speciate.stages.train` runs the training of START."""
+    """Where `python -m speciate train` runs the training of START."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/train.py").write_text(START)
     program = tmp_path / "bin/python"
@@ -94,7 +95,6 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
     tmp_path: pathlib.Path,
     run_spec: Callable[..., RunSpec],
     environment: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:
     spec = run_spec(training={"checkpoint_every": 100, "device": "cpu"})
@@ -110,9 +110,7 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
     assert f"{number.name} received; saved, and the same command continues it" in log.read_text()
     assert [saved.name for saved in (tmp_path / "kept").glob("*/*/step*")] == [f"step{STEP + 1}"]
     # the same command, in this process: it is quicker
-    arguments = line.partition("speciate.stages.train ")[2].partition(" 2>&1")[0].split()
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    verb.main()
+    execute(line.partition("python -m speciate ")[2].partition(" 2>&1")[0].split())
     assert not list((tmp_path / "kept").iterdir())
     assert verb.train(spec, mixture, tmp_path / "whole", tmp_path / "unused", Never())
     for name in RESULTS:

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speciate.analysis import tables
+from speciate.cli import execute
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec
@@ -119,11 +119,11 @@ def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(r
         assert torch.equal(value, before[name]), name
 
 
-def alone(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Run, State]:
+def alone(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.TrainContext, State]:
     torch.manual_seed(0)
     built = verb.build(spec, 64)
     token_BT = torch.randint(0, 64, (4, 16))
-    run = loop.Run(
+    run = loop.TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,
@@ -187,7 +187,7 @@ class Small(nn.Module):
 def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, error: type[BaseException]) -> None:
     settings = {"oom_retry": True}
     run, state = alone(run_spec(model=BIAS, training=settings), None)
-    run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, error)})
+    run = loop.TrainContext(**{**vars(run), "objective": Small(run.spec, 1, error)})
     asked, other = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
     for _ in range(2):
         torch.manual_seed(5)  # of the noise, the same for both
@@ -202,7 +202,7 @@ def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, 
 
 def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
     run, state = alone(run_spec())
-    run = loop.Run(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
+    run = loop.TrainContext(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
     with pytest.raises(
         MemoryError, match=r"step 0: out of memory .*: raise training.grad_accumulation \(1 now, 2 next"
     ):
@@ -266,11 +266,10 @@ def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
 
 
 def test_a_run_that_fails_is_shown_and_counted_nowhere(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
 ) -> None:
     def call(module: Any, *arguments: object) -> None:
-        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-        module.main()
+        execute([module.__name__.rpartition(".")[2], *map(str, arguments)])
 
     bytes_file = tmp_path / "token_bytes.npy"
     np.save(bytes_file, np.ones(64, dtype=np.int32))
