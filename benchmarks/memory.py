@@ -25,11 +25,9 @@ COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", 
 FILE_BYTES = 25_000_000
 STUDY = """\
 extends: ../config.yaml
+keep: {domains: []}
 study: memory
 domains:
-  code: null
-  math: null
-  prose: null
   own:
     sources: {papers: {kind: files, paths: ["papers/*.parquet"]}}
     filters: [{kind: length, min_characters: 100}, pii]

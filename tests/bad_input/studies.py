@@ -20,6 +20,12 @@ def circle(place: Place) -> Command:
     return place.study(text="extends: other.yaml\n")
 
 
+def keeps(place: Place) -> Command:
+    """A study file that keeps an ablation under a wrong name."""
+    (place.folder / "base.yaml").write_text("ablations: {dense: {about: x}, auxiliary: {about: y}}\n")
+    return place.study(text="extends: base.yaml\nkeep: {ablations: [dense, magic]}\n")
+
+
 def two_sources(place: Place) -> Command:
     """One name for two sources."""
     return place.study(
@@ -60,7 +66,23 @@ CASES = [
         lambda p: p.study(text="extends: base.yaml\n"),
         "base.yaml: cannot be read: No such file or directory",
     ),
+    Case(
+        "Study file",
+        "keeps an ablation that the extended file does not have",
+        keeps,
+        "study.yaml: keep.ablations: there is no magic; there are: dense, auxiliary",
+    ),
     study("an unknown key", "study.yaml: blok_length: unknown key", ("blok_length", 64)),
+    study(
+        "a key by the name that it had once",
+        "study.yaml: ablations.dense.optimizer.rate: unknown key; it is called lr now",
+        ("base.optimizer.rate", 0.006),
+    ),
+    study(
+        "an unknown key in a layer group",
+        "study.yaml: base.model.layer_groups.first.block.mixer.heads: unknown key",
+        ("base.model.layer_groups", {"first": {"layers": [0], "block": {"mixer": {"heads": 2}}}}),
+    ),
     study(
         "a number in quotes",
         "study.yaml: block_length: input should be a valid integer, not '32'",

@@ -13,7 +13,7 @@ from tests.bad_input.small import ROOT, Command, Ended
 
 # the profile too: it has half-made files made again, so that what another workflow is just writing is no error of its
 # own before the lock is looked at
-COPIED = ("Snakefile", "workflow", "profiles", "src", "containers", "config.yaml")
+COPIED = ("Snakefile", "workflow", "profiles", "src", "containers", "config.yaml", "studies")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
 GIVEN = ("--configfile", "study.yaml", "--cores", "1")
 

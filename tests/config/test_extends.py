@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import yaml
 
-from speciate.config.extends import merge, read_yaml
+from speciate.config.extends import extend, merge, read_yaml
 
 
 def test_merge_replaces_a_kind_whole_removes_on_none_and_alters_neither() -> None:
@@ -47,3 +47,50 @@ def test_extends_is_relative_to_the_file_that_says_it(tmp_path: pathlib.Path) ->
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({"a": {"b": 1, "c": 2}}))
     (tmp_path / "below" / "study.yaml").write_text("extends: ../base.yaml\na: {c: null, d: 3}\n")
     assert read_yaml(tmp_path / "below" / "study.yaml") == {"a": {"b": 1, "d": 3}}
+
+
+BASE = """\
+domains: {a: {sources: {x: 1, y: 2}}, b: {sources: {z: 3}}}
+ablations: {one: {}, two: {}, three: {}}
+hypotheses:
+  first: {arm: one, reference: two}
+  second: {arm: three, reference: one}
+  third: {arm: two, reference: three}
+"""
+
+
+def test_keep_leaves_out_what_it_does_not_name(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "study.yaml").write_text(
+        "extends: base.yaml\n"
+        "keep: {ablations: [two, one], domains: [a], domains.a.sources: [y]}\n"
+        "ablations: {four: {}}\n"
+        "hypotheses: {fourth: {arm: four, reference: one}}\n"
+    )
+    settings = read_yaml(tmp_path / "study.yaml")
+    assert settings["domains"] == {"a": {"sources": {"y": 2}}}
+    assert list(settings["ablations"]) == ["one", "two", "four"]
+    # what is said of `three` goes with it
+    assert list(settings["hypotheses"]) == ["first", "fourth"]
+    assert "keep" not in settings
+    (tmp_path / "study.yaml").write_text("extends: base.yaml\nkeep: {ablations: [one], hypotheses: [third]}\n")
+    assert list(read_yaml(tmp_path / "study.yaml")["hypotheses"]) == ["third"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ("{ablations: [one, tow]}", "keep.ablations: there is no tow; there are: one, two, three"),
+        ("{domains.c.sources: [x]}", "keep.domains.c.sources: the extended files have no such mapping"),
+        ("{ablations: one}", "keep.ablations: must be a list of names, not 'one'"),
+        ("[ablations]", r"keep: must be a mapping of paths to lists of names, not \['ablations'\]"),
+    ],
+)
+def test_a_wrong_keep_is_named_with_its_file(tmp_path: pathlib.Path, keep: str, message: str) -> None:
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "study.yaml").write_text(f"extends: base.yaml\nkeep: {keep}\n")
+    with pytest.raises(ValueError, match=rf"study\.yaml: {message}"):
+        read_yaml(tmp_path / "study.yaml")
+    settings = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    with pytest.raises(ValueError, match=f"^{message}"):
+        extend(settings, tmp_path)

@@ -11,11 +11,9 @@ from tests.workflow.conftest import Workspace
 
 STUDY = """\
 extends: smoke.yaml
+keep: {domains: []}
 study: own
 domains:
-  code: null
-  math: null
-  prose: null
   mine:
     sources: {papers: {kind: files, paths: ["papers/*.parquet"]}}
     shards: 8

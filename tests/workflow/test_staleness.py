@@ -77,7 +77,7 @@ def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspac
 
 
 def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) -> None:
-    workspace.edit("studies/smoke.yaml", "  auxiliary_fast: null\n", "")
+    workspace.edit("studies/smoke.yaml", "unbalanced_fast, frozen]", "unbalanced_fast, auxiliary_fast, frozen]")
     assert workspace.stale() == after_runs(2)
 
 
@@ -106,7 +106,7 @@ def test_the_training_loop_reruns_every_run_and_no_data_stage(workspace: Workspa
 
 
 def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
-    workspace.edit("config.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
+    workspace.edit("studies/parts/three_domains.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
     stale = workspace.stale()
     of_code = ("fetch", "clean", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
