@@ -20,12 +20,12 @@ QUIET = {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}
 MakeRun = Callable[..., RunSpec]
 
 
-def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[loop.Run, State]:
+def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[loop.TrainContext, State]:
     """A run of the small spec in double precision on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY).double()
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
-    run = loop.Run(
+    run = loop.TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,

@@ -36,7 +36,7 @@ def steps(spec: RunSpec, device: str, ahead: int = 0) -> tuple[list[float], dict
         return torch.randint(64, (4, 16), generator=torch.Generator().manual_seed(step)), None
 
     with BatchPrefetcher(read, 3, ahead, pinned=device == "cuda") as feed, arithmetic.determinism(spec.training):
-        run = loop.Run(
+        run = loop.TrainContext(
             spec=spec,
             objective=component_module(spec.objective).Objective(spec.objective),
             factor=lambda step: 1.0,

@@ -15,14 +15,14 @@ from speciate.training import loop
 from speciate.training.checkpoint.store import State
 
 
-def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Run, State]:
+def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.TrainContext, State]:
     """A run of the small spec on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, 64).double()
     token_BT = torch.randint(0, 64, (4, 16))
     # 13, 15, 0 and 7 predictions within documents: a micro-batch may have none
     document_BT = torch.tensor([[0] * 4 + [1] * 8 + [2] * 4, [3] * 16, list(range(4, 20)), [20, 21] * 4 + [22] * 8])
-    run = loop.Run(
+    run = loop.TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,

@@ -41,7 +41,7 @@ def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
     torch.manual_seed(0)
     model = build_model(spec, 64).double()
     token_BT = torch.randint(64, document_BT.shape)
-    run = loop.Run(
+    run = loop.TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
         factor=lambda step: 1.0,

@@ -121,9 +121,16 @@ def kinds_in(folder: str) -> list[str]:
     return [file.stem for file in files if "class Options(" in file.read_text(encoding="utf-8")]
 
 
+OPTION_IMPORTS = ("typing", "pydantic", "pathlib", "collections.abc")
+
+
 def _serves_options(module: str) -> bool:
     """Tell whether an Options class may use what its file imports from `module`; torch, pandas and the like it may not."""
-    return module in ("typing", "pydantic") or module.startswith("speciate.config.") or module.endswith("_options")
+    return module in OPTION_IMPORTS or module.startswith("speciate.config.") or module.endswith("_options")
+
+
+def _imported_modules(node: ast.Import | ast.ImportFrom) -> list[str]:
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
 
 
 @functools.cache
@@ -139,7 +146,7 @@ def options_of(folder: str, kind: str) -> type[ComponentOptions]:
         raise ValueError(f"'{kind}' is no kind of {folder}; {renamed}there are: {', '.join(kinds_in(folder))}")
     body: list[ast.stmt] = []
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if (isinstance(node, ast.ImportFrom) and _serves_options(node.module or "")) or (
+        if (isinstance(node, ast.Import | ast.ImportFrom) and all(map(_serves_options, _imported_modules(node)))) or (
             isinstance(node, ast.ClassDef) and node.name == "Options"
         ):
             body.append(node)

@@ -31,7 +31,7 @@ SMALL = {
 }
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 8}
 EXPERTS = {**MOE, "router": {"kind": "learned", "noise_std": 0.1, "noise_until": 0.5}, "balance": "auxiliary"}
-FROM_PARENT = ("dense", "teacher", "upcycle")
+FROM_PARENT = ("dense", "oracle_model", "upcycle")
 UNBALANCED = {"model": {"block": {"ffn": {"balance": "none"}}}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "model/mixer/attention": {"num_heads": 2},
@@ -72,8 +72,8 @@ BESIDES: dict[str, dict[str, Any]] = {
     "model/moe/choice/expert": UNBALANCED,
     "training/objective/masked_diffusion": {"model": {"causal": False}},
     "training/diffusion/importance/none": {"objective": {"curriculum": "none"}},
-    "training/diffusion/importance/oracle": {"start": {"kind": "teacher", **OPTIONS["training/init/start/teacher"]}},
-    "training/init/start/teacher": {
+    "training/diffusion/importance/oracle": {"start": {"kind": "oracle_model", **OPTIONS["training/init/start/oracle_model"]}},
+    "training/init/start/oracle_model": {
         "model": {"causal": False},
         "objective": {"kind": "masked_diffusion", "importance": "oracle", "eval_draws": 4},
     },

@@ -66,7 +66,7 @@ def test_both_come_near_the_entropy_of_the_source() -> None:
     model, causal = trained("causal", chain, 250)
     causal_loss = float(causal.token_nll(model, text_BT).mean())
     model, diffusion = trained("masked_diffusion", chain, 500)
-    draws_PBS = diffusion.draws(model, text_BT)
+    draws_PBS = diffusion.nll_estimates(model, text_BT)
     bound, error = float(draws_PBS.mean()), float(draws_PBS.mean((1, 2)).std()) / len(draws_PBS) ** 0.5
     assert causal_loss / actual == pytest.approx(1, abs=0.02)
     assert bound > causal_loss - 3 * error

@@ -25,7 +25,7 @@ MakeRun = Callable[..., RunSpec]
 compiling = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
-def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[loop.Run, State]:
+def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[loop.TrainContext, State]:
     """A run of the small spec on random blocks, without an observer, set up as its spec says."""
     torch.manual_seed(spec.seed)
     model = Transformer(spec.model, VOCABULARY)
@@ -36,7 +36,7 @@ def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[loop.Run, State
         return torch.randint(VOCABULARY, (4, LENGTH), generator=torch.Generator().manual_seed(step))
 
     objective = component_module(spec.objective).Objective(spec.objective)
-    run = loop.Run(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
+    run = loop.TrainContext(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
     return run, State(0, model, optimizer, [], {})
 
 

@@ -100,7 +100,7 @@ def test_the_training_loss_and_the_evaluation_are_unbiased() -> None:
     losses = torch.stack([objective(model, toy.TEXT_XT) for _ in range(300)]).detach()
     assert abs(float(losses.mean()) - exact) < 4 * float(losses.std()) / 300**0.5
     assert float(losses.std()) / 300**0.5 < 0.02 * exact
-    draws_PBS = objective.draws(model, toy.TEXT_XT)
+    draws_PBS = objective.nll_estimates(model, toy.TEXT_XT)
     estimate_P = draws_PBS.sum(2).mean(1) / 4
     torch.testing.assert_close(objective.token_nll(model, toy.TEXT_XT), draws_PBS.mean(0))
     assert abs(float(estimate_P.mean()) - exact) < 4 * float(estimate_P.std()) / len(estimate_P) ** 0.5
