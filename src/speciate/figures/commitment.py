@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Is a router indifferent, collapsed or specialised?"
@@ -26,7 +26,7 @@ TABLES = {
 INFORMATION, HATCH = "#A9C4E0", "#35507A"
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_selectors: int = Field(4, ge=1)

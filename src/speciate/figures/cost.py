@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "What does a mixer cost as blocks grow longer?"
@@ -20,7 +20,7 @@ PANELS = {
 }
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """None."""
 
     reads: ClassVar[str] = "cost"

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Did every run learn, and do the arms part during training?"
@@ -17,7 +17,7 @@ TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(8, ge=1)

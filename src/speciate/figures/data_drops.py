@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "What was dropped, and why, in each domain?"
@@ -23,7 +23,7 @@ STAGES = {"clean": style.COLOURS[0], "cluster": style.ACCENT, "encode": style.CO
 NAMES = {"clean": "by a filter", "cluster": "as a duplicate", "encode": "beyond the token limit"}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"

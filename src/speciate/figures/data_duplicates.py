@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "How many documents come more than once, and how often?"
@@ -20,7 +20,7 @@ REASONS = {"exact_duplicate": style.COLOURS[0], "near_duplicate": style.ACCENT}
 NAMES = {"exact_duplicate": "all texts equal", "near_duplicate": "some texts only similar"}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "How long are the documents of each domain, and do the splits agree?"
@@ -24,7 +24,7 @@ HELD_OUT = ("validation", "test", "probe")
 BAR = "#C9CFE8"
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"

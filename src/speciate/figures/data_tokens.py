@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "How much text does each domain give, and how much of it is trained on?"
@@ -21,7 +21,7 @@ SPLITS = ("train", "validation", "test", "probe")
 PACKED = "#C9CFE8"
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"

@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Which words does the estimator take for important?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "text")}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(4, ge=1)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = (
@@ -26,7 +26,7 @@ TABLES = {
 DASHES = ((0, (4, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (2, 2)))
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(9, ge=1)

@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import lines, style
 
 QUESTION = "How many keys does a query keep, and does it keep more where it is unsure?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """None."""
 
     needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
@@ -22,7 +22,7 @@ TABLES = {
 }
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(8, ge=1)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Does one expert take over, in which layer, and when?"
@@ -25,7 +25,7 @@ S1_SHARE = 0.6
 """The share that the rule of the moe-emergence repository calls collapse."""
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(12, ge=1)

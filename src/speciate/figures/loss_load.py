@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Does an uneven load cost anything?"
@@ -27,7 +27,7 @@ BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
 """What keeps lines off a label."""
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """None."""
 
 

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import lines, style
 
 QUESTION = "Is as much masked as the noise level says?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """None."""
 
     needs: ClassVar[tuple[str, ...]] = ("objective.masked_diffusion",)

@@ -6,14 +6,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import lines, style
 
 QUESTION = "What else changed while the selectors learned?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_panels: int = Field(8, ge=1)

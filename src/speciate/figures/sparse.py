@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import lines, style
 
 QUESTION = "Do queries keep the keys that matter, and how much goes to the first token?"
@@ -16,7 +16,7 @@ TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name",
 SHOWN = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """None."""
 
     needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)

@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "Do experts of code serve keywords, names, operators?"
 TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_arms: int = Field(5, ge=1)

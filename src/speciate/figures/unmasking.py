@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from speciate.config.components import ComponentOptions
+from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "In which order does a sampler decide its tokens?"
@@ -15,7 +15,7 @@ TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "y", 
 PREFIX = "unmasking_"
 
 
-class Options(ComponentOptions):
+class Options(FigureOptions):
     """How much one page takes."""
 
     max_samplers: int = Field(7, ge=1)
