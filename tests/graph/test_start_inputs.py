@@ -30,14 +30,14 @@ def test_a_run_depends_on_its_parent_of_the_same_seed() -> None:
         assert plan.start_files("grown", seed) == [path]
         assert plan.start("auxiliary", seed) is None
         assert plan.start_files("auxiliary", seed) == []
-    assert plan.starts == {}
+    assert plan.start_sources == {}
 
 
 def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     origin = {"kind": "archive"}
     made = study(one={"kind": "upcycle", "origin": origin}, two={"kind": "upcycle", "origin": origin, "drop": 0.5})
     plan = StudyGraph(made, pathlib.Path("results"))
-    assert list(plan.starts) == ["start"]
+    assert list(plan.start_sources) == ["start"]
     archive = plan.start("one", 0)
     assert archive == plan.start("two", 1)
     assert plan.start_files("one", 0) == [archive]

@@ -14,7 +14,7 @@ rule measure:
             "details.parquet",
             "measured.json",
         ),
-        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
+        mixture=MIXTURE_FILES,
     output:
         [
             f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet"

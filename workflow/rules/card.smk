@@ -4,26 +4,31 @@
 rule card:
     input:
         spec=f"{HOME}/specs/card.json",
-        clean=of_study("clean", "documents.parquet", "dropped.parquet", "counts.json"),
+        clean=files_of_domains(
+            "clean", "documents.parquet", "dropped.parquet", "counts.json"
+        ),
         clusters=[
             GRAPH.folder("cluster", scope) / file
             for scope in GRAPH.scopes
             for file in ("duplicates.parquet", "clusters.parquet", "counts.json")
         ],
-        assign_splits=[GRAPH.folder("assign_splits", domain) / "counts.json" for domain in STUDY.domains],
-        write_splits=of_study("write_splits", "counts.json"),
-        sketch=of_study(
+        assign_splits=[
+            GRAPH.folder("assign_splits", domain) / "counts.json"
+            for domain in STUDY.domains
+        ],
+        write_splits=files_of_domains("write_splits", "counts.json"),
+        sketch=files_of_domains(
             "sketch",
             *(f"{split}.runs.npy" for split in SPLITS),
             "samples.parquet",
             "counts.json",
         ),
-        encode=of_study(
+        encode=files_of_domains(
             "encode",
             *(f"{split}.documents.parquet" for split in SPLITS),
             "counts.json",
         ),
-        pack=of_study("pack", "counts.json"),
+        pack=files_of_domains("pack", "counts.json"),
         mixture=[
             MIXTURE / file
             for file in (
@@ -50,7 +55,14 @@ rule card:
             + " ".join(
                 f"{domain}={GRAPH.folder(stage, domain)}" for domain in STUDY.domains
             )
-            for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack")
+            for stage in (
+                "clean",
+                "assign_splits",
+                "write_splits",
+                "sketch",
+                "encode",
+                "pack",
+            )
         ],
         clusters=[f"{scope}={GRAPH.folder('cluster', scope)}" for scope in GRAPH.scopes],
         mixture=MIXTURE,

@@ -1,18 +1,19 @@
 # Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages;
 # a domain's stages are spread over its shards, one job each, and gathered where something must be decided for all.
+# What a stage reads and writes is said once, in its file in src/speciate/stages (its constant STAGE).
 
 
 rule fetch:
     input:
-        spec="results/data/fetch/{name}-{key}/spec.json",
+        unpack(inputs_of("fetch")),
         # a source of kind `files` reads the user's own
         files=lambda wildcards: GRAPH.local_files(wildcards.name),
     output:
-        archive="results/data/fetch/{name}-{key}/{shard}/archive",
+        outputs_of("fetch"),
     log:
-        "results/data/logs/fetch/{name}-{key}/{shard}.log",
+        log_of("fetch"),
     benchmark:
-        "results/data/benchmarks/fetch/{name}-{key}/{shard}.tsv"
+        benchmark_of("fetch")
     # first, so that no domain waits for a source that could have come beside another's work
     priority: 1
     retries: 2
@@ -21,35 +22,29 @@ rule fetch:
         mem_mb=1000,
         runtime=60,
     params:
-        code=code("fetch"),
+        code=code_of("fetch"),
     message:
         "fetch {wildcards.name}, {wildcards.shard}: what is pinned, and nothing else"
     shell:
         "python -m speciate fetch --spec {input.spec} --shard {wildcards.shard}"
-        " --output {output.archive} 2>&1 | tee -a {log} >&2"
+        " --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule clean:
     input:
-        spec="results/data/clean/{name}-{key}/spec.json",
-        archives=archives,
+        unpack(inputs_of("clean")),
     output:
-        multiext(
-            "results/data/clean/{name}-{key}/{shard}/",
-            "documents.parquet",
-            "dropped.parquet",
-            "counts.json",
-        ),
+        outputs_of("clean"),
     log:
-        "results/data/logs/clean/{name}-{key}/{shard}.log",
+        log_of("clean"),
     benchmark:
-        "results/data/benchmarks/clean/{name}-{key}/{shard}.tsv"
+        benchmark_of("clean")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("clean"),
+        code=code_of("clean"),
         archives=named_archives,
         folder=subpath(output[0], parent=True),
     message:
@@ -61,79 +56,72 @@ rule clean:
 
 rule sign:
     input:
-        spec="results/data/sign/{name}-{key}/spec.json",
-        documents=of_shard("clean", "documents.parquet"),
+        unpack(inputs_of("sign")),
     output:
-        multiext("results/data/sign/{name}-{key}/{shard}/", *SIGNED),
+        outputs_of("sign"),
     log:
-        "results/data/logs/sign/{name}-{key}/{shard}.log",
+        log_of("sign"),
     benchmark:
-        "results/data/benchmarks/sign/{name}-{key}/{shard}.tsv"
+        benchmark_of("sign")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("sign"),
+        code=code_of("sign"),
         folder=subpath(output[0], parent=True),
     message:
-        "sign {wildcards.name}, {wildcards.shard}: digests and signatures, by which documents are compared"
+        "sign {wildcards.name}, {wildcards.shard}: digests and signatures by which documents are compared"
     shell:
-        "python -m speciate sign --spec {input.spec} --documents {input.documents}"
+        "python -m speciate sign --spec {input.spec} --documents {input.clean}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule bucket:
     input:
-        spec="results/data/bucket/{name}-{key}/spec.json",
-        signed=of_scope("sign", *SIGNED),
+        unpack(inputs_of("bucket")),
     output:
-        pairs="results/data/bucket/{name}-{key}/{shard}/pairs.npy",
+        outputs_of("bucket"),
     log:
-        "results/data/logs/bucket/{name}-{key}/{shard}.log",
+        log_of("bucket"),
     benchmark:
-        "results/data/benchmarks/bucket/{name}-{key}/{shard}.tsv"
+        benchmark_of("bucket")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("bucket"),
-        signed=named_folders("sign"),
+        code=code_of("bucket"),
+        signed=named_folders("bucket", "sign"),
     message:
         "bucket {wildcards.name}, {wildcards.shard}: pairs of documents that agree on a band of their signatures"
     shell:
         "python -m speciate bucket --spec {input.spec} --signed {params.signed} --bucket {wildcards.shard}"
-        " --output {output.pairs} 2>&1 | tee -a {log} >&2"
+        " --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule cluster:
     input:
-        spec="results/data/cluster/{name}-{key}/spec.json",
-        signed=of_scope("sign", *SIGNED),
-        pairs=lambda wildcards: GRAPH.pairs(wildcards.name),
+        unpack(inputs_of("cluster")),
     output:
-        multiext(
-            "results/data/cluster/{name}-{key}/",
-            "duplicates.parquet",
-            "clusters.parquet",
-            "counts.json",
-        ),
+        outputs_of("cluster"),
     log:
-        "results/data/logs/cluster/{name}-{key}.log",
+        log_of("cluster"),
     benchmark:
-        "results/data/benchmarks/cluster/{name}-{key}.tsv"
+        benchmark_of("cluster")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("cluster"),
-        signed=named_folders("sign"),
-        pairs=lambda wildcards, input: f"--pairs {input.pairs}" if input.pairs else "",
+        code=code_of("cluster"),
+        signed=named_folders("cluster", "sign"),
+        pairs=lambda wildcards, input: (
+            f"--pairs {input.bucket}" if input.bucket else ""
+        ),
         folder=subpath(output[0], parent=True),
     message:
-        "cluster {wildcards.name}: which documents are another one's duplicates"
+        "cluster {wildcards.name}: which documents duplicate another"
     shell:
         "python -m speciate cluster --spec {input.spec} --signed {params.signed} {params.pairs}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
@@ -141,86 +129,68 @@ rule cluster:
 
 rule assign_splits:
     input:
-        spec="results/data/assign_splits/{name}-{key}/spec.json",
-        signed=of_shards("sign", *SIGNED),
-        duplicates=clustered("duplicates.parquet"),
+        unpack(inputs_of("assign_splits")),
     output:
-        multiext("results/data/assign_splits/{name}-{key}/", "groups.npy", "counts.json"),
+        outputs_of("assign_splits"),
     log:
-        "results/data/logs/assign_splits/{name}-{key}.log",
+        log_of("assign_splits"),
     benchmark:
-        "results/data/benchmarks/assign_splits/{name}-{key}.tsv"
+        benchmark_of("assign_splits")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("assign_splits"),
+        code=code_of("assign_splits"),
         signed=lambda wildcards: GRAPH.folder("sign", wildcards.name),
         folder=subpath(output[0], parent=True),
     message:
         "assign splits of {wildcards.name}: which groups of documents are for training, validation, test and probe"
     shell:
         "python -m speciate assign_splits --spec {input.spec} --signed {params.signed}"
-        " --duplicates {input.duplicates} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+        " --duplicates {input.cluster} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule write_splits:
     input:
-        spec="results/data/write_splits/{name}-{key}/spec.json",
-        documents=of_shard("clean", "documents.parquet"),
-        duplicates=clustered("duplicates.parquet"),
-        groups=lambda wildcards: GRAPH.folder("assign_splits", wildcards.name) / "groups.npy",
+        unpack(inputs_of("write_splits")),
     output:
-        expand(
-            "results/data/write_splits/{{name}}-{{key}}/{{shard}}/{split}.parquet",
-            split=SPLITS,
-        ),
-        "results/data/write_splits/{name}-{key}/{shard}/counts.json",
+        outputs_of("write_splits"),
     log:
-        "results/data/logs/write_splits/{name}-{key}/{shard}.log",
+        log_of("write_splits"),
     benchmark:
-        "results/data/benchmarks/write_splits/{name}-{key}/{shard}.tsv"
+        benchmark_of("write_splits")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("write_splits"),
+        code=code_of("write_splits"),
         folder=subpath(output[0], parent=True),
     message:
         "write splits of {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
     shell:
-        "python -m speciate write_splits --spec {input.spec} --documents {input.documents}"
-        " --duplicates {input.duplicates} --groups {input.groups} --shard {wildcards.shard}"
+        "python -m speciate write_splits --spec {input.spec} --documents {input.clean}"
+        " --duplicates {input.cluster} --groups {input.assign_splits} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule sketch:
     input:
-        spec="results/data/sketch/{name}-{key}/spec.json",
-        splits=of_shard("write_splits", *(f"{split}.parquet" for split in SPLITS)),
+        unpack(inputs_of("sketch")),
     output:
-        expand(
-            "results/data/sketch/{{name}}-{{key}}/{{shard}}/{split}.runs.npy",
-            split=SPLITS,
-        ),
-        multiext(
-            "results/data/sketch/{name}-{key}/{shard}/",
-            "samples.parquet",
-            "counts.json",
-        ),
+        outputs_of("sketch"),
     log:
-        "results/data/logs/sketch/{name}-{key}/{shard}.log",
+        log_of("sketch"),
     benchmark:
-        "results/data/benchmarks/sketch/{name}-{key}/{shard}.tsv"
+        benchmark_of("sketch")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("sketch"),
-        splits=folder_of("splits"),
+        code=code_of("sketch"),
+        splits=folder_of("write_splits"),
         folder=subpath(output[0], parent=True),
     message:
         "sketch {wildcards.name}, {wildcards.shard}: runs of words, lengths and samples for the data card"
@@ -231,63 +201,47 @@ rule sketch:
 
 rule fit:
     input:
-        spec="results/data/fit/{name}-{key}/spec.json",
-        documents=of_study("write_splits", "train.parquet"),
-        archive=GRAPH.tokenizer_archive,
+        unpack(inputs_of("fit")),
     output:
-        multiext(
-            "results/data/fit/{name}-{key}/",
-            "tokenizer.json",
-            "token_bytes.npy",
-            "tokenizer_manifest.json",
-        ),
+        outputs_of("fit"),
     log:
-        "results/data/logs/fit/{name}-{key}.log",
+        log_of("fit"),
     benchmark:
-        "results/data/benchmarks/fit/{name}-{key}.tsv"
+        benchmark_of("fit")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("fit"),
-        folder=subpath(output[0], parent=True),
+        code=code_of("fit"),
         archive=lambda wildcards, input: (
-            f"--archive {input.archive}" if input.archive else ""
+            f"--archive {input.fetch}" if input.fetch else ""
         ),
+        folder=subpath(output[0], parent=True),
     message:
         "fit the tokenizer to the training text of all domains"
     shell:
-        "python -m speciate fit --spec {input.spec} --documents {input.documents} {params.archive}"
+        "python -m speciate fit --spec {input.spec} --documents {input.write_splits} {params.archive}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule encode:
     input:
-        spec="results/data/encode/{name}-{key}/spec.json",
-        split=of_shard("write_splits", *(f"{split}.parquet" for split in SPLITS)),
-        tokenizer=TOKENIZER / "tokenizer.json",
-        manifest=TOKENIZER / "tokenizer_manifest.json",
+        unpack(inputs_of("encode")),
     output:
-        expand(
-            "results/data/encode/{{name}}-{{key}}/{{shard}}/{split}.{part}",
-            split=SPLITS,
-            part=("tokens.npy", "documents.parquet"),
-        ),
-        "results/data/encode/{name}-{key}/{shard}/probe.types.npy",
-        "results/data/encode/{name}-{key}/{shard}/counts.json",
+        outputs_of("encode"),
     log:
-        "results/data/logs/encode/{name}-{key}/{shard}.log",
+        log_of("encode"),
     benchmark:
-        "results/data/benchmarks/encode/{name}-{key}/{shard}.tsv"
+        benchmark_of("encode")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("encode"),
-        split=folder_of("split"),
-        tokenizer=subpath(input.tokenizer, parent=True),
+        code=code_of("encode"),
+        split=folder_of("write_splits"),
+        tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
         "encode {wildcards.name}, {wildcards.shard}, as token ids"
@@ -298,31 +252,21 @@ rule encode:
 
 rule pack:
     input:
-        spec="results/data/pack/{name}-{key}/spec.json",
-        tokens=of_shard("encode", *(f"{split}.tokens.npy" for split in SPLITS)),
-        documents=of_shard(
-            "encode", *(f"{split}.documents.parquet" for split in SPLITS)
-        ),
-        tokenizer=TOKENIZER / "tokenizer_manifest.json",
+        unpack(inputs_of("pack")),
     output:
-        expand(
-            "results/data/pack/{{name}}-{{key}}/{{shard}}/{split}.{part}.npy",
-            split=SPLITS,
-            part=("blocks", "pieces"),
-        ),
-        "results/data/pack/{name}-{key}/{shard}/counts.json",
+        outputs_of("pack"),
     log:
-        "results/data/logs/pack/{name}-{key}/{shard}.log",
+        log_of("pack"),
     benchmark:
-        "results/data/benchmarks/pack/{name}-{key}/{shard}.tsv"
+        benchmark_of("pack")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("pack"),
-        encoded=folder_of("tokens"),
-        tokenizer=subpath(input.tokenizer, parent=True),
+        code=code_of("pack"),
+        encoded=folder_of("encode"),
+        tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
         "pack {wildcards.name}, {wildcards.shard}, into blocks of {STUDY.block_length} tokens"
@@ -333,35 +277,22 @@ rule pack:
 
 rule balance:
     input:
-        spec="results/data/balance/{name}-{key}/spec.json",
-        packed=of_study(
-            "pack",
-            *(
-                f"{split}.{part}.npy"
-                for split in SPLITS
-                for part in ("blocks", "pieces")
-            ),
-        ),
-        documents=of_study(
-            "encode", *(f"{split}.documents.parquet" for split in SPLITS)
-        ),
-        types=of_study("encode", "probe.types.npy"),
-        tokenizer=TOKENIZER / "tokenizer_manifest.json",
+        unpack(inputs_of("balance")),
     output:
-        [f"results/data/balance/{{name}}-{{key}}/{file}" for file in GRAPH.MIXTURE_FILES],
+        outputs_of("balance"),
     log:
-        "results/data/logs/balance/{name}-{key}.log",
+        log_of("balance"),
     benchmark:
-        "results/data/benchmarks/balance/{name}-{key}.tsv"
+        benchmark_of("balance")
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=code("balance"),
-        packed=named_folders("pack", STUDY.domains),
-        encoded=named_folders("encode", STUDY.domains),
-        tokenizer=subpath(input.tokenizer, parent=True),
+        code=code_of("balance"),
+        packed=domain_folders("pack"),
+        encoded=domain_folders("encode"),
+        tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
         "balance the domains, and draw the fixed held-out sets"

@@ -1,72 +1,53 @@
-# What the rules need to know of the study's paths; no rule is here.
+# What the rules need to know of the study's paths, derived from the tables in src/; no rule is here.
 MIXTURE = GRAPH.folder("balance", "mixture")
+MIXTURE_FILES = GRAPH.files("balance", "mixture")
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
 MEASURES = [
     GRAPH.measure_folder(ablation, seed)
     for ablation in STUDY.ablations
     for seed in STUDY.seeds
 ]
-# the data stages that are one job for all shards
-GATHERS = ("cluster", "assign_splits", "fit", "balance")
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
 READ_BY = {"card": CARD, "cost": COST, "tables": TABLES}
 
 
-def of_shard(stage, *files):
-    """Files of a stage of the domain and the shard in the wildcards."""
-
-    def paths(wildcards):
-        folder = GRAPH.folder(stage, wildcards.name) / wildcards.shard
-        return [str(folder / file) for file in files]
-
-    return paths
+def shard_below(stage):
+    """`/{shard}` where the stage is one job a shard."""
+    return "/{shard}" if GRAPH.stages[stage].sharded else ""
 
 
-def of_shards(stage, *files):
-    """Files of a stage of every shard of the domain in the wildcards: a gather."""
-    return lambda wildcards: [
-        str(part / file) for part in GRAPH.parts(stage, wildcards.name) for file in files
-    ]
+def inputs_of(stage):
+    """The spec of a data stage, and what it reads: earlier stage -> files. To be unpacked."""
+
+    def inputs(wildcards):
+        spec = f"results/data/{stage}/{wildcards.name}-{wildcards.key}/spec.json"
+        shard = wildcards.get("shard")
+        return {"spec": spec, **GRAPH.inputs(stage, wildcards.name, shard)}
+
+    return inputs
 
 
-def of_scope(stage, *files):
-    """Files of a stage of every shard of every domain that the scope in the wildcards compares."""
-    return lambda wildcards: [
-        str(part / file)
-        for domain in GRAPH.scopes[wildcards.name]
-        for part in GRAPH.parts(stage, domain)
-        for file in files
-    ]
+def outputs_of(stage):
+    """The files that a data stage writes."""
+    folder = f"results/data/{stage}/{{name}}-{{key}}{shard_below(stage)}"
+    return [f"{folder}/{file}" for file in GRAPH.stages[stage].writes]
 
 
-def of_study(stage, *files):
-    """Files of a stage of every shard of every domain."""
-    return [
-        str(part / file)
-        for domain in STUDY.domains
-        for part in GRAPH.parts(stage, domain)
-        for file in files
-    ]
+def log_of(stage):
+    """The log of a data stage's job."""
+    return f"results/data/logs/{stage}/{{name}}-{{key}}{shard_below(stage)}.log"
 
 
-def clustered(*files):
-    """Files of the cluster stage of the scope that the domain in the wildcards belongs to."""
-
-    def paths(wildcards):
-        folder = GRAPH.folder("cluster", GRAPH.scope(wildcards.name))
-        return [str(folder / file) for file in files]
-
-    return paths
+def benchmark_of(stage):
+    """What a data stage's job took."""
+    return f"results/data/benchmarks/{stage}/{{name}}-{{key}}{shard_below(stage)}.tsv"
 
 
-def named_folders(stage, domains=None):
-    """`domain=folder` for each domain (of the scope in the wildcards); the folder holds the shards' folders."""
-    return lambda wildcards: [
-        f"{domain}={GRAPH.folder(stage, domain)}"
-        for domain in (GRAPH.scopes[wildcards.name] if domains is None else domains)
-    ]
+def code_of(stage):
+    """The digest of what a data stage runs."""
+    return lambda wildcards: digest(stage, GRAPH.spec(stage, wildcards.name))
 
 
 def folder_of(name):
@@ -74,24 +55,34 @@ def folder_of(name):
     return lambda wildcards, input: str(pathlib.Path(getattr(input, name)[0]).parent)
 
 
-def archives(wildcards):
-    """The archives that a shard of a domain is read from."""
-    return [
-        str(path) for path in GRAPH.fetched(wildcards.name, wildcards.shard).values()
+def named_folders(stage, earlier):
+    """`name=folder` for each domain whose files a stage reads; the folder holds the shards' folders."""
+    return lambda wildcards: [
+        f"{name}={GRAPH.folder(earlier, name)}"
+        for upstream, name in GRAPH.upstream(stage, wildcards.name)
+        if upstream == earlier
     ]
 
 
-def named_archives(wildcards):
-    """`--archive source=path` for each of them."""
+def domain_folders(stage):
+    """`domain=folder` of a stage for every domain of the study."""
+    return [f"{domain}={GRAPH.folder(stage, domain)}" for domain in STUDY.domains]
+
+
+def files_of_domains(stage, *files):
+    """Files of a stage of every shard of every domain of the study."""
+    return [
+        path for domain in STUDY.domains for path in GRAPH.files(stage, domain, *files)
+    ]
+
+
+def named_archives(wildcards, input):
+    """`--archive source=path` for each source that a shard of a domain is read from."""
+    sources = GRAPH.sources_of(wildcards.name)
     return [
         f"--archive {name}={path}"
-        for name, path in GRAPH.fetched(wildcards.name, wildcards.shard).items()
+        for name, path in zip(sources, input.fetch, strict=True)
     ]
-
-
-def code(verb):
-    """The digest of what a data stage runs."""
-    return lambda wildcards: digest(verb, GRAPH.spec(verb, wildcards.name))
 
 
 def run_of(wildcards):
@@ -126,10 +117,10 @@ def start_of(wildcards):
 
 
 def data_benchmarks():
-    """The benchmark files of this study's data stages, a folder where a stage has shards; other studies' are not its."""
+    """The benchmark files of this study's data stages, a folder where a stage is sharded; not those of other studies."""
     return [
-        f"results/data/benchmarks/{stage}/{folder.name}{suffix}"
-        for folder in (file.parent for file in GRAPH.data_specs())
-        for stage in [folder.parent.name]
-        for suffix in [".tsv" if stage in GATHERS else ""]
+        f"results/data/benchmarks/{stage}/{GRAPH.folder(stage, name).name}"
+        + ("" if GRAPH.stages[stage].sharded else ".tsv")
+        for stage in GRAPH.stages
+        for name in GRAPH.names(stage)
     ]

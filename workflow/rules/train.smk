@@ -4,8 +4,8 @@
 rule train:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
-        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
-        packs=of_study("pack", "train.blocks.npy", "train.pieces.npy"),
+        mixture=MIXTURE_FILES,
+        packs=files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
         # what the run starts from: another run of its seed, an archive, or the user's own files
         start=lambda wildcards: GRAPH.start_files(
             wildcards.ablation, int(wildcards.seed)
@@ -51,7 +51,7 @@ rule evaluate:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
-        mixture=[MIXTURE / file for file in GRAPH.MIXTURE_FILES],
+        mixture=MIXTURE_FILES,
         token_bytes=TOKENIZER / "token_bytes.npy",
         tokenizer=TOKENIZER / "tokenizer.json",
     output:

@@ -11,7 +11,6 @@ import functools
 import importlib
 import inspect
 import itertools
-import pathlib
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,7 @@ import pydantic
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-PACKAGE = pathlib.Path(__file__).parents[1]
+from speciate.config.definitions import PACKAGE, file_of, run_definitions
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -104,8 +103,8 @@ def _field_texts(model: type[Strict]) -> dict[str, str]:
     """What the source says under each field of `model` and of what it inherits from."""
     found: dict[str, str] = {}
     for cls in reversed([cls for cls in model.__mro__ if issubclass(cls, Strict)]):
-        file = PACKAGE.parent.joinpath(*cls.__module__.split(".")).with_suffix(".py")
-        classes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+        tree = ast.parse(file_of(cls.__module__).read_text(encoding="utf-8"))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
         body = next(node.body for node in classes if node.name == cls.__name__)
         for pair in itertools.pairwise(body):
             match pair:
@@ -118,19 +117,7 @@ def _field_texts(model: type[Strict]) -> dict[str, str]:
 def kinds_in(folder: str) -> list[str]:
     """The kinds that `folder` (such as 'model/moe/router') holds: the stems of its files that define `Options`."""
     files = sorted((PACKAGE / folder).glob("[!_]*.py"))
-    return [file.stem for file in files if "class Options(" in file.read_text(encoding="utf-8")]
-
-
-OPTION_IMPORTS = ("typing", "pydantic", "pathlib", "collections.abc")
-
-
-def _serves_options(module: str) -> bool:
-    """Tell whether an Options class may use what its file imports from `module`; torch, pandas and the like it may not."""
-    return module in OPTION_IMPORTS or module.startswith("speciate.config.") or module.endswith("_options")
-
-
-def _imported_modules(node: ast.Import | ast.ImportFrom) -> list[str]:
-    return [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+    return [file.stem for file in files if "\nclass Options(" in file.read_text(encoding="utf-8")]
 
 
 @functools.cache
@@ -140,20 +127,12 @@ def options_of(folder: str, kind: str) -> type[ComponentOptions]:
     Raises:
         ValueError: no such file, or a file without `Options`; the message lists the kinds that exist.
     """
-    file = PACKAGE / folder / f"{kind}.py"
     if not kind.isidentifier() or kind not in kinds_in(folder):
         renamed = f"it is called {RENAMED_KINDS[kind]} now; " if kind in RENAMED_KINDS else ""
         raise ValueError(f"'{kind}' is no kind of {folder}; {renamed}there are: {', '.join(kinds_in(folder))}")
-    body: list[ast.stmt] = []
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if (isinstance(node, ast.Import | ast.ImportFrom) and all(map(_serves_options, _imported_modules(node)))) or (
-            isinstance(node, ast.ClassDef) and node.name == "Options"
-        ):
-            body.append(node)
-    name = ".".join(["speciate", *folder.split("/"), kind])
-    namespace: dict[str, Any] = {"__name__": name}
-    exec(compile(ast.Module(body, type_ignores=[]), str(file), "exec"), namespace)  # noqa: S102 (our own source)
-    options: type[ComponentOptions] = namespace["Options"]
+    options: type[ComponentOptions] = run_definitions(".".join(["speciate", *folder.split("/"), kind]), "Options")[
+        "Options"
+    ]
     return options
 
 

@@ -80,3 +80,15 @@ class HeldOut(Strict):
     """Where every selector of every run is observed."""
     seed: int = Field(0, ge=0)
     """Of what is drawn here."""
+
+
+class ComparedDomain(Strict):
+    """One domain of those whose documents are compared."""
+
+    name: Name
+    shards: int = Field(ge=1)
+    duplicates: Literal["keep", "exact", "near"]
+
+
+ComparedDomains = Annotated[tuple[ComparedDomain, ...], pydantic.Strict(False)]
+"""In the order of the study file."""

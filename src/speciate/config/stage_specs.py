@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field
 
 from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import (
@@ -19,13 +18,10 @@ from speciate.config.contracts.data import (
     TokenizerOptions,
 )
 from speciate.config.contracts.figures import FigureOptions
-from speciate.config.data import Duplicates, HeldOut, Split
+from speciate.config.data import Split
 from speciate.config.run import Name, Names
 from speciate.config.study import Hypothesis
 
-SPLITS = ("train", "validation", "test", "probe")
-SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
-"""What `sign` writes of a shard."""
 CARDED = (
     *("data_sources", "data_domains", "data_drops", "data_edits", "data_lengths", "data_duplicates", "data_overlaps"),
     *("data_samples", "data_formatting", "data_warnings"),
@@ -38,121 +34,6 @@ MEASURED = (
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""
 COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
 """The tables that `compare` writes of a study."""
-
-
-class FetchSpec(Strict):
-    """What `fetch` reads: one source."""
-
-    name: Name
-    source: Annotated[SourceOptions, OneOf("data/fetch/sources")]
-
-
-class CleanSpec(Strict):
-    """What `clean` reads: one domain."""
-
-    domain: Name
-    sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
-    filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
-    max_bytes: int | None = None
-    """Of the domain; each shard takes its part."""
-    shards: int = Field(1, ge=1)
-
-
-class Part(Strict):
-    """One domain of those whose documents are compared."""
-
-    name: Name
-    shards: int = Field(ge=1)
-    duplicates: Literal["keep", "exact", "near"]
-
-
-Parts = Annotated[tuple[Part, ...], pydantic.Strict(False)]
-"""In the order of the study file."""
-
-
-class SignSpec(Strict):
-    """What `sign` reads."""
-
-    domain: Name
-    seed: int = Field(ge=0)
-    """Of the split: the order of groups is part of what is signed."""
-    near: Duplicates | None
-    """None: only equal texts are looked for."""
-
-
-class BucketSpec(Strict):
-    """What `bucket` reads."""
-
-    scope: Name
-    """A domain, or `domains` where all are compared."""
-    parts: Parts
-    near: Duplicates
-
-
-class ClusterSpec(Strict):
-    """What `cluster` reads."""
-
-    scope: Name
-    parts: Parts
-    near: Duplicates | None
-    seed: int = 0
-
-
-class AssignSplitsSpec(Strict):
-    """What `assign_splits` reads."""
-
-    domain: Name
-    split: Split
-    shards: int = Field(1, ge=1)
-
-
-class WriteSplitsSpec(Strict):
-    """What `write_splits` reads."""
-
-    domain: Name
-    shards: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
-    """Of the split: by it a document's group is found again."""
-
-
-class SketchSpec(Strict):
-    """What `sketch` reads."""
-
-    domain: Name
-
-
-class FitSpec(Strict):
-    """What `fit` reads: the tokenizer."""
-
-    tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
-
-
-class EncodeSpec(Strict):
-    """What `encode` reads."""
-
-    domain: Name
-    language: str | None
-    max_tokens: int | None = None
-    """Training tokens of the domain; each shard takes its part."""
-    shards: int = Field(1, ge=1)
-
-
-class PackSpec(Strict):
-    """What `pack` reads."""
-
-    domain: Name
-    packing: Annotated[PackingOptions, OneOf("data/packing")]
-    block_length: int = Field(ge=2)
-
-
-class BalanceSpec(Strict):
-    """What `balance` reads."""
-
-    domains: Names
-    shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
-    """Of each domain."""
-    mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
-    held_out: HeldOut
 
 
 class CardDomain(Strict):

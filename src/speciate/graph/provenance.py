@@ -12,7 +12,8 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from speciate.config.components import PACKAGE, options_within
+from speciate.config.components import options_within
+from speciate.config.definitions import PACKAGE
 
 # The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these run
 # nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a

@@ -152,7 +152,7 @@ class StudyGraph(DataGraph):
         return DataFolders(
             mixture=str(self.folder("balance", "mixture").relative_to(results)),
             tokenizer=str(self.folder("fit", "tokenizer").relative_to(results)),
-            starts={name: str(self.start_archive(name).relative_to(results)) for name in self.starts},
+            starts={name: str(self.start_archive(name).relative_to(results)) for name in self.start_sources},
         )
 
     def measure_folder(self, ablation: str, seed: int) -> pathlib.Path:

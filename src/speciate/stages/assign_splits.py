@@ -11,20 +11,41 @@ import json
 import pathlib
 
 import numpy as np
+from pydantic import Field
 
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, AssignSplitsSpec
+from speciate.config.components import Strict
+from speciate.config.data import Split
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SIGNED, SPLITS, Stage
 from speciate.data.dedup.signatures import ORDER, read_shards
 from speciate.data.splits.assign import assign, dropped_rows, gather
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+    split: Split
+    shards: int = Field(1, ge=1)
+
+
+STAGE = Stage(
+    per="domain",
+    reads={
+        "sign": SIGNED,
+        "cluster": ("duplicates.parquet",),
+    },
+    writes=("groups.npy", "counts.json"),
+    spec=lambda graph, name: Spec(domain=name, split=graph.study.split, **graph.domain_settings(name, "shards")),
+    sharded=False,
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument(
-        "--spec", type=pathlib.Path, required=True, help="JSON of an AssignSplitsSpec: the share of each split"
-    )
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the share of each split")
     parser.add_argument(
         "--signed", type=pathlib.Path, required=True, help="what `sign` wrote for the domain: one folder for each shard"
     )
@@ -38,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Assign the groups of documents to splits, and write them."""
-    spec = read_spec(AssignSplitsSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     parts = []
     for shard in read_shards(spec.domain, arguments.signed, spec.shards):
         kept = np.ones(len(shard), bool)

@@ -11,17 +11,21 @@ import argparse
 import dataclasses
 import os
 import pathlib
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydantic
 
 from speciate.cli import log, parse_named_paths
-from speciate.config.run import canonical_json, read_spec
-from speciate.config.stage_specs import SPLITS, BalanceSpec
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import MixtureOptions
+from speciate.config.data import HeldOut
+from speciate.config.run import Names, canonical_json, read_spec
+from speciate.config.stage import SPLITS, Stage
 from speciate.data.arrays.npy import chunks, read_array, write_array
 from speciate.data.arrays.scratch import PORTION
 from speciate.data.blocks import Mixture
@@ -31,6 +35,41 @@ from speciate.data.splits.held_out import Pack, draw, size
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.data.tokens.read import read_encoded
 from speciate.io import atomic_write
+
+
+class Spec(Strict):
+    """What the stage reads."""
+
+    domains: Names
+    shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    """Of each domain."""
+    mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
+    held_out: HeldOut
+
+
+STAGE = Stage(
+    per="study",
+    name="mixture",
+    reads={
+        "pack": tuple(f"{split}.{part}.npy" for split in SPLITS for part in ("blocks", "pieces")),
+        "encode": (*(f"{split}.documents.parquet" for split in SPLITS), "probe.types.npy"),
+        "fit": ("tokenizer_manifest.json",),
+    },
+    writes=(
+        *("mixture.json", "train.npy"),
+        *(f"{held_out}.{part}.npy" for held_out in SPLITS[1:] for part in ("tokens", "document", "domain")),
+        *(f"{held_out}.documents.parquet" for held_out in SPLITS[1:]),
+        "probe.types.npy",
+    ),
+    spec=lambda graph, name: Spec(
+        domains=tuple(graph.study.domains),
+        shards=tuple(domain.shards for domain in graph.study.domains.values()),
+        mixture=graph.study.mixture,
+        held_out=graph.study.held_out,
+    ),
+    sharded=False,
+)
+
 
 DOCUMENTS = pa.schema(
     [
@@ -45,7 +84,7 @@ DOCUMENTS = pa.schema(
 class Inputs:
     """What is balanced: each domain's folder of shards, as `pack` and as `encode` wrote them."""
 
-    spec: BalanceSpec
+    spec: Spec
     packed: dict[str, pathlib.Path]
     encoded: dict[str, pathlib.Path]
     tokenizer: TokenizerManifest
@@ -190,7 +229,7 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BalanceSpec")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument(
         "--packed",
         nargs="+",
@@ -211,7 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Balance the domains, and write the mixture."""
-    spec, folder = read_spec(BalanceSpec, arguments.spec), arguments.output_folder
+    spec, folder = read_spec(Spec, arguments.spec), arguments.output_folder
     inputs = Inputs(
         spec=spec,
         packed=by_domain(arguments.packed, spec.domains, "--packed"),

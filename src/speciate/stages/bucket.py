@@ -10,17 +10,36 @@ import argparse
 import pathlib
 
 from speciate.cli import log, parse_named_paths
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import BucketSpec
+from speciate.config.components import Strict
+from speciate.config.data import ComparedDomains, Duplicates
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SIGNED, Stage
 from speciate.data.arrays.npy import write_array
 from speciate.data.dedup.candidates import read_scope, similar_pairs
 from speciate.data.documents import Shard
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads."""
+
+    scope: Name
+    """A domain, or `domains` where all are compared."""
+    parts: ComparedDomains
+    near: Duplicates
+
+
+STAGE = Stage(
+    per="scope",
+    reads={"sign": SIGNED},
+    writes=("pairs.npy",),
+    spec=lambda graph, name: Spec(scope=name, parts=graph.compared_domains(name), near=graph.near(name)),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a BucketSpec")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"
     )
@@ -34,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Compare the documents of a bucket, and write the pairs."""
-    spec = read_spec(BucketSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     bucket = Shard.parse(arguments.bucket)
     names = [part.name for part in spec.parts]
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"

@@ -18,7 +18,8 @@ import pandas as pd
 from speciate.analysis.tables import frame, write_csv, write_parquet
 from speciate.cli import log, parse_named_paths
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, CardSpec
+from speciate.config.stage import SPLITS
+from speciate.config.stage_specs import CardSpec
 from speciate.data.arrays.npy import read_array
 from speciate.data.blocks import read_mixture
 from speciate.data.card import counts, texts, warnings

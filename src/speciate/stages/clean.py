@@ -13,19 +13,44 @@ import json
 import pathlib
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
 
 from speciate.cli import log, parse_named_paths
-from speciate.config.contracts.data import SourceOptions
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import CleanSpec
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import FilterOptions, SourceOptions
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import Stage
 from speciate.data.clean.dropped import Samples, write_dropped
 from speciate.data.clean.pipeline import Counts, Filter, clean
 from speciate.data.documents import Document, Passage, Shard, write_documents
 from speciate.io import atomic_write
 
 
-def sources_of(spec: CleanSpec) -> dict[str, SourceOptions]:
+class Spec(Strict):
+    """What the stage reads: one domain."""
+
+    domain: Name
+    sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
+    filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
+    max_bytes: int | None = None
+    """Of the domain; each shard takes its part."""
+    shards: int = Field(1, ge=1)
+
+
+STAGE = Stage(
+    per="domain",
+    reads={"fetch": ("archive",)},
+    writes=("documents.parquet", "dropped.parquet", "counts.json"),
+    spec=lambda graph, name: Spec(
+        domain=name, **graph.domain_settings(name, "sources", "filters", "max_bytes", "shards")
+    ),
+)
+
+
+def sources_of(spec: Spec) -> dict[str, SourceOptions]:
     """Every source that the domain reads: its own, and those that its filters compare with."""
     found = dict(spec.sources)
     for options in spec.filters:
@@ -33,7 +58,7 @@ def sources_of(spec: CleanSpec) -> dict[str, SourceOptions]:
     return found
 
 
-def named_archives(pairs: list[str], spec: CleanSpec) -> dict[str, pathlib.Path]:
+def named_archives(pairs: list[str], spec: Spec) -> dict[str, pathlib.Path]:
     """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
     needed = sources_of(spec)
     needs = f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH"
@@ -43,7 +68,7 @@ def named_archives(pairs: list[str], spec: CleanSpec) -> dict[str, pathlib.Path]
 class Cleaning:
     """One shard of one domain: its documents as they pass, with their counts, and samples of what is dropped."""
 
-    def __init__(self, spec: CleanSpec, archives: Mapping[str, pathlib.Path], shard: Shard) -> None:
+    def __init__(self, spec: Spec, archives: Mapping[str, pathlib.Path], shard: Shard) -> None:
         if shard.count != spec.shards:
             raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")
         self.spec = spec
@@ -103,7 +128,7 @@ class Cleaning:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
-        "--spec", type=pathlib.Path, required=True, help="JSON of a CleanSpec: the domain's sources and filters"
+        "--spec", type=pathlib.Path, required=True, help="the stage's spec: the domain's sources and filters"
     )
     parser.add_argument(
         "--archive",
@@ -129,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Clean one shard, and write its documents and counts."""
-    spec = read_spec(CleanSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     cleaning = Cleaning(spec, named_archives(arguments.archive, spec), Shard.parse(arguments.shard))
     started = time.perf_counter()
     folder: pathlib.Path = arguments.output_folder

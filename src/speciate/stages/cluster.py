@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.cli import log, parse_named_paths
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import ClusterSpec, Part
+from speciate.config.components import Strict
+from speciate.config.data import ComparedDomain, ComparedDomains, Duplicates
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SIGNED, Stage
 from speciate.data.arrays.npy import chunks, read_array
 from speciate.data.arrays.scratch import PORTION, Parts
 from speciate.data.dedup.candidates import Scope, read_scope
@@ -22,6 +24,26 @@ from speciate.data.dedup.clusters import POLICIES, cluster
 from speciate.data.dedup.signatures import ID
 from speciate.data.dedup.tables import counts, write_clusters, write_duplicates
 from speciate.io import atomic_write
+
+
+class Spec(Strict):
+    """What the stage reads."""
+
+    scope: Name
+    parts: ComparedDomains
+    near: Duplicates | None
+    seed: int = 0
+
+
+STAGE = Stage(
+    per="scope",
+    reads={"sign": SIGNED, "bucket": ("pairs.npy",)},
+    writes=("duplicates.parquet", "clusters.parquet", "counts.json"),
+    spec=lambda graph, name: Spec(
+        scope=name, parts=graph.compared_domains(name), near=graph.near(name), seed=graph.study.split.seed
+    ),
+    sharded=False,
+)
 
 
 def check_ids(scope: Scope) -> None:
@@ -63,7 +85,7 @@ def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> Iterator[npt.NDAr
         yield from (pairs for _, pairs in chunks(array, PORTION))
 
 
-def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
+def policies(scope: Scope, parts: Sequence[ComparedDomain]) -> npt.NDArray[np.int8]:
     """int8 (D,): what each document's domain may lose, by its place in POLICIES."""
     of = {part.name: POLICIES.index(part.duplicates) for part in parts}
     return np.repeat(np.array([of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
@@ -71,7 +93,7 @@ def policies(scope: Scope, parts: Sequence[Part]) -> npt.NDArray[np.int8]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ClusterSpec")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"
     )
@@ -86,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Cluster the documents, and write which are dropped."""
-    spec = read_spec(ClusterSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     if len(arguments.pairs) != (spec.near.buckets if spec.near else 0):
         raise ValueError(
             f"--pairs: {spec.scope}: needs the pairs of every bucket, {len(arguments.pairs)} files are given"

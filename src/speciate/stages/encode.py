@@ -13,13 +13,40 @@ import os
 import pathlib
 from typing import Any
 
+from pydantic import Field
+
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, EncodeSpec
+from speciate.config.components import Strict
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SPLITS, Stage
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import read_tokenizer
 from speciate.data.tokens.write import Targets, write_encoded
 from speciate.io import atomic_write
+
+
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+    language: str | None
+    max_tokens: int | None = None
+    """Training tokens of the domain; each shard takes its part."""
+    shards: int = Field(1, ge=1)
+
+
+STAGE = Stage(
+    per="domain",
+    reads={
+        "write_splits": tuple(f"{split}.parquet" for split in SPLITS),
+        "fit": ("tokenizer.json", "tokenizer_manifest.json"),
+    },
+    writes=(
+        *(f"{split}.{part}" for split in SPLITS for part in ("tokens.npy", "documents.parquet")),
+        *("probe.types.npy", "counts.json"),
+    ),
+    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "language", "max_tokens", "shards")),
+)
 
 
 def told(counts: dict[str, Any]) -> str:
@@ -31,7 +58,7 @@ def told(counts: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of an EncodeSpec: domain and language")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: domain and language")
     parser.add_argument(
         "--split-folder", type=pathlib.Path, required=True, help="folder of {train,validation,test,probe}.parquet"
     )
@@ -51,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Encode the documents split by split, and write the tokens."""
     # read by `tokenizers` and `fastokens` at their first use
     os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
-    spec = read_spec(EncodeSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
     log(f"{spec.domain}: {encoder.name} encodes" + (f", since {encoder.reason}" if encoder.reason else ""))
     share = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)

@@ -28,7 +28,7 @@ from speciate.evaluation.denoising import orders
 from speciate.evaluation.likelihood import COLUMNS, by_document
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint.store import Arrays
 from speciate.training.checkpoint.weights import load_weights
@@ -132,7 +132,7 @@ def probe(model: Transformer, objective: Objective, blocks: BlockSet) -> tuple[A
         num_slots = arrays[f"{path}/chosen_GS"].shape[1]
         arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
     for start, portion_BT in batches(token_BT):
-        with recording(model) as record:
+        with record_selections(model) as record:
             part = slice(start, start + len(portion_BT))
             given = (each.to(device) for each in (portion_BT, document_BT[part], domain_B[part]))
             run_selectors(model, objective, *given)

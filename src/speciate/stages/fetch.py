@@ -9,17 +9,35 @@ Example:
 import argparse
 import pathlib
 import time
+from typing import Annotated
 
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import FetchSpec
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import SourceOptions
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import Stage
 from speciate.data.documents import Shard
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads: one source."""
+
+    name: Name
+    source: Annotated[SourceOptions, OneOf("data/fetch/sources")]
+
+
+STAGE = Stage(
+    per="source",
+    reads={},
+    writes=("archive",),
+    spec=lambda graph, name: Spec(name=name, source=graph.sources[name]),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a FetchSpec: the source")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the source")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="archive to write")
     parser.add_argument(
         "--shard",
@@ -30,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Fetch the source, and write its archive."""
-    spec, shard = read_spec(FetchSpec, arguments.spec), Shard.parse(arguments.shard)
+    spec, shard = read_spec(Spec, arguments.spec), Shard.parse(arguments.shard)
     if shard.count > 1 and not spec.source.sharded:
         raise ValueError(f"--shard: source {spec.name}: kind {spec.source.kind} is fetched whole, not in {shard.count}")
     started = time.perf_counter()

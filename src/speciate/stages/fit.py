@@ -7,18 +7,37 @@ Example:
 import argparse
 import os
 import pathlib
+from typing import Annotated
 
 from speciate.cli import log
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import TokenizerOptions
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import FitSpec
+from speciate.config.stage import Stage
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.training_texts import training_texts
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads: the tokenizer."""
+
+    tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
+
+
+STAGE = Stage(
+    per="study",
+    name="tokenizer",
+    reads={"write_splits": ("train.parquet",), "fetch": ("archive",)},
+    writes=("tokenizer.json", "token_bytes.npy", "tokenizer_manifest.json"),
+    spec=lambda graph, name: Spec(tokenizer=graph.study.tokenizer),
+    sharded=False,
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a FitSpec: the tokenizer's options")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the tokenizer's options")
     parser.add_argument(
         "--documents",
         type=pathlib.Path,
@@ -39,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Fit the tokenizer, and write it."""
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
-    options = read_spec(FitSpec, arguments.spec).tokenizer
+    options = read_spec(Spec, arguments.spec).tokenizer
     kind = options.component()
     texts = training_texts(arguments.documents, options.max_fitting_bytes())
     built = kind.build(options, texts, arguments.archive)

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from speciate.config.components import PACKAGE
+from speciate.config.definitions import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.graph.provenance import sha256

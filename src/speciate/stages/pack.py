@@ -11,17 +11,41 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, PackSpec
+from speciate.config.components import OneOf, Strict
+from speciate.config.contracts.data import PackingOptions
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SPLITS, Stage
 from speciate.data.arrays.npy import GrowingArray, chunks, release_pages
 from speciate.data.packing import segments
 from speciate.data.tokens.manifest import read_manifest
 from speciate.data.tokens.read import Encoded, read_encoded
 from speciate.io import atomic_write
+
+
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+    packing: Annotated[PackingOptions, OneOf("data/packing")]
+    block_length: int = Field(ge=2)
+
+
+STAGE = Stage(
+    per="domain",
+    reads={
+        "encode": tuple(f"{split}.{part}" for split in SPLITS for part in ("tokens.npy", "documents.parquet")),
+        "fit": ("tokenizer_manifest.json",),
+    },
+    writes=(*(f"{split}.{part}.npy" for split in SPLITS for part in ("blocks", "pieces")), "counts.json"),
+    spec=lambda graph, name: Spec(domain=name, packing=graph.study.packing, block_length=graph.study.block_length),
+)
+
 
 TOKENS_AT_ONCE = 1 << 18
 JUMPS_AT_ONCE = 1 << 7
@@ -30,7 +54,7 @@ tokens lies on pages of its own."""
 FAR = 1 << 13
 
 
-def pack_split(encoded: Encoded, spec: PackSpec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
+def pack_split(encoded: Encoded, spec: Spec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
     """Packs one split into `folder`, portion by portion; returns what was done, as `pieces.Summary` counts it."""
     tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
     done = segments.Summary(lengths_D, spec.block_length)
@@ -69,7 +93,7 @@ def few(pieces_M4: segments.Ints, starts_D: segments.Ints, block_length: int) ->
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a PackSpec: packing, block length")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: packing, block length")
     parser.add_argument("--encoded-folder", type=pathlib.Path, required=True, help="what `encode` wrote")
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
     parser.add_argument(
@@ -79,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Pack the tokens split by split, and write the blocks."""
-    spec = read_spec(PackSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     tokenizer = read_manifest(arguments.tokenizer_folder)
     counts = {}
     for split in SPLITS:

@@ -10,16 +10,38 @@ import argparse
 import contextlib
 import pathlib
 
+from pydantic import Field
+
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SignSpec
+from speciate.config.components import Strict
+from speciate.config.data import Duplicates
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SIGNED, Stage
 from speciate.data.dedup.signatures import FILES, sign
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+    seed: int = Field(ge=0)
+    """Of the split: the order of groups is part of what is signed."""
+    near: Duplicates | None
+    """None: only equal texts are looked for."""
+
+
+STAGE = Stage(
+    per="domain",
+    reads={"clean": ("documents.parquet",)},
+    writes=SIGNED,
+    spec=lambda graph, name: Spec(domain=name, seed=graph.study.split.seed, near=graph.near(graph.scope(name))),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SignSpec")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
     parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write the digests and signatures"
@@ -28,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Sign the documents, and write the signatures."""
-    spec = read_spec(SignSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(arguments.output_folder / name)) for name in FILES}
         count = sign(arguments.documents, files, spec.seed, spec.near)

@@ -16,17 +16,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, SketchSpec
+from speciate.config.components import Strict
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SPLITS, Stage
 from speciate.data.card.sketch import SIZE
 from speciate.data.card.summary import NGRAM, SAMPLES, Summary
 from speciate.data.documents import read_tables
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+
+
+STAGE = Stage(
+    per="domain",
+    reads={"write_splits": tuple(f"{split}.parquet" for split in SPLITS)},
+    writes=(*(f"{split}.runs.npy" for split in SPLITS), "samples.parquet", "counts.json"),
+    spec=lambda graph, name: Spec(domain=name),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a SketchSpec: the domain")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the domain")
     parser.add_argument("--splits", type=pathlib.Path, required=True, help="what `write_splits` wrote for the shard")
     parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write the sketches, samples and counts"
@@ -35,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Sum up the shard, and write its sketches, samples and counts."""
-    spec = read_spec(SketchSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     found = {split: Summary() for split in SPLITS}
     for split, summary in found.items():
         for table in read_tables(arguments.splits / f"{split}.parquet", ["id", "group", "text"]):

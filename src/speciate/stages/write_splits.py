@@ -10,17 +10,37 @@ import contextlib
 import json
 import pathlib
 
+from pydantic import Field
+
 from speciate.cli import log
-from speciate.config.run import read_spec
-from speciate.config.stage_specs import SPLITS, WriteSplitsSpec
+from speciate.config.components import Strict
+from speciate.config.run import Name, read_spec
+from speciate.config.stage import SPLITS, Stage
 from speciate.data.documents import Shard, Writer, num_documents, read_documents
 from speciate.data.splits.assign import Groups, dropped_rows
 from speciate.io import atomic_write
 
 
+class Spec(Strict):
+    """What the stage reads."""
+
+    domain: Name
+    shards: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    """Of the split: by it a document's group is found again."""
+
+
+STAGE = Stage(
+    per="domain",
+    reads={"clean": ("documents.parquet",), "cluster": ("duplicates.parquet",), "assign_splits": ("groups.npy",)},
+    writes=(*(f"{split}.parquet" for split in SPLITS), "counts.json"),
+    spec=lambda graph, name: Spec(domain=name, seed=graph.study.split.seed, **graph.domain_settings(name, "shards")),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a WriteSplitsSpec")
+    parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
     parser.add_argument(
         "--duplicates", type=pathlib.Path, required=True, help="parquet of the dropped documents, from `cluster`"
@@ -39,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Write one file of documents for each split."""
-    spec = read_spec(WriteSplitsSpec, arguments.spec)
+    spec = read_spec(Spec, arguments.spec)
     shard = Shard.parse(arguments.shard)
     if shard.count != spec.shards:
         raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.config.stage_specs import Part
+from speciate.config.data import ComparedDomain
 from speciate.data.arrays.npy import chunks, distinct, release_pages
 from speciate.data.arrays.scratch import PORTION, Parts, Scratch, index_type
 from speciate.data.dedup import minhash
@@ -42,7 +42,7 @@ REMEMBERED = 1 << 20
 Indices = npt.NDArray[np.int64]
 
 
-def read_scope(folders: Mapping[str, pathlib.Path], parts: Sequence[Part], num_bands: int) -> "Scope":
+def read_scope(folders: Mapping[str, pathlib.Path], parts: Sequence[ComparedDomain], num_bands: int) -> "Scope":
     """The signed documents of every shard of every domain, in the order of `parts`.
 
     Args:

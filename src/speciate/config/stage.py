@@ -1,0 +1,34 @@
+"""What a data stage is: where it stands in the flow, what it reads, what it writes, and which spec it gets.
+
+Each file of `stages/` that prepares data declares a class `Spec` and a constant `STAGE`. From these rows the graph
+derives folders, specs, the inputs of rules, logs and benchmarks; nothing else names the stages one by one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from speciate.config.components import Strict
+
+SPLITS = ("train", "validation", "test", "probe")
+SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
+"""What `sign` writes of a shard, for those that compare documents."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table of data stages."""
+
+    per: Literal["source", "domain", "scope", "study"]
+    """What has a folder of its own: a source, a domain, a scope (the domains that are compared with each other when
+    duplicates are looked for), or the whole study."""
+    reads: Mapping[str, tuple[str, ...]]
+    """Earlier stage -> the files of it that are read; relative to a shard's folder where that stage is sharded."""
+    writes: tuple[str, ...]
+    """The files that it writes; relative to a shard's folder where it is sharded."""
+    spec: Callable[[Any, str], Strict]
+    """(the study's DataGraph, the name of the source, domain or scope) -> the spec that the stage reads."""
+    sharded: bool = True
+    """Whether it is one job a shard; otherwise one job gathers all shards."""
+    name: str = ""
+    """What its one folder is called, for a stage of the whole study."""
