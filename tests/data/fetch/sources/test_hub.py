@@ -29,7 +29,7 @@ import json, pathlib, sys, time
 slept = []
 time.sleep = slept.append
 from speciate.data.documents import Shard
-from speciate.data.sources import hub
+from speciate.data.fetch.sources import hub
 for name, shard, settings in json.load(sys.stdin):
     slept.clear()
     try:

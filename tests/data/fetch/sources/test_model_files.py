@@ -15,7 +15,7 @@ DRIVER = """
 import json, pathlib, sys, time
 time.sleep = lambda seconds: None
 from speciate.data.documents import Shard
-from speciate.data.sources import model_files
+from speciate.data.fetch.sources import model_files
 for name, settings in json.load(sys.stdin):
     try:
         options = model_files.Options(kind="model_files", **settings)

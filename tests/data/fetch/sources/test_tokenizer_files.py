@@ -24,7 +24,7 @@ DRIVER = """
 import json, pathlib, sys, time
 time.sleep = lambda seconds: None
 from speciate.data.documents import Shard
-from speciate.data.sources import tokenizer_files
+from speciate.data.fetch.sources import tokenizer_files
 for name, settings in json.load(sys.stdin):
     try:
         options = tokenizer_files.Options(kind="tokenizer_files", **settings)
@@ -113,9 +113,9 @@ def test_a_folder_and_a_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_users_own_files_are_named_for_the_workflow() -> None:
-    assert Options(kind="tokenizer_files", path="mine/").paths == ("mine/tokenizer*.json",)
-    assert Options(kind="tokenizer_files", path="mine/own.json").paths == ("mine/own.json",)
-    assert Options(kind="tokenizer_files", repository="me/llama", revision=COMMIT).paths == ()
+    assert Options(kind="tokenizer_files", path="mine/").local_globs() == ("mine/tokenizer*.json",)
+    assert Options(kind="tokenizer_files", path="mine/own.json").local_globs() == ("mine/own.json",)
+    assert Options(kind="tokenizer_files", repository="me/llama", revision=COMMIT).local_globs() == ()
 
 
 @pytest.mark.parametrize(
