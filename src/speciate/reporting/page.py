@@ -58,8 +58,8 @@ def section(folder: pathlib.Path, name: str, tables: Sequence[cells.Table] = ())
 def render(template: pathlib.Path, **values: Any) -> str:
     """The page that the file `template` makes of `values`; a value that is not there is an error."""
     environment = jinja2.Environment(
-        # a template beside its stage, and what several of them include, such as reporting/page.style.jinja
-        loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parents[1]]),
+        # the template is beside its stage; what several of them include, such as page.style.jinja, is beside this file
+        loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
