@@ -8,6 +8,7 @@ ends the display alone.
 
 import atexit
 import collections
+import contextlib
 import logging
 import os
 import pathlib
@@ -50,6 +51,8 @@ class Job:
             return ""
         with self.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
+            if end < self.log_size:  # begun anew
+                self.log_size = 0
             file.seek(max(self.log_size, end - TAIL))
             text = file.read().decode(errors="replace")
         lines = [line for line in re.split(r"[\r\n]+", text) if line.startswith(f"speciate {self.rule}: ")]
@@ -131,7 +134,11 @@ class Study:
         """Return the study's line and those of up to `rows` jobs, the longest-running first."""
         left, known = self.seconds_left(now)
         failed = f", {self.failed} failed" if self.failed else ""
-        ends = f"{'about' if known else 'at least'} {minutes(left)} left" if self.done else "time left not known yet"
+        ends = (
+            f"{'about' if known else 'at least'} {minutes(left)} left"
+            if left or self.done
+            else "time left not known yet"
+        )
         head = f"{self.name}: {self.done} of {self.total} jobs{failed}, {minutes(now - self.started)} so far, {ends}"
         jobs = sorted(self.running.values(), key=lambda job: job.started)
         if len(jobs) > rows:
@@ -168,16 +175,15 @@ class LiveProgress(logging.Handler):
         """Let the whole terminal scroll again."""
         self.stopping.set()
         self.thread.join()
-        os.write(self.terminal, b"\x1b7\x1b[r\x1b8\x1b[J")
 
     def _draw_often(self) -> None:
-        while not self.stopping.wait(SECONDS):
-            try:
+        with contextlib.suppress(Exception):
+            while not self.stopping.wait(SECONDS):
                 with self.guard:
                     frame = self.frame(os.get_terminal_size(self.terminal))
                 os.write(self.terminal, frame.encode())
-            except Exception:
-                return
+        with contextlib.suppress(OSError):
+            os.write(self.terminal, b"\x1b7\x1b[r\x1b8\x1b[J")
 
     def frame(self, size: os.terminal_size) -> str:
         """Return what draws the lines in the last rows of a terminal, and leaves its cursor where it was."""

@@ -47,7 +47,9 @@ def test_a_training_shows_its_step_loss_speed_and_time_left(train_log: pathlib.P
     train_log.write_text(text.splitlines()[0] + "\n")
     start(study, 1, "train", 0, train_log, ablation="top1", seed="0")
     assert study.lines(5, 2)[1] == "  train top1 0  0:05"  # what an earlier attempt said is no news
-    train_log.write_text(text)
+    train_log.write_text("")  # Snakemake removes what an earlier run has logged
+    assert study.lines(6, 2)[1] == "  train top1 0  0:06"
+    train_log.write_text(text.splitlines(keepends=True)[1])
     (line,) = study.lines(60, 2)[1:]
     assert line == "  train top1 0  [##........] step 120 of 480, loss 3.457, 1,024 tokens/s, 3:00 left"
 
@@ -105,10 +107,20 @@ def test_a_frame_fills_the_last_rows_and_puts_the_cursor_back() -> None:
     assert live.frame(os.terminal_size((60, 20))).endswith("\x1b8")
 
 
-def test_what_is_not_understood_ends_the_display_alone() -> None:
-    live = LiveProgress(Study("smoke", {}, 0), rows=2, terminal=-1)
+def test_what_is_not_understood_ends_the_display_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(live_progress, "SECONDS", 0.01)
+    monkeypatch.setattr(live_progress.os, "get_terminal_size", lambda descriptor: SIZE)
+    live = LiveProgress(Study("smoke", {}, 0), rows=2, terminal=theirs)
+    live.begin()
+    assert os.read(ours, 4096).startswith(b"\r\n\r\n\r\n\x1b[3A\x1b7\x1b[1;9r")
     live.handle(record("job_info", jobid=1))
-    assert live.stopping.is_set()
+    live.thread.join(10)
+    os.write(theirs, b".")
+    assert os.read(ours, 65536).endswith(b"\x1b7\x1b[r\x1b8\x1b[J.")  # the whole terminal scrolls again
+    live.end()
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize(
