@@ -51,6 +51,11 @@ def test_help_lists_every_verb_once_with_its_first_line() -> None:
     assert headings == ["data:", "training:", "analysis:", "report:", "tools:"]
 
 
+def test_a_new_stage_needs_no_edit_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.GROUPS, "training", "train")
+    assert "\nother stages:\n  evaluate " in overview()
+
+
 @pytest.mark.parametrize("name", verb_files())
 def test_a_verb_is_explained_with_an_example(name: str) -> None:
     text = verb_parser(verb_files()[name]).format_help()

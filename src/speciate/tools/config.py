@@ -1,4 +1,4 @@
-"""Print a study with everything that it extends, and the file and line that each key comes from.
+"""Print a study with everything that it extends, and where each key is set.
 
 The output is a study file that stands by itself: it extends nothing and describes the same study. Keys that no file
 sets are left out; docs/config.md has their defaults. The study is checked first, as before a run.
