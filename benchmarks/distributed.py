@@ -28,14 +28,15 @@ from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.distributed.ranks import Ranks
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY = 256, 6, 8, 4096
 NUM_BLOCKS, LENGTH, BAR = 32, 128, 1 / 1.6
 
 
-def prepared(ranks: Ranks) -> tuple[loop.Run, State]:
+def prepared(ranks: Ranks) -> tuple[TrainContext, State]:
     """A run on random blocks, without an observer."""
     torch.manual_seed(0)
     block = {
@@ -53,18 +54,18 @@ def prepared(ranks: Ranks) -> tuple[loop.Run, State]:
         "training": {"num_steps": 1000, "blocks_per_step": NUM_BLOCKS, "processes": ranks.world},
     }
     spec = RunSpec.model_validate(settings)
-    model = ranks.spread(Transformer(spec.model, VOCABULARY))
+    model = ranks.place(Transformer(spec.model, VOCABULARY))
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
     objective = component_module(spec.objective).Objective(spec.objective)
     token_BT: Tensor = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH)).chunk(ranks.world)[ranks.rank]
-    run = loop.Run(
+    run = TrainContext(
         spec=spec,
         objective=objective,
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,
         ranks=ranks,
-        step=ranks.step(objective, model),
+        loss_module=ranks.loss_module(objective, model),
     )
     return run, State(0, model, optimizer, [], {})
 
@@ -76,11 +77,11 @@ def work(rank: int, world: int, folder: str, rounds: int, parallel: str) -> None
         limit = datetime.timedelta(seconds=300)
         store = f"file://{folder}/store-{parallel}"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world, timeout=limit)
-    ranks = Ranks(rank, world, in_parts=parallel == "fsdp")
+    ranks = Ranks(rank, world, fsdp=parallel == "fsdp")
     run, state = prepared(ranks)
     seconds = []
     for _ in range(2 + rounds):
-        ranks.wait()
+        ranks.barrier()
         cpu, wall = time.process_time(), time.perf_counter()
         loop.train_step(run, state)
         seconds.append((time.process_time() - cpu, time.perf_counter() - wall))

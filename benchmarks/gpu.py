@@ -24,13 +24,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from speciate.config.components import component_module
 from speciate.config.run import ModelSpec, RunSpec
-from speciate.model.profiling.flops import flops_per_token, measured_peak, peak_flops
-from speciate.model.profiling.mixer_cost import mixer_of
+from speciate.model.profiling.flops import flops_per_token, measure_peak_flops, peak_flops
+from speciate.model.profiling.mixer_cost import build_mixer
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.numerics import precision
 
@@ -78,29 +79,29 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
     ranks = Ranks(device=device)
     model = Transformer(spec.model, VOCABULARY)
     flops = flops_per_token(model, LENGTH)
-    ranks.spread(model)
+    ranks.place(model)
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
-    precision.prepare(spec.training, model)
+    precision.prepare_blocks(spec.training, model)
     objective = component_module(spec.objective).Objective(spec.objective)
     token_BT = torch.randint(VOCABULARY, (num_blocks, LENGTH)).pin_memory()
-    run = loop.Run(
+    run = TrainContext(
         spec=spec,
         objective=objective,
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,
         ranks=ranks,
     )
     state = State(0, model, optimizer, [], {})
     seconds = seconds_of(lambda: loop.train_step(run, state), rounds)
-    peak = peak_flops(device, "bfloat16") or measured_peak(device, "bfloat16", size=8192)
+    peak = peak_flops(device, "bfloat16") or measure_peak_flops(device, "bfloat16", size=8192)
     rate = num_blocks * LENGTH / seconds
     return {
         "benchmark": f"{name}{' compiled' if compiled else ''}, bf16 update",
         "device": torch.cuda.get_device_name(),
         "tokens_per_second": round(rate),
         "mfu": round(rate * flops / peak, 4),
-        "mfu_of_measured_peak": round(rate * flops / measured_peak(device, "bfloat16", size=8192), 4),
+        "mfu_of_measured_peak": round(rate * flops / measure_peak_flops(device, "bfloat16", size=8192), 4),
         "ours": name,
         "ours_over": {"the device's peak": {"ratio": round(rate * flops / peak, 4), "at_least": BARS[name]}},
         "allocated_mib": round(torch.cuda.max_memory_allocated() / 2**20),
@@ -130,7 +131,7 @@ def experts(top_k: int, rounds: int) -> dict[str, Any]:
 
 def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: TokenBatch) -> None:
     """Forward and backward of one mixer, its indexer's loss included; dense attention is flash attention or fails."""
-    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(SDPBackend.FLASH_ATTENTION), recording(mixer) as record:
+    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(SDPBackend.FLASH_ATTENTION), record_selections(mixer) as record:
         y_BTD = mixer(x_BTD, tokens)
     loss = y_BTD.float().sum() + sum(selection.loss for selection in record.values())
     loss.backward()
@@ -143,7 +144,7 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
     for name, mixer_options in MIXERS.items():
         block = {"mixer": {"num_heads": NUM_HEADS, **mixer_options}, "ffn": "dense", "depth": "every"}
         shape = {"width": WIDTH, "context": length, "position": "rotary", "biases": False, "block": block}
-        mixer = mixer_of(ModelSpec.model_validate(shape), length).cuda()
+        mixer = build_mixer(ModelSpec.model_validate(shape), length).cuda()
         x_BTD = torch.randn(1, length, WIDTH, device="cuda", requires_grad=True)
         tokens = TokenBatch.of(torch.zeros(1, length, dtype=torch.long, device="cuda"))
         try:

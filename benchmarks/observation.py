@@ -26,8 +26,9 @@ from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import selectors
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
-from speciate.training.observer import Observer, due, noted
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
+from speciate.training.observer import Observer, observation_due, validation_due
 
 STUDY = pathlib.Path(__file__).parents[1] / "config.yaml"
 ARMS, VOCABULARY, BAR = ("dense", "auxiliary", "sparse"), 4096, 0.05
@@ -49,7 +50,7 @@ def blocks(name: str, domains: tuple[str, ...], per_domain: int, length: int) ->
     )
 
 
-def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[loop.Run, State]:
+def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[TrainContext, State]:
     """A run on random blocks, half-way through."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY)
@@ -57,8 +58,8 @@ def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[loop
     objective = component_module(spec.objective).Objective(spec.objective)
     token_BT = torch.randint(VOCABULARY, (spec.training.blocks_per_step, spec.model.context))
     observer = Observer(spec.telemetry, objective, probe, validation)
-    run = loop.Run(
-        spec=spec, objective=objective, factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=observer
+    run = TrainContext(
+        spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=observer
     )
     return run, State(spec.training.num_steps // 2, model, optimizer, [], {})
 
@@ -78,14 +79,14 @@ def main() -> None:
         run, state = prepared(spec, probe, validation)
         cases = {
             "update": lambda run=run, state=state: loop.train_step(run, state),
-            "look": lambda run=run, state=state: run.observer.look(state.model, 0, {}, noting=False),
-            "noted look": lambda run=run, state=state: run.observer.look(state.model, 0, {}),
+            "look": lambda run=run, state=state: run.observer.observe(state.model, 0, {}, with_metrics=False),
+            "noted look": lambda run=run, state=state: run.observer.observe(state.model, 0, {}),
             "validation": lambda run=run, state=state: run.observer.validate(state.model, run.objective),
         }
         seconds = medians(cases, rounds, warm_rounds=2)
         num_steps, steps = spec.training.num_steps, range(spec.training.num_steps + 1)
-        noted_steps = {step for step in steps if noted(spec.telemetry, step, num_steps)}
-        seen = {step for step in steps if selectors(state.model) and due(spec.telemetry, step, num_steps)}
+        noted_steps = {step for step in steps if validation_due(spec.telemetry, step, num_steps)}
+        seen = {step for step in steps if selectors(state.model) and observation_due(spec.telemetry, step, num_steps)}
         looks, validations = len(seen - noted_steps), len(noted_steps)
         unobserved = num_steps * seconds["update"]
         parts = {

@@ -25,7 +25,8 @@ from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.checkpoint.ema import WeightAverage
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.numerics import precision
 
 WIDTH, NUM_LAYERS, NUM_HEADS, VOCABULARY = 256, 6, 8, 4096
@@ -47,7 +48,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
-def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> tuple[loop.Run, State]:
+def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> tuple[TrainContext, State]:
     """A run on random blocks, without an observer."""
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": NUM_HEADS}, "ffn": FFN[ffn], "depth": "every"}
@@ -63,11 +64,11 @@ def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> t
     spec = RunSpec.model_validate(settings)
     model = Transformer(spec.model, VOCABULARY)
     built = component_module(spec.optimizer).build(spec.optimizer, model)
-    precision.prepare(spec.training, model)
+    precision.prepare_blocks(spec.training, model)
     average = None if spec.training.ema is None else WeightAverage(model, spec.training.ema, warmup=False)
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
     objective = component_module(spec.objective).Objective(spec.objective)
-    run = loop.Run(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=None)
+    run = TrainContext(spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=None)
     return run, State(0, model, built, [], {}, average)
 
 

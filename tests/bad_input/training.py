@@ -124,11 +124,11 @@ def no_memory(self: Any, *given: Any) -> Any:
 
 LOSS = "speciate.training.objective.causal.Objective.forward"
 # lines of Python, for a process of its own
-STOPPING = "from speciate.training import signals; signals.StopRequest.__bool__ = lambda self: True"
+STOPPING = "from speciate.training.distributed import signals; signals.StopRequest.__bool__ = lambda self: True"
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
 DIE = "import os, signal; os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)"
-CHANGED = "checkpoints/learned-seed0/KEY: holds this run up to step 2, and since then something has changed:\n"
-REMEDY = "\n  change it back to continue, or remove the folder to start anew"
+CHANGED = "checkpoints/learned-seed0/KEY: holds checkpoints of this run up to step 2, but something has changed:\n"
+REMEDY = "\n  undo the change to resume, or remove the folder to start from scratch"
 
 
 def killed(place: Place, command: Command) -> Ended:
@@ -137,7 +137,7 @@ def killed(place: Place, command: Command) -> Ended:
     assert done.status == -9, done.said
     assert [step.name for step in steps(place)] == ["step1", "step2"]
     done = here(place, command)
-    assert "continues from step 2" in done.said
+    assert "resumes at step 2" in done.said
     return done
 
 
@@ -163,21 +163,21 @@ CASES = [
     case(
         "the newest checkpoint is damaged",
         stopped(lambda place: spoil(steps(place)[-1] / "model.safetensors")),
-        "checkpoints/learned-seed0/KEY: damaged checkpoint (step2: model.safetensors changed); falls back to step1",
+        "checkpoints/learned-seed0/KEY: damaged checkpoint (step2: model.safetensors changed); falling back to step1",
         status=0,
     ),
     case(
         "a file of the newest checkpoint is gone",
         stopped(lambda place: (steps(place)[-1] / "train_state.pt").unlink()),
         "checkpoints/learned-seed0/KEY: damaged checkpoint (step2: train_state.pt: No such file or directory);"
-        " falls back to step1",
+        " falling back to step1",
         status=0,
     ),
     case(
         "every checkpoint is damaged",
         stopped(lambda place: [spoil(step / "metrics.jsonl") for step in steps(place)]),
         "checkpoints/learned-seed0/KEY: no checkpoint is intact (step2: metrics.jsonl changed; step1: metrics.jsonl"
-        " changed); remove the folder to start anew",
+        " changed); remove the folder to start from scratch",
     ),
     case(
         "the spec of an unfinished run has changed",
@@ -187,25 +187,26 @@ CASES = [
     case(
         "the mixture of an unfinished run has changed",
         stopped(mixture("warnings", ["another"])),
-        f"{CHANGED}  data: mixture.json is another{REMEDY}",
+        f"{CHANGED}  data: mixture.json has other content{REMEDY}",
     ),
     case(
         "the vocabulary of an unfinished run has changed",
         stopped(mixture("tokenizer_fingerprint", "another")),
-        f"{CHANGED}  vocabulary: tokenizer is 'another', was 'SHA256'\n  data: mixture.json is another{REMEDY}",
+        f"{CHANGED}  vocabulary: tokenizer is 'another', was 'SHA256'\n  data: mixture.json has other content{REMEDY}",
     ),
     case(
         "the loss is not finite",
         lambda place: begin(place, on_failure="stop"),
-        "run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; first in no module's output, so in"
-        " the loss or the gradient; no update was made",
+        "run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; every module's"
+        " output is finite, so the loss or the gradient is the first that is not; no update was made",
         run=after({LOSS: not_finite}),
     ),
     case(
         "the same, in a study that goes on",
         begin,
-        "learned seed 0: FAILED: run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; first in no"
-        " module's output, so in the loss or the gradient; no update was made; the study goes on without it, see"
+        "learned seed 0: FAILED: run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; every"
+        " module's output is finite, so the loss or the gradient is the first that is not; no update was made; the study"
+        " goes on without this run, see"
         " out/failure.json",
         status=0,
         run=after({LOSS: not_finite}),
@@ -213,9 +214,10 @@ CASES = [
     case(
         "memory runs out",
         begin,
-        "run learned, seed 0: step 0: out of memory (no room): raise training.grad_accumulation (1 now, 2 next; same step,"
-        " smaller portions); or set training.oom_retry, which does so by itself; set training.activation_checkpointing"
-        " (same bits, more time); lower training.blocks_per_step (2 now), another run",
+        "run learned, seed 0: step 0: out of memory (no room): raise training.grad_accumulation from 1 to 2 (the same"
+        " step in smaller micro-batches); or set training.oom_retry, which does so by itself; set"
+        " training.activation_checkpointing (the same bits, slower); lower training.blocks_per_step from 2 (a different"
+        " run)",
         run=after({LOSS: no_memory}),
     ),
     case(
@@ -227,7 +229,7 @@ CASES = [
     case(
         "killed while it saves; run again, it continues",
         stopped(lambda place: None),
-        "learned seed 0: continues from step 2",
+        "learned seed 0: resumes at step 2",
         status=0,
         run=killed,
     ),

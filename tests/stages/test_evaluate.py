@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from torch import nn
 
 from speciate.config.run import ModelSpec
 from speciate.data.blocks import BlockSet
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 from speciate.stages import evaluate
+from speciate.training.objective import causal
 
 
 def small_model(top_k: int) -> Transformer:
@@ -37,7 +37,7 @@ def probe_set() -> BlockSet:
 
 def test_choices_are_those_of_each_block_alone() -> None:
     model, blocks = small_model(top_k=2), probe_set()
-    found, _ = evaluate.probe(model, nn.Identity(), blocks)
+    found, _ = evaluate.probe_selectors(model, causal.Objective(causal.Options(kind="causal")), blocks)
     assert found["positions"] == 420
     for path in ("blocks.0.ffn.router", "blocks.1.ffn.router"):
         choice_PS = found[f"{path}/choice"]
@@ -46,7 +46,7 @@ def test_choices_are_those_of_each_block_alone() -> None:
         # a choice counts for half in the tally, whose groups are the documents: here the blocks
         np.testing.assert_allclose(found[f"{path}/chosen_GS"], choice_PS.reshape(70, 6, 4).sum(1) / 2)
         for block in (0, 31, 32, 69):
-            with torch.no_grad(), recording(model) as record:
+            with torch.no_grad(), record_selections(model) as record:
                 model.hidden(torch.from_numpy(blocks.tokens[block : block + 1]))
             alone = (record[path].chosen_NS > 0).numpy()
             np.testing.assert_array_equal(choice_PS.reshape(70, 6, 4)[block], alone)

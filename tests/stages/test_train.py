@@ -22,7 +22,7 @@ from speciate.data.blocks import TrainBlocks
 from speciate.data.sampler import block_rows
 from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
 from speciate.training.logs.progress import Progress
 
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
@@ -49,7 +49,7 @@ def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, stop: St
     """Trains into `folder`, with checkpoints beside it."""
     checkpoints = folder.parent / f"{folder.name}-checkpoints"
     stop = StopAt(10**9) if stop is None else stop
-    return verb.train(spec, mixture, folder, checkpoints, stop)
+    return verb.train(spec, mixture, folder, checkpoints, stop=stop)
 
 
 @pytest.mark.parametrize("balance", [{"kind": "auxiliary", "weight": 0.01}, {"kind": "bias", "rate": 0.01}])
@@ -110,7 +110,10 @@ def test_documents_are_kept_apart_in_training(mixture: pathlib.Path, tmp_path: p
     first = next(line for line in lines if "loss" in line)
     blocks = TrainBlocks(mixture)
     rows = block_rows(spec.seed, 0, 4, len(blocks))
-    model, objective = verb.build(spec, blocks.vocabulary), component_module(spec.objective).Objective(spec.objective)
+    model, objective = (
+        verb.initial_model(spec, blocks.vocabulary),
+        component_module(spec.objective).Objective(spec.objective),
+    )
     parts = [
         torch.from_numpy(token_T[part][None])
         for token_T in blocks.tokens(rows)
@@ -191,7 +194,7 @@ def test_a_run_says_what_computed_it(mixture: pathlib.Path, tmp_path: pathlib.Pa
 def test_a_mixture_too_small_for_a_step_is_refused(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
 ) -> None:
-    with pytest.raises(ValueError, match="run small seed 0: the mixture has 48 blocks, a step needs 64"):
+    with pytest.raises(ValueError, match="run small seed 0: the mixture has 48 blocks, but a step needs 64"):
         trained(run_spec(training={"blocks_per_step": 64}), mixture, tmp_path / "run")
 
 
@@ -218,12 +221,12 @@ def test_sigterm_saves_and_the_same_command_continues(
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
     assert process.returncode == 75, errors
-    assert "SIGTERM received; saved, and the same command continues it" in errors
+    assert "SIGTERM received; saved, and the same command resumes the run" in errors
     # how often it is saved may change meanwhile
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 1000}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(canonical_json(spec))
     execute(command[2:])
-    assert "continues from step" in capsys.readouterr().err
+    assert "resumes at step" in capsys.readouterr().err
     assert not list((tmp_path / "checkpoints").iterdir())
     assert digests(tmp_path / "run") == digests(whole(spec))
 
@@ -231,7 +234,7 @@ def test_sigterm_saves_and_the_same_command_continues(
 def test_what_fails_while_it_tells_of_a_step_fails_after_the_save_and_a_snapshot_before_it(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot, save, there = tmp_path / "run/snapshots/step3.safetensors", verb.save, []
+    snapshot, save, there = tmp_path / "run/snapshots/step3.safetensors", verb.save_checkpoint, []
 
     def saved(*given: Any, **named: Any) -> None:
         there.append(snapshot.exists())
@@ -241,7 +244,7 @@ def test_what_fails_while_it_tells_of_a_step_fails_after_the_save_and_a_snapshot
         if state.step == 3:
             raise BrokenPipeError
 
-    monkeypatch.setattr(verb, "save", saved)
+    monkeypatch.setattr(verb, "save_checkpoint", saved)
     monkeypatch.setattr(Progress, "__call__", tell)
     with pytest.raises(BrokenPipeError):
         trained(run_spec(training={"keep_steps": [3]}), mixture, tmp_path / "run", StopAt(2))

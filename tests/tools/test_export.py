@@ -16,7 +16,7 @@ from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
 from speciate.tools import export
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.load_run import load_run
 from speciate.training.checkpoint.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
@@ -103,7 +103,7 @@ def test_a_run_is_the_same_in_transformers(
     folder = exported(run, tokenizer, tmp_path / "out" / "model")
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(theirs).__name__ == architecture
-    ours = read_run(run, ENTRIES)[1]
+    ours = load_run(run, ENTRIES)[1]
     token_BT = torch.randint(1, ENTRIES, (2, 10))  # 0 ends a text, and pads
     expected = ours(token_BT)
     torch.testing.assert_close(theirs(token_BT).logits, expected, rtol=1e-4, atol=1e-4)
@@ -132,7 +132,7 @@ def test_other_weights_of_the_run_are_exported_when_asked(
 ) -> None:
     _, changes, ffn = SHAPES[shape]
     run = finished(changes, ffn)
-    average = read_run(run, ENTRIES)[1]
+    average = load_run(run, ENTRIES)[1]
     for parameter in average.parameters():
         parameter.mul_(0.9)
     save_weights(average, run / "ema.safetensors")
@@ -140,7 +140,7 @@ def test_other_weights_of_the_run_are_exported_when_asked(
     token_BT = torch.randint(ENTRIES, (2, 10))
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     torch.testing.assert_close(theirs(token_BT).logits, average(token_BT), rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"best\.safetensors: is no weights file"):
+    with pytest.raises(ValueError, match=r"best\.safetensors: cannot be read as weights"):
         exported(run, tokenizer, tmp_path / "other", "--weights", "best.safetensors")
 
 
@@ -158,7 +158,7 @@ def test_further_heads_are_left_out(
     folder = exported(run, tokenizer, tmp_path / "model")
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(theirs).__name__ == architecture
-    ours, token_BT = read_run(run, ENTRIES)[1], torch.randint(ENTRIES, (2, 10))
+    ours, token_BT = load_run(run, ENTRIES)[1], torch.randint(ENTRIES, (2, 10))
     torch.testing.assert_close(theirs(token_BT).logits, ours(token_BT), rtol=1e-4, atol=1e-4)
     parts = sum(parameter.numel() for parameter in ours.parts.parameters())
     assert (
@@ -204,7 +204,7 @@ def test_room_in_a_whole_block_gives_logits_and_refuses_to_generate(
     run = finished({}, {**MOE, "choice": {"kind": "token", "capacity_factor": 1.0}})
     theirs = AutoModelForCausalLM.from_pretrained(exported(run, tokenizer, tmp_path / "model")).eval()
     token_BT = torch.randint(1, ENTRIES, (2, 10))
-    torch.testing.assert_close(theirs(token_BT).logits, read_run(run, ENTRIES)[1](token_BT), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs(token_BT).logits, load_run(run, ENTRIES)[1](token_BT), rtol=1e-4, atol=1e-4)
     for use_cache in (True, False):
         with pytest.raises(ValueError, match=r"choice\.capacity_factor: .* cannot generate token by token"):
             theirs.generate(token_BT, max_new_tokens=2, do_sample=False, use_cache=use_cache)
@@ -244,10 +244,10 @@ def test_what_cannot_be_exported_is_refused(
     tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
 ) -> None:
     run = finished({}, MOE)
-    spec, model = read_run(run, ENTRIES)
+    spec, model = load_run(run, ENTRIES)
     seeing = spec.model_copy(update={"model": spec.model.model_copy(update={"causal": False})})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "read_run", lambda *given: (seeing, model))
+        patch.setattr(export, "load_run", lambda *given: (seeing, model))
         with pytest.raises(ValueError, match=r"sees the whole block .causal: false., .* it cannot be exported"):
             exported(run, tokenizer, tmp_path / "masked")
     published = {"kind": "published", "k": 4, "k_min": 2, "k_max": 8, "non_causal": True}
@@ -263,7 +263,7 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(ValueError, match="there: is there already; remove it or give another --output"):
         exported(run, tokenizer, tmp_path / "there")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"model.safetensors: is no weights file"):
+    with pytest.raises(ValueError, match=r"model.safetensors: cannot be read as weights"):
         exported(run, tokenizer, tmp_path / "model")
     (run / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"holds no model\.safetensors; the run has not finished"):

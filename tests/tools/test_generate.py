@@ -15,10 +15,10 @@ from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import DataFolders
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 from speciate.tools import export, generate
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.load_run import load_run
 from speciate.training.checkpoint.weights import save_weights
 
 TEXTS = ["the cat sat on the mat, and the dog sat on the log", "def f(x):\n    return x + 1\n"] * 20
@@ -60,7 +60,7 @@ def test_greedy_text_is_the_full_forwards_and_the_table_the_routers(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "results")
-    model = read_run(run, ENTRIES)[1]
+    model = load_run(run, ENTRIES)[1]
     tokenizer = generate.read_tokenizer(tmp_path / "results" / "data" / "fit" / "tokenizer-0")
     ids = tokenizer.encode("the cat").ids
     prompt = len(ids)
@@ -72,7 +72,7 @@ def test_greedy_text_is_the_full_forwards_and_the_table_the_routers(
     assert text == tokenizer.decode(ids)
     rows = table[0].splitlines()
     assert rows[0].split() == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
-    with recording(model) as record:
+    with record_selections(model) as record:
         model.hidden(torch.tensor([ids]))
     assert len(rows) - 1 == len(ids) > prompt
     for place, row in enumerate(rows[1:]):

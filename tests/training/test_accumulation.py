@@ -12,7 +12,8 @@ from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 
 NUM_BLOCKS, LENGTH, VOCABULARY = 8, 16, 64
 # the balancing and the z-loss are taken in each micro-batch, and the noise drawn there
@@ -20,15 +21,15 @@ QUIET = {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}
 MakeRun = Callable[..., RunSpec]
 
 
-def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[loop.TrainContext, State]:
+def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[TrainContext, State]:
     """A run of the small spec in double precision on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY).double()
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
-    run = loop.TrainContext(
+    run = TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
         documents=None if document_BT is None else lambda step: document_BT,

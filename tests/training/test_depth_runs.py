@@ -48,7 +48,7 @@ class StopAt:
 
 
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, stop: int = 10**9) -> bool:
-    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", StopAt(stop))
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", stop=StopAt(stop))
 
 
 def digests(folder: pathlib.Path) -> list[str]:

@@ -87,7 +87,7 @@ def test_an_oracle_has_the_weights_of_the_causal_run_and_keeps_them(
         start={"kind": "oracle_model", "origin": {"kind": "run", "ablation": "causal"}},
     )
     weights = tmp_path / "causal/model.safetensors"
-    assert verb.train(spec, mixture, tmp_path / "run", tmp_path / "checkpoints", StopAfter(10**9), weights)
+    assert verb.train(spec, mixture, tmp_path / "run", tmp_path / "checkpoints", stop=StopAfter(10**9), start=weights)
     taught = safetensors.torch.load_file(tmp_path / "run/model.safetensors")
     prefix = "parts.importance.estimator.teacher."
     for name, weight in safetensors.torch.load_file(weights).items():

@@ -15,7 +15,8 @@ from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer
 from speciate.stages import train as verb
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.numerics import precision as arithmetic
 from speciate.training.prefetch import BatchPrefetcher
@@ -29,17 +30,17 @@ def steps(spec: RunSpec, device: str, ahead: int = 0) -> tuple[list[float], dict
     """Losses of three steps and the weights after them."""
     torch.manual_seed(0)
     ranks = Ranks(device=torch.device(device))
-    model = ranks.spread(Transformer(spec.model, 64))
+    model = ranks.place(Transformer(spec.model, 64))
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
 
     def read(step: int) -> tuple[torch.Tensor, None]:
         return torch.randint(64, (4, 16), generator=torch.Generator().manual_seed(step)), None
 
     with BatchPrefetcher(read, 3, ahead, pinned=device == "cuda") as feed, arithmetic.determinism(spec.training):
-        run = loop.TrainContext(
+        run = TrainContext(
             spec=spec,
             objective=component_module(spec.objective).Objective(spec.objective),
-            factor=lambda step: 1.0,
+            lr_factor=lambda step: 1.0,
             tokens=lambda step: feed(step)[0],
             observer=None,  # type: ignore[arg-type]
             ranks=ranks,
@@ -82,7 +83,7 @@ def test_grouped_experts_are_the_looped_ones(device: str, activation: str) -> No
         torch.nn.init.normal_(parameter, std=0.3)
     count_E = torch.tensor([5, 0, 9, 2], device=device)
     found = []
-    for run in (experts.looped, experts.grouped):
+    for run in (experts.run_looped, experts.run_grouped):
         x_AD = torch.randn(16, 16, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
         y_AD = run(x_AD, count_E)
         y_AD.square().sum().backward()
@@ -110,6 +111,6 @@ def test_a_whole_run_ends_and_repeats(
 
     for name in ("one", "two"):
         with arithmetic.determinism(spec.training):
-            assert verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-kept", Never(), ranks=ranks)
+            assert verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-kept", stop=Never(), ranks=ranks)
     for file in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
         assert sha256(tmp_path / "one" / file) == sha256(tmp_path / "two" / file)

@@ -6,26 +6,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
+from speciate.training.loss.objective import Objective
 
 
-def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.TrainContext, State]:
+def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainContext, State]:
     """A run of the small spec on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, 64).double()
     token_BT = torch.randint(0, 64, (4, 16))
     # 13, 15, 0 and 7 predictions within documents: a micro-batch may have none
     document_BT = torch.tensor([[0] * 4 + [1] * 8 + [2] * 4, [3] * 16, list(range(4, 20)), [20, 21] * 4 + [22] * 8])
-    run = loop.TrainContext(
+    run = TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
         documents=(lambda step: document_BT) if spec.model.separate_documents else None,
@@ -33,7 +35,7 @@ def prepared(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.Tr
     return run, State(0, model, component_module(spec.optimizer).build(spec.optimizer, model), [], {})
 
 
-class NotFinite(nn.Module):
+class NotFinite(Objective):
     """An objective whose loss is infinite times a weight."""
 
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
@@ -41,6 +43,9 @@ class NotFinite(nn.Module):
 
     def loss_mask(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
         return torch.ones_like(token_BT, dtype=torch.bool)
+
+    def token_nll(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+        raise NotImplementedError
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..., RunSpec]) -> None:
@@ -76,5 +81,5 @@ def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec
 def test_a_step_of_documents_of_one_token_is_refused(run_spec: Callable[..., RunSpec]) -> None:
     run, state = prepared(run_spec(model={"separate_documents": True}))
     alone = dataclasses.replace(run, documents=lambda step: torch.arange(64).view(4, 16))
-    with pytest.raises(ValueError, match="run small, seed 0: step 0: nothing is predicted"):
+    with pytest.raises(ValueError, match="run small, seed 0: step 0: no token is predicted"):
         loop.train_step(alone, state)

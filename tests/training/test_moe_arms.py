@@ -12,12 +12,12 @@ import torch
 
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec
-from speciate.data.blocks import read_set
-from speciate.evaluation.likelihood import by_document
+from speciate.data.blocks import read_block_set
+from speciate.evaluation.likelihood import nll_by_document
 from speciate.model.token_batch import TokenBatch
 from speciate.stages import evaluate
 from speciate.stages import train as verb
-from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.load_run import load_run
 
 MakeRun = Callable[..., RunSpec]
 LEARNED: dict[str, Any] = {"kind": "learned", "noise_std": 0.0}
@@ -52,7 +52,7 @@ class StopAfter:
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, steps: int = 10**9) -> bool:
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(spec.model_dump_json())
-    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-kept", StopAfter(steps))  # type: ignore[arg-type]
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-kept", stop=StopAfter(steps))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -64,11 +64,11 @@ def test_it_trains_and_is_evaluated(
     assert trained(spec, mixture, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["loss"]) for row in rows if "loss" in row)
-    _, model = read_run(tmp_path / "run", 64)
+    _, model = load_run(tmp_path / "run", 64)
     objective = component_module(spec.objective).Objective(spec.objective)
-    test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
+    test = nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
-    found, measured = evaluate.probe(model, objective, read_set(mixture, "probe"))
+    found, measured = evaluate.probe_selectors(model, objective, read_block_set(mixture, "probe"))
     choice_PS = found["blocks.0.ffn.router/choice"]
     assert choice_PS.sum() > 0
     noted = {(path, what) for path, what, *_ in measured}
@@ -92,10 +92,10 @@ def test_the_oracle_is_told_each_blocks_domain(
     monkeypatch.setattr(router, "forward", watched)
     assert trained(spec, mixture, tmp_path / "run")
     assert seen == {(True, 2), (False, 4), (False, 2)}  # micro-batches, the probe's prefix, each pack's validation set
-    _, model = read_run(tmp_path / "run", 64)
-    objective, probe = component_module(spec.objective).Objective(spec.objective), read_set(mixture, "probe")
-    by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
-    found, _ = evaluate.probe(model, objective, probe)
+    _, model = load_run(tmp_path / "run", 64)
+    objective, probe = component_module(spec.objective).Objective(spec.objective), read_block_set(mixture, "probe")
+    nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
+    found, _ = evaluate.probe_selectors(model, objective, probe)
     for layer in range(2):
         choice_BTS = found[f"blocks.{layer}.ffn.router/choice"].reshape(*probe.tokens.shape, 4)
         assert (choice_BTS.argmax(-1) % 2 == probe.domain[:, None]).all()

@@ -16,7 +16,8 @@ from speciate.graph.provenance import sha256
 from speciate.stages import train as verb
 from speciate.training import loop
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 
 MakeRun = Callable[..., RunSpec]
 MULTI: dict[str, Any] = {"kind": "multi_token", "heads": 4, "ffn": {"kind": "dense", "hidden": 16}}
@@ -41,10 +42,10 @@ def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
     torch.manual_seed(0)
     model = build_model(spec, 64).double()
     token_BT = torch.randint(64, document_BT.shape)
-    run = loop.TrainContext(
+    run = TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
         documents=lambda step: document_BT,
@@ -74,7 +75,7 @@ def test_a_stopped_run_continues_with_the_same_bits(
     spec = run_spec(objective=form, training={"num_steps": 4, "grad_accumulation": 2})
 
     def trained(name: str, stop: Any) -> bool:
-        return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", stop)
+        return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", stop=stop)
 
     assert trained("whole", Stop(10**9))
     assert not trained("parts", Stop(1))
@@ -94,11 +95,11 @@ def test_it_starts_from_a_plain_run_and_a_plain_run_from_it(tmp_path: pathlib.Pa
     origin = {"kind": "dense", "origin": {"kind": "run", "ablation": "older"}}
     for older, newer in (("causal", MULTI), (MULTI, "causal")):
         parent = run_spec(ablation="older", objective=older, model=dense, seed=5)
-        given = verb.build(parent, 64)
+        given = verb.initial_model(parent, 64)
         (tmp_path / "spec.json").write_text(canonical_json(parent))
         safetensors.torch.save_file(given.state_dict(), tmp_path / "model.safetensors")
         spec = run_spec(objective=newer, model=dense, start=origin)
-        started = verb.build(spec, 64, tmp_path / "model.safetensors").state_dict()
+        started = verb.initial_model(spec, 64, tmp_path / "model.safetensors").state_dict()
         fresh = network_of(spec).state_dict()
         for name, weight in started.items():
             assert torch.equal(weight, fresh[name] if name.startswith("parts.") else given.state_dict()[name]), name

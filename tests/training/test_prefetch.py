@@ -52,6 +52,6 @@ def test_what_reading_raises_is_raised_at_its_step(ahead: int) -> None:
 
 
 def test_a_cpu_reads_in_time_and_a_gpu_ahead() -> None:
-    assert BatchPrefetcher.to(torch.device("cpu"), Reader(), 4).ahead == 0
-    with BatchPrefetcher.to(torch.device("cuda"), Reader(), 4) as feed:
+    assert BatchPrefetcher.for_device(torch.device("cpu"), Reader(), 4).ahead == 0
+    with BatchPrefetcher.for_device(torch.device("cuda"), Reader(), 4) as feed:
         assert (feed.ahead, feed.pinned) == (2, True)

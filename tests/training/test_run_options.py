@@ -41,7 +41,7 @@ class StopAfter:
 
 
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, steps: int = 10**9) -> bool:
-    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", StopAfter(steps))
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", stop=StopAfter(steps))
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
@@ -98,7 +98,7 @@ def test_the_average_has_the_models_tensors_and_its_buffers(
     for name in model:
         assert torch.equal(model[name], average[name]) == ("balance" in name), name
     # a run without one leaves none behind
-    assert verb.train(run_spec(), mixture, tmp_path / "run", tmp_path / "other-checkpoints", StopAfter(10**9))
+    assert verb.train(run_spec(), mixture, tmp_path / "run", tmp_path / "other-checkpoints", stop=StopAfter(10**9))
     assert not (tmp_path / "run/ema.safetensors").exists()
 
 
@@ -132,5 +132,5 @@ def test_the_average_is_the_model_when_asked(mixture: pathlib.Path, tmp_path: pa
     assert digests(tmp_path / "run") == first
     assert averaged != nats()
     (tmp_path / "run/model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors: is no weights file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: cannot be read as weights"):
         nats()

@@ -14,12 +14,12 @@ from speciate.config.components import component_module
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.study import Study, parse_study
-from speciate.data.blocks import read_set
-from speciate.evaluation.likelihood import by_document
+from speciate.data.blocks import read_block_set
+from speciate.evaluation.likelihood import nll_by_document
 from speciate.selection.selection import selectors
 from speciate.stages import evaluate
 from speciate.stages import train as verb
-from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.load_run import load_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = ("moe", "hybrid", "attention", "diffusion", "upcycle")
@@ -68,7 +68,7 @@ def run_of(name: str, arm: str) -> RunSpec:
 def trained(run: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: pathlib.Path | None = None) -> None:
     folder.mkdir(parents=True)
     (folder / "spec.json").write_text(canonical_json(run))
-    assert verb.train(run, mixture, folder, folder / "checkpoints", Never(), start)  # type: ignore[arg-type]
+    assert verb.train(run, mixture, folder, folder / "checkpoints", stop=Never(), start=start)  # type: ignore[arg-type]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
@@ -83,14 +83,14 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
-    _, model = read_run(tmp_path / "run", 64)
-    drawn = verb.build(run, 64, start).state_dict()
+    _, model = load_run(tmp_path / "run", 64)
+    drawn = verb.initial_model(run, 64, start).state_dict()
     moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, drawn[name])]
     assert "token_embedding.weight" in moved
     objective = component_module(run.objective).Objective(run.objective)
-    test = by_document(model, objective, read_set(mixture, "test"), np.ones(64, dtype=np.int32))
+    test = nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
-    arrays, measured = evaluate.probe(model, objective, read_set(mixture, "probe"))
+    arrays, measured = evaluate.probe_selectors(model, objective, read_block_set(mixture, "probe"))
     asked = {
         one.statistic.removeprefix("measured.")
         for one in study(name).hypotheses.values()

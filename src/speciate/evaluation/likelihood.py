@@ -14,14 +14,14 @@ from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
 from speciate.training.loss.objective import Objective
-from speciate.training.observer import batches
+from speciate.training.probe import batches
 
 COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
 """Of the loss by document."""
 
 
 @torch.no_grad()
-def by_document(
+def nll_by_document(
     model: Transformer,
     objective: Objective,
     blocks: BlockSet,

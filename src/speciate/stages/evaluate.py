@@ -22,22 +22,21 @@ from tokenizers import Tokenizer
 
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
-from speciate.data.blocks import BlockSet, read_set
+from speciate.data.blocks import BlockSet, read_block_set
 from speciate.evaluation import speculative
-from speciate.evaluation.denoising import orders
-from speciate.evaluation.likelihood import COLUMNS, by_document
+from speciate.evaluation.denoising import unmasking_orders
+from speciate.evaluation.likelihood import COLUMNS, nll_by_document
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import record_selections
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint.store import Arrays
 from speciate.training.checkpoint.weights import load_weights
-from speciate.training.distributed import devices
+from speciate.training.distributed.devices import acquire_device
 from speciate.training.loss.objective import Objective
-from speciate.training.observer import arrays_of, batches, observe, run_selectors
+from speciate.training.probe import Arrays, batches, observe, run_selectors, tally_arrays
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}
-"""Columns of what an objective shows of single tokens, and their types."""
+"""The columns of the table of single tokens, and their types."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,96 +65,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Evaluate the model, and write what was found."""
+    """Evaluate the model, and write the outputs."""
     arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
     arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
     spec = read_spec(RunSpec, arguments.spec)
-    failed = failure(arguments.model.with_name("run.json"))
-    if failed is not None:
+    failure = read_failure(arguments.model.with_name("run.json"))
+    if failure is not None:
         no_choices: Arrays = {"positions": np.array(0, dtype=np.int64)}
-        empty = [pd.DataFrame({name: [] for name in columns}) for columns in (COLUMNS, DETAILS)]
-        write(arguments, empty[0], no_choices, [], empty[1])
-        log(f"{spec.ablation} seed {spec.seed}: the run failed ({failed['reason']}); nothing is evaluated")
+        no_losses, no_details = (pd.DataFrame({name: [] for name in columns}) for columns in (COLUMNS, DETAILS))
+        write_outputs(arguments, no_losses, no_choices, [], no_details)
+        log(f"{spec.ablation} seed {spec.seed}: the run failed ({failure['reason']}), so there is nothing to evaluate")
         return
     torch.set_num_threads(spec.training.threads)
     token_bytes_V = np.load(arguments.token_bytes)
     model = build_model(spec, len(token_bytes_V)).eval()
     load_weights(model, arguments.model)
     objective = spec.objective.component().Objective(spec.objective)
-    blocks = read_set(arguments.mixture_folder, "probe")
-    with devices.taken(spec.training) as device:
+    probe, test = (read_block_set(arguments.mixture_folder, name) for name in ("probe", "test"))
+    with acquire_device(spec.training) as device:
         model.to(device)
-        likelihood = by_document(model, objective, read_set(arguments.mixture_folder, "test"), token_bytes_V, device)
-        chosen, measured = probe(model, objective, blocks)
-    model.cpu()  # the rest is small
-    measured += speculative.measured(model, torch.from_numpy(blocks.tokens))
-    write(arguments, likelihood, chosen, measured, details(model, objective, blocks))
+        likelihood = nll_by_document(model, objective, test, token_bytes_V, device)
+        choices, metrics = probe_selectors(model, objective, probe)
+    model.cpu()  # what remains is small
+    metrics += speculative.speculation_metrics(model, torch.from_numpy(probe.tokens))
+    write_outputs(arguments, likelihood, choices, metrics, token_details(model, objective, probe))
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
-    log(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats a token on {len(likelihood)} test documents")
+    log(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats per token on {len(likelihood)} test documents")
 
 
-def write(
-    to: argparse.Namespace, likelihood: pd.DataFrame, chosen: Arrays, measured: list[list[object]], shown: pd.DataFrame
+def write_outputs(
+    paths: argparse.Namespace,
+    likelihood: pd.DataFrame,
+    choices: Arrays,
+    metrics: list[list[object]],
+    details: pd.DataFrame,
 ) -> None:
-    """Writes the outputs that the command line names."""
-    with atomic_write(to.likelihood) as temp_path:
+    """Write the outputs to the paths that the command line names."""
+    with atomic_write(paths.likelihood) as temp_path:
         likelihood.to_parquet(temp_path, index=False)
-    with atomic_write(to.probe) as temp_path:
-        safetensors.numpy.save_file(chosen, temp_path)
-    write_details(to.details, to.token_bytes, shown)
-    with atomic_write(to.measured) as temp_path:
-        temp_path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    with atomic_write(paths.probe) as temp_path:
+        safetensors.numpy.save_file(choices, temp_path)
+    write_details(paths.details, paths.token_bytes, details)
+    with atomic_write(paths.measured) as temp_path:
+        temp_path.write_text(json.dumps(metrics) + "\n", encoding="utf-8")
 
 
-def failure(file: pathlib.Path) -> dict[str, Any] | None:
-    """A run's run.json where it says that the run failed."""
-    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return facts if facts.get("state") == "failed" else None
+def read_failure(file: pathlib.Path) -> dict[str, Any] | None:
+    """Return the content of a run's run.json if it says that the run failed."""
+    metadata: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return metadata if metadata.get("state") == "failed" else None
 
 
 @torch.no_grad()
-def probe(model: Transformer, objective: Objective, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
-    """The Tally by document and the choice at each position, of every selector, on a whole probe set.
+def probe_selectors(model: Transformer, objective: Objective, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
+    """Run a whole probe set; return what each selector chose, and the metrics that modules recorded.
 
     Returns:
-        `path/field` of each Tally, `path/choice` (positions, slots) uint8 with 1 where chosen, and `positions`; and
-        [path, name, at, mean] of what the modules noted.
+        `path/field` of each selector's Tally by document, `path/choice` (positions, slots) uint8 with 1 where chosen,
+        and `positions`; and [path, name, at, mean] of each metric.
     """
     token_BT = torch.from_numpy(blocks.tokens)
     document_BT = torch.from_numpy(blocks.document).long()
     domain_B = torch.from_numpy(blocks.domain).long()
-    tallies, measured = observe(model, objective, token_BT, document_BT, len(blocks.documents), domain_B)
-    arrays = arrays_of(tallies)
+    tallies, metrics = observe(model, objective, token_BT, document_BT, len(blocks.documents), domain_B)
+    arrays = tally_arrays(tallies)
     num_positions, length = token_BT.numel(), token_BT.shape[1]
     device = next(model.parameters()).device
     for path in tallies:
         num_slots = arrays[f"{path}/chosen_GS"].shape[1]
         arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
-    for start, portion_BT in batches(token_BT):
+    for start, batch_BT in batches(token_BT):
+        rows = slice(start, start + len(batch_BT))
+        batch = (tensor.to(device) for tensor in (batch_BT, document_BT[rows], domain_B[rows]))
         with record_selections(model) as record:
-            part = slice(start, start + len(portion_BT))
-            given = (each.to(device) for each in (portion_BT, document_BT[part], domain_B[part]))
-            run_selectors(model, objective, *given)
+            run_selectors(model, objective, *batch)
         for path, selection in record.items():
             position_N = start * length + selection.token_N.cpu().numpy()
             arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).cpu().numpy()
     arrays["positions"] = np.array(num_positions, dtype=np.int64)
-    return arrays, measured
+    return arrays, metrics
 
 
-def details(model: Transformer, objective: Objective, blocks: BlockSet) -> pd.DataFrame:
-    """What the objective shows of single tokens, columns DETAILS without text, and where a model fills masks, the order
-    in which each sampler does; no rows where there is nothing to show.
+def token_details(model: Transformer, objective: Objective, blocks: BlockSet) -> pd.DataFrame:
+    """Return what is shown of single tokens, the columns of DETAILS, without their text.
+
+    These are the objective's details, and for a model that fills masks the order in which each sampler does.
     """
-    shown = objective.details(model, blocks)
-    found = [] if shown is None else [shown]
+    details = objective.details(model, blocks)
+    tables = [] if details is None else [details]
     if not model.causal:
-        found.append(orders(model, int(blocks.tokens[0, 0]), blocks.tokens.shape[1], seed=0))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({name: [] for name in DETAILS})
+        tables.append(unmasking_orders(model, int(blocks.tokens[0, 0]), blocks.tokens.shape[1], seed=0))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({name: [] for name in DETAILS})
 
 
 def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFrame) -> None:
-    """Writes `details` with each token's text, which the tokenizer beside `token_bytes` knows; '' for one beyond it."""
+    """Write `rows` with each token's text, from the tokenizer beside `token_bytes`; '' for a token beyond it."""
     tokenizer = Tokenizer.from_file(str(token_bytes.with_name("tokenizer.json"))) if len(rows) else None
     text = [] if tokenizer is None else [tokenizer.decode([int(token)]) for token in rows["token"]]
     with atomic_write(file) as temp_path:

@@ -27,25 +27,26 @@ import torch
 
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
-from speciate.data.blocks import TrainBlocks, read_set
+from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.sampler import block_rows
 from speciate.graph.provenance import digest
 from speciate.graph.run_paths import run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint import sharded, store
+from speciate.training.checkpoint import lock, sharded, store
 from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, identify
 from speciate.training.checkpoint.snapshots import Snapshots
-from speciate.training.checkpoint.store import State
-from speciate.training.context import Clock, TrainContext
-from speciate.training.distributed import ranks as distributed
-from speciate.training.distributed.ranks import ALONE, Ranks
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
+from speciate.training.distributed.ranks import ALONE, Ranks, join_processes, seed_rank
 from speciate.training.distributed.signals import STOPPED, StopRequest
-from speciate.training.logs import run_files, run_metadata, sinks
+from speciate.training.logs import run_files, sinks
 from speciate.training.logs.progress import Progress
+from speciate.training.logs.run_metadata import environment
 from speciate.training.logs.sinks import Sinks
+from speciate.training.logs.timing import PhaseTimer, timing
 from speciate.training.numerics import precision
 from speciate.training.numerics.loss_monitor import FailedRun
 from speciate.training.observer import Observer
@@ -80,159 +81,173 @@ def main(arguments: argparse.Namespace) -> None:
     """Train the run, and write its files."""
     arguments.sink = [*sinks.from_environment(), *arguments.sink]
     spec = read_spec(RunSpec, arguments.spec)
-    complete(arguments, spec)
+    fill_in_paths(arguments, spec)
     torch.set_num_threads(spec.training.threads)
     stop = StopRequest()
     run_folder, code = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}", digest("train", spec)
-    places = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
-    with distributed.joined(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
-        asked = arguments.sink if ranks.first else ()
-        watched = Sinks([sinks.parse(text) for text in asked], arguments.sink_folder, spec, log)
-        with store.exclusive(run_folder) if ranks.first else contextlib.nullcontext():
-            if ranks.first:
-                own = identity_of(spec, arguments.mixture_folder, arguments.start)
-                changed = store.refuse_others(run_folder, code, own)
-                if changed:
-                    log(f"{name(spec)}: {changed}; starts anew")
-            ended = train(spec, *places, stop, arguments.start, watched, ranks)
-            if ended and ranks.first:
+    folders = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
+    with join_processes(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
+        kinds = [sinks.parse(text) for text in arguments.sink] if ranks.is_main else []
+        run_sinks = Sinks(kinds, arguments.sink_folder, spec, log)
+        with lock.exclusive(run_folder) if ranks.is_main else contextlib.nullcontext():
+            if ranks.is_main:
+                identity = run_identity(spec, arguments.mixture_folder, arguments.start)
+                change = store.code_change(run_folder, code, identity)
+                if change:
+                    log(f"{run_name(spec)}: {change}; the run starts from scratch")
+            complete = train(spec, *folders, stop=stop, start=arguments.start, run_sinks=run_sinks, ranks=ranks)
+            if complete and ranks.is_main:
                 shutil.rmtree(run_folder)
-    if not ended:
+    if not complete:
         if stop.received is not None:
-            log(f"{name(spec)}: {stop.received.name} received; saved, and the same command continues it")
+            log(f"{run_name(spec)}: {stop.received.name} received; saved, and the same command resumes the run")
         sys.exit(STOPPED)
 
 
-def name(spec: RunSpec) -> str:
-    """A run as a reader names it."""
+def run_name(spec: RunSpec) -> str:
+    """Return a run's name in log lines."""
     return f"{spec.ablation} seed {spec.seed}"
 
 
-def complete(arguments: argparse.Namespace, spec: RunSpec) -> None:
-    """Fills in the paths that were left out. Raises ValueError where they cannot be told from the spec's place."""
-    around = functools.cache(lambda: run_paths(arguments.spec, spec))
-    arguments.mixture_folder = arguments.mixture_folder or around().mixture
-    arguments.output_folder = arguments.output_folder or around().home / "runs" / spec.ablation / f"seed{spec.seed}"
-    arguments.checkpoint_folder = arguments.checkpoint_folder or around().home / "checkpoints"
-    if hasattr(spec.start, "origin") and arguments.start is None:
-        arguments.start = around().start
+def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
+    """Derive missing paths from the spec's place. Raises ValueError if the spec is not in a study's results."""
+    paths = functools.cache(lambda: run_paths(arguments.spec, spec))
+    arguments.mixture_folder = arguments.mixture_folder or paths().mixture
+    arguments.output_folder = arguments.output_folder or paths().home / "runs" / spec.ablation / f"seed{spec.seed}"
+    arguments.checkpoint_folder = arguments.checkpoint_folder or paths().home / "checkpoints"
+    if spec.start.origin_options() is not None and arguments.start is None:
+        arguments.start = paths().start
     if arguments.sink_folder is None:
-        arguments.sink_folder = around().home / "sinks" if arguments.sink else arguments.output_folder
+        arguments.sink_folder = paths().home / "sinks" if arguments.sink else arguments.output_folder
 
 
-def identity_of(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> Identity:
-    """What a checkpoint may continue, code aside: the same spec, data, vocabulary and start."""
+def run_identity(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> Identity:
+    """Return what a checkpoint must agree with to be resumed, the code aside: spec, data, vocabulary and start."""
     mixture = json.loads((mixture_folder / "mixture.json").read_text(encoding="utf-8"))
     vocabulary = {"tokens": mixture["vocabulary"], "tokenizer": mixture["tokenizer_fingerprint"]}
     return identify(spec, mixture_folder, vocabulary, start)
-
-
-def build(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
-    """The run's model with its initial weights, which depend on the seed and on what it starts from alone."""
-    torch.manual_seed(spec.seed)
-    model = build_model(spec, vocabulary)
-    spec.start.component().begin(spec.start, model, spec, start)
-    return model
 
 
 def train(
     spec: RunSpec,
     mixture_folder: pathlib.Path,
     output_folder: pathlib.Path,
-    checkpoints: pathlib.Path,
+    checkpoint_folder: pathlib.Path,
+    *,
     stop: StopRequest,
     start: pathlib.Path | None = None,
-    watched: Sinks | None = None,
+    run_sinks: Sinks | None = None,
     ranks: Ranks = ALONE,
 ) -> bool:
-    """Trains one run and writes its files; False when it was stopped before its end. Of `ranks`, each calls it.
+    """Train one run and write its files; return False if it was stopped before its end. Each of `ranks` calls it.
 
     Raises:
-        FailedRun: its numbers do not let it go on, and its spec asks for that to be an error.
-        ValueError: it cannot begin, or what is there of it is damaged or another run's; names what.
+        FailedRun: the run failed for a numerical reason, and its spec makes that an error.
+        ValueError: the run cannot begin, or its checkpoints are damaged or another run's; the message says which.
     """
-    blocks, clock, identity = training_blocks(spec, mixture_folder), Clock(), identity_of(spec, mixture_folder, start)
-    state = begin(spec, blocks.vocabulary, start, ranks)
-    split = param_groups.describe(state.optimizer, state.model)
-    tell = log if ranks.first else lambda text: None
-    tell(f"{name(spec)}: {param_groups.summary(split)}")
-    if store.restore(checkpoints, state, ranks, identity, tell):
-        tell(f"{name(spec)}: continues from step {state.step}")
+    timer = PhaseTimer()
+    blocks, identity = open_blocks(spec, mixture_folder), run_identity(spec, mixture_folder, start)
+    state = initial_state(spec, blocks.vocabulary, start, ranks)
+    groups = param_groups.describe_groups(state.optimizer, state.model)
+    if ranks.is_main:
+        log(f"{run_name(spec)}: {param_groups.summarise_groups(groups)}")
+    resumed = store.restore(checkpoint_folder, state, ranks, identity, log if ranks.is_main else lambda text: None)
+    if resumed and ranks.is_main:
+        log(f"{run_name(spec)}: resumes at step {state.step}")
     progress = Progress.of(spec, state, blocks.block_length, ranks)
-    watched, snapshots = watched or Sinks((), checkpoints, spec, log), Snapshots(output_folder, spec.training, ranks)
-    snapshots.begin(state)
+    run_sinks = run_sinks or Sinks((), output_folder, spec, log)
+    snapshots = Snapshots(output_folder, spec.training, ranks)
+    snapshots.start(state)
 
-    def follow(state: State, happened: dict[str, float]) -> None:
-        if ranks.first:
-            progress(state, happened)
-            watched.follow(state)
+    def report(state: State, step_metrics: dict[str, float]) -> None:
+        if ranks.is_main:
+            progress(state, step_metrics)
+            run_sinks.send(state)
 
-    saved = functools.partial(save, checkpoints, ranks=ranks, identity=identity, keep=spec.training.keep_last)
     failure: FailedRun | None = None
-    with (
-        watched.opened(state),
-        BatchPrefetcher.to(ranks.device, reader(spec, blocks, ranks), spec.training.num_steps) as feed,
-    ):
-        run = assemble(spec, blocks, mixture_folder, state, feed, ranks)
+    read, num_steps = batch_reader(spec, blocks, ranks), spec.training.num_steps
+    with run_sinks.open(state), BatchPrefetcher.for_device(ranks.device, read, num_steps) as batches:
+        context = build_context(spec, blocks, mixture_folder, state, batches, ranks)
         try:
-            run_files.refuse_failed(start)
-            if not loop.train(run, state, snapshots.follow, saved, ranks.agreed(stop.__bool__), follow, clock):
-                return False
+            run_files.check_start(start)
+            complete = loop.train(
+                context,
+                state,
+                save=functools.partial(
+                    save_checkpoint, checkpoint_folder, ranks=ranks, identity=identity, keep=spec.training.keep_last
+                ),
+                should_stop=ranks.any_stops(stop.__bool__),
+                on_snapshot=snapshots.save_if_due,
+                on_step_end=report,
+                timer=timer,
+            )
         except FailedRun as error:
-            failure = error
+            complete, failure = True, error
+    if not complete:
+        return False
     if ranks.sharded:
-        gather(state, spec, blocks.vocabulary)
-    found = run_metadata.run_metadata(spec, state, blocks, ranks) | {"optimizer": split}
-    conclude(spec, state, output_folder, found, run_metadata.timing(clock, progress, state.step), failure, ranks)
+        gather_shards(state, spec, blocks.vocabulary)
+    metadata = run_files.run_size(spec, state, blocks) | environment(ranks) | {"optimizer": groups}
+    write_results(output_folder, spec, state, metadata, timing(timer, progress, state.step), failure, ranks)
     return True
 
 
-def conclude(
+def write_results(
+    output_folder: pathlib.Path,
     spec: RunSpec,
     state: State,
-    output_folder: pathlib.Path,
-    found: dict[str, Any],
-    timing: dict[str, Any],
+    metadata: dict[str, Any],
+    run_timing: dict[str, Any],
     failure: FailedRun | None,
     ranks: Ranks,
 ) -> None:
-    """Writes what a run leaves behind, and says how it ended. Raises FailedRun where that is to be an error."""
-    if ranks.first:
+    """Write the files of a run that has ended. Raises FailedRun if its spec makes a failure an error."""
+    if ranks.is_main:
         run_files.write_failure(output_folder, failure)
     if failure is not None and spec.training.on_failure == "stop":
         raise failure
-    if not ranks.first:
+    if not ranks.is_main:
         return
-    run_files.write(output_folder, state, spec.training, found | run_files.outcome(state, failure), timing)
+    run_files.write(output_folder, state, spec.training, metadata | run_files.outcome(state, failure), run_timing)
     if failure is not None:
-        log(f"{name(spec)}: FAILED: {failure}; the study goes on without it, see {output_folder / run_files.FAILURE}")
+        place = output_folder / run_files.FAILURE
+        log(f"{run_name(spec)}: FAILED: {failure}; the study goes on without this run, see {place}")
     else:
-        log(f"{name(spec)}: done, {timing['tokens_per_second']:,.0f} tokens/s, {timing['wall_seconds']:.0f} s")
+        speed = f"{run_timing['tokens_per_second']:,.0f} tokens/s"
+        log(f"{run_name(spec)}: done, {speed}, {run_timing['wall_seconds']:.0f} s")
 
 
-def training_blocks(spec: RunSpec, mixture_folder: pathlib.Path) -> TrainBlocks:
-    """The mixture's blocks. Raises ValueError where they are too few for a step."""
+def open_blocks(spec: RunSpec, mixture_folder: pathlib.Path) -> TrainBlocks:
+    """Open the mixture's training blocks. Raises ValueError if there are too few for a step."""
     blocks = TrainBlocks(mixture_folder)
     if len(blocks) < spec.training.blocks_per_step:
-        needs = f"a step needs {spec.training.blocks_per_step}"
-        raise ValueError(f"run {name(spec)}: the mixture has {len(blocks)} blocks, {needs}")
+        needed = f"but a step needs {spec.training.blocks_per_step}"
+        raise ValueError(f"run {run_name(spec)}: the mixture has {len(blocks)} blocks, {needed}")
     return blocks
 
 
-def begin(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ranks) -> State:
-    """The state of a run before its first step."""
-    settings, model = spec.training, build(spec, vocabulary, start)
-    if ranks.world > 1:  # all have drawn the same weights; their noise is their own
-        distributed.seed_from(f"noise {spec.seed}".encode(), ranks.rank)
-    ranks.spread(model)
+def initial_state(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ranks) -> State:
+    """Return the state of a run before its first step."""
+    settings, model = spec.training, initial_model(spec, vocabulary, start)
+    if ranks.world > 1:  # all processes have drawn the same weights; from here on each has its own noise
+        seed_rank(f"noise {spec.seed}".encode(), ranks.rank)
+    ranks.place(model)
     optimizer = spec.optimizer.component().build(spec.optimizer, model)
-    precision.prepare(settings, model)
-    average = WeightAverage(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
-    return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, average=average)
+    precision.prepare_blocks(settings, model)
+    ema = WeightAverage(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
+    return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, ema=ema)
 
 
-def reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], Batch]:
-    """What reads this process's blocks of a step."""
+def initial_model(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
+    """Return the run's model with its initial weights, which depend only on the seed and on what it starts from."""
+    torch.manual_seed(spec.seed)
+    model = build_model(spec, vocabulary)
+    spec.start.component().initialise(spec.start, model, spec, start)
+    return model
+
+
+def batch_reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], Batch]:
+    """Return a function that reads this process's blocks of a step."""
 
     def read(step: int) -> Batch:
         rows = block_rows(spec.seed, step, spec.training.blocks_per_step, len(blocks), ranks.rank, ranks.world)
@@ -242,12 +257,18 @@ def reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], 
     return read
 
 
-def assemble(
-    spec: RunSpec, blocks: TrainBlocks, mixture_folder: pathlib.Path, state: State, feed: BatchPrefetcher, ranks: Ranks
+def build_context(
+    spec: RunSpec,
+    blocks: TrainBlocks,
+    mixture_folder: pathlib.Path,
+    state: State,
+    batches: BatchPrefetcher,
+    ranks: Ranks,
 ) -> TrainContext:
-    """What the run needs beside its state."""
+    """Return what the run needs beside its state."""
     settings, schedule = spec.training, spec.schedule.component()
     objective = spec.objective.component().Objective(spec.objective)
+    probe, validation = (read_block_set(mixture_folder, name) for name in ("probe", "validation"))
 
     def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
         return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
@@ -255,36 +276,34 @@ def assemble(
     return TrainContext(
         spec=spec,
         objective=objective,
-        factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
-        tokens=lambda step: feed(step)[0],
-        observer=Observer(
-            spec.telemetry, objective, read_set(mixture_folder, "probe"), read_set(mixture_folder, "validation")
-        ),
-        documents=lambda step: feed(step)[1],
+        lr_factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
+        tokens=lambda step: batches(step)[0],
+        observer=Observer(spec.telemetry, objective, probe, validation),
+        documents=lambda step: batches(step)[1],
         ranks=ranks,
-        step=ranks.step(objective, state.model),
+        loss_module=ranks.loss_module(objective, state.model),
         rows=rows,
         domains=lambda step: torch.from_numpy(blocks.domains(rows(step, ranks.rank, ranks.world))),
         loss_limit=settings.diverged_at * math.log(blocks.vocabulary),
     )
 
 
-def save(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, keep: int) -> None:
-    """Saves a checkpoint: each process its parts of a sharded run, all else the first."""
-    state.random = ranks.random_states()
-    if ranks.in_parts:
-        average = None if state.average is None else state.average.weights
+def save_checkpoint(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, keep: int) -> None:
+    """Save a checkpoint: of an fsdp run each process writes its shards, and rank 0 writes everything else."""
+    state.rng_states = ranks.rng_states()
+    if ranks.fsdp:
+        ema_weights = None if state.ema is None else state.ema.weights
         state.shards = folder / ".shards"
-        sharded.save_parts(state.shards, sharded.parts(state.model, state.optimizer, average), ranks)
-    if ranks.first:
+        sharded.save_sharded(state.shards, sharded.named_tensors(state.model, state.optimizer, ema_weights), ranks)
+    if ranks.is_main:
         store.save(folder, state, identity, keep)
-    ranks.wait()
+    ranks.barrier()
 
 
-def gather(state: State, spec: RunSpec, vocabulary: int) -> None:
-    """Makes a sharded run's model and average whole; each process calls it."""
-    weights = sharded.whole(state.model.state_dict())
+def gather_shards(state: State, spec: RunSpec, vocabulary: int) -> None:
+    """Replace a sharded run's model and average by full ones; each process calls it."""
+    weights = sharded.gather_tensors(state.model.state_dict())
     state.model = build_model(spec, vocabulary)
     state.model.load_state_dict(weights, assign=True)
-    if state.average is not None:
-        state.average.weights = sharded.whole(state.average.weights)
+    if state.ema is not None:
+        state.ema.weights = sharded.gather_tensors(state.ema.weights)

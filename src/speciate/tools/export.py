@@ -33,10 +33,10 @@ from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.graph.run_paths import run_paths
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
-from speciate.model.hf.convert import to_theirs
+from speciate.model.hf.convert import export_weights
 from speciate.model.hf.pretrained import family_of
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.training.checkpoint.load_run import read_run
+from speciate.training.checkpoint.load_run import load_run
 
 TOLERANCE = 1e-4
 CARD = """---
@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     spec_file = arguments.run / "spec.json"
     tokenizer = arguments.tokenizer or run_paths(spec_file, read_spec(RunSpec, spec_file)).tokenizer
     manifest = read_manifest(tokenizer)
-    run, model = read_run(arguments.run, manifest.vocabulary, arguments.weights)
+    run, model = load_run(arguments.run, manifest.vocabulary, arguments.weights)
     if not run.model.causal:
         raise ValueError(
             f"{arguments.run}: its model sees the whole block (causal: false), and what it says of a token is no "
@@ -139,7 +139,7 @@ def converted(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> P
     theirs: PreTrainedModel = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(settings.pop("model_type"), **vocabulary, **settings)
     )
-    weights = to_theirs(dict(model.named_parameters()), family.rules(run.model))
+    weights = export_weights(dict(model.named_parameters()), family.rules(run.model))
     missing, over = theirs.load_state_dict(weights, strict=False)
     assert not over and set(missing) <= {"lm_head.weight"}, (missing, over)
     theirs.tie_weights()

@@ -26,15 +26,15 @@ from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
-from speciate.evaluation.denoising import denoiser, importance_of, sampler_options
+from speciate.evaluation.denoising import denoiser, importance_function, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
-from speciate.evaluation.unmasking import Seeded, Text, sample, tempered
+from speciate.evaluation.unmasking import SeededDraws, MaskedText, sample, with_temperature
 from speciate.graph.run_paths import run_paths
 from speciate.model.hf.pretrained import read_pretrained
 from speciate.model.mtp_heads import prediction_heads
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import Selection, recording
-from speciate.training.checkpoint.load_run import read_run
+from speciate.selection.selection import Selection, record_selections
+from speciate.training.checkpoint.load_run import load_run
 
 COLOURS = (196, 208, 220, 118, 48, 51, 39, 99, 201, 213, 180, 245)
 """Of expert 0, 1, ... on a terminal of 256 colours; then again from the start."""
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
     for option, value in asked:
         if value:
             raise ValueError(f"{option}: is of masked diffusion, and {arguments.run} predicts from left to right")
-    first, draw, counts = len(ids), torch.Generator().manual_seed(arguments.seed), speculative.Counts()
+    first, draw, counts = len(ids), torch.Generator().manual_seed(arguments.seed), speculative.SpeculationCounts()
     told = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw)
     if arguments.speculate:
         told = speculative.generate(model, torch.tensor(ids), arguments.max_tokens, counts)
@@ -131,9 +131,9 @@ def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: ar
             raise ValueError(f"--steps: sampler {kind} has no number of steps; it has as many as it needs")
         options = sampler_options(kind, num_steps=arguments.steps)
     mask = model.vocabulary - 1
-    text = Text(torch.tensor([[*ids, *[mask] * room]]), mask, importance_of(model))
-    denoise = tempered(denoiser(model), arguments.temperature)
-    draws = Seeded(torch.Generator().manual_seed(arguments.seed))
+    text = MaskedText(torch.tensor([[*ids, *[mask] * room]]), mask, importance_function(model))
+    denoise = with_temperature(denoiser(model), arguments.temperature)
+    draws = SeededDraws(torch.Generator().manual_seed(arguments.seed))
     for step, after in enumerate(sample(options.component().Sampler(options), text, denoise, draws), start=1):
         if arguments.show_order and not after.token_BT.equal(text.token_BT):
             print(f"{step:4} {masked_text(tokenizer, after.token_BT[0].tolist(), mask)}")
@@ -177,7 +177,7 @@ def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transfor
         file = folder / "spec.json"
         place = tokenizer or run_paths(file, read_spec(RunSpec, file)).tokenizer
         manifest = read_manifest(place)
-        return read_run(folder, manifest.vocabulary)[1], read_tokenizer(place), manifest.end_of_text
+        return load_run(folder, manifest.vocabulary)[1], read_tokenizer(place), manifest.end_of_text
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither a run's spec.json nor a model's config.json")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -206,7 +206,7 @@ def read_tokenizer(folder: pathlib.Path) -> Tokenizer:
 @torch.no_grad()
 def show(model: Transformer, tokenizer: Tokenizer, ids: list[int]) -> None:
     """Prints a row for each token: the slots that every selector chose for it."""
-    with recording(model) as record:
+    with record_selections(model) as record:
         model.hidden(torch.tensor([ids]))
     if not record:
         log("the model has no selector: there are no experts to show")

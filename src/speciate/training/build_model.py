@@ -1,7 +1,7 @@
-"""The network of a run: the model that its spec describes, with what its objective adds.
+"""Build the model of a run: the decoder that its spec describes, with what its objective adds.
 
-An objective's Options may ask for `extra_tokens` more token ids than the tokenizer has ([MASK]: the last), and its file
-may define `parts(options, run)`: modules by name, such as further heads or an importance estimator, that live in the
+An objective's Options may ask for `extra_tokens` more token ids than the tokenizer has ([MASK]: the last one). Its file
+defines `parts(options, run)`: modules by name, such as further heads or an importance estimator, which live in the
 model's state beside the blocks.
 """
 
@@ -10,11 +10,11 @@ from speciate.model.transformer import Transformer
 
 
 def build_model(run: RunSpec, vocabulary: int) -> Transformer:
-    """The run's model, its initial weights decided by `torch.manual_seed`.
+    """Return the run's model with initial weights drawn from torch's generator.
 
     Args:
-        run: its spec.
-        vocabulary: token ids of the tokenizer.
+        run: the run's spec.
+        vocabulary: number of the tokenizer's token ids.
     """
     parts = run.objective.component().parts(run.objective, run)
     return Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)

@@ -1,10 +1,9 @@
-"""What a run is while it trains: its spec with what serves it, its clock, and a step's blocks in portions."""
+"""What a run trains with beside its state: its spec, data, objective and processes; and a step's micro-batches."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,29 +11,10 @@ import torch
 from torch import Tensor
 
 from speciate.config.run import RunSpec
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import ALONE, Ranks
 from speciate.training.loss.objective import Objective
 from speciate.training.observer import Observer
-
-
-@dataclass
-class Clock:
-    """Seconds that a run spent on each of its parts; reported, and in no table, since no two runs agree on it."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    wall: float = field(default_factory=time.monotonic)
-    """When it began."""
-    cpu: float = field(default_factory=time.process_time)
-
-    @contextmanager
-    def measuring(self, part: str) -> Iterator[None]:
-        """Adds the block's CPU seconds to `part`."""
-        started = time.process_time()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.process_time() - started
 
 
 @dataclass(frozen=True)
@@ -43,77 +23,87 @@ class TrainContext:
 
     spec: RunSpec
     objective: Objective
-    factor: Callable[[int], float]
-    """Step -> share of the peak learning rate."""
+    lr_factor: Callable[[int], float]
+    """Step -> the learning rate as a share of its peak."""
     tokens: Callable[[int], Tensor]
     """Step -> the step's blocks, (blocks_per_step, T) int64."""
     observer: Observer
     documents: Callable[[int], Tensor | None] | None = None
-    """Step -> the document of each position of those blocks; None where the model does not separate documents."""
+    """Step -> the document of each position of those blocks; None if the model does not separate documents."""
     ranks: Ranks = ALONE
-    """The processes that train this run; `tokens` and `documents` are this one's."""
-    step: torch.nn.Module | None = None
-    """What runs a micro-batch, of `ranks.step`; None: a plain Step."""
+    """The processes that train this run; `tokens` and `documents` are those of this process."""
+    loss_module: torch.nn.Module | None = None
+    """What runs a micro-batch, from `ranks.loss_module`; None: a LossModule of this process alone."""
     rows: Callable[[int], npt.NDArray[np.int64]] | None = None
     """Step -> the numbers of its blocks in the mixture, for the report of a step that failed."""
     domains: Callable[[int], Tensor] | None = None
-    """Step -> the domain of each of its blocks, (blocks_per_step,), this process's; None: nobody is told."""
+    """Step -> the domain of each of this process's blocks, (blocks_per_step,); None: no module is told."""
     loss_limit: float | None = None
-    """The loss above which the run has diverged; None: there is none."""
+    """The loss above which the run has diverged; None: no limit."""
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """The run's name in error messages."""
         return f"run {self.spec.ablation}, seed {self.spec.seed}"
 
 
 class StepSnapshot:
-    """What a step changes before its update: buffers (a balance's counts) and this process's random numbers."""
+    """What a step changes before its update: buffers (a balancer's counts) and this process's random state."""
 
     def __init__(self, state: State) -> None:
         self.device = next(state.model.parameters()).device
         self.buffers = [(buffer, buffer.clone()) for buffer in state.model.buffers()]
-        self.random = torch.get_rng_state()
-        self.random_gpu = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        self.rng_state = torch.get_rng_state()
+        self.gpu_rng_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Makes it undone."""
+        """Undo the step: restore buffers and random state, and drop the gradients."""
         for buffer, value in self.buffers:
             buffer.copy_(value)
-        torch.set_rng_state(self.random)
-        if self.random_gpu is not None:
-            torch.cuda.set_rng_state(self.random_gpu, self.device)
+        torch.set_rng_state(self.rng_state)
+        if self.gpu_rng_state is not None:
+            torch.cuda.set_rng_state(self.gpu_rng_state, self.device)
         state.optimizer.zero_grad(set_to_none=True)
 
 
-def micro_batches(run: TrainContext, state: State) -> list[tuple[Tensor, Tensor | None, float]]:
-    """The step's blocks in portions: tokens, documents, and what a portion's mean loss is divided by in the step's.
+class MicroBatch(NamedTuple):
+    """Some of a step's blocks, on the device."""
 
-    That is the step's predictions (a process's mean) over the portion's: `accumulation`, unless documents are kept
-    apart, when one portion has more predictions than another. They are counted before they go to the device, which may
-    fetch them while it computes.
+    token_BT: Tensor
+    document_BT: Tensor | None
+    domain_B: Tensor | None
+    loss_divisor: float
+    """What its mean loss is divided by in the step's loss; infinite for a micro-batch without predictions."""
+
+
+def micro_batches(context: TrainContext, state: State) -> list[MicroBatch]:
+    """Split the step's blocks into micro-batches.
+
+    A micro-batch's loss divisor is the step's predictions (the mean over processes) over its own: `grad_accumulation`,
+    unless documents are kept apart, when micro-batches have unequal numbers of predictions. Predictions are counted
+    before the blocks go to the device, which may fetch them while it computes.
+
+    Raises:
+        ValueError: the step predicts nothing.
     """
-    num_portions = state.grad_accumulation or run.spec.training.grad_accumulation
-    tokens = run.tokens(state.step).chunk(num_portions)
-    of_step = None if run.documents is None else run.documents(state.step)
-    documents = [None] * num_portions if of_step is None else of_step.chunk(num_portions)
-    portions = list(zip(tokens, documents, strict=True))
-    counts = [int(run.objective.loss_mask(state.model, *portion).sum()) for portion in portions]
-    (predicted,) = run.ranks.mean(sum(counts))
-    if not predicted:
-        raise ValueError(f"{run.name}: step {state.step}: nothing is predicted")
-    device = run.ranks.device
+    number = state.grad_accumulation or context.spec.training.grad_accumulation
+    tokens = context.tokens(state.step).chunk(number)
+    document_BT = None if context.documents is None else context.documents(state.step)
+    documents = [None] * number if document_BT is None else document_BT.chunk(number)
+    domains = [None] * number if context.domains is None else context.domains(state.step).chunk(number)
+    blocks = list(zip(tokens, documents, strict=True))
+    counts = [int(context.objective.loss_mask(state.model, *batch).sum()) for batch in blocks]
+    (num_predictions,) = context.ranks.mean(sum(counts))
+    if not num_predictions:
+        raise ValueError(f"{context.name}: step {state.step}: no token is predicted")
+    device = context.ranks.device
     return [
-        (
+        MicroBatch(
             token_BT.to(device, non_blocking=True),
             None if document_BT is None else document_BT.to(device, non_blocking=True),
-            predicted / count if count else math.inf,
+            domain_B,
+            num_predictions / count if count else math.inf,
         )
-        for (token_BT, document_BT), count in zip(portions, counts, strict=True)
+        for (token_BT, document_BT), domain_B, count in zip(blocks, domains, counts, strict=True)
     ]
-
-
-def micro_batch_domains(run: TrainContext, state: State, portion: int, num_portions: int) -> Tensor | None:
-    """The domain of each block of one of the step's portions."""
-    return None if run.domains is None else run.domains(state.step).chunk(num_portions)[portion]

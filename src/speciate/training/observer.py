@@ -1,12 +1,11 @@
 """The observer of a training run: what the selectors do on the probe set, and the loss on the validation set.
 
 It stands outside the model (hooks), never sees the training batch, draws no random numbers and leaves no gradient, so
-that a run with and without it has the same bits. Collapse happens within the first tens of steps: it looks often early.
+a run with it and one without have the same bits. Collapse happens within the first tens of steps, so it observes often
+at first.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import fields
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,90 +15,37 @@ from speciate.config.run import TelemetrySpec
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.selection.metrics import collect_metrics
-from speciate.selection.selection import recording
-from speciate.selection.tally import Tally, tally
-from speciate.training.checkpoint.store import Arrays
 from speciate.training.loss.objective import Objective
-
-BLOCKS_AT_ONCE = 32
-
-
-def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first block, blocks) in portions that keep memory small."""
-    for start in range(0, len(token_BT), BLOCKS_AT_ONCE):
-        yield start, token_BT[start : start + BLOCKS_AT_ONCE]
+from speciate.training.probe import Arrays, batches, observe, tally_arrays
 
 
-def run_selectors(
-    model: Transformer, objective: Objective, token_BT: Tensor, document_BT: Tensor, domain_B: Tensor | None = None
-) -> None:
-    """Runs, on probe blocks, all whose Selections and notes are to be seen: what the objective says, or the decoder."""
-    with in_domains(domain_B):
-        objective.run_probe(model, token_BT, document_BT)
-
-
-@torch.no_grad()
-def observe(
-    model: Transformer,
-    objective: Objective,
-    token_BT: Tensor,
-    document_BT: Tensor,
-    num_documents: int,
-    domain_B: Tensor | None = None,
-    noting: bool = True,
-) -> tuple[dict[str, Tally], list[list[object]]]:
-    """What `model` does on these blocks: every selector's Tally over documents, by module path, and what is noted.
-
-    Args:
-        model: put into evaluation mode, so without noise, and back.
-        objective: says what runs on probe blocks.
-        token_BT: token ids.
-        document_BT: the document of each position.
-        num_documents: number of groups of each Tally.
-        domain_B: the domain of each block, for a router that is told.
-        noting: whether modules are listened to, which some of them work for.
-
-    Returns:
-        The tallies, and [path, name, at, mean] of each measurement.
-    """
-    tallies: dict[str, Tally] = {}
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    token_BT, document_BT = token_BT.to(device), document_BT.to(device)
-    with collect_metrics(model, objective) if noting else nullcontext() as meter:
-        for start, portion_BT in batches(token_BT):
-            part = slice(start, start + len(portion_BT))
-            document_P, of_B = document_BT[part].flatten(), None if domain_B is None else domain_B[part]
-            with recording(model) as record:
-                run_selectors(model, objective, portion_BT, document_BT[part], of_B)
-            for path, selection in record.items():
-                counted = tally(selection, document_P[selection.token_N], num_documents)
-                tallies[path] = tallies[path] + counted if path in tallies else counted
-    model.train(was_training)
-    return tallies, [] if meter is None else meter.rows()
-
-
-def due(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
-    """Whether the selectors are observed after `step` updates: often early, then regularly, always at the end."""
+def observation_due(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
+    """Return whether selectors are observed after `step` updates: often early, then regularly, and at the end."""
     if step <= telemetry.early_until and step % telemetry.early_every == 0:
         return True
     return step % telemetry.every == 0 or step == num_steps
 
 
-def noted(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
-    """Whether modules are listened to after `step` updates: with each validation, since some notes are dear."""
+def validation_due(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
+    """Return whether the run is validated after `step` updates, and its modules' metrics are collected."""
     return step % telemetry.validation_every == 0 or step == num_steps
 
 
-def arrays_of(tallies: dict[str, Tally]) -> Arrays:
-    """A Tally a selector as named arrays, `path/field`."""
-    return {f"{path}/{field.name}": getattr(one, field.name) for path, one in tallies.items() for field in fields(one)}
+@runtime_checkable
+class ReportsTelemetry(Protocol):
+    """An optimizer that reports about its own updates."""
+
+    def telemetry(self) -> dict[str, float]:
+        """Return numbers by name."""
+
+
+def optimizer_telemetry(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return what an optimizer reports about its updates; empty for one that reports nothing."""
+    return optimizer.telemetry() if isinstance(optimizer, ReportsTelemetry) else {}
 
 
 class Observer:
-    """Looks at one run at its cadence, on a balanced prefix of the probe set."""
+    """Observes one run, on a balanced prefix of the probe set."""
 
     def __init__(self, telemetry: TelemetrySpec, objective: Objective, probe: BlockSet, validation: BlockSet) -> None:
         self.telemetry, self.objective = telemetry, objective
@@ -109,52 +55,53 @@ class Observer:
         self.domain_B = torch.from_numpy(prefix.domain).long()
         self.num_documents = len(probe.documents)
         self.domains = validation.domains
-        # each pack's blocks together, as they come: which blocks share a product of matrices decides its last bits
-        sets = (validation.tokens, validation.document, validation.label)
+        # the blocks of each pack together, in order: which blocks share a matrix product decides its last bits
+        arrays = (validation.tokens, validation.document, validation.label)
         self.validation = [
-            (torch.tensor(int(pack)), *(torch.from_numpy(part[validation.domain == pack]).long() for part in sets))
+            (torch.tensor(int(pack)), *(torch.from_numpy(array[validation.domain == pack]).long() for array in arrays))
             for pack in np.unique(validation.domain)
         ]
 
-    def look(
-        self, model: Transformer, step: int, seen: Arrays, counting: bool = True, noting: bool = True
+    def observe(
+        self, model: Transformer, step: int, telemetry: Arrays, with_tallies: bool = True, with_metrics: bool = True
     ) -> list[list[object]]:
-        """Adds one observation to `seen`: arrays with a first axis of observations, and `steps`; returns the notes.
+        """Append one observation to `telemetry`, and return the metrics that modules record.
 
-        A model without selectors adds nothing to `seen`.
+        Each array of `telemetry` has the observations as its first axis; `steps` holds their steps. A model without
+        selectors appends nothing.
 
         Args:
-            model: to be looked at.
-            step: its updates so far.
-            seen: where it is added.
-            counting: whether it is.
-            noting: whether there are notes.
+            model: the model to observe.
+            step: the number of its updates so far.
+            telemetry: altered in place.
+            with_tallies: whether to append to `telemetry`.
+            with_metrics: whether to collect metrics.
         """
         probe = (self.token_BT, self.document_BT, self.num_documents, self.domain_B)
-        tallies, measured = observe(model, self.objective, *probe, noting=noting)
-        if not counting:
-            return measured
-        new: Arrays = {"steps": np.array(step, dtype=np.int64), **arrays_of(tallies)} if tallies else {}
+        tallies, metrics = observe(model, self.objective, *probe, with_metrics=with_metrics)
+        if not with_tallies:
+            return metrics
+        new: Arrays = {"steps": np.array(step, dtype=np.int64), **tally_arrays(tallies)} if tallies else {}
         for name, value in new.items():
-            seen[name] = np.concatenate([seen[name], value[None]]) if name in seen else value[None]
-        return measured
+            telemetry[name] = np.concatenate([telemetry[name], value[None]]) if name in telemetry else value[None]
+        return metrics
 
     @torch.no_grad()
     def validate(self, model: Transformer, objective: Objective) -> dict[str, float]:
-        """Mean loss on the validation set by the documents' domain, in nats a token; no auxiliary loss is in it."""
+        """Return the mean validation loss of each domain's documents, in nats per token, without auxiliary losses."""
         was_training = model.training
         model.eval()
-        found: dict[str, list[Tensor]] = {domain: [] for domain in self.domains}
+        losses: dict[str, list[Tensor]] = {domain: [] for domain in self.domains}
         device = next(model.parameters()).device
-        for portion in self.validation:
-            pack, token_BT, document_BT, label_BT = (part.to(device) for part in portion)
-            for start, portion_BT in batches(token_BT):
-                of_BT = document_BT[start : start + len(portion_BT)]
-                label_BS = label_BT[start : start + len(portion_BT), 1:]
-                counted_BS = objective.loss_mask(model, portion_BT, of_BT)
-                with in_domains(pack.expand(len(portion_BT))):
-                    nats_BS = objective.token_nll(model, portion_BT, of_BT).double()
+        for tensors in self.validation:
+            pack, token_BT, document_BT, label_BT = (tensor.to(device) for tensor in tensors)
+            for start, batch_BT in batches(token_BT):
+                rows = slice(start, start + len(batch_BT))
+                label_BS = label_BT[rows, 1:]
+                loss_mask_BS = objective.loss_mask(model, batch_BT, document_BT[rows])
+                with in_domains(pack.expand(len(batch_BT))):
+                    nats_BS = objective.token_nll(model, batch_BT, document_BT[rows]).double()
                 for index, domain in enumerate(self.domains):
-                    found[domain].append(nats_BS[counted_BS & (label_BS == index)])
+                    losses[domain].append(nats_BS[loss_mask_BS & (label_BS == index)])
         model.train(was_training)
-        return {domain: float(torch.cat(nats).mean()) for domain, nats in found.items()}
+        return {domain: float(torch.cat(nats).mean()) for domain, nats in losses.items()}

@@ -1,8 +1,8 @@
-"""The blocks of the coming steps, read and pinned by a thread while the device computes.
+"""Prefetching: a thread reads and pins the batches of the coming steps while the device computes.
 
 What a step reads is a function of its number alone (data/sampler.py), so reading ahead changes no bit. Pinned memory
-lets a GPU fetch a batch while it computes. On a CPU the reader would only take turns with the training itself
-(measured: benchmarks/feed.py), so there a step reads its own blocks when it comes.
+lets a GPU fetch a batch while it computes. On a CPU the thread would only take turns with the training itself
+(measured: benchmarks/feed.py), so there each step reads its own batch when it comes.
 
 B blocks of T tokens.
 """
@@ -19,43 +19,43 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 class BatchPrefetcher:
-    """Batches by step, those of the next `ahead` steps on their way. A context: its thread ends with the block.
+    """Returns batches by step, and reads those of the next `ahead` steps. A context: its thread ends with the block.
 
     Args:
-        read: the batch of a step; called in one thread, each step at most once unless steps are asked for out of order.
+        read: reads the batch of a step; called in one thread, at most once for each step if steps come in order.
         num_steps: steps from here on are not read ahead.
-        ahead: steps that are read ahead; 0: none, and there is no thread.
-        pinned: keep batches in memory that a GPU can fetch from by itself.
+        ahead: number of steps to read ahead; 0: none, without a thread.
+        pinned: whether batches are kept in page-locked memory, which a GPU can fetch from by itself.
     """
 
     def __init__(self, read: Callable[[int], Batch], num_steps: int, ahead: int, pinned: bool = False) -> None:
         self.num_steps, self.ahead, self.pinned = num_steps, ahead, pinned
         self._read = read
-        self._thread = ThreadPoolExecutor(1, "speciate-feed") if ahead else None
-        self._coming: dict[int, Future[Batch]] = {}
+        self._thread = ThreadPoolExecutor(1, "speciate-prefetch") if ahead else None
+        self._pending: dict[int, Future[Batch]] = {}
         self._last: tuple[int, Batch] | None = None
 
     @classmethod
-    def to(cls, device: torch.device, read: Callable[[int], Batch], num_steps: int) -> Self:
-        """As the device wants it."""
+    def for_device(cls, device: torch.device, read: Callable[[int], Batch], num_steps: int) -> Self:
+        """Return the prefetcher that suits the device."""
         on_gpu = device.type == "cuda"
         return cls(read, num_steps, ahead=2 if on_gpu else 0, pinned=on_gpu)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of `step`. What reading raises is raised here."""
+        """Return the batch of `step`; raise what reading it raised."""
         if self._thread is None:
             if self._last is None or self._last[0] != step:
-                self._last = step, self._prepared(step)
+                self._last = step, self._load(step)
             return self._last[1]
         for coming in range(step, min(step + 1 + self.ahead, self.num_steps)):
-            if coming not in self._coming:
-                self._coming[coming] = self._thread.submit(self._prepared, coming)
-        batch = self._coming[step].result()
-        for past in [old for old in self._coming if old < step]:
-            del self._coming[past]
+            if coming not in self._pending:
+                self._pending[coming] = self._thread.submit(self._load, coming)
+        batch = self._pending[step].result()
+        for past in [old for old in self._pending if old < step]:
+            del self._pending[past]
         return batch
 
-    def _prepared(self, step: int) -> Batch:
+    def _load(self, step: int) -> Batch:
         token_BT, document_BT = self._read(step)
         if not self.pinned:
             return token_BT, document_BT

@@ -156,7 +156,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # what every training would otherwise import and read anew
     digest("train", read_spec(RunSpec, spec))
-    train.begin(read_spec(RunSpec, spec), 64, None, ALONE)
+    train.initial_state(read_spec(RunSpec, spec), 64, None, ALONE)
 
     def given(name: str) -> list[str]:
         paths = {"spec": spec, "mixture-folder": mixture, "output-folder": folder / name}

@@ -40,7 +40,7 @@ def test_equals_torchs_averaged_model(warmup: bool) -> None:
     theirs.update_parameters(of)  # its first call takes the weights as they are
 
     def seen(step: int) -> None:
-        ours.follow(of, step)
+        ours.update(of, step)
         theirs.update_parameters(of)
 
     trained(of, 120, seen)  # the warm-up ends at step 80
@@ -55,7 +55,7 @@ def test_by_hand() -> None:
     average = WeightAverage(of, 0.75, warmup=False)
     for step, value in enumerate((2.0, 4.0), start=1):
         nn.init.constant_(of.weight, value)
-        average.follow(of, step)
+        average.update(of, step)
     assert average.weights["weight"].item() == pytest.approx(0.75 * (0.75 * 1 + 0.25 * 2) + 0.25 * 4)
 
 

@@ -45,7 +45,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(
     assert Counter(kill["place"] for kill in told["ended"]) == {"training": 9, "saving": 9, "ending": 2}
     assert len({kill["where"] for kill in told["ended"]}) > 10
     assert told["last"] == 0, log
-    assert "continues from step" in log
+    assert "resumes at step" in log
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
     assert set(digests(tmp_path / "whole")) == RESULTS
     assert not list((tmp_path / "parts-checkpoints").iterdir())

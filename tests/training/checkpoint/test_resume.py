@@ -72,7 +72,9 @@ BESIDES: dict[str, dict[str, Any]] = {
     "model/moe/choice/expert": UNBALANCED,
     "training/objective/masked_diffusion": {"model": {"causal": False}},
     "training/diffusion/importance/none": {"objective": {"curriculum": "none"}},
-    "training/diffusion/importance/oracle": {"start": {"kind": "oracle_model", **OPTIONS["training/init/start/oracle_model"]}},
+    "training/diffusion/importance/oracle": {
+        "start": {"kind": "oracle_model", **OPTIONS["training/init/start/oracle_model"]}
+    },
     "training/init/start/oracle_model": {
         "model": {"causal": False},
         "objective": {"kind": "masked_diffusion", "importance": "oracle", "eval_draws": 4},
@@ -176,7 +178,7 @@ def parent(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
     """The weights of a run that others start from."""
     folder = tmp_path_factory.mktemp("parent") / "seed0"
     spec = RunSpec.model_validate(merge(SMALL, {"ablation": "parent", "training": {"num_steps": 1}}))
-    assert verb.train(spec, mixture, folder, folder.with_name("checkpoints"), Stop(None))
+    assert verb.train(spec, mixture, folder, folder.with_name("checkpoints"), stop=Stop(None))
     (folder / "spec.json").write_text(canonical_json(spec))
     return folder / "model.safetensors"
 
@@ -193,7 +195,9 @@ def test_resumed_at_any_step_every_kind_has_the_same_bits(
     start = parent if hasattr(spec.start, "origin") else None
 
     def trained(name: str, steps: int | None = None) -> bool:
-        return verb.train(spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", Stop(steps), start)
+        return verb.train(
+            spec, mixture, tmp_path / name, tmp_path / f"{name}-checkpoints", stop=Stop(steps), start=start
+        )
 
     assert trained("whole")
     done = 0

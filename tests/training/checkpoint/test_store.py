@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from speciate.training.checkpoint import store
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint import lock, store
+from speciate.training.checkpoint.state import State
 from speciate.training.checkpoint.weights import load_weights, save_weights
 
 
@@ -49,16 +49,16 @@ def test_other_threads_and_versions_are_told_in_one_line(
 ) -> None:
     told: list[str] = []
     store.save(tmp_path, state(3))
-    assert store.restore(tmp_path, state(0), say=told.append)
+    assert store.restore(tmp_path, state(0), log=told.append)
     assert told == []
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
-    assert store.restore(tmp_path, state(0), say=told.append)
+    assert store.restore(tmp_path, state(0), log=told.append)
     numpy, torchs = np.__version__, torch.__version__
     monkeypatch.setattr(np, "__version__", "1.0")
     monkeypatch.setattr(torch, "__version__", "2.0.0")
-    assert store.restore(tmp_path, state(0), say=told.append)
-    those, end = f"threads {threads} (now {threads + 1})", "bits may differ from here on"
+    assert store.restore(tmp_path, state(0), log=told.append)
+    those, end = f"threads {threads} (now {threads + 1})", "results may differ in the last bits from here on"
     assert told == [
         f"{tmp_path}/step3: was written with {those}; {end}",
         f"{tmp_path}/step3: was written with torch {torchs} (now 2.0.0), numpy {numpy} (now 1.0), {those}; {end}",
@@ -107,7 +107,7 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    with store.exclusive(folder.parent):
+    with lock.exclusive(folder.parent):
         # the names of the folders that are new
         assert synced == [(tmp_path.stat().st_ino, False), (folder.parents[1].stat().st_ino, False)]
         synced.clear()
@@ -125,22 +125,22 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: pathlib.Path) -> None:
     def train_beside() -> None:
-        with store.exclusive(tmp_path):
+        with lock.exclusive(tmp_path):
             pass
 
-    with store.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training this run"):
+    with lock.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training this run"):
         train_beside()
     train_beside()
 
 
 def test_weights_of_another_model_are_refused(tmp_path: pathlib.Path) -> None:
     save_weights(nn.Linear(3, 2), tmp_path / "weights")
-    with pytest.raises(ValueError, match="does not hold this model's weights; they differ in bias, weight"):
+    with pytest.raises(ValueError, match="holds another model's weights; they differ in bias, weight"):
         load_weights(nn.Linear(3, 4), tmp_path / "weights")
     with pytest.raises(ValueError, match="they differ in bias"):
         load_weights(nn.Linear(3, 2, bias=False), tmp_path / "weights")
     (tmp_path / "weights").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match="is no weights file"):
+    with pytest.raises(ValueError, match="cannot be read as weights"):
         load_weights(nn.Linear(3, 2), tmp_path / "weights")
 
 

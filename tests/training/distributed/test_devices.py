@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from speciate.config.run import TrainingSpec
-from speciate.training.distributed import devices
+from speciate.training.distributed import devices, gpu_slots
 
 HOLD = """
 import sys, time
-from speciate.training.distributed.devices import slot
-with slot(2) as index:
+from speciate.training.distributed.gpu_slots import free_gpu
+with free_gpu(2) as index:
     print(index, flush=True)
     time.sleep(60)
 """
@@ -23,8 +23,8 @@ with slot(2) as index:
 
 @pytest.fixture(autouse=True)
 def locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    monkeypatch.setenv(devices.LOCKS, str(tmp_path))
-    for variable in devices.GIVEN:
+    monkeypatch.setenv(gpu_slots.FOLDER_VARIABLE, str(tmp_path))
+    for variable in devices.SCHEDULER_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -40,12 +40,12 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_no_two_holders_have_one_slot(locks: pathlib.Path) -> None:
-    with devices.slot(2) as first, devices.slot(2) as second:
+    with gpu_slots.free_gpu(2) as first, gpu_slots.free_gpu(2) as second:
         assert (first, second) == (0, 1)
-        why = r"all 2 GPUs are taken; run as many jobs at a time as there are GPUs \(--resources gpu=2\)"
-        with pytest.raises(ValueError, match=why), devices.slot(2):
+        why = r"all 2 GPUs are in use; run at most as many jobs at a time as there are GPUs \(--resources gpu=2\)"
+        with pytest.raises(ValueError, match=why), gpu_slots.free_gpu(2):
             pass
-    with devices.slot(2) as again:
+    with gpu_slots.free_gpu(2) as again:
         assert again == 0
 
 
@@ -58,11 +58,11 @@ def test_a_killed_holder_frees_its_slot(locks: pathlib.Path) -> None:
     try:
         held = [int(holder.stdout.readline()) for holder in holders if holder.stdout]
         assert sorted(held) == [0, 1]
-        with pytest.raises(ValueError, match="all 2 GPUs are taken"), devices.slot(2):
+        with pytest.raises(ValueError, match="all 2 GPUs are in use"), gpu_slots.free_gpu(2):
             pass
         holders[0].send_signal(signal.SIGKILL)
         holders[0].wait()
-        with devices.slot(2) as index:
+        with gpu_slots.free_gpu(2) as index:
             assert index == held[0]
     finally:
         for holder in holders:
@@ -71,29 +71,32 @@ def test_a_killed_holder_frees_its_slot(locks: pathlib.Path) -> None:
 
 
 def test_auto_is_a_gpu_where_there_is_one(gpus: list[int]) -> None:
-    with devices.taken(TrainingSpec()) as first, devices.taken(TrainingSpec(device="cuda"), local_rank=1) as second:
+    with (
+        devices.acquire_device(TrainingSpec()) as first,
+        devices.acquire_device(TrainingSpec(device="cuda"), local_rank=1) as second,
+    ):
         assert (str(first), str(second)) == ("cuda:0", "cuda:1")
-    with devices.taken(TrainingSpec(device="cpu")) as device:
+    with devices.acquire_device(TrainingSpec(device="cpu")) as device:
         assert str(device) == "cpu"
     assert gpus == [0, 1]
 
 
-@pytest.mark.parametrize("variable", devices.GIVEN)
+@pytest.mark.parametrize("variable", devices.SCHEDULER_VARIABLES)
 def test_gpus_that_a_scheduler_gave_are_taken_in_order_of_rank(
     gpus: list[int], locks: pathlib.Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "4,7")
-    with devices.slot(1), devices.taken(TrainingSpec(), local_rank=1) as device:
+    with gpu_slots.free_gpu(1), devices.acquire_device(TrainingSpec(), local_rank=1) as device:
         assert str(device) == "cuda:1"
-    why = "process 2 of this node has no GPU; torch sees 2"
-    with pytest.raises(ValueError, match=why), devices.taken(TrainingSpec(), local_rank=2):
+    why = "process 2 of this node has no GPU; torch finds 2"
+    with pytest.raises(ValueError, match=why), devices.acquire_device(TrainingSpec(), local_rank=2):
         pass
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with devices.taken(TrainingSpec()) as device:
+    with devices.acquire_device(TrainingSpec()) as device:
         assert str(device) == "cpu"
-    why = r"training\.device: cuda, and torch sees no GPU here"
-    with pytest.raises(ValueError, match=why), devices.taken(TrainingSpec(device="cuda")):
+    why = r"training\.device: is cuda, but torch finds no GPU"
+    with pytest.raises(ValueError, match=why), devices.acquire_device(TrainingSpec(device="cuda")):
         pass

@@ -102,7 +102,7 @@ class StopAt:
 
 
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, ranks: Ranks, stop: int = 10**9) -> bool:
-    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-kept", StopAt(stop), None, None, ranks)
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-kept", stop=StopAt(stop), ranks=ranks)
 
 
 @contextlib.contextmanager
@@ -134,9 +134,9 @@ def seen(models: list[torch.nn.Module]) -> Iterator[None]:
         models[:] = [original(*given)]
         return models[0]
 
-    original = verb.build
+    original = verb.initial_model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "build", build)
+        patch.setattr(verb, "initial_model", build)
         yield
 
 
@@ -155,7 +155,7 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{home}/store", rank=rank, world_size=2, timeout=limit)
     with double_precision():
         for parallel in PARALLEL:
-            ranks = Ranks(rank, 2, in_parts=parallel == "fsdp")
+            ranks = Ranks(rank, 2, fsdp=parallel == "fsdp")
             models: list[torch.nn.Module] = []
             with told_by_the_blocks(), seen(models):
                 for case in (case for case, with_ in PAIRS if with_ == parallel):
@@ -261,7 +261,7 @@ def test_one_process_continues_what_two_began(
     assert len(list(kept.glob("*.distcp"))) == (2 if parallel == "fsdp" else 0)  # each process wrote its own
     with double_precision():
         spec = spec_of("documents", 2, parallel)
-        assert trained(spec, mixture, left, Ranks(in_parts=parallel == "fsdp"))
+        assert trained(spec, mixture, left, Ranks(fsdp=parallel == "fsdp"))
         assert trained(spec_of("documents", 1), mixture, tmp_path / "one", Ranks())
     assert_alike(tmp_path / "one", left)
 
@@ -271,19 +271,19 @@ def test_a_sharded_checkpoint_of_another_model_is_refused(
 ) -> None:
     kept = home / "noisy-parts-fsdp-kept" / "step5"
     spec = spec_of("dense", 1)
-    model = verb.build(spec, 64)
+    model = verb.initial_model(spec, 64)
     optimizer = torch.optim.AdamW(model.parameters())
-    with pytest.raises(ValueError, match=r"step5: does not hold this run's tensors; they differ in model\.blocks\.0"):
-        sharded.load_parts(kept, model, optimizer, None, Ranks())
+    with pytest.raises(ValueError, match=r"step5: holds another run's tensors; they differ in model\.blocks\.0"):
+        sharded.load_sharded(kept, model, optimizer, None, Ranks())
 
 
 def test_another_number_of_processes_is_refused_unless_asked_for() -> None:
-    why = r"training.processes: 2 processes train this run, and 1 started; launch it with torchrun --nproc-per-node 2"
+    why = r"training.processes: the run needs 2 processes, but 1 started; launch it with torchrun --nproc-per-node 2"
     settings = noisy("fsdp").training
-    with pytest.raises(ValueError, match=why), distributed.joined(settings):
+    with pytest.raises(ValueError, match=why), distributed.join_processes(settings):
         pass
-    with distributed.joined(settings, processes=1) as ranks:
-        assert (ranks.world, ranks.in_parts, ranks.sharded) == (1, True, False)
+    with distributed.join_processes(settings, processes=1) as ranks:
+        assert (ranks.world, ranks.fsdp, ranks.sharded) == (1, True, False)
 
 
 @pytest.mark.parametrize(
@@ -327,13 +327,13 @@ def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) 
 
 
 def test_random_numbers_are_each_process_s_own_and_new_for_another_number_of_them() -> None:
-    state = Ranks().random_states()
+    state = Ranks().rng_states()
     expected = torch.rand(3)
-    Ranks().set_random_state(state)
+    Ranks().set_rng_states(state)
     assert torch.equal(torch.rand(3), expected)
     drawn = []
     for rank, world in ((0, 2), (1, 2), (0, 3)):
-        Ranks(rank, world).set_random_state(torch.stack([state, state.flip(0)] if world == 3 else [state] * 3))
+        Ranks(rank, world).set_rng_states(torch.stack([state, state.flip(0)] if world == 3 else [state] * 3))
         drawn.append(torch.rand(3))
     assert not any(torch.equal(one, expected) for one in drawn)
     assert not torch.equal(drawn[0], drawn[1])

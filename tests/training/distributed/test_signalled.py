@@ -34,14 +34,14 @@ update, remember, asked = loop.train_step, StopRequest._remember, []
 def noting(stop, number, frame):
     remember(stop, number, frame)
     asked.append(number)
-def waiting(run, state):
+def waiting(context, state):
     if state.step == {STEP}:
         cli.log("waits")
         begun = time.monotonic()
         while not asked and time.monotonic() < begun + 60:
             time.sleep(0.01)
         time.sleep(0.1)  # whatever else the signal ends has ended
-    return update(run, state)
+    return update(context, state)
 progress.SECONDS_BETWEEN_LINES = 0.0  # a line is due at every step, this one's among them
 loop.train_step, StopRequest._remember = waiting, noting
 cli.main()
@@ -107,11 +107,11 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
         time.sleep(0.01)
     os.killpg(pipeline.pid, number)
     assert pipeline.wait(60) == 75, log.read_text()  # by pipefail the training's own, since tee ends well
-    assert f"{number.name} received; saved, and the same command continues it" in log.read_text()
+    assert f"{number.name} received; saved, and the same command resumes the run" in log.read_text()
     assert [saved.name for saved in (tmp_path / "kept").glob("*/*/step*")] == [f"step{STEP + 1}"]
     # the same command, in this process: it is quicker
     execute(line.partition("python -m speciate ")[2].partition(" 2>&1")[0].split())
     assert not list((tmp_path / "kept").iterdir())
-    assert verb.train(spec, mixture, tmp_path / "whole", tmp_path / "unused", Never())
+    assert verb.train(spec, mixture, tmp_path / "whole", tmp_path / "unused", stop=Never())
     for name in RESULTS:
         assert sha256(tmp_path / "run" / name) == sha256(tmp_path / "whole" / name), name

@@ -24,8 +24,8 @@ from speciate.model.hf.pretrained import Pretrained
 from speciate.model.moe.top_k_router import load_balancing_loss, z_loss
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.selection import recording, selectors
-from speciate.stages.train import build
+from speciate.selection.selection import record_selections, selectors
+from speciate.stages.train import initial_model
 from speciate.training.checkpoint.weights import save_weights
 
 VOCABULARY, CONTEXT, EXPERTS, HIDDEN = 64, 40, 4, 48
@@ -143,7 +143,7 @@ def started(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Started:
     origin, path = ORIGINS[name](tmp_path) if name else (None, None)
     start = {"kind": kind, **options, **({"origin": origin} if origin else {})}
     run = run_spec("experts", MOE, start, llama=name in ("llama", "archive"))
-    model = build(run, VOCABULARY, path).eval()
+    model = initial_model(run, VOCABULARY, path).eval()
     dense = None
     if path is not None:
         given: Pretrained = component_module(run.start.origin).read(run.start.origin, path)  # type: ignore[attr-defined]
@@ -176,7 +176,7 @@ def test_1_experts_are_where_they_should_be(started: Started) -> None:
 @torch.no_grad()
 def test_2_it_begins_where_the_dense_model_was(started: Started) -> None:
     if started.dense is None:
-        again = build(started.run, VOCABULARY)
+        again = initial_model(started.run, VOCABULARY)
         assert all(map(torch.equal, again.state_dict().values(), started.model.state_dict().values()))
         return
     theirs = dict(started.dense.named_parameters())
@@ -184,7 +184,7 @@ def test_2_it_begins_where_the_dense_model_was(started: Started) -> None:
         if not name.startswith(tuple(f"blocks.{layer}.ffn." for layer in MOE_LAYERS)):
             assert torch.equal(weight, theirs[name]), name
     if started.run.start.kind == "dense":
-        scratch = build(run_spec("experts", MOE), VOCABULARY)
+        scratch = initial_model(run_spec("experts", MOE), VOCABULARY)
         for layer in MOE_LAYERS:  # nothing to take over: what the seed gave
             for ours, drawn in zip(
                 started.model.blocks[layer].ffn.parameters(), scratch.blocks[layer].ffn.parameters(), strict=True
@@ -211,7 +211,7 @@ def test_3_logits_have_their_shape(started: Started) -> None:
 
 @torch.no_grad()
 def test_4_what_the_routers_report_is_consistent(started: Started) -> None:
-    with recording(started.model) as record:
+    with record_selections(started.model) as record:
         started.model.hidden(tokens(2))
     for path, selection in record.items():
         count = 2 * CONTEXT
@@ -228,7 +228,7 @@ def test_4_what_the_routers_report_is_consistent(started: Started) -> None:
 
 @torch.no_grad()
 def test_5_losses_are_within_their_bounds(started: Started) -> None:
-    with recording(started.model) as record:
+    with record_selections(started.model) as record:
         loss = component_module(started.run.objective).Objective(started.run.objective)(started.model, tokens(2))
     assert math.isfinite(float(loss))
     for path, selection in record.items():
@@ -282,7 +282,7 @@ def test_9_padding_changes_nothing(started: Started) -> None:
 
 @torch.no_grad()
 def test_10_every_expert_can_be_reached(started: Started) -> None:
-    with recording(started.model) as record:
+    with record_selections(started.model) as record:
         started.model.hidden(tokens(64))
     for selection in record.values():
         assert bool((selection.chosen_NS.sum(0) > 0).all())
@@ -293,7 +293,7 @@ def upcycled(tmp_path: pathlib.Path, **options: Any) -> tuple[Transformer, Trans
     origin, path = of_run(tmp_path)
     dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY)
     dense.load_state_dict(component_weights(origin, path))
-    return build(run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, **options}), VOCABULARY, path), dense
+    return initial_model(run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, **options}), VOCABULARY, path), dense
 
 
 def component_weights(origin: dict[str, Any], path: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -309,7 +309,7 @@ def component_weights(origin: dict[str, Any], path: pathlib.Path) -> dict[str, t
 def test_copies_without_noise_compute_what_the_dense_model_does(tmp_path: pathlib.Path, top_k: int) -> None:
     origin, path = of_run(tmp_path)
     start = {"kind": "upcycle", "origin": origin, "noise": 0.0}
-    model = build(run_spec("experts", {**MOE, "top_k": top_k}, start), VOCABULARY, path).eval()
+    model = initial_model(run_spec("experts", {**MOE, "top_k": top_k}, start), VOCABULARY, path).eval()
     dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY).eval()
     dense.load_state_dict(component_weights(origin, path))
     token_BT = tokens(2)
@@ -321,7 +321,7 @@ def test_copies_without_noise_compute_what_the_dense_model_does(tmp_path: pathli
 def test_shared_experts_are_copies_too(tmp_path: pathlib.Path, drop: float) -> None:
     origin, path = of_run(tmp_path)
     start = {"kind": "upcycle", "origin": origin, "noise": 0.0, "drop": drop}
-    model = build(run_spec("experts", {**MOE, "num_shared": 2}, start), VOCABULARY, path).eval()
+    model = initial_model(run_spec("experts", {**MOE, "num_shared": 2}, start), VOCABULARY, path).eval()
     dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY).eval()
     dense.load_state_dict(component_weights(origin, path))
     for layer in MOE_LAYERS:
@@ -370,7 +370,7 @@ def test_a_share_of_each_experts_units_is_drawn_anew(tmp_path: pathlib.Path, dro
 def test_both_halves_of_a_gated_unit_are_drawn_anew(tmp_path: pathlib.Path) -> None:
     origin, path = of_llama(tmp_path)
     run = run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, "noise": 0.0, "drop": 0.5}, llama=True)
-    model = build(run, VOCABULARY, path)
+    model = initial_model(run, VOCABULARY, path)
     old = component_weights(origin, path)
     for layer in MOE_LAYERS:
         experts: Any = model.blocks[layer].ffn.experts
@@ -383,12 +383,12 @@ def test_both_halves_of_a_gated_unit_are_drawn_anew(tmp_path: pathlib.Path) -> N
 def test_the_seed_decides_the_noise_and_no_other_draw(tmp_path: pathlib.Path) -> None:
     origin, path = of_run(tmp_path)
     run = run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, "drop": 0.5})
-    one, two = build(run, VOCABULARY, path), build(run, VOCABULARY, path)
+    one, two = initial_model(run, VOCABULARY, path), initial_model(run, VOCABULARY, path)
     after = torch.rand(1)
-    build(run.model_copy(update={"start": run_spec("experts", MOE).start}), VOCABULARY)
+    initial_model(run.model_copy(update={"start": run_spec("experts", MOE).start}), VOCABULARY)
     assert torch.equal(after, torch.rand(1))  # training's own noise is that of the same run from scratch
     assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
-    other = build(run.model_copy(update={"seed": 4}), VOCABULARY, path)
+    other = initial_model(run.model_copy(update={"seed": 4}), VOCABULARY, path)
     name = "blocks.1.ffn.experts.in_weight"
     assert not torch.equal(other.get_parameter(name), one.get_parameter(name))
 
@@ -408,7 +408,7 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: pathlib.Path, case: str)
     origin, path = of_run(tmp_path)
     good = run_spec("experts", MOE, {"kind": "upcycle", "origin": origin}).model_dump(mode="json")
     with pytest.raises(ValueError, match=message):
-        build(RunSpec.model_validate(merge(good, change)), VOCABULARY, path)
+        initial_model(RunSpec.model_validate(merge(good, change)), VOCABULARY, path)
 
 
 @pytest.mark.parametrize(
@@ -421,22 +421,22 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: pathlib.Path, case: str)
 def test_experts_of_another_size_are_refused(tmp_path: pathlib.Path, change: dict[str, Any], message: str) -> None:
     origin, path = of_run(tmp_path)
     with pytest.raises(ValueError, match=message):
-        build(run_spec("experts", {**MOE, **change}, {"kind": "upcycle", "origin": origin}), VOCABULARY, path)
+        initial_model(run_spec("experts", {**MOE, **change}, {"kind": "upcycle", "origin": origin}), VOCABULARY, path)
 
 
 def test_a_start_without_a_path_and_a_path_without_a_start_are_refused(tmp_path: pathlib.Path) -> None:
     origin, path = of_run(tmp_path)
     with pytest.raises(ValueError, match=r"experts: start: dense needs what it starts from \(--start\)"):
-        build(run_spec("experts", MOE, {"kind": "dense", "origin": origin}), VOCABULARY)
+        initial_model(run_spec("experts", MOE, {"kind": "dense", "origin": origin}), VOCABULARY)
     with pytest.raises(ValueError, match="experts: starts from scratch, so --start has no meaning"):
-        build(run_spec("experts", MOE), VOCABULARY, path)
+        initial_model(run_spec("experts", MOE), VOCABULARY, path)
 
 
 def test_another_vocabulary_is_refused_by_the_first_weight_that_tells(tmp_path: pathlib.Path) -> None:
     origin, path = of_run(tmp_path)
     message = r"dense seed 3: token_embedding.weight is \(64, 32\) there, \(50, 32\) here"
     with pytest.raises(ValueError, match=message):
-        build(run_spec("experts", MOE, {"kind": "dense", "origin": origin}), 50, path)
+        initial_model(run_spec("experts", MOE, {"kind": "dense", "origin": origin}), 50, path)
 
 
 def test_a_model_with_experts_is_no_dense_start(tmp_path: pathlib.Path) -> None:
@@ -446,4 +446,4 @@ def test_a_model_with_experts_is_no_dense_start(tmp_path: pathlib.Path) -> None:
     save_weights(Transformer(run.model, VOCABULARY), path)
     start = {"kind": "dense", "origin": {"kind": "run", "ablation": "dense"}}
     with pytest.raises(ValueError, match="starts from a dense model, and layer 1 of dense seed 3 is moe"):
-        build(run_spec("experts", MOE, start), VOCABULARY, path)
+        initial_model(run_spec("experts", MOE, start), VOCABULARY, path)

@@ -34,16 +34,15 @@ class Stop:
 def trained(
     spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, kinds: list[str], said: list[str], stop: Any = None
 ) -> bool:
-    watched = Sinks([sinks.parse(kind) for kind in kinds], folder / "sinks", spec, said.append)
-    return verb.train(
-        spec, mixture, folder / "run", folder / "checkpoints", Stop() if stop is None else stop, watched=watched
-    )
+    run_sinks = Sinks([sinks.parse(kind) for kind in kinds], folder / "sinks", spec, said.append)
+    stop = Stop() if stop is None else stop
+    return verb.train(spec, mixture, folder / "run", folder / "checkpoints", stop=stop, run_sinks=run_sinks)
 
 
 def numbers(folder: pathlib.Path) -> list[tuple[int, str, float]]:
     """(step, name, value) of all that metrics.jsonl holds."""
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], name, value) for row in rows for name, value in sinks.flat(row).items()]
+    return [(row["step"], name, value) for row in rows for name, value in sinks.flatten(row).items()]
 
 
 def digests(folder: pathlib.Path) -> list[str]:
@@ -150,7 +149,7 @@ def test_a_sink_that_fails_is_dropped_and_the_run_goes_on(
     assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
     assert trained(run_spec(), mixture, tmp_path / "watched", ["wandb"], said)
     assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
-    assert said == ["--sink wandb: is dropped, the run goes on: ConnectionError: no route"]
+    assert said == ["--sink wandb: failed and is dropped; the run goes on: ConnectionError: no route"]
 
 
 def test_a_sink_that_cannot_be_opened_is_refused(

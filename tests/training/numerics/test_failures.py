@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.analysis import tables
 from speciate.cli import execute
@@ -17,15 +17,18 @@ from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec
 from speciate.graph.provenance import sha256
+from speciate.model.transformer import Transformer
 from speciate.reporting import answer
 from speciate.stages import compare, evaluate, measure
 from speciate.stages import train as verb
 from speciate.training import loop
 from speciate.training.checkpoint import store
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.distributed.signals import StopRequest
 from speciate.training.logs import run_files
-from speciate.training.numerics import loss_monitor, oom
+from speciate.training.loss.objective import Objective
+from speciate.training.numerics import loss_monitor, nonfinite, oom
 from speciate.training.numerics.loss_monitor import FailedRun
 
 MakeRun = Callable[..., RunSpec]
@@ -37,29 +40,34 @@ class Never(StopRequest):
 
 
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: pathlib.Path | None = None) -> bool:
-    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", Never(), start)
+    return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", stop=Never(), start=start)
 
 
 def facts(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
 
 
-class Spoiled(nn.Module):
+class Spoiled(Objective):
     """The causal objective; at chosen calls in training what leaves the first block is infinite."""
 
     def __init__(self, spec: RunSpec, calls: set[int]) -> None:
         super().__init__()
         self.inner = component_module(spec.objective).Objective(spec.objective)
         self.calls, self.count = calls, 0
-        self.loss_mask, self.token_nll = self.inner.loss_mask, self.inner.token_nll
 
-    def forward(self, model: nn.Module, *given: Any) -> Tensor:
+    def loss_mask(self, *batch: Any) -> Tensor:
+        return self.inner.loss_mask(*batch)
+
+    def token_nll(self, *batch: Any) -> Tensor:
+        return self.inner.token_nll(*batch)
+
+    def forward(self, model: Transformer, *batch: Any) -> Tensor:
         self.count += 1
         if self.count - 1 not in self.calls:
-            return self.inner(model, *given)
+            return self.inner(model, *batch)
         handle = model.blocks[0].ffn.register_forward_hook(lambda module, args, output: output * float("inf"))
         try:
-            return self.inner(model, *given)
+            return self.inner(model, *batch)
         finally:
             handle.remove()
 
@@ -119,14 +127,14 @@ def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(r
         assert torch.equal(value, before[name]), name
 
 
-def alone(spec: RunSpec, objective: nn.Module | None = None) -> tuple[loop.TrainContext, State]:
+def alone(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainContext, State]:
     torch.manual_seed(0)
-    built = verb.build(spec, 64)
+    built = verb.initial_model(spec, 64)
     token_BT = torch.randint(0, 64, (4, 16))
-    run = loop.TrainContext(
+    run = TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
-        factor=lambda step: 1.0,
+        lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
     )
@@ -152,8 +160,8 @@ def test_too_many_skipped_in_a_row_end_the_run(
     spec = run_spec(training={"on_nonfinite": "skip", "num_steps": 30})
     spoil(spec, set(range(2, 100)))
     assert trained(spec, mixture, tmp_path / "run")
-    assert facts(tmp_path / "run")["step"] == 2 + loss_monitor.PATIENCE
-    assert "after 10 steps in a row that were skipped" in facts(tmp_path / "run")["reason"]
+    assert facts(tmp_path / "run")["step"] == 2 + nonfinite.MAX_SKIPPED
+    assert "after 10 skipped steps in a row" in facts(tmp_path / "run")["reason"]
 
 
 def test_a_spike_is_a_loss_far_above_those_before() -> None:
@@ -168,16 +176,22 @@ def test_a_spike_is_a_loss_far_above_those_before() -> None:
     assert loss_monitor.spikes(lines[55:]) == []  # five before it say nothing
 
 
-class Small(nn.Module):
+class Small(Objective):
     """The causal objective on a machine that holds so many blocks at once; some are drawn before it fails."""
 
     def __init__(self, spec: RunSpec, blocks: int, error: type[BaseException]) -> None:
         super().__init__()
         self.inner = component_module(spec.objective).Objective(spec.objective)
-        self.blocks, self.error, self.loss_mask = blocks, error, self.inner.loss_mask
+        self.blocks, self.error = blocks, error
 
-    def forward(self, model: nn.Module, token_BT: Tensor, *given: Any) -> Tensor:
-        loss = self.inner(model, token_BT, *given)
+    def loss_mask(self, *batch: Any) -> Tensor:
+        return self.inner.loss_mask(*batch)
+
+    def token_nll(self, *batch: Any) -> Tensor:
+        return self.inner.token_nll(*batch)
+
+    def forward(self, model: Transformer, token_BT: Tensor, *documents: Any) -> Tensor:
+        loss = self.inner(model, token_BT, *documents)
         if len(token_BT) > self.blocks:
             raise self.error("out of memory")
         return loss
@@ -187,7 +201,7 @@ class Small(nn.Module):
 def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, error: type[BaseException]) -> None:
     settings = {"oom_retry": True}
     run, state = alone(run_spec(model=BIAS, training=settings), None)
-    run = loop.TrainContext(**{**vars(run), "objective": Small(run.spec, 1, error)})
+    run = TrainContext(**{**vars(run), "objective": Small(run.spec, 1, error)})
     asked, other = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
     for _ in range(2):
         torch.manual_seed(5)  # of the noise, the same for both
@@ -202,13 +216,13 @@ def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, 
 
 def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
     run, state = alone(run_spec())
-    run = loop.TrainContext(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
+    run = TrainContext(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
     with pytest.raises(
-        MemoryError, match=r"step 0: out of memory .*: raise training.grad_accumulation \(1 now, 2 next"
+        MemoryError, match=r"step 0: out of memory .*: raise training.grad_accumulation from 1 to 2 \(the same step"
     ):
         loop.train_step(run, state)
-    assert oom.more(6, 2) == 6
-    assert oom.more(4, 4) is None
+    assert oom.next_accumulation(6, 2) == 6
+    assert oom.next_accumulation(4, 4) is None
 
 
 def planted(*losses: float) -> list[str]:
@@ -248,7 +262,7 @@ def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
     if stop is not None:
         asked = iter([False] * (stop - 1) + [True, True])
         stopping = type("Stopping", (Never,), {"__bool__": lambda self: next(asked)})()
-        assert not verb.train(spec, mixture, tmp_path / "run", tmp_path / "run-checkpoints", stopping)
+        assert not verb.train(spec, mixture, tmp_path / "run", tmp_path / "run-checkpoints", stop=stopping)
     assert trained(spec, mixture, tmp_path / "run")
     told = facts(tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -257,7 +271,8 @@ def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
     # no earlier step would do: each median of 20 before the last is within the limit
     ends = [end for end in range(20, len(losses) + 1) if np.median(losses[end - 20 : end]) > limit]
     assert ends == [len(losses)] == [told["step"]]
-    reason = f"step {len(losses)}: diverged: median loss {np.median(losses[-20:]):.4g} of the last steps, 41.59 allowed"
+    median = f"{np.median(losses[-20:]):.4g}"
+    reason = f"step {len(losses)}: diverged: the median loss of the last steps is {median}, above the limit of 41.59"
     assert (told["state"], told["reason"]) == ("failed", reason)
     failure = json.loads((tmp_path / "run/failure.json").read_text())
     assert failure["median_loss"] == pytest.approx(np.median(losses[-20:]))
@@ -300,7 +315,7 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
         call(measure, *given, "--output-folder", tmp_path / "measures" / arm)
     assert facts(tmp_path / "good")["state"] == "finished"
     reasons = []
-    for arm, words in (("wild", "no update was made"), ("lost", "diverged: median loss")):
+    for arm, words in (("wild", "no update was made"), ("lost", "diverged: the median loss")):
         told = facts(tmp_path / arm)
         assert told["state"] == "failed"
         assert words in told["reason"]
@@ -332,12 +347,12 @@ def test_what_starts_from_a_failed_run_fails_too(
 ) -> None:
     parent = tmp_path / "run.json"
     parent.write_text(json.dumps({"state": "failed", "ablation": "dense", "seed": 0, "reason": "diverged"}))
-    with pytest.raises(FailedRun, match="starts from dense, seed 0, which failed: diverged"):
-        run_files.refuse_failed(tmp_path / "model.safetensors")
+    with pytest.raises(FailedRun, match="the run starts from dense, seed 0, which failed: diverged"):
+        run_files.check_start(tmp_path / "model.safetensors")
 
 
 def changed_identity(mixture: pathlib.Path, spec: RunSpec, **vocabulary: Any) -> dict[str, Any]:
-    identity = verb.identity_of(spec, mixture)
+    identity = verb.run_identity(spec, mixture)
     return identity | {"vocabulary": identity["vocabulary"] | vocabulary}
 
 
@@ -346,23 +361,23 @@ def test_a_checkpoint_of_another_run_is_refused_naming_what_changed(
 ) -> None:
     spec = run_spec()
     _, state = alone(spec)
-    store.save(tmp_path, state, verb.identity_of(spec, mixture))
+    store.save(tmp_path, state, verb.run_identity(spec, mixture))
     for change, words in (
         ({"training": {"num_steps": 13}}, "spec: training.num_steps is 13, was 12"),
         ({"optimizer": {"lr": 0.02}}, "spec: optimizer.lr is 0.02, was 0.01"),
         ({"seed": 1}, "spec: seed is 1, was 0"),
     ):
-        other = verb.identity_of(run_spec(**change), mixture)
+        other = verb.run_identity(run_spec(**change), mixture)
         with pytest.raises(ValueError, match=words):
             store.restore(tmp_path, state, identity=other)
     with pytest.raises(ValueError, match="vocabulary: tokens is 65, was 64"):
         store.restore(tmp_path, state, identity=changed_identity(mixture, spec, tokens=65))
-    other = verb.identity_of(spec, mixture)
+    other = verb.run_identity(spec, mixture)
     other["data"]["train.npy"] = "0" * 64
-    with pytest.raises(ValueError, match=r"data: train\.npy is another"):
+    with pytest.raises(ValueError, match=r"data: train\.npy has other content"):
         store.restore(tmp_path, state, identity=other)
     free = run_spec(training={"checkpoint_every": 1, "keep_last": 3, "oom_retry": True})
-    assert store.restore(tmp_path, state, identity=verb.identity_of(free, mixture))
+    assert store.restore(tmp_path, state, identity=verb.run_identity(free, mixture))
 
 
 def test_a_damaged_one_falls_back_and_says_so(tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
@@ -373,9 +388,9 @@ def test_a_damaged_one_falls_back_and_says_so(tmp_path: pathlib.Path, run_spec: 
     file = tmp_path / "step2" / "manifest.json"
     file.write_text(file.read_text().replace('"step": 2', '"step": 3'))
     said: list[str] = []
-    assert store.restore(tmp_path, state, say=said.append)
+    assert store.restore(tmp_path, state, log=said.append)
     assert state.step == 1
-    assert said == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falls back to step1"]
+    assert said == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falling back to step1"]
 
 
 def test_the_best_and_chosen_weights_stay(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:

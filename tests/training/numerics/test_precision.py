@@ -12,9 +12,10 @@ from speciate.config.components import component_module
 from speciate.config.run import RunSpec
 from speciate.model.block import Block
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording, selectors
+from speciate.selection.selection import record_selections, selectors
 from speciate.training import loop
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
+from speciate.training.context import TrainContext
 from speciate.training.numerics import precision as arithmetic
 
 VOCABULARY, LENGTH = 64, 16
@@ -25,18 +26,18 @@ MakeRun = Callable[..., RunSpec]
 compiling = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
-def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[loop.TrainContext, State]:
+def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[TrainContext, State]:
     """A run of the small spec on random blocks, without an observer, set up as its spec says."""
     torch.manual_seed(spec.seed)
     model = Transformer(spec.model, VOCABULARY)
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
-    arithmetic.prepare(spec.training, model, backend)
+    arithmetic.prepare_blocks(spec.training, model, backend)
 
     def tokens(step: int) -> Tensor:
         return torch.randint(VOCABULARY, (4, LENGTH), generator=torch.Generator().manual_seed(step))
 
     objective = component_module(spec.objective).Objective(spec.objective)
-    run = loop.TrainContext(spec=spec, objective=objective, factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
+    run = TrainContext(spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
     return run, State(0, model, optimizer, [], {})
 
 
@@ -75,7 +76,7 @@ def test_a_recomputed_block_runs_twice_and_is_recorded_and_counted_once(run_spec
     calls: list[str] = []
     for path, selector in selectors(state.model).items():
         selector.register_forward_hook(lambda module, args, output, path=path: calls.append(path))
-    with recording(state.model) as record:  # open while the backward pass recomputes
+    with record_selections(state.model) as record:  # open while the backward pass recomputes
         run.objective(state.model, run.tokens(0)).backward()
     paths = ["blocks.0.ffn.router", "blocks.1.ffn.router"]
     assert sorted(calls) == sorted(paths * 2)
@@ -102,7 +103,7 @@ def test_recomputation_keeps_less(run_spec: MakeRun) -> None:
 
 def test_observing_recomputes_nothing(run_spec: MakeRun) -> None:
     run, state = prepared(run_spec(training={"activation_checkpointing": True}))
-    with torch.no_grad(), recording(state.model) as record:
+    with torch.no_grad(), record_selections(state.model) as record:
         state.model.hidden(run.tokens(0))
     assert len(record) == 2
 
@@ -144,14 +145,16 @@ def test_routing_and_loss_are_float32_under_autocast(run_spec: MakeRun) -> None:
     token_BT = run.tokens(0)
     state.model.eval()
     with torch.no_grad(), arithmetic.autocast(spec.training, torch.device("cpu")):
-        with recording(state.model) as record:
+        with record_selections(state.model) as record:
             loss = run.objective(state.model, token_BT)
         logit_BTV = state.model(token_BT)
     assert logit_BTV.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
     # the logits' own rounding aside, the loss is what float32 makes of them
     expected = F.cross_entropy(logit_BTV[:, :-1].float().flatten(0, 1), token_BT[:, 1:].flatten())
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    # products of chunks may round single logits to the other bfloat16 neighbour: 1/256 of .1, averaged over 60 losses;
+    # a loss that bfloat16 rounds is off by 1/200 and more
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-3)
     for selection in record.values():
         assert selection.probs_NS.dtype == selection.loss.dtype == torch.float32
 
@@ -167,12 +170,12 @@ def test_compiled_parts_keep_selectors_seen_and_the_numbers(
         torch.compiler.reset()
         training = {"compile": compiled, "activation_checkpointing": again}
         run, state = prepared(run_spec(model={"block": change}, training=training))
-        with recording(state.model) as record:
+        with record_selections(state.model) as record:
             run.objective(state.model, run.tokens(0)).backward()
         state.optimizer.zero_grad()
         counted.append({path: selection.chosen_NS.sum(0).tolist() for path, selection in record.items()})
         found.append([loop.train_step(run, state)["loss"] for _ in range(2)])
-        with arithmetic.uncompiled(run.spec.training), torch.no_grad(), recording(state.model) as record:
+        with arithmetic.uncompiled(run.spec.training), torch.no_grad(), record_selections(state.model) as record:
             state.model.hidden(run.tokens(0)[:3])  # another shape, and no graph for it
         assert len(record) == (0 if change else 2)
         names = {name for name, _ in state.model.named_parameters()}
@@ -186,7 +189,7 @@ def test_no_selector_is_inside_what_is_compiled(run_spec: MakeRun) -> None:
         _, state = prepared(run_spec(model={"block": change}))
         for block in state.model.blocks:
             assert isinstance(block, Block)
-            parts = arithmetic.without_selectors(block)
+            parts = arithmetic.compilable_modules(block)
             assert parts == ([block.depth] if change else [block.mixer])
 
 

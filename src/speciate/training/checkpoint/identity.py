@@ -1,6 +1,6 @@
-"""What a checkpoint may be continued by: the same spec, data, vocabulary and start; and what is another, by name.
+"""The identity of a run: a checkpoint is resumed only with the same spec, data, vocabulary and start.
 
-The code is not in it: a checkpoint that other code wrote lies in another folder, and the run starts anew.
+The code is no part of it: a checkpoint that other code wrote is in another folder, and the run starts from scratch.
 """
 
 import pathlib
@@ -10,45 +10,45 @@ from typing import Any
 from speciate.config.run import RunSpec
 from speciate.graph.provenance import sha256
 
-FREE = (
+MAY_CHANGE = (
     *("training.checkpoint_every", "training.keep_last"),
     *("training.on_nonfinite", "training.on_failure", "training.oom_retry", "training.evaluate_ema"),
 )
-"""Keys of a spec that may change while a run is unfinished: no bit of what is done already depends on them."""
+"""Keys of a spec that may change while a run is unfinished: nothing trained so far depends on them."""
 DATA = ("mixture.json", "train.npy", "probe.tokens.npy")
-SHOWN = 6
-"""Differences that a message names one by one."""
+MAX_SHOWN = 6
+"""Differences of the spec that a message names one by one."""
 Identity = dict[str, Any]
 
 
 def identify(
     spec: RunSpec, mixture_folder: pathlib.Path, vocabulary: Mapping[str, Any], start: pathlib.Path | None
 ) -> Identity:
-    """The identity of a run, as JSON.
+    """Return the identity of a run, as JSON.
 
     Args:
         spec: the run.
-        mixture_folder: what the balance stage wrote.
+        mixture_folder: what `balance` wrote.
         vocabulary: number of tokens and the tokenizer's fingerprint.
         start: a file, or a folder of files, that the run starts from.
     """
-    given = [] if start is None else sorted(start.glob("*")) if start.is_dir() else [start]
+    files = [] if start is None else sorted(start.glob("*")) if start.is_dir() else [start]
     return {
         "spec": spec.model_dump(mode="json"),
         "data": {name: sha256(mixture_folder / name) for name in DATA},
         "vocabulary": dict(vocabulary),
-        "start": {file.name: sha256(file) for file in given if file.is_file()},
+        "start": {file.name: sha256(file) for file in files if file.is_file()},
     }
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What of a checkpoint's identity is another now, in words; empty: it may be continued."""
+def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return, in words, what differs between a checkpoint's identity and the run's; empty: it may be resumed."""
     spec = [f"spec: {difference}" for difference in _differences(old["spec"], new["spec"])]
-    if len(spec) > SHOWN:
-        spec[SHOWN:] = [f"spec: {len(spec) - SHOWN} more keys"]
+    if len(spec) > MAX_SHOWN:
+        spec[MAX_SHOWN:] = [f"spec: {len(spec) - MAX_SHOWN} more keys"]
     vocabulary = [f"vocabulary: {difference}" for difference in _differences(old["vocabulary"], new["vocabulary"])]
     files = [
-        f"{part}: {name} is another"
+        f"{part}: {name} has other content"
         for part in ("data", "start")
         for name in sorted(set(old[part]) | set(new[part]))
         if old[part].get(name) != new[part].get(name)
@@ -57,13 +57,17 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    there, here = dict(_leaves(old)), dict(_leaves(new))
-    names = sorted(name for name in set(there) | set(here) if name not in FREE and there.get(name) != here.get(name))
-    return [f"{name} is {here.get(name)!r}, was {there.get(name)!r}" for name in names]
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    names = sorted(name for name in set(before) | set(after) if name not in MAY_CHANGE)
+    return [
+        f"{name} is {after.get(name)!r}, was {before.get(name)!r}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything that is no mapping and no list."""
+    """Yield the dotted key and the value of everything that is neither a mapping nor a list."""
     if isinstance(value, Mapping):
         items = list(value.items())
     elif isinstance(value, list | tuple):
@@ -71,5 +75,5 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     else:
         yield path, value
         return
-    for key, each in items:
-        yield from _leaves(each, f"{path}.{key}" if path else str(key))
+    for key, item in items:
+        yield from _leaves(item, f"{path}.{key}" if path else str(key))

@@ -1,4 +1,4 @@
-"""A finished run, read back: its spec and its model, ready to be looked at."""
+"""Load a finished run: its spec and its model, ready for evaluation."""
 
 import pathlib
 
@@ -8,20 +8,20 @@ from speciate.training.build_model import build_model
 from speciate.training.checkpoint.weights import load_weights
 
 
-def read_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safetensors") -> tuple[RunSpec, Transformer]:
-    """The spec and the model, in evaluation mode, of the finished run in `folder`.
+def load_run(folder: pathlib.Path, vocabulary: int, weights: str = "model.safetensors") -> tuple[RunSpec, Transformer]:
+    """Return the spec and the model, in evaluation mode, of the finished run in `folder`.
 
     Args:
-        folder: of the run.
-        vocabulary: token ids of its tokenizer.
-        weights: the file in it that holds them, such as ema.safetensors or snapshots/step100.safetensors.
+        folder: the run's folder.
+        vocabulary: number of token ids of its tokenizer.
+        weights: the file of weights in it, such as ema.safetensors or snapshots/step100.safetensors.
 
     Raises:
-        ValueError: no spec or weights there, or weights of another model, or of another vocabulary.
+        ValueError: there is no spec or no weights, or they are of another model or vocabulary.
     """
-    run = read_spec(RunSpec, folder / "spec.json")
+    spec = read_spec(RunSpec, folder / "spec.json")
     if not (folder / "model.safetensors").is_file():
-        raise ValueError(f"{folder}: holds no model.safetensors; the run has not finished")
-    model = build_model(run, vocabulary)
+        raise ValueError(f"{folder}: has no model.safetensors; the run has not finished")
+    model = build_model(spec, vocabulary)
     load_weights(model, folder / weights)
-    return run, model.eval()
+    return spec, model.eval()

@@ -1,7 +1,7 @@
-"""The state of a run whose tensors are spread over its processes: saved in parts, loaded in others, made whole.
+"""Save, load and gather the state of a run whose tensors are sharded over its processes (FSDP2).
 
-Files are those of torch.distributed.checkpoint: each process writes its own parts, and any number of processes reads
-them, one included.
+The files are those of torch.distributed.checkpoint: each process writes its own shards, and any number of processes
+reads them, also a single one.
 """
 
 import contextlib
@@ -14,44 +14,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speciate.training.distributed.ranks import Ranks, full
+from speciate.training.distributed.ranks import Ranks, full_tensor
 
 
-def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, gathered from all processes; a collective call. On the CPU."""
-    return {name: full(tensor).detach().cpu() for name, tensor in tensors.items()}
+def gather_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the full tensors, gathered from all processes, on the CPU; a collective call."""
+    return {name: full_tensor(tensor).detach().cpu() for name, tensor in tensors.items()}
 
 
-def parts(model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """All tensors of a run's state by name: `model.<name>`, `optimizer.<parameter>.<key>`, `average.<parameter>`."""
-    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def named_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, ema_weights: dict[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Return all tensors of a run's state by name.
+
+    The names are `model.<name>`, `optimizer.<parameter>.<key>` and `average.<parameter>`.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"optimizer.{name}.{key}"] = value
-    return found | {f"average.{name}": tensor for name, tensor in (average or {}).items()}
+            tensors[f"optimizer.{name}.{key}"] = value
+    return tensors | {f"average.{name}": tensor for name, tensor in (ema_weights or {}).items()}
 
 
-def save_parts(folder: pathlib.Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
-    """Each process writes its parts of `tensors` into `folder`, which is made anew; torch.distributed.checkpoint."""
+def save_sharded(folder: pathlib.Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
+    """Write each process's shards of `tensors` into `folder`, which is made anew; a collective call."""
     from torch.distributed import checkpoint
 
-    if ranks.first:
+    if ranks.is_main:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    ranks.wait()
+    ranks.barrier()
     writer = checkpoint.filesystem.FileSystemWriter(folder)
-    with _quietly():
+    with _without_warning():
         checkpoint.state_dict_saver.save(tensors, storage_writer=writer, no_dist=ranks.world == 1)
 
 
-def load_parts(
+def load_sharded(
     folder: pathlib.Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    average: dict[str, Tensor] | None,
+    ema_weights: dict[str, Tensor] | None,
     ranks: Ranks,
 ) -> None:
-    """Reads what `save_parts` wrote into a run's state, whatever number of processes wrote it, and now reads.
+    """Load what `save_sharded` wrote into a run's state, whatever number of processes wrote it; a collective call.
 
     Raises:
         ValueError: the folder holds other tensors than the run has.
@@ -59,25 +64,25 @@ def load_parts(
     from torch.distributed import checkpoint
 
     reader = checkpoint.filesystem.FileSystemReader(folder)
-    there: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    saved: dict[str, Any] = reader.read_metadata().state_dict_metadata
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
-        for key in [known.removeprefix(prefix) for known in there if known.startswith(prefix)]:
-            like = there[prefix + key]
+        for key in [full_key.removeprefix(prefix) for full_key in saved if full_key.startswith(prefix)]:
+            like = saved[prefix + key]
             same = like.size == parameter.shape
             empty = torch.zeros_like(parameter) if same else torch.zeros(like.size, dtype=like.properties.dtype)
             optimizer.state[parameter][key] = empty.detach()
-    wanted = parts(model, optimizer, average)
-    if wanted.keys() != there.keys():
-        odd = ", ".join(sorted(wanted.keys() ^ there.keys())[:5])
-        raise ValueError(f"{folder}: does not hold this run's tensors; they differ in {odd}")
-    with _quietly():
-        checkpoint.state_dict_loader.load(wanted, storage_reader=reader, no_dist=ranks.world == 1)
+    tensors = named_tensors(model, optimizer, ema_weights)
+    if tensors.keys() != saved.keys():
+        different = ", ".join(sorted(tensors.keys() ^ saved.keys())[:5])
+        raise ValueError(f"{folder}: holds another run's tensors; they differ in {different}")
+    with _without_warning():
+        checkpoint.state_dict_loader.load(tensors, storage_reader=reader, no_dist=ranks.world == 1)
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without torch's warning that a process which is alone saves or loads alone."""
+def _without_warning() -> Iterator[None]:
+    """Silence torch's warning that a single process saves or loads without torch.distributed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
         yield

@@ -1,14 +1,16 @@
-"""Several processes that train one run together, launched by torchrun: rank r of W on its part of a step's blocks.
+"""Several processes that train one run together, launched by torchrun: rank r of W trains on its part of each step.
 
     torchrun --standalone --nproc-per-node W --no-python python -m speciate train ...
 
-ddp: every process holds the whole model, and gradients are averaged (Li et al. 2020). fsdp: each holds its part of
-every tensor, gathered block by block when it is needed (FSDP2; Zhao et al. 2023). In both a step's loss is the mean
-over the predictions of all processes, so W of them train as one does, but for the order of additions. Selectors' losses
-are each process's own, averaged; the load that a balancing bias follows is everybody's (balance/bias.py).
+With ddp every process holds the whole model, and gradients are averaged (Li et al. 2020). With fsdp each holds a shard
+of every tensor, gathered block by block when it is needed (FSDP2; Zhao et al. 2023). Either way a step's loss is the
+mean over the predictions of all processes, so W processes train as one does, up to the order of additions. The
+selectors' losses are computed in each process and averaged. The load that a balancing bias follows is summed over all
+processes (balance/bias.py).
 
-Rank 0 alone writes. It also observes: with ddp by itself, while the others wait; with fsdp, where a forward pass is
-everybody's, all of them do, and what the others see is dropped. Random numbers (routers' noise) are each process's own.
+Only rank 0 writes. It also runs the observer: with ddp alone, while the others wait. With fsdp a forward pass is a
+collective call, so all processes run the observer, and only rank 0 keeps what it records. Each process has its own
+random numbers (routers' noise).
 """
 
 import contextlib
@@ -24,22 +26,24 @@ from torch.nn.parallel import DistributedDataParallel
 
 from speciate.config.run import TrainingSpec
 from speciate.model.block import Block
-from speciate.selection.selection import auxiliary_loss, recording
-from speciate.training.distributed.devices import taken
+from speciate.model.transformer import Transformer
+from speciate.selection.selection import auxiliary_loss, record_selections
+from speciate.training.distributed.devices import acquire_device
+from speciate.training.loss.objective import Objective
 
 CPU = torch.device("cpu")
 
 
-class Step(nn.Module):
-    """What a process computes of one micro-batch."""
+class LossModule(nn.Module):
+    """The objective and the model as one module, so that DDP can wrap what a process computes of a micro-batch."""
 
-    def __init__(self, objective: nn.Module, model: nn.Module) -> None:
+    def __init__(self, objective: Objective, model: Transformer) -> None:
         super().__init__()
         self.objective, self.model = objective, model
 
     def forward(self, token_BT: Tensor, document_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The objective's loss and the selectors' own, scalars; None where there are no selectors."""
-        with recording(self.model) as record:
+        """Return the objective's loss and the selectors' own loss, scalars; None for a model without selectors."""
+        with record_selections(self.model) as record:
             loss = self.objective(self.model, token_BT, document_BT)
         return loss, auxiliary_loss(record) if record else None
 
@@ -50,92 +54,93 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    """The number of processes."""
     device: torch.device = CPU
-    in_parts: bool = False
-    """Whether checkpoints are distributed ones: of an fsdp run, also where one process continues it."""
+    fsdp: bool = False
+    """Whether it is an fsdp run, whose checkpoints are sharded, also where a single process resumes it."""
 
     @property
     def sharded(self) -> bool:
-        """Whether the model's tensors are spread over the processes."""
-        return self.in_parts and self.world > 1
+        """Whether the model's tensors are sharded over the processes."""
+        return self.fsdp and self.world > 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     @property
-    def observes(self) -> bool:
-        """Whether this one runs the model for the observer."""
-        return self.first or self.sharded
+    def runs_observer(self) -> bool:
+        """Whether this process runs the model for the observer."""
+        return self.is_main or self.sharded
 
     def mean(self, *values: float) -> list[float]:
-        """Each value's mean over the processes, in double precision; the values themselves where there is one."""
+        """Return each value's mean over the processes, in double precision."""
         if self.world == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return [float(value) / self.world for value in sums.tolist()]
 
-    def any(self, here: object) -> bool:
-        """Whether it holds for some process: all of them then know."""
-        return bool(here) if self.world == 1 else self.mean(float(bool(here)))[0] > 0
+    def any(self, condition: object) -> bool:
+        """Return, in all processes, whether the condition holds in at least one of them."""
+        return bool(condition) if self.world == 1 else self.mean(float(bool(condition)))[0] > 0
 
-    def agreed(self, stop: Callable[[], object]) -> Callable[[], bool]:
-        """`stop`, true for all processes as soon as it is for one of them; all of them call it equally often."""
-        return lambda: self.any(stop())
+    def any_stops(self, should_stop: Callable[[], object]) -> Callable[[], bool]:
+        """Return a function, to be called equally often in all processes, that is true if one of them should stop."""
+        return lambda: self.any(should_stop())
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         if self.world > 1:
             dist.barrier()
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """Puts the model on the device and, for fsdp, its tensors in parts; the same model, its names as they were."""
+    def place(self, model: Transformer) -> Transformer:
+        """Move the model to the device and, for fsdp, shard its tensors; return the same model, names unchanged."""
         model.to(self.device)
         if self.sharded:
-            # a second to import, for sharded runs alone; so are the other imports below
+            # takes a second to import, and only sharded runs need it; so do the other imports inside functions
             from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-            for block in (part for part in model.modules() if isinstance(part, Block)):
+            for block in (module for module in model.modules() if isinstance(module, Block)):
                 fully_shard(block)
             fully_shard(model)
             for method in ("hidden", "trunk_and_hidden"):
                 register_fsdp_forward_method(model, method)
         return model
 
-    def step(self, objective: nn.Module, model: nn.Module) -> nn.Module:
-        """A Step whose backward pass averages gradients over the processes, unless inside `alone`."""
-        step = Step(objective, model)
+    def loss_module(self, objective: Objective, model: Transformer) -> nn.Module:
+        """Return a LossModule whose backward pass averages the gradients over the processes."""
+        module = LossModule(objective, model)
         if self.world == 1 or self.sharded:
-            return step
-        # buffers are kept equal by those who change them
-        return DistributedDataParallel(step, forward_sync_buffers=False)
+            return module
+        # the modules that change buffers keep them equal themselves
+        return DistributedDataParallel(module, forward_sync_buffers=False)
 
     @contextlib.contextmanager
-    def synchronised(self, step: nn.Module, last: bool) -> Iterator[None]:
-        """Inside the block gradients are only summed up, until the `last` micro-batch, which averages them."""
-        if isinstance(step, DistributedDataParallel) and not last:
-            with step.no_sync():
+    def gradient_sync(self, loss_module: nn.Module, last: bool) -> Iterator[None]:
+        """Only accumulate gradients inside the block, unless this is the `last` micro-batch, which averages them."""
+        if isinstance(loss_module, DistributedDataParallel) and not last:
+            with loss_module.no_sync():
                 yield
             return
         if self.sharded:
-            assert isinstance(step, Step)
-            step.model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            assert isinstance(loss_module, LossModule)
+            loss_module.model.set_requires_gradient_sync(last)  # type: ignore[operator]
         yield
 
     @contextlib.contextmanager
-    def observing(self, model: nn.Module) -> Iterator[None]:
-        """Inside the block the model may run with no backward pass to follow; afterwards tensors are in parts again."""
+    def inference(self, model: nn.Module) -> Iterator[None]:
+        """Allow forward passes inside the block that no backward pass follows; shard the tensors again afterwards."""
         yield
         if self.sharded:
-            for part in model.modules():  # of the FSDP kind: the blocks and the whole
-                reshard: Callable[[], None] | None = getattr(part, "reshard", None)
+            for module in model.modules():  # FSDP modules have it: the blocks and the whole model
+                reshard: Callable[[], None] | None = getattr(module, "reshard", None)
                 if reshard is not None:
                     reshard()
 
-    def random_states(self) -> Tensor:
-        """The state of every process's random numbers, (W, bytes) uint8; one process's own, (bytes)."""
+    def rng_states(self) -> Tensor:
+        """Return the random state of every process, (W, bytes) uint8; of a single process (bytes)."""
         state = torch.get_rng_state()
         if self.device.type == "cuda":
             state = torch.cat([state, torch.cuda.get_rng_state(self.device)])
@@ -145,50 +150,50 @@ class Ranks:
         dist.all_gather(states, state.to(self.device))
         return torch.stack(states).cpu()
 
-    def set_random_state(self, saved: Tensor) -> None:
-        """Continues with one's own random numbers; as many processes as saved them, or all begin new ones."""
+    def set_rng_states(self, saved: Tensor) -> None:
+        """Resume with this process's saved random state; seed all processes anew if another number of them saved."""
         states = saved.view(-1, saved.shape[-1])
-        own = torch.get_rng_state()
+        current = torch.get_rng_state()
         on_gpu = self.device.type == "cuda"
-        length = len(own) + (len(torch.cuda.get_rng_state(self.device)) if on_gpu else 0)
+        length = len(current) + (len(torch.cuda.get_rng_state(self.device)) if on_gpu else 0)
         if states.shape != (self.world, length):
-            seed_from(states[0].numpy().tobytes(), self.rank)
+            seed_rank(states[0].numpy().tobytes(), self.rank)
             return
-        torch.set_rng_state(states[self.rank][: len(own)].clone())  # of a view it reads past the end
+        torch.set_rng_state(states[self.rank][: len(current)].clone())  # it would read past the end of a view
         if on_gpu:
-            torch.cuda.set_rng_state(states[self.rank][len(own) :].clone(), self.device)
+            torch.cuda.set_rng_state(states[self.rank][len(current) :].clone(), self.device)
 
 
 ALONE = Ranks()
 
 
-def seed_from(what: bytes, rank: int) -> None:
-    """Seeds a process's random numbers from what all processes have alike, and its rank."""
-    digest = hashlib.sha256(what + rank.to_bytes(4, "big")).digest()
+def seed_rank(shared: bytes, rank: int) -> None:
+    """Seed this process's random numbers from bytes that all processes share, and its rank."""
+    digest = hashlib.sha256(shared + rank.to_bytes(4, "big")).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @contextlib.contextmanager
-def joined(settings: TrainingSpec, processes: int | None = None) -> Iterator[Ranks]:
-    """The processes that torchrun launched, joined; or this one alone.
+def join_processes(settings: TrainingSpec, processes: int | None = None) -> Iterator[Ranks]:
+    """Join the processes that torchrun launched, inside the block; without torchrun this one is alone.
 
     Args:
         settings: the run's.
-        processes: how many there are to be, where not as many as `settings` says.
+        processes: the number of processes to expect, if not the number in `settings`.
 
     Raises:
-        ValueError: another number of processes was launched; no GPU is there or left.
+        ValueError: another number of processes was launched; there is no GPU, or none is free.
     """
     rank, world, local = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     world, expected = world or 1, processes or settings.processes
     if world != expected:
         raise ValueError(
-            f"training.processes: {expected} processes train this run, and {world} started; launch it with torchrun "
-            f"--nproc-per-node {expected}, or say --processes {world}: the same losses, with other last bits"
+            f"training.processes: the run needs {expected} processes, but {world} started; launch it with torchrun "
+            f"--nproc-per-node {expected}, or pass --processes {world}, which gives the same losses up to rounding"
         )
-    with taken(settings, local) as device:
+    with acquire_device(settings, local) as device:
         if world == 1:
-            yield Ranks(device=device, in_parts=settings.parallel == "fsdp")
+            yield Ranks(device=device, fsdp=settings.parallel == "fsdp")
             return
         on_gpu = device.type == "cuda"
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
@@ -198,13 +203,13 @@ def joined(settings: TrainingSpec, processes: int | None = None) -> Iterator[Ran
             dist.destroy_process_group()
 
 
-def number(tensor: Tensor) -> float:
-    """A scalar's value, which processes may hold parts of; a collective call where they do."""
-    return float(full(tensor))
+def scalar(tensor: Tensor) -> float:
+    """Return a scalar tensor's value; a collective call where the tensor is sharded."""
+    return float(full_tensor(tensor))
 
 
-def full(tensor: Tensor) -> Tensor:
-    """A DTensor gathered; another tensor as it is."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor (DTensor) gathered, and any other tensor as it is."""
     gather = getattr(tensor, "full_tensor", None)
     gathered: Tensor = tensor if gather is None else gather()
     return gathered

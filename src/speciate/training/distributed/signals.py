@@ -1,10 +1,10 @@
-"""A training run that is asked to stop finishes its step, saves, and exits 75, so that a retry continues it."""
+"""Requests to stop: on a signal, a run finishes its step, saves, and exits with status 75; a retry resumes it."""
 
 import signal
 from types import FrameType
 
 STOPPED = 75
-"""Exit status of a run that stopped on request and can be continued (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of a run that stopped on request and can be resumed (EX_TEMPFAIL of sysexits.h)."""
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

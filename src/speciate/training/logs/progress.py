@@ -7,7 +7,7 @@ from speciate.cli import log
 from speciate.config.run import RunSpec
 from speciate.model.profiling.flops import flops_per_token, peak_flops
 from speciate.model.transformer import Transformer
-from speciate.training.checkpoint.store import State
+from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.numerics import loss_monitor
 

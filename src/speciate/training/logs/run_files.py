@@ -1,20 +1,22 @@
-"""What a run leaves behind: weights, metrics, telemetry, and how it ended; and of a failed one, where and why."""
+"""The files of a finished run: weights, metrics, telemetry, and how it ended; for a failed run, where and why."""
 
 import json
+import math
 import pathlib
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from speciate.config.run import TrainingSpec
+from speciate.config.run import RunSpec, TrainingSpec
+from speciate.data.blocks import TrainBlocks
 from speciate.io import atomic_write
-from speciate.training.checkpoint import weights
-from speciate.training.checkpoint.store import EMA, State
-from speciate.training.numerics import loss_monitor
-from speciate.training.numerics.loss_monitor import FailedRun
+from speciate.model.transformer import count_parameters
+from speciate.training.checkpoint.state import EMA, MODEL, State
+from speciate.training.checkpoint.weights import disk_errors, save_weights
+from speciate.training.numerics.loss_monitor import FailedRun, num_skipped, spikes
 
-MODEL, LAST = "model.safetensors", "last.safetensors"
+LAST = "last.safetensors"
 FAILURE = "failure.json"
 """Beside a failed run's files: the step, its blocks, and where the first number was that is not finite."""
 
@@ -23,58 +25,84 @@ def write(
     output_folder: pathlib.Path,
     state: State,
     training: TrainingSpec,
-    facts: dict[str, object],
+    metadata: dict[str, object],
     timing: dict[str, object],
 ) -> None:
-    """Writes a finished run's files.
+    """Write a finished run's files.
 
-    model.safetensors is what is evaluated and started from: the last weights, with `evaluate_ema` their average. Where
-    a run keeps an average, the other of the two lies beside it, as ema.safetensors or last.safetensors.
+    model.safetensors is what is evaluated and what other runs start from: the last weights, or with `evaluate_ema`
+    their moving average. If a run keeps an average, the other of the two is written beside it, as ema.safetensors or
+    last.safetensors.
     """
-    kept = {MODEL: state.average if training.evaluate_ema else None}
-    if state.average is not None:
-        kept |= {LAST: None} if training.evaluate_ema else {EMA: state.average}
-    for name, average in kept.items():
+    files = {MODEL: state.ema if training.evaluate_ema else None}
+    if state.ema is not None:
+        files |= {LAST: None} if training.evaluate_ema else {EMA: state.ema}
+    for name, ema in files.items():
         with atomic_write(output_folder / name) as temp_path:
-            weights.save_weights(state.model, temp_path, average)
-    for name in {EMA, LAST} - set(kept):  # of an earlier run
+            save_weights(state.model, temp_path, None if ema is None else ema.weights)
+    for name in {EMA, LAST} - set(files):  # an earlier run may have left one
         (output_folder / name).unlink(missing_ok=True)
     with atomic_write(output_folder / "metrics.jsonl") as temp_path:
         temp_path.write_text("".join(state.metrics), encoding="utf-8")
-    with atomic_write(output_folder / "telemetry.safetensors") as temp_path, weights.full_disk(output_folder):
+    with atomic_write(output_folder / "telemetry.safetensors") as temp_path, disk_errors(output_folder):
         safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, temp_path)
     write_json(output_folder / "timing.json", timing)
-    write_json(output_folder / "run.json", facts)
+    write_json(output_folder / "run.json", metadata)
 
 
 def write_json(file: pathlib.Path, content: object) -> None:
-    """Writes it, laid out."""
+    """Write indented JSON."""
     with atomic_write(file) as temp_path:
         temp_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_failure(output_folder: pathlib.Path, failure: FailedRun | None) -> None:
-    """Writes failure.json, or removes that of an earlier time."""
+    """Write failure.json, or remove an earlier one."""
     if failure is None:
         (output_folder / FAILURE).unlink(missing_ok=True)
     else:
-        write_json(output_folder / FAILURE, loss_monitor.plain(failure.report))
+        write_json(output_folder / FAILURE, _finite_json(failure.report))
+
+
+def _finite_json(value: Any) -> Any:
+    """Turn numbers that are not finite into text, since strict JSON has none of them."""
+    if isinstance(value, dict):
+        return {key: _finite_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_json(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def run_size(spec: RunSpec, state: State, blocks: TrainBlocks) -> dict[str, Any]:
+    """Return what run.json says of a run's name, parameters, steps, tokens and epochs."""
+    settings = spec.training
+    total, active = count_parameters(state.model)
+    return {
+        "ablation": spec.ablation,
+        "seed": spec.seed,
+        "parameters_total": total,
+        "parameters_active": active,
+        "num_steps": settings.num_steps,
+        "train_tokens": settings.num_steps * settings.blocks_per_step * blocks.block_length,
+        "epochs": settings.num_steps * settings.blocks_per_step / len(blocks),
+    }
 
 
 def outcome(state: State, failure: FailedRun | None) -> dict[str, Any]:
-    """How a run ended, and what was odd on the way."""
-    ended: dict[str, Any] = {"state": "finished"}
+    """Return what run.json says of how a run ended, and of skipped steps, spikes and forced accumulation."""
+    end: dict[str, Any] = {"state": "finished"}
     if failure is not None:
-        ended = {"state": "failed", "step": state.step, "reason": failure.report["reason"]}
-    odd = {"skipped": loss_monitor.num_skipped(state.metrics), "spikes": loss_monitor.spikes(state.metrics)}
-    return ended | odd | ({} if state.grad_accumulation is None else {"grad_accumulation": state.grad_accumulation})
+        end = {"state": "failed", "step": state.step, "reason": failure.report["reason"]}
+    events = {"skipped": num_skipped(state.metrics), "spikes": spikes(state.metrics)}
+    return end | events | ({} if state.grad_accumulation is None else {"grad_accumulation": state.grad_accumulation})
 
 
-def refuse_failed(start: pathlib.Path | None) -> None:
-    """Raises FailedRun where the run starts from another one that failed."""
-    parent = None if start is None else start.with_name("run.json")
-    if parent is not None and parent.is_file():
-        its = json.loads(parent.read_text(encoding="utf-8"))
-        if its.get("state") == "failed":
-            reason = f"step 0: starts from {its['ablation']}, seed {its['seed']}, which failed: {its['reason']}"
+def check_start(start: pathlib.Path | None) -> None:
+    """Raise FailedRun if the run starts from another run that failed."""
+    file = None if start is None else start.with_name("run.json")
+    if file is not None and file.is_file():
+        parent = json.loads(file.read_text(encoding="utf-8"))
+        if parent.get("state") == "failed":
+            name = f"{parent['ablation']}, seed {parent['seed']}"
+            reason = f"step 0: the run starts from {name}, which failed: {parent['reason']}"
             raise FailedRun(reason, {"step": 0, "reason": reason})

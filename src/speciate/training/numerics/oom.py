@@ -1,4 +1,4 @@
-"""Out of memory: how it is recognised, what is said, and how a step is tried again in smaller portions.
+"""Out of memory: recognise it, retry a step in smaller micro-batches, and say what to lower.
 
 More accumulation gives the same mean over the same predictions, added up in another order: equal up to rounding.
 """
@@ -7,33 +7,33 @@ import torch
 
 from speciate.config.run import TrainingSpec
 
-SAID = ("out of memory", "not enough memory", "can't allocate memory")
+MESSAGES = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left; torch's own allocator on the CPU raises RuntimeError."""
+    """Return whether an error says that memory ran out; torch's allocator on the CPU raises a RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
-def more(blocks_per_step: int, accumulation: int) -> int | None:
-    """The number of micro-batches to try next: the smallest that is twice as many or more; None where there is none."""
+def next_accumulation(blocks_per_step: int, accumulation: int) -> int | None:
+    """Return the number of micro-batches to try next: the smallest possible from twice as many on; None if none."""
     larger = (count for count in range(2 * accumulation, blocks_per_step + 1) if blocks_per_step % count == 0)
     return next(larger, None)
 
 
 def advice(settings: TrainingSpec, accumulation: int) -> str:
-    """What to change, in the order of what it costs."""
-    words: list[str] = []
-    next_one = more(settings.blocks_per_step, accumulation)
-    if next_one is not None:
-        words.append(
-            f"raise training.grad_accumulation ({accumulation} now, {next_one} next; same step, smaller portions)"
+    """Return what to change, the cheapest first."""
+    remedies: list[str] = []
+    larger = next_accumulation(settings.blocks_per_step, accumulation)
+    if larger is not None:
+        remedies.append(
+            f"raise training.grad_accumulation from {accumulation} to {larger} (the same step in smaller micro-batches)"
         )
         if not settings.oom_retry:
-            words.append("or set training.oom_retry, which does so by itself")
+            remedies.append("or set training.oom_retry, which does so by itself")
     if not settings.activation_checkpointing:
-        words.append("set training.activation_checkpointing (same bits, more time)")
-    words.append(f"lower training.blocks_per_step ({settings.blocks_per_step} now), another run")
-    return "; ".join(words)
+        remedies.append("set training.activation_checkpointing (the same bits, slower)")
+    remedies.append(f"lower training.blocks_per_step from {settings.blocks_per_step} (a different run)")
+    return "; ".join(remedies)

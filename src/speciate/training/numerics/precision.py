@@ -1,8 +1,8 @@
-"""How a run's numbers are computed, never which: precision, recomputed activations, compiled parts, determinism.
+"""How a run computes, but not what: precision, activation checkpointing, compilation and determinism.
 
-What each costs or gains is measured by benchmarks/precision.py. On one AVX2 core, over the plain float32 step: bfloat16
-21.7 (the processor does not multiply it), compiled 0.94 to 1.00 dense and 1.04 with experts, recomputed 1.28 and 1.17
-with a tenth of the memory between the passes. Compiling and bfloat16 are for machines that have what they need.
+benchmarks/precision.py measures what each costs or gains. On one AVX2 core, relative to the plain float32 step:
+bfloat16 21.7 (the processor does not multiply it), compiled 0.94 to 1.00 dense and 1.04 with experts, checkpointed 1.28
+and 1.17 with a tenth of the memory between the passes. Compiling and bfloat16 are for machines that support them.
 """
 
 import contextlib
@@ -21,40 +21,41 @@ CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def autocast(settings: TrainingSpec, device: torch.device) -> torch.autocast:
-    """Matrix products in the run's precision inside the block; weights stay float32, and so do the routers' logits."""
+    """Return a context in which matrix products use the run's precision; weights and router logits stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
-def prepare(settings: TrainingSpec, model: nn.Module, backend: str = "inductor") -> None:
-    """Sets a model's blocks up as the run wants them: to be recomputed, to be compiled.
+def prepare_blocks(settings: TrainingSpec, model: nn.Module, backend: str = "inductor") -> None:
+    """Set up a model's blocks for activation checkpointing and compilation, as the run asks.
 
     Args:
         settings: the run's.
-        model: altered in place; the names of its parts stay as they are.
-        backend: of torch.compile.
+        model: altered in place; the names of its modules stay as they are.
+        backend: the backend of torch.compile.
     """
     for block in model.modules():
         if isinstance(block, Block):
             block.recompute = settings.activation_checkpointing
             if settings.compile:
-                for part in without_selectors(block):
-                    # one graph for each shape, whatever was seen before it: a resumed run must see the same ones
-                    part.compile(dynamic=False, backend=backend)
+                for module in compilable_modules(block):
+                    # one graph for each shape, whatever came before: a resumed run must use the same graphs
+                    module.compile(dynamic=False, backend=backend)
 
 
-def without_selectors(block: Block) -> list[nn.Module]:
-    """What of a block may be compiled: all of it, or its mixer and feed-forward layer as far as no selector is inside.
+def compilable_modules(block: Block) -> list[nn.Module]:
+    """Return the modules of a block that may be compiled: all of it, or its mixer and feed-forward layer.
 
-    Hooks of selectors are thus never inside a compiled graph, nor is what their choices make the shapes of.
+    A module with a selector inside is left out, so that no selector's hook is inside a compiled graph, nor a shape that
+    depends on its choices.
     """
     if not selectors(block):
         return [block.depth]
-    return [part for part in (block.mixer, block.ffn) if not selectors(part)]
+    return [module for module in (block.mixer, block.ffn) if not selectors(module)]
 
 
 def uncompiled(settings: TrainingSpec) -> contextlib.AbstractContextManager[object]:
-    """Compiled parts run as they were written inside the block: an observer's own shapes are not worth a graph each."""
-    if not settings.compile:  # to ask for it imports the whole compiler
+    """Return a context in which compiled modules run eagerly: a probe's shapes are not worth a graph each."""
+    if not settings.compile:  # setting the stance imports the whole compiler
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
@@ -62,7 +63,7 @@ def uncompiled(settings: TrainingSpec) -> contextlib.AbstractContextManager[obje
 
 @contextlib.contextmanager
 def determinism(settings: TrainingSpec) -> Iterator[None]:
-    """Inside the block torch takes deterministic algorithms alone, where the run asks for it."""
+    """Use only deterministic algorithms inside the block, if the run asks for it."""
     before = torch.are_deterministic_algorithms_enabled()
     if settings.deterministic:
         os.environ.setdefault(*CUBLAS_WORKSPACE)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speciate.config.contracts.training import SinkOptions
-from speciate.training.logs.sinks import needed
+from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
@@ -19,7 +19,7 @@ class Sink:
     """An event file; of a run that goes on, TensorBoard forgets what came after the step where it does."""
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
-        writer = needed("tensorboardX", "tensorboardX", options.kind).SummaryWriter
+        writer = import_client("tensorboardX", "tensorboardX", options.kind).SummaryWriter
         self.writer: Any = writer(str(folder / label), purge_step=first or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

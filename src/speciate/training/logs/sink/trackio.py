@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from speciate.config.contracts.training import SinkOptions
-from speciate.training.logs.sinks import needed
+from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
@@ -23,7 +23,7 @@ class Sink:
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))  # read when it is imported
-        self.trackio: Any = needed("trackio", "trackio", options.kind)
+        self.trackio: Any = import_client("trackio", "trackio", options.kind)
         self.trackio.init(project=options.project, name=label, config=config, resume="allow", embed=False)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

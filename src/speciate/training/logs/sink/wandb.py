@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from speciate.config.contracts.training import SinkOptions
-from speciate.training.logs.sinks import needed
+from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
@@ -23,7 +23,7 @@ class Sink:
     """One run of the project."""
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
-        wandb: Any = needed("wandb", "wandb", options.kind)
+        wandb: Any = import_client("wandb", "wandb", options.kind)
         settings = wandb.Settings(console="off", silent=True)
         self.run: Any = wandb.init(
             project=options.project, name=label, dir=str(folder), mode=options.mode, config=config, settings=settings
