@@ -54,8 +54,8 @@ def test_each_rule_on_each_selector_and_on_the_run() -> None:
     shares = {"a": with_top(*[0.125] * 11), "b": with_top(*[0.3] * 4, *[0.95] * 7), "c": with_top(*[0.39] * 11)}
     steps = found(shares)
     assert list(steps) == [(selector, rule) for rule in collapse.RULES for selector in ("a", "b", "c", "any")]
-    assert [steps["b", "s1"], steps["any", "s1"]] == [60, 60]
-    assert [steps["b", "s4"], steps["c", "s4"], steps["any", "s4"]] == [40, 0, 0]
+    assert [steps["b", "rule_60_percent"], steps["any", "rule_60_percent"]] == [60, 60]
+    assert [steps["b", "rule_3_over_e"], steps["c", "rule_3_over_e"], steps["any", "rule_3_over_e"]] == [40, 0, 0]
     assert 50 < steps["b", "alarm"] <= steps["any", "alarm"] <= 100
     assert all(math.isnan(steps["a", rule]) for rule in collapse.RULES)
     assert math.isnan(steps["c", "alarm"])
@@ -63,9 +63,9 @@ def test_each_rule_on_each_selector_and_on_the_run() -> None:
 
 def test_what_happens_before_warm_up_counts_for_nothing() -> None:
     shares = {"a": with_top(*[0.95] * 4, *[0.125] * 7)}
-    assert [found(shares)["a", rule] for rule in ("s1", "s4")] == [20, 0]
-    assert [found(shares, 20)["a", rule] for rule in ("s4",)] == [20]
-    assert math.isnan(found(shares, 20)["a", "s1"])  # two checks are left of the three
+    assert [found(shares)["a", rule] for rule in ("rule_60_percent", "rule_3_over_e")] == [20, 0]
+    assert [found(shares, 20)["a", rule] for rule in ("rule_3_over_e",)] == [20]
+    assert math.isnan(found(shares, 20)["a", "rule_60_percent"])  # two checks are left of the three
     assert all(math.isnan(step) for step in found(shares, 40).values())
 
 

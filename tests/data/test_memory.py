@@ -13,16 +13,16 @@ import pyarrow as pa
 import pytest
 
 from speciate.config.components import options_of
-from speciate.config.stage_specs import PackSpec
-from speciate.data import permutation
+from speciate.data import disk_permutation
 from speciate.data.arrays import scratch
 from speciate.data.arrays.npy import read_array
-from speciate.data.dedup.candidates import Scope, similar_pairs
-from speciate.data.dedup.clusters import NEAR, cluster
-from speciate.data.dedup.signatures import Signed
-from speciate.data.documents import Shard
-from speciate.data.mixture.interleave import in_turns, shuffled
-from speciate.data.tokens.read import Encoded
+from speciate.data.dedup.candidates import SignedScope, find_similar_pairs
+from speciate.data.dedup.clusters import NEAR, cluster_documents
+from speciate.data.dedup.signatures import SignedShard
+from speciate.data.mixture.interleave import interleave, shuffled_blocks
+from speciate.data.shard import Shard
+from speciate.data.tokens.encoded import EncodedSplit
+from speciate.stages.pack import Spec as PackSpec
 from speciate.stages.pack import pack_split
 
 SIZES = (4_000, 80_000)
@@ -51,8 +51,8 @@ def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
     bands, ends = (read_array(folder / f"{name}.npy") for name in ("bands", "ends"))
 
     def run() -> None:
-        scope = Scope([Signed("a", Shard(), digests, ends, bands, shingles, ends)])
-        assert len(similar_pairs(scope, range(1), 0.5)) == 0
+        scope = SignedScope([SignedShard("a", Shard(), digests, ends, bands, shingles, ends)])
+        assert len(find_similar_pairs(scope, range(1), 0.5)) == 0
 
     return run
 
@@ -64,15 +64,17 @@ def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
         firsts = range(0, count, 1000)
         pairs = (np.arange(first, min(first + 1000, count)).reshape(-1, 2) for first in firsts)
         policies = np.full(count, NEAR, np.int8)
-        found = cluster(np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool))
-        assert (found.of_D >= 0).sum() == count // 2
+        found = cluster_documents(np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool))
+        assert (found.replacement_D >= 0).sum() == count // 2
 
     return run
 
 
 def balance(folder: pathlib.Path, count: int) -> Callable[[], None]:
     """A mixture of five blocks a document."""
-    return lambda: in_turns([shuffled("a", 4 * count, 0), shuffled("b", count, 0)]).shape == (5 * count, 2) or None
+    return lambda: (
+        interleave([shuffled_blocks("a", 4 * count, 0), shuffled_blocks("b", count, 0)]).shape == (5 * count, 2) or None
+    )
 
 
 def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
@@ -81,7 +83,7 @@ def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
     def run() -> None:
         stops = np.arange(1, count + 1) * TOKENS
-        encoded = Encoded(read_array(folder / "tokens.npy"), pa.table({"start": stops - TOKENS, "stop": stops}))
+        encoded = EncodedSplit(read_array(folder / "tokens.npy"), pa.table({"start": stops - TOKENS, "stop": stops}))
         spec = PackSpec(domain="a", packing=options_of("data/packing", "best_fit")(kind="best_fit"), block_length=128)
         assert pack_split(encoded, spec, 0, folder, "train")["blocks"] == (TOKENS + 1) * count // 128
 
@@ -100,7 +102,7 @@ def status(name: str) -> int:
 
 def measure(folder: pathlib.Path) -> None:
     """Prints what a document more takes in each stage."""
-    scratch.PART = permutation.PART = 1 << 13  # so that the larger size has many parts
+    scratch.PARTITION_ROWS = disk_permutation.PARTITION_ROWS = 1 << 13  # so that the larger size has many parts
     found = {}
     for stage, (prepared, _) in STAGES.items():
         peaks = []

@@ -285,7 +285,7 @@ def _losses(
 
 
 def _verdicts(frames: dict[str, pd.DataFrame], arms: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-    limits = {"s1": 0.6, "s4": 0.375, "alarm": 0.3}
+    limits = {"rule_60_percent": 0.6, "rule_3_over_e": 0.375, "alarm": 0.3}
     rows: list[dict[str, Any]] = []
     seen = frames["selectors"]
     for arm, seed, rule in product(arms, seeds, limits):
@@ -342,7 +342,7 @@ def _runs(
             "commitment_nats": seen["commitment_nats"].mean(),
             "drift_nats": seen["drift_nats"].mean(),
             "information_nats": seen["information_nats"].mean(),
-            **{f"{rule}_step": first.get(rule, np.nan) for rule in ("s1", "s4", "alarm")},
+            **{f"{rule}_step": first.get(rule, np.nan) for rule in ("rule_60_percent", "rule_3_over_e", "alarm")},
             "state": state,
         }
 

@@ -6,17 +6,41 @@ import pytest
 
 from speciate.graph import provenance
 
+VERB = '''"""verb: does something."""
+import argparse
+from typing import TYPE_CHECKING
+import speciate.config.run
+from speciate.cli import log
+from speciate.noun import near
+
+if TYPE_CHECKING:
+    from speciate.noun import far
+
+class Options:
+    size: int = 1
+    """How large it is."""
+
+def add_arguments(parser):
+    parser.add_argument("--spec", type=int, default=3, help="the spec")
+
+def main(arguments):
+    log(f"step {arguments.spec}")
+    near.f()
+'''
+
 
 @pytest.fixture
 def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """A small package in place of ours: verb -> noun -> deep, and an unrelated module."""
-    (tmp_path / "noun").mkdir()
-    (tmp_path / "noun" / "__init__.py").write_text("")
-    (tmp_path / "verb.py").write_text("from speciate.noun import near\nimport speciate.config.run\n")
+    for folder in ("noun", "stages", "config", "training/logs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "stages" / "verb.py").write_text(VERB)
     (tmp_path / "noun" / "near.py").write_text("def f():\n    from speciate.noun.deep import x\n    return x\n")
-    (tmp_path / "noun" / "deep.py").write_text('"""Docstring."""\nx = 1\n')
+    (tmp_path / "noun" / "deep.py").write_text('"""Docstring."""\nimport speciate.training.logs.progress\nx = 1\n')
     (tmp_path / "noun" / "far.py").write_text("y = 1\n")
-    (tmp_path / "spec.py").write_text("z = 1\n")
+    (tmp_path / "config" / "run.py").write_text("z = 1\n")
+    (tmp_path / "cli.py").write_text("def log(text): print(text)\n")
+    (tmp_path / "training" / "logs" / "progress.py").write_text("z = 1\n")
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     forget()
     yield tmp_path
@@ -29,36 +53,43 @@ def forget() -> None:
         remembered.cache_clear()
 
 
-def test_closure_follows_imports_however_deep_and_leaves_the_schema_out(package: pathlib.Path) -> None:
-    assert provenance.closure(["speciate.cli"]) == ["speciate.noun.deep", "speciate.noun.near", "speciate.cli"]
+def test_closure_follows_imports_however_deep_and_leaves_outsiders_out(package: pathlib.Path) -> None:
+    assert provenance.closure(["speciate.stages.verb"]) == [
+        *("speciate.noun.deep", "speciate.noun.near", "speciate.stages.verb")
+    ]
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "stale"),
+    ("file", "old", "new", "stale"),
     [
-        ("noun/deep.py", '"""Docstring."""\nx = 2\n', True),
-        ("noun/deep.py", '"""Another docstring."""\n\n# and a comment\nx   =   1\n', False),
-        ("noun/deep.py", '"""Docstring."""\nx = 1\n', False),
-        ("noun/far.py", "y = 2\n", False),
-        ("spec.py", "z = 2\n", False),
-        ("verb.py", "from speciate.noun import near, far\nimport speciate.config.run\n", True),
+        ("noun/deep.py", "x = 1", "x = 2", True),
+        ("noun/deep.py", "Docstring.", "Another docstring.", False),
+        ("noun/deep.py", "x = 1", "\n# a comment\nx   =   1", False),
+        ("noun/deep.py", "x = 1", "x = 1", False),
+        ("noun/far.py", "y = 1", "y = 2", False),
+        ("config/run.py", "z = 1", "z = 2", False),
+        ("cli.py", "print(text)", "print(text.upper())", False),
+        ("training/logs/progress.py", "z = 1", "z = 2", False),
+        ("stages/verb.py", "import near", "import near, far", True),
+        ("stages/verb.py", "step {arguments.spec}", "now at step {arguments.spec}", False),
+        ("stages/verb.py", 'help="the spec"', 'help="a file"', False),
+        ("stages/verb.py", "default=3", "default=4", True),
+        ("stages/verb.py", "How large it is.", "Its size in tokens.", False),
+        ("stages/verb.py", "size: int = 1", "size: int = 2", True),
+        ("stages/verb.py", "    near.f()", "    near.f()\n    near.f()", True),
     ],
 )
-def test_digest_changes_with_the_meaning_of_the_closure_only(
-    package: pathlib.Path, file: str, text: str, stale: bool
+def test_digest_changes_with_what_the_closure_does_only(
+    package: pathlib.Path, file: str, old: str, new: str, stale: bool
 ) -> None:
     before = provenance.digest("verb")
-    (package / file).write_text(text)
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new))
     forget()
     assert (provenance.digest("verb") != before) == stale
 
 
 def test_a_verb_that_does_not_exist_is_an_error(package: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match=r"speciate\.nothing is no module"):
+    with pytest.raises(ValueError, match=r"speciate\.stages\.nothing is no module"):
         provenance.digest("nothing")
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    # the example of FIPS 180-2
-    assert provenance.sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from speciate.config.extends import merge, read_yaml
-from speciate.config.stage_specs import FetchSpec
 from speciate.config.study import Study, parse_study
 from speciate.graph.study_graph import StudyGraph
+from speciate.stages.fetch import Spec as FetchSpec
 
 CONFIG = pathlib.Path(__file__).parents[2] / "config.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}

@@ -1,17 +1,16 @@
 """The study as a graph of paths: what a change moves, and what it leaves where it is."""
 
 import pathlib
-import typing
 from typing import Any
 
 import pytest
 
-from speciate.analysis import tables
-from speciate.analysis.comparison import STATISTICS
+from speciate.analysis import load, tables
 from speciate.config import stage_specs
+from speciate.config.contracts.statistics import NAMES
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import canonical_json
-from speciate.config.study import Statistic, parse_study
+from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -72,7 +71,7 @@ def test_shards_spread_the_stages_of_one_domain(settings: dict[str, Any]) -> Non
     assert [path.name for path in one.parts("pack", "math")] == one.shards("math")
     # a generator cannot be cut: it is fetched once, and each shard reads its part of it
     assert one.fetches("gsm_symbolic") == ["0-of-1"]
-    assert {path.parent.name for path in one.fetched("math", "2-of-3").values()} == {"0-of-1"}
+    assert {pathlib.Path(path).parent.name for path in one.inputs("clean", "math", "2-of-3")["fetch"]} == {"0-of-1"}
 
 
 def test_the_users_own_files_are_inputs(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
@@ -98,8 +97,8 @@ def test_studies_with_the_same_data_share_it(settings: dict[str, Any]) -> None:
 def test_a_published_tokenizer_is_fetched_like_a_source(settings: dict[str, Any]) -> None:
     one = make(settings, {"tokenizer": {"kind": "gpt2"}})
     assert "tokenizer" in one.sources
-    assert one.tokenizer_archive == [one.folder("fetch", "tokenizer") / "0-of-1" / "archive"]
-    assert make(settings).tokenizer_archive == []
+    assert one.inputs("fit", "tokenizer")["fetch"] == [str(one.folder("fetch", "tokenizer") / "0-of-1" / "archive")]
+    assert make(settings).inputs("fit", "tokenizer")["fetch"] == []
 
 
 def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
@@ -142,6 +141,12 @@ def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:
     numbers = {
         name for name, kind in tables.COLUMNS["runs"].items() if kind.startswith(("float", "Float", "int", "Int"))
     }
-    assert set(typing.get_args(Statistic)) <= numbers
-    # the schema's list and the analysis's are two, since a change of the latter makes `compare` stale and must
-    assert typing.get_args(Statistic) == STATISTICS
+    assert set(NAMES) <= numbers
+    assert set(load.OF_SHARES) - set(NAMES) == {"cv_squared"}
+
+
+def test_the_page_of_the_data_reads_the_card_alone(settings: dict[str, Any]) -> None:
+    graph = make(settings)
+    assert graph.figures("data")
+    assert {graph.read_by(figure) for figure in graph.figures("data")} == {"card"}
+    assert {graph.read_by(figure) for figure in graph.figures()} == {"tables"}

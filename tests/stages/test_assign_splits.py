@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import cli
-from speciate.config.stage_specs import SPLITS
-from speciate.data.dedup.signatures import FILES, sign
+from speciate.config.stage import SPLITS
+from speciate.data.dedup.signatures import SIGNATURE_FILES, sign_documents
 from speciate.data.dedup.tables import DUPLICATES
-from speciate.data.documents import Document, Shard, write_documents
-from speciate.data.splits.assign import Groups
+from speciate.data.documents import Document, write_documents
+from speciate.data.shard import Shard
+from speciate.data.splits.read import GroupSplits
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "word " * (index % 7 + 1)) for index in range(400)]
 
@@ -32,13 +33,13 @@ def verb(
         part = folder / str(Shard(index, shards))
         part.mkdir(exist_ok=True)
         write_documents(part / "documents.parquet", rows[index::shards])
-        sign(part / "documents.parquet", {name: part / name for name in FILES}, 3, None)
+        sign_documents(part / "documents.parquet", {name: part / name for name in SIGNATURE_FILES}, 3, None)
     lost = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
     table = [{**lost, "shard": row % shards, "row": row // shards} for row in dropped]
     pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
     paths = ["--signed", folder, "--duplicates", folder / "duplicates.parquet", "--output-folder", folder / "out"]
     cli.main(["assign_splits", "--spec", str(folder / "spec.json"), *map(str, paths)])
-    groups = Groups(folder / "out" / "groups.npy", 3)
+    groups = GroupSplits(folder / "out" / "groups.npy", 3)
     assert groups.groups_G3.tolist() == sorted(groups.groups_G3.tolist())
     names = {row.group for index, row in enumerate(rows) if index not in dropped}
     assert len(names) == len(groups.groups_G3)

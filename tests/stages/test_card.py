@@ -11,10 +11,11 @@ import pytest
 
 from speciate.cli import execute
 from speciate.config.extends import extend
-from speciate.config.stage_specs import CARDED, SPLITS
+from speciate.config.stage import SPLITS
+from speciate.config.stage_specs import CARDED
 from speciate.config.study import parse_study
 from speciate.data.card.columns import COLUMNS
-from speciate.data.dedup.shingles import shingles
+from speciate.data.dedup.shingles import shingle_hashes
 from speciate.data.documents import read_documents
 from speciate.graph.study_graph import StudyGraph
 
@@ -206,7 +207,7 @@ def test_lengths_count_every_document_once(plan: StudyGraph, tables) -> None:
 
 def test_overlaps_are_those_of_the_texts(plan: StudyGraph, tables) -> None:
     def runs(domain: str, split: str) -> set[int]:
-        return {run for text in documents(plan, domain, split) for run in shingles(text, 13).tolist()}
+        return {run for text in documents(plan, domain, split) for run in shingle_hashes(text, 13).tolist()}
 
     overlaps = tables["data_overlaps"]
     assert len(overlaps) == 2 * 4 * 3 + 2 * 4  # splits of one domain, and splits in the other's training text

@@ -12,7 +12,7 @@ import pytest
 
 from speciate import cli
 from speciate.config.components import options_of
-from speciate.data.clean.pipeline import Counts
+from speciate.data.clean.pipeline import CleaningCounts
 from speciate.data.documents import read_documents
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
@@ -105,7 +105,7 @@ def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path) -> No
     sources = {"one": source(), "two": source()}
     outs = [verb(folder, sources, shard=f"{index}-of-4", shards=4) for index in range(4)]
     assert [ids(out) for out in outs] == [["one/a.py", "two/a.py"], ["one/b.py", "two/copy.py"], [], []]
-    counts = [Counts.from_json(json.loads((out / "counts.json").read_text())) for out in outs]
+    counts = [CleaningCounts.from_json(json.loads((out / "counts.json").read_text())) for out in outs]
     together = functools.reduce(operator.add, counts).as_json()
     whole = verb(folder, sources)
     assert together == {
@@ -182,8 +182,8 @@ def short(folder: pathlib.Path) -> None:
         (latin, "source one: member latin.py is not UTF-8: byte 0xe9 at offset 3"),
         (cut, "source one: the archive is damaged, cut off, or neither zip nor tar"),
         (surrogates, "source one: member a.py is not UTF-8: byte 0xed at offset 0"),
-        (huge, "domain code: no text is left of 1; dropped: {'too_large': 1}"),
-        (short, "domain code: no text is left of 2; dropped: {'empty': 1, 'too_short': 1}"),
+        (huge, "domain code: none of 1 texts is left; dropped: {'too_large': 1}"),
+        (short, "domain code: none of 2 texts is left; dropped: {'empty': 1, 'too_short': 1}"),
         (lambda folder: (folder / "one").unlink(), "source one: there is no archive"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_wrong_spec_or_argument_is_named(
     ("settings", "message"),
     [
         ({"shard": "1-of-3", "shards": 2}, "--shard: 1-of-3 of domain code, which has 2"),
-        ({"shard": "2-of-2", "shards": 2}, "--shard: '2-of-2' is no shard; the first of eight is 0-of-8"),
+        ({"shard": "2-of-2", "shards": 2}, "--shard: '2-of-2' is not a shard; the first of eight is 0-of-8"),
         ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is no kind of data/clean/filters"),
         ({"filters": [{"kind": "length", "max_words": 3}]}, "filters.0.max_words: unknown key"),
         (
@@ -236,7 +236,7 @@ def test_a_wrong_spec_or_argument_is_named(
         ({"filters": ["decontamination"]}, "filters.0.sources: is missing"),
         (
             {"filters": [{"kind": "length", "min_characters": 99}]},
-            "domain code: no text is left of 3; dropped: {'empty': 1, 'too_short': 2}",
+            "domain code: none of 3 texts is left; dropped: {'empty': 1, 'too_short': 2}",
         ),
         (
             {"filters": [{"kind": "decontamination", "sources": {"exam": source()}}]},

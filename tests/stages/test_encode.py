@@ -9,8 +9,9 @@ from tests.data.tokens.tokenizer import published
 
 from speciate.cli import execute
 from speciate.config.components import component_module, options_of
-from speciate.config.stage_specs import SPLITS
-from speciate.data.documents import Document, Shard, write_documents
+from speciate.config.stage import SPLITS
+from speciate.data.documents import Document, write_documents
+from speciate.data.shard import Shard
 from speciate.data.tokens.manifest import read_manifest
 from speciate.data.tokens.read import read_encoded
 from speciate.stages import encode, fit

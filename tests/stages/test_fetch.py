@@ -67,7 +67,7 @@ def test_a_source_that_is_fetched_whole_has_no_shards(tmp_path: pathlib.Path, sh
     expected = "speciate fetch: error: --shard: source words: kind package is fetched whole, not in 2\n"
     assert (done.returncode, done.stderr) == (1, expected)
     assert run(tmp_path, sha256, "--shard", "0-of-1").returncode == 0
-    assert "--shard: '2-of-2' is no shard" in run(tmp_path, sha256, "--shard", "2-of-2").stderr
+    assert "--shard: '2-of-2' is not a shard" in run(tmp_path, sha256, "--shard", "2-of-2").stderr
 
 
 def test_shards_of_the_users_own_files(tmp_path: pathlib.Path) -> None:

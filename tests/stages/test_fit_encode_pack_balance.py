@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from speciate.cli import execute
-from speciate.data.blocks import TrainBlocks, read_mixture, read_set
+from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.documents import Document, read_documents, write_documents
+from speciate.data.mixture.manifest import read_mixture
 from speciate.data.sampler import block_rows
 from speciate.data.tokens.fitted import read_tokenizer
 from speciate.data.tokens.manifest import read_manifest
@@ -133,7 +134,7 @@ def test_the_held_out_sets(tmp_path: pathlib.Path, shards: int) -> None:
     folder = build(tmp_path, shards=shards)
     tokenizer = read_tokenizer(tmp_path / "fit")
     for name, blocks_each in [("validation", 4), ("test", 4), ("probe", 3)]:
-        held = read_set(folder, name)
+        held = read_block_set(folder, name)
         assert held.tokens.shape == held.document.shape == (2 * blocks_each, 32)
         assert held.domain.tolist() == [0, 1] * blocks_each
         assert held.domains == DOMAINS
@@ -210,7 +211,7 @@ def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path) -> N
 )
 def test_domain_arguments(given: list[str]) -> None:
     with pytest.raises(ValueError, match="--packed: needs DOMAIN=DIR once for each of code, prose"):
-        balance.by_domain(given, DOMAINS, "--packed")
+        balance.folders_by_domain(given, DOMAINS, "--packed")
 
 
 def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
@@ -234,7 +235,7 @@ def test_a_shard_without_a_document_is_packed_and_balanced(tmp_path: pathlib.Pat
     assert mixture.shards["code"][1] == 0 < mixture.shards["code"][0]
     assert np.load(tmp_path / "pack" / "code" / "1-of-2" / "train.blocks.npy").shape == (0, 32)
     assert blocks.tokens(np.arange(len(blocks))).shape == blocks.documents(np.arange(len(blocks))).shape
-    assert set(read_set(folder, "probe").domain.tolist()) == {0, 1}
+    assert set(read_block_set(folder, "probe").domain.tolist()) == {0, 1}
 
 
 def test_one_domain_split_in_three(tmp_path: pathlib.Path) -> None:
@@ -245,7 +246,7 @@ def test_one_domain_split_in_three(tmp_path: pathlib.Path) -> None:
     assert mixture.train_blocks == {"code": 0, "prose": mixture.available_blocks["train"]["prose"]}
     assert mixture.epochs == {"code": 0.0, "prose": 1.0}
     assert mixture.held_out_blocks == {"validation": 12, "test": 12, "probe": 9}
-    held = read_set(folder, "test")
+    held = read_block_set(folder, "test")
     assert held.domains == tuple(mixture.labels)
     assert held.domain.tolist() == [1] * 12
     assert set(held.documents["domain"]) == set(mixture.labels)
@@ -266,8 +267,8 @@ def test_a_label_that_no_held_out_document_has_is_an_error(tmp_path: pathlib.Pat
 def test_shuffled_labels_are_those_of_the_documents_and_not_of_the_blocks(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50, "test": 40})
     plain = build(tmp_path)
-    before, tokens = read_set(plain, "test"), (plain / "train.npy").read_bytes()
-    after = read_set(build(tmp_path, mixture={"kind": "shuffled_labels"}), "test")
+    before, tokens = read_block_set(plain, "test"), (plain / "train.npy").read_bytes()
+    after = read_block_set(build(tmp_path, mixture={"kind": "shuffled_labels"}), "test")
     assert (plain / "train.npy").read_bytes() == tokens
     assert (after.tokens == before.tokens).all()
     assert (after.document == before.document).all()

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from speciate.config.components import kinds_in, options_of
-from speciate.config.stage_specs import PackSpec
 from speciate.data.arrays.npy import read_array
-from speciate.data.tokens.read import Encoded
+from speciate.data.tokens.encoded import EncodedSplit
 from speciate.stages import pack
+from speciate.stages.pack import Spec as PackSpec
 
 
 @pytest.mark.parametrize("kind", kinds_in("data/packing"))
@@ -22,7 +22,7 @@ def test_the_portions_do_not_change_the_blocks(
     stops_D = np.cumsum(lengths_D)
     np.save(tmp_path / "tokens.npy", draw.integers(1, 500, int(stops_D[-1]), dtype=np.uint16))
     documents = pa.table({"start": stops_D - lengths_D, "stop": stops_D})
-    encoded = Encoded(read_array(tmp_path / "tokens.npy"), documents)
+    encoded = EncodedSplit(read_array(tmp_path / "tokens.npy"), documents)
     spec = PackSpec(domain="one", packing=options_of("data/packing", kind)(kind=kind), block_length=16)
     found = []
     for portion, jumps, far in ((1 << 24, 1 << 24, 1), (48, 5, 30), (1 << 24, 2, 0), (1, 1, 0)):

@@ -14,7 +14,8 @@ import pytest
 
 from speciate import cli
 from speciate.data.dedup import tables
-from speciate.data.documents import Document, Shard, read_documents, write_documents
+from speciate.data.documents import Document, read_documents, write_documents
+from speciate.data.shard import Shard
 from speciate.stages import bucket, cluster, sign
 
 NEAR = {"ngram": 3, "similarity": 0.8, "permutations": 120, "bands": 20}
@@ -195,7 +196,7 @@ def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, verb: Verb) -> None:
 
 
 def test_row_groups_are_those_of_one_table(tmp_path: pathlib.Path, verb: Verb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "ROW_GROUP", 7)
+    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 7)
     pipeline(tmp_path, verb, {"a": corpus(0), "b": corpus(0)}, ["near", "near"])
     for name, schema in (("duplicates", tables.DUPLICATES), ("clusters", tables.CLUSTERS)):
         file = tmp_path / "out" / f"{name}.parquet"
@@ -245,7 +246,7 @@ def test_what_does_not_belong_together_is_refused(
     for pairs in (np.array([[0, 99]]), np.array([0, 1]), np.array([[-1, 0]])):
         np.save(tmp_path / "pairs.npy", pairs)
         said = refused(verb, capsys, cluster, spec, *here, "--pairs", tmp_path / "pairs.npy", *end)
-        assert "pairs.npy: holds no pairs of these" in said
+        assert "pairs.npy: does not hold pairs of these" in said
     exact = tmp_path / "exact"
     pipeline(exact, verb, {"a": corpus(0, 4)}, ["exact"])
     said = refused(verb, capsys, bucket, spec, "--signed", f"a={exact / 'a'}", "--output", tmp_path / "new.npy")

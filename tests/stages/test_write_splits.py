@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import cli
-from speciate.config.stage_specs import SPLITS
+from speciate.config.stage import SPLITS
 from speciate.data.dedup.tables import DUPLICATES
 from speciate.data.documents import Document, read_documents, write_documents
-from speciate.data.splits.assign import position
+from speciate.data.splits.group_key import group_key
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 40}", "wörd " * (index % 7 + 1)) for index in range(400)]
 LOST = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
@@ -35,7 +35,7 @@ def verb(
     write_documents(folder / "documents.parquet", rows)
     table = [{**LOST, "shard": index, "row": row} for index, row in dropped]
     pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
-    keys = sorted((position(f"g{index}", 3), number(f"g{index}")) for index in range(40))
+    keys = sorted((group_key(f"g{index}", 3), number(f"g{index}")) for index in range(40))
     groups = [[int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big"), split] for key, split in keys]
     np.save(folder / "groups.npy", np.array(groups, np.uint64))
     files = [f"--{name}={folder / name}.{end}" for name, end in (("documents", "parquet"), ("duplicates", "parquet"))]
@@ -74,9 +74,9 @@ def test_a_shard_may_be_empty(tmp_path: pathlib.Path) -> None:
     ("changed", "message"),
     [
         ({"shard": "1-of-3"}, "--shard: 1-of-3 of domain prose, which has 2"),
-        ({"shard": "2-of-2"}, "--shard: '2-of-2' is no shard"),
-        ({"seed": 4}, "groups.npy: does not know group g0"),
-        ({"dropped": ((1, 400),)}, "duplicates.parquet: is of other documents: domain prose, shard 1-of-2 has 400"),
+        ({"shard": "2-of-2"}, "--shard: '2-of-2' is not a shard"),
+        ({"seed": 4}, "groups.npy: does not have group g0"),
+        ({"dropped": ((1, 400),)}, "duplicates.parquet: belongs to other documents: domain prose, shard 1-of-2 has 400"),
     ],
 )
 def test_what_does_not_belong_together_leaves_nothing(

@@ -1,10 +1,10 @@
 """Has a selector collapsed? Three rules side by side, each with the step at which it first fired, and a run's state.
 
-s1     any slot has more than 60 % of a selector's choices at three checks in a row (moe-emergence). There a
-       check comes every 100 steps, 1 % of its longest budget; here at the run's regular telemetry, on the fixed probe
-       set and not the training batch.
-s4     max f > 3/E, or Gini > .5, or H(f) / ln E < .7, at one check (Kolmogorov-MoE-Architecture).
-alarm  M_t >= 1/a of `alarm`: P(a healthy run ever fires) <= a. The only one with a guarantee.
+rule_60_percent  some slot has more than 60 % of a selector's choices at three checks in a row (moe-emergence). There
+                 a check comes every 100 steps, 1 % of its longest budget; here it comes with the run's regular
+                 telemetry, on the fixed probe set and not on the training batch.
+rule_3_over_e    max f > 3/E, or Gini > .5, or H(f) / ln E < .7, at one check (Kolmogorov-MoE-Architecture).
+alarm            M_t >= 1/a of `alarm`: P(a healthy run ever fires) <= a. The only rule with a guarantee.
 
 All are armed after warm-up: random initial routers exceed the thresholds of the first two (measured).
 
@@ -21,13 +21,13 @@ import numpy.typing as npt
 from speciate.analysis import alarm, load
 from speciate.selection.tally import Array
 
-RULES = ("s1", "s4", "alarm")
+RULES = ("rule_60_percent", "rule_3_over_e", "alarm")
 State = Literal["collapsed", "specialised", "indifferent", "undecided"]
 
-S1_SHARE, S1_CHECKS = 0.6, 3
-S4_SHARES, S4_GINI, S4_ENTROPY = 3.0, 0.5, 0.7
+RULE_60_SHARE, RULE_60_CHECKS = 0.6, 3
+RULE_3_SHARES, RULE_3_GINI, RULE_3_ENTROPY = 3.0, 0.5, 0.7
 COLLAPSED_SHARES = 3.0
-"""Our own limit of a finished selector, of few slots as `load.limit` has it; S4's stays as published."""
+"""Our own limit of a finished selector, of few slots as `load.limit` has it; the published rule's stays as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,22 +46,22 @@ class Fired:
 
 
 def rule_60_percent(share_KS: Array) -> npt.NDArray[np.bool_]:
-    """Whether S1's rule holds at each check, (K,): this one and the two before it all had a slot above 60 %."""
-    above_K: npt.NDArray[np.bool_] = share_KS.max(axis=1, initial=0) > S1_SHARE
+    """Return whether the 60 % rule holds at each check, (K,): this one and the two before it all had a slot above 60 %."""
+    above_K: npt.NDArray[np.bool_] = share_KS.max(axis=1, initial=0) > RULE_60_SHARE
     held_K = above_K.copy()
-    for back in range(1, S1_CHECKS):
+    for back in range(1, RULE_60_CHECKS):
         held_K[back:] &= above_K[:-back]
         held_K[:back] = False
     return held_K
 
 
 def rule_3_over_e(share_KS: Array) -> npt.NDArray[np.bool_]:
-    """Whether S4's rule holds at each check, (K,)."""
+    """Return whether the 3/E rule holds at each check, (K,)."""
     num_slots = share_KS.shape[1]
     result: npt.NDArray[np.bool_] = (
-        (share_KS.max(axis=1, initial=0) > S4_SHARES / num_slots)
-        | (load.gini(share_KS) > S4_GINI)
-        | (np.log(load.effective_slots(share_KS)) / np.log(num_slots) < S4_ENTROPY)
+        (share_KS.max(axis=1, initial=0) > RULE_3_SHARES / num_slots)
+        | (load.gini(share_KS) > RULE_3_GINI)
+        | (np.log(load.effective_slots(share_KS)) / np.log(num_slots) < RULE_3_ENTROPY)
     )
     return result
 
@@ -71,7 +71,7 @@ def verdicts(
 ) -> list[Fired]:
     """Every rule on every selector, then on the run as a whole (selector 'any'). Nothing of a run without selectors.
 
-    For s1 and s4 'any' is the first selector that fired; for the alarm it is the run's own martingale, whose guarantee
+    For the first two rules 'any' is the first selector that fired; for the alarm it is the run's own martingale, whose guarantee
     covers all selectors together.
 
     Args:
@@ -90,7 +90,7 @@ def verdicts(
     if not shares:
         return []
     found: list[Fired] = []
-    for rule, holds in (("s1", rule_60_percent), ("s4", rule_3_over_e)):
+    for rule, holds in (("rule_60_percent", rule_60_percent), ("rule_3_over_e", rule_3_over_e)):
         each = [Fired(selector, rule, first(holds(share_KS))) for selector, share_KS in armed.items()]
         earliest = min((one.first_step for one in each if one.fired), default=float("nan"))
         found += [*each, Fired("any", rule, earliest)]

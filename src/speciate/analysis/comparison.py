@@ -8,6 +8,7 @@ import pandas as pd
 
 from speciate.analysis import statistics
 from speciate.analysis.measurements import STATISTIC
+from speciate.config.contracts.statistics import NAMES
 from speciate.selection.tally import Array
 
 NAN = float("nan")
@@ -46,26 +47,6 @@ def differences(value: pd.Series, arm: str, reference: str, seeds: tuple[int, ..
     return np.array([value.get((arm, seed), NAN) - value.get((reference, seed), NAN) for seed in seeds], dtype=float)
 
 
-STATISTICS = (
-    "loss",
-    "bits_per_byte",
-    "max_share",
-    "max_violation",
-    "effective_experts",
-    "gini",
-    "dead_experts",
-    "revived_experts",
-    "information_bits",
-    "excess_information_bits",
-    "token_explained_bits",
-    "conditional_information_bits",
-    "commitment_nats",
-    "drift_nats",
-    "information_nats",
-)
-"""The columns of table `runs` that arms are compared in; and the loss of each domain."""
-
-
 def comparisons_table(
     runs: pd.DataFrame,
     losses: pd.DataFrame,
@@ -86,7 +67,7 @@ def comparisons_table(
     there = set(runs["ablation"])
     rows: list[dict[str, object]] = []
     beside = [str(name) for name in table.columns if str(name).startswith(("nats_", STATISTIC))]
-    for statistic in (*STATISTICS, *beside):
+    for statistic in (*NAMES, *beside):
         of_statistic: list[dict[str, object]] = []
         for ablation in ablations:
             difference = differences(table[statistic], ablation, reference, seeds)

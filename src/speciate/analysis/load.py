@@ -7,6 +7,8 @@ keeps the axes before it.
 Shape suffixes: K checks (steps), S slots (E in the equations).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -37,6 +39,12 @@ def limit(even_shares: float, num_slots: int) -> float:
     """
     even = 1 / num_slots
     return min(even_shares * even, even + (even_shares - 1) / (FEW - 1) * (1 - even))
+
+
+def max_share(share: Array) -> Array:
+    """The largest share, max f."""
+    result: Array = share.max(axis=-1)
+    return result
 
 
 def max_violation(share: Array) -> Array:
@@ -82,6 +90,22 @@ def dead(share: Array, below: float = DEAD_BELOW) -> npt.NDArray[np.bool_]:
     """Slots with f_e < eps / E, eps = `below`."""
     result: npt.NDArray[np.bool_] = share < below / share.shape[-1]
     return result
+
+
+def num_dead(share: Array) -> Array:
+    """The number of dead slots."""
+    return dead(share).sum(axis=-1).astype(np.float64)
+
+
+OF_SHARES: dict[str, Callable[[Array], Array]] = {
+    "max_share": max_share,
+    "max_violation": max_violation,
+    "effective_experts": effective_slots,
+    "gini": gini,
+    "cv_squared": cv_squared,
+    "dead_experts": num_dead,
+}
+"""Column of table `selectors` -> what computes it from shares, (..., S) -> (...)."""
 
 
 def revivals(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> pd.DataFrame:

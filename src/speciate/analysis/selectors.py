@@ -26,13 +26,8 @@ def selectors_table(observed: list[Observed], texts: Texts, settings: Settings) 
 def _load_columns(share_KS: Array, decisions_K: Array, num_chosen: float) -> dict[str, Array]:
     return {
         "decisions": decisions_K,
-        "max_share": share_KS.max(axis=1),
-        "max_violation": load.max_violation(share_KS),
         "noise_floor": load.noise_floor(share_KS.shape[1], decisions_K, num_chosen),
-        "effective_experts": load.effective_slots(share_KS),
-        "gini": load.gini(share_KS),
-        "cv_squared": load.cv_squared(share_KS),
-        "dead_experts": load.dead(share_KS).sum(axis=1).astype(np.float64),
+        **{name: statistic(share_KS) for name, statistic in load.OF_SHARES.items()},
     }
 
 

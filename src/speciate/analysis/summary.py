@@ -1,28 +1,11 @@
-"""One run in one row: its loss, and its selectors in one number each.
-
-The worst selector speaks for the run where the question is collapse (largest share, MaxVio, Gini; fewest effective
-slots), all together where slots are counted (dead, revived), their mean where the question is how much is known.
-"""
+"""One run in one row: its loss, and one number of each statistic of its selectors (config/contracts/statistics.py)."""
 
 from typing import Any
 
 import pandas as pd
 
 from speciate.analysis.collapse import RULES
-
-_OVER_SELECTORS = {
-    "max_share": "max",
-    "max_violation": "max",
-    "effective_experts": "min",
-    "gini": "max",
-    "dead_experts": "sum",
-    "revived_experts": "sum",
-    "token_explained_bits": "mean",
-    "conditional_information_bits": "mean",
-    "commitment_nats": "mean",
-    "drift_nats": "mean",
-    "information_nats": "mean",
-}
+from speciate.config.contracts.statistics import STATISTICS
 
 
 def run_row(
@@ -47,7 +30,8 @@ def run_row(
         full = selectors[selectors["probe"] == "full"]
         row["num_selectors"] = len(full)
         # a NaN is a value that does not exist and must not be averaged away
-        row |= {column: full[column].agg(how, skipna=False) for column, how in _OVER_SELECTORS.items()}
+        reduced = [statistic for statistic in STATISTICS if statistic.over_selectors]
+        row |= {one.name: full[one.name].agg(one.over_selectors, skipna=False) for one in reduced}
         row["information_bits"] = (full["information_bits"] - full["null_mean_bits"]).mean()
         whole = verdicts[verdicts["selector"] == "any"].set_index("rule")["first_step"]
         row |= {f"{rule}_step": whole[rule] for rule in RULES}

@@ -13,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from speciate.config.contracts.statistics import LOAD
+
 _RUN = {"ablation": "str", "seed": "int64"}
 _AT = {**_RUN, "selector": "str", "layer": "int64", "step": "int64", "probe": "str"}
 _DIFFERENCE = {"num_seeds": "int64", "missing": "int64", "difference": "float64", "low": "float64", "high": "float64"}
@@ -33,11 +35,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("loss", "loss_error", "bits_per_byte"),
         **dict.fromkeys(("spikes", "skipped"), "int64"),
         "num_selectors": "int64",
-        **_floats("max_share", "max_violation", "effective_experts", "gini", "dead_experts", "revived_experts"),
+        **_floats(*(statistic.name for statistic in LOAD)),
         **_floats("information_bits", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
         **_floats("least_excess_bits", "least_excess_low_bits"),
         **_floats("token_explained_bits", "conditional_information_bits"),
-        **_floats("commitment_nats", "drift_nats", "information_nats", "s1_step", "s4_step", "alarm_step"),
+        **_floats("commitment_nats", "drift_nats", "information_nats"),
+        **_floats("rule_60_percent_step", "rule_3_over_e_step", "alarm_step"),
         "state": "str",
     },
     # one row a run, selector, step and probe
@@ -46,8 +49,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "num_slots": "int64",
         "num_chosen": "float64",
         "decisions": "int64",
-        **_floats("max_share", "max_share_low", "max_share_high", "max_violation", "noise_floor", "effective_experts"),
-        **_floats("gini", "cv_squared", "dead_experts", "revived_experts"),
+        **_floats(*(column for statistic in LOAD for column in (statistic.name, *statistic.beside))),
         **_floats("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "information_z", "p_value"),
         **_floats("q_value", "excess_information_bits", "normalised_information"),
         **_floats("commitment_nats", "drift_nats", "information_nats"),

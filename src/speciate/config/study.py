@@ -5,13 +5,14 @@ A study file (`config.yaml`, `studies/*.yaml`) is one, laid over those it extend
 
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
 
 from speciate.config.components import ConfigErrors, OneOf, Strict, config_errors, options_within
 from speciate.config.contracts.data import MixtureOptions, PackingOptions, TokenizerOptions
+from speciate.config.contracts.statistics import NAMES
 from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
 from speciate.config.layer_groups import expand_layer_groups
@@ -19,24 +20,11 @@ from speciate.config.run import Name, Names, RunSpec
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
 """What modules note beside their choices (selection/metrics.py): `measured.<name>`, the mean over a run's modules."""
-Statistic = Literal[
-    "loss",
-    "bits_per_byte",
-    "max_share",
-    "max_violation",
-    "effective_experts",
-    "gini",
-    "dead_experts",
-    "revived_experts",
-    "information_bits",
-    "excess_information_bits",
-    "token_explained_bits",
-    "conditional_information_bits",
-    "commitment_nats",
-    "drift_nats",
-    "information_nats",
-]
-"""What a hypothesis may be about: a number of each run in tables/runs (see analysis/tables.py)."""
+if TYPE_CHECKING:
+    Statistic = str
+else:
+    Statistic = Literal[NAMES]
+    """What a hypothesis may be about: a number of each run in tables/runs (config/contracts/statistics.py)."""
 
 
 class Ablation(Strict):

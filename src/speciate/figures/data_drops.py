@@ -27,6 +27,7 @@ class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"
+    reads: ClassVar[str] = "card"
     max_reasons: int = Field(24, ge=1)
     """Reasons with a row: those with most documents."""
     max_domains: int = Field(5, ge=1)

@@ -24,6 +24,7 @@ class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"
+    reads: ClassVar[str] = "card"
     max_scopes: int = Field(6, ge=1)
     """Panels: the first and the last scope, the one with most clusters, then others spread over the list."""
 

@@ -28,6 +28,7 @@ class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"
+    reads: ClassVar[str] = "card"
     max_domains: int = Field(12, ge=1)
     """Domains with a panel: the first and the last, the one with most documents, then others spread over the list."""
 

@@ -25,6 +25,7 @@ class Options(FigureOptions):
     """How much one page takes."""
 
     page: ClassVar[str] = "data"
+    reads: ClassVar[str] = "card"
     max_domains: int = Field(24, ge=1)
     """Domains drawn at most: the first and the last, the largest, then others spread over the list."""
 

@@ -1,9 +1,9 @@
-"""What makes a stage stale: the code it runs. And what its outputs came from: versions and digests.
+"""Tell what makes a stage stale: the code that it runs.
 
-Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the verb's own file,
-every file of this package that it imports, however deep, and the files of the kinds that its spec names. A stage is
-remade when one of those changes, and not when a file is touched, checked out again, or only its comments or docstrings
-change.
+Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the stage's own file,
+every file of this package that it imports, however deep, and the files of the components that its spec names. A stage
+is remade when one of these changes what it does. It is not remade for a touched file, a fresh checkout, a comment, a
+docstring or an option's text, the help of a command line, or a log line.
 """
 
 import ast
@@ -15,20 +15,17 @@ from collections.abc import Iterable, Iterator
 from speciate.config.components import options_within
 from speciate.config.definitions import PACKAGE
 
-# The schema acts on a stage only through the values in its spec, and the spec is an input of its own; these run
-# nothing of a stage, and the last two nothing that its outputs could show: where metrics are sent, and paths that a
-# person leaves out.
 OUTSIDE = (
-    *(
-        "speciate.config.run",
-        "speciate.config.data",
-        "speciate.config.study",
-        "speciate.config.extends",
-        "speciate.config.components",
-    ),
-    *("speciate.config.stage_specs", "speciate.graph.study_graph", "speciate.graph.data_graph"),
-    *("speciate.training.logs.sinks", "speciate.graph.run_paths"),
+    # settings reach a stage as values in its spec, which is an input of its own
+    "speciate.config",
+    # the command line, and the graph of paths: what calls a stage, not what it does
+    *("speciate.cli", "speciate.graph"),
+    # what is said of a run while it goes on; tests/graph/test_outside.py shows that no later stage reads a byte of it
+    "speciate.training.logs",
 )
+"""Modules and rooms that change no byte of any stage's output."""
+INSIDE = ("speciate.config.contracts", "speciate.training.logs.run_files")
+"""What does, within one of these rooms: defaults of hooks, and the files that a run leaves."""
 
 
 def sha256(file: pathlib.Path) -> str:
@@ -52,23 +49,44 @@ def source_of(module: str) -> pathlib.Path | None:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """`tree` and every statement in it; expressions, most of a tree, hold neither imports nor docstrings."""
+    """Yield `tree` and every statement in it, silent ones removed; expressions, most of a tree, hold no statement."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         yield node
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-            inner = getattr(node, field, None)
+            inner = vars(node).get(field)
             if isinstance(inner, list):
+                inner[:] = [each for each in inner if not (isinstance(each, ast.stmt) and _is_silent(each))]
                 waiting += inner
+        if isinstance(node, ast.stmt):
+            _forget_help(node)
+
+
+def _is_silent(node: ast.stmt) -> bool:
+    """Tell whether a statement changes no output: a text by itself, a log line, an import for type checkers."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Name(id="log"))):
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+            return True
+    return False
+
+
+def _forget_help(node: ast.stmt) -> None:
+    """Remove the help texts from a statement that declares a command-line argument."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="add_argument")) as call):
+            call.keywords = [keyword for keyword in call.keywords if keyword.arg not in ("help", "metavar")]
 
 
 @functools.cache
 def _read(module: str) -> tuple[frozenset[str], str]:
-    """The names that a module imports anywhere in it, and its meaning: its syntax tree without docstrings.
+    """The names that a module imports anywhere in it, and its meaning: its syntax tree without what changes no output.
 
-    Comments, layout and time stamps are no part of that. A template beside the module that shares its stem
-    (`report.html.jinja`) is part of it, as it is.
+    A template beside the module that shares its stem (`report.html.jinja`) is part of the meaning, as it is.
 
     Raises:
         ValueError: it is no module of this package.
@@ -77,20 +95,22 @@ def _read(module: str) -> tuple[frozenset[str], str]:
     if file is None:
         raise ValueError(f"{module} is no module of speciate")
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in _statements(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            # `from speciate.data import tokens` imports a module, `from speciate.data.tokens.fitted import read` a name of one
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            first.value.value = ""
+            # `from speciate.data.tokens import read` imports a module, `from speciate.io import atomic_write` a name
+            imported |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     templates = sorted(file.parent.glob(f"{file.stem}.*.jinja"))
     meaning = "\n".join([ast.dump(tree), *(template.read_text(encoding="utf-8") for template in templates)])
-    return frozenset(found), meaning
+    return frozenset(imported), meaning
+
+
+def is_outside(module: str) -> bool:
+    """Tell whether a module changes no byte of any stage's output."""
+    within = lambda rooms: any(module == room or module.startswith(f"{room}.") for room in rooms)  # noqa: E731
+    return within(OUTSIDE) and not within(INSIDE)
 
 
 def imports_of(module: str) -> frozenset[str]:
@@ -99,12 +119,12 @@ def imports_of(module: str) -> frozenset[str]:
 
 
 def closure(modules: Iterable[str]) -> list[str]:
-    """`modules` and every module of this package that they import, however deep, sorted; the schema left out."""
+    """Return `modules` and every module of this package that they import, however deep, sorted; outsiders left out."""
     seen: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in seen and module not in OUTSIDE:
+        if module not in seen and not is_outside(module):
             seen.add(module)
             waiting += imports_of(module)
     return sorted(seen)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from speciate.config.contracts.statistics import LOAD, Statistic
 from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.answer import Tables, place, short, worst_selector
 from speciate.reporting.cells import (
@@ -95,14 +96,14 @@ def load(tables: Tables, spec: ReportSpec) -> list[Table]:
         bounds = NOTHING if worst is None else percents(float(worst["max_share_low"]), float(worst["max_share_high"]))
         layer = NOTHING if worst is None else place(worst)
         who = [spoken(run["ablation"]), str(run["seed"])]
-        numbers = [percent(run["max_share"]), bounds, layer, fixed(run["max_violation"], 2)]
-        numbers += [fixed(run["effective_experts"], 2), fixed(run["gini"], 2)]
-        numbers += [whole(run["dead_experts"]), whole(run["revived_experts"])]
+        largest, *others = [_number(run[statistic.name], statistic) for statistic in LOAD]
+        numbers = [largest, bounds, layer, *others]
         rows.append([*who, *numbers])
         state = NOTHING if is_missing(run["state"]) else str(run["state"])
-        steps = [_step(run[f"{rule}_step"]) for rule in ("s1", "s4", "alarm")]
+        steps = [_step(run[f"{rule}_step"]) for rule in ("rule_60_percent", "rule_3_over_e", "alarm")]
         verdicts.append([who[0], state, who[1], *steps])
-    numbers = ["seed", "largest share", "interval", "layer", "MaxVio", "effective experts", "Gini", "dead", "revived"]
+    labels = [statistic.label for statistic in LOAD]
+    numbers = ["seed", labels[0], "interval", "layer", *labels[1:]]
     note = "A row a run: the worst selector of the finished model on the whole probe set; dead and revived are sums."
     rules = ["seed", "moe-emergence: > 60%, thrice", "Kolmogorov-MoE: > 3/E, Gini, entropy", "our alarm"]
     first = "The training step at which each rule first fired in any layer; a dash: never."
@@ -112,6 +113,13 @@ def load(tables: Tables, spec: ReportSpec) -> list[Table]:
         _collapse(tables),
         _by_layer(tables, spec, "Largest share by layer", "max_share", percent),
     ]
+
+
+def _number(value: float, statistic: Statistic) -> str:
+    """Return a statistic's value as the report prints it."""
+    if statistic.unit == "share":
+        return percent(value)
+    return fixed(value, statistic.decimals) if statistic.decimals else whole(value)
 
 
 def _step(value: float) -> str:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import tokenizers
 
     from speciate.data.clean.pipeline import Filter
-    from speciate.data.documents import Passage, Shard
+    from speciate.data.passage import Passage
+    from speciate.data.shard import Shard
 
 
 class SourceModule(Protocol):

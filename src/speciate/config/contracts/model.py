@@ -11,6 +11,7 @@ from speciate.config.components import ComponentOptions, component_module
 if TYPE_CHECKING:
     from torch import nn
 
+    from speciate.model.depth.block_depth import BlockDepth
     from speciate.model.moe.top_k_router import Balancer, Scorer
     from speciate.model.sparse_attention.indexer_base import Budget, Indexer
     from speciate.model.token_batch import BuildContext
@@ -49,7 +50,7 @@ class FfnOptions(ComponentOptions):
 class DepthModule(Protocol):
     """A kind of depth: `model/depth/<kind>.py`."""
 
-    def Depth(self, options: Any, context: "BuildContext", /) -> "nn.Module":
+    def Depth(self, options: Any, context: "BuildContext", /) -> "BlockDepth":
         """Build the module that decides which tokens run through a block."""
 
 

@@ -80,7 +80,7 @@ class ImportanceOptions(ComponentOptions):
 class NoiseModule(Protocol):
     """A kind of noise schedule: `training/diffusion/noise/<kind>.py`."""
 
-    def at(self, options: Any, uniform_B: "Tensor") -> "tuple[Tensor, Tensor]":
+    def mask_share(self, options: Any, uniform_B: "Tensor") -> "tuple[Tensor, Tensor]":
         """Return the share of masked tokens at each time, and its slope; (B,) each."""
 
 
@@ -128,7 +128,7 @@ class ScheduleOptions(ComponentOptions):
 class OriginModule(Protocol):
     """A kind of origin: `training/init/origin/<kind>.py`."""
 
-    def read(self, options: Any, path: pathlib.Path) -> "Pretrained":
+    def load_model(self, options: Any, path: pathlib.Path) -> "Pretrained":
         """Read the model that `path` holds."""
 
 
@@ -165,7 +165,7 @@ class OriginOptions(ComponentOptions):
 class StartModule(Protocol):
     """A kind of start: `training/init/start/<kind>.py`."""
 
-    def begin(self, options: Any, model: "Transformer", run: Any, path: pathlib.Path | None) -> None:
+    def initialise(self, options: Any, model: "Transformer", run: Any, path: pathlib.Path | None) -> None:
         """Give `model` its weights before the first step; `path` is where the workflow has its origin."""
 
 
