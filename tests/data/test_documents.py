@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.data import documents
-from speciate.data.documents import Document, Writer, read_documents, read_tables, write_documents
+from speciate.data.documents import Document, DocumentWriter, read_documents, read_tables, write_documents
 
 ROWS = [Document(f"d{index}", "prose", f"g{index % 3}", f"text {index} ü\n" * (index + 1)) for index in range(20)]
 
@@ -38,13 +38,13 @@ def test_large_files_come_in_row_groups(tmp_path: pathlib.Path, monkeypatch: pyt
 
 
 def test_an_error_while_writing_is_not_hidden(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(AttributeError), Writer(tmp_path / "a.parquet") as writer:
+    with pytest.raises(AttributeError), DocumentWriter(tmp_path / "a.parquet") as writer:
         writer.write("no document")
 
 
 def test_another_file_is_refused_by_name(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"not parquet at all, not even close")
-    with pytest.raises(ValueError, match=r"a\.parquet: is no documents file"):
+    with pytest.raises(ValueError, match=r"a\.parquet: is not a documents file"):
         list(read_documents(tmp_path / "a.parquet"))
     pq.write_table(pq.read_table(_written(tmp_path)).drop_columns(["group"]), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match=r"b\.parquet: has columns \['id', 'domain', 'text'\]"):

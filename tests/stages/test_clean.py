@@ -182,8 +182,8 @@ def short(folder: pathlib.Path) -> None:
         (latin, "source one: member latin.py is not UTF-8: byte 0xe9 at offset 3"),
         (cut, "source one: the archive is damaged, cut off, or neither zip nor tar"),
         (surrogates, "source one: member a.py is not UTF-8: byte 0xed at offset 0"),
-        (huge, "domain code: none of 1 texts is left; dropped: {'too_large': 1}"),
-        (short, "domain code: none of 2 texts is left; dropped: {'empty': 1, 'too_short': 1}"),
+        (huge, "domain code: no documents are left (texts read: 1; dropped: {'too_large': 1})"),
+        (short, "domain code: no documents are left (texts read: 2; dropped: {'empty': 1, 'too_short': 1})"),
         (lambda folder: (folder / "one").unlink(), "source one: there is no archive"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_wrong_spec_or_argument_is_named(
         ({"filters": ["decontamination"]}, "filters.0.sources: is missing"),
         (
             {"filters": [{"kind": "length", "min_characters": 99}]},
-            "domain code: none of 3 texts is left; dropped: {'empty': 1, 'too_short': 2}",
+            "domain code: no documents are left (texts read: 3; dropped: {'empty': 1, 'too_short': 2})",
         ),
         (
             {"filters": [{"kind": "decontamination", "sources": {"exam": source()}}]},

@@ -14,9 +14,9 @@ from speciate.config.components import Strict
 from speciate.config.data import ComparedDomains, Duplicates
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, Stage
-from speciate.data.arrays.npy import write_array
-from speciate.data.dedup.candidates import read_scope, similar_pairs
-from speciate.data.documents import Shard
+from speciate.data.arrays.npy_writers import write_array
+from speciate.data.dedup.candidates import read_scope, find_similar_pairs
+from speciate.data.shard import Shard
 from speciate.io import atomic_write
 
 
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     names = [part.name for part in spec.parts]
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
     scope = read_scope(parse_named_paths(arguments.signed, names, needs), spec.parts, spec.near.bands)
-    pairs_P2 = similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
+    pairs_P2 = find_similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
     with atomic_write(arguments.output) as temp_path:
         write_array(temp_path, pairs_P2)
     log(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")

@@ -23,9 +23,11 @@ from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import FilterOptions, SourceOptions
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import Stage
-from speciate.data.clean.dropped import Samples, write_dropped
-from speciate.data.clean.pipeline import Counts, Filter, clean
-from speciate.data.documents import Document, Passage, Shard, write_documents
+from speciate.data.clean.dropped import DroppedSamples, write_dropped
+from speciate.data.clean.pipeline import CleaningCounts, Filter, clean_passages
+from speciate.data.documents import Document, write_documents
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 from speciate.io import atomic_write
 
 
@@ -50,7 +52,7 @@ STAGE = Stage(
 )
 
 
-def sources_of(spec: Spec) -> dict[str, SourceOptions]:
+def required_sources(spec: Spec) -> dict[str, SourceOptions]:
     """Every source that the domain reads: its own, and those that its filters compare with."""
     found = dict(spec.sources)
     for options in spec.filters:
@@ -58,14 +60,14 @@ def sources_of(spec: Spec) -> dict[str, SourceOptions]:
     return found
 
 
-def named_archives(pairs: list[str], spec: Spec) -> dict[str, pathlib.Path]:
+def parse_archives(pairs: list[str], spec: Spec) -> dict[str, pathlib.Path]:
     """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
-    needed = sources_of(spec)
+    needed = required_sources(spec)
     needs = f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH"
     return parse_named_paths(pairs, needed, needs)
 
 
-class Cleaning:
+class ShardCleaning:
     """One shard of one domain: its documents as they pass, with their counts, and samples of what is dropped."""
 
     def __init__(self, spec: Spec, archives: Mapping[str, pathlib.Path], shard: Shard) -> None:
@@ -74,15 +76,15 @@ class Cleaning:
         self.spec = spec
         self.archives = archives
         self.shard = shard
-        self.counts = {name: Counts() for name in spec.sources}
-        self.samples = Samples()
+        self.counts = {name: CleaningCounts() for name in spec.sources}
+        self.samples = DroppedSamples()
         self.stopped = False
         """Whether reading ended because the shard had its bytes."""
 
     @property
-    def total(self) -> Counts:
+    def total(self) -> CleaningCounts:
         """Counts of all sources."""
-        return sum(self.counts.values(), Counts())
+        return sum(self.counts.values(), CleaningCounts())
 
     def documents(self) -> Iterator[Document]:
         """The documents kept of all sources, in the order of the spec; filters see the whole shard."""
@@ -91,7 +93,7 @@ class Cleaning:
         for name, source in self.spec.sources.items():
             here = self.counts[name]
             with contextlib.closing(self._passages(name, source)) as passages:
-                for document in clean(self.spec.domain, name, passages, filters, here, self.samples):
+                for document in clean_passages(self.spec.domain, name, passages, filters, here, self.samples):
                     yield document
                     if left is not None and self._kept() >= left:
                         self.stopped = True
@@ -155,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Clean one shard, and write its documents and counts."""
     spec = read_spec(Spec, arguments.spec)
-    cleaning = Cleaning(spec, named_archives(arguments.archive, spec), Shard.parse(arguments.shard))
+    cleaning = ShardCleaning(spec, parse_archives(arguments.archive, spec), Shard.parse(arguments.shard))
     started = time.perf_counter()
     folder: pathlib.Path = arguments.output_folder
     with contextlib.ExitStack() as stack:
@@ -167,7 +169,7 @@ def main(arguments: argparse.Namespace) -> None:
         total = cleaning.total
         reasons = dict(sorted(total.dropped.items()))
         if not kept and spec.shards == 1:  # of several shards one may well be empty; split refuses an empty domain
-            raise ValueError(f"domain {spec.domain}: no text is left of {total.read}; dropped: {reasons}")
+            raise ValueError(f"domain {spec.domain}: no documents are left (texts read: {total.read}; dropped: {reasons})")
         write_dropped(dropped, cleaning.samples)
         counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")

@@ -18,11 +18,11 @@ from speciate.config.data import ComparedDomain, ComparedDomains, Duplicates
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, Stage
 from speciate.data.arrays.npy import chunks, read_array
-from speciate.data.arrays.scratch import PORTION, Parts
-from speciate.data.dedup.candidates import Scope, read_scope
-from speciate.data.dedup.clusters import POLICIES, cluster
-from speciate.data.dedup.signatures import ID
-from speciate.data.dedup.tables import counts, write_clusters, write_duplicates
+from speciate.data.arrays.scratch import CHUNK_ROWS, Partitions
+from speciate.data.dedup.candidates import SignedScope, read_scope
+from speciate.data.dedup.clusters import POLICIES, cluster_documents
+from speciate.data.dedup.signatures import ID_COLUMN
+from speciate.data.dedup.tables import count_duplicates, write_clusters, write_duplicates
 from speciate.io import atomic_write
 
 
@@ -46,27 +46,27 @@ STAGE = Stage(
 )
 
 
-def check_ids(scope: Scope) -> None:
+def check_unique_ids(scope: SignedScope) -> None:
     """Raises ValueError where two documents of a domain have one id; names the domain and where they are."""
     for domain in scope.domains:
-        parts = Parts(len(scope), [("id", np.uint64), ("document", np.int64)])
+        parts = Partitions(len(scope), [("id", np.uint64), ("document", np.int64)])
         for first, shard in zip(scope.starts.tolist(), scope.shards, strict=False):
             if shard.domain != domain:
                 continue
-            for start, ids_N in chunks(shard.digests_D5[:, ID], PORTION):
+            for start, ids_N in chunks(shard.digests_D5[:, ID_COLUMN], CHUNK_ROWS):
                 rows = np.empty(len(ids_N), parts.dtype)
                 rows["id"], rows["document"] = ids_N, np.arange(first + start, first + start + len(ids_N))
-                parts.put(parts.by_hash(ids_N), rows)
+                parts.add(parts.partitions_by_hash(ids_N), rows)
         for rows in parts:
             rows = rows[np.argsort(rows["id"], kind="stable")]
             same = rows["id"][1:] == rows["id"][:-1]
             if same.any():
                 two = rows["document"][int(np.argmax(same)) :][:2].tolist()
-                told = " and ".join(f"document {row} of shard {shard.shard}" for shard, row in map(scope.place, two))
+                told = " and ".join(f"document {row} of shard {shard.shard}" for shard, row in map(scope.locate, two))
                 raise ValueError(f"domain {domain}: {told} have the same id")
 
 
-def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> Iterator[npt.NDArray[np.int64]]:
+def read_pairs(files: Sequence[pathlib.Path], scope: SignedScope) -> Iterator[npt.NDArray[np.int64]]:
     """The pairs of all buckets, int64 (P, 2), in portions. Raises ValueError naming a file that is of other documents.
 
     All are looked at before the first is given.
@@ -78,14 +78,14 @@ def read_pairs(files: Sequence[pathlib.Path], scope: Scope) -> Iterator[npt.NDAr
             array.dtype != np.int64
             or array.ndim != 2
             or array.shape[1] != 2
-            or any(pairs.min() < 0 or pairs.max() > last for _, pairs in chunks(array, PORTION))
+            or any(pairs.min() < 0 or pairs.max() > last for _, pairs in chunks(array, CHUNK_ROWS))
         ):
-            raise ValueError(f"{file}: holds no pairs of these {len(scope)} documents")
+            raise ValueError(f"{file}: does not hold pairs of these {len(scope)} documents")
     for array in arrays:
-        yield from (pairs for _, pairs in chunks(array, PORTION))
+        yield from (pairs for _, pairs in chunks(array, CHUNK_ROWS))
 
 
-def policies(scope: Scope, parts: Sequence[ComparedDomain]) -> npt.NDArray[np.int8]:
+def document_policies(scope: SignedScope, parts: Sequence[ComparedDomain]) -> npt.NDArray[np.int8]:
     """int8 (D,): what each document's domain may lose, by its place in POLICIES."""
     of = {part.name: POLICIES.index(part.duplicates) for part in parts}
     return np.repeat(np.array([of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
@@ -117,15 +117,15 @@ def main(arguments: argparse.Namespace) -> None:
     needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
     folders = parse_named_paths(arguments.signed, names, needs)
     scope = read_scope(folders, spec.parts, spec.near.bands if spec.near else 0)
-    check_ids(scope)
+    check_unique_ids(scope)
     similarity = spec.near.similarity if spec.near else 1.0
-    found = cluster(
-        scope.texts(),
+    found = cluster_documents(
+        scope.first_of_same_text(),
         read_pairs(arguments.pairs, scope),
-        policies(scope, spec.parts),
+        document_policies(scope, spec.parts),
         lambda pairs_P2: scope.similarities(pairs_P2) >= similarity,
     )
-    told = counts(scope, found)
+    told = count_duplicates(scope, found)
     with (
         atomic_write(arguments.output_folder / "duplicates.parquet") as duplicates,
         atomic_write(arguments.output_folder / "clusters.parquet") as clusters,

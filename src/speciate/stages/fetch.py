@@ -16,7 +16,7 @@ from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import SourceOptions
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import Stage
-from speciate.data.documents import Shard
+from speciate.data.shard import Shard
 from speciate.io import atomic_write
 
 

@@ -17,7 +17,7 @@ from speciate.config.components import Strict
 from speciate.config.data import Duplicates
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, Stage
-from speciate.data.dedup.signatures import FILES, sign
+from speciate.data.dedup.signatures import SIGNATURE_FILES, sign_documents
 from speciate.io import atomic_write
 
 
@@ -52,6 +52,6 @@ def main(arguments: argparse.Namespace) -> None:
     """Sign the documents, and write the signatures."""
     spec = read_spec(Spec, arguments.spec)
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(atomic_write(arguments.output_folder / name)) for name in FILES}
-        count = sign(arguments.documents, files, spec.seed, spec.near)
+        files = {name: stack.enter_context(atomic_write(arguments.output_folder / name)) for name in SIGNATURE_FILES}
+        count = sign_documents(arguments.documents, files, spec.seed, spec.near)
     log(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ', for equal texts only'}")

@@ -23,17 +23,17 @@ class Rules:
 
 def test_kept_edited_and_dropped() -> None:
     reasons = {"theirs": ("ours", "why")}
-    assert datatrove_rules.judge(Rules(True), reasons, DOCUMENT) is DOCUMENT
-    assert datatrove_rules.judge(Rules(True, "text"), reasons, DOCUMENT) == dataclasses.replace(DOCUMENT, text="text")
-    assert datatrove_rules.judge(Rules((False, "theirs")), reasons, DOCUMENT) == Drop("ours", "why")
+    assert datatrove_rules.apply_rules(Rules(True), reasons, DOCUMENT) is DOCUMENT
+    assert datatrove_rules.apply_rules(Rules(True, "text"), reasons, DOCUMENT) == dataclasses.replace(DOCUMENT, text="text")
+    assert datatrove_rules.apply_rules(Rules((False, "theirs")), reasons, DOCUMENT) == Drop("ours", "why")
 
 
 def test_a_huge_text_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datatrove_rules, "LONGEST", 8)
-    assert datatrove_rules.judge(Rules(None), {}, DOCUMENT) == Drop("too_long_to_judge", "9 characters")
+    monkeypatch.setattr(datatrove_rules, "MAX_CHARACTERS", 8)
+    assert datatrove_rules.apply_rules(Rules(None), {}, DOCUMENT) == Drop("too_long_to_judge", "9 characters")
 
 
 def test_words_and_sentences_are_ours() -> None:
-    assert datatrove_rules.WORDS.word_tokenize("It is.") == ["It", "is", "."]
-    assert datatrove_rules.WORDS.sent_tokenize("It is. So be it") == ["It is.", "So be it"]
-    assert datatrove_rules.WORDS.span_tokenize("It is. So be it") == [(0, 6), (6, 15)]
+    assert datatrove_rules.REGEX_TOKENIZER.word_tokenize("It is.") == ["It", "is", "."]
+    assert datatrove_rules.REGEX_TOKENIZER.sent_tokenize("It is. So be it") == ["It is.", "So be it"]
+    assert datatrove_rules.REGEX_TOKENIZER.span_tokenize("It is. So be it") == [(0, 6), (6, 15)]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from speciate.config.components import ComponentOptions, component_module, options_of
 from speciate.data.clean import pipeline
-from speciate.data.clean.dropped import Samples
-from speciate.data.clean.pipeline import Counts, Drop, clean, normalise
-from speciate.data.documents import Document, Passage
+from speciate.data.clean.dropped import DroppedSamples
+from speciate.data.clean.pipeline import CleaningCounts, Drop, clean_passages, normalise
+from speciate.data.documents import Document
+from speciate.data.passage import Passage
 
 
 def make(kind: str, **settings: object):
@@ -60,11 +61,11 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 
 def test_every_drop_has_its_reason() -> None:
     texts = ["a", "long enough", "long enough\n", "x" * 50, "\x00", "another text", None, "\ud800x", "lower"]
-    counts, samples = Counts(), Samples()
+    counts, samples = CleaningCounts(), DroppedSamples()
     passages = [Passage(f"p{index}", f"g{index % 2}", text) for index, text in enumerate(texts)]
     passages.append(Passage("p9", "g1", None, fault="not_json"))
     filters = [make("length", min_characters=5, max_characters=20), Shout()]
-    kept = list(clean("prose", "wiki", passages, filters, counts, samples))
+    kept = list(clean_passages("prose", "wiki", passages, filters, counts, samples))
     assert kept == [
         Document("wiki/p1", "prose", "wiki/g1", "LONG ENOUGH"),
         Document("wiki/p2", "prose", "wiki/g0", "LONG ENOUGH"),
@@ -95,43 +96,43 @@ def test_every_drop_has_its_reason() -> None:
 
 
 def test_an_edit_is_counted_once_a_kind_and_only_of_what_is_kept() -> None:
-    counts = Counts()
+    counts = CleaningCounts()
     passages = [Passage("1", "1", "small"), Passage("2", "2", "BIG"), Passage("3", "3", "x" * 30)]
     filters = [Shout(), Shout(), make("length", max_characters=20)]
-    assert [document.text for document in clean("d", "s", passages, filters, counts, Samples())] == ["SMALL", "BIG"]
+    assert [document.text for document in clean_passages("d", "s", passages, filters, counts, DroppedSamples())] == ["SMALL", "BIG"]
     assert counts.edited == {"shout": 1}
 
 
 def test_a_text_of_which_a_filter_leaves_nothing_is_empty() -> None:
-    counts, samples = Counts(), Samples()
-    assert list(clean("d", "s", [Passage("1", "1", "x")], [Erase(), Shout()], counts, samples)) == []
+    counts, samples = CleaningCounts(), DroppedSamples()
+    assert list(clean_passages("d", "s", [Passage("1", "1", "x")], [Erase(), Shout()], counts, samples)) == []
     assert counts.dropped == {"empty": 1}
     assert samples.table().to_pylist()[0]["filter"] == "erase"
 
 
 def test_without_filters_only_empty_texts_go() -> None:
-    counts = Counts()
-    kept = list(clean("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, Samples()))
+    counts = CleaningCounts()
+    kept = list(clean_passages("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, DroppedSamples()))
     assert [document.id for document in kept] == ["s/2"]
     assert counts.dropped == {"empty": 1}
 
 
 def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "LARGEST", 100)
-    counts, samples = Counts(), Samples()
+    monkeypatch.setattr(pipeline, "MAX_CHARACTERS", 100)
+    counts, samples = CleaningCounts(), DroppedSamples()
     passages = [Passage("1", "1", "x" * 101), Passage("2", "2", "x" * 100)]
-    assert [document.id for document in clean("d", "s", passages, [], counts, samples)] == ["s/2"]
+    assert [document.id for document in clean_passages("d", "s", passages, [], counts, samples)] == ["s/2"]
     assert counts.dropped == {"too_large": 1}
     assert samples.table().to_pylist()[0]["note"] == "101 characters"
-    cut = list(clean("d", "s", passages, [make("length", cut_characters=50)], Counts(), Samples()))
+    cut = list(clean_passages("d", "s", passages, [make("length", cut_characters=50)], CleaningCounts(), DroppedSamples()))
     assert [len(document.text) for document in cut] == [50, 50]
 
 
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 12))
 def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
-    def counted(passages: list[Passage]) -> Counts:
-        counts = Counts()
-        list(clean("d", "s", passages, [Shout(), make("length", min_characters=3)], counts, Samples()))
+    def counted(passages: list[Passage]) -> CleaningCounts:
+        counts = CleaningCounts()
+        list(clean_passages("d", "s", passages, [Shout(), make("length", min_characters=3)], counts, DroppedSamples()))
         return counts
 
     passages = [Passage(str(index), "g", text) for index, text in enumerate(texts)]
@@ -139,7 +140,7 @@ def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
     whole = counted(passages).as_json()
     assert functools.reduce(operator.add, parts).as_json() == whole
     # and so do those read back from the shards' files, while there are no more different texts than are written
-    assert (Counts.from_json(parts[0].as_json()) + Counts.from_json(parts[1].as_json())).as_json() == whole
+    assert (CleaningCounts.from_json(parts[0].as_json()) + CleaningCounts.from_json(parts[1].as_json())).as_json() == whole
 
 
 def test_memory_does_not_grow_with_the_number_of_documents() -> None:
@@ -150,7 +151,7 @@ def test_memory_does_not_grow_with_the_number_of_documents() -> None:
     def peak(number: int) -> int:
         tracemalloc.start()
         filters = [make("length", min_characters=140), make("part", index=0, of=2)]
-        for _ in clean("d", "s", passages(number), filters, Counts(), Samples()):
+        for _ in clean_passages("d", "s", passages(number), filters, CleaningCounts(), DroppedSamples()):
             pass
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

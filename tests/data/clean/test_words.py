@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.clean.words import sentences, words
+from speciate.data.clean.words import sentence_spans, split_words
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ from speciate.data.clean.words import sentences, words
     ],
 )
 def test_words(text: str, expected: list[str]) -> None:
-    assert words(text) == expected
+    assert split_words(text) == expected
 
 
 @given(st.text())
 def test_words_hold_everything_but_white_space(text: str) -> None:
-    assert "".join(words(text)) == "".join(text.split())
+    assert "".join(split_words(text)) == "".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ def test_words_hold_everything_but_white_space(text: str) -> None:
     ],
 )
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert [text[start:stop] for start, stop in sentences(text)] == expected
+    assert [text[start:stop] for start, stop in sentence_spans(text)] == expected
 
 
 @given(st.text(alphabet="a. \n!。'"))
 def test_sentences_tile_the_text(text: str) -> None:
-    assert "".join(text[start:stop] for start, stop in sentences(text)) == text
+    assert "".join(text[start:stop] for start, stop in sentence_spans(text)) == text

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from speciate.config.data import Duplicates
 from speciate.data.arrays import scratch
 from speciate.data.dedup import candidates
-from speciate.data.dedup.candidates import Scope, jaccard, similar_pairs
-from speciate.data.dedup.signatures import FILES, SKETCH, read_shards, sign
-from speciate.data.dedup.union_find import components
+from speciate.data.dedup.candidates import SignedScope, jaccard_similarity, find_similar_pairs
+from speciate.data.dedup.signatures import SIGNATURE_FILES, MAX_SHINGLES, read_signed_shards, sign_documents
+from speciate.data.dedup.union_find import connected_components
 from speciate.data.documents import Document, write_documents
 
 NEAR = Duplicates(ngram=2, permutations=120, bands=20)
@@ -35,15 +35,15 @@ def families(seed: int, count: int, members: int) -> list[str]:
     return texts
 
 
-def scope(folder: pathlib.Path, texts: list[str], shards: int = 1) -> Scope:
+def scope(folder: pathlib.Path, texts: list[str], shards: int = 1) -> SignedScope:
     """The texts, signed, text i in shard i mod shards."""
     for index in range(shards):
         part = folder / f"{index}-of-{shards}"
         part.mkdir(parents=True)
         rows = [Document(str(place), "d", str(place), text) for place, text in enumerate(texts)][index::shards]
         write_documents(part / "documents.parquet", rows)
-        sign(part / "documents.parquet", {name: part / name for name in FILES}, 0, NEAR)
-    return Scope(read_shards("d", folder, shards))
+        sign_documents(part / "documents.parquet", {name: part / name for name in SIGNATURE_FILES}, 0, NEAR)
+    return SignedScope(read_signed_shards("d", folder, shards))
 
 
 @functools.cache
@@ -59,12 +59,12 @@ def exact(one: str, other: str) -> float:
 def test_what_is_connected_is_what_all_pairs_connect(tmp_path: pathlib.Path) -> None:
     texts = families(0, 30, 6) + families(1, 60, 1)
     here = scope(tmp_path, texts)
-    pairs = similar_pairs(here, range(20), 0.7)
+    pairs = find_similar_pairs(here, range(20), 0.7)
     alike = [
         pair for pair in itertools.combinations(range(len(texts)), 2) if exact(texts[pair[0]], texts[pair[1]]) >= 0.7
     ]
     assert {tuple(pair) for pair in pairs.tolist()} <= set(alike)
-    assert np.array_equal(components(len(texts), pairs), components(len(texts), np.array(alike)))
+    assert np.array_equal(connected_components(len(texts), pairs), connected_components(len(texts), np.array(alike)))
     assert 60 < len(pairs) < len(alike)  # connected pairs are not compared again
     wanted = [exact(texts[one], texts[two]) for one, two in alike]
     assert here.similarities(np.array(alike)).tolist() == pytest.approx(wanted, abs=1e-12)
@@ -77,11 +77,11 @@ def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path)
     for shards, jobs in ((1, 1), (4, 1), (4, 3)):
         here = scope(tmp_path / f"{shards}-{jobs}", texts, shards)
         order = [text for index in range(shards) for text in texts[index::shards]]
-        pairs = np.concatenate([similar_pairs(here, range(job, 20, jobs), 0.7) for job in range(jobs)])
-        firsts = here.texts()
+        pairs = np.concatenate([find_similar_pairs(here, range(job, 20, jobs), 0.7) for job in range(jobs)])
+        firsts = here.first_of_same_text()
         assert [order[first] for first in firsts.tolist()] == order
         assert all(first == order.index(text) for first, text in zip(firsts.tolist(), order, strict=True))
-        labels = components(len(order), np.concatenate([pairs, np.stack([firsts, np.arange(len(order))], axis=1)]))
+        labels = connected_components(len(order), np.concatenate([pairs, np.stack([firsts, np.arange(len(order))], axis=1)]))
         found.add(frozenset(frozenset(np.array(order)[labels == label].tolist()) for label in range(labels.max() + 1)))
     assert len(found) == 1
     assert max(map(len, found.pop())) >= 4
@@ -89,13 +89,13 @@ def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path)
 
 def test_portions_and_parts_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = scope(tmp_path, families(4, 30, 5), 3)
-    pairs, texts = similar_pairs(here, range(20), 0.7), here.texts()
+    pairs, texts = find_similar_pairs(here, range(20), 0.7), here.first_of_same_text()
     assert len(pairs) > 40
-    for module, name, size in ((candidates, "PORTION", 7), (candidates, "COMPARED", 2), (candidates, "REMEMBERED", 3)):
+    for module, name, size in ((candidates, "CHUNK_ROWS", 7), (candidates, "COMPARED_PAIRS", 2), (candidates, "REJECTED_SLOTS", 3)):
         monkeypatch.setattr(module, name, size)
-    monkeypatch.setattr(scratch, "PART", 20)
-    assert np.array_equal(similar_pairs(here, range(20), 0.7), pairs)
-    assert np.array_equal(here.texts(), texts)
+    monkeypatch.setattr(scratch, "PARTITION_ROWS", 20)
+    assert np.array_equal(find_similar_pairs(here, range(20), 0.7), pairs)
+    assert np.array_equal(here.first_of_same_text(), texts)
 
 
 def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,10 +107,10 @@ def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, mo
     def counting(one: np.ndarray, other: np.ndarray) -> float:
         nonlocal compared
         compared += 1
-        return jaccard(one, other)
+        return jaccard_similarity(one, other)
 
-    monkeypatch.setattr(candidates, "jaccard", counting)
-    assert len(np.unique(components(len(texts), similar_pairs(here, range(20), 0.8)))) == 1
+    monkeypatch.setattr(candidates, "jaccard_similarity", counting)
+    assert len(np.unique(connected_components(len(texts), find_similar_pairs(here, range(20), 0.8)))) == 1
     assert compared < 4 * len(texts)
 
 
@@ -120,7 +120,7 @@ HASHES = st.sets(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=30)
 @given(HASHES, HASHES)
 def test_jaccard_is_that_of_the_sets(one: set[int], other: set[int]) -> None:
     wanted = len(one & other) / len(one | other) if one | other else 0
-    assert jaccard(np.array(sorted(one), np.uint32), np.array(sorted(other), np.uint32)) == wanted
+    assert jaccard_similarity(np.array(sorted(one), np.uint32), np.array(sorted(other), np.uint32)) == wanted
 
 
 @pytest.mark.parametrize(("larger", "smaller"), [(30_000, 30_000), (30_000, 3000), (5000, 4000)])
@@ -132,10 +132,10 @@ def test_large_sets_are_compared_by_their_smallest_hashes(larger: int, smaller: 
         other = np.concatenate([one[:both], draw.integers(0, 2**32, smaller - both, dtype=np.uint32)])
         sets = [np.unique(each) for each in (one, other)]
         wanted = len(np.intersect1d(*sets)) / len(np.union1d(*sets))
-        found = jaccard(sets[0][:SKETCH], sets[1][:SKETCH])
-        assert abs(found - wanted) < 4.5 * (max(wanted * (1 - wanted), 1e-4) / min(SKETCH, smaller)) ** 0.5
+        found = jaccard_similarity(sets[0][:MAX_SHINGLES], sets[1][:MAX_SHINGLES])
+        assert abs(found - wanted) < 4.5 * (max(wanted * (1 - wanted), 1e-4) / min(MAX_SHINGLES, smaller)) ** 0.5
 
 
 @pytest.mark.parametrize("texts", [[], ["a"], ["a b c d e"] * 3, ["…", "...", "!"]])
 def test_nothing_to_compare(tmp_path: pathlib.Path, texts: list[str]) -> None:
-    assert similar_pairs(scope(tmp_path, texts), range(20), 0.5).shape == (0, 2)
+    assert find_similar_pairs(scope(tmp_path, texts), range(20), 0.5).shape == (0, 2)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from speciate.data.arrays import scratch
 from speciate.data.dedup import clusters, union_find
-from speciate.data.dedup.clusters import EXACT, KEEP, NEAR, Clusters, cluster
+from speciate.data.dedup.clusters import EXACT, KEEP, NEAR, Clusters, cluster_documents
 
 Edges = set[tuple[int, int]]
 
@@ -27,7 +27,7 @@ def run(texts: list[int], alike: Edges, policies: list[int], links: Edges | None
         for one, two in sorted(alike if links is None else links)
         if one in texts and two in texts
     ]
-    return cluster(
+    return cluster_documents(
         firsts,
         np.array(pairs, np.int64).reshape(len(pairs), 1, 2),  # a portion each
         np.array(policies, np.int8),
@@ -60,9 +60,9 @@ def test_documents_are_dropped_as_if_gone_through_one_by_one(
 ) -> None:
     policies = policies[: len(texts)]
     found = run(texts, alike, policies)
-    assert found.of_D.tolist() == one_by_one(texts, alike, policies)
+    assert found.replacement_D.tolist() == one_by_one(texts, alike, policies)
     dropped = found.dropped
-    assert found.exact(dropped).tolist() == [texts[index] == texts[found.of_D[index]] for index in dropped.tolist()]
+    assert found.is_exact(dropped).tolist() == [texts[index] == texts[found.replacement_D[index]] for index in dropped.tolist()]
 
 
 @given(TEXTS, EDGES)
@@ -79,7 +79,7 @@ def test_clusters_are_what_hangs_together_and_numbered_by_their_first_documents(
     assert [tuple(np.flatnonzero(found.clusters_D == index).tolist()) for index in range(len(wanted))] == wanted
     assert set(found.clusters_D.tolist()) - {-1} == set(range(len(wanted)))
     assert found.sizes().tolist() == [len(group) for group in wanted]
-    assert found.one_text().tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
+    assert found.has_one_text().tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
     assert not len(found.dropped)
 
 
@@ -89,40 +89,40 @@ def test_portions_and_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None
     alike = {tuple(sorted(pair)) for pair in draw.integers(0, 300, (150, 2)).tolist() if pair[0] != pair[1]}
     policies = draw.integers(0, 3, 500).tolist()
     whole = run(texts, alike, policies)
-    told = whole.sizes(), whole.one_text(), whole.holds(lambda each: each % 3, 3)
-    for module, name, size in ((clusters, "PORTION", 7), (union_find, "PORTION", 9), (scratch, "PART", 20)):
+    told = whole.sizes(), whole.has_one_text(), whole.domain_membership(lambda each: each % 3, 3)
+    for module, name, size in ((clusters, "CHUNK_ROWS", 7), (union_find, "CHUNK_ROWS", 9), (scratch, "PARTITION_ROWS", 20)):
         monkeypatch.setattr(module, name, size)
     found = run(texts, alike, policies)
     assert len(found.dropped) > 100
-    assert np.array_equal(found.of_D, whole.of_D) and np.array_equal(found.clusters_D, whole.clusters_D)
-    for one, other in zip((found.sizes(), found.one_text(), found.holds(lambda each: each % 3, 3)), told, strict=True):
+    assert np.array_equal(found.replacement_D, whole.replacement_D) and np.array_equal(found.clusters_D, whole.clusters_D)
+    for one, other in zip((found.sizes(), found.has_one_text(), found.domain_membership(lambda each: each % 3, 3)), told, strict=True):
         assert np.array_equal(one, other)
 
 
 def test_a_chains_far_end_is_kept() -> None:
     found = run([0, 1, 2], {(0, 1), (1, 2)}, [NEAR] * 3)
     assert found.clusters_D.tolist() == [0, 0, 0]
-    assert found.of_D.tolist() == [-1, 0, -1]
+    assert found.replacement_D.tolist() == [-1, 0, -1]
 
 
 def test_a_link_that_was_not_needed_to_connect_is_asked_for() -> None:
     """`bucket` leaves out pairs that are connected already; documents are compared again with the one that is kept."""
     alike = {(0, 1), (1, 2), (0, 2)}
-    assert run([0, 1, 2], alike, [NEAR] * 3, links={(0, 1), (1, 2)}).of_D.tolist() == [-1, 0, 0]
+    assert run([0, 1, 2], alike, [NEAR] * 3, links={(0, 1), (1, 2)}).replacement_D.tolist() == [-1, 0, 0]
 
 
 def test_a_copy_of_a_dropped_document_goes_where_only_near_ones_may() -> None:
     texts, alike = [0, 1, 1, 1], {(0, 1)}
     found = run(texts, alike, [NEAR, NEAR, EXACT, EXACT])
-    assert found.of_D.tolist() == [-1, 0, -1, 2]  # the first copy in a domain that loses equal texts only stays
-    assert found.exact(found.dropped).tolist() == [False, True]
+    assert found.replacement_D.tolist() == [-1, 0, -1, 2]  # the first copy in a domain that loses equal texts only stays
+    assert found.is_exact(found.dropped).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_no_duplicates_no_clusters(count: int) -> None:
     found = run(list(range(count)), set(), [NEAR] * count)
-    assert found.of_D.tolist() == found.clusters_D.tolist() == [-1] * count
-    assert not len(found.sizes()) and not len(found.one_text()) and found.holds(np.zeros_like, 2).shape == (0, 2)
+    assert found.replacement_D.tolist() == found.clusters_D.tolist() == [-1] * count
+    assert not len(found.sizes()) and not len(found.has_one_text()) and found.domain_membership(np.zeros_like, 2).shape == (0, 2)
 
 
 def test_many_copies_of_many_texts_take_few_comparisons() -> None:
@@ -130,7 +130,7 @@ def test_many_copies_of_many_texts_take_few_comparisons() -> None:
     texts = np.sort(np.random.default_rng(0).integers(0, 50, 5000))
     firsts = np.searchsorted(texts, texts)
     links = np.stack([firsts[:1].repeat(len(firsts)), firsts], axis=1)
-    found = cluster(
+    found = cluster_documents(
         firsts,
         [links],
         np.full(5000, NEAR, np.int8),

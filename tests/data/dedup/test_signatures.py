@@ -9,10 +9,10 @@ import pytest
 from speciate.config.data import Duplicates
 from speciate.data import documents
 from speciate.data.dedup import signatures
-from speciate.data.dedup.shingles import shingles
-from speciate.data.dedup.signatures import FILES, ID, ORDER, TEXT, Signed, read_shards, sign
+from speciate.data.dedup.shingles import shingle_hashes
+from speciate.data.dedup.signatures import SIGNATURE_FILES, ID_COLUMN, ORDER_COLUMNS, TEXT_COLUMNS, SignedShard, read_signed_shards, sign_documents
 from speciate.data.documents import Document, write_documents
-from speciate.data.splits.assign import position
+from speciate.data.splits.group_key import group_key
 
 NEAR = Duplicates(ngram=3, permutations=24, bands=6)
 WORDS = [f"w{index}" for index in range(40)]
@@ -22,12 +22,12 @@ ROWS = [
 ]
 
 
-def signed(folder: pathlib.Path, rows: list[Document], near: Duplicates | None = NEAR) -> Signed:
+def signed(folder: pathlib.Path, rows: list[Document], near: Duplicates | None = NEAR) -> SignedShard:
     write_documents(folder / "documents.parquet", rows)
     (folder / "0-of-1").mkdir(exist_ok=True)
-    files = {name: folder / "0-of-1" / name for name in FILES}
-    assert sign(folder / "documents.parquet", files, 5, near) == len(rows)
-    return read_shards("prose", folder, 1)[0]
+    files = {name: folder / "0-of-1" / name for name in SIGNATURE_FILES}
+    assert sign_documents(folder / "documents.parquet", files, 5, near) == len(rows)
+    return read_signed_shards("prose", folder, 1)[0]
 
 
 def number(data: bytes) -> list[int]:
@@ -38,26 +38,26 @@ def test_digests_are_of_text_group_and_id(tmp_path: pathlib.Path) -> None:
     found = signed(tmp_path, ROWS)
     assert found.digests_D5.dtype == np.uint64
     for row, values in zip(ROWS, found.digests_D5, strict=True):
-        assert values[TEXT].tolist() == number(hashlib.blake2b(row.text.encode(), digest_size=16).digest())
-        assert values[ORDER].tolist() == number(position(row.group, 5))
-        assert values[[ID]].tolist() == number(hashlib.blake2b(row.id.encode(), digest_size=8).digest())
+        assert values[TEXT_COLUMNS].tolist() == number(hashlib.blake2b(row.text.encode(), digest_size=16).digest())
+        assert values[ORDER_COLUMNS].tolist() == number(group_key(row.group, 5))
+        assert values[[ID_COLUMN]].tolist() == number(hashlib.blake2b(row.id.encode(), digest_size=8).digest())
     assert found.bytes_D.tolist() == [len(row.text.encode()) for row in ROWS]
 
 
 def test_row_groups_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed(tmp_path, ROWS)
-    whole = {name: (tmp_path / "0-of-1" / name).read_bytes() for name in FILES}
+    whole = {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
     monkeypatch.setattr(documents, "ROW_GROUP_DOCUMENTS", 7)
     signed(tmp_path, ROWS)
     assert len(list(documents.read_tables(tmp_path / "documents.parquet"))) == 43
-    assert whole == {name: (tmp_path / "0-of-1" / name).read_bytes() for name in FILES}
+    assert whole == {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
 
 
 def test_the_smallest_shingles_are_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signatures, "SKETCH", 8)
+    monkeypatch.setattr(signatures, "MAX_SHINGLES", 8)
     found = signed(tmp_path, ROWS)
     for index, row in enumerate(ROWS):
-        assert found.shingles(index).tolist() == sorted({value >> 32 for value in shingles(row.text, 3).tolist()})[:8]
+        assert found.shingles(index).tolist() == sorted({value >> 32 for value in shingle_hashes(row.text, 3).tolist()})[:8]
 
 
 def test_bands_agree_for_equal_texts_and_for_no_two_without_words(tmp_path: pathlib.Path) -> None:
@@ -87,11 +87,11 @@ def test_a_shard_without_documents(tmp_path: pathlib.Path, near: Duplicates | No
 def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:
     signed(tmp_path, ROWS)
     np.save(tmp_path / "0-of-1" / "ends.npy", np.arange(10))
-    with pytest.raises(ValueError, match="0-of-1: its files are of different documents"):
-        read_shards("prose", tmp_path, 1)
+    with pytest.raises(ValueError, match="0-of-1: its files belong to different documents"):
+        read_signed_shards("prose", tmp_path, 1)
     (tmp_path / "0-of-1" / "ends.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"ends.npy: is cut off"):
-        read_shards("prose", tmp_path, 1)
+    with pytest.raises(ValueError, match=r"ends.npy: is truncated"):
+        read_signed_shards("prose", tmp_path, 1)
     (tmp_path / "documents.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"documents.parquet: is no documents file"):
-        sign(tmp_path / "documents.parquet", {}, 0, NEAR)
+    with pytest.raises(ValueError, match=r"documents.parquet: is not a documents file"):
+        sign_documents(tmp_path / "documents.parquet", {}, 0, NEAR)

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from speciate.data.fetch.archive import Globs, extract, members, utf8
+from speciate.data.fetch.archive import Globs, extract_members, read_members, decode_utf8
 
 ALL = Globs(["*"])
 TEXTS = {"a/one.py": b"one = 1\n", "a/two.txt": b"two", "b/tests/three.py": b"three = 3\n"}
@@ -38,18 +38,18 @@ MAKERS = [make_zip, make_tar]
 @pytest.mark.parametrize("make", MAKERS)
 def test_wanted_members_come_in_order(tmp_path: pathlib.Path, make) -> None:
     archive = make(tmp_path / "archive", TEXTS)
-    assert dict(members(archive, "s", ALL)) == TEXTS
-    assert list(members(archive, "s", Globs(["*.py"], ["*/tests/*"]))) == [("a/one.py", b"one = 1\n")]
+    assert dict(read_members(archive, "s", ALL)) == TEXTS
+    assert list(read_members(archive, "s", Globs(["*.py"], ["*/tests/*"]))) == [("a/one.py", b"one = 1\n")]
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_a_tars_compression_is_told_by_content(tmp_path: pathlib.Path, mode: str) -> None:
-    assert dict(members(make_tar(tmp_path / "archive", TEXTS, mode), "s", ALL)) == TEXTS
+    assert dict(read_members(make_tar(tmp_path / "archive", TEXTS, mode), "s", ALL)) == TEXTS
 
 
 def test_a_compressed_member_comes_decompressed(tmp_path: pathlib.Path) -> None:
     archive = make_zip(tmp_path / "archive", {"x.bz2": bz2.compress(b"inside"), "y.gz": gzip.compress(b"too")})
-    assert dict(members(archive, "s", ALL)) == {"x.bz2": b"inside", "y.gz": b"too"}
+    assert dict(read_members(archive, "s", ALL)) == {"x.bz2": b"inside", "y.gz": b"too"}
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -57,7 +57,7 @@ def test_a_compressed_member_comes_decompressed(tmp_path: pathlib.Path) -> None:
 def test_a_member_that_escapes_is_refused_even_if_unwanted(tmp_path: pathlib.Path, make, name: str) -> None:
     archive = make(tmp_path / "archive", {name: b"x", **TEXTS})
     with pytest.raises(ValueError, match=r"source s: member .* escapes the archive's folder"):
-        list(members(archive, "s", Globs(["*.txt"])))
+        list(read_members(archive, "s", Globs(["*.txt"])))
 
 
 def test_links_and_devices_are_refused(tmp_path: pathlib.Path) -> None:
@@ -67,13 +67,13 @@ def test_links_and_devices_are_refused(tmp_path: pathlib.Path) -> None:
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
         with pytest.raises(ValueError, match=r"source s: member a/link\.py is a link or a device"):
-            list(members(tmp_path / "t", "s", ALL))
+            list(read_members(tmp_path / "t", "s", ALL))
     with zipfile.ZipFile(tmp_path / "z", "w") as zipped:
         entry = zipfile.ZipInfo("a/link.py")
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         zipped.writestr(entry, "/etc/passwd")
     with pytest.raises(ValueError, match=r"source s: member a/link\.py is a link"):
-        list(members(tmp_path / "z", "s", ALL))
+        list(read_members(tmp_path / "z", "s", ALL))
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -84,7 +84,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: pathlib.Path, make) -> No
     else:
         archive.write_bytes(gzip.compress(_renamed(gzip.decompress(archive.read_bytes()))))
     with pytest.raises(ValueError, match="source s: two members are called a"):
-        list(members(archive, "s", ALL))
+        list(read_members(archive, "s", ALL))
 
 
 def _renamed(tar: bytes) -> bytes:
@@ -103,7 +103,7 @@ def test_a_cut_off_archive_is_refused(tmp_path: pathlib.Path, make, share: float
     whole = make(tmp_path / "archive", {f"m{index}": noise[index:] for index in range(3)}).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match=r"source s: .*damaged"):
-        list(members(tmp_path / "cut", "s", ALL))
+        list(read_members(tmp_path / "cut", "s", ALL))
 
 
 def test_a_corrupt_member_is_named(tmp_path: pathlib.Path) -> None:
@@ -113,32 +113,32 @@ def test_a_corrupt_member_is_named(tmp_path: pathlib.Path) -> None:
     data[at + 2] ^= 0xFF
     archive.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="source s: member bad is damaged"):
-        list(members(archive, "s", ALL))
+        list(read_members(archive, "s", ALL))
     broken = make_zip(tmp_path / "b", {"x.bz2": bz2.compress(b"inside" * 99)[:-9], "y.gz": b"no"})
     for name in ("x.bz2", "y.gz"):
         with pytest.raises(ValueError, match=f"source s: member {name} cannot be decompressed"):
-            list(members(broken, "s", Globs([name])))
+            list(read_members(broken, "s", Globs([name])))
 
 
 def test_what_is_no_archive_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "page").write_text("<html>404</html>" * 99)
     with pytest.raises(ValueError, match="source s: the archive is damaged, cut off, or neither zip nor tar"):
-        list(members(tmp_path / "page", "s", ALL))
+        list(read_members(tmp_path / "page", "s", ALL))
     with pytest.raises(ValueError, match="source s: there is no archive"):
-        list(members(tmp_path / "missing", "s", ALL))
+        list(read_members(tmp_path / "missing", "s", ALL))
 
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_bomb_is_refused(tmp_path: pathlib.Path, make) -> None:
     archive = make(tmp_path / "archive", {"fine": b"x" * 100, "bomb": bytes(2_000_000)})
     with pytest.raises(ValueError, match="source s: member bomb holds more than 1000000 bytes"):
-        list(members(archive, "s", ALL, member_bytes=1_000_000))
-    assert [name for name, _ in members(archive, "s", Globs(["fine"]), member_bytes=1000)] == ["fine"]
+        list(read_members(archive, "s", ALL, member_bytes=1_000_000))
+    assert [name for name, _ in read_members(archive, "s", Globs(["fine"]), member_bytes=1000)] == ["fine"]
     with pytest.raises(ValueError, match="at member bomb the archive exceeds 2000050 bytes"):
-        list(members(archive, "s", ALL, total_bytes=2_000_050))
+        list(read_members(archive, "s", ALL, total_bytes=2_000_050))
     nested = make(tmp_path / "nested", {"bomb.gz": gzip.compress(bytes(2_000_000))})
     with pytest.raises(ValueError, match=r"member bomb\.gz holds more than 1000000 bytes"):
-        list(members(nested, "s", ALL, member_bytes=1_000_000))
+        list(read_members(nested, "s", ALL, member_bytes=1_000_000))
 
 
 def test_a_header_that_lies_about_the_size_does_not_help_a_bomb(tmp_path: pathlib.Path) -> None:
@@ -146,7 +146,7 @@ def test_a_header_that_lies_about_the_size_does_not_help_a_bomb(tmp_path: pathli
     size = (2_000_000).to_bytes(4, "little")
     archive.write_bytes(archive.read_bytes().replace(size, (10).to_bytes(4, "little")))
     with pytest.raises(ValueError, match="source s: member bomb"):
-        list(members(archive, "s", ALL, member_bytes=1_000_000))
+        list(read_members(archive, "s", ALL, member_bytes=1_000_000))
 
 
 def test_an_encrypted_member_is_refused(tmp_path: pathlib.Path) -> None:
@@ -156,13 +156,13 @@ def test_an_encrypted_member_is_refused(tmp_path: pathlib.Path) -> None:
     data[data.index(b"PK\x03\x04") + 6] |= 1
     archive.write_bytes(bytes(data))
     with pytest.raises(ValueError, match=r"source s: member secret is encrypted$"):
-        list(members(archive, "s", ALL))
+        list(read_members(archive, "s", ALL))
 
 
 def test_what_is_not_utf8_is_named_with_its_offset() -> None:
-    assert utf8("grün".encode(), "here") == "grün"
+    assert decode_utf8("grün".encode(), "here") == "grün"
     with pytest.raises(ValueError, match="source s: member m is not UTF-8: byte 0xe9 at offset 3"):
-        utf8(b"caf\xe9 noir", "source s: member m")
+        decode_utf8(b"caf\xe9 noir", "source s: member m")
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -170,16 +170,16 @@ def test_wanted_members_are_copied_out_as_they_are(tmp_path: pathlib.Path, make)
     texts = {**TEXTS, "a/x.gz": gzip.compress(b"inside")}
     archive, folder = make(tmp_path / "archive", texts), tmp_path / "out"
     folder.mkdir()
-    extract(archive, "s", Globs(["a/*"]), folder)
+    extract_members(archive, "s", Globs(["a/*"]), folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
         pathlib.PurePosixPath(name).name: data for name, data in texts.items() if name.startswith("a/")
     }
     with pytest.raises(ValueError, match=r"source s: two members are called one\.py"):
-        extract(make(tmp_path / "twice", {"a/one.py": b"", "b/one.py": b""}), "s", ALL, tmp_path)
+        extract_members(make(tmp_path / "twice", {"a/one.py": b"", "b/one.py": b""}), "s", ALL, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"source s: include: no member matches \*\.gguf"):
-        extract(archive, "s", Globs(["*.gguf"]), tmp_path / "empty")
+        extract_members(archive, "s", Globs(["*.gguf"]), tmp_path / "empty")
     with pytest.raises(ValueError, match="escapes the archive's folder"):
-        extract(make(tmp_path / "bad", {"../out": b""}), "s", ALL, tmp_path / "empty")
+        extract_members(make(tmp_path / "bad", {"../out": b""}), "s", ALL, tmp_path / "empty")
     with pytest.raises(ValueError, match="source s: there is no archive"):
-        extract(tmp_path / "gone", "s", ALL, tmp_path / "empty")
+        extract_members(tmp_path / "gone", "s", ALL, tmp_path / "empty")

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.data.documents import Passage, write_documents
+from speciate.data.documents import write_documents
 from speciate.data.fetch import passages
-from speciate.data.fetch.passages import origin_of, read_passages, write_passages
+from speciate.data.fetch.passages import read_origin, read_passages, write_passages
+from speciate.data.passage import Passage
 
 WORDS = st.text(st.characters(codec="utf-8"))
 PASSAGES = st.lists(st.builds(Passage, WORDS, WORDS, st.none() | WORDS, st.none() | WORDS))
@@ -20,7 +21,7 @@ def test_what_is_read_is_what_was_written(tmp_path_factory: pytest.TempPathFacto
     file = tmp_path_factory.mktemp("p") / "archive"
     assert write_passages(file, iter(written), {"commit": "c"}) == len(written)
     assert list(read_passages(file)) == written
-    assert origin_of(file) == {"commit": "c"}
+    assert read_origin(file) == {"commit": "c"}
 
 
 def test_equal_passages_give_equal_bytes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

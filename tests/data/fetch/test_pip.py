@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from speciate.data.fetch.pip import Pin, check_sha256, download, wheel_tags
+from speciate.data.fetch.pip import Pin, check_sha256, download, file_selection_arguments
 
 PURE = "tiny-1.0-py3-none-any.whl"
 FOREIGN = "tiny-1.0-cp37-cp37m-win_amd64.whl"
@@ -99,12 +99,12 @@ def test_an_sdist_comes_too(folder: pathlib.Path) -> None:
 
 
 def test_tags_are_those_of_the_file() -> None:
-    assert wheel_tags("gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl") == [
+    assert file_selection_arguments("gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl") == [
         *("--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311"),
         *("--platform", "manylinux_2_24_x86_64", "--platform", "manylinux_2_28_x86_64", "--ignore-requires-python"),
     ]
-    assert wheel_tags("a-1-py2.py3-none-any.whl")[2:] == [
+    assert file_selection_arguments("a-1-py2.py3-none-any.whl")[2:] == [
         *("--implementation", "py", "--abi", "none", "--platform", "any", "--ignore-requires-python")
     ]
     with pytest.raises(ValueError, match="neither a wheel nor an sdist"):
-        wheel_tags("a-1.whl")
+        file_selection_arguments("a-1.whl")

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speciate.data.documents import Passage
 from speciate.data.fetch.readers.jsonl import Options
-from speciate.data.fetch.records import BadRecord, Records, parse
+from speciate.data.fetch.records import BadRecord, RecordParser, parse_json_line
+from speciate.data.passage import Passage
 
 
-def records(**settings: Any) -> Records:
-    return Records(Options(kind="jsonl", **settings), "s")
+def records(**settings: Any) -> RecordParser:
+    return RecordParser(Options(kind="jsonl", **settings), "s")
 
 
 def passage(record: dict[str, Any] | BadRecord, **settings: Any) -> Passage:
-    return records(**settings).passage(record, "f#1", "source s: f: row 1")
+    return records(**settings).to_passage(record, "f#1", "source s: f: row 1")
 
 
 def test_the_row_is_the_id_and_the_group_unless_columns_are() -> None:
@@ -30,7 +30,7 @@ def test_a_template_joins_columns() -> None:
     record = {"question": "2+2?", "answer": "4", "text": "no"}
     assert passage(record, text="{question}\n\n{answer}").text == "2+2?\n\n4"
     assert passage(record, text="Problem: {question} {{so}}").text == "Problem: 2+2? {so}"
-    assert records(text="{question}{answer}{question}", id="question").names == ("question", "answer")
+    assert records(text="{question}{answer}{question}", id="question").columns == ("question", "answer")
 
 
 @settings(deadline=None)
@@ -47,7 +47,7 @@ def test_null_is_no_text_and_no_fault() -> None:
 
 @pytest.mark.parametrize("text", ["{", "}", "{}", "{{}}", "{a!r}", "{a:>9}", "{a"])
 def test_what_is_no_template_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"source s: text: .* is no template of columns"):
+    with pytest.raises(ValueError, match=r"source s: text: .* is not a template of columns"):
         records(text=text)
 
 
@@ -68,11 +68,11 @@ def test_a_missing_column_is_an_error_of_the_study(policy: str) -> None:
         ({"text": "a", "k": 1.5}, "no_id", "column 'k' is its id but holds float"),
         ({"text": "a", "k": True}, "no_id", "column 'k' is its id but holds bool"),
         ({"text": "a", "k": "\udfff"}, "surrogate", "column 'k' holds half a surrogate pair at character 0"),
-        (parse('{"text": "a"'), "not_json", "is not JSON: Expecting ',' delimiter at character 12"),
-        (parse("3"), "not_json", "is no JSON object but int"),
-        (parse(b'{"text": "\xff"}'), "not_utf8", "is not UTF-8: byte 0xff at offset 10"),
-        (parse("[" * 100_000), "not_json", "is not JSON that can be read"),
-        (parse('{"a": ' + "9" * 5000 + "}"), "not_json", "is not JSON that can be read"),
+        (parse_json_line('{"text": "a"'), "not_json", "is not JSON: Expecting ',' delimiter at character 12"),
+        (parse_json_line("3"), "not_json", "is not a JSON object but int"),
+        (parse_json_line(b'{"text": "\xff"}'), "not_utf8", "is not UTF-8: byte 0xff at offset 10"),
+        (parse_json_line("[" * 100_000), "not_json", "is not JSON that can be read"),
+        (parse_json_line('{"a": ' + "9" * 5000 + "}"), "not_json", "is not JSON that can be read"),
     ],
 )
 def test_a_bad_record_is_named_or_dropped_under_its_fault(record: Any, fault: str, problem: str) -> None:

@@ -14,19 +14,19 @@ from typing import Any, Self
 
 from speciate.data.card.heavy_hitters import HeavyHitters
 
-UNSEEN = re.compile(
+INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, save tab and newline
     "\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\ufff9-\ufffd\uffa0\U000e0000-\U000e007f]"
 )
 """Controls, spaces that are no space, marks of no width, tags, and the replacement character of a failed decoding."""
-END = 16
+END_CHARACTERS = 16
 """Characters by which two documents begin, or end, alike."""
-KEPT = 200
+MAX_PREFIX_CHARACTERS = 200
 """Most characters of a shared beginning that are kept."""
 
 
-def name(character: str) -> str:
+def character_name(character: str) -> str:
     """`character` as 'U+200B ZERO WIDTH SPACE'; a control character has no name of its own."""
     return f"U+{ord(character):04X} {unicodedata.name(character, 'CONTROL')}"
 
@@ -55,15 +55,15 @@ class Audit:
         self.documents += 1
         self.leading_space += text[:1].isspace()
         self.trailing_space += text[-1:].isspace()
-        if found := Counter(UNSEEN.findall(text)):
-            named = {name(character): count for character, count in sorted(found.items())}
+        if found := Counter(INVISIBLE.findall(text)):
+            named = {character_name(character): count for character, count in sorted(found.items())}
             self.unseen.update(named)
             self.unseen_documents.update(named.keys())
         if text:
             self.first.add(text[0], text[0])
-        if len(text) >= END:
-            self.prefixes.add(text[:END], text[:KEPT])
-            self.suffixes.add(text[-END:], text[-END:])
+        if len(text) >= END_CHARACTERS:
+            self.prefixes.add(text[:END_CHARACTERS], text[:MAX_PREFIX_CHARACTERS])
+            self.suffixes.add(text[-END_CHARACTERS:], text[-END_CHARACTERS:])
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))

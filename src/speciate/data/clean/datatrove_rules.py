@@ -13,34 +13,34 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 from speciate.data.clean.pipeline import Drop
-from speciate.data.clean.words import sentences, words
+from speciate.data.clean.words import sentence_spans, split_words
 from speciate.data.documents import Document
 
-LONGEST = 4_000_000
+MAX_CHARACTERS = 4_000_000
 """Characters; some 600 MB while it is judged."""
 
 
-class Words(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
+class RegexTokenizer(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
     """`speciate.data.clean.words`, in datatrove's shape."""
 
     def word_tokenize(self, text: str) -> list[str]:
         """The words of `text`."""
-        return words(text)
+        return split_words(text)
 
     def sent_tokenize(self, text: str) -> list[str]:
         """The sentences of `text`."""
-        return [text[start:stop].strip() for start, stop in sentences(text)]
+        return [text[start:stop].strip() for start, stop in sentence_spans(text)]
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
         """Where the sentences of `text` are."""
-        return sentences(text)
+        return sentence_spans(text)
 
 
-WORDS = Words()
+REGEX_TOKENIZER = RegexTokenizer()
 """One for all filters: datatrove remembers the words of the last texts by it."""
 
 
-def judge(rules: BaseFilter, reasons: Mapping[str, tuple[str, str]], document: Document) -> Document | Drop:
+def apply_rules(rules: BaseFilter, reasons: Mapping[str, tuple[str, str]], document: Document) -> Document | Drop:
     """What datatrove's `rules` say of `document`: itself, a copy with the text they leave of it, or a drop.
 
     Args:
@@ -48,7 +48,7 @@ def judge(rules: BaseFilter, reasons: Mapping[str, tuple[str, str]], document: D
         reasons: its reason -> ours, and what it means with these thresholds.
         document: not empty.
     """
-    if len(document.text) > LONGEST:
+    if len(document.text) > MAX_CHARACTERS:
         return Drop("too_long_to_judge", f"{len(document.text)} characters")
     text = Text(text=document.text, id=document.id)
     verdict = rules.filter(text)

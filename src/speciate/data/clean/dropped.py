@@ -24,37 +24,37 @@ SCHEMA = pa.schema(
     ]
 )
 """`filter`: the kind that dropped it, or `clean`; `characters`: of the whole text, of which `text` is the beginning."""
-PER_REASON = 8
-CHARACTERS = 2000
+SAMPLES_PER_REASON = 8
+MAX_CHARACTERS = 2000
 """Of a text kept."""
 
 Row = tuple[str, str, str, str, int, str]
 
 
-def rank(id_: str) -> int:
+def sampling_rank(id_: str) -> int:
     """Where a document stands among those dropped for one reason; the lowest are kept."""
     return int.from_bytes(hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def printable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """`text` with lone surrogates, which no file of UTF-8 can hold, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-class Samples:
+class DroppedSamples:
     """The few of each reason."""
 
-    def __init__(self, per_reason: int = PER_REASON) -> None:
+    def __init__(self, per_reason: int = SAMPLES_PER_REASON) -> None:
         self.per_reason = per_reason
         self._heaps: dict[str, list[tuple[int, Row]]] = {}
 
     def add(self, document: Document, reason: str, filter_: str, note: str) -> None:
         """Keeps `document`, as it stood when it was dropped, if it is among the few."""
         heap = self._heaps.setdefault(reason, [])
-        place = -rank(document.id)  # a heap gives up its smallest: the highest rank
+        place = -sampling_rank(document.id)  # a heap gives up its smallest: the highest rank
         if len(heap) < self.per_reason or place > heap[0][0]:
-            length, text = len(document.text), printable(document.text[:CHARACTERS])
-            row = (reason, filter_, printable(note), printable(document.id), length, text)
+            length, text = len(document.text), escape_surrogates(document.text[:MAX_CHARACTERS])
+            row = (reason, filter_, escape_surrogates(note), escape_surrogates(document.id), length, text)
             (heapq.heappush if len(heap) < self.per_reason else heapq.heapreplace)(heap, (place, row))
 
     def table(self) -> pa.Table:
@@ -64,6 +64,6 @@ class Samples:
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def write_dropped(file: pathlib.Path, samples: Samples) -> None:
+def write_dropped(file: pathlib.Path, samples: DroppedSamples) -> None:
     """Writes the samples to a parquet file; the same samples give the same bytes."""
     pq.write_table(samples.table(), file, compression="zstd", compression_level=3, write_statistics=False)

@@ -9,12 +9,13 @@ from typing import Any, Protocol, Self
 
 from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.audit import Audit
-from speciate.data.clean.dropped import Samples
-from speciate.data.documents import Document, Passage
+from speciate.data.clean.dropped import DroppedSamples
+from speciate.data.documents import Document
+from speciate.data.passage import Passage
 
 # the C0 and C1 controls and DEL, save newline and tab; the byte order mark
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
-LARGEST = 16_000_000
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
+MAX_CHARACTERS = 16_000_000
 """Characters of the largest document; the stages after this one hold a document whole, several times over."""
 
 
@@ -44,7 +45,7 @@ class Filter(Protocol):
 
 
 @dataclass
-class Counts:
+class CleaningCounts:
     """What went in, what stayed, and why the rest did not; bytes are UTF-8, before normalising and at the end.
 
     Counts of sources and of shards add up.
@@ -90,22 +91,22 @@ class Counts:
 def normalise(text: str) -> str:
     """`text` in Unicode's composed form (NFC), lines ended by a newline, without control characters or outer space."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", CONTROLS.sub("", text)).strip()
+    return unicodedata.normalize("NFC", CONTROL_CHARACTERS.sub("", text)).strip()
 
 
-def too_large(document: Document) -> Drop | None:
+def drop_if_too_large(document: Document) -> Drop | None:
     """The drop of a document beyond 16 million characters; filters whose memory grows with a document ask first."""
     length = len(document.text)
-    return Drop("too_large", f"{length} characters") if length > LARGEST else None
+    return Drop("too_large", f"{length} characters") if length > MAX_CHARACTERS else None
 
 
-def clean(
+def clean_passages(
     domain: str,
     source: str,
     passages: Iterable[Passage],
     filters: Sequence[Filter],
-    counts: Counts,
-    samples: Samples,
+    counts: CleaningCounts,
+    samples: DroppedSamples,
 ) -> Iterator[Document]:
     """The documents of `source` that every filter keeps, in order; `counts` and `samples` are filled as they pass.
 
@@ -118,11 +119,11 @@ def clean(
         counts.read += 1
         raw = Document(f"{source}/{passage.id}", domain, f"{source}/{passage.group}", passage.text or "")
         document, edited = raw, dict[str, int]()
-        verdict = _readable(passage, counts)
+        verdict = _drop_if_unreadable(passage, counts)
         if verdict is None:
             counts.raw.add(raw.text)
             document = Document(raw.id, domain, raw.group, normalise(raw.text))
-            document, edited, verdict = _filtered(document, filters)
+            document, edited, verdict = _apply_filters(document, filters)
         if verdict is not None:
             kind, drop = verdict
             counts.dropped[drop.reason] += 1
@@ -135,7 +136,7 @@ def clean(
         yield document
 
 
-def _readable(passage: Passage, counts: Counts) -> tuple[str, Drop] | None:
+def _drop_if_unreadable(passage: Passage, counts: CleaningCounts) -> tuple[str, Drop] | None:
     """Counts the bytes of a passage; the drop of one that is no text."""
     if passage.text is None:
         return "clean", Drop(passage.fault or "null")
@@ -148,7 +149,7 @@ def _readable(passage: Passage, counts: Counts) -> tuple[str, Drop] | None:
     return None
 
 
-def _filtered(
+def _apply_filters(
     document: Document, filters: Sequence[Filter]
 ) -> tuple[Document, dict[str, int], tuple[str, Drop] | None]:
     """What the filters make of a normalised document, the kinds that edited it, and the drop if there is one."""
@@ -164,5 +165,5 @@ def _filtered(
         document = result
         if not document.text:
             return document, edited, (each.options.kind, Drop("empty", "nothing is left"))
-    drop = too_large(document)
+    drop = drop_if_too_large(document)
     return document, edited, ("clean", drop) if drop else None

@@ -12,12 +12,12 @@ WORD = re.compile(r"(?:[^\W\d_]\.)+(?!\w)|\w+(?:[.,:]\w+|-\d+)*|['’]\w+|\.{2,}
 SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]|\n+")
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of `text` and its marks of punctuation, in order; together all of it but the white space."""
     return WORD.findall(text)
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
+def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Where each sentence begins and ends: half-open ranges that tile `text`. A line's end ends a sentence too."""
     ends = [match.end() for match in SENTENCE_END.finditer(text)]
     if not ends or ends[-1] < len(text):

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays.scratch import PORTION, Parts
+from speciate.data.arrays.scratch import CHUNK_ROWS, Partitions
 from speciate.data.dedup.union_find import Indices, Numbers, UnionFind
 
 POLICIES = ("keep", "exact", "near")
 KEEP, EXACT, NEAR = range(len(POLICIES))
-Similar = Callable[[Indices], npt.NDArray[np.bool_]]
+SimilarityTest = Callable[[Indices], npt.NDArray[np.bool_]]
 """Pairs of documents (P, 2) -> which are similar (P,)."""
 
 
@@ -37,28 +37,28 @@ class Clusters:
     """The cluster of each document, from 0 in the order of their first documents; -1 for a document alone."""
     texts_D: Numbers
     """The first document of the same text."""
-    of_D: Numbers
+    replacement_D: Numbers
     """For a dropped document the one that is kept in its place, else -1."""
 
     @property
     def dropped(self) -> Indices:
         """The dropped documents, in order."""
-        return np.flatnonzero(self.of_D >= 0)
+        return np.flatnonzero(self.replacement_D >= 0)
 
-    def exact(self, dropped_N: Indices) -> npt.NDArray[np.bool_]:
+    def is_exact(self, dropped_N: Indices) -> npt.NDArray[np.bool_]:
         """Whether dropped documents are dropped for one of equal text."""
-        found: npt.NDArray[np.bool_] = self.texts_D[dropped_N] == self.texts_D[self.of_D[dropped_N]]
+        found: npt.NDArray[np.bool_] = self.texts_D[dropped_N] == self.texts_D[self.replacement_D[dropped_N]]
         return found
 
     def members(self) -> Iterator[tuple[Indices, Numbers]]:
         """The documents that are in clusters, portion by portion in order, and which clusters."""
-        return _members(self.clusters_D)
+        return _iterate_members(self.clusters_D)
 
     def sizes(self) -> Indices:
         """How many documents each cluster has, int64 (C,)."""
-        return _sizes(self.clusters_D)
+        return _cluster_sizes(self.clusters_D)
 
-    def one_text(self) -> npt.NDArray[np.bool_]:
+    def has_one_text(self) -> npt.NDArray[np.bool_]:
         """Whether all of a cluster's texts are equal, bool (C,)."""
         count = int(self.clusters_D.max(initial=-1)) + 1
         firsts_C, one_C = np.full(count, -1, self.texts_D.dtype), np.ones(count, bool)
@@ -69,7 +69,7 @@ class Clusters:
             one_C[clusters[self.texts_D[documents] != firsts_C[clusters]]] = False
         return one_C
 
-    def holds(self, domains_of: Callable[[Indices], Indices], count: int) -> npt.NDArray[np.bool_]:
+    def domain_membership(self, domains_of: Callable[[Indices], Indices], count: int) -> npt.NDArray[np.bool_]:
         """bool (C, M): whether a cluster has documents of each of `count` domains, which `domains_of` documents are."""
         found = np.zeros((int(self.clusters_D.max(initial=-1)) + 1, count), bool)
         for documents, clusters in self.members():
@@ -77,7 +77,7 @@ class Clusters:
         return found
 
 
-def cluster(texts_D: Numbers, pairs: Iterable[Indices], policies_D: npt.NDArray[np.int8], similar: Similar) -> Clusters:
+def cluster_documents(texts_D: Numbers, pairs: Iterable[Indices], policies_D: npt.NDArray[np.int8], similar: SimilarityTest) -> Clusters:
     """Clusters documents and decides which are dropped.
 
     Args:
@@ -88,69 +88,69 @@ def cluster(texts_D: Numbers, pairs: Iterable[Indices], policies_D: npt.NDArray[
     """
     connected = UnionFind(texts_D.copy())
     for pairs_P2 in pairs:
-        connected.connect(pairs_P2)
-    clusters_D = connected.numbered()
-    of_D = np.full_like(texts_D, -1)
-    for members in _parts(clusters_D):
+        connected.union(pairs_P2)
+    clusters_D = connected.number_components()
+    replacement_D = np.full_like(texts_D, -1)
+    for members in _iterate_cluster_groups(clusters_D):
         first, last = clusters_D[members[[0, -1]]].tolist()
         while len(members):
             hopeful = np.zeros(last - first + 1, bool)  # clusters in which similar texts may still go
             hopeful[clusters_D[members[policies_D[members] == NEAR]] - first] = True
             passive = ~hopeful[clusters_D[members] - first]
-            _drop_equal(members[passive], texts_D, policies_D, of_D)
-            members = _round(members[~passive], clusters_D, texts_D, policies_D, of_D, similar)
-    return Clusters(clusters_D, texts_D, of_D)
+            _drop_equal_texts(members[passive], texts_D, policies_D, replacement_D)
+            members = _keep_first_members(members[~passive], clusters_D, texts_D, policies_D, replacement_D, similar)
+    return Clusters(clusters_D, texts_D, replacement_D)
 
 
-def _members(clusters_D: Numbers) -> Iterator[tuple[Indices, Numbers]]:
-    for start in range(0, len(clusters_D), PORTION):
-        clusters = clusters_D[start : start + PORTION]
+def _iterate_members(clusters_D: Numbers) -> Iterator[tuple[Indices, Numbers]]:
+    for start in range(0, len(clusters_D), CHUNK_ROWS):
+        clusters = clusters_D[start : start + CHUNK_ROWS]
         there = np.flatnonzero(clusters >= 0)
         yield start + there, clusters[there]
 
 
-def _sizes(clusters_D: Numbers) -> Indices:
+def _cluster_sizes(clusters_D: Numbers) -> Indices:
     sizes_C = np.zeros(int(clusters_D.max(initial=-1)) + 1, np.int64)
-    for _, clusters in _members(clusters_D):
+    for _, clusters in _iterate_members(clusters_D):
         found, counts = np.unique(clusters, return_counts=True)
         sizes_C[found] += counts
     return sizes_C
 
 
-def _parts(clusters_D: Numbers) -> Iterator[Indices]:
+def _iterate_cluster_groups(clusters_D: Numbers) -> Iterator[Indices]:
     """The members of clusters, cluster by cluster, in order; no cluster is in two parts."""
-    sizes_C = _sizes(clusters_D)
+    sizes_C = _cluster_sizes(clusters_D)
     total = int(sizes_C.sum())
-    parts = Parts(total, [("cluster", np.int64), ("document", np.int64)])
-    part_C = parts.by_number(np.cumsum(sizes_C) - sizes_C, total).astype(np.int16)
+    parts = Partitions(total, [("cluster", np.int64), ("document", np.int64)])
+    part_C = parts.partitions_by_number(np.cumsum(sizes_C) - sizes_C, total).astype(np.int16)
     del sizes_C
-    for documents, clusters in _members(clusters_D):
+    for documents, clusters in _iterate_members(clusters_D):
         rows = np.empty(len(documents), parts.dtype)
         rows["cluster"], rows["document"] = clusters, documents
-        parts.put(part_C[clusters], rows)
+        parts.add(part_C[clusters], rows)
     for rows in parts:
         if len(rows):
             yield rows["document"][np.argsort(rows["cluster"], kind="stable")]
 
 
-def _drop_equal(members: Indices, texts_D: Numbers, policies_D: npt.NDArray[np.int8], of_D: Numbers) -> None:
+def _drop_equal_texts(members: Indices, texts_D: Numbers, policies_D: npt.NDArray[np.int8], replacement_D: Numbers) -> None:
     """Drops, in `of_D`, what equals an earlier one of `members`."""
     order = members[np.lexsort((members, texts_D[members]))]
-    leaders = _leaders(order, texts_D)
+    leaders = _first_of_each_key(order, texts_D)
     lost = (leaders != order) & (policies_D[order] != KEEP)
-    of_D[order[lost]] = leaders[lost]
+    replacement_D[order[lost]] = leaders[lost]
 
 
-def _round(
+def _keep_first_members(
     members: Indices,
     clusters_D: Numbers,
     texts_D: Numbers,
     policies_D: npt.NDArray[np.int8],
-    of_D: Numbers,
-    similar: Similar,
+    replacement_D: Numbers,
+    similar: SimilarityTest,
 ) -> Indices:
     """Keeps the first of each cluster's `members`, drops its duplicates in `of_D`; returns the still undecided."""
-    leaders = _leaders(members, clusters_D)
+    leaders = _first_of_each_key(members, clusters_D)
     equal = texts_D[members] == texts_D[leaders]
     alike = np.zeros(len(members), bool)
     asked = np.flatnonzero(~equal & (policies_D[members] == NEAR))
@@ -158,12 +158,12 @@ def _round(
     pairs, answers = np.unique(np.stack([leaders[asked], texts_D[members[asked]]], axis=1), axis=0, return_inverse=True)
     alike[asked] = similar(pairs)[answers.reshape(-1)]
     lost = alike | (equal & (leaders != members) & (policies_D[members] != KEEP))
-    of_D[members[lost]] = leaders[lost]
+    replacement_D[members[lost]] = leaders[lost]
     undecided: Indices = members[~equal & ~alike]
     return undecided
 
 
-def _leaders(members: Indices, keys_D: Numbers) -> Indices:
+def _first_of_each_key(members: Indices, keys_D: Numbers) -> Indices:
     """The first member of the same key, for each member; members of one key stand together."""
     first = np.ones(len(members), bool)
     first[1:] = keys_D[members][1:] != keys_D[members][:-1]

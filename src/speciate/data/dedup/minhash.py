@@ -15,19 +15,19 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.dedup.shingles import MULTIPLIER, mix
+from speciate.data.dedup.shingles import MULTIPLIER, splitmix64
 
 Hashes = npt.NDArray[np.uint64]
-Set = npt.NDArray[np.uint32]
-BITS = np.uint64(32)
+HashSet = npt.NDArray[np.uint32]
+HALF_BITS = np.uint64(32)
 
 
-def sets(hashes_S: Hashes, counts_D: npt.NDArray[np.int64]) -> tuple[Set, npt.NDArray[np.int64]]:
+def hash_sets(hashes_S: Hashes, counts_D: npt.NDArray[np.int64]) -> tuple[HashSet, npt.NDArray[np.int64]]:
     """The upper 32 bits of each text's hashes, sorted, each once, end to end; and how many each text has, int64 (D,).
 
     Of 1000 different hashes two share their upper half with a chance of 1 in 8600.
     """
-    sorted_S = (hashes_S >> BITS).astype(np.uint32)
+    sorted_S = (hashes_S >> HALF_BITS).astype(np.uint32)
     ends_D = np.cumsum(counts_D)
     starts_D = ends_D - counts_D
     for start, end in zip(starts_D.tolist(), ends_D.tolist(), strict=True):
@@ -39,7 +39,7 @@ def sets(hashes_S: Hashes, counts_D: npt.NDArray[np.int64]) -> tuple[Set, npt.ND
     return sorted_S[new_S], before_S[ends_D] - before_S[starts_D]
 
 
-def signatures(sets_S: Set, counts_D: npt.NDArray[np.int64], permutations: int) -> Set:
+def minhash_signatures(sets_S: HashSet, counts_D: npt.NDArray[np.int64], permutations: int) -> HashSet:
     """The signature of each set, uint32 (D, K) for K permutations; zeros for an empty set.
 
     Args:
@@ -47,7 +47,7 @@ def signatures(sets_S: Set, counts_D: npt.NDArray[np.int64], permutations: int) 
         counts_D: how many hashes each set has.
         permutations: K.
     """
-    bins_S = (sets_S * np.uint64(permutations) >> BITS).astype(np.int64)
+    bins_S = (sets_S * np.uint64(permutations) >> HALF_BITS).astype(np.int64)
     places_S = np.repeat(np.arange(len(counts_D)) * permutations, counts_D) + bins_S
     smallest_S = np.ones(len(places_S), bool)
     smallest_S[1:] = places_S[1:] != places_S[:-1]
@@ -56,7 +56,7 @@ def signatures(sets_S: Set, counts_D: npt.NDArray[np.int64], permutations: int) 
     signatures_N[places_S[smallest_S]] = sets_S[smallest_S]
     filled_N[places_S[smallest_S]] = True
     empty = np.flatnonzero(~filled_N & np.repeat(counts_D > 0, permutations))
-    for order_K in _orders(permutations):
+    for order_K in _densification_orders(permutations):
         if not len(empty):
             break
         bins = empty % permutations
@@ -67,7 +67,7 @@ def signatures(sets_S: Set, counts_D: npt.NDArray[np.int64], permutations: int) 
     return signatures_N.reshape(len(counts_D), permutations)
 
 
-def bands(signatures_DK: Set, count: int) -> Hashes:
+def band_hashes(signatures_DK: HashSet, count: int) -> Hashes:
     """One hash for each of `count` bands of each signature, uint64 (B, D): equal where all values of a band are."""
     num_documents, permutations = signatures_DK.shape
     assert permutations % count == 0, (permutations, count)
@@ -76,11 +76,11 @@ def bands(signatures_DK: Set, count: int) -> Hashes:
     for row in range(rows.shape[2]):
         hashes_DB *= MULTIPLIER
         hashes_DB += rows[:, :, row]
-    return mix(np.ascontiguousarray(hashes_DB.T))
+    return splitmix64(np.ascontiguousarray(hashes_DB.T))
 
 
 @functools.cache
-def _orders(permutations: int) -> npt.NDArray[np.int64]:
+def _densification_orders(permutations: int) -> npt.NDArray[np.int64]:
     """int64 (K, K): row a, column b is the bin that bin b looks into at its attempt a; each column is a permutation."""
-    keys = mix(np.arange(permutations * permutations, dtype=np.uint64)).reshape(permutations, permutations)
+    keys = splitmix64(np.arange(permutations * permutations, dtype=np.uint64)).reshape(permutations, permutations)
     return np.argsort(keys, axis=0, kind="stable").astype(np.int64)

@@ -16,19 +16,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.arrays.npy import ranges
+from speciate.data.arrays.indexing import concatenate_ranges
 
 WORD_BYTES = bytes(byte > 127 or byte == ord("_") or chr(byte).isalnum() for byte in range(256))
 SPARE_BITS = np.array([0, 56, 48, 40, 32, 24, 16, 8, 0], np.uint64)
 """Of eight bytes of which so many are wanted."""
-LONG = 64
+LONG_WORD_BYTES = 64
 """Words of more bytes (data, not language) are hashed one at a time."""
-BATCH = 1 << 17
+BATCH_CHARACTERS = 1 << 17
 """Characters hashed at a time: what fits into a core's cache."""
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mix(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def splitmix64(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """A one-to-one scramble of 64 bits, in place: every bit of what comes out depends on every bit of what went in."""
     hashes ^= hashes >> np.uint64(30)
     hashes *= np.uint64(0xBF58476D1CE4E5B9)
@@ -38,15 +38,15 @@ def mix(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def shingles(text: str, ngram: int) -> npt.NDArray[np.uint64]:
+def shingle_hashes(text: str, ngram: int) -> npt.NDArray[np.uint64]:
     """The hashes of every run of `ngram` words of `text`, uint64 (S,), in order, repeats kept.
 
     Fewer words than `ngram` make one shingle of all of them; no word makes none.
     """
-    return _joined([text], ngram)[0]
+    return _hash_batch([text], ngram)[0]
 
 
-def batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def batch_shingle_hashes(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """`shingles` of many texts end to end, uint64 (S,), and how many each has, int64 (D,); faster than one by one."""
     found: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]] = []
     waiting: list[str] = []
@@ -54,18 +54,18 @@ def batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt
     for text in texts:
         waiting.append(text)
         size += len(text)
-        if size >= BATCH:
-            found.append(_joined(waiting, ngram))
+        if size >= BATCH_CHARACTERS:
+            found.append(_hash_batch(waiting, ngram))
             waiting, size = [], 0
-    found.append(_joined(waiting, ngram))
+    found.append(_hash_batch(waiting, ngram))
     return np.concatenate([hashes for hashes, _ in found]), np.concatenate([counts for _, counts in found])
 
 
-def _joined(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def _hash_batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """As `batch`, with memory of some ten times the texts' bytes."""
     assert ngram >= 1, ngram
     parts = [text.lower().encode() for text in texts]
-    words_W, starts_W = _words(b"\n".join(parts))
+    words_W, starts_W = _hash_words(b"\n".join(parts))
     stops_D = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)) + 1)
     ends_D = np.searchsorted(starts_W, stops_D)
     words_D = np.diff(ends_D, prepend=0)
@@ -81,31 +81,31 @@ def _joined(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], n
         short = short[words_D[short] > place]
         hashes_W[firsts_D[short]] = hashes_W[firsts_D[short]] * MULTIPLIER + words_W[firsts_D[short] + place]
     counts_D = np.where(words_D < ngram, np.minimum(words_D, 1), words_D - ngram + 1)
-    return mix(hashes_W[ranges(firsts_D, counts_D)]), counts_D
+    return splitmix64(hashes_W[concatenate_ranges(firsts_D, counts_D)]), counts_D
 
 
-def _words(data: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+def _hash_words(data: bytes) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """The hash of every word of `data`, uint64 (W,), and the byte that each starts at, int64 (W,)."""
     eights = np.ndarray(len(data) + 1, np.dtype("<u8"), data + bytes(8), strides=(1,))  # the eight bytes from each on
     inside = np.frombuffer(bytearray(b"\0" + data.translate(WORD_BYTES) + b"\0"), np.uint8)
-    _separate(np.frombuffer(data, np.uint8), eights, inside[1:])
+    _unmark_separators(np.frombuffer(data, np.uint8), eights, inside[1:])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts_W, lengths_W = edges[::2], edges[1::2] - edges[::2]
-    hashes_W = mix(eights[starts_W] << SPARE_BITS[np.minimum(lengths_W, 8)])  # bytes after the word's end fall out
-    some = np.flatnonzero((lengths_W > 8) & (lengths_W <= LONG))
-    for place in range(8, LONG, 8):
+    hashes_W = splitmix64(eights[starts_W] << SPARE_BITS[np.minimum(lengths_W, 8)])  # bytes after the word's end fall out
+    some = np.flatnonzero((lengths_W > 8) & (lengths_W <= LONG_WORD_BYTES))
+    for place in range(8, LONG_WORD_BYTES, 8):
         some = some[lengths_W[some] > place]
         if not len(some):
             break
         read = eights[starts_W[some] + place] << SPARE_BITS[np.minimum(lengths_W[some] - place, 8)]
-        hashes_W[some] = mix(hashes_W[some] ^ read)
-    for index in np.flatnonzero(lengths_W > LONG).tolist():
+        hashes_W[some] = splitmix64(hashes_W[some] ^ read)
+    for index in np.flatnonzero(lengths_W > LONG_WORD_BYTES).tolist():
         word = data[starts_W[index] : starts_W[index] + lengths_W[index]]
         hashes_W[index] = int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little")
     return hashes_W, starts_W
 
 
-def _separate(data: npt.NDArray[np.uint8], eights: npt.NDArray[np.uint64], inside: npt.NDArray[np.uint8]) -> None:
+def _unmark_separators(data: npt.NDArray[np.uint8], eights: npt.NDArray[np.uint64], inside: npt.NDArray[np.uint8]) -> None:
     """Marks in `inside`, where every byte above 127 counts as a word's, the characters beyond ASCII that are none's."""
     firsts = np.flatnonzero(data >= 0xC0)
     if not len(firsts):
@@ -114,4 +114,4 @@ def _separate(data: npt.NDArray[np.uint8], eights: npt.NDArray[np.uint64], insid
     found, which = np.unique(eights[firsts] << SPARE_BITS[lengths], return_inverse=True)
     characters = [value.tobytes().lstrip(b"\0").decode() for value in found.astype("<u8")]
     separates = np.array([not character.isalnum() for character in characters])[which]
-    inside[ranges(firsts[separates], lengths[separates])] = 0
+    inside[concatenate_ranges(firsts[separates], lengths[separates])] = 0

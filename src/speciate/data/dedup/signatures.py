@@ -24,13 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.config.data import Duplicates
-from speciate.data.arrays.npy import FixedArray, GrowingArray, ranges, read_array
+from speciate.data.arrays.indexing import concatenate_ranges
+from speciate.data.arrays.npy import read_array
+from speciate.data.arrays.npy_writers import FixedArray, GrowingArray
 from speciate.data.dedup import minhash
-from speciate.data.dedup.shingles import batch, mix
-from speciate.data.documents import Shard, num_documents, read_tables
-from speciate.data.splits.assign import position
+from speciate.data.dedup.shingles import batch_shingle_hashes, splitmix64
+from speciate.data.documents import num_documents, read_tables
+from speciate.data.shard import Shard
+from speciate.data.splits.group_key import group_key
 
-FILES = {
+SIGNATURE_FILES = {
     "digests.npy": (np.uint64, 2),
     "bytes.npy": (np.int64, 1),
     "bands.npy": (np.uint64, 2),
@@ -38,14 +41,14 @@ FILES = {
     "ends.npy": (np.int64, 1),
 }
 """File -> type and number of dimensions."""
-SKETCH = 4096
-TEXT, ORDER, ID = slice(0, 2), slice(2, 4), 4
+MAX_SHINGLES = 4096
+TEXT_COLUMNS, ORDER_COLUMNS, ID_COLUMN = slice(0, 2), slice(2, 4), 4
 """Columns of digests.npy."""
 
-Words = npt.NDArray[np.uint64]
+Digests = npt.NDArray[np.uint64]
 
 
-def sign(documents: pathlib.Path, files: Mapping[str, pathlib.Path], seed: int, near: Duplicates | None) -> int:
+def sign_documents(documents: pathlib.Path, files: Mapping[str, pathlib.Path], seed: int, near: Duplicates | None) -> int:
     """Signs a shard's documents; returns how many there are.
 
     Args:
@@ -83,11 +86,11 @@ def sign(documents: pathlib.Path, files: Mapping[str, pathlib.Path], seed: int, 
     return count
 
 
-def _digests(ids: Sequence[str], groups: Sequence[str], encoded: Sequence[bytes], seed: int) -> Words:
+def _digests(ids: Sequence[str], groups: Sequence[str], encoded: Sequence[bytes], seed: int) -> Digests:
     """uint64 (D, 5): a part of digests.npy."""
     joined = b"".join(
         hashlib.blake2b(text, digest_size=16).digest()
-        + position(group, seed)
+        + group_key(group, seed)
         + hashlib.blake2b(id_.encode(), digest_size=8).digest()
         for id_, group, text in zip(ids, groups, encoded, strict=True)
     )
@@ -95,52 +98,52 @@ def _digests(ids: Sequence[str], groups: Sequence[str], encoded: Sequence[bytes]
 
 
 def _signatures(
-    texts: Sequence[str], digests_D: Words, near: Duplicates
-) -> tuple[Words, minhash.Set, npt.NDArray[np.int64]]:
+    texts: Sequence[str], digests_D: Digests, near: Duplicates
+) -> tuple[Digests, minhash.HashSet, npt.NDArray[np.int64]]:
     """Bands (B, D), the smallest hashes of each text (S,), and how many each has (D,)."""
-    sets_S, counts_D = minhash.sets(*batch(texts, near.ngram))
-    bands_BD = minhash.bands(minhash.signatures(sets_S, counts_D, near.permutations), near.bands)
+    sets_S, counts_D = minhash.hash_sets(*batch_shingle_hashes(texts, near.ngram))
+    bands_BD = minhash.band_hashes(minhash.minhash_signatures(sets_S, counts_D, near.permutations), near.bands)
     wordless = np.flatnonzero(counts_D == 0)
-    bands_BD[:, wordless] = mix(digests_D[wordless] + np.arange(near.bands, dtype=np.uint64)[:, None])
-    kept_D = np.minimum(counts_D, SKETCH)
-    return bands_BD, sets_S[ranges(np.cumsum(counts_D) - counts_D, kept_D)], kept_D
+    bands_BD[:, wordless] = splitmix64(digests_D[wordless] + np.arange(near.bands, dtype=np.uint64)[:, None])
+    kept_D = np.minimum(counts_D, MAX_SHINGLES)
+    return bands_BD, sets_S[concatenate_ranges(np.cumsum(counts_D) - counts_D, kept_D)], kept_D
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedShard:
     """The signed documents of one shard; arrays are memory-mapped."""
 
     domain: str
     shard: Shard
-    digests_D5: Words
+    digests_D5: Digests
     bytes_D: npt.NDArray[np.int64]
-    bands_BD: Words
-    shingles_S: minhash.Set
+    bands_BD: Digests
+    shingles_S: minhash.HashSet
     ends_D: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.bytes_D)
 
-    def shingles(self, row: int) -> minhash.Set:
+    def shingles(self, row: int) -> minhash.HashSet:
         """The smallest hashes of one document's shingles, sorted."""
         return self.shingles_S[int(self.ends_D[row - 1]) if row else 0 : int(self.ends_D[row])]
 
 
-def read_shards(domain: str, folder: pathlib.Path, count: int) -> list[Signed]:
+def read_signed_shards(domain: str, folder: pathlib.Path, count: int) -> list[SignedShard]:
     """The signed shards of a domain, in order: folders `k-of-count` in `folder`.
 
     Raises:
         ValueError: files that are cut off or do not belong together; names the shard's folder.
     """
-    return [_read(domain, folder, Shard(index, count)) for index in range(count)]
+    return [_read_signed_shard(domain, folder, Shard(index, count)) for index in range(count)]
 
 
-def _read(domain: str, folder: pathlib.Path, shard: Shard) -> Signed:
-    arrays = (read_array(folder / str(shard) / file, *kind) for file, kind in FILES.items())
-    signed = Signed(domain, shard, *map(np.asarray, arrays))
+def _read_signed_shard(domain: str, folder: pathlib.Path, shard: Shard) -> SignedShard:
+    arrays = (read_array(folder / str(shard) / file, *kind) for file, kind in SIGNATURE_FILES.items())
+    signed = SignedShard(domain, shard, *map(np.asarray, arrays))
     end = int(signed.ends_D[-1]) if len(signed.ends_D) else 0
     count = len(signed)
     shapes = (signed.digests_D5.shape, signed.bands_BD.shape[1:], signed.ends_D.shape, signed.shingles_S.shape)
     if shapes != ((count, 5), (count,), (count,), (end,)):
-        raise ValueError(f"{folder / str(shard)}: its files are of different documents: arrays of shapes {shapes}")
+        raise ValueError(f"{folder / str(shard)}: its files belong to different documents: arrays of shapes {shapes}")
     return signed

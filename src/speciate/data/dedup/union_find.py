@@ -7,14 +7,14 @@ import numpy.typing as npt
 import scipy.sparse
 from scipy.sparse import csgraph
 
-from speciate.data.arrays.scratch import PORTION
+from speciate.data.arrays.scratch import CHUNK_ROWS
 
 Indices = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.signedinteger[Any]]
 """Of documents, int32 where that is enough."""
 
 
-def components(count: int, pairs_P2: Indices) -> Indices:
+def connected_components(count: int, pairs_P2: Indices) -> Indices:
     """int64 (count,): the number of the connected component of each of `count` nodes, in order of their first nodes."""
     ones = np.ones(len(pairs_P2), np.int8)
     graph = scipy.sparse.coo_array((ones, (pairs_P2[:, 0], pairs_P2[:, 1])), shape=(count, count))
@@ -30,43 +30,43 @@ def components(count: int, pairs_P2: Indices) -> Indices:
 class UnionFind:
     """Which documents are connected, so far: each knows an earlier one that it is connected to, the first itself."""
 
-    def __init__(self, above_D: Numbers) -> None:
-        self.above_D = above_D
+    def __init__(self, parent_D: Numbers) -> None:
+        self.parent_D = parent_D
         """Is changed."""
 
-    def firsts(self, documents_N: npt.NDArray[np.integer[Any]]) -> Numbers:
+    def find(self, documents_N: npt.NDArray[np.integer[Any]]) -> Numbers:
         """The first document that each is connected to, in the shape given."""
-        found: Numbers = self.above_D[documents_N]
-        while not np.array_equal(found, higher := self.above_D[found]):
+        found: Numbers = self.parent_D[documents_N]
+        while not np.array_equal(found, higher := self.parent_D[found]):
             found = higher
-        self.above_D[documents_N] = found
+        self.parent_D[documents_N] = found
         return found
 
-    def connect(self, pairs_P2: Indices) -> None:
+    def union(self, pairs_P2: Indices) -> None:
         """Connects each pair."""
-        nodes, ends = np.unique(self.firsts(pairs_P2), return_inverse=True)
-        labels = components(len(nodes), ends.reshape(-1, 2))
+        nodes, ends = np.unique(self.find(pairs_P2), return_inverse=True)
+        labels = connected_components(len(nodes), ends.reshape(-1, 2))
         _, firsts = np.unique(labels, return_index=True)
-        self.above_D[nodes] = nodes[firsts][labels]
+        self.parent_D[nodes] = nodes[firsts][labels]
 
-    def numbered(self) -> Numbers:
+    def number_components(self) -> Numbers:
         """Each document's component, numbered in the order of their first documents; -1 for a document alone.
 
         Takes the place of `above_D`, so that no more memory is needed; nothing can be connected after it.
         """
-        count = len(self.above_D)
+        count = len(self.parent_D)
         shared_D = np.zeros(count, bool)  # firsts that are not alone
-        for start in range(0, count, PORTION):
-            documents = np.arange(start, min(start + PORTION, count))
-            firsts = self.firsts(documents)
+        for start in range(0, count, CHUNK_ROWS):
+            documents = np.arange(start, min(start + CHUNK_ROWS, count))
+            firsts = self.find(documents)
             shared_D[firsts[firsts != documents]] = True
         given = 0
-        for start in range(0, count, PORTION):
-            above = self.above_D[start : start + PORTION]
+        for start in range(0, count, CHUNK_ROWS):
+            above = self.parent_D[start : start + CHUNK_ROWS]
             first = above == np.arange(start, start + len(above))
             later, firsts = np.flatnonzero(~first), above[~first]
-            shared = shared_D[start : start + PORTION][first]
+            shared = shared_D[start : start + CHUNK_ROWS][first]
             above[first] = np.where(shared, given + np.cumsum(shared) - 1, -1)
-            above[later] = self.above_D[firsts]  # a first comes before the others and has its number
+            above[later] = self.parent_D[firsts]  # a first comes before the others and has its number
             given += int(shared.sum())
-        return self.above_D
+        return self.parent_D

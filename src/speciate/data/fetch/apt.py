@@ -37,15 +37,15 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
             env={**os.environ, "LC_ALL": "C"},
         )
         if done.returncode:
-            raise ValueError(f"source {source}: {pin}: {_explain(done.stdout + done.stderr)}")
+            raise ValueError(f"source {source}: {pin}: {_explain_failure(done.stdout + done.stderr)}")
         got = sorted(pathlib.Path(folder).iterdir())
         if [file.name for file in got] != [pin.file]:
-            raise ValueError(f"source {source}: {pin}: apt brought {', '.join(file.name for file in got)} instead")
+            raise ValueError(f"source {source}: {pin}: apt downloaded {', '.join(file.name for file in got)} instead")
         check_sha256(got[0], pin, source)
         os.replace(got[0], target)
 
 
-def _explain(output: str) -> str:
+def _explain_failure(output: str) -> str:
     """What apt's output means, in one line."""
     errors = [line.removeprefix("E: ").strip() for line in output.splitlines() if line.startswith("E: ")]
     said = errors[0] if errors else output.strip()[-300:] or "no message"

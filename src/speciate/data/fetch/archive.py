@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.documents import Passage
 from speciate.data.fetch import deb
+from speciate.data.passage import Passage
 
-MEMBER_BYTES = 128 << 20
+MAX_MEMBER_BYTES = 128 << 20
 """Largest member, decompressed."""
-TOTAL_BYTES = 2 << 30
+MAX_TOTAL_BYTES = 2 << 30
 """Most that one archive may give, decompressed."""
 
-DRIVE = re.compile(r"[A-Za-z]:")
-ENCRYPTED = 0x1
+DRIVE_LETTER = re.compile(r"[A-Za-z]:")
+ENCRYPTED_FLAG = 0x1
 """Of a zip member's flags."""
-BROKEN = (
+DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     EOFError,
@@ -42,7 +42,7 @@ BROKEN = (
     gzip.BadGzipFile,
     NotImplementedError,  # zipfile: a compression it does not know
 )
-COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+DECOMPRESSORS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Globs:
         return wanted and not any(fnmatch.fnmatchcase(name, glob) for glob in self.exclude)
 
 
-def members(
+def read_members(
     archive: pathlib.Path,
     source: str,
     globs: Globs,
-    member_bytes: int = MEMBER_BYTES,
-    total_bytes: int = TOTAL_BYTES,
+    member_bytes: int = MAX_MEMBER_BYTES,
+    total_bytes: int = MAX_TOTAL_BYTES,
 ) -> Iterator[tuple[str, bytes]]:
     """The wanted members of `archive` as (name, bytes), in the archive's order.
 
@@ -82,11 +82,11 @@ def members(
     if not archive.is_file():
         raise ValueError(f"source {source}: there is no archive {archive}")
     left = total_bytes
-    for name, stream in _streams(archive, source, globs):
-        with _broken(f"source {source}: member {name} is damaged or cut off"):
+    for name, stream in _open_members(archive, source, globs):
+        with _explain_damage(f"source {source}: member {name} is damaged or cut off"):
             data = stream.read(member_bytes + 1)
-        with _broken(f"source {source}: member {name} cannot be decompressed"):
-            opener = COMPRESSED.get(pathlib.PurePosixPath(name).suffix)
+        with _explain_damage(f"source {source}: member {name} cannot be decompressed"):
+            opener = DECOMPRESSORS.get(pathlib.PurePosixPath(name).suffix)
             if opener and len(data) <= member_bytes:
                 with opener(io.BytesIO(data)) as inner:
                     data = inner.read(member_bytes + 1)
@@ -98,7 +98,7 @@ def members(
         yield name, data
 
 
-def passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str) -> Iterator[Passage]:
+def read_passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str) -> Iterator[Passage]:
     """The texts that `reader` finds in the wanted members of `archive`, which a study calls `file`.
 
     Raises:
@@ -106,7 +106,7 @@ def passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOpt
     """
     read = reader.component().read
     empty = True
-    for member, data in members(archive, source, globs):
+    for member, data in read_members(archive, source, globs):
         empty = False
         yield from read(reader, member, data, f"source {source}: member {member}")
     if empty:
@@ -115,7 +115,7 @@ def passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOpt
         )
 
 
-def extract(archive: pathlib.Path, source: str, globs: Globs, folder: pathlib.Path) -> None:
+def extract_members(archive: pathlib.Path, source: str, globs: Globs, folder: pathlib.Path) -> None:
     """Copies the wanted members into `folder` under their last names, as they are; for files too large for memory.
 
     Raises:
@@ -123,17 +123,17 @@ def extract(archive: pathlib.Path, source: str, globs: Globs, folder: pathlib.Pa
     """
     if not archive.is_file():
         raise ValueError(f"source {source}: there is no archive {archive}")
-    for name, stream in _streams(archive, source, globs):
+    for name, stream in _open_members(archive, source, globs):
         target = folder / pathlib.PurePosixPath(name).name
         if target.exists():
             raise ValueError(f"source {source}: two members are called {target.name}")
-        with _broken(f"source {source}: member {name} is damaged or cut off"), target.open("wb") as file:
+        with _explain_damage(f"source {source}: member {name} is damaged or cut off"), target.open("wb") as file:
             shutil.copyfileobj(stream, file)
     if not any(folder.iterdir()):
         raise ValueError(f"source {source}: include: no member matches {', '.join(globs.include)} and no exclude")
 
 
-def utf8(data: bytes, where: str) -> str:
+def decode_utf8(data: bytes, where: str) -> str:
     """`data` as text. Raises ValueError with `where` and the byte's offset if it is not UTF-8."""
     try:
         return data.decode("utf-8")
@@ -141,41 +141,41 @@ def utf8(data: bytes, where: str) -> str:
         raise ValueError(f"{where} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}") from None
 
 
-def _streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+def _open_members(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
     with (
-        _broken(f"source {source}: the archive is damaged, cut off, or neither zip nor tar"),
+        _explain_damage(f"source {source}: the archive is damaged, cut off, or neither zip nor tar"),
         archive.open("rb") as file,
     ):
         start = file.read(len(deb.MAGIC))
         file.seek(0)
         if start == deb.MAGIC:
-            with deb.data_tar(file) as data, tarfile.open(fileobj=data, mode="r|*") as opened:
-                yield from _tar_streams(opened, source, globs)
+            with deb.open_data_tar(file) as data, tarfile.open(fileobj=data, mode="r|*") as opened:
+                yield from _open_tar_members(opened, source, globs)
         elif start.startswith(b"PK"):
-            yield from _zip_streams(archive, source, globs)
+            yield from _open_zip_members(archive, source, globs)
         else:
             with tarfile.open(fileobj=file, mode="r:*") as opened:
-                yield from _tar_streams(opened, source, globs)
+                yield from _open_tar_members(opened, source, globs)
 
 
-def _zip_streams(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+def _open_zip_members(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
         seen: set[str] = set()
         for info in opened.infolist():
             _check_name(info.orig_filename, source, seen)
             if info.is_dir() or not globs.match(info.filename):
                 continue
-            if info.flag_bits & ENCRYPTED:
+            if info.flag_bits & ENCRYPTED_FLAG:
                 raise ValueError(f"source {source}: member {info.filename} is encrypted")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise ValueError(f"source {source}: member {info.filename} is a link, not a file")
-            with _broken(f"source {source}: member {info.filename} is damaged or cut off"):
+            with _explain_damage(f"source {source}: member {info.filename} is damaged or cut off"):
                 stream = opened.open(info)
             with stream:
                 yield info.filename, stream
 
 
-def _tar_streams(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+def _open_tar_members(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
     seen: set[str] = set()
     for info in opened:
         name = info.name.removeprefix("./")  # as every name in a Debian package begins
@@ -190,7 +190,7 @@ def _tar_streams(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator
 
 def _check_name(name: str, source: str, seen: set[str]) -> None:
     """Raises ValueError for a name that leaves the archive's folder, or that another member has; adds it to `seen`."""
-    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or DRIVE.match(name):
+    if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or DRIVE_LETTER.match(name):
         raise ValueError(f"source {source}: member {name!r} escapes the archive's folder")
     if name in seen:
         raise ValueError(f"source {source}: two members are called {name}")
@@ -198,10 +198,10 @@ def _check_name(name: str, source: str, seen: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _broken(message: str) -> Iterator[None]:
+def _explain_damage(message: str) -> Iterator[None]:
     try:
         yield
-    except BROKEN as error:
+    except DAMAGE_ERRORS as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)  # tarfile lists all that it tried
         raise ValueError(f"{message}: {said.removesuffix(':')}") from None
     except OSError as error:

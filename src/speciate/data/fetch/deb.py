@@ -8,26 +8,26 @@ from typing import IO
 import pyarrow as pa
 
 MAGIC = b"!<arch>\n"
-HEADER = 60
+HEADER_BYTES = 60
 """Bytes of an ar header: name 16, time 12, owner 6, group 6, mode 8, size 10, and two that end it."""
-END = b"`\n"
+HEADER_END = b"`\n"
 
 
 @contextlib.contextmanager
-def data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def open_data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The data tar of the package in `file`: with .xz, .gz or .bz2 still compressed, without .zst (tarfile has none).
 
     Raises:
         EOFError: damaged or cut off, or no data tar inside.
     """
     file.seek(len(MAGIC))
-    while header := file.read(HEADER):
+    while header := file.read(HEADER_BYTES):
         size = header[48:58].strip()
-        if len(header) < HEADER or header[58:] != END or not size.isdigit():
+        if len(header) < HEADER_BYTES or header[58:] != HEADER_END or not size.isdigit():
             raise EOFError(f"a header of the package is damaged at offset {file.tell() - len(header)}")
         name = header[:16].decode("latin-1").strip().rstrip("/")
         if name.startswith("data.tar"):
-            inner = io.BufferedReader(_Part(file, file.tell(), int(size)))
+            inner = io.BufferedReader(_FileSlice(file, file.tell(), int(size)))
             if name.endswith(".zst"):
                 with pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), "zstd") as plain:
                     yield io.BufferedReader(plain)
@@ -38,7 +38,7 @@ def data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
     raise EOFError("the package holds no data.tar")
 
 
-class _Part(io.RawIOBase):
+class _FileSlice(io.RawIOBase):
     """So many bytes of a file from an offset on, read once from front to back."""
 
     def __init__(self, file: IO[bytes], offset: int, size: int) -> None:

@@ -13,19 +13,20 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.fetch.archive import utf8
-from speciate.data.fetch.records import BadRecord, Records, parse
+from speciate.data.fetch.archive import decode_utf8
+from speciate.data.fetch.records import BadRecord, RecordParser, parse_json_line
+from speciate.data.parquet_errors import explain_parquet_errors
 
-LINE_BYTES = 128 << 20
+MAX_LINE_BYTES = 128 << 20
 """Longest line, and largest txt file, decompressed."""
 BATCH_ROWS = 64
 """Rows of parquet decoded at once."""
 
-Record = Callable[[], dict[str, Any] | BadRecord]
+LazyRecord = Callable[[], dict[str, Any] | BadRecord]
 """Reads one record; not called for a record of another shard."""
 
 
-def rows(path: str, records: Records, where: str) -> Iterator[tuple[int, Record]]:
+def read_rows(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
     """The records of one file with their rows, counted from 1; a txt file's only one is row 0.
 
     Args:
@@ -36,87 +37,75 @@ def rows(path: str, records: Records, where: str) -> Iterator[tuple[int, Record]
     Raises:
         ValueError: cut off, corrupt, a line too long, or (parquet) a column that is not there; names `where`.
     """
-    suffix = next(suffix for suffix in FORMATS if path.endswith(suffix))
-    with _broken(where):
-        yield from FORMATS[suffix](path, records, where)
+    suffix = next(suffix for suffix in FILE_READERS if path.endswith(suffix))
+    with explain_parquet_errors(f"{where} is damaged or cut off"):
+        yield from FILE_READERS[suffix](path, records, where)
 
 
-def _jsonl(path: str, records: Records, where: str) -> Iterator[tuple[int, Record]]:
-    with _opened(path) as stream:
-        for row, line in enumerate(_lines(stream, where), start=1):
+def _read_jsonl(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
+    with _open_decompressed(path) as stream:
+        for row, line in enumerate(_read_lines(stream, where), start=1):
             if line.strip():
-                yield row, functools.partial(parse, line)
+                yield row, functools.partial(parse_json_line, line)
 
 
-def _text(path: str, records: Records, where: str) -> Iterator[tuple[int, Record]]:
-    with _opened(path) as stream:
-        data = stream.read(LINE_BYTES + 1)
-    if len(data) > LINE_BYTES:
-        raise ValueError(f"{where} holds more than {LINE_BYTES} bytes of text, the limit")
+def _read_text(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
+    with _open_decompressed(path) as stream:
+        data = stream.read(MAX_LINE_BYTES + 1)
+    if len(data) > MAX_LINE_BYTES:
+        raise ValueError(f"{where} holds more than {MAX_LINE_BYTES} bytes of text, the limit")
 
     def record() -> dict[str, Any] | BadRecord:
         try:
-            return {"text": utf8(data, "")}
+            return {"text": decode_utf8(data, "")}
         except ValueError as error:
             return BadRecord("not_utf8", str(error).strip())
 
     yield 0, record
 
 
-def _parquet(path: str, records: Records, where: str) -> Iterator[tuple[int, Record]]:
+def _read_parquet(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
     # without pre-buffering a row group is read page by page, so that one of a gigabyte takes no gigabyte
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
-        records.check(parquet.schema_arrow.names, where)
+        records.check_columns(parquet.schema_arrow.names, where)
         row = 0
-        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(records.names), use_threads=False):
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(records.columns), use_threads=False):
             for index in range(batch.num_rows):
                 row += 1
-                yield row, functools.partial(_row, batch, index)
+                yield row, functools.partial(_parquet_record, batch, index)
 
 
-def _row(batch: pa.RecordBatch, index: int) -> dict[str, Any] | BadRecord:
+def _parquet_record(batch: pa.RecordBatch, index: int) -> dict[str, Any] | BadRecord:
     try:
         return {name: batch.column(name)[index].as_py() for name in batch.schema.names}
     except UnicodeDecodeError as error:
         return BadRecord("not_utf8", f"is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}")
 
 
-FORMATS: dict[str, Callable[[str, Records, str], Iterator[tuple[int, Record]]]] = {
-    ".jsonl": _jsonl,
-    ".jsonl.gz": _jsonl,
-    ".jsonl.zst": _jsonl,
-    ".txt": _text,
-    ".txt.gz": _text,
-    ".txt.zst": _text,
-    ".parquet": _parquet,
+FILE_READERS: dict[str, Callable[[str, RecordParser, str], Iterator[tuple[int, LazyRecord]]]] = {
+    ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
+    ".jsonl.zst": _read_jsonl,
+    ".txt": _read_text,
+    ".txt.gz": _read_text,
+    ".txt.zst": _read_text,
+    ".parquet": _read_parquet,
 }
 """Suffix of a file -> what reads it."""
 
 
-def _lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
+def _read_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:
     for row in range(1, 1 << 62):
-        line = stream.readline(LINE_BYTES + 1)
-        if len(line) > LINE_BYTES:
-            raise ValueError(f"{where}: row {row} is longer than {LINE_BYTES} bytes, the limit of a line")
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"{where}: row {row} is longer than {MAX_LINE_BYTES} bytes, the limit of a line")
         if not line:
             return
         yield line
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
+def _open_decompressed(path: str) -> Iterator[IO[bytes]]:
     compression = {"gz": "gzip", "zst": "zstd"}.get(path.rpartition(".")[2])
     with pa.input_stream(path, compression=compression) as stream:
         yield io.BufferedReader(stream, 1 << 16)
-
-
-@contextlib.contextmanager
-def _broken(where: str) -> Iterator[None]:
-    """Arrow's complaints about a file's content, as one line; the file system's own trouble stays an OSError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{where} is damaged or cut off: {first}") from None

@@ -10,15 +10,15 @@ import json
 import sys
 from types import ModuleType
 
-PARENTS = ("reasoning_gym", "reasoning_gym.arithmetic", "reasoning_gym.coaching")
+PARENT_PACKAGES = ("reasoning_gym", "reasoning_gym.arithmetic", "reasoning_gym.coaching")
 MODULE = "reasoning_gym.arithmetic.gsm_symbolic.gsm_symbolic"
 INSTRUCTION = " Give the result as your final answer. Do not include units."
 
 
-def import_from(wheel: str) -> ModuleType:
+def import_generator(wheel: str) -> ModuleType:
     """The gsm_symbolic module inside the wheel file."""
     sys.path.insert(0, wheel)
-    for name in PARENTS:
+    for name in PARENT_PACKAGES:
         parent = ModuleType(name)
         parent.__path__ = [f"{wheel}/{name.replace('.', '/')}"]
         sys.modules[name] = parent
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--drop", type=int, nargs="*", default=[], help="templates left out")
     parser.add_argument("--instruction", action="store_true", help="keep the sentence that ends every question")
     options = parser.parse_args()
-    module = import_from(options.wheel)
+    module = import_generator(options.wheel)
     items = module.GSMSymbolicDataset(module.GSMSymbolicDatasetConfig(seed=options.seed, size=options.num_items))
     for index, template in enumerate(items.task_indices):
         if template in options.drop:

@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
 
-SETTINGS = {
+QUIET_SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",  # plain HTTP resumes by Range, and goes through any mirror
 }
-TRIES = 4
-LONGEST_WAIT = 600
+MAX_ATTEMPTS = 4
+MAX_WAIT = 600
 """Seconds; a hub that asks for more is given up on."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Pinned:
+class PinnedDataset:
     """What the hub says of a dataset at a revision."""
 
     commit: str
@@ -34,43 +34,43 @@ class Pinned:
     files: tuple[str, ...]
 
 
-def hub_library() -> ModuleType:
+def import_hub() -> ModuleType:
     """`huggingface_hub`, quiet."""
-    for name, value in SETTINGS.items():
+    for name, value in QUIET_SETTINGS.items():
         os.environ.setdefault(name, value)
     library = importlib.import_module("huggingface_hub")
     library.logging.set_verbosity(50)  # what is wrong is said once, by the ValueError
     return library
 
 
-def datasets_library() -> ModuleType:
+def import_datasets() -> ModuleType:
     """`datasets`, quiet; its own retries, each of which wraps the hub client's, are few."""
-    hub_library()
+    import_hub()
     library = importlib.import_module("datasets")
     library.logging.set_verbosity(50)
     library.config.STREAMING_READ_MAX_RETRIES = library.config.STREAMING_OPEN_MAX_RETRIES = 2
     return library
 
 
-def pin(dataset: str, revision: str, where: str) -> Pinned:
+def resolve_revision(dataset: str, revision: str, where: str) -> PinnedDataset:
     """The commit that `revision` means, and the dataset's licence.
 
     Raises:
         ValueError: the hub cannot be reached or has no such dataset or revision; or `revision` is 'unpinned'.
     """
-    api = hub_library().HfApi()
+    api = import_hub().HfApi()
     wanted = None if revision == "unpinned" else revision
-    info = explained(lambda: api.dataset_info(dataset, revision=wanted, timeout=30), where, revision)
+    info = call_with_retries(lambda: api.dataset_info(dataset, revision=wanted, timeout=30), where, revision)
     if wanted is None:
         raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
     licences = (info.card_data or {}).get("license") or ()
     licences = [licences] if isinstance(licences, str) else list(licences)
     licences = licences or [tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")]
     files = sorted(file.rfilename for file in info.siblings or ())
-    return Pinned(info.sha, ", ".join(licences) or "unknown", tuple(files))
+    return PinnedDataset(info.sha, ", ".join(licences) or "unknown", tuple(files))
 
 
-def explained(call: Callable[[], Result], where: str, revision: str, tries: int = TRIES) -> Result:
+def call_with_retries(call: Callable[[], Result], where: str, revision: str, tries: int = MAX_ATTEMPTS) -> Result:
     """What `call` gives; after a passing failure (rate limit, connection) it is called again, `tries` times at most.
 
     A rate limit's Retry-After is waited for. The file system's own trouble (a full disk) stays an OSError.
@@ -82,23 +82,23 @@ def explained(call: Callable[[], Result], where: str, revision: str, tries: int 
         try:
             return call()
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None and not _unreachable(error):
+            if isinstance(error, OSError) and error.errno is not None and not _is_connection_error(error):
                 raise
-            wait = _wait(error, attempt)
-            if wait is None or attempt == tries or wait > LONGEST_WAIT:
-                raise ValueError(f"{where}: {_explain(error, revision)}") from None
+            wait = _retry_delay(error, attempt)
+            if wait is None or attempt == tries or wait > MAX_WAIT:
+                raise ValueError(f"{where}: {_explain_error(error, revision)}") from None
             time.sleep(wait)
     raise AssertionError("unreachable")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """`error` and what led to it, nearest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _status(error: BaseException) -> tuple[int, float | None]:
+def _http_status(error: BaseException) -> tuple[int, float | None]:
     """The HTTP status in `error` (0: none), and the seconds after which the hub wants to be asked again."""
     response = getattr(error, "response", None)
     if response is None:
@@ -107,29 +107,29 @@ def _status(error: BaseException) -> tuple[int, float | None]:
     return response.status_code, float(after) if after.isdigit() else None
 
 
-def _wait(error: BaseException, attempt: int) -> float | None:
+def _retry_delay(error: BaseException, attempt: int) -> float | None:
     """Seconds until it makes sense to try again; None: it makes none."""
-    for each in _chain(error):
-        status, after = _status(each)
+    for each in _causes(error):
+        status, after = _http_status(each)
         if status in (408, 429, 500, 502, 503, 504):
             return after if after is not None else 2.0**attempt
         if status or type(each).__name__ == "OfflineModeIsEnabled":
             return None
-    return 2.0 ** (attempt - 1) if any(map(_unreachable, _chain(error))) else None
+    return 2.0 ** (attempt - 1) if any(map(_is_connection_error, _causes(error))) else None
 
 
-def _unreachable(error: BaseException) -> bool:
+def _is_connection_error(error: BaseException) -> bool:
     # by name: httpx was renamed between releases of the client, and neither is ours to depend on
     names = {base.__name__ for base in type(error).__mro__}
     return bool(names & {"TransportError", "TimeoutException", "ConnectionError", "TimeoutError"})
 
 
-def _explain(error: BaseException, revision: str) -> str:
+def _explain_error(error: BaseException, revision: str) -> str:
     """What went wrong, and what to do about it, in one line."""
-    hub = hub_library().constants.ENDPOINT
-    for each in _chain(error):
+    hub = import_hub().constants.ENDPOINT
+    for each in _causes(error):
         said, kind = " ".join(str(each).split()), type(each).__name__
-        status, _ = _status(each)
+        status, _ = _http_status(each)
         if kind == "GatedRepoError" or "is a gated dataset" in said:
             return f"is gated: accept its terms on {hub}, then log in with `hf auth login` or set HF_TOKEN"
         if kind == "RevisionNotFoundError":
@@ -144,14 +144,14 @@ def _explain(error: BaseException, revision: str) -> str:
             return f"{hub} answered {status}: {said[:200]}"
         if kind == "RuntimeError" and "scripts are no longer supported" in said:
             return "needs a script of its own, which is never run; try revision: refs/convert/parquet"
-    for each in filter(_unreachable, _chain(error)):
+    for each in filter(_is_connection_error, _causes(error)):
         return f"cannot reach {hub}, or the connection kept breaking: {' '.join(str(each).split())[:200]}"
-    return _explain_content(error)
+    return _explain_content_error(error)
 
 
-def _explain_content(error: BaseException) -> str:
+def _explain_content_error(error: BaseException) -> str:
     """The same where the hub answered, and what it gave is wrong."""
-    for each in _chain(error):
+    for each in _causes(error):
         said, kind = " ".join(str(each).split()), type(each).__name__
         if "Consistency check failed" in said:
             return f"a data file came incomplete: {said[:200]}"

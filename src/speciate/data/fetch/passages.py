@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speciate.data.documents import ROW_GROUP_BYTES, ROW_GROUP_DOCUMENTS, Passage, damage
+from speciate.data.parquet_errors import explain_parquet_errors
+from speciate.data.passage import Passage
 
 SCHEMA = pa.schema(
     [
@@ -19,6 +20,8 @@ SCHEMA = pa.schema(
         pa.field("fault", pa.string()),
     ]
 )
+ROW_GROUP_BYTES = 4 << 20
+ROW_GROUP_PASSAGES = 4096
 
 
 def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapping[str, str]) -> int:
@@ -45,7 +48,7 @@ def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapp
             waiting.append(passage)
             count += 1
             size += len(passage.text or "")
-            if size >= ROW_GROUP_BYTES or len(waiting) >= ROW_GROUP_DOCUMENTS:
+            if size >= ROW_GROUP_BYTES or len(waiting) >= ROW_GROUP_PASSAGES:
                 flush()
                 size = 0
         if waiting:
@@ -55,7 +58,10 @@ def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapp
 
 def read_passages(file: pathlib.Path) -> Iterator[Passage]:
     """The passages of `file`, in order. Raises ValueError, naming the file, where it is none of these or damaged."""
-    with damage(f"{file}: holds no passages"), pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+    with (
+        explain_parquet_errors(f"{file}: holds no passages"),
+        pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+    ):
         if not parquet.schema_arrow.equals(SCHEMA):
             raise ValueError(f"{file}: has columns {parquet.schema_arrow.names}, not {SCHEMA.names}")
         for index in range(parquet.num_row_groups):
@@ -64,7 +70,7 @@ def read_passages(file: pathlib.Path) -> Iterator[Passage]:
                 yield Passage(*row)
 
 
-def origin_of(file: pathlib.Path) -> dict[str, str]:
+def read_origin(file: pathlib.Path) -> dict[str, str]:
     """Where the passages of `file` came from: what `write_passages` was told."""
     metadata: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
     return {name.decode(): value.decode() for name, value in metadata.items() if not name.startswith(b"ARROW")}

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-WHEEL = re.compile(r"[^-]+-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
+WHEEL_NAME = re.compile(r"[^-]+-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pin:
         return f"{self.name}=={self.version} ({self.file})"
 
 
-def wheel_tags(file: str) -> list[str]:
+def file_selection_arguments(file: str) -> list[str]:
     """Arguments of pip that make it choose `file`, whatever machine it runs on.
 
     Raises:
@@ -40,7 +40,7 @@ def wheel_tags(file: str) -> list[str]:
     """
     if file.endswith((".tar.gz", ".zip", ".tar.bz2")):
         return ["--no-binary", ":all:"]
-    match = WHEEL.fullmatch(file)
+    match = WHEEL_NAME.fullmatch(file)
     if match is None:
         raise ValueError(f"{file} is the name of neither a wheel nor an sdist")
     python = match["python"].split(".")[-1]
@@ -70,13 +70,13 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
         wanted = pathlib.Path(folder) / "wanted.txt"
         wanted.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-        command += ["--no-deps", "--require-hashes", "--dest", folder, *wheel_tags(pin.file), "-r", str(wanted)]
+        command += ["--no-deps", "--require-hashes", "--dest", folder, *file_selection_arguments(pin.file), "-r", str(wanted)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ValueError(f"source {source}: {pin}: {_explain(pin, done.stdout + done.stderr)}")
+            raise ValueError(f"source {source}: {pin}: {_explain_failure(pin, done.stdout + done.stderr)}")
         got = sorted(file for file in pathlib.Path(folder).iterdir() if file != wanted)
         if [file.name for file in got] != [pin.file]:
-            raise ValueError(f"source {source}: {pin}: pip brought {', '.join(file.name for file in got)} instead")
+            raise ValueError(f"source {source}: {pin}: pip downloaded {', '.join(file.name for file in got)} instead")
         check_sha256(got[0], pin, source)
         os.replace(got[0], target)
 
@@ -89,7 +89,7 @@ def check_sha256(file: pathlib.Path, pin: Pin, source: str) -> None:
         raise ValueError(f"source {source}: {pin}: expected sha256 {pin.sha256}, got {got}")
 
 
-def _explain(pin: Pin, output: str) -> str:
+def _explain_failure(pin: Pin, output: str) -> str:
     """What pip's output means, in one line."""
     got = re.search(r"Got\s+([0-9a-f]{64})", output)
     if got:

@@ -11,10 +11,10 @@ import string
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from speciate.data.documents import Passage
+from speciate.data.passage import Passage
 
 
-class Columns(Protocol):
+class RecordColumns(Protocol):
     """The options that every kind with records has."""
 
     @property
@@ -42,28 +42,28 @@ class BadRecord(ValueError):
         self.fault = fault
 
 
-class Records:
+class RecordParser:
     """Makes passages of the records of one source.
 
     Raises:
         ValueError: `text` is a template that cannot be read, or names no column.
     """
 
-    def __init__(self, columns: Columns, source: str) -> None:
-        self._pieces = _template(columns.text, source) if "{" in columns.text or "}" in columns.text else None
-        self._text = [columns.text] if self._pieces is None else [name for _, name in self._pieces if name]
+    def __init__(self, columns: RecordColumns, source: str) -> None:
+        self._template_parts = _parse_template(columns.text, source) if "{" in columns.text or "}" in columns.text else None
+        self._text_columns = [columns.text] if self._template_parts is None else [name for _, name in self._template_parts if name]
         self._id, self._group = columns.id, columns.group
         self._drop = columns.bad_records == "drop"
-        self.names = tuple(dict.fromkeys(filter(None, [*self._text, columns.id, columns.group])))
+        self.columns = tuple(dict.fromkeys(filter(None, [*self._text_columns, columns.id, columns.group])))
         """Every column that is read."""
 
-    def check(self, columns: list[str], where: str) -> None:
+    def check_columns(self, columns: list[str], where: str) -> None:
         """Raises ValueError, naming `where` and what columns there are, unless `columns` has each that is read."""
-        for name in self.names:
+        for name in self.columns:
             if name not in columns:
                 raise ValueError(f"{where}: there is no column '{name}'; there are: {', '.join(columns) or 'none'}")
 
-    def passage(self, record: Mapping[str, Any] | BadRecord, name: str, where: str) -> Passage:
+    def to_passage(self, record: Mapping[str, Any] | BadRecord, name: str, where: str) -> Passage:
         """The passage of one record.
 
         Args:
@@ -77,30 +77,30 @@ class Records:
         try:
             if isinstance(record, BadRecord):
                 raise record
-            self.check(list(record), where)
-            text = self._text_of(record)
-            found = name if self._id is None else _label(record[self._id], self._id, "id")
-            group = found if self._group is None else _label(record[self._group], self._group, "group")
+            self.check_columns(list(record), where)
+            text = self._record_text(record)
+            found = name if self._id is None else _label_text(record[self._id], self._id, "id")
+            group = found if self._group is None else _label_text(record[self._group], self._group, "group")
             return Passage(found, group, text)
         except BadRecord as error:
             if not self._drop:
                 raise ValueError(f"{where}: {error}") from None
             return Passage(name, name, None, error.fault)
 
-    def _text_of(self, record: Mapping[str, Any]) -> str | None:
-        values = {name: record[name] for name in self._text}
+    def _record_text(self, record: Mapping[str, Any]) -> str | None:
+        values = {name: record[name] for name in self._text_columns}
         if any(value is None for value in values.values()):
             return None
         for name, value in values.items():
             if not isinstance(value, str):
                 raise BadRecord("no_text", f"column '{name}' holds {type(value).__name__}, not text")
-            _writable(value, name)
-        if self._pieces is None:
-            return str(values[self._text[0]])
-        return "".join(literal + (values[name] if name else "") for literal, name in self._pieces)
+            _check_encodable(value, name)
+        if self._template_parts is None:
+            return str(values[self._text_columns[0]])
+        return "".join(literal + (values[name] if name else "") for literal, name in self._template_parts)
 
 
-def parse(line: bytes | str) -> dict[str, Any] | BadRecord:
+def parse_json_line(line: bytes | str) -> dict[str, Any] | BadRecord:
     """The record in one line of JSON, or what is wrong with it."""
     try:
         record = json.loads(line.decode() if isinstance(line, bytes) else line)
@@ -111,27 +111,27 @@ def parse(line: bytes | str) -> dict[str, Any] | BadRecord:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested by thousands
         return BadRecord("not_json", f"is not JSON that can be read: {error}")
     if not isinstance(record, dict):
-        return BadRecord("not_json", f"is no JSON object but {type(record).__name__}")
+        return BadRecord("not_json", f"is not a JSON object but {type(record).__name__}")
     return record
 
 
-def _template(text: str, source: str) -> list[tuple[str, str | None]]:
+def _parse_template(text: str, source: str) -> list[tuple[str, str | None]]:
     """The template as (literal, column after it) pairs."""
     try:
         pieces = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise ValueError(f"source {source}: text: {text!r} is no template of columns: {error}") from None
+        raise ValueError(f"source {source}: text: {text!r} is not a template of columns: {error}") from None
     if any(name == "" or spec or conversion for _, name, spec, conversion in pieces) or not any(
         name for _, name, _, _ in pieces
     ):
-        raise ValueError(f"source {source}: text: {text!r} is no template of columns like '{{question}}: {{answer}}'")
+        raise ValueError(f"source {source}: text: {text!r} is not a template of columns like '{{question}}: {{answer}}'")
     return [(literal, name) for literal, name, _, _ in pieces]
 
 
-def _label(value: Any, column: str, role: str) -> str:
+def _label_text(value: Any, column: str, role: str) -> str:
     """An id or a group: text as it is, a whole number in digits."""
     if isinstance(value, str):
-        _writable(value, column)
+        _check_encodable(value, column)
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -139,7 +139,7 @@ def _label(value: Any, column: str, role: str) -> str:
     raise BadRecord(f"no_{role}", f"column '{column}' is its {role} but holds {held}, neither text nor a whole number")
 
 
-def _writable(text: str, column: str) -> None:
+def _check_encodable(text: str, column: str) -> None:
     """Refuses text that UTF-8 cannot write: JSON lets half a surrogate pair through."""
     if text.isascii():
         return

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from speciate.data.clean.filters.length import Options, beginning
+from speciate.data.clean.filters.length import Options, cut_text
 
 
 def test_bounds_are_inclusive_and_count_characters(verdict) -> None:
@@ -31,12 +31,12 @@ def test_no_upper_bound_by_default(verdict) -> None:
     ],
 )
 def test_where_a_text_is_cut(text: str, limit: int, left: str) -> None:
-    assert beginning(text, limit) == left
+    assert cut_text(text, limit) == left
 
 
 @given(st.text(alphabet="ab. \n", min_size=1, max_size=60), st.integers(2, 60))
 def test_a_cut_text_is_a_beginning_no_longer_than_asked(text: str, limit: int) -> None:
-    cut = beginning(text, limit)
+    cut = cut_text(text, limit)
     assert text.startswith(cut) and len(cut) <= limit
 
 

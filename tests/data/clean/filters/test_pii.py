@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.clean.filters.pii import luhn
+from speciate.data.clean.filters.pii import passes_luhn_check
 from speciate.data.documents import Document
 
 
@@ -110,9 +110,9 @@ def test_a_run_without_spaces_costs_time_in_proportion(without, hard: str) -> No
 
 @given(st.integers(0, 10**15 - 1))
 def test_luhn_accepts_exactly_one_last_digit(body: int) -> None:
-    accepted = [last for last in range(10) if luhn(f"{body:015d}{last}")]
+    accepted = [last for last in range(10) if passes_luhn_check(f"{body:015d}{last}")]
     assert len(accepted) == 1
 
 
 def test_luhn_knows_published_numbers() -> None:
-    assert luhn("79927398713") and luhn("4111 1111 1111 1111") and not luhn("79927398710")
+    assert passes_luhn_check("79927398713") and passes_luhn_check("4111 1111 1111 1111") and not passes_luhn_check("79927398710")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from profanity_check import predict_prob
 
-from speciate.data.clean.filters.toxicity import LONGEST, Scorer, split
+from speciate.data.clean.filters.toxicity import MAX_SENTENCE_CHARACTERS, ToxicityScorer, split_sentences
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -12,8 +12,8 @@ INSULT = "You are a fucking idiot and everybody knows it."
 
 
 def test_our_scores_are_the_packages(prose: str) -> None:
-    texts = [INSULT, "die", "", "nice day", *split(prose)]
-    np.testing.assert_allclose(Scorer().score(texts), predict_prob(texts), rtol=0, atol=1e-12)
+    texts = [INSULT, "die", "", "nice day", *split_sentences(prose)]
+    np.testing.assert_allclose(ToxicityScorer().score(texts), predict_prob(texts), rtol=0, atol=1e-12)
 
 
 def test_prose_and_code_stay(verdict, prose: str, code: str) -> None:
@@ -23,14 +23,14 @@ def test_prose_and_code_stay(verdict, prose: str, code: str) -> None:
 
 def test_a_document_hides_what_a_sentence_shows(make, prose: str) -> None:
     text = f"{prose}\n{INSULT}\n{prose}"
-    assert Scorer().score([text])[0] < 0.5  # as a whole it is harmless
+    assert ToxicityScorer().score([text])[0] < 0.5  # as a whole it is harmless
     drop = make("toxicity", max_sentences=0).apply(Document("", "", "", text))
-    assert drop == Drop("toxic", f"1 of {len(split(text))} sentences; 1.00: {INSULT}")
+    assert drop == Drop("toxic", f"1 of {len(split_sentences(text))} sentences; 1.00: {INSULT}")
 
 
 def test_share_and_number_decide(verdict, prose: str) -> None:
     mostly = f"{INSULT} {INSULT} {prose}"
-    sentences = len(split(mostly))
+    sentences = len(split_sentences(mostly))
     assert verdict("toxicity")(mostly) == "toxic"  # two of nine
     assert verdict("toxicity", max_share=2 / sentences)(mostly) == "kept"
     assert verdict("toxicity", max_share=1, max_sentences=2)(mostly) == "kept"
@@ -61,7 +61,7 @@ def test_dropped_wrongly(verdict, text: str) -> None:
 def test_text_without_sentences_is_scored_in_pieces(verdict, prose: str) -> None:
     words = prose.replace(".", "").replace("\n", " ")
     assert verdict("toxicity", max_sentences=0)(f"{words[:300]} {INSULT[:-1]} {words[300:]}") == "toxic"
-    pieces = split(words)
-    assert max(map(len, pieces)) <= LONGEST and " ".join(pieces) == words
-    assert [len(piece) for piece in split("x" * 450)] == [200, 200, 50]
-    assert split("123 456. 789.") == ["123 456. 789."]
+    pieces = split_sentences(words)
+    assert max(map(len, pieces)) <= MAX_SENTENCE_CHARACTERS and " ".join(pieces) == words
+    assert [len(piece) for piece in split_sentences("x" * 450)] == [200, 200, 50]
+    assert split_sentences("123 456. 789.") == ["123 456. 789."]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from speciate.data.documents import Passage
 from speciate.data.fetch.readers.jsonl import Options, read
+from speciate.data.passage import Passage
 
 
 def run(data: str, **settings: Any) -> list[Passage]:
@@ -26,7 +26,7 @@ def test_keys_name_and_group() -> None:
     ("line", "problem"),
     [
         ("{", "line 2: is not JSON: Expecting property name enclosed in double quotes at character 1"),
-        ("[1]", "line 2: is no JSON object but list"),
+        ("[1]", "line 2: is not a JSON object but list"),
         ('{"text": 3, "g": 1}', "line 2: column 'text' holds int, not text"),
         ('{"text": "\\ud800", "g": 1}', "line 2: column 'text' holds half a surrogate pair at character 0"),
         ('{"text": "x"}', "line 2: there is no column 'g'; there are: text"),

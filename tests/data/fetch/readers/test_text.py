@@ -2,8 +2,8 @@
 
 import pytest
 
-from speciate.data.documents import Passage
 from speciate.data.fetch.readers.text import Options, read
+from speciate.data.passage import Passage
 
 
 def test_a_member_is_one_text() -> None:

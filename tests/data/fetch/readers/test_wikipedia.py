@@ -3,12 +3,12 @@
 import mwparserfromhell
 import pytest
 
-from speciate.data.documents import Passage
-from speciate.data.fetch.readers.wikipedia import Options, prose, read
+from speciate.data.fetch.readers.wikipedia import Options, article_prose, read
+from speciate.data.passage import Passage
 
 
 def plain(text: str) -> str:
-    return prose(mwparserfromhell.parse(text, skip_style_tags=False))
+    return article_prose(mwparserfromhell.parse(text, skip_style_tags=False))
 
 
 def page(title: str, text: str, namespace: int = 0, extra: str = "") -> str:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import zstandard
 
-from speciate.data.documents import Passage, Shard
-from speciate.data.fetch.archive import Globs, members
+from speciate.data.fetch.archive import Globs, read_members
 from speciate.data.fetch.sources.debian import Options, fetch, read
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 TEXTS = {"./usr/share/doc/tiny/a.txt": b"one\n", "./usr/share/doc/tiny/b.txt.gz": gzip.compress(b"two"), "./x": b"?"}
 
@@ -82,7 +83,7 @@ def test_a_package_that_dpkg_builds_is_read(tmp_path: pathlib.Path) -> None:
     subprocess.run(
         ["dpkg-deb", "--build", str(tmp_path / "p"), str(tmp_path / "a.deb")], check=True, capture_output=True
     )
-    assert list(members(tmp_path / "a.deb", "d", Globs(["*"]))) == [("note.txt", b"built\n")]
+    assert list(read_members(tmp_path / "a.deb", "d", Globs(["*"]))) == [("note.txt", b"built\n")]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_a_hostile_or_damaged_package_is_named(tmp_path: pathlib.Path, data: byt
 def test_limits_hold_inside_a_package(tmp_path: pathlib.Path) -> None:
     put(tmp_path / "archive", deb("data.tar.zst", zstandard.compress(tar({"./big": bytes(1 << 20)}))))
     with pytest.raises(ValueError, match="source d: member big holds more than 1000 bytes"):
-        list(members(tmp_path / "archive", "d", Globs(["*"]), member_bytes=1000))
+        list(read_members(tmp_path / "archive", "d", Globs(["*"]), member_bytes=1000))
 
 
 def fake_apt(folder: pathlib.Path, script: str) -> str:
@@ -141,7 +142,7 @@ def test_apt_brings_the_pinned_bytes_and_no_others(tmp_path: pathlib.Path, monke
         ("echo \"E: Version '1' for 'tiny' was not found\" >&2; exit 100", "apt knows no such package or version"),
         ("echo 'E: Unable to locate package tiny' >&2; exit 100", "apt knows no such package or version"),
         ("echo 'E: Failed to fetch http://m/x  Could not resolve m' >&2; exit 100", "apt cannot reach its mirror"),
-        ("touch tiny_2_all.deb", "apt brought tiny_2_all.deb instead"),
+        ("touch tiny_2_all.deb", "apt downloaded tiny_2_all.deb instead"),
     ],
 )
 def test_what_apt_cannot_do_is_said(

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import formats
 from speciate.data.fetch.sources.files import Options, fetch, read
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 LINES = b'{"text": "one", "k": "a"}\n\n{"text": null, "k": "b"}\n{"text": "drei \xc3\xa4", "k": "c"}\n'
 ROWS = {"text": ["one", None, "drei ä"], "k": ["a", "b", "c"]}
@@ -122,7 +123,7 @@ def test_the_inventory_says_what_was_there(here: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda path: path.unlink(), "is gone since it was fetched"),
+        (lambda path: path.unlink(), "has disappeared since it was fetched"),
         (lambda path: path.write_bytes(b"hell"), "has 4 bytes, not the 5 it had"),
         (lambda path: path.write_bytes(b"hullo"), "has changed since it was fetched: expected sha256 2cf24d.* got "),
     ],
@@ -179,7 +180,7 @@ def test_a_bad_file_is_named_in_one_line(name: str, data: bytes, problem: str) -
     ("paths", "problem"),
     [
         (("my/*.parquet",), r"no file matches my/\*\.parquet \(from "),
-        (("my/*",), r"my/a\.pdf is of no known format: \.jsonl, "),
+        (("my/*",), r"my/a\.pdf has no known format: \.jsonl, "),
         (("my",), "no file matches my"),
     ],
 )
@@ -200,7 +201,7 @@ def test_one_file_under_two_names_is_refused() -> None:
 def test_a_file_name_that_no_id_can_hold_is_refused(name: bytes) -> None:
     pathlib.Path(os.fsdecode(name)).write_bytes(b"x")
     with pytest.raises(
-        ValueError, match=r"source mine: paths: 'my/.*' is no name that can be written as text"
+        ValueError, match=r"source mine: paths: 'my/.*' is not a name that can be written as text"
     ) as error:
         run()
     assert str(error.value).encode()
@@ -208,7 +209,7 @@ def test_a_file_name_that_no_id_can_hold_is_refused(name: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.txt.gz"])
 def test_a_decompression_bomb_stops_at_the_limit(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(formats, "LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 1 << 20)
     put(name, (zstandard.compress if name.endswith("zst") else gzip.compress)(bytes(64 << 20)))
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"source mine: file my/a\..*1048576 bytes"):

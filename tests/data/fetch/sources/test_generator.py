@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.sources.generator import Options, fetch, read
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 # A wheel of the same shape: its parents must not run, and its items show index, template and hash seed.
 SOURCE = """

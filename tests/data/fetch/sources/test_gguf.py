@@ -7,8 +7,8 @@ import gguf
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from speciate.data.documents import Passage
 from speciate.data.fetch.sources.gguf import Options, read
+from speciate.data.passage import Passage
 
 TEXTS = ["In 1984 the cat sat on 12 mats", "def f(x1):\n    return x1 + 10\n", "naïve — 日本"] * 9
 SPECIALS = ["<|endoftext|>", "<|im_end|>"]
@@ -68,7 +68,7 @@ def test_what_holds_no_such_tokenizer_is_refused(tmp_path: pathlib.Path) -> None
         passages(archive)
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("package/tiny.gguf", b"GGUF\x03")
-    with pytest.raises(ValueError, match=r"source s: .*tiny\.gguf is no GGUF file with a tokenizer"):
+    with pytest.raises(ValueError, match=r"source s: .*tiny\.gguf is not a GGUF file with a tokenizer"):
         passages(archive)
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("package/readme.txt", b"")

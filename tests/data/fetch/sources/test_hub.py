@@ -20,7 +20,7 @@ import pydantic
 import pytest
 from tests.data.fetch.sources.hub_server import COMMIT, Fault, Hub, Repo, serve
 
-from speciate.data.fetch.passages import origin_of, read_passages
+from speciate.data.fetch.passages import read_origin, read_passages
 from speciate.data.fetch.sources.hub import Options
 
 SOURCE = pathlib.Path(__file__).parents[4] / "src"
@@ -28,7 +28,7 @@ DRIVER = """
 import json, pathlib, sys, time
 slept = []
 time.sleep = slept.append
-from speciate.data.documents import Shard
+from speciate.data.shard import Shard
 from speciate.data.fetch.sources import hub
 for name, shard, settings in json.load(sys.stdin):
     slept.clear()
@@ -201,7 +201,7 @@ def test_the_archive_says_where_it_came_from_and_is_the_same_twice(fetched: Any,
     assert fetched("tiny") == fetched("tiny again")
     assert (folder / "tiny").read_bytes() == (folder / "tiny again").read_bytes()
     origin = {"dataset": "me/tiny", "commit": COMMIT, "revision": COMMIT, "licence": "cc-by-4.0"}
-    assert origin_of(folder / "tiny") == {**origin, "name": "", "split": "train", "shard": "0-of-1"}
+    assert read_origin(folder / "tiny") == {**origin, "name": "", "split": "train", "shard": "0-of-1"}
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny whole", "two"])
@@ -241,7 +241,7 @@ def test_it_stops_once_the_asked_for_amount_is_there(fetched: Any) -> None:
 def test_a_configuration_and_the_hubs_own_conversion_can_be_named(fetched: Any, folder: pathlib.Path) -> None:
     assert [passage.text for passage in fetched("configured")] == ["2"]
     assert len(fetched("converted")) == 10
-    assert origin_of(folder / "converted")["commit"] == COMMIT
+    assert read_origin(folder / "converted")["commit"] == COMMIT
 
 
 def test_files_beside_a_script_can_be_read_and_the_script_never_runs(fetched: Any) -> None:

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from speciate.data.documents import Shard
 from speciate.data.fetch.sources import markov
+from speciate.data.shard import Shard
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def texts(tmp_path: pathlib.Path) -> list[str]:
 
 def test_the_texts_follow_the_chain(texts: list[str]) -> None:
     options = markov.Options(kind="markov", num_letters=5)
-    next_SS, letters = markov.transitions(options), string.ascii_lowercase
+    next_SS, letters = markov.transition_matrix(options), string.ascii_lowercase
     np.testing.assert_allclose(next_SS.sum(axis=1), 1)
     seen = Counter(pair for text in texts for pair in itertools.pairwise(text))
     for first in range(5):
@@ -45,7 +45,7 @@ def test_the_texts_follow_the_chain(texts: list[str]) -> None:
 
 def test_the_entropy_of_two_letters_by_hand() -> None:
     options = markov.Options(kind="markov", num_letters=2)
-    (stay, leave), (back, rest) = markov.transitions(options)
+    (stay, leave), (back, rest) = markov.transition_matrix(options)
     share = back / (leave + back)
     expected = -share * (stay * np.log(stay) + leave * np.log(leave))
     expected -= (1 - share) * (back * np.log(back) + rest * np.log(rest))

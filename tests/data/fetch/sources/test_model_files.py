@@ -14,7 +14,7 @@ FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 999, "pytorch_m
 DRIVER = """
 import json, pathlib, sys, time
 time.sleep = lambda seconds: None
-from speciate.data.documents import Shard
+from speciate.data.shard import Shard
 from speciate.data.fetch.sources import model_files
 for name, settings in json.load(sys.stdin):
     try:

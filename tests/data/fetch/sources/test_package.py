@@ -8,8 +8,8 @@ import pydantic
 import pytest
 
 from speciate.config.components import ComponentOptions, config_errors, options_of
-from speciate.data.documents import Passage
 from speciate.data.fetch.sources.package import read
+from speciate.data.passage import Passage
 
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 

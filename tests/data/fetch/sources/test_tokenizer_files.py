@@ -15,15 +15,15 @@ import pytest
 from tests.data.fetch.sources.hub_server import COMMIT, Fault, Repo, serve
 from tests.data.tokens.tokenizer import published
 
-from speciate.data.documents import Shard
-from speciate.data.fetch.passages import origin_of
+from speciate.data.fetch.passages import read_origin
 from speciate.data.fetch.sources.tokenizer_files import Options, fetch, read
+from speciate.data.shard import Shard
 
 SOURCE = pathlib.Path(__file__).parents[4] / "src"
 DRIVER = """
 import json, pathlib, sys, time
 time.sleep = lambda seconds: None
-from speciate.data.documents import Shard
+from speciate.data.shard import Shard
 from speciate.data.fetch.sources import tokenizer_files
 for name, settings in json.load(sys.stdin):
     try:
@@ -60,7 +60,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("nowhere", {"repository": "me/nowhere", **PINNED}, "{hub} has none of that name, or it is private"),
     ("gated", {"repository": "me/gated", **PINNED}, "is gated: accept its terms on {hub}"),
     ("broken", {"repository": "me/broken", **PINNED}, "cannot reach {hub}, or the connection kept breaking"),
-    ("binary", {"repository": "me/binary", **PINNED}, "tokenizer.json is no UTF-8"),
+    ("binary", {"repository": "me/binary", **PINNED}, "tokenizer.json is not UTF-8"),
 ]
 
 
@@ -87,7 +87,7 @@ def test_a_models_files_on_a_hub(tmp_path: pathlib.Path) -> None:
     assert files(tmp_path / "llama") == {"tokenizer.json": LLAMA, "tokenizer_config.json": CONFIG}
     assert files(tmp_path / "busy") == files(tmp_path / "llama")
     assert files(tmp_path / "bare") == {"tokenizer.json": LLAMA}
-    assert origin_of(tmp_path / "llama") == {"repository": "me/llama", "commit": COMMIT}
+    assert read_origin(tmp_path / "llama") == {"repository": "me/llama", "commit": COMMIT}
     assert not any("safetensors" in path for _, path, _ in hub.log)
 
 

@@ -13,7 +13,7 @@ from datatrove.pipeline.filters.c4_filters import C4QualityFilter
 from pydantic import Field
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.datatrove_rules import WORDS, judge
+from speciate.data.clean.datatrove_rules import REGEX_TOKENIZER, apply_rules
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -56,7 +56,7 @@ class Filter:
             filter_javascript=options.javascript,
             filter_curly_bracket=options.curly_bracket,
             filter_policy=options.policy,
-            language=WORDS,
+            language=REGEX_TOKENIZER,
         )
         self._reasons = {
             "too_few_sentences": ("c4_few_sentences", f"under {options.min_sentences} are left"),
@@ -66,4 +66,4 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document` without the lines removed, or why it is dropped (c4_...)."""
-        return judge(self._rules, self._reasons, document)
+        return apply_rules(self._rules, self._reasons, document)

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.pipeline import Drop, too_large
+from speciate.data.clean.pipeline import Drop, drop_if_too_large
 from speciate.data.documents import Document
 
 ALPHANUMERIC = re.compile(r"[^\W_]+")
@@ -49,7 +49,7 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (code_long_line, code_long_lines, code_symbols, code_generated)."""
-        if drop := too_large(document):
+        if drop := drop_if_too_large(document):
             return drop
         options, text = self.options, document.text
         lines = text.split("\n")

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import FilterOptions, SourceOptions
-from speciate.data.clean.pipeline import Drop, normalise, too_large
-from speciate.data.dedup.shingles import shingles
+from speciate.data.clean.pipeline import Drop, normalise, drop_if_too_large
+from speciate.data.dedup.shingles import shingle_hashes
 from speciate.data.documents import Document
 
 WORD = re.compile(r"\w+")
@@ -60,7 +60,7 @@ class Filter:
         waiting, size = [np.empty(0, np.uint64)], 0
         for passage in options.component().read(options, name, archive):
             if passage.text is not None:
-                waiting.append(shingles(normalise(passage.text), self.options.ngram))
+                waiting.append(shingle_hashes(normalise(passage.text), self.options.ngram))
                 size += len(waiting[-1])
             if size > 1 << 20:
                 waiting, size = [np.unique(np.concatenate(waiting))], 0
@@ -71,9 +71,9 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (contaminated); the note names the set and shows the first run in common."""
-        if drop := too_large(document):
+        if drop := drop_if_too_large(document):
             return drop
-        runs_S = shingles(document.text, self.options.ngram)
+        runs_S = shingle_hashes(document.text, self.options.ngram)
         place_S = np.searchsorted(self._runs_E, runs_S)
         place_S[place_S == len(self._runs_E)] = 0
         hits = np.flatnonzero(self._runs_E[place_S] == runs_S)

@@ -11,7 +11,7 @@ from datatrove.pipeline.filters.fineweb_quality_filter import FineWebQualityFilt
 from pydantic import Field
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.datatrove_rules import WORDS, judge
+from speciate.data.clean.datatrove_rules import REGEX_TOKENIZER, apply_rules
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -42,7 +42,7 @@ class Filter:
             short_line_length=options.short_line,
             char_duplicates_ratio=options.max_duplicate_characters,
             new_line_ratio=options.max_line_ends,
-            language=WORDS,
+            language=REGEX_TOKENIZER,
         )
         short, repeated = options.max_short_lines, options.max_duplicate_characters
         self._reasons = {
@@ -54,4 +54,4 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (fineweb_...)."""
-        return judge(self._rules, self._reasons, document)
+        return apply_rules(self._rules, self._reasons, document)

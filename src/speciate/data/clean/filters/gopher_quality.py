@@ -11,7 +11,7 @@ from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from pydantic import Field
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.datatrove_rules import WORDS, judge
+from speciate.data.clean.datatrove_rules import REGEX_TOKENIZER, apply_rules
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -54,7 +54,7 @@ class Filter:
             max_ellipsis_lines_ratio=options.max_ellipsis_lines,
             max_non_alpha_words_ratio=options.min_alphabetic_words,
             min_stop_words=options.min_stop_words,
-            language=WORDS,
+            language=REGEX_TOKENIZER,
         )
         symbols, alphabetic = options.max_symbol_ratio, options.min_alphabetic_words
         self._reasons = {
@@ -72,4 +72,4 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (gopher_...)."""
-        return judge(self._rules, self._reasons, document)
+        return apply_rules(self._rules, self._reasons, document)

@@ -12,7 +12,7 @@ from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetition
 from pydantic import Field
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.datatrove_rules import WORDS, judge
+from speciate.data.clean.datatrove_rules import REGEX_TOKENIZER, apply_rules
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
@@ -62,7 +62,7 @@ class Filter:
             dup_para_char_frac=options.duplicate_paragraph_characters,
             top_n_grams=top,
             dup_n_grams=duplicate,
-            language=WORDS,
+            language=REGEX_TOKENIZER,
         )
         lines, paragraphs = options.duplicate_line_characters, options.duplicate_paragraph_characters
         self._reasons = {
@@ -79,4 +79,4 @@ class Filter:
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (gopher_duplicate_..., gopher_top_...)."""
-        return judge(self._rules, self._reasons, document)
+        return apply_rules(self._rules, self._reasons, document)

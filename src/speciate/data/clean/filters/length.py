@@ -28,13 +28,13 @@ class Options(FilterOptions):
     """Longer documents are cut to at most this; none: not cut."""
 
     @model_validator(mode="after")
-    def _order(self) -> Self:
+    def _check_limits(self) -> Self:
         limits = (("max_characters", self.max_characters), ("cut_characters", self.cut_characters))
         for key, limit in limits:
             if limit is not None and limit < self.min_characters:
                 raise ValueError(f"{key}: {limit} is less than min_characters, {self.min_characters}")
         if self.max_characters and self.cut_characters and self.cut_characters > self.max_characters:
-            raise ValueError(f"cut_characters: {self.cut_characters} is never reached, max_characters drops before")
+            raise ValueError(f"cut_characters: {self.cut_characters} is never reached, because max_characters drops such documents first")
         return self
 
 
@@ -50,13 +50,13 @@ class Filter:
         if options.max_characters is not None and length > options.max_characters:
             return Drop("too_long", f"{length} characters")
         if options.cut_characters is not None and length > options.cut_characters:
-            document = dataclasses.replace(document, text=beginning(document.text, options.cut_characters))
+            document = dataclasses.replace(document, text=cut_text(document.text, options.cut_characters))
         if len(document.text) < options.min_characters:
             return Drop("too_short", f"{len(document.text)} characters")
         return document
 
 
-def beginning(text: str, limit: int) -> str:
+def cut_text(text: str, limit: int) -> str:
     """The longest beginning of `text` of at most `limit` characters that ends where a reader would stop."""
     line = text.rfind("\n", 0, limit + 1)
     ends = [match.end() for match in SENTENCE_END.finditer(text, limit // 2, limit + 1) if match.end() <= limit]

@@ -27,7 +27,7 @@ class Options(FilterOptions):
     """Of the hash; another seed, other parts."""
 
     @model_validator(mode="after")
-    def _exists(self) -> Self:
+    def _check_index(self) -> Self:
         if self.index >= self.of:
             raise ValueError(f"index: {self.index} of {self.of} parts; the last is {self.of - 1}")
         return self

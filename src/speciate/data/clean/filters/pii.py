@@ -23,15 +23,15 @@ from speciate.config.contracts.data import FilterOptions
 from speciate.data.clean.pipeline import Drop
 from speciate.data.documents import Document
 
-LOCAL, DOMAIN = 64, 255
+MAX_LOCAL_PART, MAX_DOMAIN = 64, 255
 """Most characters of an address before and after its @ (RFC 5321)."""
-RESERVED = re.compile(r"@(.*\.)?(example(\.(com|org|net))?|test|invalid|localhost)$", re.IGNORECASE)
+RESERVED_DOMAIN = re.compile(r"@(.*\.)?(example(\.(com|org|net))?|test|invalid|localhost)$", re.IGNORECASE)
 """Addresses that are nobody's (RFC 2606)."""
 TOP_LEVEL = re.compile(r"\.[A-Za-z]{2,}$")
-PLUS = re.compile("[+\uff0b]")
+PLUS_SIGN = re.compile("[+\uff0b]")
 """What a number with its country's code begins with."""
-GROUPED = re.compile(r"\d[^\d]+\d")
-CARD = re.compile(r"(?<![\w.+-])(?:4|5[1-5]|2[2-7]|3[0-9]|6[0-9])(?:[ -]?\d){11,17}(?![\w-])")
+GROUPED_DIGITS = re.compile(r"\d[^\d]+\d")
+CARD_NUMBER = re.compile(r"(?<![\w.+-])(?:4|5[1-5]|2[2-7]|3[0-9]|6[0-9])(?:[ -]?\d){11,17}(?![\w-])")
 
 
 class Options(FilterOptions):
@@ -62,8 +62,8 @@ class Filter:
         if options.emails:
             text = self._without_emails(text)
         if options.cards:
-            text = CARD.sub(lambda match: "0000 0000 0000 0000" if luhn(match.group()) else match.group(), text)
-        if options.phones and (options.region or PLUS.search(text)):
+            text = CARD_NUMBER.sub(lambda match: "0000 0000 0000 0000" if passes_luhn_check(match.group()) else match.group(), text)
+        if options.phones and (options.region or PLUS_SIGN.search(text)):
             text = self._without_phones(text)
         if options.ips:
             text = self._patterns.ip_replacer.replace(text)
@@ -74,10 +74,10 @@ class Filter:
         done = tried = 0
         at = text.find("@")
         while at >= 0:
-            match = pattern.search(text, max(tried, at - LOCAL), at + DOMAIN + 1)
+            match = pattern.search(text, max(tried, at - MAX_LOCAL_PART), at + MAX_DOMAIN + 1)
             if match:
                 tried = match.end()
-                if TOP_LEVEL.search(match.group()) and not RESERVED.search(match.group()):
+                if TOP_LEVEL.search(match.group()) and not RESERVED_DOMAIN.search(match.group()):
                     parts += [text[done : match.start()], "email@example.com"]
                     done = tried
             at = text.find("@", max(at + 1, tried))
@@ -89,14 +89,14 @@ class Filter:
         found = PhoneNumberMatcher(text, self.options.region, Leniency.STRICT_GROUPING, max_tries=len(text) + 1)
         for match in found:
             # ten digits in a row may be any number, and so may those after a point or a slash
-            told = PLUS.match(match.raw_string) or GROUPED.search(match.raw_string)
+            told = PLUS_SIGN.match(match.raw_string) or GROUPED_DIGITS.search(match.raw_string)
             if told and text[match.start - 1 : match.start] not in (".", "/", "-"):
                 parts += [text[done : match.start], "555-0100"]
                 done = match.end
         return "".join([*parts, text[done:]])
 
 
-def luhn(number: str) -> bool:
+def passes_luhn_check(number: str) -> bool:
     """Whether the last digit of `number` is the check digit of those before it (ISO/IEC 7812, annex B)."""
     digits = [int(character) for character in number if character.isdigit()]
     doubled = [2 * digit - 9 * (digit > 4) for digit in digits[-2::-2]]

@@ -16,13 +16,13 @@ from profanity_check.profanity_check import model, vectorizer
 from pydantic import Field
 
 from speciate.config.contracts.data import FilterOptions
-from speciate.data.clean.pipeline import Drop, too_large
-from speciate.data.clean.words import sentences
+from speciate.data.clean.pipeline import Drop, drop_if_too_large
+from speciate.data.clean.words import sentence_spans
 from speciate.data.documents import Document
 
-LONGEST = 200
+MAX_SENTENCE_CHARACTERS = 200
 """Characters of one piece: what has no sentences is scored in pieces, or length would hide everything."""
-BATCH = 4096
+BATCH_SENTENCES = 4096
 """Pieces scored at a time."""
 
 
@@ -42,15 +42,15 @@ class Filter:
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
-        self._scorer = Scorer()
+        self._scorer = ToxicityScorer()
 
     def apply(self, document: Document) -> Document | Drop:
         """`document`, or why it is dropped (toxic); the note shows its worst sentence."""
-        if drop := too_large(document):
+        if drop := drop_if_too_large(document):
             return drop
-        pieces = split(document.text)
+        pieces = split_sentences(document.text)
         scores = np.concatenate(
-            [self._scorer.score(pieces[start : start + BATCH]) for start in range(0, len(pieces), BATCH)]
+            [self._scorer.score(pieces[start : start + BATCH_SENTENCES]) for start in range(0, len(pieces), BATCH_SENTENCES)]
         )
         number = int((scores >= self.options.threshold).sum())
         limit = self.options.max_sentences
@@ -60,7 +60,7 @@ class Filter:
         return Drop("toxic", f"{number} of {len(pieces)} sentences; {scores[worst]:.2f}: {pieces[worst]}")
 
 
-class Scorer:
+class ToxicityScorer:
     """The model's probabilities, from its numbers: one matrix product instead of its five predictors one by one.
 
     predict_prob of the package gives the same, at a quarter of the speed.
@@ -81,15 +81,15 @@ class Scorer:
         return scores_N
 
 
-def split(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """The sentences of `text` that hold a letter, long ones in pieces; the beginning of `text` where none does."""
     pieces: list[str] = []
-    for start, stop in sentences(text):
-        while stop - start > LONGEST:
-            space = text.rfind(" ", start + LONGEST // 2, start + LONGEST)
-            cut = space if space >= 0 else start + LONGEST
+    for start, stop in sentence_spans(text):
+        while stop - start > MAX_SENTENCE_CHARACTERS:
+            space = text.rfind(" ", start + MAX_SENTENCE_CHARACTERS // 2, start + MAX_SENTENCE_CHARACTERS)
+            cut = space if space >= 0 else start + MAX_SENTENCE_CHARACTERS
             pieces.append(text[start:cut])
             start = cut
         pieces.append(text[start:stop])
     spoken = [piece.strip() for piece in pieces if any(map(str.isalpha, piece))]
-    return spoken or [text[:LONGEST]]
+    return spoken or [text[:MAX_SENTENCE_CHARACTERS]]

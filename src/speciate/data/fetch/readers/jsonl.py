@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.documents import Passage
-from speciate.data.fetch.archive import utf8
-from speciate.data.fetch.records import Records, parse
+from speciate.data.fetch.archive import decode_utf8
+from speciate.data.fetch.records import RecordParser, parse_json_line
+from speciate.data.passage import Passage
 
 
 class Options(ReaderOptions):
@@ -30,7 +30,7 @@ def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Pas
     Raises:
         ValueError: not UTF-8, not JSON, or a wrong column; names `where` and the line.
     """
-    records = Records(options, where)
-    for number, line in enumerate(utf8(data, where).split("\n"), start=1):
+    records = RecordParser(options, where)
+    for number, line in enumerate(decode_utf8(data, where).split("\n"), start=1):
         if line.strip():
-            yield records.passage(parse(line), f"{member}#{number}", f"{where}: line {number}")
+            yield records.to_passage(parse_json_line(line), f"{member}#{number}", f"{where}: line {number}")

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.documents import Passage
-from speciate.data.fetch.archive import utf8
+from speciate.data.fetch.archive import decode_utf8
+from speciate.data.passage import Passage
 
 
 class Options(ReaderOptions):
@@ -13,4 +13,4 @@ class Options(ReaderOptions):
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
     """The member's text under the member's name. Raises ValueError with `where` if it is not UTF-8."""
-    yield Passage(member, member, utf8(data, where))
+    yield Passage(member, member, decode_utf8(data, where))

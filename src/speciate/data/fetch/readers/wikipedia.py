@@ -18,35 +18,35 @@ import mwparserfromhell
 from mwparserfromhell import nodes
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.documents import Passage
+from speciate.data.passage import Passage
 
-DROP = "\x00"
+DROP_MARK = "\x00"
 """Stands where something was that takes its whole paragraph with it."""
-BLOCK = "\x01"
+BLOCK_MARK = "\x01"
 """Stands where a list item or heading begins: its line is no paragraph."""
-GONE = "\x02"
+GONE_MARK = "\x02"
 """Stands where something was left out, so that what follows does not look like the start of a line."""
-SILENT = {"ref", "references"}
-LAYOUT = {"table", "gallery", "timeline", "imagemap", "div", "center", "hr"}
-PREFIX = re.compile(r"\s*:?\s*([\w-]+):\S")
+SILENT_TAGS = {"ref", "references"}
+LAYOUT_TAGS = {"table", "gallery", "timeline", "imagemap", "div", "center", "hr"}
+LINK_PREFIX = re.compile(r"\s*:?\s*([\w-]+):\S")
 """A link's namespace, sister project or language."""
-EMBEDDED = {"file", "image", "media", "category"}
-UNREADABLE = {"math", "chem", "source", "syntaxhighlight", "code", "pre", "score", "poem"}
-LISTS = {"li", "dd", "dt", "ol", "ul", "dl"}
+EMBEDDED_PREFIXES = {"file", "image", "media", "category"}
+UNREADABLE_TAGS = {"math", "chem", "source", "syntaxhighlight", "code", "pre", "score", "poem"}
+LIST_TAGS = {"li", "dd", "dt", "ol", "ul", "dl"}
 BACK_MATTER = {
     "bibliography", "citations", "external links", "footnotes", "further reading", "gallery", "notes", "references",
     "see also", "sources", "works cited", "notes and references", "references and notes", "works", "filmography",
 }  # fmt: skip
-WORDS = {
+WORD_TEMPLATES = {
     "convert": ("1", "2"), "cvt": ("1", "2"), "lang": ("2",), "transl": ("2",), "nowrap": ("1",), "small": ("1",),
     "nihongo": ("1",), "smaller": ("1",), "angbr": ("1",), "vanchor": ("1",), "as of": ("As of", "1"), "sc": ("1",),
     "quote": ("1",), "flag": ("1",), "val": ("1",), "nbsp": (" ",), "'s": ("'s",), "·": ("·",), "ndash": ("–",),
     "spaced ndash": (" – ",), "mdash": ("—",), "snd": (" – ",), "'": ("'",), "' \"": ("' \"",), "-\"": ("'\"",),
 }  # fmt: skip
 """Templates that stand for words: which of their parameters (or fixed text) they read as."""
-FORMULAS = {"chem", "eqm", "e", "frac", "sfrac", "math", "music", "ipa", "vr", "ordered list", "carbon", "coord"}
+FORMULA_TEMPLATES = {"chem", "eqm", "e", "frac", "sfrac", "math", "music", "ipa", "vr", "ordered list", "carbon", "coord"}
 """Templates without which a sentence has no sense."""
-LEFTOVER = re.compile(rf"{DROP}|\||\[\[|\]\]|\{{\{{|\}}\}}|</?\w|__[A-Z]+__|https?://")
+LEFTOVER = re.compile(rf"{DROP_MARK}|\||\[\[|\]\]|\{{\{{|\}}\}}|</?\w|__[A-Z]+__|https?://")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
 REPAIRS = (
     (re.compile(r"\s+"), " "),
@@ -91,29 +91,29 @@ def _sections(fields: dict[str, ET.Element], where: str) -> Iterator[Passage]:
         headings = section.filter_headings(matches=lambda heading: heading.level == 2)
         if headings and str(headings[0].title.strip_code()).strip().lower() in BACK_MATTER:
             continue
-        yield Passage(f"{title}#{number}", title, prose(section))
+        yield Passage(f"{title}#{number}", title, article_prose(section))
 
 
-def prose(code: Any) -> str:
+def article_prose(code: Any) -> str:
     """The paragraphs of parsed wiki text, one a line."""
-    lines = _plain(code).split("\n")
+    lines = _plain_text(code).split("\n")
     # a line that starts with a space is preformatted; neighbouring lines are one paragraph
-    blocks = [" " if line.startswith((" ", "|", "!")) or BLOCK in line else line for line in lines]
+    blocks = [" " if line.startswith((" ", "|", "!")) or BLOCK_MARK in line else line for line in lines]
     paragraphs = [
         "\n".join(run) for blank, run in itertools.groupby(blocks, key=lambda line: not line.strip()) if not blank
     ]
-    kept = [_repaired(paragraph) for paragraph in paragraphs if not LEFTOVER.search(paragraph)]
+    kept = [_repair(paragraph) for paragraph in paragraphs if not LEFTOVER.search(paragraph)]
     return "\n".join(paragraph for paragraph in kept if SENTENCE_END.search(paragraph))
 
 
-def _repaired(paragraph: str) -> str:
+def _repair(paragraph: str) -> str:
     """`paragraph` on one line, the holes that templates left in it closed."""
     for pattern, replacement in REPAIRS:
         paragraph = pattern.sub(replacement, paragraph)
     return paragraph.strip()
 
 
-def _plain(code: Any) -> str:
+def _plain_text(code: Any) -> str:
     """The text that a reader of the page sees, with DROP in lines that cannot be read as prose."""
     return "" if code is None else "".join(_plain_node(node) for node in code.nodes)
 
@@ -124,33 +124,33 @@ def _plain_node(node: Any) -> str:
     if isinstance(node, nodes.HTMLEntity):
         return str(node.normalize())
     if isinstance(node, nodes.Template):
-        return _template(node)
+        return _template_text(node)
     if isinstance(node, nodes.Wikilink):
-        elsewhere = PREFIX.match(str(node.title))
-        if elsewhere and (node.text is None or elsewhere[1].lower() in EMBEDDED):
-            return GONE
-        return _plain(node.title if node.text is None else node.text)
+        elsewhere = LINK_PREFIX.match(str(node.title))
+        if elsewhere and (node.text is None or elsewhere[1].lower() in EMBEDDED_PREFIXES):
+            return GONE_MARK
+        return _plain_text(node.title if node.text is None else node.text)
     if isinstance(node, nodes.ExternalLink):
-        return _plain(node.title) if node.brackets else DROP
+        return _plain_text(node.title) if node.brackets else DROP_MARK
     if isinstance(node, nodes.Heading):
-        return BLOCK
+        return BLOCK_MARK
     if isinstance(node, nodes.Tag):
         name = str(node.tag).strip().lower()
-        if name in LISTS:
-            return BLOCK
-        if name in UNREADABLE:
-            return DROP
-        if name in LAYOUT:
+        if name in LIST_TAGS:
+            return BLOCK_MARK
+        if name in UNREADABLE_TAGS:
+            return DROP_MARK
+        if name in LAYOUT_TAGS:
             return "\n\n"
-        return GONE if name in SILENT else " " if name == "br" else _plain(node.contents)
+        return GONE_MARK if name in SILENT_TAGS else " " if name == "br" else _plain_text(node.contents)
     return ""  # comments, arguments of templates
 
 
-def _template(node: Any) -> str:
+def _template_text(node: Any) -> str:
     name = str(node.name).strip().lower()
-    if name in FORMULAS:
-        return DROP
-    parts = WORDS.get("lang" if name.startswith("lang-") else name, ())
+    if name in FORMULA_TEMPLATES:
+        return DROP_MARK
+    parts = WORD_TEMPLATES.get("lang" if name.startswith("lang-") else name, ())
     if name.startswith("lang-"):
         parts = ("1",)
     words = []
@@ -158,5 +158,5 @@ def _template(node: Any) -> str:
         if not part.isdigit():
             words.append(part)
         elif node.has(part):
-            words.append(_plain(node.get(part).value))
-    return GONE + (words[0] if len(words) == 1 else " ".join(word.strip() for word in words))
+            words.append(_plain_text(node.get(part).value))
+    return GONE_MARK + (words[0] if len(words) == 1 else " ".join(word.strip() for word in words))

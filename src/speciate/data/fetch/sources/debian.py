@@ -12,10 +12,11 @@ from pydantic import Field, Strict
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import ReaderOptions, SourceOptions
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.apt import download
 from speciate.data.fetch.pip import Pin
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
@@ -49,4 +50,4 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
         ValueError: a hostile or damaged package, a file the reader cannot read, or none that matches.
     """
     globs = archives.Globs(options.include, options.exclude)
-    yield from archives.passages(archive, name, globs, options.reader, options.file)
+    yield from archives.read_passages(archive, name, globs, options.reader, options.file)

@@ -20,9 +20,10 @@ from pydantic import Field, Strict
 from speciate.config import components
 from speciate.config.contracts.data import SourceOptions
 from speciate.config.run import read_spec
-from speciate.data.documents import Passage, Shard
-from speciate.data.fetch.formats import FORMATS, rows
-from speciate.data.fetch.records import Records
+from speciate.data.fetch.formats import FILE_READERS, read_rows
+from speciate.data.fetch.records import RecordParser
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
@@ -47,7 +48,7 @@ class Options(SourceOptions):
         return self.paths
 
 
-class Entry(components.Strict):
+class InventoryEntry(components.Strict):
     """One file of an inventory."""
 
     path: str
@@ -62,7 +63,7 @@ class Inventory(components.Strict):
     shard: str
     every: Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Strict(False)]
     """The first record and the step to the next."""
-    files: Annotated[tuple[Entry, ...], Strict(False)]
+    files: Annotated[tuple[InventoryEntry, ...], Strict(False)]
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
@@ -71,11 +72,11 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
     Raises:
         ValueError: a glob that matches no file, a file of no known format, or a `text` that is no template.
     """
-    Records(options, name)
-    found = _matches(options, name)
+    RecordParser(options, name)
+    found = _matching_files(options, name)
     by_file = len(found) >= shard.count
     share = found[shard.index :: shard.count] if by_file else found
-    entries = tuple(Entry(path=path, bytes=os.path.getsize(path), sha256=_sha256(path)) for path in share)
+    entries = tuple(InventoryEntry(path=path, bytes=os.path.getsize(path), sha256=_sha256(path)) for path in share)
     every = (0, 1) if by_file else (shard.index, shard.count)
     inventory = Inventory(source=name, shard=str(shard), every=every, files=entries)
     target.write_text(inventory.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -87,7 +88,7 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     Raises:
         ValueError: a file that is gone, changed, cut off or corrupt, or a record as `Records.passage` says.
     """
-    records = Records(options, name)
+    records = RecordParser(options, name)
     inventory = read_spec(Inventory, archive)
     if inventory.source != name:
         raise ValueError(f"source {name}: {archive} is the inventory of source {inventory.source}")
@@ -96,20 +97,20 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     for entry in inventory.files:
         path = entry.path
         where = f"source {name}: file {path}"
-        before = _verified(entry, where)
-        for row, record in rows(path, records, where):
+        before = _check_unchanged(entry, where)
+        for row, record in read_rows(path, records, where):
             if next(count) % step == start:
-                yield records.passage(record(), _called(path, row), f"{where}: row {row}" if row else where)
-        if _state(path, where) != before:
+                yield records.to_passage(record(), _record_name(path, row), f"{where}: row {row}" if row else where)
+        if _file_state(path, where) != before:
             raise ValueError(f"{where} was changed while it was read; start again")
 
 
-def _called(path: str, row: int) -> str:
+def _record_name(path: str, row: int) -> str:
     """The name of a record: the file's where it has just the one."""
     return f"{path}#{row}" if row else path
 
 
-def _matches(options: Options, name: str) -> list[str]:
+def _matching_files(options: Options, name: str) -> list[str]:
     """Every file that a glob matches, once, sorted."""
     found: dict[str, None] = {}
     for pattern in options.paths:
@@ -117,10 +118,10 @@ def _matches(options: Options, name: str) -> list[str]:
         if not matched:
             raise ValueError(f"source {name}: paths: no file matches {pattern} (from {pathlib.Path.cwd()})")
         for path in matched:
-            if not path.endswith(tuple(FORMATS)):
-                raise ValueError(f"source {name}: paths: {path} is of no known format: {', '.join(FORMATS)}")
+            if not path.endswith(tuple(FILE_READERS)):
+                raise ValueError(f"source {name}: paths: {path} has no known format: {', '.join(FILE_READERS)}")
             if not path.isprintable():
-                raise ValueError(f"source {name}: paths: {path!r} is no name that can be written as text; rename it")
+                raise ValueError(f"source {name}: paths: {path!r} is not a name that can be written as text; rename it")
             found[pathlib.Path(path).as_posix()] = None
     doubled = [path for path, times in collections.Counter(map(os.path.realpath, found)).items() if times > 1]
     if doubled:
@@ -133,18 +134,18 @@ def _sha256(path: str) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _state(path: str, where: str) -> tuple[int, int]:
+def _file_state(path: str, where: str) -> tuple[int, int]:
     """Size and time of the last change. Raises ValueError where the file is gone."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise ValueError(f"{where} is gone since it was fetched") from None
+        raise ValueError(f"{where} has disappeared since it was fetched") from None
     return found.st_size, found.st_mtime_ns
 
 
-def _verified(entry: Entry, where: str) -> tuple[int, int]:
+def _check_unchanged(entry: InventoryEntry, where: str) -> tuple[int, int]:
     """The file's state. Raises ValueError unless it holds the bytes of the inventory."""
-    state = _state(entry.path, where)
+    state = _file_state(entry.path, where)
     if state[0] != entry.bytes:
         raise ValueError(f"{where} has {state[0]} bytes, not the {entry.bytes} it had when it was fetched")
     got = _sha256(entry.path)

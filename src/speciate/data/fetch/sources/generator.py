@@ -18,9 +18,10 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import gsm_symbolic
 from speciate.data.fetch.pip import Pin, check_sha256, download
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):

@@ -15,12 +15,13 @@ from pydantic import Field, Strict
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch import archive as archives
 from speciate.data.fetch.pip import Pin, download
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
-KEYS = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
-SPECIAL = 3
+TOKENIZER_KEYS = ("model", "pre", "tokens", "token_type", "merges", "eos_token_id")
+SPECIAL_TYPE = 3
 """The token type of a special token in the format."""
 
 
@@ -56,22 +57,22 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
 
     where = f"source {name}: {options.file}"
     with tempfile.TemporaryDirectory(prefix="speciate-gguf-") as folder:
-        archives.extract(archive, name, archives.Globs(options.include, options.exclude), pathlib.Path(folder))
+        archives.extract_members(archive, name, archives.Globs(options.include, options.exclude), pathlib.Path(folder))
         files = sorted(pathlib.Path(folder).iterdir())
         if len(files) != 1:
             raise ValueError(f"{where}: include: must match one GGUF file, not {len(files)}")
         try:
             fields = gguf.GGUFReader(files[0]).fields
-            found = {key: fields[f"tokenizer.ggml.{key}"].contents() for key in KEYS}
+            found = {key: fields[f"tokenizer.ggml.{key}"].contents() for key in TOKENIZER_KEYS}
         except (OSError, ValueError, IndexError, KeyError) as error:
-            raise ValueError(f"{where}: {files[0].name} is no GGUF file with a tokenizer: {error}") from None
-    tokenizer = assemble(found, where)
+            raise ValueError(f"{where}: {files[0].name} is not a GGUF file with a tokenizer: {error}") from None
+    tokenizer = build_tokenizer(found, where)
     eos = found["tokens"][found["eos_token_id"]]
     yield Passage("tokenizer.json", "tokenizer", tokenizer.to_str())
     yield Passage("tokenizer_config.json", "tokenizer", json.dumps({"eos_token": eos}))
 
 
-def assemble(found: dict[str, Any], where: str) -> Tokenizer:
+def build_tokenizer(found: dict[str, Any], where: str) -> Tokenizer:
     """The byte-level BPE of a GGUF file's own lists. Raises ValueError where it is of another kind."""
     if (found["model"], found["pre"]) not in PRE_TOKENIZERS:
         known = " or ".join("/".join(pair) for pair in PRE_TOKENIZERS)
@@ -81,19 +82,19 @@ def assemble(found: dict[str, Any], where: str) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[found["model"], found["pre"]]()
     tokenizer.decoder = decoders.ByteLevel()
-    special = [token for token, kind in zip(found["tokens"], found["token_type"], strict=True) if kind == SPECIAL]
+    special = [token for token, kind in zip(found["tokens"], found["token_type"], strict=True) if kind == SPECIAL_TYPE]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return tokenizer
 
 
-def _gpt2() -> Any:
+def _gpt2_pre_tokenizer() -> Any:
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def _smollm() -> Any:
+def _smollm_pre_tokenizer() -> Any:
     """Each digit by itself, then as GPT-2."""
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2_pre_tokenizer()])
 
 
-PRE_TOKENIZERS = {("gpt2", "gpt-2"): _gpt2, ("gpt2", "smollm"): _smollm}
+PRE_TOKENIZERS = {("gpt2", "gpt-2"): _gpt2_pre_tokenizer, ("gpt2", "smollm"): _smollm_pre_tokenizer}
 """By the file's (model, pre)."""

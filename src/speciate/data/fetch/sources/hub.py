@@ -18,10 +18,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
-from speciate.data.fetch.hub_client import Pinned, datasets_library, explained, pin
+from speciate.data.fetch.hub_client import PinnedDataset, import_datasets, call_with_retries, resolve_revision
 from speciate.data.fetch.passages import read_passages, write_passages
-from speciate.data.fetch.records import Records
+from speciate.data.fetch.records import RecordParser
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
@@ -57,9 +58,9 @@ class Options(SourceOptions):
     """A record that cannot be read: stop there and name it, or drop and count it under its fault."""
 
     @model_validator(mode="after")
-    def _files(self) -> Self:
+    def _check_data_files(self) -> Self:
         if self.data_files and self.name is not None:
-            raise ValueError("name: means nothing beside data_files, which say what is read")
+            raise ValueError("name: has no effect beside data_files, which already say what is read")
         formats = {file.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2] for file in self.data_files}
         if not (formats <= {"json", "jsonl"} or formats == {"parquet"}):
             raise ValueError(f"data_files: must be all parquet or all json, not {', '.join(sorted(formats))}")
@@ -73,12 +74,12 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
         ValueError: the hub cannot be reached, refuses, limits the rate, or has no such dataset, configuration, split,
             revision, file or column; a data file is damaged; a record is (see `Records.passage`). Names the source.
     """
-    records = Records(options, name)
+    records = RecordParser(options, name)
     where = f"source {name}: dataset {options.dataset}"
-    pinned = pin(options.dataset, options.revision, where)
+    pinned = resolve_revision(options.dataset, options.revision, where)
     with tempfile.TemporaryDirectory(prefix=".arrow-", dir=target.parent) as cache:
-        rows = _rows(options, pinned, cache, shard, records, where)
-        count = write_passages(target, _taken(options, rows, shard, records, where), _origin(options, pinned, shard))
+        rows = _read_shard_rows(options, pinned, cache, shard, records, where)
+        count = write_passages(target, _limit_passages(options, rows, shard, records, where), _archive_metadata(options, pinned, shard))
     if not count:
         raise ValueError(f"{where}: split {options.split} has no record for shard {shard}")
 
@@ -88,28 +89,28 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     yield from read_passages(archive)
 
 
-def _origin(options: Options, pinned: Pinned, shard: Shard) -> dict[str, str]:
+def _archive_metadata(options: Options, pinned: PinnedDataset, shard: Shard) -> dict[str, str]:
     """What the archive says of itself."""
     said = {"dataset": options.dataset, "revision": options.revision, "commit": pinned.commit}
     return said | {"licence": pinned.licence, "name": options.name or "", "split": options.split, "shard": str(shard)}
 
 
-def _loaded(options: Options, pinned: Pinned, cache: str, where: str) -> Any:
+def _load_dataset(options: Options, pinned: PinnedDataset, cache: str, where: str) -> Any:
     """The Dataset or IterableDataset."""
-    load = datasets_library().load_dataset
+    load = import_datasets().load_dataset
     settings: dict[str, Any] = {"split": options.split, "streaming": options.streaming, "cache_dir": cache}
     # with the scheme in front a folder of the same name here is never taken for the dataset
     if options.data_files:  # read by their format, so a script beside them does not matter
         path = "parquet" if options.data_files[0].endswith(".parquet") else "json"
         root = f"hf://datasets/{options.dataset}@{pinned.commit}"
-        settings["data_files"] = {options.split: [f"{root}/{file}" for file in _matches(options, pinned, where)]}
+        settings["data_files"] = {options.split: [f"{root}/{file}" for file in _matching_files(options, pinned, where)]}
     else:
         path = f"hf://datasets/{options.dataset}"
         settings |= {"name": options.name, "revision": pinned.commit}
-    return explained(lambda: load(path, **settings), where, pinned.commit)
+    return call_with_retries(lambda: load(path, **settings), where, pinned.commit)
 
 
-def _matches(options: Options, pinned: Pinned, where: str) -> list[str]:
+def _matching_files(options: Options, pinned: PinnedDataset, where: str) -> list[str]:
     """The dataset's files that `data_files` match, sorted; the libraries say nothing of a glob that matches none."""
     found: set[str] = set()
     for glob in options.data_files:
@@ -120,17 +121,17 @@ def _matches(options: Options, pinned: Pinned, where: str) -> list[str]:
     return sorted(found)
 
 
-def _rows(
-    options: Options, pinned: Pinned, cache: str, shard: Shard, records: Records, where: str
+def _read_shard_rows(
+    options: Options, pinned: PinnedDataset, cache: str, shard: Shard, records: RecordParser, where: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """This shard's records, each with its name."""
-    dataset = _loaded(options, pinned, cache, where)
+    dataset = _load_dataset(options, pinned, cache, where)
     if dataset.column_names is not None:
-        records.check(dataset.column_names, where)
-        dataset = dataset.select_columns(list(records.names))
+        records.check_columns(dataset.column_names, where)
+        dataset = dataset.select_columns(list(records.columns))
     if not options.streaming:
         part = dataset.shard(shard.count, shard.index, contiguous=False)
-        for index, row in enumerate(_iterated(part, where, pinned.commit)):
+        for index, row in enumerate(_iterate_rows(part, where, pinned.commit)):
             yield f"{options.split}#{index * shard.count + shard.index + 1}", row
         return
     files = dataset.num_shards
@@ -138,33 +139,33 @@ def _rows(
     count = itertools.count()
     for file in range(shard.index, files, shard.count) if by_file else range(files):
         one = dataset.shard(num_shards=files, index=file)
-        for number, row in enumerate(_iterated(one, f"{where}: file {file}", pinned.commit), start=1):
+        for number, row in enumerate(_iterate_rows(one, f"{where}: file {file}", pinned.commit), start=1):
             if by_file or next(count) % shard.count == shard.index:
                 yield f"{options.split}/{file}#{number}", row
 
 
-def _iterated(dataset: Any, where: str, commit: str) -> Iterator[dict[str, Any]]:
+def _iterate_rows(dataset: Any, where: str, commit: str) -> Iterator[dict[str, Any]]:
     """The rows of `dataset`; whatever the libraries raise on the way becomes one ValueError."""
     rows = iter(dataset)
     following: Callable[[], dict[str, Any] | None] = lambda: next(rows, None)  # noqa: E731
-    while (row := explained(following, where, commit, tries=1)) is not None:
+    while (row := call_with_retries(following, where, commit, tries=1)) is not None:
         yield row
 
 
-def _taken(
-    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, records: Records, where: str
+def _limit_passages(
+    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, records: RecordParser, where: str
 ) -> Iterator[Passage]:
     """The passages of `rows` up to this shard's share of `max_bytes` and `max_documents`."""
-    bytes_left, documents_left = _share(options.max_bytes, shard), _share(options.max_documents, shard)
+    bytes_left, documents_left = _shard_share(options.max_bytes, shard), _shard_share(options.max_documents, shard)
     for name, row in rows:
         if bytes_left <= 0 or documents_left <= 0:
             return
-        passage = records.passage(row, name, f"{where}: record {name}")
+        passage = records.to_passage(row, name, f"{where}: record {name}")
         bytes_left -= len((passage.text or "").encode())
         documents_left -= 1
         yield passage
 
 
-def _share(total: int | None, shard: Shard) -> float:
+def _shard_share(total: int | None, shard: Shard) -> float:
     """This shard's share of `total`; the shares add up to it."""
     return float("inf") if total is None else total // shard.count + (shard.index < total % shard.count)

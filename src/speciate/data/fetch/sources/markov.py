@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 Matrix = npt.NDArray[np.float64]
 
@@ -37,7 +38,7 @@ class Options(SourceOptions):
     """Of the transitions and the texts."""
 
 
-def transitions(options: Options) -> Matrix:
+def transition_matrix(options: Options) -> Matrix:
     """(letters, letters): how likely each letter is after each."""
     draw = np.random.Generator(np.random.Philox([options.seed, 0]))
     logits = options.contrast * draw.standard_normal((options.num_letters, options.num_letters))
@@ -45,7 +46,7 @@ def transitions(options: Options) -> Matrix:
     return found
 
 
-def stationary(next_SS: Matrix) -> Matrix:
+def stationary_distribution(next_SS: Matrix) -> Matrix:
     """How often each letter is there in the long run: pi = pi P, sum pi = 1."""
     size = len(next_SS)
     equations = np.vstack([next_SS.T - np.eye(size), np.ones(size)])
@@ -55,16 +56,16 @@ def stationary(next_SS: Matrix) -> Matrix:
 
 def entropy_rate(options: Options) -> float:
     """Nats of a letter given those before it: -sum_c pi_c sum_c' p(c' | c) log p(c' | c)."""
-    next_SS = transitions(options)
-    return float(-(stationary(next_SS)[:, None] * next_SS * np.log(next_SS)).sum())
+    next_SS = transition_matrix(options)
+    return float(-(stationary_distribution(next_SS)[:, None] * next_SS * np.log(next_SS)).sum())
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
     """Draws the texts of source `name`, one JSON string a line."""
-    next_SS = transitions(options)
+    next_SS = transition_matrix(options)
     draw = np.random.Generator(np.random.Philox([options.seed, 1]))
     edges_SS = next_SS.cumsum(axis=1)
-    letter_N = np.searchsorted(stationary(next_SS).cumsum(), draw.random(options.num_texts))
+    letter_N = np.searchsorted(stationary_distribution(next_SS).cumsum(), draw.random(options.num_texts))
     columns = [letter_N]
     for _ in range(options.length - 1):
         above_N = (draw.random(options.num_texts)[:, None] > edges_SS[columns[-1]]).sum(axis=1)

@@ -13,8 +13,9 @@ from typing import Annotated
 from pydantic import Field, Strict
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
-from speciate.data.fetch.hub_client import explained, hub_library
+from speciate.data.fetch.hub_client import call_with_retries, import_hub
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
@@ -37,19 +38,19 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
         ValueError: the hub cannot be reached, refuses, or has no such repository, revision or file; names the source.
     """
     where = f"source {name}: repository {options.repository}"
-    library = hub_library()
+    library = import_hub()
     wanted = None if options.revision == "unpinned" else options.revision
     api = library.HfApi()
-    info = explained(lambda: api.model_info(options.repository, revision=wanted, timeout=30), where, options.revision)
+    info = call_with_retries(lambda: api.model_info(options.repository, revision=wanted, timeout=30), where, options.revision)
     if wanted is None:
         raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
     there = sorted(sibling.rfilename for sibling in info.siblings or ())
-    files = [file for file in there if _any(options.include, file) and not _any(options.exclude, file)]
+    files = [file for file in there if _matches_any(options.include, file) and not _matches_any(options.exclude, file)]
     if not files:
         raise ValueError(f"{where}: include: none of its files matches {', '.join(options.include)} and no exclude")
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for file in files:
-            path = explained(
+            path = call_with_retries(
                 lambda file=file: library.hf_hub_download(options.repository, file, revision=wanted),  # type: ignore[misc]
                 where,
                 options.revision,
@@ -65,5 +66,5 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     raise ValueError(f"source {name}: model_files holds weights to start from, and no texts")
 
 
-def _any(globs: tuple[str, ...], file: str) -> bool:
+def _matches_any(globs: tuple[str, ...], file: str) -> bool:
     return any(fnmatch.fnmatchcase(file, glob) for glob in globs)

@@ -13,11 +13,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.documents import Passage, Shard
-from speciate.data.fetch.hub_client import explained, hub_library
+from speciate.data.fetch.hub_client import call_with_retries, import_hub
 from speciate.data.fetch.passages import read_passages, write_passages
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 
-NEEDED, CONFIG = "tokenizer.json", "tokenizer_config.json"
+TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 
 
 class Options(SourceOptions):
@@ -31,7 +32,7 @@ class Options(SourceOptions):
     """A folder that holds tokenizer.json, or such a file, relative to where the workflow runs."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_location(self) -> Self:
         if (self.repository is None) == (self.path is None):
             raise ValueError("needs a repository with its revision, or a path")
         if (self.repository is None) != (self.revision is None):
@@ -53,11 +54,11 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
             tokenizer.json. Names the source.
     """
     if options.path is not None:
-        texts = _local(pathlib.Path(options.path), f"source {name}: path {options.path}")
+        texts = _read_local_files(pathlib.Path(options.path), f"source {name}: path {options.path}")
         origin = {"path": options.path}
     else:
         assert options.repository is not None and options.revision is not None
-        texts = _of_hub(options.repository, options.revision, f"source {name}: repository {options.repository}")
+        texts = _read_hub_files(options.repository, options.revision, f"source {name}: repository {options.repository}")
         origin = {"repository": options.repository, "commit": options.revision}
     write_passages(target, [Passage(file, file, text) for file, text in texts.items()], origin)
 
@@ -67,18 +68,18 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     yield from read_passages(archive)
 
 
-def _local(path: pathlib.Path, where: str) -> dict[str, str]:
+def _read_local_files(path: pathlib.Path, where: str) -> dict[str, str]:
     folder = path if path.is_dir() else path.parent
-    files = {NEEDED: folder / NEEDED if path.is_dir() else path, CONFIG: folder / CONFIG}
-    if not files[NEEDED].is_file():
-        raise ValueError(f"{where}: there is no {NEEDED}, the file of transformers' fast tokenizers")
-    return {name: _text(file, where) for name, file in files.items() if file.is_file()}
+    files = {TOKENIZER_FILE: folder / TOKENIZER_FILE if path.is_dir() else path, CONFIG_FILE: folder / CONFIG_FILE}
+    if not files[TOKENIZER_FILE].is_file():
+        raise ValueError(f"{where}: there is no {TOKENIZER_FILE}, the file of transformers' fast tokenizers")
+    return {name: _read_utf8(file, where) for name, file in files.items() if file.is_file()}
 
 
-def _of_hub(repository: str, revision: str, where: str) -> dict[str, str]:
-    library = hub_library()
+def _read_hub_files(repository: str, revision: str, where: str) -> dict[str, str]:
+    library = import_hub()
     if revision == "unpinned":
-        info = explained(lambda: library.HfApi().model_info(repository, timeout=30), where, revision)
+        info = call_with_retries(lambda: library.HfApi().model_info(repository, timeout=30), where, revision)
         raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
 
     def download(file: str) -> pathlib.Path | None:
@@ -89,14 +90,14 @@ def _of_hub(repository: str, revision: str, where: str) -> dict[str, str]:
         except library.errors.EntryNotFoundError:
             return None
 
-    found = {file: explained(functools.partial(download, file), where, revision) for file in (NEEDED, CONFIG)}
-    if found[NEEDED] is None:
-        raise ValueError(f"{where}: has no {NEEDED} at {revision[:10]}, the file of transformers' fast tokenizers")
-    return {name: _text(file, where) for name, file in found.items() if file is not None}
+    found = {file: call_with_retries(functools.partial(download, file), where, revision) for file in (TOKENIZER_FILE, CONFIG_FILE)}
+    if found[TOKENIZER_FILE] is None:
+        raise ValueError(f"{where}: has no {TOKENIZER_FILE} at {revision[:10]}, the file of transformers' fast tokenizers")
+    return {name: _read_utf8(file, where) for name, file in found.items() if file is not None}
 
 
-def _text(file: pathlib.Path, where: str) -> str:
+def _read_utf8(file: pathlib.Path, where: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: {file.name} is no UTF-8: {error}") from None
+        raise ValueError(f"{where}: {file.name} is not UTF-8: {error}") from None

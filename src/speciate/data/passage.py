@@ -1,0 +1,17 @@
+"""`Passage`: one text as its source yields it, before cleaning assigns it to a domain."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One record of a source."""
+
+    id: str
+    """The record's name, unique within the source."""
+    group: str
+    """Records of one group (an article, a template) stay in one split; the id itself where nothing groups records."""
+    text: str | None
+    """The text; None where the record has none."""
+    fault: str | None = None
+    """The reason under which a record without text is dropped; None: its text is null."""
