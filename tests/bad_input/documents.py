@@ -94,7 +94,7 @@ CASES = [
         "source one: member a.jsonl: line 2: is not JSON: WHY at character 9",
     ),
     record(
-        "a line that is no record", GOOD + b"[1, 2]\n", "source one: member a.jsonl: line 2: is no JSON object but list"
+        "a line that is no record", GOOD + b"[1, 2]\n", "source one: member a.jsonl: line 2: is not a JSON object but list"
     ),
     record(
         "brackets nested by thousands",
@@ -175,11 +175,11 @@ CASES = [
         status=0,
         then=without_controls,
     ),
-    Case("Documents", "no text at all", texts(" ", "\n"), "domain code: no text is left of 2; dropped: {'empty': 2}"),
+    Case("Documents", "no text at all", texts(" ", "\n"), "domain code: no documents are left (texts read: 2; dropped: {'empty': 2})"),
     Case(
         "Documents",
         "a filter that drops everything",
         dropping,
-        "domain code: no text is left of 3; dropped: {'too_short': 3}",
+        "domain code: no documents are left (texts read: 3; dropped: {'too_short': 3})",
     ),
 ]

@@ -88,13 +88,13 @@ def long_blocks(place: Place) -> Command:
 KILL = """
 import os, signal, pathlib
 from speciate.data import documents
-write = documents.Writer.write
+write = documents.DocumentWriter.write
 def die(self, document):
     write(self, document)
     if len(self._rows) == 5:
         self._flush()
         {0}
-documents.Writer.write = die
+documents.DocumentWriter.write = die
 """
 
 

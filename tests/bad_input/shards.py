@@ -34,7 +34,7 @@ def shards(wrong: str, says: str, verb: str, harm: Harm, part: str = "code", **a
 CASES = [
     shards(
         "a shard that there is not",
-        "--shard: '2-of-2' is no shard; the first of eight is 0-of-8",
+        "--shard: '2-of-2' is not a shard; the first of eight is 0-of-8",
         "clean",
         nothing,
         shard="2-of-2",
@@ -48,13 +48,13 @@ CASES = [
     ),
     shards(
         "documents cut off",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: is no documents file: WHY",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
         "sign",
         of(DOCUMENTS, cut),
     ),
     shards(
         "documents with a byte changed on the disk",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: is no documents file: WHY",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
         "sign",
         of(DOCUMENTS, flipped),
     ),
@@ -67,7 +67,7 @@ CASES = [
     ),
     shards(
         "documents whose text is null",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns that are no text, or may be null",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns that are not text or may be null",
         "sign",
         of(DOCUMENTS, lambda file: rows(file, lambda table: table.set_column(3, "text", pa.nulls(len(table), "str")))),
     ),
@@ -85,13 +85,13 @@ CASES = [
     ),
     shards(
         "a signature cut off",
-        "results/data/sign/code-KEY/0-of-2/digests.npy: is cut off, or no array: WHY",
+        "results/data/sign/code-KEY/0-of-2/digests.npy: is truncated or not an array: WHY",
         "cluster",
         of(f"{CODE}/digests.npy", cut),
     ),
     shards(
         "signatures of another shard",
-        "results/data/sign/code-KEY/0-of-2: its files are of different documents: arrays of shapes ((12, 5), (11,), "
+        "results/data/sign/code-KEY/0-of-2: its files belong to different documents: arrays of shapes ((12, 5), (11,), "
         "(12,), (N,))",
         "cluster",
         of(f"{CODE}/bands.npy", lambda f: save(f, np.load(f)[:, 1:])),
@@ -110,7 +110,7 @@ CASES = [
     ),
     shards(
         "pairs of other documents",
-        "results/data/bucket/code-KEY/0-of-1/pairs.npy: holds no pairs of these 24 documents",
+        "results/data/bucket/code-KEY/0-of-1/pairs.npy: does not hold pairs of these 24 documents",
         "cluster",
         of("bucket/code-*/*/pairs.npy", lambda f: save(f, np.array([[0, 99]]))),
     ),
@@ -122,28 +122,28 @@ CASES = [
     ),
     shards(
         "fewer groups of documents than splits",
-        "domain prose: a split would be empty: there are only 3 groups of documents",
+        "domain prose: a split would be empty: it has only 3 groups of documents",
         "assign_splits",
         few,
         "prose",
     ),
     shards(
         "duplicates cut off",
-        "results/data/cluster/code-KEY/duplicates.parquet: is no file of duplicates: WHY",
+        "results/data/cluster/code-KEY/duplicates.parquet: is not a file of duplicates: WHY",
         "assign_splits",
         of("cluster/code-*/duplicates.parquet", cut),
     ),
     shards(
         "groups of another domain",
-        "results/data/assign_splits/code-KEY/groups.npy: does not know group code/corpus/code0.jsonl#1",
+        "results/data/assign_splits/code-KEY/groups.npy: does not have group code/corpus/code0.jsonl#1",
         "write_splits",
-        swapped("split/code-*/groups.npy", "split/prose-*/groups.npy"),
+        swapped("assign_splits/code-*/groups.npy", "assign_splits/prose-*/groups.npy"),
     ),
     shards(
         "groups cut off",
-        "results/data/assign_splits/code-KEY/groups.npy: is cut off, or no array: WHY",
+        "results/data/assign_splits/code-KEY/groups.npy: is truncated or not an array: WHY",
         "write_splits",
-        of("split/code-*/groups.npy", cut),
+        of("assign_splits/code-*/groups.npy", cut),
     ),
     shards(
         "a stage's spec cut off",

@@ -9,7 +9,7 @@ import yaml
 
 from speciate.config.extends import extend
 from speciate.config.study import parse_study
-from speciate.data.fetch.records import Records
+from speciate.data.fetch.records import RecordParser
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "studies" / "corpora").glob("*.yaml"))
@@ -35,7 +35,7 @@ def test_the_corpora_of_the_systems_are_all_here() -> None:
 def test_it_parses_over_the_default_study(file: pathlib.Path) -> None:
     found = source(file)
     assert found.kind == "hub"
-    assert Records(found, file.stem).names
+    assert RecordParser(found, file.stem).columns
     assert file.stem in yaml.safe_load(file.read_text())["domains"].popitem()[1]["licences"]
 
 
