@@ -64,7 +64,7 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(transformer: Build) -> No
     cache = Cache()
     model.read(TokenBatch.of(token_BT, cache=cache))
     row_B = torch.tensor([2, 0])
-    cache.take(row_B)
+    cache.select(row_B)
     after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
     whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
     torch.testing.assert_close(after, whole[:, -1:], rtol=1e-10, atol=1e-10)
@@ -110,7 +110,7 @@ def test_what_a_cache_cannot_forget_is_refused() -> None:
     skipping, recurrent = cache.copy(), cache.copy()
     skipping.append(1, torch.zeros(1, 2, 2))
     cannot(skipping, 2, "skipped tokens, cannot be cut; keep a copy")
-    recurrent.keep(1, torch.zeros(1, 3, 2))  # of as many numbers as there are tokens, by chance
+    recurrent.set_state(1, torch.zeros(1, 3, 2))  # of as many numbers as there are tokens, by chance
     assert not recurrent.copy().can_truncate
     cannot(recurrent, 2, "a recurrent state, or skipped tokens, cannot be cut; keep a copy")
     recurrent.truncate(3)

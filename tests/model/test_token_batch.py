@@ -9,19 +9,19 @@ def test_identity_survives_a_choice_of_columns() -> None:
     assert tokens.position_BT.tolist() == [[0, 1, 0, 1], [0, 1, 2, 0]]
     assert tokens.document_BT is not None
     assert tokens.document_BT.tolist() == [[0, 0, 1, 1], [0, 0, 0, 1]]
-    some = tokens.take(torch.tensor([[1, 3], [0, 2]]))
+    some = tokens.select(torch.tensor([[1, 3], [0, 2]]))
     assert some.id_BT.tolist() == [[6, 8], [9, 6]]
     assert some.position_BT.tolist() == [[1, 1], [0, 2]]
     assert some.index_BT.tolist() == [[1, 3], [4, 6]]
     assert some.document_BT is not None
     assert some.document_BT.tolist() == [[0, 1], [0, 0]]
-    again = some.take(torch.tensor([[1], [1]]))
+    again = some.select(torch.tensor([[1], [1]]))
     assert again.index_BT.tolist() == [[3], [6]]
     assert torch.equal(token_BT.flatten()[again.index_BT], again.id_BT)
 
 
 def test_without_documents_there_stay_none() -> None:
-    assert TokenBatch.of(torch.zeros(2, 3)).take(torch.tensor([[0], [1]])).document_BT is None
+    assert TokenBatch.of(torch.zeros(2, 3)).select(torch.tensor([[0], [1]])).document_BT is None
 
 
 def test_a_document_that_comes_again_is_a_context_of_its_own() -> None:

@@ -9,10 +9,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from speciate.config.components import component_module, options_of
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import to_ours, to_theirs
+from speciate.model.hf.convert import export_weights, import_weights
 from speciate.model.hf.pretrained import shape_of
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.selection import recording, selectors
+from speciate.selection.selection import record_selections, selectors
 
 Build = Callable[..., Transformer]
 VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
@@ -29,8 +29,8 @@ def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: Model
         for parameter in theirs.parameters():
             parameter.normal_(0.0, 0.3)
     given = {name: weight.detach() for name, weight in theirs.named_parameters()}
-    ours.load_state_dict(to_ours(given, rules))
-    back = to_theirs({name: weight.detach() for name, weight in ours.named_parameters()}, rules)
+    ours.load_state_dict(import_weights(given, rules))
+    back = export_weights({name: weight.detach() for name, weight in ours.named_parameters()}, rules)
     assert back.keys() == given.keys()
     assert all(torch.equal(back[name], given[name]) for name in given)
     token_BT = torch.randint(VOCABULARY, (3, 13))
@@ -41,7 +41,7 @@ def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: Model
     torch.testing.assert_close(loss.float(), result.loss, rtol=1e-5, atol=1e-5)  # theirs is computed in float32
     loss.backward()
     result.loss.backward()
-    expected = to_ours({name: weight.grad for name, weight in theirs.named_parameters()}, rules)
+    expected = import_weights({name: weight.grad for name, weight in theirs.named_parameters()}, rules)
     for name, parameter in ours.named_parameters():
         assert expected[name].abs().max() > 1e-4
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)
@@ -141,7 +141,7 @@ def test_a_layer_can_have_another_block(
 def test_routers_are_recorded_under_their_paths(transformer: Build, moe: Callable[..., Any]) -> None:
     model = transformer(ffn=moe())
     token_BT = torch.randint(VOCABULARY, (2, 5))
-    with recording(model) as record:
+    with record_selections(model) as record:
         model.hidden(token_BT)
     assert list(record) == ["blocks.0.ffn.router", "blocks.1.ffn.router"] == list(selectors(model))
     for selection in record.values():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from speciate.selection.selection import Selection, Selector, auxiliary_loss, recording, selectors
+from speciate.selection.selection import Selection, Selector, auxiliary_loss, record_selections, selectors
 
 
 @dataclass
@@ -58,7 +58,7 @@ def num_hooks(model: nn.Module) -> int:
 
 def test_each_selection_lies_under_its_modules_path_in_order() -> None:
     model, x = Model(), torch.randn(5, 3)
-    with recording(model) as record:
+    with record_selections(model) as record:
         model(x)
     paths = ["blocks.0.router", "blocks.1.router", "blocks.2.router"]
     assert list(record) == paths == list(selectors(model))
@@ -69,13 +69,13 @@ def test_each_selection_lies_under_its_modules_path_in_order() -> None:
 def test_recording_changes_nothing() -> None:
     model, x = Model(), torch.randn(5, 3)
     before = model(x)
-    with recording(model):
+    with record_selections(model):
         assert torch.equal(model(x), before)
 
 
 def test_hooks_are_there_inside_and_gone_afterwards() -> None:
     model = Model()
-    with recording(model) as record:
+    with record_selections(model) as record:
         assert num_hooks(model) == 3
         model(torch.randn(2, 3))
     assert num_hooks(model) == 0
@@ -86,7 +86,7 @@ def test_hooks_are_there_inside_and_gone_afterwards() -> None:
 
 def test_hooks_are_gone_after_an_error() -> None:
     model = Model()
-    with pytest.raises(ZeroDivisionError), recording(model):
+    with pytest.raises(ZeroDivisionError), record_selections(model):
         raise ZeroDivisionError
     assert num_hooks(model) == 0
 
@@ -95,7 +95,7 @@ def test_a_selector_that_runs_twice_is_an_error_and_leaves_no_hooks() -> None:
     model = Model()
 
     def twice() -> None:
-        with recording(model):
+        with record_selections(model):
             model(torch.randn(2, 3))
             model(torch.randn(2, 3))
 
@@ -108,13 +108,13 @@ def test_one_module_shared_by_two_layers_counts_as_running_twice() -> None:
     model = Model(2)
     model.blocks[1].router = model.blocks[0].router
     assert list(selectors(model)) == ["blocks.0.router"]
-    with pytest.raises(RuntimeError, match="ran twice"), recording(model):
+    with pytest.raises(RuntimeError, match="ran twice"), record_selections(model):
         model(torch.randn(2, 3))
 
 
 def test_auxiliary_loss_is_the_mean_over_selectors_and_keeps_its_gradient() -> None:
     model, x = Model(), torch.randn(6, 3)
-    with recording(model) as record:
+    with record_selections(model) as record:
         model(x)
     loss = auxiliary_loss(record)
     assert loss.item() == pytest.approx(sum(one.loss.item() for one in record.values()) / 3)
@@ -124,7 +124,7 @@ def test_auxiliary_loss_is_the_mean_over_selectors_and_keeps_its_gradient() -> N
 
 def test_auxiliary_loss_of_a_dense_model_is_refused() -> None:
     model = Model(0)
-    with recording(model) as record:
+    with record_selections(model) as record:
         model(torch.randn(2, 3))
     assert record == {}
     with pytest.raises(ValueError, match="dense"):

@@ -60,6 +60,8 @@ class _OneClassPerModule(ModelMetaclass):
             return super().__new__(mcs, name, bases, namespace, **settings)
         if module not in mcs._made:
             mcs._made[module] = super().__new__(mcs, name, bases, namespace, **settings)
+        elif "__classcell__" in namespace:  # a method calls super(): tell it which class it belongs to
+            namespace["__classcell__"].cell_contents = mcs._made[module]
         return mcs._made[module]
 
 

@@ -1,6 +1,6 @@
-"""Activations of a feed-forward layer's hidden units: gelu (Hendrycks and Gimpel 2016), swiglu (Shazeer 2020).
+"""Activation functions of feed-forward layers: GELU (Hendrycks and Gimpel 2016), SwiGLU (Shazeer 2020).
 
-    gelu(u) = u Phi(u);    gelu_tanh: the tanh approximation that GPT-2 has;    swiglu(g, u) = g sigmoid(g) u
+    gelu(u) = u Phi(u);    gelu_tanh: the tanh approximation that GPT-2 uses;    swiglu(g, u) = g sigmoid(g) u
 
 N rows, F hidden units; swiglu needs 2F inputs, the gates before the units.
 """
@@ -14,10 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of the hidden units, and how many inputs each of them takes."""
+    """A function of the hidden units."""
 
-    of: Callable[[Tensor], Tensor]
+    apply: Callable[[Tensor], Tensor]
     inputs: int
+    """Number of inputs that each hidden unit takes."""
 
 
 def _gelu_tanh(u_NF: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Initial weights: GPT-2's (Radford et al. 2019), each drawn from the seed and its own name.
+"""Initial weights as in GPT-2 (Radford et al. 2019), each drawn from the seed and the parameter's name.
 
-Weights are normal with standard deviation `init_std`, embeddings with `embedding_std`; projections into the residual
-stream (named `out`) get it divided by sqrt(2 x layers), so that the stream's variance does not grow with depth; biases
-are 0 and norms 1. Every parameter has a generator of its own: two arms of a study that share a seed share the initial
-value of every parameter that both have, and differ nowhere but in what makes them two arms.
+Weights are normal with standard deviation `init_std`, embeddings with `embedding_std`. Projections into the residual
+stream (named `out`) are divided by sqrt(2 x layers), so that the stream's variance does not grow with depth. Biases are
+0 and norms 1. Every parameter has its own random generator. So two arms of a study with the same seed share the initial
+value of every parameter that both have, and differ only in what makes them two arms.
 
-A module whose own parameters begin otherwise defines `draw_initial(draw)`, called last; `draw(name)` is the generator
-of its parameter of that name.
+A module whose own parameters begin otherwise inherits `DrawsOwnWeights` (module_hooks.py); it is called last.
 """
 
 import functools
@@ -16,23 +15,25 @@ import re
 import torch
 from torch import nn
 
+from speciate.model.module_hooks import DrawsOwnWeights
+
 
 def generator(*names: object) -> torch.Generator:
-    """A generator of random numbers that depends on these names and nothing else."""
+    """Return a random generator whose seed depends on these names and nothing else."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int, std: float, embedding_std: float, num_layers: int) -> None:
-    """Draws every parameter of `model`, and every buffer called `weight`, which is a weight that is never learned.
+    """Draw every parameter of `model`, and every buffer called `weight`: a weight that is never trained.
 
     Args:
-        model: altered in place.
-        seed: of all draws.
+        model: the model, changed in place.
+        seed: seed of all draws.
         std: standard deviation of weights.
         embedding_std: standard deviation of the parameters named `embedding`.
-        num_layers: by whose root residual projections are scaled down.
+        num_layers: number of layers; residual projections are divided by sqrt(2 x num_layers).
     """
     fixed = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("weight")]
     for name, weight in [*model.named_parameters(), *fixed]:
@@ -45,6 +46,5 @@ def initialise(model: nn.Module, seed: int, std: float, embedding_std: float, nu
                 scale = embedding_std
             weight.copy_(torch.empty(weight.shape).normal_(0.0, scale, generator=generator(seed, name)))
     for path, module in model.named_modules():
-        own = getattr(module, "draw_initial", None)
-        if own is not None:
-            own(functools.partial(generator, seed, path))
+        if isinstance(module, DrawsOwnWeights):
+            module.draw_initial(functools.partial(generator, seed, path))

@@ -1,11 +1,11 @@
-"""Further heads beside a model's own: each predicts a token some places after the next one (Gloeckle et al. 2024).
+"""Multi-token prediction heads: each predicts a token some positions after the next one (Gloeckle et al. 2024).
 
-    block:   l_t = norm_i(block_i(trunk_t)) H^T     trunk: the residual stream before the last block; H the model's own
-    linear:  l_t = x_t H_i^T                        x: what the model's own head reads
+    block:   l_t = norm_i(block_i(trunk_t)) H^T     trunk: the residual stream before the last block; H the model's head
+    linear:  l_t = x_t H_i^T                        x: the input of the model's own head
 
 Head i of 1, 2, ... predicts token t + 1 + i from the tokens up to t; head 0 is the model's own last block, norm and
-output layer. Beside training they draft: evaluation/speculative.py. What a head's block needs of earlier tokens it
-keeps in a cache of its own.
+output layer. After training the heads can draft tokens (evaluation/speculative.py). A head's block keeps what it needs
+of earlier tokens in a cache of its own.
 
 B blocks of T tokens, D width, V vocabulary.
 """
@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from speciate.config.run import BlockSpec
 from speciate.model.block import Block
+from speciate.model.module_hooks import CountsFlops
 from speciate.model.norm import norm
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 
 
 class PredictionHead(nn.Module):
-    """One further head; `weight` times what `read` gives are its logits.
+    """Base of a further head; its logits are `weight` times the output of `read`.
 
     Args:
-        ahead: i, places after the next token.
+        ahead: i, the number of positions after the next token.
     """
 
     def __init__(self, ahead: int) -> None:
@@ -33,69 +34,69 @@ class PredictionHead(nn.Module):
         self.ahead = ahead
 
     def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """What the output layer reads, (B, T, D), of the trunk and of what the model's own head reads."""
+        """Return the output layer's input, (B, T, D), from the trunk and the input of the model's own head."""
         raise NotImplementedError
 
     def weight(self, model: Transformer) -> Tensor:
-        """The output layer's weight, (V, D)."""
+        """Return the output layer's weight, (V, D)."""
         raise NotImplementedError
 
 
-class BlockHead(PredictionHead):
-    """A block and a norm on the trunk, before the model's own output layer.
+class BlockHead(CountsFlops, PredictionHead):
+    """A block and a norm on the trunk, followed by the model's own output layer.
 
     Args:
-        place: where in the model.
+        context: the model.
         ahead: i.
-        block: what the block is.
+        block: options of the block.
     """
 
-    def __init__(self, place: BuildContext, ahead: int, block: BlockSpec) -> None:
+    def __init__(self, context: BuildContext, ahead: int, block: BlockSpec) -> None:
         super().__init__(ahead)
-        alone = place.model.model_copy(update={"block": block, "exceptions": ()})
-        self.block = Block(replace(place, model=alone))
-        self.norm = norm(place.model)
-        self.logits_flops = 2.0 * place.vocabulary * place.model.width
+        one_block = context.model.model_copy(update={"block": block, "exceptions": ()})
+        self.block = Block(replace(context, model=one_block))
+        self.norm = norm(context.model)
+        self.logits_flops = 2.0 * context.vocabulary * context.model.width
 
     def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """The norm's output."""
+        """Return the norm's output."""
         normed_BTD: Tensor = self.norm(self.block(trunk_BTD, tokens))
         return normed_BTD
 
     def weight(self, model: Transformer) -> Tensor:
-        """The model's own."""
+        """Return the weight of the model's own output layer."""
         return model.head_VD
 
-    def num_flops(self, length: int) -> float:
-        """Of one token's logits, which the model's own count leaves out; see model/profiling/flops.py."""
+    def num_flops(self, length: float) -> float:
+        """Return the FLOPs of one token's logits, which the model's own count leaves out."""
         return self.logits_flops * (length - 1 - self.ahead) / length
 
 
-class LinearHead(PredictionHead):
-    """An output layer of its own on what the model's own head reads.
+class LinearHead(CountsFlops, PredictionHead):
+    """An output layer of its own on the input of the model's own head.
 
     Args:
-        place: where in the model.
+        context: the model.
         ahead: i.
     """
 
-    def __init__(self, place: BuildContext, ahead: int) -> None:
+    def __init__(self, context: BuildContext, ahead: int) -> None:
         super().__init__(ahead)
-        self.unembedding = nn.Linear(place.model.width, place.vocabulary, bias=False)
+        self.unembedding = nn.Linear(context.model.width, context.vocabulary, bias=False)
 
     def read(self, trunk_BTD: Tensor, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """As it is."""
+        """Return the input of the model's own head."""
         return x_BTD
 
     def weight(self, model: Transformer) -> Tensor:
-        """Its own."""
+        """Return the weight of its own output layer."""
         return self.unembedding.weight
 
-    def num_flops(self, length: int) -> float:
-        """Of a block's last tokens, which have no target; see model/profiling/flops.py."""
+    def num_flops(self, length: float) -> float:
+        """Return minus the FLOPs of a block's last tokens, which have no target."""
         return -2.0 * self.unembedding.weight.numel() * (1 + self.ahead) / length
 
 
 def prediction_heads(model: Transformer) -> list[PredictionHead]:
-    """The further heads of a model, nearest first; none where its objective added none."""
+    """Return the further heads of a model, nearest first; there are none unless its objective added some."""
     return [part for part in model.parts.values() if isinstance(part, PredictionHead)]

@@ -1,7 +1,7 @@
-"""What travels through the blocks beside x: which tokens these are. And where in which model a component stands.
+"""The tokens that go through the blocks beside x (TokenBatch), and what a component is built from (BuildContext).
 
-A block may see only some of a sequence's tokens (behind a Mixture-of-Depths), so a token's identity is never its place
-in x: routers that hash need its id, rotary embeddings its position, an observer its place in the whole batch.
+A block may see only some of a sequence's tokens (behind a Mixture-of-Depths), so the row of x does not identify a
+token. Routers that hash need its id, rotary embeddings its position, and an observer its index in the whole batch.
 
 B blocks of T tokens; K of the T kept.
 """
@@ -22,48 +22,48 @@ from speciate.model.cache import Cache
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenBatch:
-    """The tokens that a part of the model is looking at, in the order of x's rows; integers, all of one shape."""
+    """The tokens that a part of the model processes, in the order of x's rows; integer tensors of one shape."""
 
     id_BT: Tensor
     """Token id."""
     position_BT: Tensor
-    """Position in its context, from 0: in the block, or in its document's run where documents are kept apart."""
+    """Position in its context, from 0: in the block, or in its document if documents are kept apart."""
     index_BT: Tensor
-    """Position in the flattened batch: what a Selection calls its decisions by."""
+    """Index in the flattened batch, by which a Selection names its decisions; -1 for padding."""
     document_BT: Tensor | None
-    """Which run of one document in its block, from 0; attention must not cross from one to another, and within one the
-    order of positions is the block's. None: a block is one context (GPT-2's way)."""
+    """Number of its document in the block, from 0 (each stretch of one document counts); attention must not cross from
+    one to another, and within one the order is the block's. None: a block is one context, as in GPT-2."""
     cache: Cache | None = None
-    """What mixers keep of the tokens before these; None: there are none, and nothing is kept."""
+    """Cache of the tokens before these; None: there are none, and nothing is cached."""
     domain_BT: Tensor | None = None
-    """Which domain of the mixture a token's block is of, from 0; None: nobody said (`in_domains`)."""
+    """Domain of the token's block, as an index into the mixture's; None: unknown (see `in_domains`)."""
 
     @classmethod
     def of(cls, token_BT: Tensor, document_BT: Tensor | None = None, cache: Cache | None = None) -> TokenBatch:
-        """All tokens of a batch of blocks, or of their next part, after those that `cache` has seen.
+        """Make a batch of whole blocks, or of their next tokens after those that `cache` has seen.
 
         Args:
             token_BT: token ids.
-            document_BT: the document of each position, to keep documents apart; each run of one is then a context of
-                its own, in which positions start again at 0.
-            cache: of one context; goes with no documents.
+            document_BT: document of each position, to keep documents apart; each stretch of one document is then a
+                context of its own, in which positions start at 0.
+            cache: cache of one context; not together with documents.
         """
         index_BT = torch.arange(token_BT.numel(), device=token_BT.device).view(token_BT.shape)
         position_BT = index_BT % token_BT.shape[1] + (0 if cache is None else cache.length)
         if document_BT is None:
             return cls(token_BT, position_BT, index_BT, None, cache, domains_of(token_BT))
-        assert cache is None, "a cache is of one context"
+        assert cache is None, "a cache holds one context, so it excludes documents"
         starts_BT = torch.ones_like(document_BT, dtype=torch.bool)
         starts_BT[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]
         first_BT = torch.where(starts_BT, position_BT, 0).cummax(1).values
-        of_BT = domains_of(token_BT)
-        return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1, None, of_BT)
+        domain_BT = domains_of(token_BT)
+        return cls(token_BT, position_BT - first_BT, index_BT, starts_BT.cumsum(1) - 1, None, domain_BT)
 
-    def take(self, column_BK: Tensor, real_BK: Tensor | None = None) -> TokenBatch:
-        """The tokens of these columns of each row; `column_BK` ascends, so that causal order is kept.
+    def select(self, column_BK: Tensor, real_BK: Tensor | None = None) -> TokenBatch:
+        """Return the tokens of these columns of each row; `column_BK` ascends, so that causal order is kept.
 
-        Rows that keep fewer than K are padded at their end, where nothing before looks: `real_BK` is false there, and
-        the index -1, which an observer leaves out.
+        Rows with fewer than K tokens are padded at their end, which no earlier token sees. There `real_BK` is false and
+        the index becomes -1, which observers leave out.
         """
         index_BK = self.index_BT.gather(1, column_BK)
         return TokenBatch(
@@ -81,9 +81,10 @@ _domains: ContextVar[Tensor | None] = ContextVar("domains", default=None)
 
 @contextmanager
 def in_domains(domain_B: Tensor | None) -> Iterator[None]:
-    """Tokens that are made inside are of blocks of these domains, integer, in this order; None: of unknown ones.
+    """Set the domains, integer, of the blocks whose TokenBatch is made inside; None: unknown.
 
-    Who holds the blocks knows it, and a control alone asks (router/oracle.py), so it goes past all that lies between.
+    Only the caller that holds the blocks knows their domains, and only a control (router/oracle.py) needs them, so they
+    bypass every function in between.
     """
     before = _domains.set(domain_B)
     try:
@@ -93,7 +94,7 @@ def in_domains(domain_B: Tensor | None) -> Iterator[None]:
 
 
 def domains_of(token_BT: Tensor) -> Tensor | None:
-    """The domain of each token, as `in_domains` says, (B, T); None where it says nothing, or of other blocks."""
+    """Return each token's domain as set by `in_domains`, (B, T); None if unset or set for another number of blocks."""
     domain_B = _domains.get()
     if domain_B is None or len(domain_B) != len(token_BT):
         return None
@@ -102,11 +103,12 @@ def domains_of(token_BT: Tensor) -> Tensor | None:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Where in which model a component stands: all that it is built from, its own options aside."""
+    """All that a component is built from, apart from its own options."""
 
     model: ModelSpec
     layer: int
-    """From 0; -1 of a part beside the blocks."""
+    """Number of the layer, from 0; -1 for a part beside the blocks."""
     vocabulary: int
+    """Number of token ids."""
     seed: int = 0
-    """Of what a component draws once and never learns."""
+    """Seed of what a component draws once and never trains."""

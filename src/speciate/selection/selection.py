@@ -1,4 +1,4 @@
-"""What every learned selector reports, and how an observer outside the model collects it.
+"""The Selection that every learned selector reports, and how an observer outside the model records it.
 
 Shape suffixes: N decisions, S slots.
 """
@@ -18,47 +18,48 @@ class Selection:
     """One call of one selector: N decisions among S slots.
 
     The null is what an unlearned selector would do: uniform for a router of experts, (1 - c, c) for a Mixture-of-Depths
-    of capacity c, uniform over the visible keys for a sparse-attention indexer. Divergence is measured against it.
+    with capacity c, uniform over the visible keys for an indexer of sparse attention. Divergence is measured from it.
     """
 
     probs_NS: Tensor
-    """Probabilities before the choice is made; rows sum to one. Without noise and without a balancing bias."""
+    """Probabilities before the choice, without noise and balancing bias; rows sum to one."""
     chosen_NS: Tensor
-    """The choice itself, with 1/k on each of k chosen slots; rows sum to one. No gradient."""
+    """The choice, with 1/k on each of k chosen slots; rows sum to one. It has no gradient."""
     null_NS: Tensor
-    """What an unlearned selector would do; rows sum to one. Broadcastable, so (1, S) serves a constant one."""
+    """Probabilities of an unlearned selector; rows sum to one. Broadcastable, so a constant null is (1, S)."""
     token_N: Tensor
-    """Which position of the flattened batch each decision is about: a selector behind another sees only some."""
+    """Index of each decision's token in the flattened batch; a selector behind another one sees only some tokens."""
     loss: Tensor
-    """The selector's own auxiliary loss, weighted, a scalar; zero where it has none. Never part of a reported loss."""
+    """The selector's weighted auxiliary loss, a scalar; zero if it has none. Never part of a reported loss."""
 
 
-class Reports(Protocol):
-    """What a selector's forward returns: anything that carries its Selection."""
+class HasSelection(Protocol):
+    """What a selector's forward returns: any object with a `selection`."""
 
     @property
     def selection(self) -> Selection:
-        """What this call selected."""
+        """The Selection of this call."""
         ...
 
 
 class Selector(nn.Module):
-    """A module that decides where computation goes. Its forward returns an object with a `selection`.
+    """Base of the modules that decide where computation goes. Its forward returns an object with a `selection`.
 
     The training loop calls the two hooks below around each optimizer step; most selectors need neither.
     """
 
     num_slots: int
+    """Number of slots, S."""
 
     def before_update(self, progress: float) -> None:
-        """Called before the step's first forward. progress: share of the training already done, in [0, 1)."""
+        """Prepare an optimizer step, before its first forward; `progress` is the share of training done, in [0, 1)."""
 
     def after_update(self) -> None:
-        """Called once the optimizer has stepped."""
+        """Update the selector after the optimizer has stepped."""
 
 
 def selectors(model: nn.Module) -> dict[str, Selector]:
-    """Every selector of a model under its module path, in the order of the forward pass's definition."""
+    """Return every selector of a model by its module path, in the order in which modules are defined."""
     return {path: module for path, module in model.named_modules() if isinstance(module, Selector)}
 
 
@@ -66,8 +67,8 @@ _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 @contextmanager
-def recomputation() -> Iterator[None]:
-    """What runs inside repeats an earlier forward pass for its gradient: nothing in it is recorded or counted anew."""
+def mark_recomputation() -> Iterator[None]:
+    """Mark what runs inside as the repetition of a forward pass, of which nothing is recorded or counted again."""
     before = _recomputing.set(True)
     try:
         yield
@@ -75,29 +76,31 @@ def recomputation() -> Iterator[None]:
         _recomputing.reset(before)
 
 
-def recomputing() -> bool:
-    """Whether this forward pass is a repetition; a selector that counts its calls must leave those out."""
+def is_recomputing() -> bool:
+    """Tell whether this forward pass is a repetition; a selector that counts its calls must ignore those."""
     return _recomputing.get()
 
 
 @contextmanager
-def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
-    """Collects the Selection of each selector that runs inside the block, under its module path.
+def record_selections(model: nn.Module) -> Iterator[dict[str, Selection]]:
+    """Record the Selection of each selector that runs inside the `with` block, by its module path.
 
-    Ordinary forward hooks do it: the model knows nothing of its observer. A selector may run once in one recording.
+    It uses ordinary forward hooks, so the model knows nothing of its observer. A selector may run only once in it.
 
     Raises:
-        RuntimeError: a selector ran twice, so that its first Selection would be lost.
+        RuntimeError: a selector ran twice, so its first Selection would be lost.
     """
     record: dict[str, Selection] = {}
 
     def collect(path: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Reports) -> None:
-            if recomputing():
+        def hook(module: nn.Module, args: tuple[Any, ...], output: HasSelection) -> None:
+            if is_recomputing():
                 return
             if path in record:
-                raise RuntimeError(f"selector {path} ran twice in one recording; open one recording a forward pass")
-            record[path] = real(output.selection)
+                raise RuntimeError(
+                    f"selector {path} ran twice in one record_selections(); open one for each forward pass"
+                )
+            record[path] = drop_padding(output.selection)
 
         return hook
 
@@ -109,8 +112,8 @@ def recording(model: nn.Module) -> Iterator[dict[str, Selection]]:
             handle.remove()
 
 
-def real(selection: Selection) -> Selection:
-    """The selection without decisions about padding, whose `token_N` is negative; see `Tokens.take`."""
+def drop_padding(selection: Selection) -> Selection:
+    """Return the selection without decisions about padding, whose `token_N` is negative; see `TokenBatch.select`."""
     if not bool((selection.token_N < 0).any()):
         return selection
     kept_N = selection.token_N >= 0
@@ -120,12 +123,12 @@ def real(selection: Selection) -> Selection:
 
 
 def auxiliary_loss(record: dict[str, Selection]) -> Tensor:
-    """Mean of the selectors' own losses over the selectors that ran (Fedus et al. 2021 sum; S1 averages over layers).
+    """Return the mean of the auxiliary losses of the selectors that ran (Fedus et al. 2021 sum; S1 takes the mean).
 
-    The mean keeps a loss's weight comparable between models of different depth.
+    With the mean, a loss's weight is comparable between models of different depth.
 
     Raises:
-        ValueError: nothing was recorded.
+        ValueError: no Selection was recorded.
     """
     if not record:
         raise ValueError("no selector ran; a dense model has no auxiliary loss")

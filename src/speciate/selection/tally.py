@@ -1,6 +1,6 @@
-"""Additive sums of Selections, never means: any statistic can still be computed from them, and shards just add.
+"""The Tally: sums over Selections, never means, so that any statistic can be computed later and shards can be added.
 
-Shape suffixes: N decisions, S slots, G groups (documents, token types, ...). This file needs no torch to be imported.
+Shape suffixes: N decisions, S slots, G groups (documents, token types, ...). Importing this file does not import torch.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ class Tally:
     decisions_G: Array
     """Number of decisions."""
     chosen_GS: Array
-    """Choices; one decision spreads a total of 1 over its k slots."""
+    """Sums of choices; one decision spreads a total of 1 over its k slots."""
     probs_GS: Array
-    """Probabilities."""
+    """Sums of probabilities."""
     null_GS: Array
-    """Null probabilities."""
+    """Sums of null probabilities."""
     divergence_G: Array
-    """KL(probs || null) of each decision, in nats."""
+    """Sums of each decision's KL(probs || null), in nats."""
     entropy_G: Array
-    """Entropy of each decision's probabilities, in nats."""
+    """Sums of the entropies of each decision's probabilities, in nats."""
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def total(self) -> Tally:
-        """All groups as one."""
+        """Return the sum over groups, as a tally of one group."""
         return Tally(*(getattr(self, field.name).sum(axis=0, keepdims=True) for field in fields(self)))
 
     def commitment(self) -> Commitment:
-        """Commitment over all groups together, split into drift and information."""
+        """Return the commitment over all groups together, split into drift and information."""
         return commitment(self.total())
 
 
@@ -55,22 +55,22 @@ class Commitment:
     committed: float
     """E KL(p_n || q_n). Near 0: the selector is indifferent."""
     drift: float
-    """KL(mean p || mean q): the same preference for every token. Most of it: collapsed."""
+    """KL(mean p || mean q): the same preference for every token. If it is most of the commitment: collapsed."""
     information: float
-    """The rest: preferences that depend on the token. Most of it: specialised."""
+    """The rest: preferences that depend on the token. If it is most of the commitment: specialised."""
 
 
 def commitment(tally: Tally) -> Commitment:
-    """The chain rule of KL on a tally of one group: E KL(p_n||q_n) = KL(mean p||mean q) + information.
+    """Apply the chain rule of KL to a tally of one group: E KL(p_n||q_n) = KL(mean p||mean q) + information.
 
-    With a constant null the information is the mutual information of decision and slot; with one that differs by
-    decision (an indexer behind a causal mask) it is the part of the commitment that no single preference explains.
+    With a constant null, the information is the mutual information of decision and slot. With a null that differs by
+    decision (an indexer behind a causal mask), it is the part of the commitment that no single preference explains.
 
     Raises:
-        ValueError: no decisions, or more than one group.
+        ValueError: there are no decisions, or more than one group.
     """
     if tally.decisions_G.shape != (1,) or tally.decisions_G[0] == 0:
-        raise ValueError(f"commitment needs one group with decisions, got decisions {tally.decisions_G}")
+        raise ValueError(f"commitment needs one group with decisions, not groups of {tally.decisions_G} decisions")
     count = tally.decisions_G[0]
     probs_S, null_S = tally.probs_GS[0] / count, tally.null_GS[0] / count
     committed = float(tally.divergence_G[0] / count)
@@ -80,7 +80,7 @@ def commitment(tally: Tally) -> Commitment:
 
 
 def tally(selection: Selection, group_N: Tensor, num_groups: int) -> Tally:
-    """Sums a Selection over the groups of its decisions, in float64.
+    """Sum a Selection over the groups of its decisions, in float64.
 
     Args:
         selection: N decisions among S slots.
@@ -89,20 +89,20 @@ def tally(selection: Selection, group_N: Tensor, num_groups: int) -> Tally:
     """
     probs_NS = selection.probs_NS.detach().double()
     null_NS = selection.null_NS.detach().double().expand_as(probs_NS)
-    # xlogy has the limit 0 log 0 = 0; a null of zero where the probability is not is an infinite divergence
+    # xlogy gives 0 log 0 = 0; where the null is zero and the probability is not, the divergence is infinite
     entropy_N = -probs_NS.xlogy(probs_NS).sum(-1)
     divergence_N = -entropy_N - probs_NS.xlogy(null_NS).sum(-1)
 
-    def summed(value: Tensor) -> Array:
+    def sum_by_group(value: Tensor) -> Array:
         sums = value.new_zeros((num_groups, *value.shape[1:])).index_add_(0, group_N, value)
         result: Array = sums.cpu().numpy()
         return result
 
     return Tally(
-        decisions_G=summed(entropy_N.new_ones(entropy_N.shape)),
-        chosen_GS=summed(selection.chosen_NS.detach().double()),
-        probs_GS=summed(probs_NS),
-        null_GS=summed(null_NS.contiguous()),
-        divergence_G=summed(divergence_N),
-        entropy_G=summed(entropy_N),
+        decisions_G=sum_by_group(entropy_N.new_ones(entropy_N.shape)),
+        chosen_GS=sum_by_group(selection.chosen_NS.detach().double()),
+        probs_GS=sum_by_group(probs_NS),
+        null_GS=sum_by_group(null_NS.contiguous()),
+        divergence_G=sum_by_group(divergence_N),
+        entropy_G=sum_by_group(entropy_N),
     )

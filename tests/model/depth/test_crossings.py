@@ -10,7 +10,7 @@ from speciate.model.cache import Cache
 from speciate.model.depth.skipper import Predictor
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 
 Build = Callable[..., Transformer]
 SIZES = {"state": 3, "step_rank": 2}
@@ -36,7 +36,7 @@ def test_a_mixer_behind_a_depth(transformer: Build, moe: Callable[..., Any], mix
         if isinstance(module, Predictor):
             torch.nn.init.normal_(module.down.weight)
     token_BT = torch.randint(50, (3, 16))
-    with torch.no_grad(), recording(model) as record:
+    with torch.no_grad(), record_selections(model) as record:
         whole = model(token_BT)
     outer, inner = record["blocks.1.depth.router"], record["blocks.1.ffn.router"]
     assert sorted(inner.token_N.tolist()) == outer.token_N[outer.chosen_NS[:, 1] == 1].tolist()

@@ -9,7 +9,7 @@ import torch
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.metrics import collect_metrics
-from speciate.selection.selection import auxiliary_loss, recording
+from speciate.selection.selection import auxiliary_loss, record_selections
 
 Build = Callable[..., Transformer]
 DENSE = {"kind": "dense", "hidden": 40}
@@ -48,7 +48,7 @@ def test_in_evaluation_it_is_the_plain_block(built: Build) -> None:
     missing, over = plain.load_state_dict(model.state_dict(), strict=False)
     assert not missing and all(".depth.router." in name for name in over)
     token_BT = torch.randint(50, (2, 16))
-    with recording(model) as record:
+    with record_selections(model) as record:
         assert torch.equal(model(token_BT), plain(token_BT))
     selection = record["blocks.0.depth.router"]
     assert selection.chosen_NS.tolist() == selection.probs_NS.tolist() == [[0.0, 1.0]] * 32
@@ -58,7 +58,7 @@ def test_in_evaluation_it_is_the_plain_block(built: Build) -> None:
 def test_the_predictor_is_trained_and_never_asked(built: Build) -> None:
     model = built()
     token_BT = torch.randint(50, (2, 16))
-    with recording(model) as record:
+    with record_selections(model) as record:
         logits = model(token_BT)
     auxiliary_loss(record).backward(retain_graph=True)
     reached = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
@@ -97,7 +97,7 @@ def test_capacity_1_is_still_not_the_plain_block(built: Build) -> None:
 
 def test_a_selector_inside_decides_about_the_chosen_alone(built: Build, moe: Callable[..., dict[str, Any]]) -> None:
     model = built(ffn=moe())
-    with recording(model) as record:
+    with record_selections(model) as record:
         model(torch.randint(50, (2, 16)))
     outer, inner = record["blocks.1.depth.router"], record["blocks.1.ffn.router"]
     assert sorted(inner.token_N.tolist()) == outer.token_N[outer.chosen_NS[:, 1] == 1].tolist()

@@ -163,7 +163,7 @@ BAD: dict[str, tuple[str, Callable[[pathlib.Path], object], str]] = {
     "twice": (
         "gpt2",
         lambda at: shutil.copy(at / "model.safetensors", at / "other.safetensors"),
-        "other.safetensors: holds .* which another file of the folder holds too",
+        "other.safetensors: holds .* which another file of the folder also holds",
     ),
 }
 

@@ -58,7 +58,7 @@ def test_some_columns_attend_as_if_the_others_were_not_there(model_spec: Callabl
     column_BK = torch.tensor([[0, 3, 4, 8]])
     x_BKD = torch.randn(1, 4, 24, dtype=torch.float64)
     tokens = TokenBatch.of(torch.zeros(1, 9))
-    some = mixer(x_BKD, tokens.take(column_BK))
+    some = mixer(x_BKD, tokens.select(column_BK))
     # the same by masking: every other column in a context of its own
     x_BTD = torch.randn(1, 9, 24, dtype=torch.float64)
     x_BTD[0, column_BK[0]] = x_BKD[0]

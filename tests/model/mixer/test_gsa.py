@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from speciate.config.components import component_module
-from speciate.model.attention_metrics import share_of_first_key
+from speciate.model.attention_metrics import first_key_share
 from speciate.model.cache import Cache
-from speciate.model.profiling.mixer_cost import kept_bytes
+from speciate.model.profiling.mixer_cost import count_kept_bytes
 from speciate.model.sparse_attention import query_chunks
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.metrics import collect_metrics
-from speciate.selection.selection import Selection, auxiliary_loss, recording, selectors
+from speciate.selection.selection import Selection, auxiliary_loss, record_selections, selectors
 
 Build = Callable[..., Transformer]
 RUNNING = {"kind": "running", "k": 4, "k_min": 2, "k_max": 6}
@@ -198,7 +198,7 @@ def gradients(model: Transformer, stage: float, *, own: bool, lm: bool) -> dict[
         selector.before_update(stage)
     model.zero_grad(set_to_none=True)
     token_BT = torch.randint(50, (3, 16), generator=torch.Generator().manual_seed(0))
-    with recording(model) as record:
+    with record_selections(model) as record:
         loss = model(token_BT).logsumexp(-1).square().mean() * lm
     (loss + auxiliary_loss(record) * own).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -248,7 +248,7 @@ def test_the_loss_is_the_divergence_from_attention(
     monkeypatch.setattr(query_chunks, "ELEMENTS", 200)  # some queries at a time
     mixer.selector.before_update(stage)
     x_1TD = torch.randn(1, 9, 24, dtype=torch.float64)
-    with recording(mixer) as record:
+    with record_selections(mixer) as record:
         mixer(x_1TD, TokenBatch.of(torch.zeros(1, 9)))
     query_TNh, key_TKh, _ = mixer.query_key_value(x_1TD[0]).unflatten(-1, (-1, 6)).split((4, 2, 2), dim=1)
     index = mixer.selector.indexer
@@ -272,7 +272,7 @@ def test_the_loss_is_the_divergence_from_attention(
 @pytest.mark.parametrize("arm", ARMS)
 def test_reports_its_choice_by_distance(transformer: Build, arm: str) -> None:
     model = transformer(**shape(arm)).double().eval()
-    with torch.no_grad(), recording(model) as record:
+    with torch.no_grad(), record_selections(model) as record:
         model(torch.randint(50, (2, 16)))
     for selection in record.values():
         assert selection.probs_NS.shape == (32, 6)  # the first token; distances 0, 1, 2-3, 4-7, 8-15
@@ -297,10 +297,10 @@ def test_padding_is_no_decision_and_has_no_loss(transformer: Build) -> None:
     mixer, x_BTD = model.blocks[0].mixer, torch.randn(2, 8, 24)
     losses = []
     for given in (x_BTD, x_BTD + 5 * torch.randn(2, 8, 24) * ~real_BT.unsqueeze(-1)):
-        with recording(mixer.train()) as record:
+        with record_selections(mixer.train()) as record:
             mixer(given, padded)
         losses.append(record["selector"].loss)
-        with recording(mixer.eval()) as record:
+        with record_selections(mixer.eval()) as record:
             mixer(given, padded)
         assert record["selector"].token_N.tolist() == [*range(8), *range(8, 13)]
     torch.testing.assert_close(losses[0], losses[1])
@@ -340,8 +340,8 @@ def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None
     assert told["first_token_share"] == pytest.approx(float(mass_TS[1:, 0].mean()), rel=1e-9)
     assert told["largest_activation"] == pytest.approx(float(dense(x_1TD, tokens).abs().max()))
     # the context's first token is not there: it skipped the layer
-    assert noted(dense, x_1TD, tokens.take(torch.arange(12)[None]))["first_token_share"] == told["first_token_share"]
-    assert noted(dense, x_1TD[:, 1:], tokens.take(torch.arange(1, 12)[None]))["first_token_share"] == 0
+    assert noted(dense, x_1TD, tokens.select(torch.arange(12)[None]))["first_token_share"] == told["first_token_share"]
+    assert noted(dense, x_1TD[:, 1:], tokens.select(torch.arange(1, 12)[None]))["first_token_share"] == 0
     gated = noted(one(model_spec, "learned", **gsa(**ARMS["kl"]))[0].eval(), x_1TD, tokens)
     assert {"value_gate", "output_gate"} <= set(gated)
 
@@ -355,7 +355,7 @@ def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypa
     mass_BTS = asked.mass(asked.visible())
     for elements in (10**6, 3 * 10 * 4 * 4):
         monkeypatch.setattr(query_chunks, "ELEMENTS", elements)
-        torch.testing.assert_close(share_of_first_key(asked), mass_BTS[:, :, 0])
+        torch.testing.assert_close(first_key_share(asked), mass_BTS[:, :, 0])
     assert mass_BTS[1, 5, 0] == 0
 
 
@@ -427,7 +427,7 @@ def test_memory_kept_grows_with_the_tokens(model_spec: Callable[..., Any], arm: 
 
     def kept(length: int) -> int:
         tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
-        return kept_bytes(mixer.train(), torch.randn(1, length, 24).requires_grad_(), tokens)
+        return count_kept_bytes(mixer.train(), torch.randn(1, length, 24).requires_grad_(), tokens)
 
     short, middle, long = kept(512), kept(1024), kept(2048)
     assert long - middle == pytest.approx(2 * (middle - short), rel=0.01)
@@ -445,7 +445,7 @@ def test_the_warm_up_keeps_no_table_of_scores(model_spec: Callable[..., Any]) ->
         return tensor
 
     x_BTD = torch.randn(1, 512, 24, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), recording(mixer) as record:
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), record_selections(mixer) as record:
         y_BTD = mixer(x_BTD, TokenBatch.of(torch.zeros((1, 512), dtype=torch.long)))
     (y_BTD.sum() + record["selector"].loss).backward()
     assert largest < 512 * 512 * 4
@@ -484,7 +484,7 @@ def test_it_serves_no_model_that_sees_both_ways(model_spec: Callable[..., Any]) 
 
 
 def selections(model: Transformer, token_BT: Tensor) -> list[Selection]:
-    with torch.no_grad(), recording(model) as record:
+    with torch.no_grad(), record_selections(model) as record:
         model(token_BT)
     return list(record.values())
 

@@ -13,9 +13,10 @@ from speciate.config.components import component_module
 from speciate.model.cache import Cache
 from speciate.model.ssm import selective_scan
 from speciate.model.ssm.mamba_block import STEP_SIZES, Shape, StateSpace
+from speciate.model.ssm.mamba_options import MambaSizeOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer
-from speciate.training.optimizer.param_groups import decays
+from speciate.training.optimizer.param_groups import has_weight_decay
 
 Spec = Callable[..., Any]
 WIDTH, VOCABULARY = 24, 50
@@ -128,7 +129,7 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(model_spec: Spec) -> None
     cache = Cache()
     model.read(TokenBatch.of(token_BT, cache=cache))
     row_B = torch.tensor([2, 0])
-    cache.take(row_B)
+    cache.select(row_B)
     after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
     whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
     torch.testing.assert_close(after, whole[:, -1:], rtol=1e-11, atol=1e-11)
@@ -158,14 +159,14 @@ def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     then = (torch.tensor([[5, 0], [3, 5]]), torch.tensor([[True, False], [True, True]]))
     found: list[list[Tensor]] = [[], []]
     for column_BK, real_BK in (first, then):
-        taken = tokens.take(column_BK, real_BK)
+        taken = tokens.select(column_BK, real_BK)
         cached = TokenBatch(taken.id_BT, taken.position_BT, taken.index_BT, taken.document_BT, cache)
         y_BKD = mixer(x_BTD.gather(1, column_BK.unsqueeze(-1).expand(-1, -1, WIDTH)), cached)
         for row in range(2):
             found[row] += list(y_BKD[row][real_BK[row]])
     for row, columns in ((0, [1, 4, 5]), (1, [2, 3, 5])):
         column_1K = torch.tensor([columns])
-        alone = mixer(x_BTD[row : row + 1, columns], TokenBatch.of(torch.zeros(1, 6)).take(column_1K))[0]
+        alone = mixer(x_BTD[row : row + 1, columns], TokenBatch.of(torch.zeros(1, 6)).select(column_1K))[0]
         torch.testing.assert_close(torch.stack(found[row]), alone, rtol=1e-12, atol=1e-12)
 
 
@@ -210,8 +211,8 @@ def test_it_begins_as_the_paper_says(model_spec: Spec) -> None:
 
 
 def test_nothing_makes_its_rates_decay() -> None:
-    space = StateSpace(Shape.of(WIDTH, 2.0, 16, 4, None))
-    decayed = {name for name, parameter in space.named_parameters() if decays(name, parameter)}
+    space = StateSpace(Shape.of(WIDTH, MambaSizeOptions(kind="mamba")))
+    decayed = {name for name, parameter in space.named_parameters() if has_weight_decay(name, parameter)}
     assert decayed == {"conv.weight", "select.weight", "step.weight"}
 
 

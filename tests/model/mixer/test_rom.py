@@ -13,7 +13,7 @@ from speciate.model.cache import Cache
 from speciate.model.moe.top_k_router import TopK
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
-from speciate.selection.selection import recording, selectors
+from speciate.selection.selection import record_selections, selectors
 
 Spec = Callable[..., Any]
 WIDTH, INNER, VOCABULARY = 24, 48, 50
@@ -143,7 +143,7 @@ def test_a_frozen_router_teaches_and_learns_nothing(model_spec: Spec) -> None:
 @pytest.mark.parametrize("routed", ARMS)
 def test_one_decision_a_router_is_reported(model_spec: Spec, routed: str) -> None:
     model = decoder(model_spec, {"routed": routed, "top_k": 2, "balance": "auxiliary"})
-    with recording(model) as record:
+    with record_selections(model) as record:
         model(torch.randint(VOCABULARY, (2, 9)))
     parts = [f".{name}" for name in ("input", "gate", "output")] if routed == "independent" else [""]
     assert list(record) == [f"blocks.{layer}.mixer.router{part}" for layer in range(2) for part in parts]

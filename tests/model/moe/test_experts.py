@@ -19,7 +19,7 @@ def naive(experts: Experts, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor) 
         for expert, weight in zip(chosen_K.tolist(), weight_K, strict=True):
             hidden = x_D @ experts.in_weight[expert]
             hidden = hidden if experts.in_bias is None else hidden + experts.in_bias[expert]
-            y_D = experts.activation.of(hidden) @ experts.out_weight[expert]
+            y_D = experts.activation.apply(hidden) @ experts.out_weight[expert]
             row = row + weight * (y_D if experts.out_bias is None else y_D + experts.out_bias[expert])
         rows.append(row)
     return torch.stack(rows)
@@ -34,7 +34,7 @@ def choices(case: str, top_k: int) -> Tensor:
     return (NUM_EXPERTS - 1 - torch.arange(top_k)).expand(NUM_TOKENS, -1)
 
 
-@pytest.mark.parametrize("way", ["looped", "grouped"])
+@pytest.mark.parametrize("way", ["run_looped", "run_grouped"])
 @pytest.mark.parametrize("case", ["spread", "some empty", "all on one"])
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize(("activation", "biases"), [("gelu", True), ("swiglu", False), ("swiglu", True)])
@@ -45,7 +45,7 @@ def test_equals_a_loop_over_tokens(
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     # forward chooses by device; on a CPU the GPU's way is put in the CPU's place
-    monkeypatch.setattr(experts, "looped", getattr(experts, way))
+    monkeypatch.setattr(experts, "run_looped", getattr(experts, way))
     x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
     weight_NK = torch.rand(NUM_TOKENS, top_k, requires_grad=True)
     expert_NK = choices(case, top_k)
@@ -59,14 +59,14 @@ def test_equals_a_loop_over_tokens(
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["looped", "grouped"])
+@pytest.mark.parametrize("way", ["run_looped", "run_grouped"])
 @pytest.mark.parametrize("kept", ["some", "one", "all"])
 def test_only_what_is_kept_is_computed(monkeypatch: pytest.MonkeyPatch, way: str, kept: str) -> None:
     experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     run, rows = getattr(experts, way), []
-    monkeypatch.setattr(experts, "looped", lambda x_AD, count_E: rows.append(len(x_AD)) or run(x_AD, count_E))
+    monkeypatch.setattr(experts, "run_looped", lambda x_AD, count_E: rows.append(len(x_AD)) or run(x_AD, count_E))
     x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
     expert_NK, weight_NK = choices("spread", 2), torch.rand(NUM_TOKENS, 2, requires_grad=True)
     kept_NK = {"some": torch.rand(NUM_TOKENS, 2) < 0.5, "all": torch.ones(NUM_TOKENS, 2) > 0}.get(
@@ -88,7 +88,7 @@ def test_all_of_them_are_the_sum_over_every_expert(biases: bool) -> None:
         torch.nn.init.normal_(parameter, std=0.5)
     x_ND = torch.randn(NUM_TOKENS, WIDTH)
     expected_ND = naive(experts, x_ND, torch.arange(3).expand(NUM_TOKENS, -1), torch.ones(NUM_TOKENS, 3))
-    torch.testing.assert_close(experts.all(x_ND), expected_ND, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(experts.sum_of_all(x_ND), expected_ND, rtol=1e-5, atol=1e-5)
 
 
 def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
@@ -106,7 +106,7 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
 def test_a_grouped_product_needs_whole_strides() -> None:
     experts = Experts(2, WIDTH, 6, ACTIVATIONS["gelu"], False)
     with pytest.raises(ValueError, match="width and hidden must be multiples of 4, not 6"):
-        experts.grouped(torch.randn(4, WIDTH), torch.tensor([2, 2]))
+        experts.run_grouped(torch.randn(4, WIDTH), torch.tensor([2, 2]))
 
 
 def test_a_grouped_product_follows_autocast() -> None:
@@ -115,9 +115,9 @@ def test_a_grouped_product_follows_autocast() -> None:
         torch.nn.init.normal_(parameter)
     x_ND, count_E = torch.randn(4, WIDTH), torch.tensor([1, 3])
     with torch.autocast("cpu", torch.bfloat16):
-        low = experts.grouped(x_ND, count_E)
+        low = experts.run_grouped(x_ND, count_E)
     assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), experts.grouped(x_ND, count_E), rtol=0.1, atol=0.3)
+    torch.testing.assert_close(low.float(), experts.run_grouped(x_ND, count_E), rtol=0.1, atol=0.3)
 
 
 @pytest.mark.parametrize("way", ["looped", "grouped"])
@@ -141,7 +141,7 @@ def test_linear_maps_equal_a_loop_over_tokens(
         return (y_NKF * weight_NK.unsqueeze(-1)).sum(1)
 
     dispatch = Dispatch.of(expert_NK, NUM_EXPERTS)
-    y_NF = dispatch.summed(linears(dispatch.sent(x_ND), dispatch.count_E), weight_NK)
+    y_NF = dispatch.combine_rows(linears(dispatch.gather_rows(x_ND), dispatch.count_E), weight_NK)
     inputs, gradient_NF = [x_ND, weight_NK, *linears.parameters()], torch.randn(NUM_TOKENS, HIDDEN)
     for ours, expected in zip(
         [y_NF, *torch.autograd.grad(y_NF, inputs, gradient_NF)],

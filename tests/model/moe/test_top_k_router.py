@@ -9,13 +9,13 @@ from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
 from speciate.config.components import component_module, options_of
-from speciate.model.moe.top_k_router import load_balancing_loss, weights, z_loss
+from speciate.model.moe.top_k_router import load_balancing_loss, normalised_weights, z_loss
 from speciate.model.token_batch import TokenBatch
 
 
 def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> None:
     probability_NK = torch.rand(1000, 1, requires_grad=True)
-    weight_NK = weights(probability_NK)
+    weight_NK = normalised_weights(probability_NK)
     assert torch.equal(weight_NK, torch.ones(1000, 1))
     weight_NK.sum().backward()
     assert torch.equal(probability_NK.grad, torch.ones(1000, 1))
@@ -23,7 +23,7 @@ def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> 
 
 def test_more_weights_are_the_probabilities_renormalised() -> None:
     torch.testing.assert_close(
-        weights(torch.tensor([[0.3, 0.1], [0.2, 0.2]])), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+        normalised_weights(torch.tensor([[0.3, 0.1], [0.2, 0.2]])), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
     )
 
 
@@ -43,7 +43,7 @@ def test_the_report_is_what_happened(top_k: Selecting, router: str, k: int) -> N
 
 
 def test_decisions_are_named_by_the_tokens_they_are_about(top_k: Selecting) -> None:
-    tokens = TokenBatch.of(torch.randint(VOCABULARY, (2, 6))).take(torch.tensor([[0, 4], [1, 5]]))
+    tokens = TokenBatch.of(torch.randint(VOCABULARY, (2, 6))).select(torch.tensor([[0, 4], [1, 5]]))
     selection = top_k()(torch.randn(4, WIDTH), tokens).selection
     assert selection.token_N.tolist() == [0, 4, 7, 11]
 

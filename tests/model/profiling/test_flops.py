@@ -12,7 +12,7 @@ from speciate.config.components import component_module, options_of
 from speciate.model.depth.skipper import Predictor
 from speciate.model.profiling import flops
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import auxiliary_loss, recording, selectors
+from speciate.selection.selection import auxiliary_loss, record_selections, selectors
 
 MOE = {"kind": "moe", "num_experts": 4, "hidden": 20, "router": "learned", "balance": "none"}
 MODELS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ def test_a_step_has_the_products_that_torch_counts(transformer: Callable[..., Tr
     token_BT = torch.randint(50, (6, 16))
     # attention as plain products: a fused kernel computes its scores twice, which is no work of the model
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        with recording(model) as record:
+        with record_selections(model) as record:
             loss = objective(model, token_BT)
         (loss + auxiliary_loss(record) if selectors(model) else loss).backward()
     counted = counter.get_total_flops()
@@ -101,12 +101,12 @@ def test_the_peak_is_the_tables_or_what_was_given(monkeypatch: pytest.MonkeyPatc
     assert flops.peak_flops(cpu, "float32") == 2e12
     for wrong in ("fast", "-1", "inf", "nan"):
         monkeypatch.setenv(flops.VARIABLE, wrong)
-        with pytest.raises(ValueError, match=r"SPECIATE_PEAK_FLOPS: .* is no positive number of FLOP/s"):
+        with pytest.raises(ValueError, match=r"SPECIATE_PEAK_FLOPS: .* is neither a positive number of FLOP/s"):
             flops.peak_flops(cpu, "float32")
     monkeypatch.setenv(flops.VARIABLE, "measure")
-    monkeypatch.setattr(flops, "measured_peak", lambda device, precision: 3e12)
+    monkeypatch.setattr(flops, "measure_peak_flops", lambda device, precision: 3e12)
     assert flops.peak_flops(cpu, "float32") == 3e12
 
 
 def test_a_measured_peak_is_a_rate() -> None:
-    assert 1e8 < flops.measured_peak(torch.device("cpu"), "float32", size=128, rounds=2) < 1e14
+    assert 1e8 < flops.measure_peak_flops(torch.device("cpu"), "float32", size=128, rounds=2) < 1e14

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from speciate.cli import execute
-from speciate.model.profiling.mixer_cost import costs, kept_bytes, mixer_of
+from speciate.model.profiling.mixer_cost import build_mixer, count_kept_bytes, measure_mixer_costs
 from speciate.model.token_batch import TokenBatch
 
 
@@ -26,10 +26,10 @@ def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
             return y_BTD * y_BTD
 
     tokens = TokenBatch.of(torch.zeros((1, 7), dtype=torch.long))
-    assert kept_bytes(Twice(), torch.randn(1, 7, 4).requires_grad_(), tokens) == 7 * 4 * 4
-    dense = mixer_of(model_spec(mixer={"num_heads": 4}), 64)
+    assert count_kept_bytes(Twice(), torch.randn(1, 7, 4).requires_grad_(), tokens) == 7 * 4 * 4
+    dense = build_mixer(model_spec(mixer={"num_heads": 4}), 64)
     kept = [
-        kept_bytes(dense, torch.randn(1, n, 24).requires_grad_(), TokenBatch.of(torch.zeros((1, n))))
+        count_kept_bytes(dense, torch.randn(1, n, 24).requires_grad_(), TokenBatch.of(torch.zeros((1, n))))
         for n in (16, 32, 64)
     ]
     assert kept[2] - kept[1] == pytest.approx(2 * (kept[1] - kept[0]), rel=0.05)
@@ -38,11 +38,11 @@ def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
 def test_past_the_context_of_the_run(model_spec: Callable[..., Any]) -> None:
     mixer = {"kind": "gsa", "indexer": {"kind": "kl", "width": 4}, "budget": {"kind": "fixed", "k": 4}}
     models = {"dense": model_spec(), "sparse": model_spec(mixer=mixer, position="rotary")}
-    rows = costs(models, [8, 32], rounds=1)
+    rows = measure_mixer_costs(models, [8, 32], rounds=1)
     assert [(row.name, row.length) for row in rows] == [("dense", 8), ("sparse", 8), ("dense", 32), ("sparse", 32)]
     assert all(row.kept_bytes > 0 and row.train_ms > 0 and row.decode_ms > 0 for row in rows)
-    with pytest.raises(ValueError, match="a block has two tokens or more, not 1"):
-        costs(models, [1])
+    with pytest.raises(ValueError, match="a block needs at least two tokens, not 1"):
+        measure_mixer_costs(models, [1])
 
 
 def test_the_verb_writes_a_row_a_run_and_length(tmp_path: pathlib.Path, model_spec: Callable[..., Any]) -> None:

@@ -12,7 +12,7 @@ from speciate.config.components import component_module, options_of
 from speciate.model.profiling import flops
 from speciate.model.ssm import mamba_block
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import auxiliary_loss, recording, selectors
+from speciate.selection.selection import auxiliary_loss, record_selections, selectors
 
 ROM = {"kind": "rom", "router": "learned", "balance": "none"}
 MIXERS: dict[str, dict[str, Any]] = {
@@ -53,9 +53,9 @@ def test_a_step_has_the_products_that_torch_counts(
     token_BT = torch.randint(50, (6, 16))
     before = objective(model, token_BT)
     monkeypatch.setattr(mamba_block, "selective_scan", products)
-    monkeypatch.setattr(mamba_block.StateSpace, "convolved", taps)
+    monkeypatch.setattr(mamba_block.StateSpace, "convolve", taps)
     with FlopCounterMode(display=False) as counter:
-        with recording(model) as record:
+        with record_selections(model) as record:
             loss = objective(model, token_BT)
         (loss + auxiliary_loss(record) if selectors(model) else loss).backward()
     torch.testing.assert_close(loss, before)

@@ -1,27 +1,26 @@
-"""Every token runs through the block: the plain residual block.
+"""The plain residual block: every token runs through it.
 
-The place where a Mixture-of-Depths decides instead: it would `run` some columns of x alone (`Tokens.take`), and put
+A Mixture-of-Depths decides otherwise: it runs some columns of x alone (`TokenBatch.select`), and puts
 x + r (run(x) - x) back where they came from.
 """
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.config.contracts.model import DepthOptions
+from speciate.model.depth.block_depth import BlockDepth, Run
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(DepthOptions):
-    """None."""
+    """No options."""
 
 
-class Depth(nn.Module):
-    """Runs the block on all of x_BTD."""
+class Depth(BlockDepth):
+    """Runs the block on all tokens."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Callable[[Tensor, TokenBatch], Tensor]) -> Tensor:
-        """The block's x_BTD."""
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
+        """Return the residual stream after the block, (B, T, D)."""
         return run(x_BTD, tokens)

@@ -1,110 +1,115 @@
-"""Mixture-of-Depths (Raposo et al. 2024, 2404.02258): of each sequence a share c of the tokens runs through the block.
+"""Mixture-of-Depths (Raposo et al. 2024, 2404.02258): a share c of each sequence's tokens runs through the block.
 
     x_t + r_t (run(x)_t - x_t) where t runs, x_t where it skips;   r_t = sigmoid(w . x_t)
 
-The whole block is skipped, attention and all: a token that skips is no key for the others. skipping.py has the choice.
+A token that skips a block skips all of it, attention included, and is no key for the others. skipper.py holds what the
+kinds of Mixture-of-Depths share.
 
-Decision: in training the router chooses the k = round(c T) tokens that it scores highest (expert choice), which keeps
-the compute exact; and since that looks at the whole sequence, **the training loss is not that of a causal model**. In
-evaluation, and when decoding with a cache, the predictor decides, token by token: one runs where its logit is above
-what a share c of the training's last tokens had. (Raposo et al. ask for a probability above one half; where the
-predictor is unsure, as it is early on and in deep layers, fewer would run than were paid for, or none.) That is causal,
-so the reported loss is a likelihood; noted are how much of the compute it uses, and how often it says what expert
-choice would have. The router learns through r alone, the predictor from its own loss alone. A Selection's probabilities
-are of whoever decides: sigmoid(w . x) in training, the predictor's in evaluation, which are (1 - c, c) before it has
-learned anything.
+Decision: in training the router takes the k = round(c T) tokens with the highest scores (expert choice), so the compute
+is exact. Because expert choice looks at the whole sequence, **the training loss is not that of a causal model**. In
+evaluation, and when decoding with a cache, the predictor decides token by token. A token runs if its logit is above the
+threshold that a share c of the last training tokens exceeded. (Raposo et al. ask for a probability above one half. An
+unsure predictor, early in training and in deep layers, would then run fewer tokens than the capacity, or none.) This is
+causal, so the reported loss is a likelihood. Metrics record how much of the compute evaluation uses, and how often it
+agrees with expert choice. The router learns through r alone, the predictor from its own loss alone. A Selection's
+probabilities are those of the part that decides: sigmoid(w . x) in training, the predictor's in evaluation. The
+predictor's are (1 - c, c) before it has learned anything.
 
-`choice: random` is the control: runs are dealt over the positions of a block, 8 by 8, in training and evaluation alike;
-r is learned as before.
+`choice: random` is the control. The positions that run are drawn once, 8 positions at a time, and are the same in
+training and evaluation; r is learned as before.
 
 B blocks of T tokens, D width.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal
+import functools
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from speciate.config.contracts.model import DepthOptions
-from speciate.model.depth.skipper import Choice, TokenRouter, compare, count_of, expert_choice, run_selected
+from speciate.model.depth.block_depth import BlockDepth, Run
+from speciate.model.depth.skipper import (
+    Choice,
+    TokenRouter,
+    expert_choice,
+    num_running,
+    record_rule_difference,
+    run_selected,
+)
+from speciate.model.depth.token_router_options import TokenRouterOptions
 from speciate.model.initial_weights import generator
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting
-from speciate.selection.selection import recomputing
+from speciate.selection.selection import is_recomputing
 
-FOLLOWS = 0.5
-"""How far the threshold goes, in a micro-batch, to where it would have let the share c of that run."""
-DEAL = 8
-"""Positions that a capacity is dealt over at once; multiples of 1/8 are kept exactly in blocks of a multiple of 8."""
+THRESHOLD_STEP = 0.5
+"""How far each micro-batch moves the threshold towards the value that would have let its share c run."""
+DEAL_GROUP = 8
+"""Positions that share a fixed number of runs; capacities that are multiples of 1/8 are exact in blocks of 8 n."""
 
 
-class Options(DepthOptions):
-    """How many tokens run, and who says which."""
+class Options(TokenRouterOptions):
+    """How many tokens run, and how they are chosen."""
 
     capacity: float = Field(0.125, gt=0, le=1)
-    """Share of a sequence's tokens that run; 1: all, each with its r."""
+    """Share of a sequence's tokens that run; 1: all of them, each weighted by its r."""
     choice: Literal["learned", "random"] = "learned"
-    """learned: by the router, and its predictor; random: by the position, as dealt once for each layer and seed."""
+    """How tokens are chosen. learned: by the router and its predictor; random: by position, drawn once for each layer
+    and seed."""
     hidden: int = Field(64, ge=1)
-    """Units of the predictor."""
     predictor_weight: float = Field(0.01, gt=0)
-    """Weight of the predictor's loss; it trains the predictor alone."""
-
-    def check(self, model: Any) -> None:
-        """Refuses a capacity of less than half a token."""
-        if self.capacity * model.context < 0.5:
-            raise ValueError(f"capacity: {self.capacity:g} of a context of {model.context} tokens is none of them")
 
 
-def dealt(capacity: float, length: int, random: torch.Generator) -> Tensor:
-    """Which positions run, (length) boolean: of each 8 as many as keep the running count at round(capacity x position).
+def deal_positions(capacity: float, length: int, random: torch.Generator) -> Tensor:
+    """Draw which positions run, (length) boolean.
 
-    Which ones of the 8 is drawn.
+    Of each 8 positions as many run as keep the running count at round(capacity x position); which of the 8 is drawn.
     """
     score_T = torch.rand(length, generator=random, device="cpu")
     runs_T = torch.zeros(length, dtype=torch.bool, device="cpu")
-    for start in range(0, length, DEAL):
-        stop = min(start + DEAL, length)
+    for start in range(0, length, DEAL_GROUP):
+        stop = min(start + DEAL_GROUP, length)
         count = round(capacity * stop) - round(capacity * start)
         runs_T[start + score_T[start:stop].topk(count).indices] = True
     return runs_T
 
 
 class Router(TokenRouter):
-    """Expert choice in training, the predictor in evaluation; or as dealt in both."""
+    """Chooses by expert choice in training and by the predictor in evaluation; or by drawn positions in both."""
 
     dealt_T: Tensor | None
     threshold: Tensor
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
-        super().__init__(place, options.capacity, options.hidden, options.predictor_weight)
+    def __init__(self, options: Options, context: BuildContext) -> None:
+        super().__init__(context, options.capacity, options.hidden, options.predictor_weight)
         runs_T = None
         if options.choice == "random":
-            runs_T = dealt(options.capacity, place.model.context, generator("mod", place.seed, place.layer))
+            runs_T = deal_positions(
+                options.capacity, context.model.context, generator("mod", context.seed, context.layer)
+            )
             self.predictor = None
         self.register_buffer("dealt_T", runs_T, persistent=False)
         if self.predictor is not None:
-            # of logits that are all the bias at first
+            # all logits are the bias at first
             self.register_buffer("threshold", torch.tensor(options.capacity).logit())
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Choice:
-        """Which tokens run."""
+        """Choose the tokens that run."""
         logit_BT, predicted_BT = self.logits(x_BTD)
         if self.training or self.capacity == 1 or self.dealt_T is not None:
-            return self.by_training(logit_BT, predicted_BT, tokens)
+            return self.training_choice(logit_BT, predicted_BT, tokens)
         assert predicted_BT is not None
         run_BT = predicted_BT > self.threshold
         return Choice(self.selection(run_BT, predicted_BT.sigmoid(), tokens), run_BT, logit_BT.sigmoid(), None)
 
-    def by_training(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
-        """The choice of training."""
+    def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
+        """Choose as in training."""
         length = logit_BT.shape[1]
         constant_BT = torch.full_like(logit_BT, self.capacity)
         if self.dealt_T is not None:
-            # by the place in the block, not in a document: so many run in every row
+            # by the position in the block, not in a document, so that the same number runs in every row
             start = 0 if tokens.cache is None else tokens.cache.length
             run_T = self.dealt_T[start : start + length]
             selection = self.selection(run_T.expand_as(logit_BT), constant_BT, tokens)
@@ -114,20 +119,20 @@ class Router(TokenRouter):
         loss = None
         if self.training:
             loss = self.loss(predicted_BT, run_BT)
-            self.follow(predicted_BT)
+            self.update_threshold(predicted_BT)
         selection = self.selection(run_BT, constant_BT if self.capacity == 1 else prob_BT, tokens, loss)
-        return Choice(selection, run_BT, prob_BT, count_of(self.capacity, length))
+        return Choice(selection, run_BT, prob_BT, num_running(self.capacity, length))
 
     @torch.no_grad()
-    def follow(self, predicted_BT: Tensor | None) -> None:
-        """Moves the threshold, of all processes alike; what is computed again moves nothing."""
-        if predicted_BT is not None and not recomputing():
-            quantile = everybodys(predicted_BT.flatten()).quantile(1 - self.capacity)
-            self.threshold.lerp_(quantile.to(self.threshold), FOLLOWS)
+    def update_threshold(self, predicted_BT: Tensor | None) -> None:
+        """Move the threshold, alike in all processes; recomputation does not move it."""
+        if predicted_BT is not None and not is_recomputing():
+            quantile = gather_across_processes(predicted_BT.flatten()).quantile(1 - self.capacity)
+            self.threshold.lerp_(quantile.to(self.threshold), THRESHOLD_STEP)
 
 
-def everybodys(value_N: Tensor) -> Tensor:
-    """The values of all processes that train the run, as many of each, joined."""
+def gather_across_processes(value_N: Tensor) -> Tensor:
+    """Return the values of all processes, of which each has equally many, concatenated."""
     if not (dist.is_available() and dist.is_initialized()):
         return value_N
     parts = [torch.empty_like(value_N) for _ in range(dist.get_world_size())]
@@ -135,21 +140,21 @@ def everybodys(value_N: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class Depth(nn.Module):
+class Depth(BlockDepth):
     """Runs the block on the tokens that the router chooses."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        self.router = Router(options, place)
+        self.router = Router(options, context)
         self.share = options.capacity
-        """Of the tokens that run, in training."""
-        self.causal = place.model.causal
+        self.causal = context.model.causal
 
-    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Callable[[Tensor, TokenBatch], Tensor]) -> Tensor:
-        """The block's x_BTD."""
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
+        """Return the residual stream after the block, (B, T, D)."""
         choice: Choice = self.router(x_BTD, tokens)
         y_BTD = run_selected(x_BTD, tokens, run, choice, self.causal)
         if is_collecting() and not self.training and tokens.cache is None:
-            trained = self.router.by_training(*self.router.logits(x_BTD), tokens)
-            compare(self.router, choice, trained, y_BTD, lambda: run_selected(x_BTD, tokens, run, trained, self.causal))
+            trained = self.router.training_choice(*self.router.logits(x_BTD), tokens)
+            again = functools.partial(run_selected, x_BTD, tokens, run, trained, self.causal)
+            record_rule_difference(self.router, choice, trained, y_BTD, again)
         return y_BTD

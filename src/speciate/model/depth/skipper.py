@@ -1,11 +1,11 @@
-"""Tokens that run through a part of a block while the others skip it: what the kinds of model/depth share.
+"""Routers that let some tokens run through a part of a block while the others skip it (Mixture-of-Depths).
 
     l_t = w . x_t;     expert choice: of a sequence's T tokens the k = round(c T) with the largest l_t run
-    m_t = v . silu(W sg[x_t]):  the predictor, learned from BCE(sigmoid(m_t), 1[t is among the k]) alone
-    y_t = x_t + g_t (run(x)_t - x_t) where t runs, x_t elsewhere;   run sees nothing but the tokens that run
+    m_t = v . silu(W sg[x_t]):  the predictor, which learns from BCE(sigmoid(m_t), 1[t is among the k]) alone
+    y_t = x_t + g_t (run(x)_t - x_t) where t runs, x_t elsewhere;   run sees only the tokens that run
 
-Expert choice looks at the whole sequence: whether a token runs depends on those after it. The predictor looks at one
-token alone, and so can decide where a sequence is read from left to right (Raposo et al. 2024, 2404.02258).
+Expert choice looks at the whole sequence: whether a token runs depends on later ones. The predictor looks at one token
+alone, so it can decide while a sequence is read from left to right (Raposo et al. 2024, 2404.02258).
 
 B blocks of T tokens, D width, K of the T that run, N = B T decisions.
 """
@@ -17,29 +17,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from speciate.model.depth.block_depth import Run
+from speciate.model.module_hooks import DrawsOwnWeights
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import record_metric
-from speciate.selection.selection import Selection, Selector, recomputation
-
-Run = Callable[[Tensor, TokenBatch], Tensor]
+from speciate.selection.selection import Selection, Selector, mark_recomputation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """Which tokens run, how much of what is computed they take, and the report of it."""
+    """Which tokens run, how much of the wrapped part's update they take, and the Selection that reports it."""
 
     selection: Selection
-    """Slots: skip, run."""
+    """The report; its slots are skip and run."""
     run_BT: Tensor
-    """Boolean."""
+    """Which tokens run, boolean."""
     gate_BT: Tensor
-    """g; read where a token runs."""
+    """g; used where a token runs."""
     count: int | None
-    """How many run in each row, where that is one number known beforehand."""
+    """Number of tokens that run in each row, if it is known beforehand and the same in all rows."""
 
 
-class Predictor(nn.Module):
-    """Says of one token alone whether expert choice will take it; begins at the capacity's odds for every token."""
+class Predictor(DrawsOwnWeights, nn.Module):
+    """Predicts from one token alone whether expert choice takes it; at first the capacity's odds for every token."""
 
     def __init__(self, width: int, hidden: int, capacity: float) -> None:
         super().__init__()
@@ -48,50 +48,50 @@ class Predictor(nn.Module):
         self.down = nn.Linear(hidden, 1)
 
     def draw_initial(self, draw: Callable[[str], torch.Generator]) -> None:
-        """Sets the bias to ln(c / (1 - c))."""
+        """Set the bias to ln(c / (1 - c))."""
         self.down.bias.fill_(self.capacity).logit_()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Logits of running, (B, T); x gets no gradient."""
+        """Return the logits of running, (B, T); x gets no gradient."""
         logit_BT: Tensor = self.down(F.silu(self.up(x_BTD.detach()))).squeeze(-1)
         return logit_BT
 
 
 class TokenRouter(Selector):
-    """Decides which tokens run; a kind's router says when by expert choice and when otherwise.
+    """Base of a depth's router: it decides which tokens run. A kind's router says when it uses expert choice.
 
     Args:
-        place: where in the model.
+        context: the model and the layer.
         capacity: c, share of the tokens that run.
-        hidden: units of the predictor.
-        predictor_weight: weight of its loss.
+        hidden: number of hidden units of the predictor.
+        predictor_weight: weight of the predictor's loss.
     """
 
     num_slots = 2
 
-    def __init__(self, place: BuildContext, capacity: float, hidden: int, predictor_weight: float) -> None:
+    def __init__(self, context: BuildContext, capacity: float, hidden: int, predictor_weight: float) -> None:
         super().__init__()
         self.capacity, self.predictor_weight = capacity, predictor_weight
-        self.scorer = nn.Linear(place.model.width, 1, bias=False)
-        # where all run there is nothing to predict
-        self.predictor = Predictor(place.model.width, hidden, capacity) if capacity < 1 else None
+        self.scorer = nn.Linear(context.model.width, 1, bias=False)
+        # if all tokens run, there is nothing to predict
+        self.predictor = Predictor(context.model.width, hidden, capacity) if capacity < 1 else None
 
     def logits(self, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(l, m), each (B, T), m None without a predictor; not in autocast's precision, which flips near ties."""
+        """Return (l, m), each (B, T); m is None without a predictor. Autocast is off, as it flips near ties."""
         with torch.autocast(x_BTD.device.type, enabled=False):
             x_BTD = x_BTD.to(self.scorer.weight.dtype)
             logit_BT: Tensor = self.scorer(x_BTD).squeeze(-1)
             return logit_BT, None if self.predictor is None else self.predictor(x_BTD)
 
     def loss(self, predicted_BT: Tensor | None, expert_BT: Tensor) -> Tensor:
-        """The predictor's loss, weighted, a scalar."""
+        """Return the predictor's weighted loss, a scalar."""
         if predicted_BT is None:
             return self.scorer.weight.new_zeros(())
         target_BT = expert_BT.to(predicted_BT.dtype)
         return self.predictor_weight * F.binary_cross_entropy_with_logits(predicted_BT, target_BT)
 
     def selection(self, run_BT: Tensor, prob_BT: Tensor, tokens: TokenBatch, loss: Tensor | None = None) -> Selection:
-        """The report of decisions that were made with these probabilities of running."""
+        """Return the Selection of decisions made with these probabilities of running."""
         prob_N = prob_BT.detach().flatten()
         return Selection(
             probs_NS=torch.stack([1 - prob_N, prob_N], dim=-1),
@@ -102,63 +102,63 @@ class TokenRouter(Selector):
         )
 
 
-def count_of(capacity: float, length: int) -> int:
-    """k, of a sequence of so many tokens: at least one."""
+def num_running(capacity: float, length: int) -> int:
+    """Return k, how many of `length` tokens run: at least one."""
     return max(1, round(capacity * length))
 
 
 def expert_choice(logit_BT: Tensor, capacity: float) -> Tensor:
-    """Which tokens of each row are among its k largest, (B, T) boolean."""
-    column_BK = logit_BT.topk(count_of(capacity, logit_BT.shape[1]), dim=1).indices
+    """Tell which tokens of each row are among its k largest, (B, T) boolean."""
+    column_BK = logit_BT.topk(num_running(capacity, logit_BT.shape[1]), dim=1).indices
     return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True)
 
 
 def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: Choice, causal: bool = True) -> Tensor:
-    """y, (B, T, D): `run` on the tokens that run, each row's beside each other.
+    """Return y, (B, T, D): the tokens that run, gathered in each row, go through `run`.
 
-    Rows of which fewer run are padded at their end, as documents of their own, so that no token sees padding.
+    Rows in which fewer tokens run are padded at their end, as documents of their own, so that no token sees padding.
     """
     count_B = choice.run_BT.sum(1)
     width = int(count_B.max()) if choice.count is None else choice.count
     if width == 0 and tokens.cache is not None:
         return x_BTD
-    # with nothing to run padding runs alone, so that a selector inside is called, and reports no decision
+    # if no token runs, padding runs alone, so that a selector inside is called and reports no decision
     width = max(1, width)
     column_BK = (~choice.run_BT).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
     real_BK = None
-    taken = tokens.take(column_BK)
+    selected = tokens.select(column_BK)
     if choice.count is None:
         real_BK = torch.arange(width, device=x_BTD.device) < count_B.unsqueeze(1)
-        taken = tokens.take(column_BK, real_BK)
-        together = tokens.cache is not None and len(x_BTD) > 1
-        if taken.document_BT is not None or together or not causal:
-            document_BK = torch.zeros_like(taken.id_BT) if taken.document_BT is None else taken.document_BT
-            taken = replace(taken, document_BT=document_BK.where(real_BK, -1))
+        selected = tokens.select(column_BK, real_BK)
+        batched_cache = tokens.cache is not None and len(x_BTD) > 1
+        if selected.document_BT is not None or batched_cache or not causal:
+            document_BK = torch.zeros_like(selected.id_BT) if selected.document_BT is None else selected.document_BT
+            selected = replace(selected, document_BT=document_BK.where(real_BK, -1))
     column_BKD = column_BK.unsqueeze(-1).expand(-1, -1, x_BTD.shape[-1])
     x_BKD = x_BTD.gather(1, column_BKD)
-    y_BKD = x_BKD + choice.gate_BT.gather(1, column_BK).unsqueeze(-1) * (run(x_BKD, taken) - x_BKD)
+    y_BKD = x_BKD + choice.gate_BT.gather(1, column_BK).unsqueeze(-1) * (run(x_BKD, selected) - x_BKD)
     if real_BK is not None:
         y_BKD = y_BKD.where(real_BK.unsqueeze(-1), x_BKD)
     return x_BTD.scatter(1, column_BKD, y_BKD.to(x_BTD.dtype))
 
 
-def compare(
-    skipper: TokenRouter, evaluated: Choice, trained: Choice, y_BTD: Tensor, again: Callable[[], Tensor]
+def record_rule_difference(
+    router: TokenRouter, evaluated: Choice, trained: Choice, y_BTD: Tensor, run_trained: Callable[[], Tensor]
 ) -> None:
-    """Notes how far the rule of evaluation is from that of training, on the same input.
+    """Record how far the rule of evaluation is from that of training, on the same input.
 
-    `capacity`: share of tokens that run. `agreement`: share of tokens of which both rules say the same.
-    `train_eval_difference`: |y_training - y_evaluation| / |y_evaluation|, y the output of what is wrapped.
+    `capacity`: share of tokens that run. `agreement`: share of tokens on which both rules agree.
+    `train_eval_difference`: |y_training - y_evaluation| / |y_evaluation|, y the output of the wrapped part.
 
     Args:
-        skipper: notes.
+        router: the module that records.
         evaluated: the choice of evaluation.
         trained: the choice that training would make.
         y_BTD: the output of evaluation.
-        again: the output of training.
+        run_trained: computes the output of training.
     """
-    record_metric(skipper, "capacity", evaluated.run_BT.double())
-    record_metric(skipper, "agreement", (evaluated.run_BT == trained.run_BT).double())
-    with recomputation():
-        difference_BTD = (again() - y_BTD).double()
-    record_metric(skipper, "train_eval_difference", difference_BTD.norm() / y_BTD.double().norm())
+    record_metric(router, "capacity", evaluated.run_BT.double())
+    record_metric(router, "agreement", (evaluated.run_BT == trained.run_BT).double())
+    with mark_recomputation():
+        difference_BTD = (run_trained() - y_BTD).double()
+    record_metric(router, "train_eval_difference", difference_BTD.norm() / y_BTD.double().norm())

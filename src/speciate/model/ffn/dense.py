@@ -1,4 +1,4 @@
-"""The dense feed-forward layer: y = activation(x W_in) W_out, the same weights for every token.
+"""The dense feed-forward layer, with the same weights for every token: y = activation(x W_in) W_out.
 
 B blocks of T tokens, D width, F hidden units.
 """
@@ -14,25 +14,25 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(FfnOptions):
-    """Size and activation."""
+    """Size and activation of the layer."""
 
     hidden: int = Field(512, ge=1)
-    """Hidden units."""
+    """Number of hidden units."""
     activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
-    """gelu; gelu_tanh: the approximation that GPT-2 has; swiglu: gated, with half as many parameters again."""
+    """Activation function. gelu_tanh: GPT-2's approximation of gelu; swiglu: gated, with 1.5 times the parameters."""
 
 
 class FeedForward(nn.Module):
     """Two linear layers around an activation."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        width, biases = place.model.width, place.model.biases
+        width, biases = context.model.width, context.model.biases
         self.activation = ACTIVATIONS[options.activation]
         self.up = nn.Linear(width, options.hidden * self.activation.inputs, bias=biases)
         self.out = nn.Linear(options.hidden, width, bias=biases)
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """The layer's update, (B, T, D)."""
-        y_BTD: Tensor = self.out(self.activation.of(self.up(x_BTD)))
+        """Return the layer's update, (B, T, D)."""
+        y_BTD: Tensor = self.out(self.activation.apply(self.up(x_BTD)))
         return y_BTD

@@ -1,8 +1,9 @@
-"""Transformers' checkpoints under our names, and ours under theirs.
+"""Converts weights between our names and those of transformers' checkpoints, in both directions.
 
-A tensor of ours is some of theirs joined along its outputs (queries, keys and values are one projection here; so are a
-gate and its units), and transposed where theirs is stored the other way round (GPT-2's). One list of such rules a
-family serves both directions, and what it does not name is refused, never dropped. The families: gpt2.py, llama.py.
+One of our tensors is one or more of theirs, concatenated along the outputs: queries, keys and values are one projection
+here, and so are a gate and its units. It is transposed if theirs is stored the other way round (GPT-2's). One list of
+such rules for each family serves both directions; a tensor that no rule names is an error, and never dropped. The
+families are in gpt2.py and llama.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,49 +15,51 @@ from torch import Tensor
 
 from speciate.config.run import ModelSpec
 
-Named = Mapping[str, Tensor]
+NamedTensors = Mapping[str, Tensor]
+"""Weights by name."""
 Config = Mapping[str, Any]
-"""The content of a transformers folder's config.json."""
+"""Content of a transformers folder's config.json."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of ours, as theirs joined along the first axis."""
+    """One of our tensors, as tensors of theirs concatenated along the first axis."""
 
     ours: str
     theirs: tuple[str, ...]
     rows: tuple[int, ...] = ()
-    """Outputs of each of theirs; none where there is but one."""
+    """Number of outputs of each of theirs; empty if there is only one."""
     transposed: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """One of transformers' architectures."""
+    """One of transformers' architectures, and how to convert it."""
 
     architecture: str
     prefix: str
-    """Of their names; checkpoints of the headless model lack it."""
+    """Prefix of their names; checkpoints of the model without a head lack it."""
     rules: Callable[[ModelSpec], list[Rule]]
-    """The rules of a model of this shape."""
+    """Returns the rules of a model of this shape."""
     settings: Callable[[Config], dict[str, Any]]
-    """The shape, as settings of a `spec.Model`, that a config describes. Raises ValueError where we have no such."""
+    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if we have no such model."""
     config: Callable[[ModelSpec], dict[str, Any] | None]
-    """Their config of such a shape, but for the vocabulary; None where they have no such."""
+    """Returns their config of such a shape, without the vocabulary; None if they have no such model."""
     buffers: tuple[str, ...]
-    """Ends of names that hold no weights: masks and angles in checkpoints of old."""
+    """Suffixes of names that hold no weights: masks and angles in old checkpoints."""
 
 
-def to_ours(theirs: Named, rules: list[Rule]) -> dict[str, Tensor]:
-    """Their weights, or gradients of them, under our names.
+def import_weights(theirs: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
+    """Return their weights, or the gradients of those, under our names.
 
     Raises:
-        ValueError: a tensor is missing, or one is there that no rule names.
+        ValueError: a tensor is missing, or no rule names one.
     """
-    named = {name for rule in rules for name in rule.theirs}
-    odd = sorted(named ^ set(theirs))
-    if odd:
-        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in named else 'no weight of this architecture'}")
+    expected = {name for rule in rules for name in rule.theirs}
+    mismatched = sorted(expected ^ set(theirs))
+    if mismatched:
+        why = "missing" if mismatched[0] in expected else "no weight of this architecture"
+        raise ValueError(f"{mismatched[0]} is {why}")
     ours = {}
     for rule in rules:
         parts = [theirs[name].t() if rule.transposed else theirs[name] for name in rule.theirs]
@@ -64,8 +67,8 @@ def to_ours(theirs: Named, rules: list[Rule]) -> dict[str, Tensor]:
     return ours
 
 
-def to_theirs(ours: Named, rules: list[Rule]) -> dict[str, Tensor]:
-    """Our weights under their names; the inverse of `to_ours`."""
+def export_weights(ours: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
+    """Return our weights under their names; the inverse of `import_weights`."""
     theirs = {}
     for rule in rules:
         parts = ours[rule.ours].split(rule.rows) if rule.rows else (ours[rule.ours],)
@@ -74,25 +77,25 @@ def to_theirs(ours: Named, rules: list[Rule]) -> dict[str, Tensor]:
     return theirs
 
 
-def clean(theirs: Named, family: Family, tied: bool) -> dict[str, Tensor]:
-    """Their weights under their full names, without buffers and without a head that is the embedding again."""
-    cleaned = {}
+def complete_names(theirs: NamedTensors, family: Family, tied: bool) -> dict[str, Tensor]:
+    """Return their weights under full names, without buffers and without a head that is tied to the embedding."""
+    completed = {}
     for name, tensor in theirs.items():
         full = name if name.startswith((family.prefix, "lm_head.")) else family.prefix + name
         if not full.endswith(family.buffers) and not (tied and full == "lm_head.weight"):
-            cleaned[full] = tensor
-    return cleaned
+            completed[full] = tensor
+    return completed
 
 
-def refuse_others(config: Config, known: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raises ValueError where `config` holds another value than `known` gives a key; its first is the default."""
+def require_known_values(config: Config, known: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise ValueError if `config` has a value that `known` does not allow; the first allowed one is the default."""
     for key, values in known.items():
         if config.get(key, values[0]) not in values:
             raise ValueError(f"{key}: {config[key]!r} is not supported; only {' or '.join(map(repr, values))} is")
 
 
 def dense_options(model: ModelSpec) -> dict[str, Any] | None:
-    """The options of attention and dense feed-forward where they are what every layer is; else None."""
+    """Return the options of attention and dense feed-forward layer if every layer consists of these; else None."""
     block = model.block
     if model.exceptions or (block.mixer.kind, block.ffn.kind, block.depth.kind) != ("attention", "dense", "every"):
         return None

@@ -1,7 +1,7 @@
-"""A GGUF file (llama.cpp's format) of Llama's architecture, as transformers would have it: config and named weights.
+"""Reads a GGUF file (llama.cpp's format) of Llama's architecture as transformers' config and named weights.
 
-Its names differ, its quantised blocks are decoded, and its queries and keys have the two halves of a head interleaved,
-since llama.cpp turns neighbouring dimensions where Llama's own weights pair (i, i + h/2); they are put back.
+Tensors are renamed and quantised blocks decoded. Queries and keys are reordered: GGUF interleaves the two halves of a
+head, since llama.cpp rotates neighbouring dimensions where Llama's own weights pair (i, i + h/2).
 
 N heads of h dimensions, D width.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEYS = {
+CONFIG_KEYS = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
     "max_position_embeddings": "context_length",
@@ -22,13 +22,14 @@ KEYS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
 }
-"""Llama's config key -> the file's, without the architecture before it."""
-WHOLE = {
+"""Llama's config key -> the file's key, without the architecture's prefix."""
+MODEL_NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-OF_LAYER = {
+"""Name of a tensor in the file -> in transformers; of those outside the layers."""
+LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -39,13 +40,14 @@ OF_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+"""Name of a layer's tensor in the file -> in transformers."""
 
 
-def read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Llama's config and weights, float32, under transformers' names.
+def read_gguf(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return Llama's config and weights, float32, under transformers' names.
 
     Raises:
-        ValueError: no GGUF file, another architecture, or a tensor that Llama has not; names the file.
+        ValueError: it is no GGUF file, of another architecture, or has a tensor that Llama has not; names the file.
     """
     import gguf
     from gguf.quants import dequantize
@@ -53,36 +55,36 @@ def read(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         reader = gguf.GGUFReader(file)
     except (OSError, ValueError, IndexError) as error:
-        raise ValueError(f"{file}: is no GGUF file, or is cut off: {error}") from None
+        raise ValueError(f"{file}: is no GGUF file, or is truncated: {error}") from None
     fields = {name: field.contents() for name, field in reader.fields.items()}
     architecture = fields.get("general.architecture")
     if architecture != "llama":
         raise ValueError(f"{file}: general.architecture: {architecture!r} is not supported; only llama is")
-    missing = [key for key in KEYS.values() if f"llama.{key}" not in fields]
+    missing = [key for key in CONFIG_KEYS.values() if f"llama.{key}" not in fields]
     if missing:
         raise ValueError(f"{file}: llama.{missing[0]}: is missing")
-    config: dict[str, Any] = {ours: fields[f"llama.{theirs}"] for ours, theirs in KEYS.items()}
+    config: dict[str, Any] = {ours: fields[f"llama.{theirs}"] for ours, theirs in CONFIG_KEYS.items()}
     config["model_type"] = "llama"
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}
     for tensor in reader.tensors:
         weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy()).float()
         part = tensor.name.removesuffix(".weight").rpartition(".")[2]
-        weights[_renamed(tensor.name, file)] = _uninterleaved(weight, heads[part]) if part in heads else weight
+        weights[_rename(tensor.name, file)] = _uninterleave(weight, heads[part]) if part in heads else weight
     config["tie_word_embeddings"] = "lm_head.weight" not in weights
     return config, weights
 
 
-def _renamed(name: str, file: pathlib.Path) -> str:
+def _rename(name: str, file: pathlib.Path) -> str:
     words = name.split(".")
-    if words[-1] == "weight" and len(words) == 2 and words[0] in WHOLE:
-        return f"{WHOLE[words[0]]}.weight"
-    if words[0] == "blk" and words[-1] == "weight" and len(words) == 4 and words[2] in OF_LAYER:
-        return f"model.layers.{words[1]}.{OF_LAYER[words[2]]}.weight"
-    raise ValueError(f"{file}: tensor {name}: Llama has no such")
+    if words[-1] == "weight" and len(words) == 2 and words[0] in MODEL_NAMES:
+        return f"{MODEL_NAMES[words[0]]}.weight"
+    if words[0] == "blk" and words[-1] == "weight" and len(words) == 4 and words[2] in LAYER_NAMES:
+        return f"model.layers.{words[1]}.{LAYER_NAMES[words[2]]}.weight"
+    raise ValueError(f"{file}: tensor {name}: Llama has no such tensor")
 
 
-def _uninterleaved(weight_OD: Tensor, num_heads: int) -> Tensor:
-    """Rows (i, i + h/2) of each head from neighbours (2i, 2i + 1)."""
+def _uninterleave(weight_OD: Tensor, num_heads: int) -> Tensor:
+    """Move the rows (2i, 2i + 1) of each head to (i, i + h/2)."""
     height, width = weight_OD.shape
     return weight_OD.view(num_heads, -1, 2, width).transpose(1, 2).reshape(height, width)

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) as transformers has it: learned positions, layer norms, biases, transposed weights.
+"""Conversion of GPT-2 (Radford et al. 2019): learned positions, layer norms, biases, transposed weights.
 
 Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer.py).
 """
@@ -6,7 +6,7 @@ Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer
 from typing import Any
 
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import Config, Family, Rule, dense_options, refuse_others
+from speciate.model.hf.convert import Config, Family, Rule, dense_options, require_known_values
 
 PARTS = {
     "mixer_norm": "ln_1",
@@ -33,8 +33,8 @@ def _rules(model: ModelSpec) -> list[Rule]:
 
 def _settings(config: Config) -> dict[str, Any]:
     activation = config.get("activation_function", "gelu_new")
-    refuse_others(config, {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)})
-    refuse_others(config, {"activation_function": tuple(ACTIVATIONS), "add_cross_attention": (False,)})
+    require_known_values(config, {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)})
+    require_known_values(config, {"activation_function": tuple(ACTIVATIONS), "add_cross_attention": (False,)})
     ffn = {"kind": "dense", "hidden": config.get("n_inner") or 4 * config["n_embd"]}
     ffn["activation"] = ACTIVATIONS[activation]
     return {

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023) as transformers has it: rotary positions, RMS norms, gated units, grouped queries.
+"""Conversion of Llama (Touvron et al. 2023): rotary positions, RMS norms, gated units, grouped queries.
 
 Shown equal to LlamaForCausalLM, gradients included (tests/model/test_transformer.py).
 """
@@ -6,7 +6,7 @@ Shown equal to LlamaForCausalLM, gradients included (tests/model/test_transforme
 from typing import Any
 
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import Config, Family, Rule, dense_options, refuse_others
+from speciate.model.hf.convert import Config, Family, Rule, dense_options, require_known_values
 
 
 def _rules(model: ModelSpec) -> list[Rule]:
@@ -37,10 +37,10 @@ def _rules(model: ModelSpec) -> list[Rule]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    refuse_others(config, {"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)})
+    require_known_values(config, {"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)})
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    refuse_others({"rope_type": rope.get("rope_type", rope.get("type", "default"))}, {"rope_type": ("default",)})
-    refuse_others(config, {"head_dim": (config["hidden_size"] // config["num_attention_heads"], None)})
+    require_known_values({"rope_type": rope.get("rope_type", rope.get("type", "default"))}, {"rope_type": ("default",)})
+    require_known_values(config, {"head_dim": (config["hidden_size"] // config["num_attention_heads"], None)})
     mixer = {"kind": "attention", "num_heads": config["num_attention_heads"]}
     mixer["num_kv_heads"] = config.get("num_key_value_heads")
     return {

@@ -1,7 +1,7 @@
-"""Weights that somebody trained: a folder that transformers wrote (GPT-2 or Llama), or a GGUF file (Llama).
+"""Reads pretrained weights: a folder that transformers wrote (GPT-2 or Llama), or a GGUF file (Llama).
 
-Both are read in float32 and come out under our own names, with the shape that their own config describes, so that a
-run that starts from them can be held against it.
+Both are read in float32 and renamed to our names. The result includes the shape that their config describes, with which
+the shape of a run that starts from them is compared.
 """
 
 import json
@@ -17,33 +17,33 @@ from torch import Tensor
 from speciate.config.components import config_errors
 from speciate.config.run import ModelSpec
 from speciate.model.hf import gguf, gpt2, llama
-from speciate.model.hf.convert import Config, Family, clean, to_ours
+from speciate.model.hf.convert import Config, Family, complete_names, import_weights
 
 FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
-"""By the `model_type` of a config.json."""
+"""Families by the `model_type` of a config.json."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A dense model's shape and weights."""
+    """Shape and weights of a dense model."""
 
     model: ModelSpec
     weights: dict[str, Tensor]
-    """Under our names, float32."""
+    """Weights under our names, float32."""
     origin: str
-    """Where it was read, for messages."""
+    """Where it was read from, for messages."""
 
 
 def family_of(model: ModelSpec) -> Family | None:
-    """The family that has models of this shape, or None."""
+    """Return the family that has models of this shape, or None."""
     return next((family for family in FAMILIES.values() if family.config(model) is not None), None)
 
 
 def shape_of(config: Config) -> tuple[Family, ModelSpec]:
-    """The family and the shape that a config.json describes.
+    """Return the family and the shape that a config.json describes.
 
     Raises:
-        ValueError: of no family that we know, or with something in it that we do not have; names the key.
+        ValueError: the family is unknown, or a setting is not supported; names the key.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     if family is None:
@@ -57,19 +57,19 @@ def shape_of(config: Config) -> tuple[Family, ModelSpec]:
 
 
 def read_pretrained(path: pathlib.Path) -> Pretrained:
-    """What is in a transformers folder, in a folder that holds one GGUF file, or in that file.
+    """Read a transformers folder, a folder that holds one GGUF file, or that file.
 
     Raises:
-        ValueError: neither is there, a file is damaged, or what it describes is not supported; names the file.
+        ValueError: there is neither, a file is damaged, or its model is not supported; names the file.
     """
     files = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
     if len(files) == 1 and not (path / "config.json").exists():
-        source, (config, theirs) = files[0], gguf.read(files[0])
+        source, (config, theirs) = files[0], gguf.read_gguf(files[0])
     else:
         source, (config, theirs) = path / "config.json", (_config(path), _weights(path))
     try:
         family, model = shape_of(config)
-        ours = to_ours(clean(theirs, family, model.tied_head), family.rules(model))
+        ours = import_weights(complete_names(theirs, family, model.tied_head), family.rules(model))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return Pretrained(model, {name: weight.float() for name, weight in ours.items()}, str(path))
@@ -87,7 +87,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _weights(folder: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of every safetensors file in `folder`, as they are."""
+    """Read the tensors of every safetensors file in `folder`, unchanged."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder}: holds no .safetensors file; weights in pickles (.bin, .pt) are not read")
@@ -97,8 +97,8 @@ def _weights(folder: pathlib.Path) -> dict[str, Tensor]:
             part = safetensors.torch.load_file(file)
         except (OSError, safetensors.SafetensorError) as error:
             raise ValueError(f"{file}: is no weights file: {error}") from None
-        doubled = sorted(set(part) & set(theirs))
-        if doubled:
-            raise ValueError(f"{file}: holds {doubled[0]}, which another file of the folder holds too")
+        duplicates = sorted(set(part) & set(theirs))
+        if duplicates:
+            raise ValueError(f"{file}: holds {duplicates[0]}, which another file of the folder also holds")
         theirs |= part
     return theirs

@@ -1,27 +1,29 @@
-"""Gated Sparse Attention (arXiv 2601.15305): causal attention over keys that an indexer chose, with two gates.
+"""Gated Sparse Attention (arXiv 2601.15305): causal attention over the keys that an indexer chose, with two gates.
 
-    v_s <- v_s * sigmoid(W_v x_s + b_v)     value gate (G2), of the key's own token, a number per key head and dimension
+    v_s <- v_s * sigmoid(W_v x_s + b_v)     value gate (G2), of the key's token, a number per key head and dimension
     o_t = sum over the chosen s of softmax_s(q_t . k_s / sqrt(h)) v_s
     o_t <- o_t * sigmoid(W_o x_t + b_o)     output gate (G1), a number per head and dimension
 
-The gates begin at sigmoid(1/2) = .62, nearly without W. How keys are ranked and what the ranking learns from is
-model/sparse_attention/indexer/<kind>.py, how many are taken model/sparse_attention/budget/<kind>.py, attention over them sparse.py. With all keys chosen
-and no gates this is mixer/attention.py on the same weights.
+The gates begin at sigmoid(1/2) = .62, with W near 0. In the folder model/sparse_attention, indexer/<kind>.py says how
+keys are ranked and what the ranking learns from, budget/<kind>.py how many keys are taken, and attention.py attends to
+them. With all keys chosen and no gates, this equals mixer/attention.py on the same weights.
 
 B blocks of T tokens, D width, N heads of h dimensions, K key heads.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from speciate.config.components import OneOf
-from speciate.config.contracts.model import BudgetOptions, IndexerOptions, MixerOptions
+from speciate.config.contracts.model import BudgetOptions, IndexerOptions
 from speciate.model.attention_metrics import record_largest
+from speciate.model.attention_options import AttentionHeadsOptions
+from speciate.model.module_hooks import CountsFlops
 from speciate.model.rotary import Rotary
-from speciate.model.sparse_attention.attention import Attended, SparseAttention
+from speciate.model.sparse_attention.attention import AttentionOutput, SparseAttention
 from speciate.model.sparse_attention.gate import Gate
 from speciate.model.sparse_attention.metrics import record_choice
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
@@ -29,22 +31,17 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting, record_metric
 
 
-class Options(MixerOptions):
+class Options(AttentionHeadsOptions):
     """Heads, gates, and how keys are chosen."""
 
-    num_heads: int = Field(4, ge=1)
-    """Query heads; must divide the model's width."""
-    num_kv_heads: int | None = Field(None, ge=1)
-    """Key and value heads, each shared by num_heads / num_kv_heads query heads; null: as many as query heads."""
     gates: Literal["none", "value", "output", "both"] = "both"
-    """Which of value (G2) and output (G1) are gated."""
+    """Which gates there are: value (G2), output (G1), both or none."""
     indexer: Annotated[IndexerOptions, OneOf("model/sparse_attention/indexer")]
     """How keys are ranked."""
     budget: Annotated[BudgetOptions, OneOf("model/sparse_attention/budget")]
-    """How many of them a query takes."""
+    """How many keys a query takes."""
 
     causal_only: ClassVar[bool] = True
-    """A query ranks the keys before it."""
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
@@ -54,25 +51,14 @@ class Options(MixerOptions):
             )
         return self
 
-    def check(self, model: Any) -> None:
-        """Refuses heads that do not divide what they share, and halves of dimensions."""
-        if model.width % self.num_heads:
-            raise ValueError(f"num_heads: {self.num_heads} heads do not divide a width of {model.width}")
-        if self.num_heads % (self.num_kv_heads or self.num_heads):
-            raise ValueError(f"num_kv_heads: {self.num_kv_heads} does not divide {self.num_heads} query heads")
-        if model.position == "rotary" and model.width // self.num_heads % 2:
-            raise ValueError(
-                f"num_heads: rotary positions turn pairs of dimensions, and a head has {model.width // self.num_heads}"
-            )
 
+class Mixer(CountsFlops, nn.Module):
+    """Sparse attention with gates; one projection gives queries, keys and values, in this order."""
 
-class Mixer(nn.Module):
-    """Queries, keys and values from one projection, in this order; gates; sparse attention."""
-
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        model = place.model
-        self.layer = place.layer
+        model = context.model
+        self.layer = context.layer
         self.num_heads = options.num_heads
         self.num_kv_heads = options.num_kv_heads or options.num_heads
         self.head_width = model.width // options.num_heads
@@ -83,15 +69,15 @@ class Mixer(nn.Module):
         value_width = self.num_kv_heads * self.head_width
         self.value_gate = Gate(model.width, value_width) if options.gates in ("value", "both") else None
         self.output_gate = Gate(model.width, model.width) if options.gates in ("output", "both") else None
-        self.selector = SparseAttention(options.indexer, options.budget, place)
+        self.selector = SparseAttention(options.indexer, options.budget, context)
 
-    def num_flops(self, length: int) -> float:
-        """Of one token's scores and sum over the chosen values, and of its ranking; see model/profiling/flops.py."""
-        k = min(length, self.selector.budget.most)
+    def num_flops(self, length: float) -> float:
+        """Return the FLOPs of one token's scores, weighted sum of the chosen values, and ranking of keys."""
+        k = min(length, self.selector.budget.max_keys)
         return 4.0 * k * self.num_heads * self.head_width + self.selector.indexer.key_flops(length, k)
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """What each token takes from those that it chose, (B, T, D)."""
+        """Return what each token gathers from the keys that it chose, (B, T, D)."""
         joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
         heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
         query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
@@ -99,7 +85,7 @@ class Mixer(nn.Module):
             query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
         if self.value_gate is not None:
             value_BTNh = self._gated(self.value_gate, "value_gate", x_BTD, value_BTNh)
-        mixed_BTNh = self._attended(x_BTD, query_BTNh, key_BTNh, value_BTNh, tokens).mixed_BTNh
+        mixed_BTNh = self._attend(x_BTD, query_BTNh, key_BTNh, value_BTNh, tokens).mixed_BTNh
         if self.output_gate is not None:
             mixed_BTNh = self._gated(self.output_gate, "output_gate", x_BTD, mixed_BTNh)
         out_BTD: Tensor = self.out(mixed_BTNh.flatten(2))
@@ -113,36 +99,36 @@ class Mixer(nn.Module):
             record_metric(self, name, open_BTNh)
         return y_BTNh * open_BTNh
 
-    def _attended(
+    def _attend(
         self, x_BTD: Tensor, query_BTNh: Tensor, key_BTNh: Tensor, value_BTNh: Tensor, tokens: TokenBatch
-    ) -> Attended:
-        """Joins what the cache has kept, and attends. Not in autocast's precision, which would flip near ties."""
+    ) -> AttentionOutput:
+        """Join the cached keys, and attend. Autocast is off, since its precision would flip near ties."""
         with torch.autocast(x_BTD.device.type, enabled=False):
-            asked, kept = self.selector.indexer.features(x_BTD)
+            query_features, key_features = self.selector.indexer.features(x_BTD)
             document_BT = torch.zeros_like(tokens.id_BT) if tokens.document_BT is None else tokens.document_BT
-            of_keys: tuple[Tensor, ...] = (key_BTNh, value_BTNh, tokens.position_BT, document_BT, *kept)
+            keys: tuple[Tensor, ...] = (key_BTNh, value_BTNh, tokens.position_BT, document_BT, *key_features)
             before: tuple[Tensor, ...] = ()
             state = None if tokens.cache is None else tokens.cache.state(self.layer)
             if state is not None:
-                before = state[len(of_keys) :]
-                of_keys = tuple(torch.cat(pair, dim=1) for pair in zip(state[: len(of_keys)], of_keys, strict=True))
-            key_BSNh, value_BSNh, position_BS, document_BS, *kept_BS = of_keys
+                before = state[len(keys) :]
+                keys = tuple(torch.cat(pair, dim=1) for pair in zip(state[: len(keys)], keys, strict=True))
+            key_BSNh, value_BSNh, position_BS, document_BS, *key_features_BS = keys
             one_context = tokens.document_BT is None and tokens.cache is None
-            view = AttentionInputs(
+            inputs = AttentionInputs(
                 query_BTNh=query_BTNh,
                 key_BSKh=key_BSNh,
-                asked=asked,
-                kept=tuple(kept_BS),
+                query_features=query_features,
+                key_features=tuple(key_features_BS),
                 position_BT=tokens.position_BT,
                 position_BS=position_BS,
                 document_BT=None if one_context else document_BT,
                 document_BS=None if one_context else document_BS,
                 first=key_BSNh.shape[1] - x_BTD.shape[1],
             )
-            result: Attended = self.selector(view, value_BSNh, tokens, before)
+            result: AttentionOutput = self.selector(inputs, value_BSNh, tokens, before)
             if tokens.cache is not None:
                 assert result.choice is not None, "a decoder does not train"
-                tokens.cache.keep(self.layer, *of_keys, *result.choice.after)
+                tokens.cache.set_state(self.layer, *keys, *result.choice.after)
             if is_collecting() and result.choice is not None and result.mass_BTk is not None:
-                record_choice(self.selector, view, result.choice, result.mass_BTk, tokens)
+                record_choice(self.selector, inputs, result.choice, result.mass_BTk, tokens)
         return result

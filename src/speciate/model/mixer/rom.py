@@ -1,19 +1,19 @@
-"""Routing Mamba (RoM, 2506.18145): a Mamba block with E of each projection, and a router that chooses k of them.
+"""Routing Mamba (RoM, 2506.18145): a Mamba block with E experts for each projection, of which a router chooses k.
 
     u = P_in(x);   z = P_gate(x);   y = scan(u) * silu(z);   out = P_out(y)
     P(x)_t = sum over the chosen e of w_te x_t W_e
 
-One router serves all three, so that a token's path through the block is one decision; convolution, step sizes, A, B, C
-and D are shared by all experts. Where the weight stands is ours: on each projection's output, before the gate's silu.
-Arms: a router for each projection; and whole Mamba blocks as experts, as the code of moe_arch (ad29f66) has it: each
-runs on the whole sequence, so nothing is saved, and the weights are renormalised, so that at k = 1 the router hears
-nothing. `router: frozen` is the control.
+One router serves all three projections, so a token's path through the block is one decision. All experts share the
+convolution, step sizes, A, B, C and D. Where the weight applies is our choice: on each projection's output, before the
+gate's silu. There are two other arms. One has a router for each projection. The other has whole Mamba blocks as
+experts, as in the code of moe_arch (ad29f66): each runs on the whole sequence, so nothing is saved, and the weights are
+renormalised, so at k = 1 the router gets no gradient. `router: frozen` is the control.
 
 B blocks of T tokens, N = B T, D width, I inner channels, E experts, K chosen ones.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,71 +21,48 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speciate.config.components import OneOf
-from speciate.config.contracts.model import BalanceOptions, MixerOptions, RouterOptions
+from speciate.config.contracts.model import BalanceOptions, RouterOptions
+from speciate.model.module_hooks import HasIdleMatrices
 from speciate.model.moe.experts import Dispatch, Linears
+from speciate.model.moe.routing_options import check_balance, check_slots
 from speciate.model.moe.top_k_router import Routing, TopK
 from speciate.model.ssm.mamba_block import Mamba, Past, Shape, StateSpace
+from speciate.model.ssm.mamba_options import MambaSizeOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
-class Options(MixerOptions):
-    """Mamba's sizes, experts, and how tokens choose among them."""
+class Options(MambaSizeOptions):
+    """Mamba's sizes, numbers of experts, and how tokens are routed to them."""
 
-    expand: float = Field(2.0, gt=0)
-    """Inner channels over the model's width."""
-    state: int = Field(16, ge=1)
-    """States of each channel."""
-    conv: int = Field(4, ge=1)
-    """Tokens that the convolution sees, its own included."""
-    step_rank: int | None = Field(None, ge=1)
-    """Rank of the map from a token to its step sizes; null: a sixteenth of the model's width, rounded up."""
     num_experts: int = Field(4, ge=1)
-    """Experts."""
+    """Number of experts among which the router chooses."""
     top_k: int = Field(1, ge=1)
-    """Experts a token; 1: straight-through weight, more: weights renormalised."""
+    """Number of experts a token uses; at 1 the weight is straight-through, above 1 renormalised."""
     routed: Literal["shared", "independent", "as_published"] = "shared"
-    """shared: one decision for the in, gate and out projections; independent: a router for each; as_published: whole
-    blocks are the experts, each run on the whole sequence (moe_arch)."""
+    """What is routed. shared: one decision for the in, gate and out projections; independent: a router for each of
+    them; as_published: whole blocks are the experts, and each runs on the whole sequence (moe_arch)."""
     z_weight: float = Field(0.001, ge=0)
-    """Weight of the z-loss on the logits of a router that learns."""
+    """Weight of the z-loss on the logits of a router that is trained."""
     router: Annotated[RouterOptions, OneOf("model/moe/router")]
     """How tokens are scored."""
     balance: Annotated[BalanceOptions, OneOf("model/moe/balance")]
-    """How the load is kept even."""
-
-    causal_only: ClassVar[bool] = True
+    """How the experts' load is kept even."""
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
-        router: Any = self.router
-        balance: Any = self.balance
-        if self.top_k > self.num_experts:
-            raise ValueError(f"top_k: cannot choose {self.top_k} of {self.num_experts} experts")
-        if self.top_k > 1 and not router.scores_all_slots:
-            raise ValueError(f"top_k: router {router.kind} names one expert for each token, so top_k must be 1")
-        self.router.check_slots(self.num_experts)
-        if balance.acts_by not in (None, *router.balanced_by):
-            raise ValueError(
-                f"balance: {balance.kind} acts by the {balance.acts_by}, which cannot move router {router.kind}; "
-                f"balance: none goes with it"
-            )
+        check_slots(self.router, self.num_experts, self.top_k)
+        check_balance(self.router, self.balance)
         return self
-
-    def check(self, model: Any) -> None:
-        """Refuses parts of channels."""
-        if self.expand * model.width % 1:
-            raise ValueError(f"expand: {self.expand:g} times a width of {model.width} is no whole number of channels")
-        if (self.step_rank or 1) > self.expand * model.width:
-            raise ValueError(f"step_rank: {self.step_rank} is more than {self.expand * model.width:g} channels")
 
 
 ROUTED = ("input", "gate", "output")
-"""The projections of which there are E."""
+"""The projections that have E experts each."""
 Routings = Mapping[str, Routing]
+"""Routing of each of these projections."""
 
 
-class Projections(nn.Module):
-    """One Mamba block with E of each projection."""
+class Projections(HasIdleMatrices, nn.Module):
+    """One Mamba block with E experts for each projection."""
 
     def __init__(self, shape: Shape, biases: bool, num_experts: int, top_k: int) -> None:
         super().__init__()
@@ -97,40 +74,40 @@ class Projections(nn.Module):
         self.out = Linears(num_experts, shape.inner, shape.width, biases)
 
     def forward(self, x_BTD: Tensor, routings: Routings, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
-        """(the update, (B, T, D); what to keep)."""
+        """Return (the update, (B, T, D); what to keep for the next call)."""
         shape = x_BTD.shape[:2]
         dispatches = {id(routing): Dispatch.of(routing.slot_NK, self.num_experts) for routing in routings.values()}
         x_ND = x_BTD.flatten(0, 1)
 
-        def through(linears: Linears, x_ND: Tensor, routing: Routing) -> Tensor:
+        def project(linears: Linears, x_ND: Tensor, routing: Routing) -> Tensor:
             dispatch = dispatches[id(routing)]
-            return dispatch.summed(linears(dispatch.sent(x_ND), dispatch.count_E), routing.weight_NK)
+            return dispatch.combine_rows(linears(dispatch.gather_rows(x_ND), dispatch.count_E), routing.weight_NK)
 
-        u_NI = through(self.input, x_ND, routings["input"])
-        gate_NI = through(self.gate, x_ND, routings["gate"])
+        u_NI = project(self.input, x_ND, routings["input"])
+        gate_NI = project(self.gate, x_ND, routings["gate"])
         y_BTI, kept = self.space(u_NI.unflatten(0, shape), tokens, past)
-        out_ND = through(self.out, y_BTI.flatten(0, 1) * F.silu(gate_NI), routings["output"])
+        out_ND = project(self.out, y_BTI.flatten(0, 1) * F.silu(gate_NI), routings["output"])
         return out_ND.unflatten(0, shape), kept
 
     def num_idle_parameters(self) -> int:
-        """Parameters of the projections that a token is not sent to."""
+        """Return the number of parameters of the experts that a token is not sent to."""
         routed = (self.input, self.gate, self.out)
         return round(self.idle_share * sum(p.numel() for linears in routed for p in linears.parameters()))
 
     def num_idle_matrix_elements(self) -> int:
-        """Those of them that are elements of matrices; see model/profiling/flops.py."""
+        """Return how many of these are elements of matrices; see model/profiling/flops.py."""
         return round(self.idle_share * sum(linears.weight.numel() for linears in (self.input, self.gate, self.out)))
 
 
 class Blocks(nn.Module):
-    """E whole Mamba blocks, every one run on every token."""
+    """E whole Mamba blocks, each of which runs on every token."""
 
     def __init__(self, shape: Shape, biases: bool, num_experts: int) -> None:
         super().__init__()
         self.experts = nn.ModuleList(Mamba(shape, biases) for _ in range(num_experts))
 
     def forward(self, x_BTD: Tensor, routings: Routings, tokens: TokenBatch, past: Past | None) -> tuple[Tensor, Past]:
-        """(the update, (B, T, D); what to keep)."""
+        """Return (the update, (B, T, D); what to keep for the next call)."""
         routing = routings["input"]
         share_NK = routing.weight_NK / routing.weight_NK.sum(-1, keepdim=True)
         share_NE = share_NK.new_zeros(len(share_NK), len(self.experts)).scatter(1, routing.slot_NK, share_NK)
@@ -138,25 +115,25 @@ class Blocks(nn.Module):
         y_BTD, kept = torch.zeros_like(x_BTD), []
         size = 0 if past is None else len(past) // len(self.experts)
         for index, expert in enumerate(self.experts):
-            own = None if past is None else past[index * size : (index + 1) * size]
-            expert_BTD, expert_kept = expert(x_BTD, tokens, own)
+            expert_past = None if past is None else past[index * size : (index + 1) * size]
+            expert_BTD, expert_kept = expert(x_BTD, tokens, expert_past)
             y_BTD = y_BTD + share_BTE[..., index : index + 1] * expert_BTD
             kept += expert_kept
         return y_BTD, tuple(kept)
 
 
 class Mixer(nn.Module):
-    """Router or routers, and what they route."""
+    """One router or several, and the experts that they choose among."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        model = place.model
-        self.layer = place.layer
-        shape = Shape.of(model.width, options.expand, options.state, options.conv, options.step_rank)
+        model = context.model
+        self.layer = context.layer
+        shape = Shape.of(model.width, options)
 
         def router() -> TopK:
-            choice = (options.num_experts, options.top_k, options.z_weight)
-            return TopK(options.router, options.balance, place, *choice)
+            numbers = (options.num_experts, options.top_k, options.z_weight)
+            return TopK(options.router, options.balance, context, *numbers)
 
         self.router: nn.Module = router()
         if options.routed == "independent":
@@ -167,7 +144,7 @@ class Mixer(nn.Module):
             self.mamba = Projections(shape, model.biases, options.num_experts, options.top_k)
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
-        """What each token takes from those before it, (B, T, D)."""
+        """Return what each token gathers from the tokens up to itself, (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
         routings: Routings
         if isinstance(self.router, nn.ModuleDict):
@@ -177,5 +154,5 @@ class Mixer(nn.Module):
         past = None if tokens.cache is None else tokens.cache.state(self.layer)
         out_BTD, kept = self.mamba(x_BTD, routings, tokens, past)
         if tokens.cache is not None:
-            tokens.cache.keep(self.layer, *kept)
+            tokens.cache.set_state(self.layer, *kept)
         return out_BTD  # type: ignore[no-any-return]

@@ -1,11 +1,11 @@
-"""Routing: a router scores S slots for each token, a choice says which are used; the selector of MoE and of its kin.
+"""The top-k router of mixture-of-experts layers: a router scores S slots for each token, a choice picks some.
 
-    p = probabilities of a token's slots;   p' the same with noise;   g' the gates, p' itself unless a router says else
-    chosen: of g' (+ a balancing bias);   weights: of the chosen g'
+    p = probabilities of a token's slots;   p' = p with noise;   g' = the gates, p' unless a router says otherwise
+    chosen by g' (+ a balancing bias);   weights made of the chosen g'
 
-How tokens are scored, how slots are chosen and how load is balanced are kinds; each file offers one class:
+How tokens are scored, how slots are chosen and how load is balanced are components; each file offers one class:
 
-    router/<kind>.py    Router(options, place, num_slots)      a Scorer
+    router/<kind>.py    Router(options, context, num_slots)    a Scorer
     choice/<kind>.py    Choose(options, num_slots, top_k)      (order_NS, gate_NS, tokens) -> Chosen
     balance/<kind>.py   Balance(options, num_slots)            a Balancer
 
@@ -27,70 +27,70 @@ from speciate.selection.selection import Selection, Selector
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What a router thinks of N tokens."""
+    """A router's scores of N tokens."""
 
     probs_NS: Tensor
-    """Without noise; rows sum to one."""
+    """Probabilities without noise; rows sum to one."""
     noisy_NS: Tensor
-    """The same with noise, which a balancing loss is made of; `probs_NS` itself where there is no noise."""
+    """Probabilities with noise, from which a balancing loss is made; `probs_NS` itself without noise."""
     logits_NS: Tensor | None
-    """Without noise; None where nothing could learn from a loss on them."""
+    """Logits without noise; None if nothing could learn from a loss on them."""
     gate_NS: Tensor | None = None
-    """What weights are made of; None: `noisy_NS`."""
+    """Gates, from which weights are made; None: `noisy_NS`."""
     order_NS: Tensor | None = None
-    """What the choice is made by; None: what weights are made of."""
+    """Scores by which slots are chosen; None: the gates."""
     matrix_SD: Tensor | None = None
-    """The learned matrix whose product the logits are, a row a slot; None where there is none."""
+    """The learned matrix whose product gives the logits, a row a slot; None if there is none."""
 
 
 class Scorer(nn.Module):
-    """What every router kind is: (x_ND, tokens) -> Scores, N tokens in their flattened order."""
+    """Base of every router kind: (x_ND, tokens) -> Scores, N tokens in their flattened order."""
 
     def before_update(self, progress: float) -> None:
-        """Called before each optimizer step; progress in [0, 1)."""
+        """Prepare the next optimizer step; `progress` is the share of the training done, in [0, 1)."""
 
 
 class Balancer(nn.Module):
-    """What every balance kind is; this one leaves the load alone.
+    """Base of every balance kind; this one does nothing.
 
-    `forward(scores, chosen_NS, tokens)` is the weighted balancing loss, a scalar, of the scores and of the choice that
-    was made by them (1/k on each of k slots).
+    `forward(scores, chosen_NS, tokens)` returns the weighted balancing loss, a scalar, of the scores and of the choice
+    made from them (1/k on each of k slots).
     """
 
-    def preference(self, order_NS: Tensor) -> Tensor:
-        """What the choice is made by; weights stay what the router says."""
+    def adjust_scores(self, order_NS: Tensor) -> Tensor:
+        """Return the scores by which slots are chosen; the weights stay the router's."""
         return order_NS
 
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
-        """No loss."""
+        """Return the weighted balancing loss, a scalar; here 0."""
         return scores.noisy_NS.new_zeros(())
 
     def after_update(self) -> None:
-        """Called after each optimizer step."""
+        """Update the balancing after an optimizer step."""
 
-    def rest(self) -> None:
-        """Called before each optimizer step for which it is switched off: nothing of it is to be felt."""
+    def reset(self) -> None:
+        """Remove every effect of the balancing, before each optimizer step for which it is switched off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """Which slots N tokens use."""
+    """The slots that N tokens use."""
 
     slot_NK: Tensor
     """Slots of each token, integer; best first where the tokens choose."""
     weight_NK: Tensor
     """The weight of each slot's output."""
     chosen_NS: Tensor
-    """1/k on each of a token's k slots; a row of zeros where it has none."""
+    """1/k on each of a token's k slots; a row of zeros for a token without any."""
     kept_NK: Tensor | None = None
     """Which of `slot_NK` are used, boolean; None: all."""
     served_N: Tensor | None = None
-    """Which tokens any decision was made about, boolean; None: all."""
+    """Which tokens a decision was made about, boolean; None: all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """Where N tokens go, and the report of it."""
+    """Where N tokens go, and the Selection that reports it."""
 
     selection: Selection
     slot_NK: Tensor
@@ -102,24 +102,24 @@ class Routing:
 
 
 class TopK(Selector):
-    """Sends each token to `top_k` of `num_slots` slots, or to so many on average.
+    """Sends each token to `top_k` of `num_slots` slots, or to that many on average.
 
     Args:
         router: options of a kind of model/moe/router.
         balance: options of a kind of model/moe/balance.
-        place: where in the model.
+        context: the model and the layer.
         num_slots: S.
         top_k: K.
         z_weight: weight of the z-loss.
-        choice: options of a kind of model/moe/choice; None: each token takes its best.
-        balanced: share of the training from which, and until which, the load is balanced.
+        choice: options of a kind of model/moe/choice; None: each token takes its best slots.
+        balanced: shares of the training at which load balancing starts and ends.
     """
 
     def __init__(
         self,
         router: RouterOptions,
         balance: BalanceOptions,
-        place: BuildContext,
+        context: BuildContext,
         num_slots: int,
         top_k: int,
         z_weight: float,
@@ -130,20 +130,20 @@ class TopK(Selector):
         self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
         if choice is None:
             choice = cast(ChoiceOptions, options_of("model/moe/choice", "token")(kind="token"))
-        self.scorer = router.component().Router(router, place, num_slots)
+        self.scorer = router.component().Router(router, context, num_slots)
         self.choice = choice.component().Choose(choice, num_slots, top_k)
         self.balance = balance.component().Balance(balance, num_slots)
         self.balancing = balanced[0] <= 0
-        """Whether the load is balanced now."""
+        """Whether load balancing is on now."""
         self.unbalanced = Balancer()
 
     def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Routing:
-        """Where the tokens go; x_ND in their flattened order. Not in autocast's precision, which flips near ties."""
+        """Route the tokens; x_ND is in their flattened order. Autocast is off, as its precision flips near ties."""
         with torch.autocast(x_ND.device.type, enabled=False):
             scores: Scores = self.scorer(x_ND, tokens)
             gate_NS = scores.noisy_NS if scores.gate_NS is None else scores.gate_NS
             order_NS = gate_NS.detach() if scores.order_NS is None else scores.order_NS
-            chosen: Chosen = self.choice(self.balance.preference(order_NS), gate_NS, tokens)
+            chosen: Chosen = self.choice(self.balance.adjust_scores(order_NS), gate_NS, tokens)
             loss: Tensor = (self.balance if self.balancing else self.unbalanced)(scores, chosen.chosen_NS, tokens)
             if scores.logits_NS is not None and self.z_weight:
                 loss = loss + self.z_weight * z_loss(scores.logits_NS)
@@ -158,23 +158,23 @@ class TopK(Selector):
             return Routing(selection, chosen.slot_NK, chosen.weight_NK, chosen.kept_NK)
 
     def before_update(self, progress: float) -> None:
-        """Lets the router anneal; switches the balance."""
+        """Let the router anneal its noise, and switch the balancing on or off."""
         self.scorer.before_update(progress)
         self.balancing = self.balanced[0] <= progress < self.balanced[1]
         if not self.balancing:
-            self.balance.rest()
+            self.balance.reset()
 
     def after_update(self) -> None:
-        """Lets the balance adjust."""
+        """Update the balancing."""
         if self.balancing:
             self.balance.after_update()
 
 
-def weights(prob_NK: Tensor) -> Tensor:
-    """The weights of the chosen slots, from their probabilities: rows sum to one, exactly so at k = 1.
+def normalised_weights(prob_NK: Tensor) -> Tensor:
+    """Return the weights of the chosen slots, from their probabilities; rows sum to one, exactly so at k = 1.
 
-    At k = 1 renormalising would give 1 with no gradient, so that the router would never learn; hence straight through:
-    1 + (p - sg[p]), 1 forward and the gradient of p backward.
+    At k = 1 renormalising would give 1 without a gradient, and the router would never learn. Hence straight through:
+    1 + (p - sg[p]), 1 in the forward pass and the gradient of p in the backward pass.
     """
     if prob_NK.shape[1] == 1:
         return 1 + (prob_NK - prob_NK.detach())
@@ -182,23 +182,23 @@ def weights(prob_NK: Tensor) -> Tensor:
 
 
 def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
-    """S sum_s f_s P_s, f the share of choices, P the mean probability (Fedus et al. 2021, eq. 4); 1 at uniform load.
+    """Return S sum_s f_s P_s, f the share of choices, P the mean probability (Fedus et al. 2021, eq. 4).
 
-    f is over assignments, so it sums to one at any k (chosen_NS carries 1/k). It is no measure of collapse: it can fall
-    below 1, and a collapsed f with uniform P gives exactly 1.
+    It is 1 at uniform load. f is over assignments, so it sums to one at any k (chosen_NS holds 1/k). It is no measure
+    of collapse: it can fall below 1, and a collapsed f with uniform P gives exactly 1.
     """
     return probs_NS.shape[1] * chosen_NS.mean(0).dot(probs_NS.mean(0))
 
 
 def z_loss(logits_NS: Tensor) -> Tensor:
-    """Mean of logsumexp(l)^2 (Zoph et al. 2022, eq. 5): keeps logits small; (ln S)^2 at zero logits."""
+    """Return the mean of logsumexp(l)^2, which keeps logits small (Zoph et al. 2022, eq. 5); (ln S)^2 at l = 0."""
     return logits_NS.logsumexp(-1).square().mean()
 
 
-def room(num_tokens: int, num_slots: int, top_k: int, factor: float) -> int:
-    """A slot's capacity: `factor` times its even share of `num_tokens` tokens' choices, rounded up, at most all.
+def slot_capacity(num_tokens: int, num_slots: int, top_k: int, factor: float) -> int:
+    """Return a slot's capacity: `factor` times its even share of `num_tokens` tokens' choices, rounded up, at most all.
 
-    `factor` 1 fits a perfectly even load exactly.
+    A `factor` of 1 fits a perfectly even load exactly.
     """
-    # less than any fraction of a token, and more than what a product such as 1.1 x 10 is too large by
+    # 1e-9 is less than any fraction of a token, and more than the rounding error of a product such as 1.1 x 10
     return min(num_tokens, math.ceil(factor * num_tokens * top_k / num_slots - 1e-9))

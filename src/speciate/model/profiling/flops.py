@@ -1,31 +1,33 @@
-"""Floating-point operations of a training step, by the convention of the model-FLOPs utilisation, MFU.
+"""Counts of a training step's floating-point operations, by the convention of model FLOPs utilisation (MFU).
 
-    forward, a token:  2 x (elements of every matrix that acts on it) + what a mixer computes beside its weights
+    forward, a token:  2 x (elements of every matrix that acts on it) + what modules compute beside their weights
     forward and backward: 3 x forward;   MFU = tokens/s x that / peak   (Chowdhery et al. 2022, appendix B)
 
-Matrix products alone are counted, each multiplication and addition; of experts those that a token is sent to; the head
-over all positions but a block's last. Attention counts as if every token saw the whole block, as that convention has
-it. Tokens that skip a part of a block take nothing there (the share of training), and those that run see only each
-other. What is computed again (recomputed blocks, flash attention's scores) is no work of the model. Shown equal to
-torch's FlopCounterMode (tests/model/profiling/test_flops.py). A mixer of which more than its weights is matrix products defines
-`num_flops(length) -> float`, of the forward pass of one token in a block of that length.
+Only matrix products are counted, each multiplication and each addition. Of experts, those that a token is sent to
+count; the output layer counts over all positions but a block's last. Attention counts as if every token saw the whole
+block, as that convention has it. Tokens that skip a part of a block cost nothing there (by the share of training), and
+those that run see only each other. Recomputation (checkpointed blocks, flash attention's scores) does not count. The
+result equals that of torch's FlopCounterMode (tests/model/profiling/test_flops.py). A module that multiplies more than
+its weights inherits `CountsFlops` (module_hooks.py).
 """
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from speciate.model.block import Block
+from speciate.model.module_hooks import CountsFlops, HasIdleMatrices
 from speciate.model.transformer import Transformer
 
 VARIABLE = "SPECIATE_PEAK_FLOPS"
-"""Set to a number of FLOP/s, or to `measure`, it is the peak in place of the table's; no run's bits depend on it."""
+"""Environment variable that replaces the table's peak by a number of FLOP/s, or by a measurement (`measure`); no
+result of a run depends on it."""
 
-# Dense peaks in FLOP/s from the vendors' data sheets, accumulating in float32: bfloat16, and float32 without TF32. The
-# first name that is part of the device's own stands for it, so longer names come first.
+# Dense peaks in FLOP/s from the vendors' data sheets, accumulating in float32: bfloat16, and float32 without TF32.
+# The first name that is part of the device's name counts, so longer names come first.
 PEAKS: dict[str, dict[str, float]] = {
     "B200": {"bfloat16": 2250e12, "float32": 75e12},
     "H200": {"bfloat16": 989e12, "float32": 67e12},
@@ -39,52 +41,56 @@ PEAKS: dict[str, dict[str, float]] = {
 
 
 def flops_per_token(model: Transformer, length: int) -> float:
-    """FLOPs of one token's share of a training step, forward and backward, in blocks of `length` tokens."""
+    """Return the FLOPs of a training step per token, forward and backward, in blocks of `length` tokens."""
     learned = sum(parameter.numel() for name, parameter in model.named_parameters() if _multiplies(name, parameter))
     embeddings = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Embedding))
-    idle = sum(getattr(module, "num_idle_matrix_elements", int)() for module in model.modules())
+    idle = _idle_matrix_elements(model.modules())
     body = learned - embeddings - idle - (0 if model.unembedding is None else model.unembedding.weight.numel())
-    beside = sum(getattr(module, "num_flops", lambda length: 0.0)(length) for module in model.modules())
-    skipped = sum(_skipped(block, length) for block in model.modules() if isinstance(block, Block))
+    beside = sum(module.num_flops(length) for module in model.modules() if isinstance(module, CountsFlops))
+    skipped = sum(_skipped_flops(block, length) for block in model.modules() if isinstance(block, Block))
     head = 2 * model.head_VD.numel() * (length - 1) / length
-    # weights that never learn take part in the forward pass alone
+    # weights that are never trained take part in the forward pass only
     fixed = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith(".weight"))
     return 3 * (2 * body + beside - skipped + head) + 2 * fixed
 
 
-def _skipped(block: Block, length: int) -> float:
-    """What a token saves by skipping, of the forward pass: the mean over a block's tokens."""
+def _idle_matrix_elements(modules: Iterable[nn.Module]) -> int:
+    return sum(module.num_idle_matrix_elements() for module in modules if isinstance(module, HasIdleMatrices))
+
+
+def _skipped_flops(block: Block, length: int) -> float:
+    """Return the forward FLOPs that a token saves by skipping, the mean over a block's tokens."""
     if block.share == 1:
         return 0.0
     modules = [module for part in block.wrapped for module in part.modules()]
     elements = sum(p.numel() for part in block.wrapped for name, p in part.named_parameters() if _multiplies(name, p))
-    used = elements - sum(getattr(module, "num_idle_matrix_elements", int)() for module in modules)
-    beside: list[Callable[[float], float]] = [m.num_flops for m in modules if hasattr(m, "num_flops")]  # type: ignore[misc]
-    running = sum(num_flops(block.share * length) for num_flops in beside)
-    return 2 * (1 - block.share) * used + sum(num_flops(length) for num_flops in beside) - block.share * running
+    used = elements - _idle_matrix_elements(modules)
+    counting = [module for module in modules if isinstance(module, CountsFlops)]
+    running = sum(module.num_flops(block.share * length) for module in counting)
+    return 2 * (1 - block.share) * used + sum(module.num_flops(length) for module in counting) - block.share * running
 
 
 def _multiplies(name: str, parameter: nn.Parameter) -> bool:
-    """Matrices and stacks of them do; a stack of biases does not."""
+    """Tell whether tokens are multiplied by it: matrices and stacks of them are, a stack of biases is not."""
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """The device's peak in FLOP/s: SPECIATE_PEAK_FLOPS, or the table's; None where it is not in it, as no CPU is.
+    """Return the device's peak in FLOP/s, from SPECIATE_PEAK_FLOPS or the table; None if neither has it (any CPU).
 
     Raises:
-        ValueError: the variable is no positive number and not `measure`.
+        ValueError: the variable is neither a positive number nor `measure`.
     """
-    given = os.environ.get(VARIABLE)
-    if given == "measure":
-        return measured_peak(device, precision)
-    if given:
+    setting = os.environ.get(VARIABLE)
+    if setting == "measure":
+        return measure_peak_flops(device, precision)
+    if setting:
         try:
-            peak = float(given)
+            peak = float(setting)
         except ValueError:
             peak = 0.0
         if not 0 < peak < float("inf"):
-            raise ValueError(f"{VARIABLE}: {given!r} is no positive number of FLOP/s, and not 'measure'")
+            raise ValueError(f"{VARIABLE}: {setting!r} is neither a positive number of FLOP/s nor 'measure'")
         return peak
     if device.type != "cuda":
         return None
@@ -92,10 +98,11 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
     return next((peaks[precision] for known, peaks in PEAKS.items() if known in name), None)
 
 
-def measured_peak(device: torch.device, precision: str, size: int = 2048, rounds: int = 5) -> float:
-    """The best FLOP/s of `rounds` square matrix products on this device, in this precision; on a CPU with its threads.
+def measure_peak_flops(device: torch.device, precision: str, size: int = 2048, rounds: int = 5) -> float:
+    """Return the best FLOP/s of `rounds` square matrix products on this device, in this precision.
 
-    A peak of the table is what no program reaches; this one is what a product of matrices gets here.
+    On a CPU, torch's threads share the work. No program reaches a peak of the table; this one is what a matrix product
+    reaches here.
     """
     x_NN = torch.randn(size, size, device=device, dtype=getattr(torch, precision))
 

@@ -1,8 +1,8 @@
-"""What a mixer costs as blocks grow longer: memory kept for the backward pass, and processor time.
+"""Measures what a mixer costs as blocks grow longer: memory kept for the backward pass, and CPU time.
 
-Kept memory is counted exactly, as the bytes of all different tensors that autograd saves in the forward pass, weights
-and the input aside. Time is CPU seconds, the median of a few rounds in which all mixers take turns; on one thread, so
-that it means something on a shared machine.
+The memory is exact: the bytes of all distinct tensors that autograd saves in the forward pass, without weights and
+input. The time is CPU time, the median of a few rounds in which all mixers take turns. Run it on one thread, so that
+the times mean something on a shared machine.
 
 B blocks of T tokens, D width.
 """
@@ -19,43 +19,43 @@ from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
 from speciate.model.initial_weights import initialise
 from speciate.model.token_batch import BuildContext, TokenBatch
-from speciate.selection.selection import recording, selectors
+from speciate.selection.selection import record_selections, selectors
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Of one block and one mixer."""
+class MixerCost:
+    """Cost of one mixer on one block."""
 
     name: str
     length: int
-    """Tokens of the block, T."""
-    kept_bytes: int
-    """Saved for the backward pass."""
+    """Number of tokens of the block, T."""
+    count_kept_bytes: int
+    """Bytes saved for the backward pass."""
     train_ms: float
-    """CPU milliseconds, forward and backward."""
+    """CPU milliseconds of the forward and backward pass."""
     decode_ms: float
     """CPU milliseconds of one token after T - 1 others."""
 
 
 LAYER = 0
-"""Whose mixer is measured."""
+"""Layer whose mixer is measured."""
 
 
-def mixer_of(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
-    """The mixer of the model's first layer for blocks of up to `longest` tokens, as drawn, past any warm-up."""
-    roomy = model.model_copy(update={"context": max(longest, model.context)})
-    options = roomy.block_of(LAYER).mixer
-    built: nn.Module = options.component().Mixer(options, BuildContext(roomy, LAYER, 2, seed))
-    initialise(built, seed, model.init_std, model.embedding_std, model.num_layers)
-    for selector in selectors(built).values():
+def build_mixer(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
+    """Build the first layer's mixer for blocks of up to `longest` tokens, with initial weights and past any warm-up."""
+    extended = model.model_copy(update={"context": max(longest, model.context)})
+    options = extended.block_of(LAYER).mixer
+    mixer: nn.Module = options.component().Mixer(options, BuildContext(extended, LAYER, 2, seed))
+    initialise(mixer, seed, model.init_std, model.embedding_std, model.num_layers)
+    for selector in selectors(mixer).values():
         selector.before_update(1.0)
-    return built
+    return mixer
 
 
-def kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> int:
-    """Bytes that the forward pass keeps for the backward pass, beside weights and the input."""
-    given = {tensor.untyped_storage().data_ptr() for tensor in (*mixer.parameters(), *mixer.buffers(), x_BTD)}
-    # the tensors themselves are kept until all are counted, so that no two share an address
+def count_kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> int:
+    """Return the bytes that the forward pass keeps for the backward pass, without weights and the input."""
+    inputs = {tensor.untyped_storage().data_ptr() for tensor in (*mixer.parameters(), *mixer.buffers(), x_BTD)}
+    # the tensors stay alive until all are counted, so that no two share an address
     saved: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -66,31 +66,31 @@ def kept_bytes(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> int:
         y_BTD, loss = _forward(mixer, x_BTD, tokens)
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in saved}
     del y_BTD, loss
-    return sum(size for address, size in sizes.items() if address not in given)
+    return sum(size for address, size in sizes.items() if address not in inputs)
 
 
 def _forward(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> tuple[Tensor, Tensor]:
-    """The mixer's output and its selectors' own losses, as in training."""
-    with recording(mixer) as record:
+    """Return the mixer's output and its selectors' own losses, as in training."""
+    with record_selections(mixer) as record:
         y_BTD: Tensor = mixer(x_BTD, tokens)
     return y_BTD, sum((selection.loss for selection in record.values()), y_BTD.new_zeros(()))
 
 
-def costs(models: Mapping[str, ModelSpec], lengths: Sequence[int], rounds: int = 3) -> list[Cost]:
-    """A row for each mixer and length.
+def measure_mixer_costs(models: Mapping[str, ModelSpec], lengths: Sequence[int], rounds: int = 3) -> list[MixerCost]:
+    """Measure the first layer's mixer of each model, on one block of each length.
 
     Args:
-        models: by the name of each mixer; of each model the mixer of its first layer, on one block.
-        lengths: T.
-        rounds: to take the median of.
+        models: the model of each mixer, by the mixer's name.
+        lengths: numbers of tokens of a block, T.
+        rounds: number of rounds whose median is taken.
 
     Raises:
-        ValueError: a length below 2.
+        ValueError: a length is below 2.
     """
     if not lengths or min(lengths) < 2:
-        raise ValueError(f"lengths: a block has two tokens or more, not {min(lengths, default=0)}")
-    mixers = {name: mixer_of(model, max(lengths)) for name, model in models.items()}
-    found: list[Cost] = []
+        raise ValueError(f"lengths: a block needs at least two tokens, not {min(lengths, default=0)}")
+    mixers = {name: build_mixer(model, max(lengths)) for name, model in models.items()}
+    rows: list[MixerCost] = []
     for length in lengths:
         tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
         x_1TD = {
@@ -101,11 +101,11 @@ def costs(models: Mapping[str, ModelSpec], lengths: Sequence[int], rounds: int =
         for name, mixer in mixers.items():
             steps[f"train/{name}"] = _training(mixer, x_1TD[name], tokens)
             steps[f"decode/{name}"] = _decoding(mixer, x_1TD[name], tokens)
-        took = _medians(steps, rounds)
+        times = _medians(steps, rounds)
         for name, mixer in mixers.items():
-            kept = kept_bytes(mixer.train(), x_1TD[name].requires_grad_(), tokens)
-            found.append(Cost(name, length, kept, took[f"train/{name}"], took[f"decode/{name}"]))
-    return found
+            kept = count_kept_bytes(mixer.train(), x_1TD[name].requires_grad_(), tokens)
+            rows.append(MixerCost(name, length, kept, times[f"train/{name}"], times[f"decode/{name}"]))
+    return rows
 
 
 def _training(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
@@ -131,23 +131,23 @@ def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[
             read.append(Cache())
             mixer(x_BTD[:, :-1], TokenBatch.of(tokens.id_BT[:, :-1], cache=read[0]))
             read[0].length = length - 1
-        # what the cache kept is not overwritten by the step, so the same token can be read again
+        # the step does not overwrite the cached tensors, so the same token can be read again
         again, state = Cache(), read[0].state(LAYER)
-        assert state is not None, "a mixer keeps something"
+        assert state is not None, "every mixer caches something"
         again.length = length - 1
-        again.keep(LAYER, *state)
+        again.set_state(LAYER, *state)
         mixer(x_BTD[:, -1:], TokenBatch.of(tokens.id_BT[:, -1:], cache=again))
 
     return step
 
 
 def _medians(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median CPU milliseconds of each step; every round runs each once, after one round that does not count."""
-    took: dict[str, list[float]] = {name: [] for name in steps}
+    """Return each step's median CPU milliseconds; a round runs each step once, and a warm-up round does not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
             started = time.process_time()
             step()
             if number:
-                took[name].append(1000 * (time.process_time() - started))
-    return {name: statistics.median(values) for name, values in took.items()}
+                times[name].append(1000 * (time.process_time() - started))
+    return {name: statistics.median(values) for name, values in times.items()}

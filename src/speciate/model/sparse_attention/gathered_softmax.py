@@ -1,12 +1,12 @@
-"""Softmax attention of each query over the k keys that it chose, with a backward pass that gathers them again.
+"""Softmax attention of each query over the k keys that it chose; the backward pass gathers the keys again.
 
     s_nj = q_n . k_j / sqrt(h) + b_j;   p = softmax_j(s) over the valid j;   o_n = sum_j p_nj v_j
     dp = do V^T;  ds = p (dp - sum_j p dp);  dq = ds K / sqrt(h);  dK = ds^T q / sqrt(h);  dV = p^T do;  db = sum_n ds
 
-What is kept are the inputs; the gathered keys and values, k times as large, are made for C queries at a time in one
-buffer that fits a processor's cache. All heads go through one product: row n of a query's matrix holds q_n in its own
-key head's columns and zeros in the others', so that a gathered row is used as it lies in memory. That wastes products
-and saves copies, and gathering is what takes the time.
+The backward pass keeps only the inputs. The gathered keys and values, k times as large, are made for C queries at a
+time in one buffer that fits a processor's cache. One matrix product serves all heads: row n of a query's matrix holds
+q_n in the columns of its key head and zeros elsewhere, so that a gathered row is used as it lies in memory. That wastes
+products and saves copies, and gathering is what takes the time.
 
 R queries (of all blocks), M keys (of all blocks), C queries at once, N query and K key heads of h dimensions, W = K h.
 """
@@ -19,28 +19,28 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 ELEMENTS = 2**18
-"""Of gathered keys, held at once."""
+"""Number of elements of gathered keys held at once."""
 
 
 def gathered_attention(
     query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, bias_Rk: Tensor | None, index_Rk: Tensor, valid_Rk: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(each head's weighted values, (R, N, h); the weight of each key, averaged over heads, (R, k), without gradient).
+    """Return (each head's output, (R, N, h); the weight of each chosen key, mean over heads, (R, k), no gradient).
 
     Args:
         query_RNh: queries.
         key_MW: keys of all key heads, side by side.
-        value_MW: values, likewise.
+        value_MW: values of all key heads, side by side.
         bias_Rk: added to the logits of the chosen keys.
-        index_Rk: each query's keys, rows of `key_MW`.
-        valid_Rk: whether it is one; at least one is.
+        index_Rk: each query's keys, as rows of `key_MW`.
+        valid_Rk: whether each place holds a chosen key; at least one of each query does.
     """
-    mixed_RNh, mass_Rk = _Weigh.apply(query_RNh, key_MW, value_MW, bias_Rk, index_Rk, valid_Rk)  # type: ignore[no-untyped-call]
+    mixed_RNh, mass_Rk = _GatheredAttention.apply(query_RNh, key_MW, value_MW, bias_Rk, index_Rk, valid_Rk)  # type: ignore[no-untyped-call]
     return mixed_RNh, mass_Rk
 
 
 class _Chunk:
-    """C queries at a time, with the buffers that they share."""
+    """Gathers keys and values for C queries at a time, in buffers that all chunks share."""
 
     def __init__(self, query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, index_Rk: Tensor) -> None:
         self.tensors = (query_RNh, key_MW, value_MW, index_Rk)
@@ -52,12 +52,12 @@ class _Chunk:
         self.wide = [query_RNh.new_zeros(self.size, query_RNh.shape[1], key_MW.shape[1]) for _ in range(2)]
 
     def slices(self) -> Iterator[slice]:
-        """Of the queries."""
+        """Yield the slices of queries."""
         total = len(self.tensors[3])
         return (slice(start, min(total, start + self.size)) for start in range(0, total, self.size))
 
     def gather(self, part: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """(queries spread over their heads' columns, (C, N, W); keys, (C, k, W); values)."""
+        """Return (queries spread over their heads' columns, (C, N, W); keys, (C, k, W); values, (C, k, W))."""
         query_RNh, key_MW, value_MW, index_Rk = self.tensors
         index_Ck = index_Rk[part]
         flat = index_Ck.flatten()
@@ -67,24 +67,24 @@ class _Chunk:
         return wide_CNW, key.view(*index_Ck.shape, -1), value.view(*index_Ck.shape, -1)
 
     def diagonal(self, wide_CNW: Tensor) -> Tensor:
-        """Of each head its own columns, a view (C, N / K, h, K)."""
+        """Return a view of each head's own columns, (C, N / K, h, K)."""
         diagonal: Tensor = (
             wide_CNW.unflatten(1, (self.num_groups, -1)).unflatten(3, (self.num_groups, -1)).diagonal(dim1=1, dim2=3)
         )
         return diagonal
 
     def spread(self, number: int, heads_CNh: Tensor) -> Tensor:
-        """Each head in its own columns of a buffer that is zero elsewhere, (C, N, W)."""
+        """Write each head into its own columns of a buffer that is zero elsewhere, (C, N, W)."""
         wide_CNW = self.wide[number][: len(heads_CNh)]
         self.diagonal(wide_CNW).copy_(heads_CNh.unflatten(1, (self.num_groups, -1)).permute(0, 2, 3, 1))
         return wide_CNW
 
     def heads(self, wide_CNW: Tensor) -> Tensor:
-        """The heads' own columns, (C, N, h)."""
+        """Return the heads' own columns, (C, N, h)."""
         return self.diagonal(wide_CNW).permute(0, 3, 1, 2).flatten(1, 2)
 
     def weights(self, wide_CNW: Tensor, key_CkW: Tensor, bias_Ck: Tensor | None, valid_Ck: Tensor) -> Tensor:
-        """p, (C, N, k)."""
+        """Return p, (C, N, k)."""
         score_CNk = torch.bmm(wide_CNW, key_CkW.mT).to(self.precise)
         if bias_Ck is not None:
             score_CNk += bias_Ck[:, None]
@@ -92,8 +92,8 @@ class _Chunk:
         return score_CNk.add_(hidden_Ck[:, None]).softmax(-1)
 
 
-class _Weigh(torch.autograd.Function):
-    """Keeps inputs alone."""
+class _GatheredAttention(torch.autograd.Function):
+    """Keeps only its inputs for the backward pass."""
 
     @staticmethod
     def forward(
@@ -105,7 +105,7 @@ class _Weigh(torch.autograd.Function):
         index_Rk: Tensor,
         valid_Rk: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """(o, mean over heads of p)."""
+        """Return (o, the mean of p over heads)."""
         ctx.save_for_backward(query_RNh, key_MW, value_MW, bias_Rk, index_Rk, valid_Rk)
         chunk = _Chunk(query_RNh, key_MW, value_MW, index_Rk)
         mixed_RNh = torch.empty_like(query_RNh, memory_format=torch.contiguous_format)
@@ -121,26 +121,26 @@ class _Weigh(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_RNh: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """The equations above; a key's gradient is added up over the queries that chose it."""
+        """Compute the equations above; a key's gradient is the sum over the queries that chose it."""
         query_RNh, key_MW, value_MW, bias_Rk, index_Rk, valid_Rk = ctx.saved_tensors
         chunk = _Chunk(query_RNh, key_MW, value_MW, index_Rk)
-        of_query_RNh = torch.empty_like(query_RNh, memory_format=torch.contiguous_format)
-        of_key_MW, of_value_MW = torch.zeros_like(key_MW), torch.zeros_like(value_MW)
-        of_bias_Rk = None if bias_Rk is None else torch.empty_like(bias_Rk)
+        dquery_RNh = torch.empty_like(query_RNh, memory_format=torch.contiguous_format)
+        dkey_MW, dvalue_MW = torch.zeros_like(key_MW), torch.zeros_like(value_MW)
+        dbias_Rk = None if bias_Rk is None else torch.empty_like(bias_Rk)
         for part in chunk.slices():
             wide_CNW, key_CkW, value_CkW = chunk.gather(part)
             weight_CNk = chunk.weights(wide_CNW, key_CkW, None if bias_Rk is None else bias_Rk[part], valid_Rk[part])
-            given_CNW = chunk.spread(1, gradient_RNh[part])
-            of_weight_CNk = torch.bmm(given_CNW, value_CkW.mT).to(chunk.precise)
-            of_score_CNk = weight_CNk * (of_weight_CNk - (weight_CNk * of_weight_CNk).sum(-1, keepdim=True))
-            if of_bias_Rk is not None:
-                of_bias_Rk[part] = of_score_CNk.sum(1)
-            of_score_CNk, weight_CNk = of_score_CNk.to(key_CkW.dtype), weight_CNk.to(value_CkW.dtype)
-            of_query_RNh[part] = chunk.heads(torch.bmm(of_score_CNk, key_CkW)) * chunk.scale
+            gradient_CNW = chunk.spread(1, gradient_RNh[part])
+            dweight_CNk = torch.bmm(gradient_CNW, value_CkW.mT).to(chunk.precise)
+            dscore_CNk = weight_CNk * (dweight_CNk - (weight_CNk * dweight_CNk).sum(-1, keepdim=True))
+            if dbias_Rk is not None:
+                dbias_Rk[part] = dscore_CNk.sum(1)
+            dscore_CNk, weight_CNk = dscore_CNk.to(key_CkW.dtype), weight_CNk.to(value_CkW.dtype)
+            dquery_RNh[part] = chunk.heads(torch.bmm(dscore_CNk, key_CkW)) * chunk.scale
             flat = index_Rk[part].flatten()
-            # the gathered rows are used up: their gradients take their place
-            torch.bmm(of_score_CNk.mT, wide_CNW, out=key_CkW)
-            of_key_MW.index_add_(0, flat, key_CkW.flatten(0, 1))
-            torch.bmm(weight_CNk.mT, given_CNW, out=value_CkW)
-            of_value_MW.index_add_(0, flat, value_CkW.flatten(0, 1))
-        return of_query_RNh, of_key_MW, of_value_MW, of_bias_Rk, None, None
+            # the gathered rows are no longer needed, so their gradients overwrite them
+            torch.bmm(dscore_CNk.mT, wide_CNW, out=key_CkW)
+            dkey_MW.index_add_(0, flat, key_CkW.flatten(0, 1))
+            torch.bmm(weight_CNk.mT, gradient_CNW, out=value_CkW)
+            dvalue_MW.index_add_(0, flat, value_CkW.flatten(0, 1))
+        return dquery_RNh, dkey_MW, dvalue_MW, dbias_Rk, None, None

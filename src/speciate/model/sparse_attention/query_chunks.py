@@ -1,7 +1,7 @@
-"""What the queries of one call of sparse attention can look at, and that for some queries at a time.
+"""Inputs of one call of sparse attention, which can be processed some queries at a time.
 
-Whatever has a number for every query and key, (T, S), is made for C queries, used and dropped; C is chosen so that it
-fits a processor's cache. The columns stand in causal order: a query sees the keys of its own document up to itself.
+Every tensor with an entry for each query and key, (T, S), is made for C queries, used and dropped; C is chosen so that
+it fits a processor's cache. Columns are in causal order: a query sees the keys of its document up to itself.
 
 B blocks of T queries and S keys (those of a cache first), N query and K key heads of h dimensions.
 """
@@ -15,30 +15,30 @@ import torch
 from torch import Tensor
 
 ELEMENTS = 2**19
-"""Scores of an indexer's or an attention's heads, held at once."""
+"""Number of scores of an indexer's or an attention's heads held at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionInputs:
-    """Queries and keys; of one call, or of C of its queries and the keys up to the last of them."""
+    """Queries and keys of one call; or C of its queries, with the keys up to the last of them."""
 
     query_BTNh: Tensor
     key_BSKh: Tensor
-    asked: tuple[Tensor, ...]
-    """What the indexer asks with, each (B, T, ...)."""
-    kept: tuple[Tensor, ...]
-    """What it keeps of each key, each (B, S, ...)."""
+    query_features: tuple[Tensor, ...]
+    """The indexer's features of each query, each (B, T, ...)."""
+    key_features: tuple[Tensor, ...]
+    """The indexer's features of each key, each (B, S, ...)."""
     position_BT: Tensor
-    """Of each query, in its context."""
+    """Position of each query in its context."""
     position_BS: Tensor
-    """Of each key."""
+    """Position of each key in its context."""
     document_BT: Tensor | None
     document_BS: Tensor | None
     first: int = 0
-    """Which column the first query's own key is."""
+    """Column of the first query's own key."""
 
     def visible(self) -> Tensor:
-        """Which keys each query sees, (B or 1, T, S) boolean."""
+        """Tell which keys each query sees, (B or 1, T, S) boolean."""
         device, length = self.key_BSKh.device, self.query_BTNh.shape[1]
         own_T1 = torch.arange(self.first, self.first + length, device=device)[:, None]
         visible_BTS = (own_T1 >= torch.arange(self.key_BSKh.shape[1], device=device)).unsqueeze(0)
@@ -46,8 +46,8 @@ class AttentionInputs:
             visible_BTS = visible_BTS & (self.document_BT[:, :, None] == self.document_BS[:, None, :])
         return visible_BTS
 
-    def hide(self, score_BTS: Tensor) -> Tensor:
-        """The scores, in place -inf where a key is not seen. Without documents only the last T columns are touched."""
+    def mask_unseen(self, score_BTS: Tensor) -> Tensor:
+        """Set the scores of unseen keys to -inf in place; without documents only the last T columns change."""
         length = self.query_BTNh.shape[1]
         after_TT = torch.ones(length, length, dtype=torch.bool, device=score_BTS.device).triu_(1)
         score_BTS[:, :, self.first :].masked_fill_(after_TT, -torch.inf)
@@ -56,14 +56,14 @@ class AttentionInputs:
         return score_BTS
 
     def part(self, start: int, stop: int) -> AttentionInputs:
-        """The queries from `start` to before `stop`, and the keys that any of them may see."""
+        """Return the queries from `start` to before `stop`, and the keys that any of them may see."""
         last = self.first + stop
         return replace(
             self,
             query_BTNh=self.query_BTNh[:, start:stop],
             key_BSKh=self.key_BSKh[:, :last],
-            asked=tuple(tensor[:, start:stop] for tensor in self.asked),
-            kept=tuple(tensor[:, :last] for tensor in self.kept),
+            query_features=tuple(tensor[:, start:stop] for tensor in self.query_features),
+            key_features=tuple(tensor[:, :last] for tensor in self.key_features),
             position_BT=self.position_BT[:, start:stop],
             position_BS=self.position_BS[:, :last],
             document_BT=None if self.document_BT is None else self.document_BT[:, start:stop],
@@ -72,7 +72,7 @@ class AttentionInputs:
         )
 
     def parts(self, num_heads: int) -> Iterator[tuple[slice, AttentionInputs]]:
-        """All queries in portions, few enough for the scores of so many heads; their columns, and the portion."""
+        """Yield all queries in parts small enough for the scores of `num_heads` heads: (their columns, the part)."""
         blocks, length = self.query_BTNh.shape[:2]
         size = max(1, min(length, ELEMENTS // (blocks * self.key_BSKh.shape[1] * num_heads)))
         for start in range(0, length, size):
@@ -80,22 +80,22 @@ class AttentionInputs:
             yield slice(start, stop), self.part(start, stop)
 
     def block(self, block: int) -> AttentionInputs:
-        """One block alone."""
-        one = slice(block, block + 1)
+        """Return one block alone."""
+        row = slice(block, block + 1)
         return replace(
             self,
-            query_BTNh=self.query_BTNh[one],
-            key_BSKh=self.key_BSKh[one],
-            asked=tuple(tensor[one] for tensor in self.asked),
-            kept=tuple(tensor[one] for tensor in self.kept),
-            position_BT=self.position_BT[one],
-            position_BS=self.position_BS[one],
-            document_BT=None if self.document_BT is None else self.document_BT[one],
-            document_BS=None if self.document_BS is None else self.document_BS[one],
+            query_BTNh=self.query_BTNh[row],
+            key_BSKh=self.key_BSKh[row],
+            query_features=tuple(tensor[row] for tensor in self.query_features),
+            key_features=tuple(tensor[row] for tensor in self.key_features),
+            position_BT=self.position_BT[row],
+            position_BS=self.position_BS[row],
+            document_BT=None if self.document_BT is None else self.document_BT[row],
+            document_BS=None if self.document_BS is None else self.document_BS[row],
         )
 
     def weights(self, visible_BTS: Tensor) -> Iterator[Tensor]:
-        """Dense attention's weights, (B, T, G, S) for each key head's G query heads; never those of all queries."""
+        """Yield dense attention's weights for each key head's G query heads, (B, T, G, S); for some queries only."""
         num_groups, scale = self.key_BSKh.shape[2], self.query_BTNh.shape[-1] ** -0.5
         hidden_BTS = ~visible_BTS
         for query_BTGh, key_BSh in zip(
@@ -106,6 +106,6 @@ class AttentionInputs:
             yield score_BTGS.to(precise).masked_fill(hidden_BTS[:, :, None], -torch.inf).softmax(-1)
 
     def mass(self, visible_BTS: Tensor) -> Tensor:
-        """Dense attention, the mean over the heads: the share of each query's attention on each key, (B, T, S)."""
-        of_groups = [weight_BTGS.sum(2) for weight_BTGS in self.weights(visible_BTS)]
-        return torch.stack(of_groups).sum(0) / self.query_BTNh.shape[2]
+        """Return the share of each query's dense attention on each key, the mean over heads, (B, T, S)."""
+        group_sums = [weight_BTGS.sum(2) for weight_BTGS in self.weights(visible_BTS)]
+        return torch.stack(group_sums).sum(0) / self.query_BTNh.shape[2]

@@ -5,7 +5,7 @@ import torch
 from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 
 from speciate.model.moe.top_k_router import load_balancing_loss
-from speciate.selection.selection import recomputation
+from speciate.selection.selection import mark_recomputation
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -59,7 +59,7 @@ def test_a_repeated_forward_pass_and_an_observers_look_are_not_counted(top_k: Se
     x_ND, token_BT = torch.randn(64, WIDTH), torch.randint(VOCABULARY, (4, 16))
     first = route(selector, x_ND, token_BT).selection.loss
     load_S = selector.balance.load_S.clone()
-    with recomputation():
+    with mark_recomputation():
         assert torch.equal(route(selector, x_ND, token_BT).selection.loss, first)
     seen = route(selector.eval()).selection
     torch.testing.assert_close(seen.loss, 0.01 * load_balancing_loss(seen.probs_NS, seen.chosen_NS))

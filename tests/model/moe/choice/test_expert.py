@@ -11,7 +11,7 @@ from speciate.model.cache import Cache
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 from speciate.selection.metrics import collect_metrics
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 
 Build = Callable[..., Transformer]
 CHOICE = {"kind": "expert", "non_causal": True}
@@ -53,7 +53,7 @@ def test_a_layer_is_each_experts_weighted_output_on_its_own_tokens(transformer: 
     for token in range(48):
         row_D = torch.zeros(WIDTH)
         for slot in routing.kept_NK[token].nonzero().flatten().tolist():
-            hidden = experts.activation.of(x_ND[token] @ experts.in_weight[slot] + experts.in_bias[slot])
+            hidden = experts.activation.apply(x_ND[token] @ experts.in_weight[slot] + experts.in_bias[slot])
             output = hidden @ experts.out_weight[slot] + experts.out_bias[slot]
             row_D = row_D + routing.weight_NK[token, slot] * output
         rows.append(row_D)
@@ -97,7 +97,9 @@ def test_a_causal_model_refuses_it_unless_it_is_allowed(model_spec: Callable[...
 
 
 def test_tokens_that_come_one_by_one_are_refused(top_k: Selecting) -> None:
-    with pytest.raises(ValueError, match="choice: expert: takes tokens from a whole block; it cannot generate"):
+    with pytest.raises(
+        ValueError, match="choice: expert: chooses among the tokens of a whole block; it cannot generate"
+    ):
         top_k(choice="expert")(
             torch.randn(1, WIDTH), TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache())
         )
@@ -106,8 +108,8 @@ def test_tokens_that_come_one_by_one_are_refused(top_k: Selecting) -> None:
 def test_padding_is_taken_by_none_and_no_decision_is_about_it(top_k: Selecting) -> None:
     selector = top_k(choice="expert")
     tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long))
-    tokens = tokens.take(torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) < 1)
-    with recording(selector) as record:
+    tokens = tokens.select(torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) < 1)
+    with record_selections(selector) as record:
         routing = selector(torch.randn(8, WIDTH), tokens)
     assert routing.kept_NK.nonzero().tolist() == [[0, slot] for slot in range(8)]
     assert record[""].token_N.tolist() == [0]

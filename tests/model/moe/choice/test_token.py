@@ -9,7 +9,7 @@ from tests.model.conftest import VOCABULARY, WIDTH, Selecting, route
 from transformers.models.switch_transformers.modeling_switch_transformers import SwitchTransformersTop1Router
 
 from speciate.model.cache import Cache
-from speciate.model.moe.top_k_router import room
+from speciate.model.moe.top_k_router import slot_capacity
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.metrics import collect_metrics
 
@@ -52,8 +52,13 @@ def test_what_has_room_by_counting(top_k: Selecting, k: int, factor: float) -> N
 
 
 def test_room_has_no_token_too_many_from_a_rounded_product() -> None:
-    assert [room(10, 1, 1, 1.1), room(100, 10, 1, 1.1), room(16, 4, 1, 1.25), room(7, 4, 1, 1.0)] == [10, 11, 5, 2]
-    assert room(16, 8, 1, 0.01) == 1
+    assert [
+        slot_capacity(10, 1, 1, 1.1),
+        slot_capacity(100, 10, 1, 1.1),
+        slot_capacity(16, 4, 1, 1.25),
+        slot_capacity(7, 4, 1, 1.0),
+    ] == [10, 11, 5, 2]
+    assert slot_capacity(16, 8, 1, 0.01) == 1
 
 
 def test_a_later_token_pushes_none_out(top_k: Selecting) -> None:
@@ -69,7 +74,7 @@ def test_a_later_token_pushes_none_out(top_k: Selecting) -> None:
 def test_padding_takes_no_room(top_k: Selecting) -> None:
     selector = top_k(choice=("token", {"capacity_factor": 1.0}))
     column_BK, real_BK = torch.arange(8).expand(1, -1), torch.arange(8).unsqueeze(0) >= 4
-    tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long)).take(column_BK, real_BK)
+    tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long)).select(column_BK, real_BK)
     with collect_metrics(selector) as meter:
         kept_N = selector(torch.ones(8, WIDTH), tokens).kept_NK.flatten()
     assert kept_N[4:].tolist() == [True, False, False, False]  # all want one slot, which has room for one
@@ -78,5 +83,7 @@ def test_padding_takes_no_room(top_k: Selecting) -> None:
 
 def test_tokens_that_come_one_by_one_cannot_be_counted(top_k: Selecting) -> None:
     selector = top_k(choice=("token", {"capacity_factor": 1.0}))
-    with pytest.raises(ValueError, match="capacity_factor: is a share of a whole block; it cannot generate"):
+    with pytest.raises(
+        ValueError, match="capacity_factor: counts the tokens of a whole block; the model cannot generate"
+    ):
         selector(torch.randn(1, WIDTH), TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))

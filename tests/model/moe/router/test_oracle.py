@@ -34,10 +34,12 @@ def test_the_deal_within_a_domain_differs_by_seed_and_layer(top_k: Selecting) ->
 
 def test_text_of_no_known_domain_is_refused(top_k: Selecting) -> None:
     selector = top_k(("oracle", {"domains": 3}))
-    with pytest.raises(ValueError, match="router: oracle needs the domain of every text, and this one's is not known"):
+    with pytest.raises(
+        ValueError, match="router: oracle needs the domain of every text, and the domain of this one is unknown"
+    ):
         route(selector)
     with (
-        pytest.raises(ValueError, match="oracle is told of 3 domains, and there are more"),
+        pytest.raises(ValueError, match="oracle: domains is 3, but the tokens come from more domains"),
         in_domains(torch.ones(4).long() * 3),
     ):
         route(selector)
@@ -48,7 +50,7 @@ def test_domains_go_with_the_tokens_of_their_own_blocks_alone() -> None:
     with in_domains(torch.tensor([1, 0])):
         tokens = TokenBatch.of(token_BT)
         assert tokens.domain_BT.tolist() == [[1] * 6, [0] * 6]
-        assert tokens.take(torch.tensor([[0, 4], [1, 5]])).domain_BT.tolist() == [[1, 1], [0, 0]]
+        assert tokens.select(torch.tensor([[0, 4], [1, 5]])).domain_BT.tolist() == [[1, 1], [0, 0]]
         assert TokenBatch.of(token_BT, torch.zeros_like(token_BT)).domain_BT.tolist() == [[1] * 6, [0] * 6]
         assert TokenBatch.of(token_BT[:1]).domain_BT is None
     assert TokenBatch.of(token_BT).domain_BT is None

@@ -1,17 +1,17 @@
 """The auxiliary balancing loss (Shazeer et al. 2017; Fedus et al. 2021): weight x S sum_s f_s P_s.
 
-f_s is the share of the choices that slot s has, P_s its mean probability; the gradient goes through P alone, and lowers
-the probability of slots that were chosen often. At k > 1 f is over assignments (the right 1/k). `scope` says of which
-tokens f and P are:
+f_s is the share of the choices that fall on slot s, P_s its mean probability. The gradient goes through P alone and
+lowers the probability of slots that are chosen often. At k > 1, f is over assignments (the right 1/k). `scope` says
+over which tokens f and P are computed:
 
-    sequence      of one block; the mean over blocks (DeepSeek-V2, 2405.04434): each block is to be even by itself
-    micro_batch   of all blocks that run together on one process; among processes, and micro-batches, the mean of theirs
-    global_batch  P as before; f of all processes' blocks and of the step's micro-batches so far (Qiu et al. 2025,
-                  2501.11873): a slot may have one domain to itself as long as the whole batch is even
+    sequence      one block; the loss is the mean over blocks (DeepSeek-V2, 2405.04434): each block should be even
+    micro_batch   all blocks that run together on one process; the loss is the mean over processes and micro-batches
+    global_batch  P as before; f over all processes' blocks and the step's micro-batches so far (Qiu et al. 2025,
+                  2501.11873): a slot may serve one domain alone as long as the whole batch is even
 
-The last is exact among processes: S sum_s f_s P_s is linear in P, so the mean of theirs is the loss of their blocks
-together. Among micro-batches it is not, for f is not known before the last of them; the first has its own f, the last
-one the step's. Counting starts anew with every step. In evaluation each scope is that of the blocks at hand.
+The last is exact over processes: S sum_s f_s P_s is linear in P, so the mean of their losses is the loss of all their
+blocks. Over micro-batches it is not exact, because f is not known before the last of them: the first one has its own f,
+the last one the step's. The counts restart with every step. In evaluation each scope covers the blocks at hand.
 
 N tokens in B blocks of T, S slots.
 """
@@ -26,23 +26,22 @@ from torch import Tensor
 from speciate.config.contracts.model import BalanceOptions
 from speciate.model.moe.top_k_router import Balancer, Scores, load_balancing_loss
 from speciate.model.token_batch import TokenBatch
-from speciate.selection.selection import recomputing
+from speciate.selection.selection import is_recomputing
 
 
 class Options(BalanceOptions):
-    """Strength and scope."""
+    """Weight and scope of the loss."""
 
     weight: float = Field(0.01, gt=0)
-    """Weight of the loss, whose value is about 1."""
+    """Weight of the loss, whose unweighted value is about 1."""
     scope: Literal["sequence", "micro_batch", "global_batch"] = "micro_batch"
-    """Which tokens are to be spread evenly: those of a block, of a micro-batch, of a step."""
+    """Tokens whose load is balanced: those of a block (`sequence`), of a micro-batch, or of a step (`global_batch`)."""
 
     acts_by: ClassVar[str | None] = "gradient"
-    """How it moves a router's choices."""
 
 
 class Balance(Balancer):
-    """Adds the loss."""
+    """Adds the balancing loss."""
 
     load_S: Tensor
 
@@ -53,7 +52,7 @@ class Balance(Balancer):
             self.register_buffer("load_S", torch.zeros(num_slots))
 
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
-        """The weighted loss of one micro-batch, a scalar."""
+        """Return the weighted loss of one micro-batch, a scalar."""
         if self.scope == "micro_batch":
             return self.weight * load_balancing_loss(scores.noisy_NS, chosen_NS)
         num_slots = chosen_NS.shape[1]
@@ -64,22 +63,22 @@ class Balance(Balancer):
         return self.weight * num_slots * self.share(chosen_NS).dot(scores.noisy_NS.mean(0))
 
     def share(self, chosen_NS: Tensor) -> Tensor:
-        """f of the step so far, everybody's, (S); in evaluation of these tokens."""
+        """Return f, (S): of the step so far over all processes; in evaluation, of these tokens."""
         if not self.training:
             return chosen_NS.mean(0)
-        if not recomputing():
+        if not is_recomputing():
             load_S = chosen_NS.sum(0)
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(load_S)
             self.load_S += load_S
-        # a copy: what the gradient needs must outlive the next micro-batch's counting
+        # a new tensor: the gradient needs it after the next micro-batch has changed load_S
         return self.load_S / self.load_S.sum()
 
     def after_update(self) -> None:
-        """Starts to count anew."""
-        self.rest()
+        """Restart the counts."""
+        self.reset()
 
-    def rest(self) -> None:
-        """Forgets what was counted."""
+    def reset(self) -> None:
+        """Forget the counts."""
         if self.scope == "global_batch":
             self.load_S.zero_()

@@ -1,9 +1,9 @@
-"""Loss-free balancing (Wang et al. 2024, 2408.15664): a bias on each slot that only the choice sees.
+"""Loss-free balancing (Wang et al. 2024, 2408.15664): a bias on each slot that only affects the choice.
 
     chosen = top-k of p + b;   after each step   b_s += rate sign(mean load - load_s)
 
-The weights stay made of p, so no gradient is bent to balance the load. The load of a step is summed over all its
-micro-batches and over all processes that train together, so that their biases stay the same. Switched off, they are 0.
+The weights are still made of p, so balancing changes no gradient. The load of a step is summed over all its
+micro-batches and over all processes, so that their biases stay equal. While balancing is off, the biases are 0.
 
 N tokens, S slots.
 """
@@ -18,21 +18,20 @@ from torch import Tensor
 from speciate.config.contracts.model import BalanceOptions
 from speciate.model.moe.top_k_router import Balancer, Scores
 from speciate.model.token_batch import TokenBatch
-from speciate.selection.selection import recomputing
+from speciate.selection.selection import is_recomputing
 
 
 class Options(BalanceOptions):
-    """Speed."""
+    """Speed of the biases."""
 
     rate: float = Field(0.001, gt=0)
-    """How far a bias moves in one step; on the scale of a probability."""
+    """How far a bias moves in one step, on the scale of a probability."""
 
     acts_by: ClassVar[str | None] = "choice"
-    """How it moves a router's choices."""
 
 
 class Balance(Balancer):
-    """Keeps the biases and the load since the last step."""
+    """Holds the biases, and the load since the last step."""
 
     bias_S: Tensor
     load_S: Tensor
@@ -43,24 +42,24 @@ class Balance(Balancer):
         self.register_buffer("bias_S", torch.zeros(num_slots))
         self.register_buffer("load_S", torch.zeros(num_slots))
 
-    def preference(self, order_NS: Tensor) -> Tensor:
-        """The probabilities (of a sigmoid router: the gates) and the bias, p + b."""
+    def adjust_scores(self, order_NS: Tensor) -> Tensor:
+        """Return the probabilities (of a sigmoid router: the gates) plus the bias, p + b."""
         return order_NS + self.bias_S
 
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
-        """Counts the load in training; no loss."""
-        if self.training and not recomputing():
+        """Count the load in training; return no loss."""
+        if self.training and not is_recomputing():
             self.load_S += chosen_NS.sum(0)
         return super().forward(scores, chosen_NS, tokens)
 
     def after_update(self) -> None:
-        """Moves each bias against its slot's load."""
+        """Move each bias against its slot's load."""
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self.load_S)
         self.bias_S += self.rate * (self.load_S.mean() - self.load_S).sign()
         self.load_S.zero_()
 
-    def rest(self) -> None:
-        """Takes the biases back."""
+    def reset(self) -> None:
+        """Set the biases to 0."""
         self.bias_S.zero_()
         self.load_S.zero_()

@@ -1,10 +1,9 @@
-"""A router whose rows are orthogonal spreads what is spread (SimBal, Omi et al. 2025, 2506.14038): no load is counted.
+"""Balancing by an orthogonal router matrix (SimBal, Omi et al. 2025, 2506.14038), without counting any load.
 
     weight x || R R^T - I ||_1,   R the router's last matrix, a row a slot; the sum over all S^2 entries
 
-Rows of unit length at right angles keep the angles between tokens, so tokens that are alike go to the same slots, and
-tokens that are not are not all drawn to one. It balances as far as the tokens themselves are spread: the load is no
-part of it.
+Orthonormal rows keep the angles between tokens. So similar tokens go to the same slots, and dissimilar ones are not all
+drawn to one slot. The loss balances only as far as the tokens themselves are spread: the load is no part of it.
 
 S slots, D inputs of the matrix.
 """
@@ -21,24 +20,23 @@ from speciate.model.token_batch import TokenBatch
 
 
 class Options(BalanceOptions):
-    """Strength."""
+    """Weight of the loss."""
 
     weight: float = Field(0.1, gt=0)
-    """Weight of the loss, which is at most S for rows of length 0."""
+    """Weight of the loss, whose unweighted value is S for rows of length 0."""
 
     acts_by: ClassVar[str | None] = "gradient"
-    """How it moves a router's choices."""
 
 
 class Balance(Balancer):
-    """Adds the loss."""
+    """Adds the orthogonality loss."""
 
     def __init__(self, options: Options, num_slots: int) -> None:
         super().__init__()
         self.weight = options.weight
 
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
-        """The weighted loss, a scalar, the same for every micro-batch of a step."""
-        assert scores.matrix_SD is not None, "the config lets a router without a matrix not come here"
+        """Return the weighted loss, a scalar, the same for every micro-batch of a step."""
+        assert scores.matrix_SD is not None, "the config refuses this balance for a router without a matrix"
         gram_SS = scores.matrix_SD @ scores.matrix_SD.T
         return self.weight * (gram_SS - torch.eye(len(gram_SS), device=gram_SS.device)).abs().sum()

@@ -2,15 +2,15 @@
 
     tokens of slot s = top-c over the block's tokens n of g'_ns,   c = ceil(capacity_factor k T / S);   weight = g'_ns
 
-Every slot is full, so the load is even with nothing to balance it; a token has as many slots as took it: k times
-`capacity_factor` on average, often none. Whether a slot takes a token depends on the tokens after it: such a model's
-loss is no likelihood, and it cannot generate. Hence `non_causal: true`, without which a causal model refuses it.
+Every slot is full, so the load is even without balancing. A token has as many slots as took it: k times
+`capacity_factor` on average, often none. Whether a slot takes a token depends on later tokens, so such a model's loss
+is no likelihood, and it cannot generate. Hence a causal model refuses it without `non_causal: true`.
 
-Decision: the group that a slot takes its tokens from is a block, in training and evaluation alike, so that no block's
-result depends on what it is batched with; theirs is a batch. The weight is the router's own probability, as theirs.
+Decision: a slot takes its tokens from one block, in training and evaluation alike, so that no block's result depends on
+the rest of its batch; Zhou et al. take them from a batch. As in their paper, the weight is the router's probability.
 
-The Selection's decisions are those about tokens that were taken: 1/m on each of a token's m slots. The others, noted as
-`untaken_share`, pass by.
+The Selection reports decisions about tokens that were taken: 1/m on each of a token's m slots. The other tokens bypass
+the layer; metric `untaken_share` records how many they are.
 
 N tokens in B blocks of T, S slots, C tokens of a slot.
 """
@@ -22,26 +22,25 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from speciate.config.contracts.model import ChoiceOptions
-from speciate.model.moe.top_k_router import Chosen, room
+from speciate.model.moe.top_k_router import Chosen, slot_capacity
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.metrics import record_metric
 
 
 class Options(ChoiceOptions):
-    """Capacity, and the leave to look ahead."""
+    """Capacity, and permission to look ahead."""
 
     capacity_factor: float = Field(1.0, gt=0)
-    """Tokens that a slot takes, in units of its even share of a block's choices, `top_k` a token."""
+    """Number of tokens that a slot takes, as a multiple of its even share of a block's choices (`top_k` a token)."""
     non_causal: bool = False
-    """Allow this component to look at later tokens; such an arm's loss is no likelihood."""
+    """Allow this component to look at later tokens; the loss of such an arm is no likelihood."""
 
     balances: ClassVar[bool] = True
-    """Whether the load is even by the choice itself."""
-    breaks_causality: ClassVar[str | None] = "whether an expert takes a token depends on the block's later tokens"
-    """How it looks at later tokens."""
+    breaks_causality: ClassVar[str] = "whether an expert takes a token depends on the block's later tokens"
+    """How it looks at later tokens, for messages."""
 
     def share(self, num_slots: int, top_k: int) -> float:
-        """The share of the slots that a token uses on average."""
+        """Return the share of the slots that a token uses on average."""
         return min(1.0, self.capacity_factor * top_k / num_slots)
 
     def looks_ahead(self) -> bool:
@@ -53,7 +52,7 @@ class Options(ChoiceOptions):
         return True
 
     def check(self, model: Any) -> None:
-        """Refuses a model that claims to be causal."""
+        """Refuse a causal model, unless the config allows looking ahead."""
         if model.causal and not self.non_causal:
             raise ValueError(
                 f"choice: expert: {self.breaks_causality}, so the loss of a causal model would be no likelihood; "
@@ -62,23 +61,27 @@ class Options(ChoiceOptions):
 
 
 class Choose(nn.Module):
-    """Lets the slots take tokens."""
+    """Lets each slot take its best tokens."""
 
     def __init__(self, options: Options, num_slots: int, top_k: int) -> None:
         super().__init__()
         self.factor, self.num_slots, self.top_k = options.capacity_factor, num_slots, top_k
 
     def forward(self, order_NS: Tensor, gate_NS: Tensor, tokens: TokenBatch) -> Chosen:
-        """The choice by `order_NS`, weighted by `gate_NS`.
+        """Choose by `order_NS`, with weights from `gate_NS`.
 
         Raises:
-            ValueError: tokens come one by one (a cache), where slots take them from a block.
+            ValueError: tokens come one by one (there is a cache), but slots choose from a whole block.
         """
         if tokens.cache is not None:
-            raise ValueError("choice: expert: takes tokens from a whole block; it cannot generate token by token")
+            raise ValueError(
+                "choice: expert: chooses among the tokens of a whole block; it cannot generate token by token"
+            )
         real_BT1 = (tokens.index_BT >= 0).unsqueeze(-1)
         order_BTS = order_NS.view(*tokens.index_BT.shape, -1).masked_fill(~real_BT1, -torch.inf)
-        column_BCS = order_BTS.topk(room(order_BTS.shape[1], self.num_slots, self.top_k, self.factor), dim=1).indices
+        column_BCS = order_BTS.topk(
+            slot_capacity(order_BTS.shape[1], self.num_slots, self.top_k, self.factor), dim=1
+        ).indices
         taken_BTS = torch.zeros_like(order_BTS, dtype=torch.bool).scatter_(1, column_BCS, True) & real_BT1
         kept_NS = taken_BTS.flatten(0, 1)
         count_N1 = kept_NS.sum(-1, keepdim=True)

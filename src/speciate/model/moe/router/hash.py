@@ -1,7 +1,7 @@
-"""Control: each token id has one slot, drawn at random and fixed (hash layers, Roller et al. 2021).
+"""Control: each token id has one fixed slot, drawn at random (hash layers, Roller et al. 2021).
 
-The token's identity is all it knows, so whatever such a router tells of a domain, the vocabulary tells. The ids are
-shuffled and dealt out in turn: slots own equally many ids, up to one. Each layer deals anew.
+The router knows only the token's id, so whatever its choices reveal about a domain, the vocabulary reveals. The ids are
+shuffled and assigned to the slots in turn, so that slots own equally many ids, up to one. Each layer shuffles anew.
 
 N tokens, S slots, V vocabulary.
 """
@@ -20,29 +20,28 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(RouterOptions):
-    """The deal."""
+    """Seed of the assignment."""
 
     seed: int = Field(0, ge=0)
-    """Seed of the deal, beside the run's own: the runs of a study have independent deals."""
+    """Seed of the assignment of ids to slots, beside the run's seed: runs of a study have independent assignments."""
 
-    balanced_by: ClassVar[tuple[str, ...]] = ()
-    """The ways of balancing that can move this router's choices."""
     scores_all_slots: ClassVar[bool] = False
-    """Whether it orders all slots, so that more than one can be chosen."""
 
 
 class Router(Scorer):
-    """Looks the slot up: probability one."""
+    """Looks up the slot of each token id, with probability one."""
 
     slot_V: Tensor
 
-    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
+    def __init__(self, options: Options, context: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.num_slots = num_slots
-        dealt_V = torch.randperm(place.vocabulary, generator=generator("hash", options.seed, place.seed, place.layer))
-        self.register_buffer("slot_V", dealt_V % num_slots)
+        shuffled_V = torch.randperm(
+            context.vocabulary, generator=generator("hash", options.seed, context.seed, context.layer)
+        )
+        self.register_buffer("slot_V", shuffled_V % num_slots)
 
     def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
-        """One-hot probabilities."""
+        """Return one-hot probabilities."""
         probs_NS = F.one_hot(self.slot_V[tokens.id_BT.flatten()], self.num_slots).to(x_ND.dtype)
         return Scores(probs_NS, probs_NS, None)

@@ -4,14 +4,13 @@
     l = silu(x W_h^T) W^T            shape: mlp, one hidden layer (as moe_arch has it, 128 units)
 
     p = softmax(l)                   gate: softmax;   weights are made of p
-    p = s / sum s,  s = sigmoid(l)   gate: sigmoid;   chosen and weighted by s (DeepSeek-V3, 2412.19437)
+    p = s / sum s,  s = sigmoid(l)   gate: sigmoid;   choice and weights use s (DeepSeek-V3, 2412.19437)
 
-    l' = l + noise_std (1 - progress / noise_until) N(0, 1)    noise: annealed, while progress < noise_until
+    l' = l + noise_std (1 - progress / noise_until) N(0, 1)    noise: annealed, if progress < noise_until
     l' = l + softplus(x W_n^T) N(0, 1)                         noise: learned, a scale for each slot and token
 
-The noise lets every slot be tried before the router knows any of them. Annealed it is gone for good after
-`noise_until`; learned it begins with W_n = 0 and is as large as the router wants it (Shazeer et al. 2017, eq. 4). There
-is none in evaluation.
+The noise makes the router try every slot before it knows any of them. Annealed noise ends at `noise_until`. Learned
+noise begins with W_n = 0, and the router learns its scale (Shazeer et al. 2017, eq. 4). Evaluation has no noise.
 
 N tokens, D width, S slots, H hidden units.
 """
@@ -25,46 +24,44 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from speciate.config.contracts.model import RouterOptions
+from speciate.model.module_hooks import DrawsOwnWeights
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(RouterOptions):
-    """Shape, gate, noise in training."""
+    """Shape, gate, and noise in training."""
 
     shape: Literal["linear", "mlp"] = "linear"
-    """linear: a matrix; mlp: one hidden layer of SiLU units."""
+    """Form of the router. linear: one matrix; mlp: one hidden layer of SiLU units."""
     hidden: int = Field(128, ge=1)
-    """Hidden units of an mlp."""
+    """Number of hidden units of an mlp."""
     gate: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: slots compete; sigmoid: each is scored by itself."""
+    """Gate function. softmax: slots compete; sigmoid: each slot is scored by itself."""
     noise: Literal["annealed", "learned"] = "annealed"
-    """annealed: of `noise_std`, falling; learned: of a scale that the router learns."""
+    """Noise on the logits in training. annealed: falls from `noise_std` to 0; learned: its scale is learned."""
     noise_std: float = Field(0.0, ge=0)
     """Standard deviation of annealed noise on the logits at the start of training."""
     noise_until: float = Field(0.25, gt=0, le=1)
-    """Share of the training after which there is no annealed noise; it falls linearly to there."""
+    """Share of the training at which annealed noise ends; it falls linearly until then."""
 
     balanced_by: ClassVar[tuple[str, ...]] = ("gradient", "choice")
-    """The ways of balancing that can move this router's choices."""
-    scores_all_slots: ClassVar[bool] = True
-    """Whether it orders all slots, so that more than one can be chosen."""
 
     @model_validator(mode="after")
     def _one_noise(self) -> Self:
         if self.noise == "learned" and self.noise_std:
             raise ValueError(
-                f"noise_std: {self.noise_std:g} is of annealed noise; learned noise has a scale of its own"
+                f"noise_std: {self.noise_std:g} is for annealed noise; learned noise has a scale of its own"
             )
         return self
 
 
-class Router(Scorer):
-    """Scores by what it has learned."""
+class Router(DrawsOwnWeights, Scorer):
+    """Scores tokens by a trained matrix or network."""
 
-    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
+    def __init__(self, options: Options, context: BuildContext, num_slots: int) -> None:
         super().__init__()
-        width = place.model.width
+        width = context.model.width
         self.options = options
         inputs = options.hidden if options.shape == "mlp" else width
         self.weight = nn.Parameter(torch.empty(num_slots, inputs))
@@ -73,19 +70,19 @@ class Router(Scorer):
         self.noise_std = options.noise_std
 
     def draw_initial(self, draw: Callable[[str], torch.Generator]) -> None:
-        """Learned noise begins with the same scale everywhere, softplus(0) = ln 2."""
+        """Set W_n = 0, so that learned noise begins with the same scale everywhere, softplus(0) = ln 2."""
         if self.noise_weight is not None:
             self.noise_weight.zero_()
 
     def before_update(self, progress: float) -> None:
-        """Sets the noise of the coming step."""
+        """Set the noise of the coming step."""
         self.noise_std = self.options.noise_std * max(0.0, 1 - progress / self.options.noise_until)
 
     def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
-        """Scores of each token by its own x alone."""
+        """Score each token from its x alone."""
         x_ND = x_ND.to(self.weight.dtype)
-        seen_NH = x_ND if self.hidden_weight is None else F.silu(F.linear(x_ND, self.hidden_weight))
-        logits_NS = F.linear(seen_NH, self.weight)
+        hidden_NH = x_ND if self.hidden_weight is None else F.silu(F.linear(x_ND, self.hidden_weight))
+        logits_NS = F.linear(hidden_NH, self.weight)
         probs_NS, gate_NS = self.gates(logits_NS)
         noisy_NS = probs_NS
         if self.training and self.noise_weight is not None:
@@ -96,7 +93,7 @@ class Router(Scorer):
         return Scores(probs_NS, noisy_NS, logits_NS, gate_NS, matrix_SD=self.weight)
 
     def gates(self, logits_NS: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Probabilities, whose rows sum to one, and what weights are made of where not of these."""
+        """Return probabilities, whose rows sum to one, and the gates if they are not the probabilities."""
         if self.options.gate == "softmax":
             return logits_NS.softmax(-1), None
         gate_NS = logits_NS.sigmoid()

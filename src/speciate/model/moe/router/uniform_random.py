@@ -1,10 +1,10 @@
-"""Control: every token goes anywhere. No token, no context and no past tells where.
+"""Control: every token goes to random slots, whatever the token, its context and its past.
 
-    training: the slots that are best in fresh uniform numbers;   evaluation: in numbers hashed from the token's place
+    training: the slots with the largest fresh uniform numbers;   evaluation: numbers hashed from the token's position
 
-The probabilities are what they are, 1/S for each slot; at k > 1 the weights are 1/k. It has no noise to anneal and no
-domain to find: what the analysis finds in it is the analysis' own. In evaluation a token's slots depend on its place in
-the batch and in its context, the layer and the run's seed, so that two evaluations agree.
+The probabilities are 1/S for each slot; at k > 1 the weights are 1/k. There is no noise to anneal and no domain to
+find: whatever the analysis finds here is an artefact of the analysis. In evaluation a token's slots depend on its
+position in the batch and in its context, the layer and the run's seed, so that two evaluations agree.
 
 N tokens, S slots.
 """
@@ -21,40 +21,37 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(RouterOptions):
-    """None."""
+    """No options."""
 
     balanced_by: ClassVar[tuple[str, ...]] = ("choice",)
-    """The ways of balancing that can move this router's choices."""
-    scores_all_slots: ClassVar[bool] = True
-    """Whether it orders all slots, so that more than one can be chosen."""
 
 
 class Router(Scorer):
-    """Scores at random."""
+    """Scores slots at random."""
 
-    def __init__(self, options: Options, place: BuildContext, num_slots: int) -> None:
+    def __init__(self, options: Options, context: BuildContext, num_slots: int) -> None:
         super().__init__()
         self.num_slots = num_slots
-        draw = generator("uniform_random", place.seed, place.layer)
+        draw = generator("uniform_random", context.seed, context.layer)
         self.key = int(torch.randint(2**62, (), generator=draw))
 
     def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
-        """Equal probabilities, and the order in which the slots are best."""
+        """Return equal probabilities, and random numbers by which slots are chosen."""
         probs_NS = x_ND.new_full((x_ND.shape[0], self.num_slots), 1 / self.num_slots)
         return Scores(probs_NS, probs_NS, None, order_NS=self.order(probs_NS, tokens))
 
     def order(self, like_NS: Tensor, tokens: TokenBatch) -> Tensor:
-        """A number in [0, 1) for each token and slot."""
+        """Return a number in [0, 1) for each token and slot."""
         if self.training:
             return torch.rand_like(like_NS)
-        place_N = mixed(mixed(tokens.index_BT.flatten() + self.key) + tokens.position_BT.flatten())
+        key_N = mix_bits(mix_bits(tokens.index_BT.flatten() + self.key) + tokens.position_BT.flatten())
         slot_S = torch.arange(self.num_slots, device=like_NS.device)
-        # 24 of the upper bits: as many as a float32 holds exactly
-        return (mixed(place_N.unsqueeze(1) + slot_S) >> 40 & 0xFFFFFF).to(like_NS.dtype) / 2**24
+        # 24 upper bits: as many as a float32 holds exactly
+        return (mix_bits(key_N.unsqueeze(1) + slot_S) >> 40 & 0xFFFFFF).to(like_NS.dtype) / 2**24
 
 
-def mixed(key: Tensor) -> Tensor:
-    """The keys, int64, with all bits mixed (the finaliser of splitmix64, Steele et al. 2014)."""
+def mix_bits(key: Tensor) -> Tensor:
+    """Return the keys, int64, with all bits mixed (the finaliser of splitmix64, Steele et al. 2014)."""
     key = (key ^ (key >> 30 & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     key = (key ^ (key >> 27 & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
     return key ^ (key >> 31 & 0x1FFFFFFFF)

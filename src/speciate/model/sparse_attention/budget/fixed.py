@@ -1,6 +1,6 @@
-"""Every query takes the same number of keys, or all that it sees where these are fewer."""
+"""A fixed budget: every query takes the same number of keys, or all that it sees if they are fewer."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
@@ -9,22 +9,19 @@ from speciate.model.sparse_attention import indexer_base
 
 
 class Options(BudgetOptions):
-    """Number."""
+    """Number of keys."""
 
     k: int = Field(32, ge=1)
-    """Keys of a query; at most the context."""
-
-    adaptive: ClassVar[bool] = False
-    """Whether it depends on an indexer's scores."""
+    """Number of keys of a query; at most the context."""
 
     def check(self, model: Any) -> None:
-        """Refuses more keys than there can be."""
+        """Refuse more keys than the context has."""
         if self.k > model.context:
             raise ValueError(f"k: {self.k} keys of a context of {model.context}")
 
 
 class Budget(indexer_base.Budget):
-    """k."""
+    """Takes k keys for every query."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options.k)

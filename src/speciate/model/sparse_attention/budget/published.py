@@ -1,61 +1,43 @@
-"""The adaptive number of keys as released with Gated Sparse Attention (arXiv 2601.15305, code at b23ccad).
+"""The adaptive budget as released with Gated Sparse Attention (arXiv 2601.15305, code at b23ccad).
 
     k_t = k (1/2 + 1 / (1 + temperature v_t / mean v)), kept in [k_min, k_max],   v_t = variance of I_t over all S keys
 
-A key after the query counts as a score of 0, and the mean is over every query of every block: how many keys a token
-gets depends on tokens after it and on the blocks that happen to stand beside it. So a loss measured with it is no
-likelihood, a decoder, which has not read those tokens, disagrees with it, and it must be asked for (`non_causal`). How
-many queries that changes is measured as `leak`. Repaired in running.py.
+A key after the query counts as a score of 0, and the mean is over every query of every block. So a token's number of
+keys depends on later tokens and on the other blocks of its batch. A loss measured with it is no likelihood, and a
+decoder, which has not read those tokens, chooses otherwise. Hence it must be requested (`non_causal`). Metric `leak`
+records how many queries that changes. running.py repairs it.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from speciate.config.contracts.model import BudgetOptions
 from speciate.model.sparse_attention import indexer_base
+from speciate.model.sparse_attention.budget_options import AdaptiveBudgetOptions
 
 
-class Options(BudgetOptions):
-    """Numbers."""
+class Options(AdaptiveBudgetOptions):
+    """Numbers of keys, and permission to look ahead."""
 
-    k: int = Field(32, ge=1)
-    """Keys of a query of average variance."""
-    k_min: int = Field(8, ge=1)
-    """Fewest."""
-    k_max: int = Field(64, ge=1)
-    """Most; at most the context."""
-    temperature: float = Field(1.0, gt=0)
-    """How much the variance tells."""
     non_causal: bool = False
-    """Allow this component to look at later tokens; such an arm's loss is no likelihood."""
+    """Allow this component to look at later tokens; the loss of such an arm is no likelihood."""
 
-    adaptive: ClassVar[bool] = True
-    """Whether it depends on an indexer's scores."""
     breaks_causality: ClassVar[str] = "the number of keys is normalised over the whole batch, later tokens included"
-    """Why."""
-
-    @model_validator(mode="after")
-    def _order(self) -> Self:
-        if not self.k_min <= self.k <= self.k_max:
-            raise ValueError(f"k_min: needs k_min <= k <= k_max, not {self.k_min}, {self.k}, {self.k_max}")
-        return self
+    """How it looks at later tokens, for messages."""
 
     def looks_ahead(self) -> bool:
         """Return whether the config allows it to look ahead."""
         return self.non_causal
 
     def check(self, model: Any) -> None:
-        """Refuses more keys than there can be, and a look ahead that nobody asked for."""
-        if self.k_max > model.context:
-            raise ValueError(f"k_max: {self.k_max} keys of a context of {model.context}")
+        """Refuse more keys than the context has, and looking ahead without permission."""
+        super().check(model)
         if not self.non_causal:
             raise ValueError(f"non_causal: {self.breaks_causality}; `non_causal: true` allows it, `running` repairs it")
 
 
 class Budget(indexer_base.Budget):
-    """k by the variance, normalised over the batch."""
+    """Adapts k to the variance, normalised over the batch."""
 
     adaptive = True
 
@@ -63,14 +45,14 @@ class Budget(indexer_base.Budget):
         super().__init__(options.k_max)
         self.options = options
 
-    def spread(self, score_BTS: Tensor, visible_BTS: Tensor, num_keys: int) -> Tensor:
-        """The variance over all keys of the block, those not visible as zeros."""
+    def dispersion(self, score_BTS: Tensor, visible_BTS: Tensor, num_keys: int) -> Tensor:
+        """Return the variance over all keys of the block, with zeros for keys that are not visible."""
         score_BTS = score_BTS.masked_fill(~visible_BTS, 0.0)
         return score_BTS.square().sum(-1) / num_keys - (score_BTS.sum(-1) / num_keys).square()
 
     def counts(
-        self, spread_BT: Tensor, document_BT: Tensor | None, before: tuple[Tensor, ...]
+        self, dispersion_BT: Tensor, document_BT: Tensor | None, before: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """By the equation, rounded."""
-        ratio_BT = spread_BT / (spread_BT.mean() + 1e-12)
+        """Return the numbers of keys by the equation, rounded, and no state."""
+        ratio_BT = dispersion_BT / (dispersion_BT.mean() + 1e-12)
         return indexer_base.keys_by_ratio(ratio_BT, self.options), ()

@@ -1,6 +1,6 @@
-"""Reference: the keys on which dense attention would put most, averaged over its heads. As dear as dense attention.
+"""Reference: chooses the keys with the largest dense attention, mean over heads; as expensive as dense attention.
 
-What any indexer could at best recall with so many keys, at the same weights.
+Its recall is the best that any indexer can reach with the same number of keys and the same weights.
 """
 
 from typing import ClassVar
@@ -8,34 +8,36 @@ from typing import ClassVar
 from torch import Tensor
 
 from speciate.config.contracts.model import IndexerOptions
+from speciate.model.attention_options import AttentionHeadsOptions
 from speciate.model.sparse_attention import indexer_base
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
 from speciate.model.token_batch import BuildContext
 
 
 class Options(IndexerOptions):
-    """None."""
+    """No options."""
 
     supports_adaptive_k: ClassVar[bool] = False
-    """Whether its scores say anything of how many keys a query needs."""
 
 
 class Indexer(indexer_base.Indexer):
-    """Ranks by dense attention's weights."""
+    """Ranks keys by dense attention's weights."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        self.num_heads = place.model.block_of(place.layer).mixer.num_heads  # type: ignore[attr-defined]
-        self.head_width = place.model.width // self.num_heads
+        mixer = context.model.block_of(context.layer).mixer
+        assert isinstance(mixer, AttentionHeadsOptions), "an indexer belongs to an attention mixer"
+        self.num_heads = mixer.num_heads
+        self.head_width = context.model.width // self.num_heads
 
-    def scores(self, view: AttentionInputs) -> Tensor:
-        """Attention's mass; what is not visible has none."""
-        return view.mass(view.visible())
+    def scores(self, inputs: AttentionInputs) -> Tensor:
+        """Return dense attention on each key; it is 0 for keys that are not visible."""
+        return inputs.mass(inputs.visible())
 
     def probabilities(self, score_BTS: Tensor, k: int) -> Tensor:
-        """The mass itself."""
+        """Return dense attention itself."""
         return score_BTS.clamp_min(0)
 
-    def key_flops(self, length: int, k: int) -> float:
-        """Dense attention's scores, without a backward pass: a third, since the caller triples."""
+    def key_flops(self, length: float, k: float) -> float:
+        """Return the FLOPs of dense scores; they have no backward pass, so a third, which the caller triples."""
         return 2.0 * length * self.num_heads * self.head_width / 3
