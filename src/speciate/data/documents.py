@@ -1,7 +1,7 @@
-"""Documents: the one record of the data stages, and the parquet file that carries them from stage to stage.
+"""Documents of a domain, and the parquet files that carry them from stage to stage.
 
-Files are written with every choice fixed (order, row groups, compression), so equal documents give equal bytes; they
-are read one row group at a time, so a domain need not fit into memory.
+Every choice of the writer is fixed (order, row groups, compression), so equal documents give equal bytes. Files are
+read one row group at a time, so a domain need not fit into memory.
 """
 
 import pathlib
@@ -22,17 +22,18 @@ ROW_GROUP_DOCUMENTS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text of one domain."""
+    """One text of one domain."""
 
     id: str
-    """Unique within the domain."""
+    """The document's name, unique within the domain."""
     domain: str
     group: str
+    """Documents of one group stay in one split."""
     text: str
 
 
 class DocumentWriter:
-    """Writes documents to a parquet file in the order they come, as a context manager."""
+    """Write documents to a parquet file in the order in which they come; a context manager."""
 
     def __init__(self, file: pathlib.Path) -> None:
         self._parquet = pq.ParquetWriter(
@@ -42,7 +43,7 @@ class DocumentWriter:
             compression_level=3,
             use_dictionary=["domain"],
             write_statistics=False,
-            write_page_checksum=True,  # zstd's own are left out, and a flipped bit would be another text
+            write_page_checksum=True,  # Arrow leaves out zstd's own checksum, so a flipped bit would pass as another text
         )
         self._rows: list[Document] = []
         self._bytes = 0
@@ -58,7 +59,7 @@ class DocumentWriter:
         self._parquet.close()
 
     def write(self, document: Document) -> None:
-        """Adds one document."""
+        """Add one document."""
         self._rows.append(document)
         self._bytes += len(document.text)
         if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_DOCUMENTS:
@@ -72,7 +73,7 @@ class DocumentWriter:
 
 
 def write_documents(file: pathlib.Path, documents: Iterable[Document]) -> int:
-    """Writes `documents` to `file`; returns how many there were."""
+    """Write `documents` to `file`, and return how many there were."""
     count = 0
     with DocumentWriter(file) as writer:
         for document in documents:
@@ -82,16 +83,16 @@ def write_documents(file: pathlib.Path, documents: Iterable[Document]) -> int:
 
 
 def num_documents(file: pathlib.Path) -> int:
-    """How many documents a file has. Raises ValueError naming it where it is not a documents file."""
+    """Return how many documents a file holds. Raise ValueError, naming the file, if it is not a documents file."""
     with explain_parquet_errors(f"{file}: is not a documents file"):
         return int(pq.read_metadata(file).num_rows)
 
 
 def read_tables(file: pathlib.Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups of a documents file, in order; only `columns` where given.
+    """Yield the row groups of a documents file in order, with only `columns` if they are given.
 
     Raises:
-        ValueError: not a documents file, or damaged; the message names it.
+        ValueError: the file is damaged or is not a documents file; the message names it.
     """
     with (
         explain_parquet_errors(f"{file}: is not a documents file"),
@@ -106,7 +107,7 @@ def read_tables(file: pathlib.Path, columns: list[str] | None = None) -> Iterato
 
 
 def read_documents(file: pathlib.Path) -> Iterator[Document]:
-    """The documents of a file, in order. Raises ValueError as `read_tables` does."""
+    """Yield the documents of a file in order. Raise ValueError as `read_tables` does."""
     for table in read_tables(file):
         for row in zip(*(table.column(name).to_pylist() for name in SCHEMA.names), strict=True):
             yield Document(*row)

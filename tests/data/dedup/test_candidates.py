@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from speciate.config.data import Duplicates
 from speciate.data.arrays import scratch
 from speciate.data.dedup import candidates
-from speciate.data.dedup.candidates import SignedScope, jaccard_similarity, find_similar_pairs
-from speciate.data.dedup.signatures import SIGNATURE_FILES, MAX_SHINGLES, read_signed_shards, sign_documents
+from speciate.data.dedup.candidates import SignedScope, find_similar_pairs, jaccard_similarity
+from speciate.data.dedup.signatures import MAX_SHINGLES, SIGNATURE_FILES, read_signed_shards, sign_documents
 from speciate.data.dedup.union_find import connected_components
 from speciate.data.documents import Document, write_documents
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.dedup.shingles import BATCH_CHARACTERS, batch_shingle_hashes, splitmix64, shingle_hashes
+from speciate.data.dedup.shingles import BATCH_CHARACTERS, batch_shingle_hashes, shingle_hashes, splitmix64
 
 LETTERS = "aAbB_9 .,-\n\téÉßİΣσς“”—…漢字\u0301\u00a0\x00"
 TEXTS = st.text(alphabet=LETTERS, max_size=60) | st.text(max_size=60)

@@ -10,7 +10,15 @@ from speciate.config.data import Duplicates
 from speciate.data import documents
 from speciate.data.dedup import signatures
 from speciate.data.dedup.shingles import shingle_hashes
-from speciate.data.dedup.signatures import SIGNATURE_FILES, ID_COLUMN, ORDER_COLUMNS, TEXT_COLUMNS, SignedShard, read_signed_shards, sign_documents
+from speciate.data.dedup.signatures import (
+    ID_COLUMN,
+    ORDER_COLUMNS,
+    SIGNATURE_FILES,
+    TEXT_COLUMNS,
+    SignedShard,
+    read_signed_shards,
+    sign_documents,
+)
 from speciate.data.documents import Document, write_documents
 from speciate.data.splits.group_key import group_key
 

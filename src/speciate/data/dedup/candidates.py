@@ -29,7 +29,7 @@ from speciate.data.arrays.npy import chunks, release_pages
 from speciate.data.arrays.scratch import CHUNK_ROWS, Partitions, ScratchArray
 from speciate.data.dedup import minhash
 from speciate.data.dedup.shingles import splitmix64
-from speciate.data.dedup.signatures import MAX_SHINGLES, TEXT_COLUMNS, SignedShard, Digests, read_signed_shards
+from speciate.data.dedup.signatures import MAX_SHINGLES, TEXT_COLUMNS, Digests, SignedShard, read_signed_shards
 from speciate.data.dedup.union_find import UnionFind
 
 DISTANCE_RANGES = (range(1, 2), range(2, 4), range(4, 8), range(8, 16), range(16, 32))

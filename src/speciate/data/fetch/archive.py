@@ -1,7 +1,8 @@
-"""Reads the members of a zip, tar or Debian archive into memory, one at a time, without extracting or installing it.
+"""Read the members of a zip, tar or Debian archive one at a time, without extracting or installing the archive.
 
-An archive is somebody else's file: a name that leaves the archive's folder, a link where text should be, a member that
-swells beyond its limit, a damaged or cut-off file each end the stage with a message that names source and member.
+An archive comes from a stranger. A name that leaves the archive's folder, a link in place of a text, a member that
+expands beyond its limit, and a damaged or truncated file each end the stage, with a message that names the source and
+the member.
 """
 
 import bz2
@@ -26,13 +27,13 @@ from speciate.data.fetch import deb
 from speciate.data.passage import Passage
 
 MAX_MEMBER_BYTES = 128 << 20
-"""Largest member, decompressed."""
+"""Largest size of one member, decompressed."""
 MAX_TOTAL_BYTES = 2 << 30
-"""Most that one archive may give, decompressed."""
+"""Largest size of all members of one archive together, decompressed."""
 
 DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 ENCRYPTED_FLAG = 0x1
-"""Of a zip member's flags."""
+"""The bit of a zip member's flags that marks it as encrypted."""
 DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -40,20 +41,20 @@ DAMAGE_ERRORS = (
     zlib.error,
     lzma.LZMAError,
     gzip.BadGzipFile,
-    NotImplementedError,  # zipfile: a compression it does not know
+    NotImplementedError,  # zipfile raises it for an unknown compression
 )
 DECOMPRESSORS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 @dataclass(frozen=True)
 class Globs:
-    """Which members to read: `*` also matches `/`."""
+    """Which members to read. `*` also matches `/`."""
 
     include: Sequence[str]
     exclude: Sequence[str] = ()
 
     def match(self, name: str) -> bool:
-        """Whether a member of this name is wanted."""
+        """Tell whether the member `name` is included and not excluded."""
         wanted = any(fnmatch.fnmatchcase(name, glob) for glob in self.include)
         return wanted and not any(fnmatch.fnmatchcase(name, glob) for glob in self.exclude)
 
@@ -65,61 +66,64 @@ def read_members(
     member_bytes: int = MAX_MEMBER_BYTES,
     total_bytes: int = MAX_TOTAL_BYTES,
 ) -> Iterator[tuple[str, bytes]]:
-    """The wanted members of `archive` as (name, bytes), in the archive's order.
+    """Yield the wanted members of `archive` as (name, bytes), in the archive's order.
 
-    A member that is itself compressed (.gz, .bz2, .xz) comes decompressed, under the same limits.
+    A member that is itself compressed (.gz, .bz2, .xz) is decompressed, under the same limits.
 
     Args:
-        archive: a zip (a wheel is one), a tar, compressed or not, or a Debian package, told apart by content.
+        archive: a zip (a wheel is one), a tar, compressed or not, or a Debian package; its content tells which.
         source: the source's name in the study, for messages.
         globs: the members wanted.
-        member_bytes: largest member, decompressed.
-        total_bytes: most that all members may hold together.
+        member_bytes: largest size of one member, decompressed.
+        total_bytes: largest size of all members together.
 
     Raises:
-        ValueError: hostile, damaged or too large; names the source and the member.
+        ValueError: the archive is hostile, damaged or too large; the message names the source and the member.
     """
     if not archive.is_file():
         raise ValueError(f"source {source}: there is no archive {archive}")
-    left = total_bytes
+    bytes_left = total_bytes
     for name, stream in _open_members(archive, source, globs):
         with _explain_damage(f"source {source}: member {name} is damaged or cut off"):
             data = stream.read(member_bytes + 1)
         with _explain_damage(f"source {source}: member {name} cannot be decompressed"):
             opener = DECOMPRESSORS.get(pathlib.PurePosixPath(name).suffix)
             if opener and len(data) <= member_bytes:
-                with opener(io.BytesIO(data)) as inner:
-                    data = inner.read(member_bytes + 1)
+                with opener(io.BytesIO(data)) as decompressed:
+                    data = decompressed.read(member_bytes + 1)
         if len(data) > member_bytes:
             raise ValueError(f"source {source}: member {name} holds more than {member_bytes} bytes, the limit")
-        left -= len(data)
-        if left < 0:
+        bytes_left -= len(data)
+        if bytes_left < 0:
             raise ValueError(f"source {source}: at member {name} the archive exceeds {total_bytes} bytes, the limit")
         yield name, data
 
 
-def read_passages(archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str) -> Iterator[Passage]:
-    """The texts that `reader` finds in the wanted members of `archive`, which a study calls `file`.
+def read_passages(
+    archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str
+) -> Iterator[Passage]:
+    """Yield the texts that `reader` extracts from the wanted members of `archive`, which the study calls `file`.
 
     Raises:
-        ValueError: as `members` and the reader do, or no member that matches.
+        ValueError: as `read_members` and the reader do, or no member matches.
     """
     read = reader.component().read
-    empty = True
+    no_match = True
     for member, data in read_members(archive, source, globs):
-        empty = False
+        no_match = False
         yield from read(reader, member, data, f"source {source}: member {member}")
-    if empty:
+    if no_match:
         raise ValueError(
             f"source {source}: include: no member of {file} matches {', '.join(globs.include)} and no exclude"
         )
 
 
 def extract_members(archive: pathlib.Path, source: str, globs: Globs, folder: pathlib.Path) -> None:
-    """Copies the wanted members into `folder` under their last names, as they are; for files too large for memory.
+    """Copy the wanted members unchanged into `folder`, under their base names; for files too large for memory.
 
     Raises:
-        ValueError: hostile or damaged, two members of one last name, or none that is wanted; names the source.
+        ValueError: the archive is hostile or damaged, two members share a base name, or none is wanted; the message
+            names the source.
     """
     if not archive.is_file():
         raise ValueError(f"source {source}: there is no archive {archive}")
@@ -134,7 +138,7 @@ def extract_members(archive: pathlib.Path, source: str, globs: Globs, folder: pa
 
 
 def decode_utf8(data: bytes, where: str) -> str:
-    """`data` as text. Raises ValueError with `where` and the byte's offset if it is not UTF-8."""
+    """Decode `data` as UTF-8. Raise ValueError with `where` and the byte's offset if it is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -178,7 +182,7 @@ def _open_zip_members(archive: pathlib.Path, source: str, globs: Globs) -> Itera
 def _open_tar_members(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
     seen: set[str] = set()
     for info in opened:
-        name = info.name.removeprefix("./")  # as every name in a Debian package begins
+        name = info.name.removeprefix("./")  # every name in a Debian package begins so
         _check_name(name, source, seen)
         if info.isdir() or not globs.match(name):
             continue
@@ -189,7 +193,7 @@ def _open_tar_members(opened: tarfile.TarFile, source: str, globs: Globs) -> Ite
 
 
 def _check_name(name: str, source: str, seen: set[str]) -> None:
-    """Raises ValueError for a name that leaves the archive's folder, or that another member has; adds it to `seen`."""
+    """Raise ValueError if a name leaves the archive's folder or is in `seen`; add it to `seen`."""
     if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or DRIVE_LETTER.match(name):
         raise ValueError(f"source {source}: member {name!r} escapes the archive's folder")
     if name in seen:
@@ -202,9 +206,9 @@ def _explain_damage(message: str) -> Iterator[None]:
     try:
         yield
     except DAMAGE_ERRORS as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)  # tarfile lists all that it tried
-        raise ValueError(f"{message}: {said.removesuffix(':')}") from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # tarfile lists every format that it tried
+        raise ValueError(f"{message}: {reason.removesuffix(':')}") from None
     except OSError as error:
-        if error.errno is not None:  # the file system's own trouble; bz2 reports bad data without a number
+        if error.errno is not None:  # an error of the file system; bz2 reports bad data without a number
             raise
         raise ValueError(f"{message}: {error}") from None

@@ -1,4 +1,4 @@
-"""The files inside a Debian package: the tar called data.tar.* in its ar archive (deb(5)), as a stream."""
+"""Open the tar of files (data.tar.*) inside a Debian package, an ar archive (deb(5)), as a stream."""
 
 import contextlib
 import io
@@ -9,16 +9,18 @@ import pyarrow as pa
 
 MAGIC = b"!<arch>\n"
 HEADER_BYTES = 60
-"""Bytes of an ar header: name 16, time 12, owner 6, group 6, mode 8, size 10, and two that end it."""
+"""Size of an ar header: name 16, time 12, owner 6, group 6, mode 8, size 10, and two bytes that end it."""
 HEADER_END = b"`\n"
 
 
 @contextlib.contextmanager
 def open_data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The data tar of the package in `file`: with .xz, .gz or .bz2 still compressed, without .zst (tarfile has none).
+    """Open the data tar of the package in `file` as a stream.
+
+    A .xz, .gz or .bz2 stays compressed; .zst, which tarfile cannot read, is decompressed.
 
     Raises:
-        EOFError: damaged or cut off, or no data tar inside.
+        EOFError: the package is damaged or truncated, or holds no data tar.
     """
     file.seek(len(MAGIC))
     while header := file.read(HEADER_BYTES):
@@ -27,19 +29,19 @@ def open_data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
             raise EOFError(f"a header of the package is damaged at offset {file.tell() - len(header)}")
         name = header[:16].decode("latin-1").strip().rstrip("/")
         if name.startswith("data.tar"):
-            inner = io.BufferedReader(_FileSlice(file, file.tell(), int(size)))
+            compressed = io.BufferedReader(_FileSlice(file, file.tell(), int(size)))
             if name.endswith(".zst"):
-                with pa.CompressedInputStream(pa.PythonFile(inner, mode="r"), "zstd") as plain:
-                    yield io.BufferedReader(plain)
+                with pa.CompressedInputStream(pa.PythonFile(compressed, mode="r"), "zstd") as decompressed:
+                    yield io.BufferedReader(decompressed)
             else:
-                yield inner
+                yield compressed
             return
         file.seek(int(size) + int(size) % 2, io.SEEK_CUR)
     raise EOFError("the package holds no data.tar")
 
 
 class _FileSlice(io.RawIOBase):
-    """So many bytes of a file from an offset on, read once from front to back."""
+    """A slice of `size` bytes of a file from `offset` on, read once from front to back."""
 
     def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
         self._file, self._left = file, size

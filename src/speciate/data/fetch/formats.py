@@ -1,7 +1,7 @@
-"""The records of one file, row by row, in bounded memory: jsonl and txt, plain or compressed, and parquet.
+"""Read the records of one file row by row in bounded memory: jsonl and txt, plain or compressed, and parquet.
 
-Arrow's streams read all of them: they take several compressed frames in one file, and say so when a stream is cut off
-(zstandard's own reader ends there in silence).
+Arrow's streams read them all. They accept several compressed frames in one file, and report a truncated stream, where
+zstandard's own reader stops silently.
 """
 
 import contextlib
@@ -20,22 +20,23 @@ from speciate.data.parquet_errors import explain_parquet_errors
 MAX_LINE_BYTES = 128 << 20
 """Longest line, and largest txt file, decompressed."""
 BATCH_ROWS = 64
-"""Rows of parquet decoded at once."""
+"""Parquet rows decoded at once."""
 
 LazyRecord = Callable[[], dict[str, Any] | BadRecord]
-"""Reads one record; not called for a record of another shard."""
+"""A function that decodes one record; it is not called for records of another shard."""
 
 
 def read_rows(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
-    """The records of one file with their rows, counted from 1; a txt file's only one is row 0.
+    """Yield (row, record) for each record of one file, with rows counted from 1; a txt file's only record is row 0.
 
     Args:
-        path: a file with one of the suffixes in `FORMATS`.
-        records: what will read them; parquet decodes only its columns.
-        where: source and file, for messages.
+        path: a file with one of the suffixes in `FILE_READERS`.
+        records: the parser that the records go to; of parquet only its columns are decoded.
+        where: the source and the file, for messages.
 
     Raises:
-        ValueError: cut off, corrupt, a line too long, or (parquet) a column that is not there; names `where`.
+        ValueError: the file is truncated or corrupt, a line is too long, or parquet lacks a column; the message names
+            `where`.
     """
     suffix = next(suffix for suffix in FILE_READERS if path.endswith(suffix))
     with explain_parquet_errors(f"{where} is damaged or cut off"):
@@ -65,7 +66,7 @@ def _read_text(path: str, records: RecordParser, where: str) -> Iterator[tuple[i
 
 
 def _read_parquet(path: str, records: RecordParser, where: str) -> Iterator[tuple[int, LazyRecord]]:
-    # without pre-buffering a row group is read page by page, so that one of a gigabyte takes no gigabyte
+    # without pre-buffering, a row group is read page by page, so a row group of a gigabyte does not take a gigabyte
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as parquet:
         records.check_columns(parquet.schema_arrow.names, where)
         row = 0
@@ -91,7 +92,7 @@ FILE_READERS: dict[str, Callable[[str, RecordParser, str], Iterator[tuple[int, L
     ".txt.zst": _read_text,
     ".parquet": _read_parquet,
 }
-"""Suffix of a file -> what reads it."""
+"""Suffix of a file -> the function that reads it."""
 
 
 def _read_lines(stream: IO[bytes], where: str) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
-"""Draws gsm_symbolic items out of reasoning-gym's wheel, in a process of its own; one JSON object a line.
+"""Generate gsm_symbolic items with reasoning-gym's wheel, in a process of their own, one JSON object a line.
 
-`import reasoning_gym` runs every generator of the package. Empty stand-ins for the parent packages let Python find the
-one module wanted without running its parents. The items are those of a full installation, byte for byte.
+`import reasoning_gym` would run every generator of the package. Empty stand-ins for the parent packages let Python find
+the one module without running its parents. The items equal those of a full installation byte for byte.
 """
 
 import argparse
@@ -16,7 +16,7 @@ INSTRUCTION = " Give the result as your final answer. Do not include units."
 
 
 def import_generator(wheel: str) -> ModuleType:
-    """The gsm_symbolic module inside the wheel file."""
+    """Import the gsm_symbolic module out of the wheel file."""
     sys.path.insert(0, wheel)
     for name in PARENT_PACKAGES:
         parent = ModuleType(name)
@@ -26,24 +26,24 @@ def import_generator(wheel: str) -> ModuleType:
 
 
 def main() -> None:
-    """Writes the items to standard output."""
+    """Write the items to standard output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", help="reasoning-gym's wheel, already verified")
     parser.add_argument("--seed", type=int, required=True, help="item i is drawn by Random(seed + i)")
-    parser.add_argument("--num-items", type=int, required=True, help="items drawn, the dropped ones included")
-    parser.add_argument("--drop", type=int, nargs="*", default=[], help="templates left out")
+    parser.add_argument("--num-items", type=int, required=True, help="items to draw, dropped templates included")
+    parser.add_argument("--drop", type=int, nargs="*", default=[], help="templates to leave out")
     parser.add_argument("--instruction", action="store_true", help="keep the sentence that ends every question")
-    options = parser.parse_args()
-    module = import_generator(options.wheel)
-    items = module.GSMSymbolicDataset(module.GSMSymbolicDatasetConfig(seed=options.seed, size=options.num_items))
-    for index, template in enumerate(items.task_indices):
-        if template in options.drop:
+    arguments = parser.parse_args()
+    module = import_generator(arguments.wheel)
+    dataset = module.GSMSymbolicDataset(module.GSMSymbolicDatasetConfig(seed=arguments.seed, size=arguments.num_items))
+    for index, template in enumerate(dataset.task_indices):
+        if template in arguments.drop:
             continue
-        item = items[index]
+        item = dataset[index]
         question = item["question"]
         if not question.endswith(INSTRUCTION):
             raise ValueError(f"item {index} does not end with '{INSTRUCTION.strip()}'")
-        if not options.instruction:
+        if not arguments.instruction:
             question = question.removesuffix(INSTRUCTION)
         text = f"{question}\n{item['metadata']['answer_cot']}"
         print(json.dumps({"index": index, "template": template, "text": text}))

@@ -1,7 +1,7 @@
-"""The clients of a hub, `huggingface_hub` and `datasets`: set up to be quiet, patient, and clear when they fail.
+"""Call `huggingface_hub` and `datasets` quietly, retry what may pass, and explain what fails.
 
-Both read their settings from the environment when they are imported, so they are imported here, at first use, and
-nowhere else in a process that fetches. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are the user's.
+Both libraries read their settings from the environment when they are imported. So a process that fetches imports them
+here, at first use, and nowhere else. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE belong to the user.
 """
 
 import importlib
@@ -21,13 +21,13 @@ QUIET_SETTINGS = {
 }
 MAX_ATTEMPTS = 4
 MAX_WAIT = 600
-"""Seconds; a hub that asks for more is given up on."""
+"""Seconds; if a hub asks for a longer wait, the call fails."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class PinnedDataset:
-    """What the hub says of a dataset at a revision."""
+    """What the hub reports about a dataset at one revision."""
 
     commit: str
     licence: str
@@ -35,16 +35,16 @@ class PinnedDataset:
 
 
 def import_hub() -> ModuleType:
-    """`huggingface_hub`, quiet."""
+    """Import `huggingface_hub` with its output turned off."""
     for name, value in QUIET_SETTINGS.items():
         os.environ.setdefault(name, value)
     library = importlib.import_module("huggingface_hub")
-    library.logging.set_verbosity(50)  # what is wrong is said once, by the ValueError
+    library.logging.set_verbosity(50)  # the ValueError reports the problem, once
     return library
 
 
 def import_datasets() -> ModuleType:
-    """`datasets`, quiet; its own retries, each of which wraps the hub client's, are few."""
+    """Import `datasets` with its output turned off and few retries, since each of them repeats the hub client's own."""
     import_hub()
     library = importlib.import_module("datasets")
     library.logging.set_verbosity(50)
@@ -53,15 +53,15 @@ def import_datasets() -> ModuleType:
 
 
 def resolve_revision(dataset: str, revision: str, where: str) -> PinnedDataset:
-    """The commit that `revision` means, and the dataset's licence.
+    """Ask the hub which commit `revision` names, and for the dataset's licence and files.
 
     Raises:
-        ValueError: the hub cannot be reached or has no such dataset or revision; or `revision` is 'unpinned'.
+        ValueError: the hub cannot be reached or has no such dataset or revision, or `revision` is 'unpinned'.
     """
     api = import_hub().HfApi()
-    wanted = None if revision == "unpinned" else revision
-    info = call_with_retries(lambda: api.dataset_info(dataset, revision=wanted, timeout=30), where, revision)
-    if wanted is None:
+    commit = None if revision == "unpinned" else revision
+    info = call_with_retries(lambda: api.dataset_info(dataset, revision=commit, timeout=30), where, revision)
+    if commit is None:
         raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
     licences = (info.card_data or {}).get("license") or ()
     licences = [licences] if isinstance(licences, str) else list(licences)
@@ -71,12 +71,12 @@ def resolve_revision(dataset: str, revision: str, where: str) -> PinnedDataset:
 
 
 def call_with_retries(call: Callable[[], Result], where: str, revision: str, tries: int = MAX_ATTEMPTS) -> Result:
-    """What `call` gives; after a passing failure (rate limit, connection) it is called again, `tries` times at most.
+    """Return what `call` returns, trying at most `tries` times after temporary failures (rate limit, connection).
 
-    A rate limit's Retry-After is waited for. The file system's own trouble (a full disk) stays an OSError.
+    A rate limit's Retry-After is respected. Errors of the file system, such as a full disk, stay OSErrors.
 
     Raises:
-        ValueError: all else that goes wrong, in one line that starts with `where`.
+        ValueError: any other failure, in one line that starts with `where`.
     """
     for attempt in range(1, tries + 1):
         try:
@@ -92,14 +92,14 @@ def call_with_retries(call: Callable[[], Result], where: str, revision: str, tri
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and what led to it, nearest first."""
+    """Yield `error` and the errors that caused it, nearest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _http_status(error: BaseException) -> tuple[int, float | None]:
-    """The HTTP status in `error` (0: none), and the seconds after which the hub wants to be asked again."""
+    """Return the HTTP status in `error` (0: none) and the seconds that the hub asks the client to wait."""
     response = getattr(error, "response", None)
     if response is None:
         return 0, None
@@ -108,29 +108,29 @@ def _http_status(error: BaseException) -> tuple[int, float | None]:
 
 
 def _retry_delay(error: BaseException, attempt: int) -> float | None:
-    """Seconds until it makes sense to try again; None: it makes none."""
-    for each in _causes(error):
-        status, after = _http_status(each)
+    """Return the seconds to wait before the next attempt; None where another attempt is pointless."""
+    for cause in _causes(error):
+        status, after = _http_status(cause)
         if status in (408, 429, 500, 502, 503, 504):
             return after if after is not None else 2.0**attempt
-        if status or type(each).__name__ == "OfflineModeIsEnabled":
+        if status or type(cause).__name__ == "OfflineModeIsEnabled":
             return None
     return 2.0 ** (attempt - 1) if any(map(_is_connection_error, _causes(error))) else None
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    # by name: httpx was renamed between releases of the client, and neither is ours to depend on
+    # by name: the HTTP library changed between releases of the client, and we depend on neither
     names = {base.__name__ for base in type(error).__mro__}
     return bool(names & {"TransportError", "TimeoutException", "ConnectionError", "TimeoutError"})
 
 
 def _explain_error(error: BaseException, revision: str) -> str:
-    """What went wrong, and what to do about it, in one line."""
+    """Return in one line what went wrong and what to do about it."""
     hub = import_hub().constants.ENDPOINT
-    for each in _causes(error):
-        said, kind = " ".join(str(each).split()), type(each).__name__
-        status, _ = _http_status(each)
-        if kind == "GatedRepoError" or "is a gated dataset" in said:
+    for cause in _causes(error):
+        message, kind = " ".join(str(cause).split()), type(cause).__name__
+        status, _ = _http_status(cause)
+        if kind == "GatedRepoError" or "is a gated dataset" in message:
             return f"is gated: accept its terms on {hub}, then log in with `hf auth login` or set HF_TOKEN"
         if kind == "RevisionNotFoundError":
             return f"revision: {hub} has no {revision} of it"
@@ -141,30 +141,30 @@ def _explain_error(error: BaseException, revision: str) -> str:
         if status == 429:
             return f"{hub} limits the rate of requests, and still does after several tries; go on later, or log in"
         if status:
-            return f"{hub} answered {status}: {said[:200]}"
-        if kind == "RuntimeError" and "scripts are no longer supported" in said:
+            return f"{hub} answered {status}: {message[:200]}"
+        if kind == "RuntimeError" and "scripts are no longer supported" in message:
             return "needs a script of its own, which is never run; try revision: refs/convert/parquet"
-    for each in filter(_is_connection_error, _causes(error)):
-        return f"cannot reach {hub}, or the connection kept breaking: {' '.join(str(each).split())[:200]}"
+    for cause in filter(_is_connection_error, _causes(error)):
+        return f"cannot reach {hub}, or the connection kept breaking: {' '.join(str(cause).split())[:200]}"
     return _explain_content_error(error)
 
 
 def _explain_content_error(error: BaseException) -> str:
-    """The same where the hub answered, and what it gave is wrong."""
+    """Return in one line what is wrong with the hub's answer."""
     for each in _causes(error):
         said, kind = " ".join(str(each).split()), type(each).__name__
         if "Consistency check failed" in said:
             return f"a data file came incomplete: {said[:200]}"
         if kind.startswith("Arrow") or kind in ("OSError", "JSONDecodeError", "EOFError", "BadGzipFile", "ZstdError"):
             return f"a data file is damaged or cut off: {said[:200]}"
-        found = re.search(r"BuilderConfig '?(.*?)'? not found.*?Available: (\[.*?\])", said)
-        if found:
-            return f"name: there is no configuration '{found[1]}'; there are: {found[2]}"
+        match = re.search(r"BuilderConfig '?(.*?)'? not found.*?Available: (\[.*?\])", said)
+        if match:
+            return f"name: there is no configuration '{match[1]}'; there are: {match[2]}"
         if "Config name is missing" in said:
             return f"name: it has several configurations, so one must be named: {said[:300]}"
-        found = re.search(r"(?:Unknown|Bad) split:? \"?(\w+)\"?\..*?(\[.*?\])", said)
-        if found:
-            return f"split: there is no split '{found[1]}'; there are: {found[2]}"
+        match = re.search(r"(?:Unknown|Bad) split:? \"?(\w+)\"?\..*?(\[.*?\])", said)
+        if match:
+            return f"split: there is no split '{match[1]}'; there are: {match[2]}"
         if kind in ("EmptyDatasetError", "DataFilesNotFoundError", "EntryNotFoundError", "FileNotFoundError"):
             return f"has no data file that can be read: {said[:200]}"
     said = " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""Passages as a parquet file: what a source that is read over a network leaves behind, with where they came from.
+"""Store passages as a parquet file: what fetching from a hub leaves behind, with its origin as metadata.
 
-Written and read one row group at a time, with every choice fixed, so that equal passages give equal bytes.
+Files are written and read one row group at a time, with every choice fixed, so equal passages give equal bytes.
 """
 
 import pathlib
@@ -25,15 +25,15 @@ ROW_GROUP_PASSAGES = 4096
 
 
 def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapping[str, str]) -> int:
-    """Writes `passages` to `file` as they come, and `origin` as the schema's metadata; returns how many there were."""
+    """Write `passages` to `file` as they come, with `origin` as the schema's metadata; return how many there were."""
     schema = SCHEMA.with_metadata(dict(sorted(origin.items())))
     count, size = 0, 0
-    waiting: list[Passage] = []
+    pending: list[Passage] = []
 
     def flush() -> None:
-        columns = [pa.array([getattr(each, field.name) for each in waiting], field.type) for field in schema]
+        columns = [pa.array([getattr(passage, field.name) for passage in pending], field.type) for field in schema]
         parquet.write_table(pa.Table.from_arrays(columns, schema=schema))
-        waiting.clear()
+        pending.clear()
 
     with pq.ParquetWriter(
         file,
@@ -45,19 +45,19 @@ def write_passages(file: pathlib.Path, passages: Iterable[Passage], origin: Mapp
         write_page_checksum=True,
     ) as parquet:
         for passage in passages:
-            waiting.append(passage)
+            pending.append(passage)
             count += 1
             size += len(passage.text or "")
-            if size >= ROW_GROUP_BYTES or len(waiting) >= ROW_GROUP_PASSAGES:
+            if size >= ROW_GROUP_BYTES or len(pending) >= ROW_GROUP_PASSAGES:
                 flush()
                 size = 0
-        if waiting:
+        if pending:
             flush()
     return count
 
 
 def read_passages(file: pathlib.Path) -> Iterator[Passage]:
-    """The passages of `file`, in order. Raises ValueError, naming the file, where it is none of these or damaged."""
+    """Yield the passages of `file` in order. Raise ValueError, naming the file, if it is damaged or of another kind."""
     with (
         explain_parquet_errors(f"{file}: holds no passages"),
         pq.ParquetFile(file, page_checksum_verification=True) as parquet,
@@ -71,6 +71,6 @@ def read_passages(file: pathlib.Path) -> Iterator[Passage]:
 
 
 def read_origin(file: pathlib.Path) -> dict[str, str]:
-    """Where the passages of `file` came from: what `write_passages` was told."""
+    """Return where the passages of `file` came from: the `origin` that `write_passages` stored."""
     metadata: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
     return {name.decode(): value.decode() for name, value in metadata.items() if not name.startswith(b"ARROW")}

@@ -1,9 +1,9 @@
-"""Fetches one pinned file of a Python package index, by pip, and accepts no other bytes.
+"""Download one pinned file of a Python package index with pip, and accept no other bytes.
 
-pip is the only client: the user's index, mirror, proxy and certificates are those that pip is already set up with. A
-platform wheel is another file on another machine, so pip is told the tags in the pinned file's own name, and any
-machine, of any system and Python, gets the same bytes. Nothing is installed. (A wheel is only copied; for an sdist pip
-itself runs the package's build code to learn its metadata, so pins are wheels wherever there is one.)
+pip is the only client: it uses the user's index, mirror, proxy and certificates. A platform wheel is a different file
+on each kind of machine. So pip gets the tags in the pinned file's own name, and every machine, with any system and
+Python, gets the same bytes. Nothing is installed. (A wheel is only copied. For an sdist pip itself runs the package's
+build code to learn its metadata, so pins are wheels wherever there is one.)
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Pin:
     name: str
     version: str
     file: str
-    """The file's name in the index: it says whether it is a wheel, and for which system."""
+    """The file's name in the index; it tells whether the file is a wheel, and for which system."""
     sha256: str
 
     def __str__(self) -> str:
@@ -33,10 +33,10 @@ class Pin:
 
 
 def file_selection_arguments(file: str) -> list[str]:
-    """Arguments of pip that make it choose `file`, whatever machine it runs on.
+    """Return the arguments that make pip choose `file` on any machine.
 
     Raises:
-        ValueError: neither a wheel nor an sdist by its name.
+        ValueError: the name is neither that of a wheel nor that of an sdist.
     """
     if file.endswith((".tar.gz", ".zip", ".tar.bz2")):
         return ["--no-binary", ":all:"]
@@ -56,44 +56,48 @@ def file_selection_arguments(file: str) -> list[str]:
 
 
 def download(pin: Pin, source: str, target: pathlib.Path) -> None:
-    """Downloads the file that `pin` names to `target`, which appears only once its sha256 is right.
+    """Download the file that `pin` names to `target`, which appears only once its sha256 has been checked.
 
     Args:
-        pin: which file.
+        pin: the file.
         source: the source's name in the study, for messages.
         target: the path to write; its folder must exist.
 
     Raises:
-        ValueError: no network, no such file, or other bytes than the pinned ones; names the source and the pin.
+        ValueError: the index cannot be reached, has no such file, or sends other bytes than the pinned ones; the
+            message names the source and the pin.
     """
     with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
-        wanted = pathlib.Path(folder) / "wanted.txt"
-        wanted.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
+        requirements = pathlib.Path(folder) / "wanted.txt"
+        requirements.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-        command += ["--no-deps", "--require-hashes", "--dest", folder, *file_selection_arguments(pin.file), "-r", str(wanted)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ValueError(f"source {source}: {pin}: {_explain_failure(pin, done.stdout + done.stderr)}")
-        got = sorted(file for file in pathlib.Path(folder).iterdir() if file != wanted)
-        if [file.name for file in got] != [pin.file]:
-            raise ValueError(f"source {source}: {pin}: pip downloaded {', '.join(file.name for file in got)} instead")
-        check_sha256(got[0], pin, source)
-        os.replace(got[0], target)
+        command += ["--no-deps", "--require-hashes", "--dest", folder, *file_selection_arguments(pin.file)]
+        command += ["-r", str(requirements)]
+        completed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if completed.returncode:
+            raise ValueError(f"source {source}: {pin}: {_explain_failure(pin, completed.stdout + completed.stderr)}")
+        downloaded = sorted(file for file in pathlib.Path(folder).iterdir() if file != requirements)
+        if [file.name for file in downloaded] != [pin.file]:
+            raise ValueError(
+                f"source {source}: {pin}: pip downloaded {', '.join(file.name for file in downloaded)} instead"
+            )
+        check_sha256(downloaded[0], pin, source)
+        os.replace(downloaded[0], target)
 
 
 def check_sha256(file: pathlib.Path, pin: Pin, source: str) -> None:
-    """Raises ValueError unless `file` holds the bytes that `pin` names."""
+    """Raise ValueError unless `file` holds the bytes that `pin` names."""
     with file.open("rb") as opened:
-        got = hashlib.file_digest(opened, "sha256").hexdigest()
-    if got != pin.sha256:
-        raise ValueError(f"source {source}: {pin}: expected sha256 {pin.sha256}, got {got}")
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if digest != pin.sha256:
+        raise ValueError(f"source {source}: {pin}: expected sha256 {pin.sha256}, got {digest}")
 
 
 def _explain_failure(pin: Pin, output: str) -> str:
-    """What pip's output means, in one line."""
-    got = re.search(r"Got\s+([0-9a-f]{64})", output)
-    if got:
-        return f"expected sha256 {pin.sha256}, got {got[1]}"
+    """Return in one line what pip's output means."""
+    other_digest = re.search(r"Got\s+([0-9a-f]{64})", output)
+    if other_digest:
+        return f"expected sha256 {pin.sha256}, got {other_digest[1]}"
     if "No module named pip" in output:
         return f"there is no pip in {sys.executable}"
     if re.search(r"Retrying \(|Connection|Temporary failure|timed out", output):

@@ -1,8 +1,8 @@
-r"""From a record, a mapping of column names to values, to a passage: what jsonl, parquet and the hub have in common.
+r"""Turn a record (column -> value) into a passage; jsonl, parquet and the hub share this.
 
-`text` names the column that holds the text, or is a template that names several: "{question}\n\n{answer}". What a
-study got wrong (a column that is not there) is always an error. What one record got wrong (no JSON, half a surrogate
-pair, a number for a text) is an error too, unless the study says `bad_records: drop`; then the record is a passage
+`text` names the column that holds the text, or is a template that names several: "{question}\n\n{answer}". A mistake of
+the study, such as a missing column, is always an error. A mistake of one record (invalid JSON, half a surrogate pair, a
+number in place of a text) is an error too, unless the study sets `bad_records: drop`. Then the record becomes a passage
 without text whose `fault` is the reason of its drop, so that it is counted and never silently lost.
 """
 
@@ -15,7 +15,7 @@ from speciate.data.passage import Passage
 
 
 class RecordColumns(Protocol):
-    """The options that every kind with records has."""
+    """The options that every source or reader of records has."""
 
     @property
     def text(self) -> str:
@@ -23,19 +23,19 @@ class RecordColumns(Protocol):
 
     @property
     def id(self) -> str | None:
-        """A column."""
+        """The column that names a record."""
 
     @property
     def group(self) -> str | None:
-        """A column."""
+        """The column that groups records."""
 
     @property
     def bad_records(self) -> Literal["refuse", "drop"]:
-        """What to do with them."""
+        """Whether to refuse or to drop records that cannot be read."""
 
 
 class BadRecord(ValueError):
-    """What is wrong with one record; `fault` is the reason that its drop is counted under."""
+    """One record cannot be read; `fault` is the reason under which its drop is counted."""
 
     def __init__(self, fault: str, message: str) -> None:
         super().__init__(message)
@@ -43,45 +43,48 @@ class BadRecord(ValueError):
 
 
 class RecordParser:
-    """Makes passages of the records of one source.
+    """Turn the records of one source into passages.
 
     Raises:
-        ValueError: `text` is a template that cannot be read, or names no column.
+        ValueError: `text` is a template that cannot be parsed or that names no column.
     """
 
     def __init__(self, columns: RecordColumns, source: str) -> None:
-        self._template_parts = _parse_template(columns.text, source) if "{" in columns.text or "}" in columns.text else None
-        self._text_columns = [columns.text] if self._template_parts is None else [name for _, name in self._template_parts if name]
+        is_template = "{" in columns.text or "}" in columns.text
+        parts: list[tuple[str, str | None]] = [("", columns.text)]
+        self._template_parts = _parse_template(columns.text, source) if is_template else parts
+        self._text_columns = [name for _, name in self._template_parts if name]
         self._id, self._group = columns.id, columns.group
         self._drop = columns.bad_records == "drop"
         self.columns = tuple(dict.fromkeys(filter(None, [*self._text_columns, columns.id, columns.group])))
         """Every column that is read."""
 
     def check_columns(self, columns: list[str], where: str) -> None:
-        """Raises ValueError, naming `where` and what columns there are, unless `columns` has each that is read."""
+        """Raise ValueError, with `where` and the columns present, unless `columns` has every column that is read."""
         for name in self.columns:
             if name not in columns:
                 raise ValueError(f"{where}: there is no column '{name}'; there are: {', '.join(columns) or 'none'}")
 
     def to_passage(self, record: Mapping[str, Any] | BadRecord, name: str, where: str) -> Passage:
-        """The passage of one record.
+        """Return the passage of one record.
 
         Args:
             record: its columns, or what made it unreadable.
             name: its id where no column gives one, such as 'file#row'.
-            where: where it stands, for messages.
+            where: the record's place, for messages.
 
         Raises:
-            ValueError: a column that is not there, or a bad record that is not to be dropped; names `where`.
+            ValueError: a column is missing, or the record is bad and bad records are refused; the message names
+                `where`.
         """
         try:
             if isinstance(record, BadRecord):
                 raise record
             self.check_columns(list(record), where)
             text = self._record_text(record)
-            found = name if self._id is None else _label_text(record[self._id], self._id, "id")
-            group = found if self._group is None else _label_text(record[self._group], self._group, "group")
-            return Passage(found, group, text)
+            passage_id = name if self._id is None else _label_text(record[self._id], self._id, "id")
+            group = passage_id if self._group is None else _label_text(record[self._group], self._group, "group")
+            return Passage(passage_id, group, text)
         except BadRecord as error:
             if not self._drop:
                 raise ValueError(f"{where}: {error}") from None
@@ -95,20 +98,18 @@ class RecordParser:
             if not isinstance(value, str):
                 raise BadRecord("no_text", f"column '{name}' holds {type(value).__name__}, not text")
             _check_encodable(value, name)
-        if self._template_parts is None:
-            return str(values[self._text_columns[0]])
         return "".join(literal + (values[name] if name else "") for literal, name in self._template_parts)
 
 
 def parse_json_line(line: bytes | str) -> dict[str, Any] | BadRecord:
-    """The record in one line of JSON, or what is wrong with it."""
+    """Return the record in one line of JSON, or what is wrong with it."""
     try:
         record = json.loads(line.decode() if isinstance(line, bytes) else line)
     except UnicodeDecodeError as error:
         return BadRecord("not_utf8", f"is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}")
     except json.JSONDecodeError as error:
         return BadRecord("not_json", f"is not JSON: {error.msg} at character {error.pos}")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested by thousands
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of nested brackets
         return BadRecord("not_json", f"is not JSON that can be read: {error}")
     if not isinstance(record, dict):
         return BadRecord("not_json", f"is not a JSON object but {type(record).__name__}")
@@ -116,31 +117,35 @@ def parse_json_line(line: bytes | str) -> dict[str, Any] | BadRecord:
 
 
 def _parse_template(text: str, source: str) -> list[tuple[str, str | None]]:
-    """The template as (literal, column after it) pairs."""
+    """Return the template as pairs (literal text, the column that follows it)."""
     try:
-        pieces = list(string.Formatter().parse(text))
+        fields = list(string.Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"source {source}: text: {text!r} is not a template of columns: {error}") from None
-    if any(name == "" or spec or conversion for _, name, spec, conversion in pieces) or not any(
-        name for _, name, _, _ in pieces
+    if any(name == "" or spec or conversion for _, name, spec, conversion in fields) or not any(
+        name for _, name, _, _ in fields
     ):
-        raise ValueError(f"source {source}: text: {text!r} is not a template of columns like '{{question}}: {{answer}}'")
-    return [(literal, name) for literal, name, _, _ in pieces]
+        raise ValueError(
+            f"source {source}: text: {text!r} is not a template of columns like '{{question}}: {{answer}}'"
+        )
+    return [(literal, name) for literal, name, _, _ in fields]
 
 
 def _label_text(value: Any, column: str, role: str) -> str:
-    """An id or a group: text as it is, a whole number in digits."""
+    """Return an id or a group as text: text unchanged, an integer in digits."""
     if isinstance(value, str):
         _check_encodable(value, column)
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    held = "nothing" if value is None else type(value).__name__
-    raise BadRecord(f"no_{role}", f"column '{column}' is its {role} but holds {held}, neither text nor a whole number")
+    content = "nothing" if value is None else type(value).__name__
+    raise BadRecord(
+        f"no_{role}", f"column '{column}' is its {role} but holds {content}, neither text nor a whole number"
+    )
 
 
 def _check_encodable(text: str, column: str) -> None:
-    """Refuses text that UTF-8 cannot write: JSON lets half a surrogate pair through."""
+    """Refuse text that UTF-8 cannot encode: JSON allows half a surrogate pair."""
     if text.isascii():
         return
     try:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import FilterOptions, SourceOptions
-from speciate.data.clean.pipeline import Drop, normalise, drop_if_too_large
+from speciate.data.clean.pipeline import Drop, drop_if_too_large, normalise
 from speciate.data.dedup.shingles import shingle_hashes
 from speciate.data.documents import Document
 

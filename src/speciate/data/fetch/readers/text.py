@@ -1,4 +1,4 @@
-"""A member is one text: UTF-8, as it stands."""
+"""Read a member as one UTF-8 text, unchanged."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from speciate.data.passage import Passage
 
 
 class Options(ReaderOptions):
-    """One text a member."""
+    """One text per member."""
 
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
-    """The member's text under the member's name. Raises ValueError with `where` if it is not UTF-8."""
+    """Yield the member's text under the member's name. Raise ValueError with `where` if it is not UTF-8."""
     yield Passage(member, member, decode_utf8(data, where))

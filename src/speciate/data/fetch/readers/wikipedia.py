@@ -1,10 +1,10 @@
-"""The prose of a MediaWiki export (XML): the paragraphs of each article, one text a section, grouped by article.
+"""Read the prose of a MediaWiki export (XML): the paragraphs of each article, one text a section, grouped by article.
 
 Decision: articles are long (28 kB on average in the extract of the default study) and few, and a held-out set of ten
-documents can carry no statistics; their sections are of the size of a file of code. `group` is the article, so no
-article straddles a split. Paragraphs are kept and nothing else: lists, tables, headings, formulas, references and
-templates go, save the few templates that stand for words in a sentence. A paragraph goes as a whole if it held a
-formula, still holds markup, or does not end as a sentence does (a stray caption; a line that announces a list).
+documents cannot carry statistics. Their sections have the size of a file of code. `group` is the article, so no article
+straddles a split. Only paragraphs are kept. Lists, tables, headings, formulas, references and templates go, except the
+few templates that stand for words in a sentence. A whole paragraph goes if it held a formula, still holds markup, or
+does not end as a sentence does (a stray caption, a line that announces a list).
 """
 
 import io
@@ -21,15 +21,15 @@ from speciate.config.contracts.data import ReaderOptions
 from speciate.data.passage import Passage
 
 DROP_MARK = "\x00"
-"""Stands where something was that takes its whole paragraph with it."""
+"""Replaces something without which its whole paragraph is dropped."""
 BLOCK_MARK = "\x01"
-"""Stands where a list item or heading begins: its line is no paragraph."""
+"""Replaces the start of a list item or heading: its line is not a paragraph."""
 GONE_MARK = "\x02"
-"""Stands where something was left out, so that what follows does not look like the start of a line."""
+"""Replaces something left out, so that what follows does not look like the start of a line."""
 SILENT_TAGS = {"ref", "references"}
 LAYOUT_TAGS = {"table", "gallery", "timeline", "imagemap", "div", "center", "hr"}
 LINK_PREFIX = re.compile(r"\s*:?\s*([\w-]+):\S")
-"""A link's namespace, sister project or language."""
+"""The namespace, sister project or language of a link."""
 EMBEDDED_PREFIXES = {"file", "image", "media", "category"}
 UNREADABLE_TAGS = {"math", "chem", "source", "syntaxhighlight", "code", "pre", "score", "poem"}
 LIST_TAGS = {"li", "dd", "dt", "ol", "ul", "dl"}
@@ -43,9 +43,11 @@ WORD_TEMPLATES = {
     "quote": ("1",), "flag": ("1",), "val": ("1",), "nbsp": (" ",), "'s": ("'s",), "·": ("·",), "ndash": ("–",),
     "spaced ndash": (" – ",), "mdash": ("—",), "snd": (" – ",), "'": ("'",), "' \"": ("' \"",), "-\"": ("'\"",),
 }  # fmt: skip
-"""Templates that stand for words: which of their parameters (or fixed text) they read as."""
-FORMULA_TEMPLATES = {"chem", "eqm", "e", "frac", "sfrac", "math", "music", "ipa", "vr", "ordered list", "carbon", "coord"}
-"""Templates without which a sentence has no sense."""
+"""Templates that stand for words -> which of their parameters (or what fixed text) they read as."""
+FORMULA_TEMPLATES = {
+    "chem", "eqm", "e", "frac", "sfrac", "math", "music", "ipa", "vr", "ordered list", "carbon", "coord",
+}  # fmt: skip
+"""Templates without which a sentence makes no sense."""
 LEFTOVER = re.compile(rf"{DROP_MARK}|\||\[\[|\]\]|\{{\{{|\}}\}}|</?\w|__[A-Z]+__|https?://")
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
 REPAIRS = (
@@ -65,10 +67,11 @@ class Options(ReaderOptions):
 
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
-    """The sections of every article (namespace 0, no redirect), as 'title#number' in the group 'title'.
+    """Yield the sections of every article (namespace 0, no redirect) as 'title#number', in the group 'title'.
 
     Raises:
-        ValueError: not a complete XML document, or a page without title or text; names `where` and the line or page.
+        ValueError: the XML is incomplete, or a page lacks its title or text; the message names `where` and the line or
+            page.
     """
     try:
         for _, element in ET.iterparse(io.BytesIO(data)):
@@ -95,9 +98,9 @@ def _sections(fields: dict[str, ET.Element], where: str) -> Iterator[Passage]:
 
 
 def article_prose(code: Any) -> str:
-    """The paragraphs of parsed wiki text, one a line."""
+    """Return the paragraphs of parsed wiki text, one a line."""
     lines = _plain_text(code).split("\n")
-    # a line that starts with a space is preformatted; neighbouring lines are one paragraph
+    # a line that starts with a space is preformatted; adjacent lines form one paragraph
     blocks = [" " if line.startswith((" ", "|", "!")) or BLOCK_MARK in line else line for line in lines]
     paragraphs = [
         "\n".join(run) for blank, run in itertools.groupby(blocks, key=lambda line: not line.strip()) if not blank
@@ -107,14 +110,14 @@ def article_prose(code: Any) -> str:
 
 
 def _repair(paragraph: str) -> str:
-    """`paragraph` on one line, the holes that templates left in it closed."""
+    """Return `paragraph` on one line, with the holes that templates left in it closed."""
     for pattern, replacement in REPAIRS:
         paragraph = pattern.sub(replacement, paragraph)
     return paragraph.strip()
 
 
 def _plain_text(code: Any) -> str:
-    """The text that a reader of the page sees, with DROP in lines that cannot be read as prose."""
+    """Return the text that a reader of the page sees, with DROP_MARK in lines that cannot be read as prose."""
     return "" if code is None else "".join(_plain_node(node) for node in code.nodes)
 
 
@@ -126,8 +129,8 @@ def _plain_node(node: Any) -> str:
     if isinstance(node, nodes.Template):
         return _template_text(node)
     if isinstance(node, nodes.Wikilink):
-        elsewhere = LINK_PREFIX.match(str(node.title))
-        if elsewhere and (node.text is None or elsewhere[1].lower() in EMBEDDED_PREFIXES):
+        prefix = LINK_PREFIX.match(str(node.title))
+        if prefix and (node.text is None or prefix[1].lower() in EMBEDDED_PREFIXES):
             return GONE_MARK
         return _plain_text(node.title if node.text is None else node.text)
     if isinstance(node, nodes.ExternalLink):
@@ -150,13 +153,13 @@ def _template_text(node: Any) -> str:
     name = str(node.name).strip().lower()
     if name in FORMULA_TEMPLATES:
         return DROP_MARK
-    parts = WORD_TEMPLATES.get("lang" if name.startswith("lang-") else name, ())
+    parameters = WORD_TEMPLATES.get("lang" if name.startswith("lang-") else name, ())
     if name.startswith("lang-"):
-        parts = ("1",)
+        parameters = ("1",)
     words = []
-    for part in parts:
-        if not part.isdigit():
-            words.append(part)
-        elif node.has(part):
-            words.append(_plain_text(node.get(part).value))
+    for parameter in parameters:
+        if not parameter.isdigit():
+            words.append(parameter)
+        elif node.has(parameter):
+            words.append(_plain_text(node.get(parameter).value))
     return GONE_MARK + (words[0] if len(words) == 1 else " ".join(word.strip() for word in words))

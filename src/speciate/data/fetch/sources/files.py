@@ -1,9 +1,9 @@
-"""The user's own files, named by globs: jsonl, txt (each also .gz or .zst) and parquet, told apart by their suffix.
+"""The user's own files, named by globs: jsonl and txt (also .gz or .zst) and parquet, told apart by their suffix.
 
 Decision: nothing is copied. `fetch` writes an inventory, the paths with their sizes and sha256, and `read` refuses
-files that are no longer those. A shard takes every n-th file, or every n-th record where there are fewer files than
-shards; a record is called file#row (or by its `id`), so its name does not depend on the number of shards. A txt file is
-one record with the one column `text`. Memory is bounded by the longest line, not by the file.
+files that have changed since. A shard takes every n-th file, or every n-th record where there are fewer files than
+shards. A record is named file#row (or by its `id`), so its name does not depend on the number of shards. A txt file is
+one record with the single column `text`. The longest line bounds the memory, not the file.
 """
 
 import collections
@@ -27,21 +27,21 @@ from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
-    """Texts in files of your own."""
+    """Texts in the user's own files."""
 
     sharded: ClassVar[bool] = True
 
     paths: Annotated[tuple[str, ...], Strict(False)] = Field(min_length=1)
-    """Globs of files (.jsonl, .txt, both also .gz or .zst; .parquet), relative to where the workflow runs; `**` is any
-    folders."""
+    """Globs of files (.jsonl, .txt, both also .gz or .zst; .parquet), relative to the folder in which the workflow
+    runs; `**` matches any number of folders."""
     text: str = Field("text", min_length=1)
     """The column that holds the text, or a template that names columns: "{question}\\n\\n{answer}"."""
     id: str | None = None
-    """The column that names a record; without one it is called file#row, rows counted from 1."""
+    """The column that names a record. Without it a record is named file#row, with rows counted from 1."""
     group: str | None = None
-    """A column whose value groups records that must not straddle a split; without one each stands alone."""
+    """A column whose value groups records that must stay in one split. Without it each record stands alone."""
     bad_records: Literal["refuse", "drop"] = "refuse"
-    """A record that cannot be read: stop there and name it, or drop and count it under its fault."""
+    """What to do with a record that cannot be read: stop and name it, or drop it and count it under its fault."""
 
     def local_globs(self) -> tuple[str, ...]:
         """Return the globs that the config sets."""
@@ -57,76 +57,79 @@ class InventoryEntry(components.Strict):
 
 
 class Inventory(components.Strict):
-    """What `fetch` writes: the files of one shard, and which of their records are its own."""
+    """What `fetch` writes: the files of one shard, and which of their records belong to it."""
 
     source: str
     shard: str
     every: Annotated[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]], Strict(False)]
-    """The first record and the step to the next."""
+    """Index of the first record, and the step to the next."""
     files: Annotated[tuple[InventoryEntry, ...], Strict(False)]
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
-    """Writes the inventory of this shard's files to `target`, as JSON.
+    """Write the inventory of this shard's files to `target`, as JSON.
 
     Raises:
-        ValueError: a glob that matches no file, a file of no known format, or a `text` that is no template.
+        ValueError: a glob matches no file, a file has no known format, or `text` is not a template.
     """
     RecordParser(options, name)
-    found = _matching_files(options, name)
-    by_file = len(found) >= shard.count
-    share = found[shard.index :: shard.count] if by_file else found
-    entries = tuple(InventoryEntry(path=path, bytes=os.path.getsize(path), sha256=_sha256(path)) for path in share)
+    matched = _matching_files(options, name)
+    by_file = len(matched) >= shard.count
+    shard_files = matched[shard.index :: shard.count] if by_file else matched
+    entries = tuple(
+        InventoryEntry(path=path, bytes=os.path.getsize(path), sha256=_sha256(path)) for path in shard_files
+    )
     every = (0, 1) if by_file else (shard.index, shard.count)
     inventory = Inventory(source=name, shard=str(shard), every=every, files=entries)
     target.write_text(inventory.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """The texts of the files in the inventory `archive`, in its order.
+    """Yield the texts of the files in the inventory `archive`, in its order.
 
     Raises:
-        ValueError: a file that is gone, changed, cut off or corrupt, or a record as `Records.passage` says.
+        ValueError: a file has disappeared, changed, is truncated or corrupt, or a record fails as in
+            `RecordParser.to_passage`.
     """
-    records = RecordParser(options, name)
+    parser = RecordParser(options, name)
     inventory = read_spec(Inventory, archive)
     if inventory.source != name:
         raise ValueError(f"source {name}: {archive} is the inventory of source {inventory.source}")
     start, step = inventory.every
-    count = itertools.count()
+    counter = itertools.count()
     for entry in inventory.files:
         path = entry.path
         where = f"source {name}: file {path}"
-        before = _check_unchanged(entry, where)
-        for row, record in read_rows(path, records, where):
-            if next(count) % step == start:
-                yield records.to_passage(record(), _record_name(path, row), f"{where}: row {row}" if row else where)
-        if _file_state(path, where) != before:
+        state = _check_unchanged(entry, where)
+        for row, record in read_rows(path, parser, where):
+            if next(counter) % step == start:
+                yield parser.to_passage(record(), _record_name(path, row), f"{where}: row {row}" if row else where)
+        if _file_state(path, where) != state:
             raise ValueError(f"{where} was changed while it was read; start again")
 
 
 def _record_name(path: str, row: int) -> str:
-    """The name of a record: the file's where it has just the one."""
+    """Return the name of a record: the file's name where the file is one record."""
     return f"{path}#{row}" if row else path
 
 
 def _matching_files(options: Options, name: str) -> list[str]:
-    """Every file that a glob matches, once, sorted."""
-    found: dict[str, None] = {}
+    """Return every file that a glob matches, once, sorted."""
+    paths: dict[str, None] = {}
     for pattern in options.paths:
-        matched = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        if not matched:
+        files = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        if not files:
             raise ValueError(f"source {name}: paths: no file matches {pattern} (from {pathlib.Path.cwd()})")
-        for path in matched:
+        for path in files:
             if not path.endswith(tuple(FILE_READERS)):
                 raise ValueError(f"source {name}: paths: {path} has no known format: {', '.join(FILE_READERS)}")
             if not path.isprintable():
                 raise ValueError(f"source {name}: paths: {path!r} is not a name that can be written as text; rename it")
-            found[pathlib.Path(path).as_posix()] = None
-    doubled = [path for path, times in collections.Counter(map(os.path.realpath, found)).items() if times > 1]
-    if doubled:
-        raise ValueError(f"source {name}: paths: {doubled[0]} is matched under two names")
-    return sorted(found)
+            paths[pathlib.Path(path).as_posix()] = None
+    duplicates = [path for path, count in collections.Counter(map(os.path.realpath, paths)).items() if count > 1]
+    if duplicates:
+        raise ValueError(f"source {name}: paths: {duplicates[0]} is matched under two names")
+    return sorted(paths)
 
 
 def _sha256(path: str) -> str:
@@ -135,20 +138,20 @@ def _sha256(path: str) -> str:
 
 
 def _file_state(path: str, where: str) -> tuple[int, int]:
-    """Size and time of the last change. Raises ValueError where the file is gone."""
+    """Return a file's size and the time of its last change. Raise ValueError if it has disappeared."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         raise ValueError(f"{where} has disappeared since it was fetched") from None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _check_unchanged(entry: InventoryEntry, where: str) -> tuple[int, int]:
-    """The file's state. Raises ValueError unless it holds the bytes of the inventory."""
+    """Return the file's state. Raise ValueError unless it holds the bytes of the inventory."""
     state = _file_state(entry.path, where)
     if state[0] != entry.bytes:
         raise ValueError(f"{where} has {state[0]} bytes, not the {entry.bytes} it had when it was fetched")
-    got = _sha256(entry.path)
-    if got != entry.sha256:
-        raise ValueError(f"{where} has changed since it was fetched: expected sha256 {entry.sha256}, got {got}")
+    digest = _sha256(entry.path)
+    if digest != entry.sha256:
+        raise ValueError(f"{where} has changed since it was fetched: expected sha256 {entry.sha256}, got {digest}")
     return state

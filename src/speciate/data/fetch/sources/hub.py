@@ -1,11 +1,12 @@
-"""Records of a dataset on the Hugging Face hub (or whatever HF_ENDPOINT names), through `datasets.load_dataset`.
+"""Records of a dataset on the Hugging Face hub (or the hub at HF_ENDPOINT), read with `datasets.load_dataset`.
 
-Decision: a study pins what it reads, so `revision` is a commit. refs/convert/parquet, the hub's own conversion of
-datasets that need a script, may be named too, and the commit that it meant is kept in the archive. No code of a dataset
-is ever run. What is read is written down at once (ids, groups, texts), so nothing after `fetch` needs a network.
+Decision: a study pins what it reads, so `revision` is a commit. It may also be refs/convert/parquet, the hub's own
+conversion of datasets that need a script; the archive then keeps the commit that it meant. No code of a dataset is ever
+run. What is read (ids, groups, texts) is written at once, so nothing after `fetch` needs a network.
 
-A shard reads every n-th of the dataset's own files, or every n-th record where those are fewer, or `streaming` is off.
-Downloads stay in the user's cache (HF_HOME), so that a retry goes on; Arrow's copy of them is deleted afterwards.
+A shard reads every n-th of the dataset's own files; where there are fewer files, or `streaming` is off, every n-th
+record. Downloads stay in the user's cache (HF_HOME), so that a retry continues; Arrow's copy of them is deleted
+afterwards.
 """
 
 import fnmatch
@@ -18,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.fetch.hub_client import PinnedDataset, import_datasets, call_with_retries, resolve_revision
+from speciate.data.fetch.hub_client import PinnedDataset, call_with_retries, import_datasets, resolve_revision
 from speciate.data.fetch.passages import read_passages, write_passages
 from speciate.data.fetch.records import RecordParser
 from speciate.data.passage import Passage
@@ -31,31 +32,32 @@ class Options(SourceOptions):
     sharded: ClassVar[bool] = True
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """owner/name."""
+    """Dataset on the hub, as owner/name."""
     name: str | None = None
-    """One of its configurations ('en', 'wikitext-103-raw-v1'), where it has several."""
+    """Configuration of the dataset ('en', 'wikitext-103-raw-v1'), where it has several."""
     split: str = Field("train", pattern=r"^\w+(\.\w+)*$")
-    """One of its splits."""
+    """Split of the dataset."""
     revision: str = Field(pattern=r"^([0-9a-f]{40}|refs/convert/[A-Za-z0-9_-]+|unpinned)$")
-    """The commit, 40 hex digits. refs/convert/parquet is the hub's own conversion, for datasets that need a script;
-    `unpinned` makes fetch stop and say which commit to write here."""
+    """Commit of the dataset, 40 hex digits. refs/convert/parquet is the hub's own conversion, for datasets that need a
+    script; `unpinned` makes fetch stop and report the commit to write here."""
     data_files: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of the files to read (`*` also matches `/`), all .parquet or all .json or .jsonl (also .gz or .zst), in
-    place of those that `name` and `split` mean; this also reads the data of a dataset whose script is not run."""
+    place of those that `name` and `split` select. With them the data of a dataset that needs a script can be read
+    without running the script."""
     streaming: bool = True
-    """Read what is needed over the network; off, download whole files first."""
+    """Whether to read only what is needed over the network; off, whole files are downloaded first."""
     max_bytes: int | None = Field(None, ge=1)
-    """Stop once so much text has been read, in bytes of UTF-8; each shard reads its share."""
+    """Stop after this many bytes of UTF-8 text; each shard reads its share."""
     max_documents: int | None = Field(None, ge=1)
-    """Stop after so many records; each shard reads its share."""
+    """Stop after this many records; each shard reads its share."""
     text: str = Field("text", min_length=1)
     """The column that holds the text, or a template that names columns: "{question}\\n\\n{answer}"."""
     id: str | None = None
-    """The column that names a record; without one it is called split/file#row (split#row without streaming)."""
+    """The column that names a record. Without it a record is named split/file#row (split#row without streaming)."""
     group: str | None = None
-    """A column whose value groups records that must not straddle a split; without one each stands alone."""
+    """A column whose value groups records that must stay in one split. Without it each record stands alone."""
     bad_records: Literal["refuse", "drop"] = "refuse"
-    """A record that cannot be read: stop there and name it, or drop and count it under its fault."""
+    """What to do with a record that cannot be read: stop and name it, or drop it and count it under its fault."""
 
     @model_validator(mode="after")
     def _check_data_files(self) -> Self:
@@ -68,39 +70,47 @@ class Options(SourceOptions):
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
-    """Writes this shard's records to `target`, as parquet, with dataset, commit and licence as metadata.
+    """Write this shard's records to `target` as parquet, with dataset, commit and licence as metadata.
 
     Raises:
         ValueError: the hub cannot be reached, refuses, limits the rate, or has no such dataset, configuration, split,
-            revision, file or column; a data file is damaged; a record is (see `Records.passage`). Names the source.
+            revision, file or column; a data file is damaged; or a record is bad (see `RecordParser.to_passage`). The
+            message names the source.
     """
-    records = RecordParser(options, name)
+    parser = RecordParser(options, name)
     where = f"source {name}: dataset {options.dataset}"
     pinned = resolve_revision(options.dataset, options.revision, where)
     with tempfile.TemporaryDirectory(prefix=".arrow-", dir=target.parent) as cache:
-        rows = _read_shard_rows(options, pinned, cache, shard, records, where)
-        count = write_passages(target, _limit_passages(options, rows, shard, records, where), _archive_metadata(options, pinned, shard))
+        rows = _read_shard_rows(options, pinned, cache, shard, parser, where)
+        count = write_passages(
+            target, _limit_passages(options, rows, shard, parser, where), _archive_metadata(options, pinned, shard)
+        )
     if not count:
         raise ValueError(f"{where}: split {options.split} has no record for shard {shard}")
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """The texts that `fetch` wrote. Raises ValueError where `archive` is damaged."""
+    """Yield the texts that `fetch` wrote. Raise ValueError if `archive` is damaged."""
     yield from read_passages(archive)
 
 
 def _archive_metadata(options: Options, pinned: PinnedDataset, shard: Shard) -> dict[str, str]:
-    """What the archive says of itself."""
-    said = {"dataset": options.dataset, "revision": options.revision, "commit": pinned.commit}
-    return said | {"licence": pinned.licence, "name": options.name or "", "split": options.split, "shard": str(shard)}
+    """Return where the archive comes from, for its metadata."""
+    metadata = {"dataset": options.dataset, "revision": options.revision, "commit": pinned.commit}
+    return metadata | {
+        "licence": pinned.licence,
+        "name": options.name or "",
+        "split": options.split,
+        "shard": str(shard),
+    }
 
 
 def _load_dataset(options: Options, pinned: PinnedDataset, cache: str, where: str) -> Any:
-    """The Dataset or IterableDataset."""
+    """Open the dataset as a Dataset or IterableDataset."""
     load = import_datasets().load_dataset
     settings: dict[str, Any] = {"split": options.split, "streaming": options.streaming, "cache_dir": cache}
-    # with the scheme in front a folder of the same name here is never taken for the dataset
-    if options.data_files:  # read by their format, so a script beside them does not matter
+    # with the scheme in front, a local folder of the same name is never taken for the dataset
+    if options.data_files:  # read by their format, so a script beside them is ignored
         path = "parquet" if options.data_files[0].endswith(".parquet") else "json"
         root = f"hf://datasets/{options.dataset}@{pinned.commit}"
         settings["data_files"] = {options.split: [f"{root}/{file}" for file in _matching_files(options, pinned, where)]}
@@ -111,61 +121,61 @@ def _load_dataset(options: Options, pinned: PinnedDataset, cache: str, where: st
 
 
 def _matching_files(options: Options, pinned: PinnedDataset, where: str) -> list[str]:
-    """The dataset's files that `data_files` match, sorted; the libraries say nothing of a glob that matches none."""
-    found: set[str] = set()
+    """Return the dataset's files that `data_files` match, sorted; the libraries ignore a glob that matches none."""
+    files: set[str] = set()
     for glob in options.data_files:
         matched = fnmatch.filter(pinned.files, glob)
         if not matched:
             raise ValueError(f"{where}: data_files: none of its {len(pinned.files)} files matches {glob}")
-        found.update(matched)
-    return sorted(found)
+        files.update(matched)
+    return sorted(files)
 
 
 def _read_shard_rows(
-    options: Options, pinned: PinnedDataset, cache: str, shard: Shard, records: RecordParser, where: str
+    options: Options, pinned: PinnedDataset, cache: str, shard: Shard, parser: RecordParser, where: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """This shard's records, each with its name."""
+    """Yield this shard's records, each with its name."""
     dataset = _load_dataset(options, pinned, cache, where)
     if dataset.column_names is not None:
-        records.check_columns(dataset.column_names, where)
-        dataset = dataset.select_columns(list(records.columns))
+        parser.check_columns(dataset.column_names, where)
+        dataset = dataset.select_columns(list(parser.columns))
     if not options.streaming:
-        part = dataset.shard(shard.count, shard.index, contiguous=False)
-        for index, row in enumerate(_iterate_rows(part, where, pinned.commit)):
+        shard_rows = dataset.shard(shard.count, shard.index, contiguous=False)
+        for index, row in enumerate(_iterate_rows(shard_rows, where, pinned.commit)):
             yield f"{options.split}#{index * shard.count + shard.index + 1}", row
         return
     files = dataset.num_shards
     by_file = files >= shard.count
-    count = itertools.count()
+    counter = itertools.count()
     for file in range(shard.index, files, shard.count) if by_file else range(files):
-        one = dataset.shard(num_shards=files, index=file)
-        for number, row in enumerate(_iterate_rows(one, f"{where}: file {file}", pinned.commit), start=1):
-            if by_file or next(count) % shard.count == shard.index:
+        file_rows = dataset.shard(num_shards=files, index=file)
+        for number, row in enumerate(_iterate_rows(file_rows, f"{where}: file {file}", pinned.commit), start=1):
+            if by_file or next(counter) % shard.count == shard.index:
                 yield f"{options.split}/{file}#{number}", row
 
 
 def _iterate_rows(dataset: Any, where: str, commit: str) -> Iterator[dict[str, Any]]:
-    """The rows of `dataset`; whatever the libraries raise on the way becomes one ValueError."""
+    """Yield the rows of `dataset`; any error of the libraries becomes one ValueError."""
     rows = iter(dataset)
-    following: Callable[[], dict[str, Any] | None] = lambda: next(rows, None)  # noqa: E731
-    while (row := call_with_retries(following, where, commit, tries=1)) is not None:
+    next_row: Callable[[], dict[str, Any] | None] = lambda: next(rows, None)  # noqa: E731
+    while (row := call_with_retries(next_row, where, commit, tries=1)) is not None:
         yield row
 
 
 def _limit_passages(
-    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, records: RecordParser, where: str
+    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, parser: RecordParser, where: str
 ) -> Iterator[Passage]:
-    """The passages of `rows` up to this shard's share of `max_bytes` and `max_documents`."""
+    """Yield the passages of `rows` up to this shard's share of `max_bytes` and `max_documents`."""
     bytes_left, documents_left = _shard_share(options.max_bytes, shard), _shard_share(options.max_documents, shard)
     for name, row in rows:
         if bytes_left <= 0 or documents_left <= 0:
             return
-        passage = records.to_passage(row, name, f"{where}: record {name}")
+        passage = parser.to_passage(row, name, f"{where}: record {name}")
         bytes_left -= len((passage.text or "").encode())
         documents_left -= 1
         yield passage
 
 
 def _shard_share(total: int | None, shard: Shard) -> float:
-    """This shard's share of `total`; the shares add up to it."""
+    """Return this shard's share of `total`; the shares of all shards add up to it."""
     return float("inf") if total is None else total // shard.count + (shard.index < total % shard.count)

@@ -1,9 +1,9 @@
-"""Text of a Markov chain, whose entropy is known: what a model of it can reach, and not go below.
+"""Text of a Markov chain with known entropy: the lowest loss that a model of it can reach.
 
     p(c' | c) = softmax over c' of contrast N(0, 1),   drawn once from the seed;   the first letter is stationary
 
-A text is nothing but letters, so each costs `entropy_rate` nats given those before it, and its first one somewhat more,
-whatever pieces a tokenizer makes of them.
+A text consists of letters alone. So each letter costs `entropy_rate` nats given those before it, and the first one
+somewhat more, however a tokenizer divides them.
 """
 
 import json
@@ -27,41 +27,41 @@ class Options(SourceOptions):
     """The chain and its texts."""
 
     num_letters: int = Field(16, ge=2, le=26)
-    """Letters of the alphabet."""
+    """Number of letters in the alphabet."""
     contrast: float = Field(1.5, gt=0)
-    """How far transitions are from equally likely; their entropy falls with it."""
+    """Scale of the transitions' random logits; 0 would make all equally likely, and entropy falls as it grows."""
     num_texts: int = Field(4000, ge=1)
-    """Texts."""
+    """Number of texts."""
     length: int = Field(400, ge=2)
-    """Letters of a text."""
+    """Length of a text in letters."""
     seed: int = Field(0, ge=0)
-    """Of the transitions and the texts."""
+    """Seed of the transitions and of the texts."""
 
 
 def transition_matrix(options: Options) -> Matrix:
-    """(letters, letters): how likely each letter is after each."""
+    """Return the probability of each letter after each letter, float64 (S, S) for S letters."""
     draw = np.random.Generator(np.random.Philox([options.seed, 0]))
     logits = options.contrast * draw.standard_normal((options.num_letters, options.num_letters))
-    found: Matrix = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return found
+    next_SS: Matrix = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return next_SS
 
 
 def stationary_distribution(next_SS: Matrix) -> Matrix:
-    """How often each letter is there in the long run: pi = pi P, sum pi = 1."""
+    """Return the long-run frequency of each letter, float64 (S,): pi = pi P, sum pi = 1."""
     size = len(next_SS)
     equations = np.vstack([next_SS.T - np.eye(size), np.ones(size)])
-    found: Matrix = np.linalg.lstsq(equations, np.append(np.zeros(size), 1.0), rcond=None)[0]
-    return found
+    frequencies_S: Matrix = np.linalg.lstsq(equations, np.append(np.zeros(size), 1.0), rcond=None)[0]
+    return frequencies_S
 
 
 def entropy_rate(options: Options) -> float:
-    """Nats of a letter given those before it: -sum_c pi_c sum_c' p(c' | c) log p(c' | c)."""
+    """Return the nats of a letter given those before it: -sum_c pi_c sum_c' p(c' | c) log p(c' | c)."""
     next_SS = transition_matrix(options)
     return float(-(stationary_distribution(next_SS)[:, None] * next_SS * np.log(next_SS)).sum())
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
-    """Draws the texts of source `name`, one JSON string a line."""
+    """Draw the texts of source `name`, and write them as one JSON string a line."""
     next_SS = transition_matrix(options)
     draw = np.random.Generator(np.random.Philox([options.seed, 1]))
     edges_SS = next_SS.cumsum(axis=1)
@@ -75,12 +75,12 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """The texts, each a group of its own."""
+    """Yield the texts, each a group of its own."""
     with archive.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             yield Passage(f"text{number}", f"text{number}", json.loads(line))
 
 
 def bits_per_byte(options: Options) -> float:
-    """`entropy_rate` in the units of the report; a letter is a byte."""
+    """Return `entropy_rate` in the unit of the report, bits per byte; a letter is a byte."""
     return entropy_rate(options) / math.log(2)

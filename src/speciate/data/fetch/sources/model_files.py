@@ -1,7 +1,7 @@
-"""The files of a model on the Hugging Face hub (or what HF_ENDPOINT names), in one tar: what a run may start from.
+"""The files of a model on the Hugging Face hub (or the hub at HF_ENDPOINT), in one tar: what a run may start from.
 
-No code of a model is ever run, and no pickle is fetched unless it is asked for. Downloads stay in the user's cache
-(HF_HOME), so that a retry goes on; the tar holds names and bytes alone, so that one commit gives one tar.
+No code of a model is ever run, and no pickle is fetched unless the study asks for it. Downloads stay in the user's
+cache (HF_HOME), so that a retry continues. The tar holds names and bytes alone, so one commit gives one tar.
 """
 
 import fnmatch
@@ -22,9 +22,9 @@ class Options(SourceOptions):
     """A model on a hub."""
 
     repository: str = Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """owner/name."""
+    """Model on the hub, as owner/name."""
     revision: str = Field(pattern=r"^([0-9a-f]{40}|unpinned)$")
-    """Its commit, 40 hex digits; `unpinned` makes fetch stop and say which commit to write here."""
+    """Commit of the model, 40 hex digits; `unpinned` makes fetch stop and report the commit to write here."""
     include: Annotated[tuple[str, ...], Strict(False)] = ("config.json", "*.safetensors")
     """Globs of the files to fetch; `*` also matches `/`."""
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
@@ -32,26 +32,33 @@ class Options(SourceOptions):
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
-    """Writes the files to `target`, a tar.
+    """Write the files to `target`, a tar.
 
     Raises:
-        ValueError: the hub cannot be reached, refuses, or has no such repository, revision or file; names the source.
+        ValueError: the hub cannot be reached, refuses, or has no such repository, revision or file; the message names
+            the source.
     """
     where = f"source {name}: repository {options.repository}"
     library = import_hub()
-    wanted = None if options.revision == "unpinned" else options.revision
+    commit = None if options.revision == "unpinned" else options.revision
     api = library.HfApi()
-    info = call_with_retries(lambda: api.model_info(options.repository, revision=wanted, timeout=30), where, options.revision)
-    if wanted is None:
+    info = call_with_retries(
+        lambda: api.model_info(options.repository, revision=commit, timeout=30), where, options.revision
+    )
+    if commit is None:
         raise ValueError(f"{where}: revision: is not pinned; its newest commit is {info.sha}: write that in the study")
-    there = sorted(sibling.rfilename for sibling in info.siblings or ())
-    files = [file for file in there if _matches_any(options.include, file) and not _matches_any(options.exclude, file)]
+    repository_files = sorted(sibling.rfilename for sibling in info.siblings or ())
+    files = [
+        file
+        for file in repository_files
+        if _matches_any(options.include, file) and not _matches_any(options.exclude, file)
+    ]
     if not files:
         raise ValueError(f"{where}: include: none of its files matches {', '.join(options.include)} and no exclude")
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for file in files:
             path = call_with_retries(
-                lambda file=file: library.hf_hub_download(options.repository, file, revision=wanted),  # type: ignore[misc]
+                lambda file=file: library.hf_hub_download(options.repository, file, revision=commit),  # type: ignore[misc]
                 where,
                 options.revision,
             )
@@ -62,7 +69,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """Nothing: there are no texts in it. Raises ValueError."""
+    """Raise ValueError: the archive holds no texts."""
     raise ValueError(f"source {name}: model_files holds weights to start from, and no texts")
 
 

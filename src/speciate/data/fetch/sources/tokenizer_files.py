@@ -1,8 +1,8 @@
-"""The files of a published tokenizer: those of a model on the Hugging Face hub (or what HF_ENDPOINT names), or yours.
+"""The files of a published tokenizer: from a model on the Hugging Face hub (or the hub at HF_ENDPOINT), or local.
 
-Only tokenizer.json is needed, the file of transformers' fast tokenizers; tokenizer_config.json, where there is one,
-names the token that ends a text. No code of a model is ever run. Both are written down at once, so nothing after
-`fetch` needs a network.
+Only tokenizer.json is needed, the file of transformers' fast tokenizers; tokenizer_config.json, if there is one, names
+the token that ends a text. No code of a model is ever run. Both files are copied at once, so nothing after `fetch`
+needs a network.
 """
 
 import functools
@@ -25,11 +25,11 @@ class Options(SourceOptions):
     """A tokenizer of a model on a hub, or one in a folder: one of the two."""
 
     repository: str | None = Field(None, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """owner/name of a model on the hub."""
+    """Model on the hub, as owner/name."""
     revision: str | None = Field(None, pattern=r"^([0-9a-f]{40}|unpinned)$")
-    """Its commit, 40 hex digits; `unpinned` makes fetch stop and say which commit to write here."""
+    """Commit of the model, 40 hex digits; `unpinned` makes fetch stop and report the commit to write here."""
     path: str | None = Field(None, min_length=1)
-    """A folder that holds tokenizer.json, or such a file, relative to where the workflow runs."""
+    """A folder that holds tokenizer.json, or such a file, relative to the folder in which the workflow runs."""
 
     @model_validator(mode="after")
     def _check_location(self) -> Self:
@@ -40,18 +40,18 @@ class Options(SourceOptions):
         return self
 
     def local_globs(self) -> tuple[str, ...]:
-        """Globs of the user's own files."""
+        """Return the globs of the user's own tokenizer files."""
         if self.path is None:
             return ()
         return (self.path,) if self.path.endswith(".json") else (f"{self.path.rstrip('/')}/tokenizer*.json",)
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
-    """Writes the tokenizer's files to `target`.
+    """Write the tokenizer's files to `target`.
 
     Raises:
-        ValueError: the hub cannot be reached, refuses, or has no such repository or revision; there is no
-            tokenizer.json. Names the source.
+        ValueError: the hub cannot be reached, refuses, or has no such repository or revision, or there is no
+            tokenizer.json. The message names the source.
     """
     if options.path is not None:
         texts = _read_local_files(pathlib.Path(options.path), f"source {name}: path {options.path}")
@@ -64,7 +64,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """The files that `fetch` wrote, each a text with its name as id. Raises ValueError where `archive` is damaged."""
+    """Yield the files that `fetch` wrote, each with its name as id. Raise ValueError if `archive` is damaged."""
     yield from read_passages(archive)
 
 
@@ -85,15 +85,20 @@ def _read_hub_files(repository: str, revision: str, where: str) -> dict[str, str
     def download(file: str) -> pathlib.Path | None:
         try:
             return pathlib.Path(library.hf_hub_download(repository, file, revision=revision))
-        except library.errors.LocalEntryNotFoundError:  # not there for lack of a connection
+        except library.errors.LocalEntryNotFoundError:  # the file is missing only for lack of a connection
             raise
         except library.errors.EntryNotFoundError:
             return None
 
-    found = {file: call_with_retries(functools.partial(download, file), where, revision) for file in (TOKENIZER_FILE, CONFIG_FILE)}
-    if found[TOKENIZER_FILE] is None:
-        raise ValueError(f"{where}: has no {TOKENIZER_FILE} at {revision[:10]}, the file of transformers' fast tokenizers")
-    return {name: _read_utf8(file, where) for name, file in found.items() if file is not None}
+    paths = {
+        file: call_with_retries(functools.partial(download, file), where, revision)
+        for file in (TOKENIZER_FILE, CONFIG_FILE)
+    }
+    if paths[TOKENIZER_FILE] is None:
+        raise ValueError(
+            f"{where}: has no {TOKENIZER_FILE} at {revision[:10]}, the file of transformers' fast tokenizers"
+        )
+    return {name: _read_utf8(file, where) for name, file in paths.items() if file is not None}
 
 
 def _read_utf8(file: pathlib.Path, where: str) -> str:
