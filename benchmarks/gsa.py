@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from speciate.config.run import ModelSpec
-from speciate.model.profiling.mixer_cost import Cost, costs
+from speciate.model.profiling.mixer_cost import MixerCost, measure_mixer_costs
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 K = 64
@@ -36,7 +36,7 @@ def sparse(indexer: str) -> ModelSpec:
     return model({"kind": "gsa", "indexer": {"kind": indexer, **shape}, "budget": {"kind": "fixed", "k": K}})
 
 
-def slope(now: Cost, before: Cost | None, field: str) -> float | None:
+def slope(now: MixerCost, before: MixerCost | None, field: str) -> float | None:
     """Of log time against log T."""
     if before is None:
         return None
@@ -53,10 +53,10 @@ def main() -> None:
     torch.set_num_threads(1)
     models = {"gsa": sparse("kl"), "gsa_frozen": sparse("as_published"), "window": sparse("window")}
     models["dense"] = model({"kind": "attention"})
-    before: dict[str, Cost] = {}
-    first: dict[str, Cost] = {}
+    before: dict[str, MixerCost] = {}
+    first: dict[str, MixerCost] = {}
     for length in arguments.lengths:
-        rows = {row.name: row for row in costs(models, [length], arguments.rounds)}
+        rows = {row.name: row for row in measure_mixer_costs(models, [length], arguments.rounds)}
         for field, title in (("train_ms", "forward and backward"), ("decode_ms", "decoding a token")):
             line: dict[str, Any] = {
                 "benchmark": f"sparse attention, T {length}, {title}",
