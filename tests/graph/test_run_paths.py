@@ -69,10 +69,10 @@ def test_a_run_starts_from_its_neighbour_of_the_same_seed(results: pathlib.Path,
 def test_what_is_not_there_is_named(results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     spec = place(results, run_spec())
     (tmp_path / "spec.json").write_text(canonical_json(run_spec()))
-    with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so the paths that were left out"):
+    with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so name the paths"):
         run("--spec", str(tmp_path / "spec.json"))
     shutil.rmtree(results / "data")
-    with pytest.raises(ValueError, match=r"mixture\.json is not made yet: `snakemake .*mixture\.json` makes it"):
+    with pytest.raises(ValueError, match=r"mixture\.json does not exist yet: `snakemake .*mixture\.json` makes it"):
         run("--spec", str(spec))
     (results / "study" / "specs" / "folders.json").unlink()
     with pytest.raises(ValueError, match=r"folders\.json: is no spec"):

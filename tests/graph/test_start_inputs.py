@@ -8,7 +8,6 @@ import pytest
 from speciate.config.extends import merge, read_yaml
 from speciate.config.study import Study, parse_study
 from speciate.graph.study_graph import StudyGraph
-from speciate.stages.fetch import Spec as FetchSpec
 
 CONFIG = pathlib.Path(__file__).parents[2] / "config.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}
@@ -43,7 +42,7 @@ def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     assert plan.start_files("one", 0) == [archive]
     assert archive is not None
     spec = plan.data_specs()[pathlib.Path(archive).parents[1] / "spec.json"]
-    assert isinstance(spec, FetchSpec)
+    assert spec == plan.spec("fetch", "start")
     assert (spec.name, spec.source.kind) == ("start", "gguf")
     assert plan.folders().starts == {"start": str(pathlib.Path(archive).relative_to("results"))}
     other = StudyGraph(study(), pathlib.Path("results"))

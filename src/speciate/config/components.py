@@ -1,9 +1,9 @@
-"""A config value is a file name: `router: hash` means `model/moe/router/hash.py`. No registry, no `if kind ==`.
+"""Components by file name: `router: hash` in a config means the file `model/moe/router/hash.py`.
 
-Every component file opens with a class named `Options` (a `Kind`): the keys that a config may set for it, with types,
-bounds and a line of explanation each. The workflow's side of the project has no torch, and still must refuse a wrong
-config before it builds a graph of jobs; so `options_of` reads that one class out of the file's source, without running
-the rest of the file. A new component is therefore one new file, and nothing else.
+There is no registry and no `if kind ==`. Every component file opens with a class `Options`: the keys that a config may
+set, with their types, bounds and explanations. The workflow's side of the project has no torch, and still must refuse a
+wrong config before it builds a graph of jobs. So `options_of` runs that one class from the file's source, without the
+rest of the file. Adding a component means adding a file.
 """
 
 import ast
@@ -34,10 +34,10 @@ class Strict(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        """The JSON schema, in which the text under each field in the source explains it.
+        """Return the JSON schema, with the string under each field of the source as the field's description.
 
-        Pydantic's own `use_attribute_docstrings` reads the source of every class as it is made, an eighth of the time
-        that a small job's imports take (docs/log.md); this does so only where a schema is asked for.
+        Pydantic's own `use_attribute_docstrings` reads the source of every class when the class is made. That takes an
+        eighth of a small job's import time (docs/log.md), so it happens here only when a schema is asked for.
         """
         made: dict[str, Any] = handler.resolve_ref_schema(handler(schema))
         for field, text in _field_texts(cls).items():
@@ -46,15 +46,15 @@ class Strict(BaseModel):
 
 
 class _OneClassPerModule(ModelMetaclass):
-    """Makes the class `Options` of a module once, however often its class statement runs.
+    """Makes the class `Options` of a module only once, however often its class statement runs.
 
-    `options_of` runs that statement without the rest of the file; importing the file runs it again. Both give the same
+    `options_of` runs the statement without the rest of the file; importing the file runs it again. Both give the same
     class, so `isinstance(spec.router, learned.Options)` holds.
     """
 
     _made: ClassVar[dict[str, type]] = {}
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **settings: Any) -> type:  # noqa: D102
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **settings: Any) -> type:
         module = namespace.get("__module__", "")
         if name != "Options" or not module.startswith("speciate."):
             return super().__new__(mcs, name, bases, namespace, **settings)
@@ -83,27 +83,27 @@ class ComponentOptions(Strict, metaclass=_OneClassPerModule):
         return cls.__module__
 
     def looks_ahead(self) -> bool:
-        """Return whether later tokens change what it does with earlier ones, so that the run's loss is no likelihood."""
+        """Return whether later tokens change how it treats earlier ones; the run's loss is then no likelihood."""
         return False
 
     def needs_whole_block(self) -> bool:
-        """Return whether it must see a block's tokens together, so that a model with it cannot decode one by one."""
+        """Return whether it must see a block's tokens together, so that a model with it cannot decode one at a time."""
         return False
 
     def check_domains(self, domains: tuple[str, ...]) -> None:
-        """Refuse a study with these domains by a ValueError that says why."""
+        """Raise ValueError, with the reason, for a study whose domains it cannot serve."""
 
     def check(self, model: Any) -> None:
-        """Refuse a crossing with the rest of the model (a ModelSpec) by a ValueError that says why."""
+        """Raise ValueError, with the reason, where it does not fit the rest of the model, a ModelSpec."""
 
     def check_run(self, run: Any) -> None:
-        """Refuse a crossing with the rest of the run (a RunSpec) by a ValueError that says why."""
+        """Raise ValueError, with the reason, where it does not fit the rest of the run, a RunSpec."""
 
 
 @functools.cache
 def _field_texts(model: type[Strict]) -> dict[str, str]:
-    """What the source says under each field of `model` and of what it inherits from."""
-    found: dict[str, str] = {}
+    """Return the string under each field of `model` in the source, inherited fields included."""
+    texts: dict[str, str] = {}
     for cls in reversed([cls for cls in model.__mro__ if issubclass(cls, Strict)]):
         tree = ast.parse(file_of(cls.__module__).read_text(encoding="utf-8"))
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -112,38 +112,37 @@ def _field_texts(model: type[Strict]) -> dict[str, str]:
             match pair:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                     if name in model.model_fields:
-                        found[name] = inspect.cleandoc(text)
-    return found
+                        texts[name] = inspect.cleandoc(text)
+    return texts
 
 
 def kinds_in(folder: str) -> list[str]:
-    """The kinds that `folder` (such as 'model/moe/router') holds: the stems of its files that define `Options`."""
+    """Return the kinds in a component folder such as 'model/moe/router': its files that define `Options`."""
     files = sorted((PACKAGE / folder).glob("[!_]*.py"))
     return [file.stem for file in files if "\nclass Options(" in file.read_text(encoding="utf-8")]
 
 
 @functools.cache
 def options_of(folder: str, kind: str) -> type[ComponentOptions]:
-    """The class `Options` of `folder/kind.py`, read without importing the file.
+    """Return the class `Options` of `folder/kind.py` without importing the file.
 
     Raises:
-        ValueError: no such file, or a file without `Options`; the message lists the kinds that exist.
+        ValueError: there is no such file, or it has no `Options`; the message lists the kinds that exist.
     """
     if not kind.isidentifier() or kind not in kinds_in(folder):
         renamed = f"it is called {RENAMED_KINDS[kind]} now; " if kind in RENAMED_KINDS else ""
         raise ValueError(f"'{kind}' is no kind of {folder}; {renamed}there are: {', '.join(kinds_in(folder))}")
-    options: type[ComponentOptions] = run_definitions(".".join(["speciate", *folder.split("/"), kind]), "Options")[
-        "Options"
-    ]
+    module = ".".join(["speciate", *folder.split("/"), kind])
+    options: type[ComponentOptions] = run_definitions(module, "Options")["Options"]
     return options
 
 
 class ConfigErrors(ValueError):
-    """What is wrong with a config, as (path of the field, why); carries them through pydantic's own nesting."""
+    """Errors in a config, as (path of the field, reason). It carries them through pydantic's nested validation."""
 
-    def __init__(self, found: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{path}: {why}" for path, why in found))
-        self.found = found
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {why}" for path, why in errors))
+        self.errors = errors
 
 
 UNKNOWN = "unknown key"
@@ -155,53 +154,53 @@ RENAMED_KEYS = {
     "clip": "max_grad_norm",
     "accumulation": "grad_accumulation",
 }
-"""Old key of a config -> its name today; an error about the old key names the new one."""
+"""Former key of a config -> its present name, which the error about the former key gives."""
 RENAMED_KINDS = {"teacher": "oracle_model"}
-"""Old kind of component -> its name today."""
+"""Former kind of a component -> its present name."""
 
 
 def _unknown(key: object) -> str:
-    """Return what is said of a key that there is not."""
+    """Return the reason given for a key that does not exist."""
     return f"{UNKNOWN}; it is called {RENAMED_KEYS[str(key)]} now" if key in RENAMED_KEYS else UNKNOWN
 
 
 def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
-    """Every problem in `error` as (dotted path of the field, why), in the words of a config's author."""
-    found: list[tuple[str, str]] = []
+    """Return every error in `error` as (dotted path of the field, reason), in the terms of whoever wrote the config."""
+    errors: list[tuple[str, str]] = []
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"] if part != "[key]")
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ConfigErrors):
-            found += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.found]
+            errors += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.errors]
         elif item["type"] == "extra_forbidden":
-            found.append((path, _unknown(item["loc"][-1])))
+            errors.append((path, _unknown(item["loc"][-1])))
         elif item["type"] == "missing":
-            found.append((path, "is missing"))
+            errors.append((path, "is missing"))
         elif cause is not None:
-            found.append((path, str(cause)))
+            errors.append((path, str(cause)))
         else:
-            found.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"))
-    return found
+            errors.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"))
+    return errors
 
 
-def _with_kinds_that_have_it(found: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:
-    """The same problems; of a key that `kind` does not know and others of its folder do, it says which these are."""
-    told = []
-    for path, why in found:
+def _with_kinds_that_have_it(errors: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:
+    """Return the same errors; for a key that other kinds of the folder know, the reason names these kinds."""
+    explained = []
+    for path, why in errors:
         if why == _unknown(path):
             owners = [other for other in kinds_in(folder) if path in options_of(folder, other).model_fields]
             if owners:
                 why = f"{UNKNOWN} of {kind}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
             elif RENAMED_KEYS.get(path) not in options_of(folder, kind).model_fields:
                 why = UNKNOWN
-        told.append((path, why))
-    return told
+        explained.append((path, why))
+    return explained
 
 
 class OneOf:
-    """What makes a config field name a file of a folder: `router: Annotated[Kind, Choice("model/moe/router")]`.
+    """Marks a config field as the name of a file: `router: Annotated[RouterOptions, OneOf("model/moe/router")]`.
 
-    Validates `{kind: K, ...}`, or just `K`, into the Options of `folder/K.py`.
+    It validates `{kind: K, ...}`, or just `K`, into the Options of `folder/K.py`.
     """
 
     def __init__(self, folder: str) -> None:
@@ -238,7 +237,7 @@ class OneOf:
 
 
 def options_within(value: Any) -> Iterator[ComponentOptions]:
-    """Every `Kind` inside a spec, outermost first: what a stage's code depends on beyond its imports."""
+    """Yield all component options inside a spec, outermost first. A stage's code depends on them beyond its imports."""
     if isinstance(value, ComponentOptions):
         yield value
     if isinstance(value, BaseModel):
@@ -253,5 +252,7 @@ def options_within(value: Any) -> Iterator[ComponentOptions]:
 
 
 def component_module(options: ComponentOptions) -> ModuleType:
-    """The module that `options` configure; each folder's docstring says what its modules offer."""
+    """Import the module that `options` configure. The slot's contract in `config/contracts` says what the module
+    offers.
+    """
     return importlib.import_module(options.module_name())

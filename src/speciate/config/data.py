@@ -14,38 +14,41 @@ class Domain(Strict):
     """One domain of text: where it comes from and what is kept of it."""
 
     sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]] = Field(min_length=1)
-    """Source name -> where its documents come from."""
+    """Name of a source -> where its documents come from."""
     licences: dict[Name, str] = {}
-    """Source name -> the licence of its texts, for the data card."""
+    """Name of a source -> the licence of its texts, for the data card."""
     filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)] = ()
-    """Applied in this order; every drop is counted under its filter's reason."""
+    """Filters, applied in this order. Every dropped document is counted under its filter's reason."""
     duplicates: Literal["keep", "exact", "near"] = "exact"
-    """Which documents are dropped as another one's duplicate: none, equal texts, or similar ones too."""
+    """Which documents are dropped as duplicates of another: none (`keep`), those with an equal text (`exact`), or those
+    with a similar text too (`near`)."""
     max_bytes: int | None = Field(None, ge=1)
-    """Bytes of kept text, in UTF-8, after which no more is read; null: all there is."""
+    """Bytes of kept text, in UTF-8, after which reading stops. With null all of it is read."""
     max_tokens: int | None = Field(None, ge=1)
-    """Tokens of training text; documents beyond them are left out. Null: all there are."""
+    """Tokens of training text. Documents beyond them are left out; with null there is no limit."""
     shards: int = Field(1, ge=1)
-    """Parts that every stage of this domain is spread over, one job each."""
+    """Number of parts that every stage of this domain is spread over, one job each."""
     language: Literal["python"] | None = None
-    """Programming language; with one, the probe's tokens are labelled by their lexical type."""
+    """Programming language of the texts. With one, the probe's tokens are labelled by their lexical type."""
 
 
 class Duplicates(Strict):
-    """How duplicate documents are found (`domains.NAME.duplicates` says whose are dropped)."""
+    """How duplicate documents are found. `domains.NAME.duplicates` says whose are dropped."""
 
     across_domains: bool = False
-    """Compare the documents of all domains; false: each domain by itself."""
+    """Whether the documents of all domains are compared with each other. With false each domain is compared with itself
+    alone."""
     ngram: int = Field(5, ge=1)
-    """Words in a shingle."""
+    """Number of words in a shingle."""
     similarity: float = Field(0.8, gt=0, le=1)
-    """Jaccard similarity of two documents' shingles from which they are near-duplicates."""
+    """Jaccard similarity of two documents' shingles from which they count as near-duplicates."""
     permutations: int = Field(120, ge=8)
-    """Values in a document's MinHash signature."""
+    """Number of values in a document's MinHash signature."""
     bands: int = Field(20, ge=1)
-    """Bands that the signature is cut into; documents that agree on a whole band are compared. Divides permutations."""
+    """Number of bands that the signature is cut into. Documents that agree on a whole band are compared. It must divide
+    permutations."""
     buckets: int = Field(1, ge=1)
-    """Jobs that the bands are spread over."""
+    """Number of jobs that the bands are spread over."""
 
     @pydantic.model_validator(mode="after")
     def _divides(self) -> Self:
@@ -57,33 +60,35 @@ class Duplicates(Strict):
 
 
 class Split(Strict):
-    """Shares of the documents, taken by a hash of each document (or of its group), so no document is in two splits."""
+    """Shares of the documents in each split. A hash of the document, or of its group, decides; so no document is in two
+    splits.
+    """
 
     validation: float = Field(0.05, gt=0, lt=0.5)
-    """Seen while training."""
+    """Share of the documents for the validation loss, measured during training."""
     test: float = Field(0.1, gt=0, lt=0.5)
-    """For the reported loss."""
+    """Share of the documents for the reported loss."""
     probe: float = Field(0.1, gt=0, lt=0.5)
-    """For observing selectors."""
+    """Share of the documents on which selectors are observed."""
     seed: int = Field(0, ge=0)
-    """Of the hash: another seed, another split."""
+    """Seed of the hash. Another seed gives another split."""
 
 
 class HeldOut(Strict):
-    """Fixed, balanced sets of held-out blocks, the same for every run of the study: so many blocks of each domain."""
+    """Sizes of the held-out sets: fixed numbers of blocks of each domain, the same for every run of the study."""
 
     validation_blocks: int = Field(24, ge=1)
-    """Seen while training."""
+    """Blocks of each domain for the validation loss, measured during training."""
     test_blocks: int = Field(192, ge=1)
-    """Seen by the finished model: its reported loss."""
+    """Blocks of each domain on which the finished model is evaluated: its reported loss."""
     probe_blocks: int = Field(64, ge=1)
-    """Where every selector of every run is observed."""
+    """Blocks of each domain on which every selector of every run is observed."""
     seed: int = Field(0, ge=0)
-    """Of what is drawn here."""
+    """Seed by which the blocks are drawn."""
 
 
 class ComparedDomain(Strict):
-    """One domain of those whose documents are compared."""
+    """One of the domains whose documents are compared with each other."""
 
     name: Name
     shards: int = Field(ge=1)

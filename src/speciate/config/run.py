@@ -1,7 +1,8 @@
-"""What a run is, and how specs are read and written. Unknown keys, wrong types, impossible crossings are refused here.
+"""The spec of one training run, and how specs are read and written.
 
-`RunSpec` is one run: a study's base with an ablation's changes (study.py) and a seed. The Snakefile imports this module
-and the three beside it, so they need only what both environments lock: pydantic and PyYAML.
+`RunSpec` is a study's base with an ablation's changes (study.py) and a seed. Unknown keys, wrong types and impossible
+combinations are refused here. The Snakefile imports this room, so it needs only what both environments lock: pydantic
+and PyYAML.
 """
 
 import json
@@ -22,23 +23,23 @@ Spec = TypeVar("Spec", bound=Strict)
 
 
 class BlockSpec(Strict):
-    """One block of the decoder: block = mixer x ffn x depth."""
+    """One block of the decoder: mixer, feed-forward layer, and depth."""
 
     mixer: Annotated[MixerOptions, OneOf("model/mixer")]
-    """What mixes positions."""
+    """The component that mixes positions: attention, sparse attention, Mamba or Routing Mamba."""
     ffn: Annotated[FfnOptions, OneOf("model/ffn")]
-    """What acts on each token by itself."""
+    """The component that acts on each token by itself: one dense layer, or a mixture of experts."""
     depth: Annotated[DepthOptions, OneOf("model/depth")]
-    """Which tokens run through the block."""
+    """Which tokens run through the block: all of them, or those that a Mixture-of-Depths router selects."""
 
 
 class LayerException(Strict):
     """Layers whose block differs from the model's."""
 
     layers: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
-    """Layer indices, from 0."""
+    """Indices of the layers, counted from 0."""
     block: BlockSpec
-    """What each layer is."""
+    """The block of each of these layers."""
 
 
 class LayerGroup(Strict):
@@ -55,42 +56,45 @@ class LayerGroup(Strict):
 
 
 class ModelSpec(Strict):
-    """A GPT-shaped decoder (Radford et al. 2019; with rms, rotary, swiglu and grouped queries: Touvron et al. 2023)."""
+    """A GPT-shaped decoder (Radford et al. 2019). With RMS norm, rotary positions, SwiGLU and grouped queries it is
+    Llama's (Touvron et al. 2023).
+    """
 
     width: int = Field(128, ge=1)
     """Dimensions of the residual stream."""
     num_layers: int = Field(4, ge=1)
-    """Blocks."""
+    """Number of blocks."""
     context: int = Field(128, ge=2)
-    """Longest sequence in tokens."""
+    """Length of the longest sequence, in tokens."""
     norm: Literal["layer", "rms"] = "layer"
-    """Layer norm (GPT-2) or RMS norm (Llama)."""
+    """Normalisation before each sublayer: layer norm (GPT-2) or RMS norm (Llama)."""
     norm_epsilon: float = Field(1e-5, gt=0)
-    """Added to the variance."""
+    """Number added to the variance in each norm."""
     position: Literal["learned", "rotary"] = "learned"
-    """Learned embeddings (GPT-2) or rotary (Llama)."""
+    """Position encoding: learned embeddings (GPT-2) or rotary (Llama)."""
     rotary_base: float = Field(10000.0, gt=1)
-    """Base of the rotary wavelengths."""
+    """Base of the wavelengths of the rotary encoding."""
     biases: bool = True
-    """Biases in linear layers and layer norms (GPT-2 has them, Llama does not)."""
+    """Whether linear layers and layer norms have biases. GPT-2 has them, Llama does not."""
     causal: bool = True
-    """Each position sees those before it; false: all of its block, or of its document where these are separated, as
-    masked diffusion needs."""
+    """Whether each position sees only the positions before it. With false it sees its whole block, or its whole
+    document where documents are separated; masked diffusion needs this."""
     separate_documents: bool = False
-    """Each document in a block is a context of its own: attention stays inside it and positions start again at 0. A
-    document that packing split is one context in each of its blocks; `best_fit_truncate` splits none. A context's first
-    token is predicted from nothing and so left out of every loss, which makes that loss one over fewer tokens than the
-    loss of a model that does not separate."""
+    """Whether each document in a block is a context of its own: attention stays inside the document, and positions
+    start again at 0. A document that packing cut in two is one context in each of its blocks; the packing
+    `best_fit_truncate` cuts none. Nothing predicts the first token of a context, so every loss leaves it out. Such a
+    loss is a mean over fewer tokens than that of a model which does not separate documents."""
     tied_head: bool = True
-    """The output layer shares the token embedding's weights."""
+    """Whether the output layer shares the weights of the token embedding."""
     init_std: float = Field(0.02, gt=0)
-    """Standard deviation of the initial weights; residual projections get it divided by sqrt(2 x layers) (GPT-2)."""
+    """Standard deviation of the initial weights. Projections into the residual stream get it divided by sqrt(2 x
+    num_layers), as in GPT-2."""
     embedding_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial embeddings of tokens and positions."""
     block: BlockSpec
-    """What each layer is."""
+    """The block of every layer."""
     exceptions: Annotated[tuple[LayerException, ...], pydantic.Strict(False)] = ()
-    """Layers with another block."""
+    """Layers with another block. A study file may say this shorter, in `layer_groups`."""
 
     @pydantic.model_validator(mode="after")
     def _crossings(self) -> Self:
@@ -105,16 +109,17 @@ class ModelSpec(Strict):
         return self
 
     def block_of(self, layer: int) -> BlockSpec:
-        """The block of `layer` (from 0): the last exception that names it, or the model's own."""
+        """Return the block of `layer` (from 0): that of the last exception that names it, or the model's own."""
         for exception in reversed(self.exceptions):
             if layer in exception.layers:
                 return exception.block
         return self.block
 
     def difference(self, other: "ModelSpec") -> str:
-        """Where `other`'s weights would mean something else in this model, feed-forward layers aside; empty: nowhere.
+        """Return where the weights of `other` would mean something else in this model, feed-forward layers aside;
+        empty: nowhere.
 
-        Shapes tell the rest. Rotary positions have no weights, so their context may differ.
+        Shapes show the other differences. Rotary positions have no weights, so contexts may differ.
         """
         names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases", "tied_head"]
         names.append("rotary_base" if self.position == "rotary" else "context")
@@ -134,58 +139,64 @@ class ModelSpec(Strict):
 
 
 class TrainingSpec(Strict):
-    """How long and in what portions."""
+    """Length of the training, batch, numerics, checkpoints."""
 
     num_steps: int = Field(250, ge=1)
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     blocks_per_step: int = Field(16, ge=1)
-    """Blocks in one optimizer step, over all its micro-batches."""
+    """Number of blocks in an optimizer step, summed over its micro-batches and processes."""
     grad_accumulation: int = Field(1, ge=1)
-    """Micro-batches in one step; must divide blocks_per_step."""
+    """Number of micro-batches in a step. It must divide blocks_per_step."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """Largest norm of the whole gradient."""
+    """Largest norm of the whole gradient; a larger gradient is scaled down to it."""
     threads: int = Field(1, ge=1)
-    """Torch threads of a process; part of the spec because 1 and 2 threads give different bits."""
+    """Torch threads of a process. It is part of the spec because one thread and two give different bits."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it trains; auto: on a GPU where torch sees one."""
+    """Where the run trains. `auto` takes a GPU where torch sees one, otherwise the CPU."""
     processes: int = Field(1, ge=1)
-    """Processes that train together, each on its part of every step's blocks; on GPUs, one a GPU."""
+    """Number of processes that train together, each on its part of every step's blocks. On GPUs each process has one
+    GPU."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What they share: ddp: each holds the whole model; fsdp: each holds its part of every block's weights, and of the
-    optimizer's state."""
+    """How processes share the model. `ddp`: each process holds the whole model. `fsdp`: each process holds its part of
+    every block's weights and of the optimizer's state."""
     checkpoint_every: int = Field(100, ge=1)
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     keep_last: int = Field(2, ge=1)
-    """Checkpoints of an unfinished run that are kept; an older one serves where the newest is damaged."""
+    """Number of checkpoints kept of an unfinished run. An older one serves where the newest is damaged."""
     keep_steps: Annotated[tuple[int, ...], pydantic.Strict(False)] = ()
-    """Steps whose weights are kept beside the finished ones, as snapshots/step<n>.safetensors."""
+    """Steps after which the weights are kept beside the finished ones, as snapshots/step<n>.safetensors."""
     keep_best: bool = False
-    """Keep the weights of the lowest validation loss too, as best.safetensors."""
+    """Whether the weights with the lowest validation loss are kept too, as best.safetensors."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """A step whose loss or gradient is not finite ends the run before its update, or is left out and counted; ten left
-    out in a row end it too."""
+    """What happens when the loss or the gradient of a step is not finite. `stop`: the run ends before the update.
+    `skip`: the step is skipped and counted; ten skipped steps in a row end the run too."""
     diverged_at: float = Field(10.0, gt=1)
-    """A run has diverged, and ends, once the median of its last 20 losses is so many times ln(vocabulary), the loss of
-    guessing; with 1000000 it hardly ever does."""
+    """A run has diverged, and ends, when the median of its last 20 losses exceeds this multiple of ln(vocabulary), the
+    loss of guessing. With 1000000 it hardly ever does."""
     on_failure: Literal["report", "stop"] = "report"
-    """A run that ended so is reported as failed and the rest of the study goes on without it, or its job fails."""
+    """What becomes of a study when this run fails in its numbers. `report`: the run is reported as failed and the study
+    goes on without it. `stop`: the job fails."""
     oom_retry: bool = False
-    """Out of memory, try the step again with at least twice the accumulation, and keep that; the same predictions
-    count, but sums in another order have other last bits."""
+    """Whether a step that runs out of memory is tried again with at least twice the gradient accumulation, which then
+    stays. The same predictions count, but their sum is taken in another order, so the last bits differ."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products while training and observing; weights, routing and loss are float32, and so is evaluation."""
+    """Precision of matrix products in training and observation. Weights, routing and losses are always float32, and so
+    is evaluation."""
     activation_checkpointing: bool = False
-    """Keep only each block's input for the backward pass and compute the rest again: less memory, more time."""
+    """Whether only each block's input is kept for the backward pass and the rest is computed again: less memory, more
+    time."""
     compile: bool = False
-    """Compile, by torch.compile, what holds no selector; other bits than without, and observations stay uncompiled."""
+    """Whether torch.compile compiles the modules that hold no selector. The bits differ from those of uncompiled code.
+    Observations stay uncompiled."""
     deterministic: bool = False
-    """Let torch take only algorithms whose bits repeat, or fail; a CPU run repeats without it."""
+    """Whether torch may use only algorithms whose bits repeat, and fails where it has none. A run on a CPU repeats
+    without it."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay a step of a moving average of the weights, kept beside them; null: none."""
+    """Decay per step of an exponential moving average of the weights, kept beside them. With null there is none."""
     ema_warmup: bool = False
-    """The decay of step n, from 1, is at most (1 + n) / (10 + n)."""
+    """Whether the decay of step n (from 1) is at most (1 + n) / (10 + n)."""
     evaluate_ema: bool = False
-    """The average is the run's model (model.safetensors): what is evaluated, exported and started from."""
+    """Whether the average is the run's model (model.safetensors): what is evaluated, exported and started from."""
 
     @pydantic.model_validator(mode="after")
     def _kept(self) -> Self:
@@ -214,45 +225,48 @@ class TrainingSpec(Strict):
 
 
 class TelemetrySpec(Strict):
-    """When a training run is observed; the observer never touches the training batch, its randomness or gradients."""
+    """When a training run is observed. The observer never touches the training batch, its random numbers or its
+    gradients.
+    """
 
     every: int = Field(10, ge=1)
-    """Steps between observations."""
+    """Number of steps between observations."""
     early_every: int = Field(5, ge=1)
-    """Steps between observations while collapse is young."""
+    """Number of steps between observations early in the run, while collapse is young."""
     early_until: int = Field(50, ge=0)
-    """The step up to which observations are early ones."""
+    """Last step of the early observations."""
     probe_blocks: int = Field(12, ge=1)
-    """Probe blocks of each domain seen each time (the finished model sees all of them)."""
+    """Number of probe blocks of each domain in each observation. The finished model is observed on all of them."""
     validation_every: int = Field(50, ge=1)
-    """Steps between measurements of the validation loss, and of what modules note beside their choices."""
+    """Number of steps between measurements of the validation loss and of the metrics that modules record beside their
+    choices."""
     gradient_norms: bool = False
-    """Write the norm of each selector's own gradient, before clipping, with every step's loss."""
+    """Whether metrics.jsonl holds, for every step, the norm of each selector's own gradient before clipping."""
 
 
 class RunSpec(Strict):
-    """One training run, whole. Its JSON is the run's identity."""
+    """One training run, complete. Its JSON is the run's identity."""
 
     ablation: Name
-    """The arm."""
+    """Name of the arm."""
     seed: int = Field(ge=0)
-    """Of initial weights, noise and data order."""
+    """Seed of initial weights, noise and data order."""
     model: ModelSpec
     """The network."""
     objective: Annotated[ObjectiveOptions, OneOf("training/objective")]
-    """What is minimised."""
+    """What training minimises."""
     optimizer: Annotated[OptimizerOptions, OneOf("training/optimizer")]
-    """How."""
+    """The optimizer."""
     schedule: Annotated[ScheduleOptions, OneOf("training/schedule")]
     """The learning rate over the steps."""
     training: TrainingSpec = TrainingSpec()
-    """Steps, batch, clipping, threads."""
+    """Length, batch, numerics, checkpoints."""
     telemetry: TelemetrySpec = TelemetrySpec()
-    """When it is observed."""
+    """When the run is observed."""
     start: Annotated[StartOptions, OneOf("training/init/start")] = Field(
         default={"kind": "scratch"}, validate_default=True
     )
-    """What its weights are before the first step."""
+    """What the weights are before the first step."""
 
     @pydantic.model_validator(mode="after")
     def _shards(self) -> Self:
@@ -272,13 +286,13 @@ class RunSpec(Strict):
 
     @property
     def parent(self) -> str | None:
-        """The ablation whose run of the same seed this one starts from, if it does."""
+        """The ablation whose run of the same seed this run starts from, or None."""
         origin = self.start.origin_options()
         return None if origin is None else origin.parent_ablation()
 
 
 def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
-    """One stage's spec, as the workflow wrote it. Raises ValueError naming the file and the field."""
+    """Read a stage's spec, as the workflow wrote it. Raises ValueError that names the file and the field."""
     try:
         return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except pydantic.ValidationError as error:
@@ -288,5 +302,5 @@ def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
 
 
 def canonical_json(spec: Strict) -> str:
-    """The canonical JSON of a spec: every key, sorted, so that equal specs have equal bytes."""
+    """Return the canonical JSON of a spec: all keys, sorted, so that equal specs have equal bytes."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, indent=1) + "\n"

@@ -1,7 +1,7 @@
-"""What each stage reads of a study: one small spec a stage, holding just the settings that it may depend on.
+"""Specs of the stages that read a whole study: card, measure, compare, draw, report.
 
-`plan.py` fills them in and writes each to its own file; a verb reads its own with `read_spec`. Sequences stand where
-order counts, since the keys of a spec's JSON are sorted.
+A spec holds only the settings that its stage may depend on. graph/study_graph.py fills it in and writes it to a file of
+its own, which the stage reads with `read_spec`. Data stages declare their specs in their own files (`stages/`).
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
 
 
 class CardDomain(Strict):
-    """One domain, as its reader should know it."""
+    """What a reader of the data card should know of one domain."""
 
     name: Name
     shards: int
@@ -51,7 +51,7 @@ class CardDomain(Strict):
 
 
 class CardSpec(Strict):
-    """What `card` reads: all that was decided about the data."""
+    """What `card` reads: every decision about the data."""
 
     study: Name
     domains: Annotated[tuple[CardDomain, ...], pydantic.Strict(False)]
@@ -70,33 +70,36 @@ class MeasureSpec(Strict):
     seed: int
     num_steps: int
     languages: Names
-    """The domains with a programming language, whose tokens have lexical types."""
+    """Domains with a programming language; their tokens have lexical types."""
     permutations: int
     resamples: int
     confidence: float
-    """Of intervals and null bands; 1 - confidence is the collapse alarm's guaranteed rate of false alarms."""
+    """Confidence level of intervals and null bands. The collapse alarm guarantees a false-alarm rate of at most 1 -
+    confidence."""
     armed_after: float
     draw_seed: int
-    """Of permutations and resamples; the same for all runs of a study, so that draws are paired across them."""
+    """Seed of permutations and bootstrap draws. All runs of a study share it, so that draws are paired across runs."""
     min_occurrences: int = 5
-    """A token has a part in I(E;D|token) when it occurs so often in every domain."""
+    """A token counts in I(E;D|token) if it occurs at least this often in every domain."""
 
 
 class Arm(Strict):
-    """One arm of a study, as a reader knows it."""
+    """What a reader should know of one arm."""
 
     name: Name
     about: str
     published: bool = False
-    """It does as a system's authors released it."""
+    """Whether it does what a system's authors released."""
     leaks: bool = False
-    """A component of it looks at later tokens, so that its loss is no likelihood."""
+    """Whether one of its components looks at later tokens, so that its loss is no likelihood."""
     bound: bool = False
-    """Its loss is an upper bound of the negative log-likelihood."""
+    """Whether its loss is an upper bound of the negative log-likelihood."""
 
 
 def incomparable(arms: Sequence[Arm], reference: str) -> Names:
-    """Arms whose loss is another thing than the reference's: a bound beside a likelihood, or one that looks ahead."""
+    """Return the arms whose loss means something else than the reference's: a bound beside a likelihood, or a look
+    ahead.
+    """
     bound = next((arm.bound for arm in arms if arm.name == reference), False)
     return tuple(arm.name for arm in arms if arm.name != reference and (arm.leaks or arm.bound != bound))
 
@@ -108,11 +111,13 @@ class Prediction(Hypothesis):
 
 
 class CompareSpec(Strict):
-    """What `compare` reads: the arms and what is asked of them. Tuples, since the keys of a spec's JSON are sorted."""
+    """What `compare` reads: the arms, and what is asked of them. Tuples keep an order that JSON with sorted keys would
+    lose.
+    """
 
     domains: Names
     arms: Annotated[tuple[Arm, ...], pydantic.Strict(False)]
-    """In the order of the study file, as the hypotheses are."""
+    """Arms, in the order of the study file; so are the hypotheses."""
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
     reference: Name
     controls: Names
@@ -123,12 +128,12 @@ class CompareSpec(Strict):
 class DrawSpec(Strict):
     """What `draw` reads: one figure, and what it must know of the study that no table says.
 
-    A figure of the data knows nothing of the runs; for it the rest stays as it is here.
+    A figure of the data knows nothing of the runs; for it the other fields keep their defaults.
     """
 
     figure: Annotated[FigureOptions, OneOf("figures")]
     arms: Names = ()
-    """Every ablation, in the order of the study file."""
+    """All ablations, in the order of the study file."""
     domains: Names = ()
     reference: Name = "none"
     incomparable: Names = ()
@@ -139,16 +144,16 @@ class DrawSpec(Strict):
 
 
 class DataFolders(Strict):
-    """Where a study's data stages are, relative to `results`: for a run that is made, or used, by hand."""
+    """Where a study's data stages are, relative to `results`, for a run that a person makes or uses by hand."""
 
     mixture: str
     tokenizer: str
     starts: dict[Name, str]
-    """The archives that runs start from, by the source's name."""
+    """Name of a source -> the archive that runs start from."""
 
 
 class ReportSpec(Strict):
-    """What `report` and `manifest` read: the study's words, and which runs and figures there should be."""
+    """What `report` and `manifest` read: the study's texts, and which runs and figures there should be."""
 
     study: str
     question: str
@@ -164,4 +169,4 @@ class ReportSpec(Strict):
     permutations: int
     resamples: int
     config_digest: str
-    """sha256 of the study file with all it extends and all defaults, as canonical JSON."""
+    """sha256 of the study, with all that it extends and all defaults, as canonical JSON."""

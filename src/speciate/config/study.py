@@ -1,6 +1,6 @@
-"""What a study is: texts, one base run, ablations as differences from it, seeds, analysis and hypotheses.
+"""A study: texts, one base run, ablations as differences from it, seeds, analysis and hypotheses.
 
-A study file (`config.yaml`, `studies/*.yaml`) is one, laid over those it extends (study_file.py).
+A study file (`config.yaml`, `studies/*.yaml`) is one, merged over the files that it extends (extends.py).
 """
 
 import pathlib
@@ -19,7 +19,8 @@ from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
-"""What modules note beside their choices (selection/metrics.py): `measured.<name>`, the mean over a run's modules."""
+"""A metric that modules record beside their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
+modules."""
 if TYPE_CHECKING:
     Statistic = str
 else:
@@ -28,32 +29,35 @@ else:
 
 
 class Ablation(Strict):
-    """One arm of a study: a difference from the base run."""
+    """One arm of a study, as a difference from the base run."""
 
     about: str = Field(min_length=1)
-    """One line for the reader of figures and tables."""
+    """One line about the arm, for readers of figures and tables."""
     published: bool = False
-    """The arm does as a system's authors released it, and a failure of it is predicted: the report says whether each of
-    its hypotheses came true, and there must be one."""
+    """Whether the arm does what a system's authors released. Its failure is predicted: at least one hypothesis must be
+    about it, and the report says whether each came true."""
     change: dict[str, Any] = {}
-    """Merged into `base`; a mapping whose `kind` changes replaces the base's whole."""
+    """What differs from `base`, merged into it key by key. A mapping with another `kind` replaces the base's whole."""
 
 
 class Hypothesis(Strict):
-    """A prediction, written down before the run: `statistic` of `arm` minus `reference`, against `margin`."""
+    """A prediction, written down before the run: `statistic` of `arm` minus that of `reference`, compared with
+    `margin`.
+    """
 
     statement: str = Field(min_length=1)
     """The prediction in words."""
     statistic: Statistic | Measured
-    """A column of tables/runs, or `measured.<name>` of tables/measurements."""
+    """A numeric column of tables/runs, or `measured.<name>` of tables/measurements."""
     arm: Name
-    """The ablation it is about."""
+    """The ablation that the prediction is about."""
     reference: Name
-    """The ablation it is compared with, paired by seed."""
+    """The ablation that it is compared with, paired by seed."""
     direction: Literal["greater", "less", "equivalent"]
-    """Of the difference, arm minus reference."""
+    """What is predicted of the difference, arm minus reference."""
     margin: float = Field(0.0, ge=0)
-    """greater: the difference exceeds it; less: it is below -margin; equivalent: it lies within +-margin (TOST)."""
+    """Size of the predicted difference. `greater`: it exceeds the margin. `less`: it is below minus the margin.
+    `equivalent`: it lies within plus or minus the margin (two one-sided tests)."""
 
 
 class Analysis(Strict):
@@ -62,49 +66,52 @@ class Analysis(Strict):
     reference: Name
     """The ablation that the others are compared with, paired by seed."""
     controls: Names = ()
-    """Ablations whose selectors do not learn; specialisation is counted as the excess over them."""
+    """Ablations whose selectors do not learn. Specialisation counts only in excess of theirs."""
     permutations: int = Field(999, ge=19)
-    """Draws of the document-level permutation null."""
+    """Number of draws of the permutation null over documents."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Of intervals; 1 - confidence is also the alarm's guaranteed rate of false alarms."""
+    """Confidence level of intervals. The collapse alarm guarantees a false-alarm rate of at most 1 - confidence."""
     resamples: int = Field(999, ge=19)
-    """Bootstrap draws over documents."""
+    """Number of bootstrap draws over documents."""
     armed_after: float = Field(0.1, ge=0, lt=1)
-    """Share of the training after which collapse rules may fire: a random init already exceeds them."""
+    """Share of the training after which the collapse rules may fire. A random initialisation already exceeds their
+    limits."""
     seed: int = Field(0, ge=0)
-    """Of what is drawn here."""
+    """Seed of the permutations and bootstrap draws."""
 
 
 class Cost(Strict):
-    """Whose mixers are timed as blocks grow longer; a time is this machine's, and no other table has one."""
+    """Which mixers are timed at which block lengths. Only the table `cost` has such times; they belong to the machine
+    that measured them.
+    """
 
     ablations: Names = Field(min_length=1)
-    """The ablations whose first layer's mixer is measured."""
+    """The ablations whose mixer in the first layer is measured."""
     lengths: Annotated[tuple[Annotated[int, Field(ge=2)], ...], pydantic.Strict(False)] = (512, 1024, 2048, 4096)
-    """Tokens of a block."""
+    """Block lengths, in tokens."""
     rounds: int = Field(3, ge=1)
-    """Rounds to take the median of."""
+    """Number of rounds; the median is reported."""
 
 
 class Study(Strict):
-    """A whole study, as written in a study file."""
+    """A whole study, as a study file describes it."""
 
     study: Name
-    """The study's name; its results go to results/<study>."""
+    """Name of the study. Its results go to results/<study>."""
     question: str = ""
-    """What the study asks; the title of its report."""
+    """What the study asks: the title of its report."""
     domains: dict[Name, Domain] = Field(min_length=1)
-    """Domain name -> its sources and filters."""
+    """Name of a domain -> its sources and filters."""
     duplicates: Duplicates = Duplicates()
     """How duplicate documents are found."""
     split: Split = Split()
     """Shares of held-out documents."""
     tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
-    """Text to token ids."""
+    """How text becomes token ids."""
     packing: Annotated[PackingOptions, OneOf("data/packing")]
     """How documents fill blocks."""
     block_length: int = Field(128, ge=2)
-    """Tokens in a block."""
+    """Number of tokens in a block."""
     mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
     """How the domains' blocks are mixed."""
     held_out: HeldOut = HeldOut()
@@ -112,15 +119,15 @@ class Study(Strict):
     base: dict[str, Any]
     """The run that ablations differ from: a RunSpec without ablation and seed."""
     ablations: dict[Name, Ablation] = Field(min_length=1)
-    """The arms, by name, in the order of every figure and table."""
+    """The arms by name, in the order of every figure and table."""
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
-    """Each seed is a run of every arm; it decides initial weights and data order."""
+    """Seeds. Every arm is run with each of them; a seed decides initial weights and data order."""
     analysis: Analysis
-    """Reference, controls, draws, intervals."""
+    """Reference, controls, draws and intervals."""
     hypotheses: dict[Name, Hypothesis] = {}
     """Predictions, written down before the runs."""
     cost: Cost | None = None
-    """What mixers cost by the length of a block; null: not measured."""
+    """What mixers cost at different block lengths. With null it is not measured."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -166,7 +173,7 @@ class Study(Strict):
         return self
 
     def _check_start(self, run: RunSpec) -> None:
-        """Raises ValueError where a run starts from a run that there is not, from itself, or from an unlike one."""
+        """Raise ValueError where a run starts from a missing run, from itself, or from one whose weights do not fit."""
         where, line = f"ablations.{run.ablation}.start.origin.ablation", [run.ablation]
         while run.parent is not None:
             if run.parent not in self.ablations:
@@ -181,7 +188,7 @@ class Study(Strict):
             run = older
 
     def run(self, ablation: str, seed: int) -> RunSpec:
-        """The run of one ablation and one seed.
+        """Return the run of one ablation and one seed.
 
         Raises:
             ValueError: naming the ablation and the field that is wrong.
@@ -196,12 +203,12 @@ class Study(Strict):
             ) from None
 
     def runs(self) -> list[RunSpec]:
-        """Every run of the study: ablations x seeds, in the order of the study file."""
+        """Return every run of the study: ablations x seeds, in the order of the study file."""
         return [self.run(ablation, seed) for ablation in self.ablations for seed in self.seeds]
 
 
 def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
-    """The study that `settings` describe, every ablation's merge checked.
+    """Return the study that `settings` describe, with every ablation's run checked.
 
     Args:
         settings: plain data, `extends` already resolved.
@@ -218,5 +225,5 @@ def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
 
 
 def read_study(file: pathlib.Path) -> Study:
-    """The study in `file`. Raises ValueError as `read_yaml` and `parse_study` do."""
+    """Read the study in `file`. Raises ValueError as `read_yaml` and `parse_study` do."""
     return parse_study(read_yaml(file), str(file))

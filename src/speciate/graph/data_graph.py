@@ -49,7 +49,7 @@ class DataGraph:
         return sources
 
     def sources_of(self, domain: str) -> dict[str, SourceOptions]:
-        """The sources that `clean` reads for a domain: its own, and those that its filters compare with."""
+        """Return the sources that `clean` reads for a domain: its own, and those that its filters compare with."""
         settings = self.study.domains[domain]
         sources = dict(settings.sources)
         for options in settings.filters:
@@ -71,11 +71,11 @@ class DataGraph:
         return {name: source for origin in origins if origin for name, source in origin.sources().items()}
 
     def start_archive(self, name: str) -> pathlib.Path:
-        """The archive of one of `start_sources`."""
+        """Return the archive of one of `start_sources`."""
         return self.folder("fetch", name) / WHOLE / "archive"
 
     def local_files(self, source: str) -> list[str]:
-        """The user's own files that a source names by globs, relative to where the workflow runs; sorted.
+        """Return the user's own files that a source names by globs, relative to where the workflow runs; sorted.
 
         Raises:
             ValueError: no file matches; names the source.
@@ -89,7 +89,9 @@ class DataGraph:
     # How documents are compared when duplicates are looked for.
 
     def scope(self, domain: str) -> str:
-        """What a domain's documents are compared with: `domains`, all of them, or the domain by itself."""
+        """Return the scope that a domain belongs to: `domains` where all are compared with each other, else its own
+        name.
+        """
         return "domains" if self.study.duplicates.across_domains else domain
 
     @functools.cached_property
@@ -101,26 +103,26 @@ class DataGraph:
         return scopes
 
     def near(self, scope: str) -> Duplicates | None:
-        """How near-duplicates are found in a scope; None where none of its domains asks for them."""
+        """Return how near-duplicates are found in a scope; None where none of its domains asks for them."""
         asked = any(self.study.domains[domain].duplicates == "near" for domain in self.scopes[scope])
         return self.study.duplicates if asked else None
 
     def compared_domains(self, scope: str) -> tuple[ComparedDomain, ...]:
-        """The domains of a scope, as a spec lists them."""
+        """Return the domains of a scope, as a spec lists them."""
         return tuple(
             ComparedDomain(name=domain, **self.domain_settings(domain, "shards", "duplicates"))
             for domain in self.scopes[scope]
         )
 
     def domain_settings(self, domain: str, *keys: str) -> dict[str, Any]:
-        """Some of a domain's settings, by their keys."""
+        """Return the settings of a domain under these keys."""
         settings = dict(self.study.domains[domain])
         return {key: settings[key] for key in keys}
 
     # Names, shards and folders, all of them derived from the table of stages.
 
     def names(self, stage: str) -> list[str]:
-        """What the stage has a folder for: names of sources, domains or scopes, or its one name."""
+        """Return what the stage has folders for: names of sources, domains or scopes, or its one name."""
         row = self.stages[stage]
         names = {"source": self.sources, "domain": self.study.domains, "scope": self.scopes, "study": [row.name]}[
             row.per
@@ -128,11 +130,11 @@ class DataGraph:
         return [name for name in names if stage != "bucket" or self.near(name)]
 
     def shards(self, domain: str) -> list[str]:
-        """The names of a domain's shards, `k-of-n`."""
+        """Return the names of a domain's shards, `k-of-n`."""
         return _numbered(self.study.domains[domain].shards)
 
     def shards_of(self, stage: str, name: str) -> list[str]:
-        """The shards in which a sharded stage runs for one name."""
+        """Return the shards in which a sharded stage runs for one name."""
         match self.stages[stage].per:
             case "source":
                 return self.fetches(name)
@@ -142,7 +144,7 @@ class DataGraph:
         return self.shards(name)
 
     def fetches(self, source: str) -> list[str]:
-        """The shards in which a source is fetched, over all the domains that read it."""
+        """Return the shards in which a source is fetched, over all the domains that read it."""
         shards = {
             self._fetched_shard(domain, source, shard)
             for domain in self.study.domains
@@ -152,13 +154,13 @@ class DataGraph:
         return sorted(shards or {WHOLE})
 
     def _fetched_shard(self, domain: str, source: str, shard: str) -> str:
-        """The shard in which a source is fetched for a shard of a domain; a source that cannot be cut is whole."""
+        """Return the shard in which a source is fetched for a shard of a domain; a source that cannot be cut is whole."""
         own = self.study.domains[domain].sources
         return shard if source in own and own[source].sharded else WHOLE
 
     @functools.cache  # noqa: B019 (one graph lives as long as its process)
     def folder(self, stage: str, name: str) -> pathlib.Path:
-        """The folder of a data stage; the files of a sharded stage are in a folder for each shard below it.
+        """Return the folder of a data stage; the files of a sharded stage are in a folder for each shard below it.
 
         Args:
             stage: the stage's verb.
@@ -169,12 +171,12 @@ class DataGraph:
         return self.data / stage / f"{name}-{key}"
 
     def parts(self, stage: str, name: str) -> list[pathlib.Path]:
-        """The folders that hold a stage's files for one name: one for each shard, or the stage's own."""
+        """Return the folders that hold a stage's files for one name: one for each shard, or the stage's own."""
         folder = self.folder(stage, name)
         return [folder / shard for shard in self.shards_of(stage, name)] if self.stages[stage].sharded else [folder]
 
     def files(self, stage: str, name: str, *files: str) -> list[str]:
-        """The paths of `files` (by default, of all that it writes) of a stage for one name, over its shards."""
+        """Return the paths of `files` (by default, of all that it writes) of a stage for one name, over its shards."""
         wanted = files or self.stages[stage].writes
         return [str(part / file) for part in self.parts(stage, name) for file in wanted]
 
@@ -194,7 +196,7 @@ class DataGraph:
             yield from ((earlier, each) for each in names if each in self.names(earlier))
 
     def inputs(self, stage: str, name: str, shard: str | None = None) -> dict[str, list[str]]:
-        """Earlier stage -> the files of it that the stage reads for `name`, in one shard where it is sharded."""
+        """Return earlier stage -> the files of it that the stage reads for `name`, in one shard where it is sharded."""
         inputs: dict[str, list[str]] = {earlier: [] for earlier in self.stages[stage].reads}
         for earlier, each in self.upstream(stage, name):
             wanted = self.stages[stage].reads[earlier]
@@ -208,11 +210,11 @@ class DataGraph:
         return inputs
 
     def spec(self, stage: str, name: str) -> Strict:
-        """The spec that a data stage reads for one name."""
+        """Return the spec that a data stage reads for one name."""
         return self.stages[stage].spec(self, name)
 
     def data_specs(self) -> dict[pathlib.Path, Strict]:
-        """Every spec file of the data stages, by its path."""
+        """Return every spec of the data stages, by the path of its file."""
         return {
             self.folder(stage, name) / "spec.json": self.spec(stage, name)
             for stage in self.stages
@@ -221,5 +223,5 @@ class DataGraph:
 
 
 def _numbered(count: int) -> list[str]:
-    """The names of `count` shards."""
+    """Return the names of `count` shards."""
     return [f"{index}-of-{count}" for index in range(count)]

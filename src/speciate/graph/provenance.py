@@ -1,9 +1,9 @@
 """Tell what makes a stage stale: the code that it runs.
 
-Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the stage's own file,
-every file of this package that it imports, however deep, and the files of the components that its spec names. A stage
-is remade when one of these changes what it does. It is not remade for a touched file, a fresh checkout, a comment, a
-docstring or an option's text, the help of a command line, or a log line.
+Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the stage's own
+file, every file of this package that it imports, however deep, and the files of the components that its spec names. A
+stage is remade when one of these changes what it does. It is not remade for a touched file, a fresh checkout, a
+comment, a docstring or an option's text, the help of a command line, or a log line.
 """
 
 import ast
@@ -29,18 +29,18 @@ INSIDE = ("speciate.config.contracts", "speciate.training.logs.run_files")
 
 
 def sha256(file: pathlib.Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def short_digest(*parts: str) -> str:
-    """Ten hex digits that stand for `parts`, for use in a path."""
+    """Return ten hex digits that stand for `parts`, for use in a path."""
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:10]
 
 
 def source_of(module: str) -> pathlib.Path | None:
-    """The file of a module of this package, or None where it is not ours or is a package's empty `__init__`."""
+    """Return the file of a module of this package; None where it is foreign or a package's empty `__init__`."""
     parts = module.split(".")
     if parts[0] != "speciate":
         return None
@@ -84,7 +84,8 @@ def _forget_help(node: ast.stmt) -> None:
 
 @functools.cache
 def _read(module: str) -> tuple[frozenset[str], str]:
-    """The names that a module imports anywhere in it, and its meaning: its syntax tree without what changes no output.
+    """Return the names that a module imports anywhere in it, and its meaning: its syntax tree without silent
+    statements.
 
     A template beside the module that shares its stem (`report.html.jinja`) is part of the meaning, as it is.
 
@@ -114,7 +115,7 @@ def is_outside(module: str) -> bool:
 
 
 def imports_of(module: str) -> frozenset[str]:
-    """The modules of this package that `module`'s source imports anywhere in it, itself not included."""
+    """Return the modules of this package that the source of `module` imports anywhere in it, without itself."""
     return frozenset(name for name in _read(module)[0] if source_of(name) and name != module)
 
 

@@ -1,6 +1,6 @@
-"""Where a run's surroundings are, told by its own place: results/<study>/runs/<ablation>/seed<k>/spec.json.
+"""Find the files around a run from the run's own path: results/<study>/runs/<ablation>/seed<k>/spec.json.
 
-The workflow names every path to its verbs. This is for a person who makes or uses one run by hand.
+The workflow names every path to its stages. This is for a person who makes or uses one run by hand.
 """
 
 import pathlib
@@ -12,30 +12,30 @@ from speciate.config.stage_specs import DataFolders
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Of one run of a study."""
+    """The paths that belong to one run of a study."""
 
     home: pathlib.Path
-    """results/<study>"""
+    """The study's results: results/<study>."""
     run: RunSpec
 
     @property
     def folders(self) -> DataFolders:
-        """Where the study's data stages are. Raises ValueError where the workflow did not write it down."""
+        """The folders of the study's data stages. Raises ValueError where the workflow did not write them down."""
         return read_spec(DataFolders, self.home / "specs" / "folders.json")
 
     @property
     def mixture(self) -> pathlib.Path:
-        """What the balance stage wrote."""
+        """The folder that `balance` wrote. Raises ValueError where it is not there yet."""
         return self._made(self.home.parent / self.folders.mixture, "mixture.json")
 
     @property
     def tokenizer(self) -> pathlib.Path:
-        """What the fit stage wrote."""
+        """The folder that `fit` wrote. Raises ValueError where it is not there yet."""
         return self._made(self.home.parent / self.folders.tokenizer, "tokenizer.json")
 
     @property
     def start(self) -> pathlib.Path | None:
-        """What the run starts from; None: nothing."""
+        """What the run starts from, or None."""
         origin = self.run.start.origin_options()
         if origin is None:
             return None
@@ -45,15 +45,15 @@ class RunPaths:
         )
 
     def _made(self, folder: pathlib.Path, file: str) -> pathlib.Path:
-        """`folder`. Raises ValueError where the workflow has not made it yet."""
+        """Return `folder`. Raises ValueError where the workflow has not made its `file` yet."""
         if not (folder / file).is_file():
             target = (folder / file).relative_to(self.home.parent.parent)
-            raise ValueError(f"{folder / file} is not made yet: `snakemake {target}` makes it")
+            raise ValueError(f"{folder / file} does not exist yet: `snakemake {target}` makes it")
         return folder
 
 
 def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
-    """The surroundings of the run whose spec is `spec_file`.
+    """Return the paths around the run whose spec is `spec_file`.
 
     Raises:
         ValueError: the file is not in a study's results.
@@ -61,6 +61,6 @@ def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
     folder = spec_file.resolve().parent
     if (folder.name, folder.parent.name, folder.parents[1].name) != (f"seed{run.seed}", run.ablation, "runs"):
         place = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
-        raise ValueError(f"{spec_file}: is not in {place}, so the paths that were left out cannot be told from it")
+        raise ValueError(f"{spec_file}: is not in {place}, so name the paths on the command line")
     home = folder.parents[2]
     return RunPaths(home, run)

@@ -1,4 +1,4 @@
-"""The study as a graph of paths, without Snakemake: its runs, tables, figures and report, on top of the data stages.
+"""The study as a graph of paths: its runs, tables, figures and report, on top of the data stages.
 
 Runs live under the study's name, `results/<study>/runs/<ablation>/seed<k>/`. Each stage gets its own small spec file,
 so that editing one ablation cannot make another stale.
@@ -28,7 +28,7 @@ from speciate.graph.data_graph import DataGraph
 from speciate.io import atomic_write
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
-"""Of the files of a model's folder that a run may start from."""
+"""Suffixes of the files that may make up a model in a user's folder."""
 
 
 class StudyGraph(DataGraph):
@@ -46,13 +46,13 @@ class StudyGraph(DataGraph):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The domains with a programming language, where the mixture leaves each document its own domain."""
+        """The domains with a programming language; none where the mixture relabels documents."""
         if self.study.mixture.relabels:
             return ()
         return tuple(name for name, domain in self.study.domains.items() if domain.language)
 
     def figures(self, page: str = "report") -> list[str]:
-        """The figures of a page, `report` or `data`: files of `figures/`, but those of kinds that no run uses."""
+        """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
         measured = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
         return [
             name
@@ -64,12 +64,12 @@ class StudyGraph(DataGraph):
         ]
 
     def read_by(self, figure: str) -> str:
-        """Which tables a figure reads: the data `card`'s, the `cost` of mixers, or the study's `tables`."""
+        """Return which tables a figure reads: the data `card`, the `cost` of mixers, or the study's `tables`."""
         return figure_options(figure).reads
 
     @functools.cached_property
     def used(self) -> frozenset[str]:
-        """The kinds that the study's runs use, such as `mixer.gsa`."""
+        """The components that the study's runs use, such as `mixer.gsa`."""
         runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
         return frozenset(".".join(kind.module_name().split(".")[-2:]) for run in runs for kind in options_within(run))
 
@@ -81,7 +81,7 @@ class StudyGraph(DataGraph):
 
     @functools.cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """The arms as a reader knows them."""
+        """What a reader should know of each arm."""
         found = []
         for name, ablation in self.study.ablations.items():
             run = self.study.run(name, self.study.seeds[0])
@@ -97,7 +97,7 @@ class StudyGraph(DataGraph):
         return tuple(found)
 
     def card_spec(self) -> CardSpec:
-        """What `card` reads of the study."""
+        """Return the spec of the data card."""
         study = self.study
         return CardSpec(
             study=study.study,
@@ -115,22 +115,24 @@ class StudyGraph(DataGraph):
 
     @functools.cache  # noqa: B019
     def run(self, ablation: str, seed: int) -> RunSpec:
-        """One run. Raises ValueError where the study has no such ablation or seed."""
+        """Return one run. Raises ValueError where the study has no such ablation or seed."""
         if ablation not in self.study.ablations or seed not in self.study.seeds:
             raise ValueError(f"study {self.study.study} has no run {ablation}, seed {seed}")
         return self.study.run(ablation, seed)
 
     def run_folder(self, ablation: str, seed: int) -> pathlib.Path:
-        """Where one run's outputs are."""
+        """Return the folder of one run's outputs."""
         return self.home / "runs" / ablation / f"seed{seed}"
 
     def start(self, ablation: str, seed: int) -> str | None:
-        """What a run starts from, the argument of `train --start`: a file, or a folder of the user's; None: nothing."""
+        """Return what a run starts from, as `train --start` takes it: a file or a user's folder. None: it starts from
+        nothing.
+        """
         origin = self.run(ablation, seed).start.origin_options()
         return None if origin is None else origin.model_path(self.home / "runs", seed, self.start_archive)
 
     def start_files(self, ablation: str, seed: int) -> list[str]:
-        """The files of that, which are inputs of the run.
+        """Return the files that a run starts from; they are inputs of the run.
 
         Raises:
             ValueError: the user's folder is not there, or holds no model; names the ablation.
@@ -147,7 +149,7 @@ class StudyGraph(DataGraph):
         return files
 
     def folders(self) -> DataFolders:
-        """Where the data stages are, for runs made or used by hand."""
+        """Return where the data stages are, for runs that a person makes or uses by hand."""
         results = self.home.parent
         return DataFolders(
             mixture=str(self.folder("balance", "mixture").relative_to(results)),
@@ -156,11 +158,11 @@ class StudyGraph(DataGraph):
         )
 
     def measure_folder(self, ablation: str, seed: int) -> pathlib.Path:
-        """Where the tables of one run are."""
+        """Return the folder of one run's tables."""
         return self.home / "measures" / ablation / f"seed{seed}"
 
     def measure_spec(self, ablation: str, seed: int) -> MeasureSpec:
-        """What `measure` reads of the study for one run."""
+        """Return the spec by which one run is measured."""
         analysis = self.study.analysis
         return MeasureSpec(
             ablation=ablation,
@@ -175,7 +177,7 @@ class StudyGraph(DataGraph):
         )
 
     def compare_spec(self) -> CompareSpec:
-        """What `compare` reads of the study."""
+        """Return the spec of the comparison."""
         study, analysis = self.study, self.study.analysis
         return CompareSpec(
             domains=self.labels,
@@ -190,7 +192,7 @@ class StudyGraph(DataGraph):
         )
 
     def draw_spec(self, figure: str) -> DrawSpec:
-        """The spec of one figure, named by its file in `figures/`. Raises ValueError where there is none."""
+        """Return the spec of one figure, named by its file in `figures/`. Raises ValueError where there is none."""
         study, options = self.study, figure_options(figure)(kind=figure)
         if figure in self.figures("data"):
             return DrawSpec(figure=options)
@@ -206,7 +208,7 @@ class StudyGraph(DataGraph):
         )
 
     def report_spec(self) -> ReportSpec:
-        """The spec of the study's report and manifest."""
+        """Return the spec of the report and the manifest."""
         study = self.study
         return ReportSpec(
             study=study.study,
@@ -226,7 +228,7 @@ class StudyGraph(DataGraph):
         )
 
     def specs(self) -> dict[pathlib.Path, Strict]:
-        """Every spec file of the study, by its path."""
+        """Return every spec of the study, by the path of its file."""
         found = self.data_specs()
         for ablation in self.study.ablations:
             for seed in self.study.seeds:
@@ -241,7 +243,7 @@ class StudyGraph(DataGraph):
         return found
 
     def write_specs(self) -> None:
-        """Writes each spec file whose content differs; an unchanged one keeps its time stamp, so nothing goes stale."""
+        """Write each spec file whose content differs. An unchanged file keeps its time stamp, so nothing goes stale."""
         for file, spec in self.specs().items():
             text = canonical_json(spec)
             if not file.is_file() or file.read_text(encoding="utf-8") != text:
