@@ -20,6 +20,7 @@ from timing import medians, show
 
 from speciate.config.components import component_module, options_of
 from speciate.data.packing import segments
+from speciate.data.packing.fill_blocks import fill_blocks
 
 SHAPES = {"short documents": (5.0, 0.4), "long documents": (7.5, 1.2)}  # mean and deviation of log length
 END = 0
@@ -37,9 +38,9 @@ def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArr
 def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.int64], length: int) -> Any:
     """The blocks (B, T) that a packing makes."""
     options = options_of("data/packing", kind)(kind=kind)
-    plan_M4 = segments.whole(component_module(options).plan(options, lengths_D, length))
+    plan_M4 = segments.concatenate_plan(component_module(options).plan(options, lengths_D, length))
     blocks_BT = np.empty((int(plan_M4[-1, segments.BLOCK]) + 1, length), tokens_N.dtype)
-    segments.lay(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
+    fill_blocks(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
     return blocks_BT
 
 

@@ -33,7 +33,8 @@ from timing import medians, show
 from transformers import GPT2TokenizerFast
 
 from speciate.config.components import component_module, options_of
-from speciate.data.documents import Document, Shard, write_documents
+from speciate.data.documents import Document, write_documents
+from speciate.data.shard import Shard
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.manifest import END_OF_TEXT

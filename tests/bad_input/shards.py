@@ -41,7 +41,7 @@ CASES = [
     ),
     shards(
         "a shard of another number of shards",
-        "--shard: 0-of-3 of domain code, which has 2",
+        "--shard: 0-of-3 does not fit domain code, which has 2 shards",
         "write_splits",
         nothing,
         shard="0-of-3",

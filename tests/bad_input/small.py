@@ -104,7 +104,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
 
     for domain in domains:
         for shard in of.shards(domain):
-            archives = of.fetched(domain, shard)
+            archives = dict(zip(of.sources_of(domain), of.inputs("clean", domain, shard)["fetch"], strict=True))
             for source in archives:
                 yield stage("fetch", source, "--shard", shard, below=f"{shard}/archive", output="--output")
             named = [part for name, file in archives.items() for part in ("--archive", f"{name}={file}")]
@@ -112,9 +112,9 @@ def commands(of: StudyGraph) -> Iterator[Command]:
             yield stage("sign", domain, "--documents", at("clean", domain) / shard / "documents.parquet", below=shard)
     for scope, compared in of.scopes.items():
         signed = ("--signed", *(f"{domain}={at('sign', domain)}" for domain in compared))
-        pairs = of.pairs(scope)
+        pairs = of.files("bucket", scope) if of.near(scope) else []
         for file in pairs:
-            bucket = file.parent.name
+            bucket = pathlib.Path(file).parent.name
             yield stage("bucket", scope, *signed, "--bucket", bucket, below=f"{bucket}/pairs.npy", output="--output")
         yield stage("cluster", scope, *signed, *(("--pairs", *pairs) if pairs else ()))
     for domain in domains:

@@ -9,7 +9,7 @@ from tests.bad_input.spoiled import DATA, Harm, of, settings, stage, swapped
 
 TRAIN = "encode/code-*/0-of-2/train"
 TOKENIZER = "fit/tokenizer-*"
-SPLIT = "divide/code-*/0-of-2/train.parquet"
+SPLIT = "write_splits/code-*/0-of-2/train.parquet"
 
 
 def empty(place: Place, shard: int) -> None:
@@ -55,14 +55,14 @@ CASES = [
     ),
     tokens(
         "a split cut off",
-        "results/data/write_splits/code-KEY/0-of-2/train.parquet: is no documents file: WHY",
+        "results/data/write_splits/code-KEY/0-of-2/train.parquet: is not a documents file: WHY",
         "encode",
         of(SPLIT, cut),
         "code",
     ),
     tokens(
         "tokens cut off",
-        "results/data/encode/code-KEY/0-of-2/train.tokens.npy: is cut off, or no array: WHY",
+        "results/data/encode/code-KEY/0-of-2/train.tokens.npy: is truncated or not an array: WHY",
         "pack",
         of(f"{TRAIN}.tokens.npy", lambda f: cut(f, 0.9)),
         "code",
@@ -77,14 +77,14 @@ CASES = [
     ),
     tokens(
         "tokens beyond the vocabulary",
-        "results/data/encode/code-KEY/0-of-2/train.tokens.npy: holds token 559, beyond the vocabulary of 280",
+        "results/data/encode/code-KEY/0-of-2/train.tokens.npy: holds token 559, but the vocabulary has 280",
         "pack",
         of(f"{TRAIN}.tokens.npy", lambda f: save(f, np.load(f) + np.uint16(280))),
         "code",
     ),
     tokens(
         "documents whose tokens overlap",
-        "results/data/encode/code-KEY/0-of-2/train.documents.parquet: its documents do not follow each other",
+        "results/data/encode/code-KEY/0-of-2/train.documents.parquet: its documents do not follow one another without gaps",
         "pack",
         of(
             f"{TRAIN}.documents.parquet",
@@ -100,7 +100,7 @@ CASES = [
     ),
     tokens(
         "blocks and pieces of different shards",
-        "results/data/pack/code-KEY/0-of-2/train.pieces.npy: does not belong to the blocks beside it",
+        "results/data/pack/code-KEY/0-of-2/train.pieces.npy: does not belong to the blocks in its folder",
         "balance",
         swapped("pack/code-*/0-of-2/train.pieces.npy", "pack/code-*/1-of-2/train.pieces.npy"),
     ),
@@ -128,7 +128,7 @@ CASES = [
     ),
     tokens(
         "counts that do not tell all",
-        "results/data/pack/prose-KEY/0-of-1/counts.json: does not tell probe blocks, probe tokens_in, probe "
+        "results/data/pack/prose-KEY/0-of-1/counts.json: lacks the counts probe blocks, probe tokens_in, probe "
         "tokens_packed",
         "card",
         of("pack/prose-*/0-of-1/counts.json", settings(lambda s: s["splits"].pop("probe"))),

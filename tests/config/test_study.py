@@ -40,7 +40,7 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ({"hypotheses": {"learned": {"arm": "frosen"}}}, "hypotheses.learned: no ablation is called frosen"),
         (
             {"mixture": {"kind": "split_domain", "domain": "cod"}},
-            "mixture.domain: there is no domain cod; there are: code, math, prose",
+            "mixture.domain: the study has no domain cod, only code, math, prose",
         ),
         (
             {"mixture": {"kind": "weights", "weights": {"code": 4}}},

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate.data.blocks import TrainBlocks, read_set
+from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.packing import segments
 
 LENGTH = 4
@@ -74,8 +74,8 @@ def test_documents_are_those_of_the_pieces(folder: pathlib.Path) -> None:
 
 def test_a_packs_pieces_are_looked_through_once(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = segments.edges_of
-    monkeypatch.setattr(segments, "edges_of", lambda *given: calls.append(given[1]) or real(*given))
+    real = segments.block_edges
+    monkeypatch.setattr(segments, "block_edges", lambda *given: calls.append(given[1]) or real(*given))
     blocks = TrainBlocks(folder)
     for _ in range(3):
         blocks.tokens(np.arange(5))
@@ -87,14 +87,14 @@ def test_a_packs_pieces_are_looked_through_once(folder: pathlib.Path, monkeypatc
 
 def test_another_shard_than_the_mixtures_is_refused(folder: pathlib.Path) -> None:
     write(folder, shards={"a": [1, 1, 1], "b": [2]})
-    with pytest.raises(ValueError, match=r"mixture.json: a's pack 0-of-3 has blocks \(2, 4\), not \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"mixture.json: a's pack 0-of-3 has blocks of shape \(2, 4\), not \(1, 4\)"):
         TrainBlocks(folder)
 
 
 def test_pieces_of_other_blocks_are_refused(folder: pathlib.Path) -> None:
     np.save(folder.parent / "b" / "0-of-1" / "train.pieces.npy", np.zeros((1, 4), np.int64))
     blocks = TrainBlocks(folder)
-    with pytest.raises(ValueError, match=r"0-of-1/train.pieces.npy: does not belong to the 2 blocks beside it"):
+    with pytest.raises(ValueError, match=r"0-of-1/train.pieces.npy: does not belong to the 2 blocks in its folder"):
         blocks.documents(np.arange(5))
 
 
@@ -111,7 +111,7 @@ def held_out(folder: pathlib.Path, labels: list[str]) -> None:
 def test_a_positions_label_is_its_documents(folder: pathlib.Path) -> None:
     write(folder, labels=["b_1", "b_2"])
     held_out(folder, ["b_2", "b_1", "b_2"])
-    found = read_set(folder, "test")
+    found = read_block_set(folder, "test")
     assert found.domains == ("b_1", "b_2")
     assert found.label.tolist() == [[1, 1, 0, 0], [1] * 4, [0] * 4, [1] * 4]
     assert found.prefix(1).tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
@@ -120,8 +120,8 @@ def test_a_positions_label_is_its_documents(folder: pathlib.Path) -> None:
 
 def test_a_document_of_no_label_is_refused(folder: pathlib.Path) -> None:
     held_out(folder, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"test.documents.parquet: has c beside the labels"):
-        read_set(folder, "test")
+    with pytest.raises(ValueError, match=r"test.documents.parquet: has domains that are not labels: c"):
+        read_block_set(folder, "test")
 
 
 def test_a_blocks_domain_is_its_place_in_the_mixture(folder: pathlib.Path) -> None:

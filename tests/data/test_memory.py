@@ -64,7 +64,9 @@ def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
         firsts = range(0, count, 1000)
         pairs = (np.arange(first, min(first + 1000, count)).reshape(-1, 2) for first in firsts)
         policies = np.full(count, NEAR, np.int8)
-        found = cluster_documents(np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool))
+        found = cluster_documents(
+            np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool)
+        )
         assert (found.replacement_D >= 0).sum() == count // 2
 
     return run

@@ -3,9 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from speciate.data import permutation as order
+from speciate.data import disk_permutation as order
 from speciate.data.arrays import scratch
-from speciate.data.permutation import long_permutation, permutation
+from speciate.data.disk_permutation import disk_permutation
+from speciate.data.permutation import permutation
 
 
 def test_it_is_a_permutation_that_depends_on_its_purpose_alone() -> None:
@@ -31,7 +32,11 @@ def test_it_never_changes() -> None:
 
 
 def test_sorting_part_by_part_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, size in ((scratch, "PART", 100), (order, "PART", 100), (order, "PORTION", 37)):
+    for module, name, size in (
+        (scratch, "PARTITION_ROWS", 100),
+        (order, "PARTITION_ROWS", 100),
+        (order, "CHUNK_ROWS", 37),
+    ):
         monkeypatch.setattr(module, name, size)
     for num in (0, 100, 101, 5000):
-        assert long_permutation(num, "train", 1).tolist() == permutation(num, "train", 1).tolist()
+        assert disk_permutation(num, "train", 1).tolist() == permutation(num, "train", 1).tolist()

@@ -60,5 +60,7 @@ def test_a_run_resumed_at_any_step_reads_what_it_would_have_read(per_step: int, 
 
 
 def test_blocks_that_do_not_divide_among_processes() -> None:
-    with pytest.raises(ValueError, match=r"training.blocks_per_step: 16 blocks do not divide among 3 processes"):
+    with pytest.raises(
+        ValueError, match=r"training.blocks_per_step: 16 blocks cannot be divided evenly among 3 processes"
+    ):
         block_rows(0, 0, 16, 100, 1, 3)

@@ -83,6 +83,6 @@ def test_too_few_groups_leave_nothing(
 ) -> None:
     with pytest.raises(SystemExit):
         verb(tmp_path, rows, 2)
-    said = f"assign_splits: error: domain prose: a split would be empty: there are only {len(rows)} groups"
+    said = f"assign_splits: error: domain prose: a split would be empty: it has only {len(rows)} groups"
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

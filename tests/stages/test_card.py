@@ -81,10 +81,12 @@ def run_stages(plan: StudyGraph) -> None:
 
     for domain in domains:
         for shard, signed in zip(plan.shards(domain), plan.parts("sign", domain), strict=True):
-            for source, archive in plan.fetched(domain, shard).items():
+            archives = dict(zip(plan.sources_of(domain), plan.inputs("clean", domain, shard)["fetch"], strict=True))
+            for source, file in archives.items():
+                archive = pathlib.Path(file)
                 archive.parent.mkdir(parents=True, exist_ok=True)
                 stage("fetch", source, "--shard", shard, shard=f"{shard}/archive", output="--output")
-            pairs = [f"--archive={source}={archive}" for source, archive in plan.fetched(domain, shard).items()]
+            pairs = [f"--archive={source}={file}" for source, file in archives.items()]
             stage("clean", domain, *pairs, "--shard", shard, shard=shard)
             stage("sign", domain, "--documents", at("clean", domain) / shard / "documents.parquet", shard=signed.name)
     stage("cluster", "domains", "--signed", *(f"{domain}={at('sign', domain)}" for domain in domains))
@@ -308,7 +310,7 @@ def test_counts_of_another_shape_are_named(plan: StudyGraph, tmp_path: pathlib.P
     told = json.loads(file.read_text())
     del told["splits"]["test"]["blocks"]
     file.write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"counts\.json: does not tell test blocks"):
+    with pytest.raises(ValueError, match=r"counts\.json: lacks the counts test blocks"):
         card(plan, tmp_path / "out", pack=tmp_path / "copy")
 
 

@@ -51,7 +51,7 @@ def test_who_encodes_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert counts["documents_checked"] == len(TEXTS) * len(SPLITS)
     assert counts["tokenizer_fingerprint"] == read_manifest(tmp_path / "fit").fingerprint
     assert counts["splits"]["train"]["documents"] == sum(counts["splits"]["train"]["by_octave"]) == len(TEXTS)
-    assert f"code: {counts['encoder']} encodes\n" in capsys.readouterr().err
+    assert f"code: encoding with {counts['encoder']}\n" in capsys.readouterr().err
 
 
 def test_a_published_tokenizer_goes_all_the_way(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,10 +65,10 @@ def test_a_published_tokenizer_goes_all_the_way(tmp_path: pathlib.Path, capsys: 
     fitted(tmp_path, spec, "--archive", tmp_path / "archive")
     counts = encoded(tmp_path)
     assert counts["encoder"].startswith("tokenizers ")
-    said = capsys.readouterr().err
-    assert "</s> ends a text" in said
-    assert "its tokens do not keep every byte" in said
-    assert f"code: {counts['encoder']} encodes, since the tokenizer is not byte-level\n" in said
+    log = capsys.readouterr().err
+    assert "end-of-text token </s>" in log
+    assert "its tokens do not keep every byte" in log
+    assert f"code: encoding with {counts['encoder']} because the tokenizer is not byte-level\n" in log
     manifest = read_manifest(tmp_path / "fit")
     split = read_encoded(tmp_path / "out", "test", manifest)
     assert (manifest.kind, manifest.lossless) == ("pretrained", False)

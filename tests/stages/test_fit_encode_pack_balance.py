@@ -202,7 +202,7 @@ def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path) -> N
     split_documents(tmp_path, {"code": 60, "prose": 50})
     folder = build(tmp_path)
     np.save(tmp_path / "pack" / "prose" / "0-of-1" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
-    with pytest.raises(ValueError, match=r"mixture.json: prose's pack 0-of-1 has blocks \(3, 32\), not"):
+    with pytest.raises(ValueError, match=r"mixture.json: prose's pack 0-of-1 has blocks of shape \(3, 32\), not"):
         TrainBlocks(folder)
 
 
@@ -220,7 +220,7 @@ def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
     pieces = tmp_path / "pack" / "prose" / "0-of-1" / "test.pieces.npy"
     pieces.write_bytes((tmp_path / "pack" / "code" / "0-of-1" / "test.pieces.npy").read_bytes())
     encoded, tokenizer = tmp_path / "encode" / "prose" / "0-of-1", read_manifest(tmp_path / "fit")
-    with pytest.raises(ValueError, match=r"test.pieces.npy: does not belong to the blocks beside it"):
+    with pytest.raises(ValueError, match=r"test.pieces.npy: does not belong to the blocks in its folder"):
         balance.read_pack(pieces.parent, encoded, "test", tokenizer)
 
 

@@ -26,9 +26,9 @@ def test_the_portions_do_not_change_the_blocks(
     spec = PackSpec(domain="one", packing=options_of("data/packing", kind)(kind=kind), block_length=16)
     found = []
     for portion, jumps, far in ((1 << 24, 1 << 24, 1), (48, 5, 30), (1 << 24, 2, 0), (1, 1, 0)):
-        monkeypatch.setattr(pack, "TOKENS_AT_ONCE", portion)
-        monkeypatch.setattr(pack, "JUMPS_AT_ONCE", jumps)
-        monkeypatch.setattr(pack, "FAR", far)
+        monkeypatch.setattr(pack, "MAX_TOKENS", portion)
+        monkeypatch.setattr(pack, "MAX_JUMPS", jumps)
+        monkeypatch.setattr(pack, "JUMP_TOKENS", far)
         pack.pack_split(encoded, spec, 0, tmp_path, "train")
         found.append((tmp_path / "train.blocks.npy").read_bytes())
     assert len(np.load(tmp_path / "train.blocks.npy")) > 100

@@ -73,10 +73,13 @@ def test_a_shard_may_be_empty(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"shard": "1-of-3"}, "--shard: 1-of-3 of domain prose, which has 2"),
+        ({"shard": "1-of-3"}, "--shard: 1-of-3 does not fit domain prose, which has 2 shards"),
         ({"shard": "2-of-2"}, "--shard: '2-of-2' is not a shard"),
         ({"seed": 4}, "groups.npy: does not have group g0"),
-        ({"dropped": ((1, 400),)}, "duplicates.parquet: belongs to other documents: domain prose, shard 1-of-2 has 400"),
+        (
+            {"dropped": ((1, 400),)},
+            "duplicates.parquet: belongs to other documents: domain prose, shard 1-of-2 has 400",
+        ),
     ],
 )
 def test_what_does_not_belong_together_leaves_nothing(

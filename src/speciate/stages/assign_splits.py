@@ -18,8 +18,9 @@ from speciate.config.components import Strict
 from speciate.config.data import Split
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, SPLITS, Stage
-from speciate.data.dedup.signatures import ORDER, read_shards
-from speciate.data.splits.assign import assign, dropped_rows, gather
+from speciate.data.dedup.signatures import ORDER_COLUMNS, read_signed_shards
+from speciate.data.splits.assign import assign_groups, merge_groups
+from speciate.data.splits.read import read_dropped_rows
 from speciate.io import atomic_write
 
 
@@ -60,25 +61,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Assign the groups of documents to splits, and write them."""
     spec = read_spec(Spec, arguments.spec)
-    parts = []
-    for shard in read_shards(spec.domain, arguments.signed, spec.shards):
+    groups_of_shards = []
+    for shard in read_signed_shards(spec.domain, arguments.signed, spec.shards):
         kept = np.ones(len(shard), bool)
-        kept[dropped_rows(arguments.duplicates, spec.domain, shard.shard, len(shard))] = False
-        parts.append((shard.digests_D5[kept, ORDER], shard.bytes_D[kept]))
-    order_G2, sizes_G = gather(parts)
-    chosen = assign(sizes_G, spec.split, spec.domain)
-    groups_G3 = np.concatenate([order_G2, np.empty((len(order_G2), 1), np.uint64)], axis=1)
-    for split, groups in chosen.items():
+        kept[read_dropped_rows(arguments.duplicates, spec.domain, shard.shard, len(shard))] = False
+        groups_of_shards.append((shard.digests_D5[kept, ORDER_COLUMNS], shard.bytes_D[kept]))
+    keys_G2, sizes_G = merge_groups(groups_of_shards)
+    groups_of_splits = assign_groups(sizes_G, spec.split, spec.domain)
+    groups_G3 = np.concatenate([keys_G2, np.empty((len(keys_G2), 1), np.uint64)], axis=1)
+    for split, groups in groups_of_splits.items():
         groups_G3[groups, 2] = SPLITS.index(split)
     counts = {
-        split: {"groups": len(sizes_G[chosen[split]]), "bytes": int(sizes_G[chosen[split]].sum())} for split in SPLITS
+        split: {"groups": len(sizes_G[groups_of_splits[split]]), "bytes": int(sizes_G[groups_of_splits[split]].sum())}
+        for split in SPLITS
     }
     with (
         atomic_write(arguments.output_folder / "groups.npy") as temp_path,
-        atomic_write(arguments.output_folder / "counts.json") as counts_aside,
+        atomic_write(arguments.output_folder / "counts.json") as counts_path,
     ):
         with temp_path.open("wb") as file:
             np.save(file, groups_G3)
-        counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    shares = ", ".join(f"{split} {each['groups']}" for split, each in counts.items())
+        counts_path.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    shares = ", ".join(f"{split} {split_counts['groups']}" for split, split_counts in counts.items())
     log(f"domain {spec.domain}: {len(sizes_G)} groups: {shares}")

@@ -26,12 +26,14 @@ from speciate.config.contracts.data import MixtureOptions
 from speciate.config.data import HeldOut
 from speciate.config.run import Names, canonical_json, read_spec
 from speciate.config.stage import SPLITS, Stage
-from speciate.data.arrays.npy import chunks, read_array, write_array
-from speciate.data.arrays.scratch import PORTION
-from speciate.data.blocks import Mixture
-from speciate.data.documents import Shard
-from speciate.data.packing.segments import BLOCK, belongs
-from speciate.data.splits.held_out import Pack, draw, size
+from speciate.data.arrays.npy import chunks, read_array
+from speciate.data.arrays.npy_writers import write_array
+from speciate.data.arrays.scratch import CHUNK_ROWS
+from speciate.data.mixture.manifest import MixtureManifest
+from speciate.data.packing.mapped_segments import is_consistent
+from speciate.data.packing.segments import BLOCK
+from speciate.data.shard import Shard
+from speciate.data.splits.held_out import Pack, blocks_per_domain, draw_set
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.data.tokens.read import read_encoded
 from speciate.io import atomic_write
@@ -42,7 +44,7 @@ class Spec(Strict):
 
     domains: Names
     shards: Annotated[tuple[int, ...], pydantic.Strict(False)]
-    """Of each domain."""
+    """Number of shards of each domain."""
     mixture: Annotated[MixtureOptions, OneOf("data/mixture")]
     held_out: HeldOut
 
@@ -82,94 +84,95 @@ DOCUMENTS = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What is balanced: each domain's folder of shards, as `pack` and as `encode` wrote them."""
+    """The inputs of the mixture: each domain's folder of shards, as written by `pack` and by `encode`."""
 
     spec: Spec
     packed: dict[str, pathlib.Path]
     encoded: dict[str, pathlib.Path]
     tokenizer: TokenizerManifest
 
-    def shards(self, folder: dict[str, pathlib.Path], domain: str) -> list[pathlib.Path]:
-        """The folder of each shard of a domain, in order."""
+    def shard_folders(self, folders: dict[str, pathlib.Path], domain: str) -> list[pathlib.Path]:
+        """Return the folder of each shard of a domain, in order."""
         count = self.spec.shards[self.spec.domains.index(domain)]
-        return [folder[domain] / str(Shard(index, count)) for index in range(count)]
+        return [folders[domain] / str(Shard(index, count)) for index in range(count)]
 
-    def blocks(self, split: str) -> dict[str, list[tuple[int, int]]]:
-        """The number and the length of the blocks in each shard of each domain."""
+    def shapes(self, split: str) -> dict[str, list[tuple[int, int]]]:
+        """Return the number and the length of the blocks in each shard of each domain."""
         return {
-            domain: [self.shape(pack, split) for pack in self.shards(self.packed, domain)]
+            domain: [self.shape(pack, split) for pack in self.shard_folders(self.packed, domain)]
             for domain in self.spec.domains
         }
 
     def shape(self, pack: pathlib.Path, split: str) -> tuple[int, int]:
-        """The number and the length of a shard's blocks. Raises ValueError where they are none of this tokenizer's."""
+        """Return the number and the length of a shard's blocks. Raises ValueError if they are of another tokenizer."""
         blocks, table = read_blocks(pack, split, self.tokenizer)
         if len(blocks) != (int(table[-1, BLOCK]) + 1 if len(table) else 0):
-            raise ValueError(f"{pack / f'{split}.pieces.npy'}: does not belong to the blocks beside it")
+            raise ValueError(f"{pack / f'{split}.pieces.npy'}: does not belong to the blocks in its folder")
         return len(blocks), blocks.shape[1]
 
     def packs(self, split: str, domain: str) -> list[Pack]:
-        """One split of a domain, shard by shard."""
-        folders = zip(self.shards(self.packed, domain), self.shards(self.encoded, domain), strict=True)
+        """Read one split of a domain, shard by shard."""
+        folders = zip(self.shard_folders(self.packed, domain), self.shard_folders(self.encoded, domain), strict=True)
         return [read_pack(packed, encoded, split, self.tokenizer) for packed, encoded in folders]
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the held-out documents' domains are called."""
-        named = getattr(self.spec.mixture, "labels", None)
-        return self.spec.domains if named is None else tuple(named(self.spec.domains))
+        """The domain labels of the held-out documents."""
+        return self.spec.mixture.labels(self.spec.domains)
 
 
-def by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict[str, pathlib.Path]:
-    """`DOMAIN=DIR` arguments as folders in the order of `domains`. Raises ValueError unless each is given once."""
-    needs = f"{argument}: needs DOMAIN=DIR once for each of {', '.join(domains)}, not {' '.join(pairs)}"
-    return parse_named_paths(pairs, domains, needs)
+def folders_by_domain(pairs: list[str], domains: tuple[str, ...], argument: str) -> dict[str, pathlib.Path]:
+    """Parse `DOMAIN=DIR` arguments, in the order of `domains`. Raises ValueError unless each is given once."""
+    message = f"{argument}: needs DOMAIN=DIR once for each of {', '.join(domains)}, not {' '.join(pairs)}"
+    return parse_named_paths(pairs, domains, message)
 
 
 def read_blocks(
     packed: pathlib.Path, split: str, tokenizer: TokenizerManifest
 ) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
-    """The blocks of one split of one shard, and their pieces. Raises ValueError naming a file that is neither."""
+    """Read the blocks of one split of one shard, and their segments. Raises ValueError naming a broken file."""
     blocks = read_array(packed / f"{split}.blocks.npy", tokenizer.dtype, 2)
     table = read_array(packed / f"{split}.pieces.npy", np.int64, 2)
     if table.shape[1] != 4:
-        raise ValueError(f"{packed / f'{split}.pieces.npy'}: holds no pieces")
+        raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not hold segments")
     return blocks, table
 
 
 def read_pack(packed: pathlib.Path, encoded: pathlib.Path, split: str, tokenizer: TokenizerManifest) -> Pack:
-    """One split of one shard. Raises ValueError where the files are damaged or do not belong together."""
+    """Read one split of one shard. Raises ValueError if the files are damaged or do not belong together."""
     source = read_encoded(encoded, split, tokenizer)
     types = read_array(encoded / "probe.types.npy", np.uint8, 1) if split == "probe" else None
     if types is not None and len(types) != len(source.tokens_N):
         raise ValueError(f"{encoded / 'probe.types.npy'}: has {len(types)} types for {len(source.tokens_N)} tokens")
     blocks, table = read_blocks(packed, split, tokenizer)
-    if not belongs(table, len(blocks), blocks.shape[1], len(source.documents)):
-        raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks beside it and to {encoded}")
+    if not is_consistent(table, len(blocks), blocks.shape[1], len(source.documents)):
+        raise ValueError(
+            f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks in its folder and to {encoded}"
+        )
     return Pack(blocks, table, source, types)
 
 
 def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) -> dict[str, Any]:
-    """The held-out set `name` of `domains`: its files by their part (`draw`), each document under its label.
+    """Draw the held-out set `name` of `domains`: part of `draw_set` -> array or table, with labelled documents.
 
     Raises:
-        ValueError: packs that do not belong together, or a label that no document has.
+        ValueError: packs do not belong together, or no document has a label.
     """
     spec = inputs.spec
-    found = draw({domain: inputs.packs(name, domain) for domain in domains}, blocks_each, name, spec.held_out.seed)
-    found["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[found["domain"]]
-    relabel = spec.mixture.component().relabel if spec.mixture.relabels else None
-    if relabel is not None:
-        found["documents"] = relabel(spec.mixture, found["documents"], name)
-    missing = [label for label in inputs.labels if label not in set(found["documents"]["domain"])]
+    packs = {domain: inputs.packs(name, domain) for domain in domains}
+    held_out = draw_set(packs, blocks_each, name, spec.held_out.seed)
+    held_out["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[held_out["domain"]]
+    if spec.mixture.relabels:
+        held_out["documents"] = spec.mixture.component().relabel(spec.mixture, held_out["documents"], name)
+    missing = [label for label in inputs.labels if label not in set(held_out["documents"]["domain"])]
     if missing:
-        few = f"its {blocks_each} blocks of {', '.join(domains)} have {len(found['documents'])} documents"
-        raise ValueError(f"held_out.{name}_blocks: no document of the {name} set is labelled {missing[0]}: {few}")
-    return found
+        reason = f"its {blocks_each} blocks of {', '.join(domains)} have {len(held_out['documents'])} documents"
+        raise ValueError(f"held_out.{name}_blocks: no document of the {name} set is labelled {missing[0]}: {reason}")
+    return held_out
 
 
 def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
-    """Writes an array as .npy, or a table of documents as parquet."""
+    """Write an array as .npy, or a table of documents as parquet."""
     with atomic_write(file) as temp_path:
         if isinstance(value, pd.DataFrame):
             pq.write_table(pa.Table.from_pandas(value, schema=DOCUMENTS, preserve_index=False), temp_path)
@@ -177,14 +180,14 @@ def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
             write_array(temp_path, value)
 
 
-def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
-    """Mixes and draws, writes the arrays and tables into `folder`, and returns what `mixture.json` says of them.
+def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
+    """Mix the training blocks, draw the held-out sets, and write both into `folder`; return the manifest.
 
     Raises:
-        ValueError: packs of different block lengths, a domain without a block, or what the mixture refuses.
+        ValueError: the packs have different block lengths, a domain has no block, or the mixture refuses the domains.
     """
     spec = inputs.spec
-    shapes = {split: inputs.blocks(split) for split in SPLITS}
+    shapes = {split: inputs.shapes(split) for split in SPLITS}
     lengths = {length for shape in shapes.values() for shards in shape.values() for _, length in shards}
     if len(lengths) != 1:
         raise ValueError(f"--packed: the packs have blocks of different lengths: {sorted(lengths)}")
@@ -194,20 +197,27 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
     }
     train_N2, warnings = spec.mixture.component().mix(spec.mixture, available["train"])
     save(folder / "train.npy", train_N2)
-    parts = (np.bincount(part_N2[:, 0], minlength=len(spec.domains)) for _, part_N2 in chunks(train_N2, PORTION))
-    counts = sum(parts, np.zeros(len(spec.domains), np.int64))
+    counts = np.zeros(len(spec.domains), np.int64)
+    for _, chunk_N2 in chunks(train_N2, CHUNK_ROWS):
+        counts += np.bincount(chunk_N2[:, 0], minlength=len(spec.domains))
     train_blocks = dict(zip(spec.domains, counts.tolist(), strict=True))
     used = [domain for domain, blocks in train_blocks.items() if blocks]
+    requested = {
+        "validation": spec.held_out.validation_blocks,
+        "test": spec.held_out.test_blocks,
+        "probe": spec.held_out.probe_blocks,
+    }
     sizes = {}
-    for name in SPLITS[1:]:
-        # so many for each label; one domain that stands for several gives the blocks of all of them
-        asked = getattr(spec.held_out, f"{name}_blocks") * len(inputs.labels) // len(used)
-        sizes[name], found = size(name, asked, {domain: available[name][domain] for domain in used})
-        warnings += found
+    for name, blocks_per_label in requested.items():
+        # a domain that is split into several labels gives the blocks of all of them
+        blocks_each = blocks_per_label * len(inputs.labels) // len(used)
+        available_blocks = {domain: available[name][domain] for domain in used}
+        sizes[name], set_warnings = blocks_per_domain(name, blocks_each, available_blocks)
+        warnings += set_warnings
         for part, value in hold_out(inputs, name, used, sizes[name]).items():
             save(folder / f"{name}.{part}{'.parquet' if part == 'documents' else '.npy'}", value)
-    found_train = [available["train"][domain] for domain in used]
-    return Mixture(
+    available_train = [available["train"][domain] for domain in used]
+    return MixtureManifest(
         domains=list(spec.domains),
         labels=list(inputs.labels),
         block_length=lengths.pop(),
@@ -222,7 +232,7 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> Mixture:
         epochs={domain: blocks / max(1, available["train"][domain]) for domain, blocks in train_blocks.items()},
         held_out_blocks=sizes,
         available_blocks=available,
-        imbalance=max(found_train) / min(found_train),
+        imbalance=max(available_train) / min(available_train),
         warnings=warnings,
     )
 
@@ -253,8 +263,8 @@ def main(arguments: argparse.Namespace) -> None:
     spec, folder = read_spec(Spec, arguments.spec), arguments.output_folder
     inputs = Inputs(
         spec=spec,
-        packed=by_domain(arguments.packed, spec.domains, "--packed"),
-        encoded=by_domain(arguments.encoded, spec.domains, "--encoded"),
+        packed=folders_by_domain(arguments.packed, spec.domains, "--packed"),
+        encoded=folders_by_domain(arguments.encoded, spec.domains, "--encoded"),
         tokenizer=read_manifest(arguments.tokenizer_folder),
     )
     mixture = balance(inputs, folder)

@@ -15,63 +15,65 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from speciate.analysis.tables import frame, write_csv, write_parquet
+from speciate.analysis.tables import conform, write_csv, write_parquet
 from speciate.cli import log, parse_named_paths
 from speciate.config.run import read_spec
 from speciate.config.stage import SPLITS
 from speciate.config.stage_specs import CardSpec
 from speciate.data.arrays.npy import read_array
-from speciate.data.blocks import read_mixture
 from speciate.data.card import counts, texts, warnings
 from speciate.data.card.columns import COLUMNS
-from speciate.data.card.written import Written, scopes
-from speciate.data.clean.pipeline import CONTROLS
+from speciate.data.card.stage_outputs import StageOutputs, compared_scopes
+from speciate.data.clean.pipeline import CONTROL_CHARACTERS
+from speciate.data.mixture.manifest import read_mixture
 from speciate.io import atomic_write
 
 STAGES = ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack")
-"""Stages that write a folder for each domain."""
+"""Stages that write one folder per domain."""
 
 
 def folders_of(pairs: list[str], names: list[str], argument: str) -> dict[str, pathlib.Path]:
-    """`NAME=DIR` arguments as folders. Raises ValueError unless each of `names` is given once."""
-    needs = f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}"
-    return parse_named_paths(pairs, names, needs)
+    """Parse `NAME=DIR` arguments. Raises ValueError unless each of `names` is given once."""
+    message = f"{argument}: needs NAME=DIR once for each of {', '.join(names)}, not {' '.join(pairs)}"
+    return parse_named_paths(pairs, names, message)
 
 
 def blocks_used(folder: pathlib.Path, spec: CardSpec) -> dict[str, dict[str, int]]:
-    """Split -> domain that a block comes from -> blocks in the mixture, repeats counted, or in the held-out set."""
+    """Count the blocks of each domain in the mixture, repeats included, and in the held-out sets: split -> domain."""
     names = [domain.name for domain in spec.domains]
     mixture = read_mixture(folder)
     if mixture.domains != names:
-        raise ValueError(f"{folder / 'mixture.json'}: is of {', '.join(mixture.domains)}, not of {', '.join(names)}")
+        raise ValueError(
+            f"{folder / 'mixture.json'}: has the domains {', '.join(mixture.domains)}, not {', '.join(names)}"
+        )
     files = {"train": "train.npy", **{split: f"{split}.domain.npy" for split in SPLITS[1:]}}
-    place = {
+    domain_of_blocks = {
         split: np.asarray(read_array(folder / file)).reshape(-1, 2 if split == "train" else 1)[:, 0]
         for split, file in files.items()
     }
     return {
-        split: dict(zip(names, np.bincount(place_B, minlength=len(names)).tolist(), strict=True))
-        for split, place_B in place.items()
+        split: dict(zip(names, np.bincount(domain_B, minlength=len(names)).tolist(), strict=True))
+        for split, domain_B in domain_of_blocks.items()
     }
 
 
-def tables(spec: CardSpec, written: Written) -> Mapping[str, pd.DataFrame]:
-    """Every table of the card."""
-    rows = counts.of_study(spec, written, blocks_used(written.mixture, spec)) | texts.of_study(spec, written)
-    rows |= warnings.of_study(rows, read_mixture(written.mixture).warnings)
+def tables(spec: CardSpec, written: StageOutputs) -> Mapping[str, pd.DataFrame]:
+    """Build every table of the card."""
+    rows = counts.count_tables(spec, written, blocks_used(written.mixture, spec)) | texts.text_tables(spec, written)
+    rows |= warnings.warning_table(rows, read_mixture(written.mixture).warnings)
     assert set(rows) == set(COLUMNS), set(rows) ^ set(COLUMNS)
-    return {name: frame(name, pd.DataFrame(_whole(name, rows[name])), COLUMNS) for name in COLUMNS}
+    return {name: conform(name, pd.DataFrame(_complete_rows(name, rows[name])), COLUMNS) for name in COLUMNS}
 
 
-def _whole(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with an empty text where they lack one; control characters, which no csv can hold, as escapes."""
+def _complete_rows(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fill missing texts with empty ones, and escape control characters, which csv cannot hold."""
     blank = {column: "" for column, kind in COLUMNS[name].items() if kind == "str"}
-    whole = [{**blank, **row} for row in rows]
-    return [row | {column: CONTROLS.sub(_escaped, row[column]) for column in blank} for row in whole]
+    complete = [{**blank, **row} for row in rows]
+    return [row | {column: CONTROL_CHARACTERS.sub(_escape, row[column]) for column in blank} for row in complete]
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,15 +96,15 @@ def main(arguments: argparse.Namespace) -> None:
     """Gather the tables, and write them."""
     spec = read_spec(CardSpec, arguments.spec)
     domains = [domain.name for domain in spec.domains]
-    folders = {stage: folders_of(getattr(arguments, stage), domains, f"--{stage}") for stage in STAGES}
-    cluster = folders_of(arguments.cluster, scopes(spec), "--cluster")
-    found = tables(spec, Written(**folders, cluster=cluster, mixture=arguments.mixture_folder))
-    for name, table in found.items():
+    folders = {stage: folders_of(vars(arguments)[stage], domains, f"--{stage}") for stage in STAGES}
+    cluster = folders_of(arguments.cluster, compared_scopes(spec), "--cluster")
+    card_tables = tables(spec, StageOutputs(**folders, cluster=cluster, mixture=arguments.mixture_folder))
+    for name, table in card_tables.items():
         with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
             write_parquet(table, name, temp_path, COLUMNS)
         with atomic_write(arguments.output_folder / f"{name}.csv") as temp_path:
             write_csv(table, temp_path)
-    for text in found["data_warnings"]["warning"]:
+    for text in card_tables["data_warnings"]["warning"]:
         log(f"warning: {text}")
-    used = found["data_domains"].groupby("split")["tokens_used"].sum()["train"]
-    log(f"{len(domains)} domains, {used} training tokens used, {len(found['data_samples'])} documents to read")
+    used = card_tables["data_domains"].groupby("split")["tokens_used"].sum()["train"]
+    log(f"{len(domains)} domains, {used} training tokens used, {len(card_tables['data_samples'])} sample documents")

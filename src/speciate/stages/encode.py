@@ -31,7 +31,7 @@ class Spec(Strict):
     domain: Name
     language: str | None
     max_tokens: int | None = None
-    """Training tokens of the domain; each shard takes its part."""
+    """Limit on the domain's training tokens, divided evenly among its shards; None: no limit."""
     shards: int = Field(1, ge=1)
 
 
@@ -49,11 +49,11 @@ STAGE = Stage(
 )
 
 
-def told(counts: dict[str, Any]) -> str:
-    """What was done with one split, in words."""
+def describe(counts: dict[str, Any]) -> str:
+    """Describe the counts of one split in a log line."""
     left_out = counts["documents_left_out"]
-    beyond = f", {left_out} documents left out beyond max_tokens" if left_out else ""
-    return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes{beyond}"
+    limited = f"; max_tokens left out {left_out} documents" if left_out else ""
+    return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes{limited}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,21 +80,21 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
     spec = read_spec(Spec, arguments.spec)
     encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
-    log(f"{spec.domain}: {encoder.name} encodes" + (f", since {encoder.reason}" if encoder.reason else ""))
-    share = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
+    log(f"{spec.domain}: encoding with {encoder.name}" + (f" because {encoder.reason}" if encoder.reason else ""))
+    shard_limit = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
     counts = {}
     for split in SPLITS:
         with contextlib.ExitStack() as stack:
 
-            def aside(name: str, split: str = split, stack: contextlib.ExitStack = stack) -> pathlib.Path:
+            def temp_path(name: str, split: str = split, stack: contextlib.ExitStack = stack) -> pathlib.Path:
                 return stack.enter_context(atomic_write(arguments.output_folder / f"{split}.{name}"))
 
-            types = aside("types.npy") if split == "probe" else None
-            targets = Targets(aside("tokens.npy"), aside("documents.parquet"), types)
+            types = temp_path("types.npy") if split == "probe" else None
+            targets = Targets(temp_path("tokens.npy"), temp_path("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
-            limit = share if split == "train" else None
+            limit = shard_limit if split == "train" else None
             counts[split] = write_encoded(documents, encoder, targets, spec.language, limit)
-        log(f"{spec.domain} {split}: {told(counts[split])}")
+        log(f"{spec.domain} {split}: {describe(counts[split])}")
     summary = {
         "domain": spec.domain,
         "tokenizer_fingerprint": encoder.fitted.manifest.fingerprint,

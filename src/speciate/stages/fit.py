@@ -20,7 +20,7 @@ from speciate.io import atomic_write
 
 
 class Spec(Strict):
-    """What the stage reads: the tokenizer."""
+    """Spec of the stage."""
 
     tokenizer: Annotated[TokenizerOptions, OneOf("data/tokens/tokenizer")]
 
@@ -59,15 +59,18 @@ def main(arguments: argparse.Namespace) -> None:
     """Fit the tokenizer, and write it."""
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)  # read by `tokenizers` at its first use
     options = read_spec(Spec, arguments.spec).tokenizer
-    kind = options.component()
+    component = options.component()
     texts = training_texts(arguments.documents, options.max_fitting_bytes())
-    built = kind.build(options, texts, arguments.archive)
-    end = kind.end_of_text(options, built, arguments.archive)
-    fitted = FittedTokenizer(built.to_str(pretty=False) + "\n", options.kind, end)
+    tokenizer = component.build(options, texts, arguments.archive)
+    end = component.end_of_text(options, tokenizer, arguments.archive)
+    fitted = FittedTokenizer(tokenizer.to_str(pretty=False) + "\n", options.kind, end)
     for name, content in fitted.files().items():
         with atomic_write(arguments.output_folder / name) as temp_path:
             temp_path.write_bytes(content)
-    made = fitted.manifest
-    log(f"{made.kind}: {made.vocabulary} entries, {made.end_token} ends a text, fingerprint {made.fingerprint[:10]}")
-    if not made.lossless:
-        log("its tokens do not keep every byte: a token's bytes are those of its own spelling, in proportion")
+    manifest = fitted.manifest
+    log(
+        f"{manifest.kind}: {manifest.vocabulary} entries, end-of-text token {manifest.end_token}, "
+        f"fingerprint {manifest.fingerprint[:10]}"
+    )
+    if not manifest.lossless:
+        log("its tokens do not keep every byte of a text: bytes per token are estimated from each token's spelling")

@@ -21,10 +21,14 @@ from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import PackingOptions
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SPLITS, Stage
-from speciate.data.arrays.npy import GrowingArray, chunks, release_pages
+from speciate.data.arrays.npy import chunks, release_pages
+from speciate.data.arrays.npy_writers import GrowingArray
 from speciate.data.packing import segments
+from speciate.data.packing.fill_blocks import fill_blocks
+from speciate.data.packing.summary import PackingSummary
+from speciate.data.tokens.encoded import EncodedSplit
 from speciate.data.tokens.manifest import read_manifest
-from speciate.data.tokens.read import Encoded, read_encoded
+from speciate.data.tokens.read import read_encoded
 from speciate.io import atomic_write
 
 
@@ -47,47 +51,56 @@ STAGE = Stage(
 )
 
 
-TOKENS_AT_ONCE = 1 << 18
-JUMPS_AT_ONCE = 1 << 7
-"""What is laid before the memory of the tokens' pages is given back: a piece that is far from the one before it in the
-tokens lies on pages of its own."""
-FAR = 1 << 13
+MAX_TOKENS = 1 << 18
+"""Number of tokens that are copied into blocks before the memory of the tokens' pages is released."""
+MAX_JUMPS = 1 << 7
+"""Number of jumps after which that memory is released; each jump touches further pages."""
+JUMP_TOKENS = 1 << 13
+"""Distance, in tokens, between consecutive segments that counts as a jump."""
 
 
-def pack_split(encoded: Encoded, spec: Spec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
-    """Packs one split into `folder`, portion by portion; returns what was done, as `pieces.Summary` counts it."""
+def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
+    """Pack one split into `folder`, chunk by chunk; return the counts of `PackingSummary`."""
     tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
-    done = segments.Summary(lengths_D, spec.block_length)
+    summary = PackingSummary(lengths_D, spec.block_length)
     with contextlib.ExitStack() as stack:
-        aside = [stack.enter_context(atomic_write(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")]
+        temp_paths = [
+            stack.enter_context(atomic_write(folder / f"{split}.{name}.npy")) for name in ("blocks", "pieces")
+        ]
         with (
-            GrowingArray(aside[0], tokens_N.dtype, spec.block_length) as blocks,
-            GrowingArray(aside[1], np.int64, 4) as rows,
+            GrowingArray(temp_paths[0], tokens_N.dtype, spec.block_length) as blocks,
+            GrowingArray(temp_paths[1], np.int64, 4) as rows,
         ):
-            for portion_M4 in spec.packing.component().plan(spec.packing, lengths_D, spec.block_length):
-                rows.append(portion_M4)
-                done.add(portion_M4)
-                for part_M4 in few(portion_M4, starts_D, spec.block_length):
+            for chunk_M4 in spec.packing.component().plan(spec.packing, lengths_D, spec.block_length):
+                rows.append(chunk_M4)
+                summary.add(chunk_M4)
+                for part_M4 in chunk_segments(chunk_M4, starts_D, spec.block_length):
                     blocks_BT = np.empty((int(part_M4[-1, segments.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
-                    segments.lay(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
+                    fill_blocks(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
                     release_pages(tokens_N)
                     blocks.append(blocks_BT)
-    return done.counts()
+    return summary.counts()
 
 
-def few(pieces_M4: segments.Ints, starts_D: segments.Ints, block_length: int) -> Iterator[segments.Ints]:
-    """Pieces a few blocks at a time, numbered from 0; `starts_D` is where each document's tokens are."""
-    start, block_M = 0, np.ascontiguousarray(pieces_M4[:, segments.BLOCK])
-    place_M = starts_D[pieces_M4[:, segments.DOCUMENT]] + pieces_M4[:, segments.POSITION]
-    jumps_M = np.cumsum(np.abs(np.diff(place_M, prepend=place_M[:1])) > FAR)
-    most = max(1, TOKENS_AT_ONCE // block_length)
+def chunk_segments(segments_M4: segments.Ints, starts_D: segments.Ints, block_length: int) -> Iterator[segments.Ints]:
+    """Yield the segments of a few blocks at a time, with blocks renumbered from 0; limits the pages that are touched.
+
+    Args:
+        segments_M4: segments of whole blocks.
+        starts_D: index of each document's first token.
+        block_length: number of tokens in a block.
+    """
+    start, block_M = 0, np.ascontiguousarray(segments_M4[:, segments.BLOCK])
+    source_M = starts_D[segments_M4[:, segments.DOCUMENT]] + segments_M4[:, segments.POSITION]
+    jumps_M = np.cumsum(np.abs(np.diff(source_M, prepend=source_M[:1])) > JUMP_TOKENS)
+    max_blocks = max(1, MAX_TOKENS // block_length)
     while start < len(block_M):
         block = int(block_M[start])
-        stop = int(np.searchsorted(jumps_M, jumps_M[start] + JUMPS_AT_ONCE))
-        stop = min(stop, int(np.searchsorted(block_M, block + most)))
-        if stop < len(block_M):  # back to where a block starts, but one block at least
+        stop = int(np.searchsorted(jumps_M, jumps_M[start] + MAX_JUMPS))
+        stop = min(stop, int(np.searchsorted(block_M, block + max_blocks)))
+        if stop < len(block_M):  # go back to the start of a block, but keep at least one block
             stop = int(np.searchsorted(block_M, max(int(block_M[stop]), block + 1)))
-        yield pieces_M4[start:stop] - (block, 0, 0, 0)
+        yield segments_M4[start:stop] - (block, 0, 0, 0)
         start = stop
 
 
@@ -108,16 +121,16 @@ def main(arguments: argparse.Namespace) -> None:
     counts = {}
     for split in SPLITS:
         encoded = read_encoded(arguments.encoded_folder, split, tokenizer, ("start", "stop"))
-        highest = max((int(part.max()) for _, part in chunks(encoded.tokens_N, TOKENS_AT_ONCE)), default=0)
+        highest = max((int(part.max()) for _, part in chunks(encoded.tokens_N, MAX_TOKENS)), default=0)
         if highest >= tokenizer.vocabulary:
             file = arguments.encoded_folder / f"{split}.tokens.npy"
-            raise ValueError(f"{file}: holds token {highest}, beyond the vocabulary of {tokenizer.vocabulary}")
+            raise ValueError(f"{file}: holds token {highest}, but the vocabulary has {tokenizer.vocabulary}")
         counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split)
-        found = counts[split]
+        split_counts = counts[split]
         log(
-            f"{spec.domain} {split}: {found['blocks']} blocks; of {found['tokens_in']} tokens "
-            f"{found['tokens_truncated']} cut off, {found['tokens_dropped']} dropped; "
-            f"{found['short_documents_split']} of {found['documents']} documents split without need"
+            f"{spec.domain} {split}: {split_counts['blocks']} blocks; of {split_counts['tokens_in']} tokens "
+            f"{split_counts['tokens_truncated']} truncated and {split_counts['tokens_dropped']} dropped; "
+            f"{split_counts['short_documents_split']} of {split_counts['documents']} documents split needlessly"
         )
     summary = {"domain": spec.domain, "packing": spec.packing.kind, "block_length": spec.block_length, "splits": counts}
     with atomic_write(arguments.output_folder / "counts.json") as file:

@@ -1,7 +1,7 @@
 """Summarise one shard of a domain for the data card.
 
-The summary holds the shard's word runs, the lengths of its documents and a few documents to read. Summaries of shards
-add up, so the card of a thousand shards reads a thousand small files and no text.
+The summary holds a sketch of the shard's word n-grams, the lengths of its documents and a few sample documents.
+Summaries of shards add up, so the card of a thousand shards reads a thousand small files and no text.
 
 Example:
     speciate sketch --spec spec.json --splits code --output-folder sketch
@@ -20,7 +20,7 @@ from speciate.config.components import Strict
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SPLITS, Stage
 from speciate.data.card.sketch import SIZE
-from speciate.data.card.summary import NGRAM, SAMPLES, Summary
+from speciate.data.card.summary import NGRAM, SAMPLES, SplitSummary
 from speciate.data.documents import read_tables
 from speciate.io import atomic_write
 
@@ -51,17 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Sum up the shard, and write its sketches, samples and counts."""
     spec = read_spec(Spec, arguments.spec)
-    found = {split: Summary() for split in SPLITS}
-    for split, summary in found.items():
+    summaries = {split: SplitSummary() for split in SPLITS}
+    for split, summary in summaries.items():
         for table in read_tables(arguments.splits / f"{split}.parquet", ["id", "group", "text"]):
             summary.add(table)
         with atomic_write(arguments.output_folder / f"{split}.runs.npy") as temp_path, temp_path.open("wb") as file:
             np.save(file, summary.runs.sketch().hashes_K)
-    samples = [{"split": split, **sample} for split, summary in found.items() for sample in summary.samples]
+    samples = [{"split": split, **sample} for split, summary in summaries.items() for sample in summary.samples]
     with atomic_write(arguments.output_folder / "samples.parquet") as temp_path:
         pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), temp_path)
-    counts = {split: summary.as_json() for split, summary in found.items()}
+    counts = {split: summary.as_json() for split, summary in summaries.items()}
     with atomic_write(arguments.output_folder / "counts.json") as temp_path:
-        told = {"domain": spec.domain, "ngram": NGRAM, "size": SIZE, "splits": counts}
-        temp_path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    log(f"domain {spec.domain}: {', '.join(f'{split} {each.documents}' for split, each in found.items())} documents")
+        content = {"domain": spec.domain, "ngram": NGRAM, "size": SIZE, "splits": counts}
+        temp_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    documents = ", ".join(f"{split} {summary.documents}" for split, summary in summaries.items())
+    log(f"domain {spec.domain}: documents: {documents}")

@@ -16,8 +16,9 @@ from speciate.cli import log
 from speciate.config.components import Strict
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SPLITS, Stage
-from speciate.data.documents import Shard, Writer, num_documents, read_documents
-from speciate.data.splits.assign import Groups, dropped_rows
+from speciate.data.documents import DocumentWriter, num_documents, read_documents
+from speciate.data.shard import Shard
+from speciate.data.splits.read import GroupSplits, read_dropped_rows
 from speciate.io import atomic_write
 
 
@@ -27,7 +28,7 @@ class Spec(Strict):
     domain: Name
     shards: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
-    """Of the split: by it a document's group is found again."""
+    """Seed of the split, which is part of the key of a group."""
 
 
 STAGE = Stage(
@@ -62,24 +63,24 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(Spec, arguments.spec)
     shard = Shard.parse(arguments.shard)
     if shard.count != spec.shards:
-        raise ValueError(f"--shard: {shard} of domain {spec.domain}, which has {spec.shards}")
-    groups = Groups(arguments.groups, spec.seed)
+        raise ValueError(f"--shard: {shard} does not fit domain {spec.domain}, which has {spec.shards} shards")
+    groups = GroupSplits(arguments.groups, spec.seed)
     count = num_documents(arguments.documents)
-    dropped = set(dropped_rows(arguments.duplicates, spec.domain, shard, count).tolist())
+    dropped = set(read_dropped_rows(arguments.duplicates, spec.domain, shard, count).tolist())
     counts = {split: {"documents": 0, "bytes": 0} for split in SPLITS}
     with contextlib.ExitStack() as stack:
-        aside = {
+        temp_paths = {
             split: stack.enter_context(atomic_write(arguments.output_folder / f"{split}.parquet")) for split in SPLITS
         }
-        counts_aside = stack.enter_context(atomic_write(arguments.output_folder / "counts.json"))
+        counts_path = stack.enter_context(atomic_write(arguments.output_folder / "counts.json"))
         with contextlib.ExitStack() as writers:
-            files = {split: writers.enter_context(Writer(aside[split])) for split in SPLITS}
+            files = {split: writers.enter_context(DocumentWriter(temp_paths[split])) for split in SPLITS}
             for row, document in enumerate(read_documents(arguments.documents)):
                 if row not in dropped:
                     split = SPLITS[groups.split(document.group)]
                     files[split].write(document)
                     counts[split]["documents"] += 1
                     counts[split]["bytes"] += len(document.text.encode())
-        counts_aside.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    shares = ", ".join(f"{split} {each['documents']}" for split, each in counts.items())
+        counts_path.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    shares = ", ".join(f"{split} {split_counts['documents']}" for split, split_counts in counts.items())
     log(f"domain {spec.domain}, shard {shard}: documents: {shares}; {len(dropped)} duplicates left out")

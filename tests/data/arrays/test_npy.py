@@ -3,7 +3,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from speciate.data.arrays.npy import FixedArray, GrowingArray, distinct, ranges, read_array
+from speciate.data.arrays.indexing import concatenate_ranges, unique_rows
+from speciate.data.arrays.npy import read_array
+from speciate.data.arrays.npy_writers import FixedArray, GrowingArray
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [5], [3, 0, 1000, 7]])
@@ -31,7 +33,7 @@ def test_another_type_is_refused(tmp_path: pathlib.Path) -> None:
 def test_a_file_that_is_cut_off_is_named(tmp_path: pathlib.Path, size: int) -> None:
     np.save(tmp_path / "a.npy", np.arange(500))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"a.npy: is cut off, or no array"):
+    with pytest.raises(ValueError, match=r"a.npy: is truncated or not an array"):
         read_array(tmp_path / "a.npy")
 
 
@@ -53,13 +55,13 @@ def test_an_array_of_known_shape_is_filled_in_any_order(tmp_path: pathlib.Path) 
 
 
 def test_ranges_stand_end_to_end() -> None:
-    assert ranges(np.array([5, 0, 9, 2]), np.array([2, 0, 1, 3])).tolist() == [5, 6, 9, 2, 3, 4]
-    assert ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+    assert concatenate_ranges(np.array([5, 0, 9, 2]), np.array([2, 0, 1, 3])).tolist() == [5, 6, 9, 2, 3, 4]
+    assert concatenate_ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
 
 
 def test_distinct_rows_are_told_by_their_first() -> None:
     rows = [(3, 1), (2, 9), (3, 1), (3, 0), (2, 9), (2**64 - 1, 0)]
-    firsts, places = distinct(np.array(rows, np.uint64))
+    firsts, places = unique_rows(np.array(rows, np.uint64))
     assert firsts.tolist() == [1, 3, 0, 5]
     assert [rows[firsts[place]] for place in places] == rows
-    assert [part.tolist() for part in distinct(np.zeros((0, 2), np.uint64))] == [[], []]
+    assert [part.tolist() for part in unique_rows(np.zeros((0, 2), np.uint64))] == [[], []]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.data.card import heavy_hitters
-from speciate.data.card.heavy_hitters import HeavyHitters, shared
+from speciate.data.card.heavy_hitters import HeavyHitters, common_prefix
 
 STREAMS = st.lists(st.sampled_from("aaabbcdefghij"), max_size=80)
 
@@ -27,15 +27,15 @@ def test_the_bound_holds_and_memory_is_bounded(keys: list[str], cut: int) -> Non
         truth = Counter(keys)
         parts = counted(keys[:cut]) + counted(keys[cut:])
         for found in (counted(keys), parts, HeavyHitters.from_json(parts.as_json())):
-            assert len(found.counts) <= 4 and found.below <= len(keys) / 5
+            assert len(found.counts) <= 4 and found.undercount <= len(keys) / 5
             for key in truth:
-                assert truth[key] - found.below <= found.counts.get(key, 0) <= truth[key]
+                assert truth[key] - found.undercount <= found.counts.get(key, 0) <= truth[key]
 
 
 def test_few_different_texts_are_counted_exactly() -> None:
     keys = random.Random(0).choices("abcdefgh", k=1000)
     found = counted(keys)
-    assert found.counts == Counter(keys) and found.below == 0
+    assert found.counts == Counter(keys) and found.undercount == 0
     assert counted(keys[:300]) + counted(keys[300:]) == found
 
 
@@ -55,6 +55,6 @@ def test_the_common_part_of_texts_under_one_key() -> None:
 
 @given(st.text(alphabet="ab"), st.text(alphabet="ab"))
 def test_shared(one: str, two: str) -> None:
-    common = shared(one, two)
+    common = common_prefix(one, two)
     assert one.startswith(common) and two.startswith(common)
     assert one[len(common) :][:1] != two[len(common) :][:1] or common == one == two

@@ -5,17 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from speciate.data.card.sketch import Growing, Sketch, containment, similarity
-from speciate.data.dedup.shingles import mix, shingles
+from speciate.data.card.overlap import containment, similarity
+from speciate.data.card.sketch import GrowingSketch, Sketch
+from speciate.data.dedup.shingles import shingle_hashes, splitmix64
 
 
 def hashes(start: int, stop: int) -> np.ndarray:
     """Distinct hashes of the numbers from `start` to `stop`."""
-    return mix(np.arange(start, stop, dtype=np.uint64))
+    return splitmix64(np.arange(start, stop, dtype=np.uint64))
 
 
 def sketch_of(values: np.ndarray, size: int = 256) -> Sketch:
-    growing = Growing(size)
+    growing = GrowingSketch(size)
     growing.add(values)
     return growing.sketch()
 
@@ -28,10 +29,10 @@ def test_a_sketch_holds_the_smallest_distinct_hashes() -> None:
 
 def test_the_order_and_the_portions_do_not_matter() -> None:
     values = hashes(0, 20000)
-    growing = Growing(256)
+    growing = GrowingSketch(256)
     for portion in np.array_split(np.random.default_rng(0).permutation(values), 37):
         growing.add(portion)
-        assert len(growing._kept) + growing._num_waiting <= 6 * 256  # it never grows
+        assert len(growing._kept) + growing._num_pending <= 6 * 256  # it never grows
     assert growing.sketch().hashes_K.tolist() == sketch_of(values).hashes_K.tolist()
 
 
@@ -87,8 +88,8 @@ def test_the_error_of_a_nearly_whole_sketch_is_nearly_nothing() -> None:
 def test_texts_that_share_a_paragraph_share_its_runs_of_words() -> None:
     words = [f"word{number}" for number in range(4000)]
     one, other = " ".join(words[:2400]), " ".join(words[2000:])
-    exact_one, exact_other = (set(shingles(text, 13).tolist()) for text in (one, other))
+    exact_one, exact_other = (set(shingle_hashes(text, 13).tolist()) for text in (one, other))
     both = len(exact_one & exact_other)
     assert both == 400 - 12
-    found = containment(sketch_of(shingles(one, 13), 1024), sketch_of(shingles(other, 13), 1024))
+    found = containment(sketch_of(shingle_hashes(one, 13), 1024), sketch_of(shingle_hashes(other, 13), 1024))
     assert abs(found.share - both / len(exact_one)) < 4 * found.error

@@ -12,7 +12,7 @@ from speciate.data.mixture import interleave
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any))
 def test_any_beginning_is_near_proportional(counts: list[int]) -> None:
     rows = [np.random.default_rng(domain).permutation(count) for domain, count in enumerate(counts)]
-    mixture = interleave.in_turns(rows)
+    mixture = interleave.interleave(rows)
     assert mixture.dtype == np.int32
     for domain, one in enumerate(rows):
         assert mixture[mixture[:, 0] == domain, 1].tolist() == one.tolist(), "a domain's own order is kept"
@@ -29,22 +29,22 @@ def test_portions_do_not_show(portion: int, monkeypatch: pytest.MonkeyPatch) -> 
         keys = [(place + 0.5) / count for count in counts for place in range(count)]
         domains = np.repeat(np.arange(len(counts)), counts)
         pairs = np.stack([domains, np.concatenate(rows)], axis=1)
-        monkeypatch.setattr(interleave, "PORTION", portion)
-        assert interleave.in_turns(rows).tolist() == pairs[np.lexsort((domains, keys))].tolist()
+        monkeypatch.setattr(interleave, "CHUNK_ROWS", portion)
+        assert interleave.interleave(rows).tolist() == pairs[np.lexsort((domains, keys))].tolist()
     epochs = [np.arange(5), np.arange(5)[::-1], np.arange(5)]
-    assert interleave.end_to_end(epochs, 12).tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1]
+    assert interleave.concatenate_epochs(epochs, 12).tolist() == [0, 1, 2, 3, 4, 4, 3, 2, 1, 0, 0, 1]
 
 
 def test_equal_parts_alternate() -> None:
-    assert interleave.in_turns([np.array([5, 6]), np.array([7, 8])]).tolist() == [[0, 5], [1, 7], [0, 6], [1, 8]]
+    assert interleave.interleave([np.array([5, 6]), np.array([7, 8])]).tolist() == [[0, 5], [1, 7], [0, 6], [1, 8]]
 
 
 def test_four_to_one_by_hand() -> None:
     # keys 1/8, 3/8, 5/8, 7/8 against 1/2
-    assert interleave.in_turns([np.arange(4), np.arange(1)])[:, 0].tolist() == [0, 0, 1, 0, 0]
+    assert interleave.interleave([np.arange(4), np.arange(1)])[:, 0].tolist() == [0, 0, 1, 0, 0]
 
 
 def test_an_empty_domain_is_named() -> None:
-    interleave.refuse_empty({"a": 1})
+    interleave.require_blocks({"a": 1})
     with pytest.raises(ValueError, match=r"domains.b: too small for one block of the test split \(blocks: a 3, b 0\)"):
-        interleave.refuse_empty({"a": 3, "b": 0}, "test")
+        interleave.require_blocks({"a": 3, "b": 0}, "test")

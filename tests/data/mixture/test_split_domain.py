@@ -34,7 +34,7 @@ def test_labels_go_by_group_and_are_the_same_in_every_set() -> None:
 
 
 def test_a_domain_that_is_not_there_or_empty() -> None:
-    with pytest.raises(ValueError, match=r"mixture.domain: there is no domain d; there are: a, b"):
+    with pytest.raises(ValueError, match=r"mixture.domain: the study has no domain d, only a, b"):
         options("d").labels(("a", "b"))
     with pytest.raises(ValueError, match=r"domains.b: too small for one block of the train split \(blocks: b 0\)"):
         split_domain.mix(options(), {"a": 3, "b": 0})

@@ -71,7 +71,9 @@ def test_repetition_is_flagged_or_refused() -> None:
     first, second = np.split(mixture[mixture[:, 0] == 0, 1], [100])
     assert sorted(first.tolist()) == list(range(100))
     assert first[:60].tolist() != second.tolist()
-    with pytest.raises(ValueError, match=r"mixture.blocks: code has 100 blocks, .* 1.60 times; at most 125 repeat"):
+    with pytest.raises(
+        ValueError, match=r"mixture.blocks: code has 100 blocks, .* 1.60 times; at most 125 can be used without repeats"
+    ):
         weights.mix(options(four, blocks=200, repeat="refuse"), {"code": 100, "prose": 50})
 
 

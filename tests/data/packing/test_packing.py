@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.config.components import kinds_in, options_of
-from speciate.data.packing import best_fit, best_fit_truncate, concat, segments
+from speciate.data.packing import best_fit, best_fit_truncate, concat, fill_blocks, mapped_segments, segments
 from speciate.data.packing.best_fit_decreasing import best_fit_decreasing
+from speciate.data.packing.summary import PackingSummary
 
 END = 9999
 KINDS = {"concat": concat, "best_fit": best_fit, "best_fit_truncate": best_fit_truncate}
@@ -21,16 +22,18 @@ BLOCK = st.integers(2, 17)
 def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Blocks and pieces of documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
     lengths_D = np.array(lengths, np.int64)
-    plan = segments.whole(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length))
+    plan = segments.concatenate_plan(
+        KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length)
+    )
     num_blocks = int(plan[-1, 0]) + 1 if len(plan) else 0
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     blocks = np.full((num_blocks, block_length), 12345678, np.uint32)
-    segments.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
+    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
     return blocks, plan, lengths_D
 
 
 def summary(lengths_D: np.ndarray, plan: np.ndarray, block_length: int) -> dict[str, int]:
-    done = segments.Summary(lengths_D, block_length)
+    done = PackingSummary(lengths_D, block_length)
     done.add(plan)
     return done.counts()
 
@@ -63,7 +66,7 @@ def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None
         for position, token in rebuilt[document].items():
             assert token == run[position]
     assert (blocks == END).sum() == sum(len(run) - 1 in rebuilt[document] for document, run in enumerate(runs))
-    assert segments.document_of(plan, block_length).shape == blocks.shape
+    assert segments.documents_at(plan, block_length).shape == blocks.shape
 
     kept = [len(rebuilt[document]) for document in range(len(lengths))]
     dropped = [document for document in rebuilt if not kept[document]]
@@ -130,7 +133,7 @@ def slow_cover(gaps: list[int], sizes: list[int]) -> list[int] | None:
 @settings(max_examples=500, deadline=None)
 @given(gaps=st.lists(st.integers(0, 12), max_size=12), sizes=st.lists(st.integers(1, 12), max_size=25))
 def test_gaps_are_filled_as_one_by_one(gaps: list[int], sizes: list[int]) -> None:
-    block, offset, complete = best_fit_truncate.cover(np.array(gaps, np.int64), np.array(sizes, np.int64), 12)
+    block, offset, complete = best_fit_truncate.cover_gaps(np.array(gaps, np.int64), np.array(sizes, np.int64), 12)
     expected = slow_cover(gaps, sizes)
     assert complete == (expected is not None)
     if expected is None:
@@ -235,7 +238,7 @@ def test_truncating_best_fit_by_hand() -> None:
 
 def test_a_gap_longer_than_any_document_is_filled_by_several() -> None:
     # T = 10; 6 alone, and items of 5 and 5 share a bin; then 9 tokens in three documents of one bin
-    block, offset, complete = best_fit_truncate.cover(np.array([9]), np.array([4, 3, 4]), 10)
+    block, offset, complete = best_fit_truncate.cover_gaps(np.array([9]), np.array([4, 3, 4]), 10)
     assert complete
     assert (block.tolist(), offset.tolist()) == ([0, 0, 0], [1, 9, 5])
 
@@ -264,7 +267,7 @@ def test_laying_by_windows_does_not_show(kind: str, monkeypatch: pytest.MonkeyPa
     lengths = np.random.default_rng(0).integers(0, 90, 60).tolist()
     whole, _, _ = pack(kind, lengths, 16)
     for window in (1, 7, 64, 1000):
-        monkeypatch.setattr(segments, "WINDOW", window)
+        monkeypatch.setattr(fill_blocks, "WINDOW", window)
         assert (pack(kind, lengths, 16)[0] == whole).all()
 
 
@@ -274,11 +277,11 @@ def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.Monke
         lengths = np.random.default_rng(seed).integers(0, 70, 80).tolist()
         _, plan, lengths_D = pack(kind, lengths, 16)
         with monkeypatch.context() as patched:
-            for module, name in ((best_fit, "PORTION"), (best_fit_truncate, "PORTION"), (concat, "DOCUMENTS")):
+            for module, name in ((best_fit, "CHUNK_ROWS"), (best_fit_truncate, "CHUNK_ROWS"), (concat, "DOCUMENTS")):
                 patched.setattr(module, name, 3)
             parts = list(KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, 16))
         assert len(parts) > 1 and (np.concatenate(parts) == plan).all()
-        done = segments.Summary(lengths_D, 16)
+        done = PackingSummary(lengths_D, 16)
         for part in parts:
             done.add(part)
         assert done.counts() == summary(lengths_D, plan, 16)
@@ -287,27 +290,27 @@ def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.Monke
 def test_pieces_of_other_blocks_do_not_belong(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, plan, lengths_D = pack("best_fit", [13, 2, 40, 0, 7, 7], 8)
     for portion in (1, 4, 1000):
-        monkeypatch.setattr(segments, "PORTION", portion)
-        assert segments.belongs(plan, len(blocks), 8, len(lengths_D))
-        assert not segments.belongs(plan, len(blocks) + 1, 8, len(lengths_D))
-        assert not segments.belongs(plan, len(blocks), 8, int(plan[:, segments.DOCUMENT].max()))
-        assert not segments.belongs(plan[1:], len(blocks), 8, len(lengths_D))
-        assert not segments.belongs(plan[::-1], len(blocks), 8, len(lengths_D))
-        assert (segments.whole(segments.by_blocks(plan, 8)) == plan).all()
+        monkeypatch.setattr(mapped_segments, "CHUNK_ROWS", portion)
+        assert mapped_segments.is_consistent(plan, len(blocks), 8, len(lengths_D))
+        assert not mapped_segments.is_consistent(plan, len(blocks) + 1, 8, len(lengths_D))
+        assert not mapped_segments.is_consistent(plan, len(blocks), 8, int(plan[:, segments.DOCUMENT].max()))
+        assert not mapped_segments.is_consistent(plan[1:], len(blocks), 8, len(lengths_D))
+        assert not mapped_segments.is_consistent(plan[::-1], len(blocks), 8, len(lengths_D))
+        assert (segments.concatenate_plan(mapped_segments.whole_block_chunks(plan, 8)) == plan).all()
         assert (
-            segments.edges_at(plan, np.arange(len(blocks) + 1)).tolist()
-            == segments.edges_of(plan, len(blocks)).tolist()
+            mapped_segments.find_block_starts(plan, np.arange(len(blocks) + 1)).tolist()
+            == segments.block_edges(plan, len(blocks)).tolist()
         )
-    assert segments.belongs(plan[:0], 0, 8, 0) and not segments.belongs(plan[:0], 1, 8, 0)
+    assert mapped_segments.is_consistent(plan[:0], 0, 8, 0) and not mapped_segments.is_consistent(plan[:0], 1, 8, 0)
 
 
 def test_selected_blocks_have_their_own_pieces() -> None:
     lengths = [13, 2, 40, 0, 7, 7]
     blocks, plan, lengths_D = pack("best_fit", lengths, 8)
     rows = np.array([4, 0, 7])
-    chosen = segments.select(plan, segments.edges_of(plan, len(blocks)), rows)
+    chosen = segments.select_blocks(plan, segments.block_edges(plan, len(blocks)), rows)
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     again = np.zeros((3, 8), np.uint32)
-    segments.lay(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
+    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
     assert (again == blocks[rows]).all()
-    assert (segments.document_of(chosen, 8) == segments.document_of(plan, 8)[rows]).all()
+    assert (segments.documents_at(chosen, 8) == segments.documents_at(plan, 8)[rows]).all()

@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.config.data import Split
-from speciate.data.documents import Shard
-from speciate.data.splits.assign import HELD_OUT, Groups, assign, dropped_rows, gather, position
+from speciate.data.shard import Shard
+from speciate.data.splits.assign import HELD_OUT, assign_groups, merge_groups
+from speciate.data.splits.group_key import group_key
+from speciate.data.splits.read import GroupSplits, read_dropped_rows
 
 SPLIT = Split(validation=0.05, test=0.1, probe=0.1, seed=0)
 
 
 def one_by_one(sizes: Counter[str], split: Split) -> dict[str, str]:
     """The rule in plain Python, a group at a time."""
-    order = sorted(sizes, key=lambda group: position(group, split.seed))
+    order = sorted(sizes, key=lambda group: group_key(group, split.seed))
     chosen: dict[str, str] = {}
     taken, target = 0, 0.0
     for later, name in zip(range(len(HELD_OUT), 0, -1), HELD_OUT, strict=True):
@@ -36,17 +38,17 @@ def one_by_one(sizes: Counter[str], split: Split) -> dict[str, str]:
 def chosen(sizes: Counter[str], split: Split, parts: int = 1) -> dict[str, str]:
     """The same by the vectorised way, documents spread over so many shards."""
     documents = [(group, part) for group, size in sizes.items() for part in (size - size // 2, size // 2)]
-    names = {position(group, split.seed): group for group in sizes}
+    names = {group_key(group, split.seed): group for group in sizes}
     shards = []
     for index in range(parts):
         mine = documents[index::parts]
-        keys = b"".join(position(group, split.seed) for group, _ in mine)
+        keys = b"".join(group_key(group, split.seed) for group, _ in mine)
         orders = np.frombuffer(keys, ">u8").astype(np.uint64).reshape(len(mine), 2)
         shards.append((orders, np.array([size for _, size in mine], np.int64)))
-    order_G2, sizes_G = gather(shards)
+    order_G2, sizes_G = merge_groups(shards)
     groups = [names[row.astype(">u8").tobytes()] for row in order_G2]
     assert sizes_G.tolist() == [sizes[group] for group in groups]
-    return {group: name for name, place in assign(sizes_G, split, "d").items() for group in groups[place]}
+    return {group: name for name, place in assign_groups(sizes_G, split, "d").items() for group in groups[place]}
 
 
 @given(
@@ -81,44 +83,44 @@ def test_a_new_group_moves_only_groups_near_a_cut() -> None:
 
 
 def test_the_hash_is_uniform_and_pinned() -> None:
-    assert position("a", 0).hex() == "55ffe9b5954f289bb293114c97c645cd"
-    below = sum(position(f"g{index}", 3)[0] < 64 for index in range(4000))
+    assert group_key("a", 0).hex() == "55ffe9b5954f289bb293114c97c645cd"
+    below = sum(group_key(f"g{index}", 3)[0] < 64 for index in range(4000))
     assert abs(below - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_too_few_groups_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=f"domain prose: a split would be empty: there are only {count} groups"):
-        assign(np.ones(count, np.int64), SPLIT, "prose")
+    with pytest.raises(ValueError, match=f"domain prose: a split would be empty: it has only {count} groups"):
+        assign_groups(np.ones(count, np.int64), SPLIT, "prose")
 
 
 def test_a_group_is_found_again_by_its_name(tmp_path: pathlib.Path) -> None:
-    names = sorted((f"g{index}" for index in range(50)), key=lambda group: position(group, 7))
-    keys = np.frombuffer(b"".join(position(group, 7) for group in names), ">u8").astype(np.uint64).reshape(50, 2)
+    names = sorted((f"g{index}" for index in range(50)), key=lambda group: group_key(group, 7))
+    keys = np.frombuffer(b"".join(group_key(group, 7) for group in names), ">u8").astype(np.uint64).reshape(50, 2)
     splits = np.arange(50, dtype=np.uint64) % 4
     np.save(tmp_path / "groups.npy", np.concatenate([keys, splits[:, None]], axis=1))
-    groups = Groups(tmp_path / "groups.npy", 7)
+    groups = GroupSplits(tmp_path / "groups.npy", 7)
     assert [groups.split(group) for group in names] == splits.tolist()
-    with pytest.raises(ValueError, match=r"groups.npy: does not know group other"):
+    with pytest.raises(ValueError, match=r"groups.npy: does not have group other"):
         groups.split("other")
-    with pytest.raises(ValueError, match=r"groups.npy: does not know group g0"):
-        Groups(tmp_path / "groups.npy", 8).split("g0")
+    with pytest.raises(ValueError, match=r"groups.npy: does not have group g0"):
+        GroupSplits(tmp_path / "groups.npy", 8).split("g0")
     np.save(tmp_path / "groups.npy", keys)
-    with pytest.raises(ValueError, match=r"groups.npy: holds no groups"):
-        Groups(tmp_path / "groups.npy", 7)
+    with pytest.raises(ValueError, match=r"groups.npy: does not hold groups"):
+        GroupSplits(tmp_path / "groups.npy", 7)
 
 
 def test_dropped_rows_are_those_of_the_shard(tmp_path: pathlib.Path) -> None:
     rows = [("a", 0, 3), ("a", 1, 5), ("b", 1, 1), ("a", 1, 7)]
     columns = {name: [row[place] for row in rows] for place, name in enumerate(("domain", "shard", "row"))}
     pq.write_table(pa.table(columns), tmp_path / "duplicates.parquet")
-    assert dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8).tolist() == [5, 7]
-    assert dropped_rows(tmp_path / "duplicates.parquet", "c", Shard(1, 2), 8).tolist() == []
-    with pytest.raises(ValueError, match=r"of other documents: domain a, shard 1-of-2 has 7 documents"):
-        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 7)
+    assert read_dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8).tolist() == [5, 7]
+    assert read_dropped_rows(tmp_path / "duplicates.parquet", "c", Shard(1, 2), 8).tolist() == []
+    with pytest.raises(ValueError, match=r"belongs to other documents: domain a, shard 1-of-2 has 7 documents"):
+        read_dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 7)
     (tmp_path / "duplicates.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"duplicates.parquet: is no file of duplicates"):
-        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)
+    with pytest.raises(ValueError, match=r"duplicates.parquet: is not a file of duplicates"):
+        read_dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)
     pq.write_table(pa.table({"row": [1]}), tmp_path / "duplicates.parquet")
-    with pytest.raises(ValueError, match=r"duplicates.parquet: is no file of duplicates"):
-        dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)
+    with pytest.raises(ValueError, match=r"duplicates.parquet: is not a file of duplicates"):
+        read_dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8)

@@ -6,10 +6,18 @@ import pytest
 
 from speciate.config.components import options_of
 from speciate.data.packing import concat, segments
+from speciate.data.packing.fill_blocks import fill_blocks
 from speciate.data.permutation import permutation
 from speciate.data.splits import held_out
-from speciate.data.splits.held_out import Pack, draw, main_documents, number_documents, size, spread
-from speciate.data.tokens.read import Encoded
+from speciate.data.splits.held_out import (
+    Pack,
+    blocks_per_domain,
+    choose_blocks,
+    draw_set,
+    main_documents,
+    renumber_documents,
+)
+from speciate.data.tokens.encoded import EncodedSplit
 
 END = 99
 
@@ -18,29 +26,29 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     """A pack of blocks of 4 whose tokens tell their document: document d of the domain has tokens first + d."""
     lengths_D = np.array(lengths, np.int64)
     stops = np.cumsum(lengths_D)
-    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
+    plan = segments.concatenate_plan(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
     tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
     blocks = np.zeros((int(plan[-1, 0]) + 1 if len(plan) else 0, 4), np.uint16)
-    segments.lay(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
+    fill_blocks(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
     ids = pa.array([f"id{first + d}" for d in range(len(lengths))], pa.string())
     columns = {"id": ids, "group": pa.array(groups, pa.string())}
     table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D, "surface": lengths_D})
     types = (tokens % 7).astype(np.uint8) if with_types else None
-    return Pack(blocks, plan, Encoded(tokens, table), types)
+    return Pack(blocks, plan, EncodedSplit(tokens, table), types)
 
 
 def joined(shards: list[Pack]) -> segments.Ints:
     """The pieces of a domain, its shards' blocks and documents numbered end to end."""
     parts, block, document = [], 0, 0
     for pack in shards:
-        parts.append(pack.pieces_M4 + (block, 0, document, 0))
+        parts.append(pack.segments_M4 + (block, 0, document, 0))
         block, document = block + len(pack.blocks_PT), document + len(pack.encoded.documents)
     return np.concatenate(parts)
 
 
 def test_domains_take_turns_and_every_position_knows_its_document() -> None:
     packs = {"a": [pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10)], "b": [pack([7, 2, 9], ["x", "y", "z"], 20)]}
-    found = draw(packs, 3, "probe", 0)
+    found = draw_set(packs, 3, "probe", 0)
     assert found["tokens"].shape == found["document"].shape == found["types"].shape == (6, 4)
     assert found["domain"].tolist() == [0, 1, 0, 1, 0, 1]
     table = found["documents"]
@@ -62,10 +70,10 @@ def test_domains_take_turns_and_every_position_knows_its_document() -> None:
 
 def test_sets_and_seeds_differ_and_are_the_same_again() -> None:
     packs = {"a": [pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)]}
-    first = draw(packs, 8, "test", 0)
+    first = draw_set(packs, 8, "test", 0)
     assert "types" not in first
-    assert (draw(packs, 8, "test", 0)["tokens"] == first["tokens"]).all()
-    assert (draw(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
+    assert (draw_set(packs, 8, "test", 0)["tokens"] == first["tokens"]).all()
+    assert (draw_set(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
 
 
 def test_shards_end_to_end_are_one_pack() -> None:
@@ -81,11 +89,11 @@ def test_shards_end_to_end_are_one_pack() -> None:
     table = pa.concat_tables([first.encoded.documents, pa.Table.from_pandas(later, first.encoded.documents.schema)])
     whole = Pack(
         blocks_PT=np.concatenate([shard.blocks_PT for shard in shards]),
-        pieces_M4=joined(shards),
-        encoded=Encoded(tokens, table),
+        segments_M4=joined(shards),
+        encoded=EncodedSplit(tokens, table),
         types_N=(tokens % 7).astype(np.uint8),
     )
-    one, several = (draw({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([whole], shards))
+    one, several = (draw_set({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([whole], shards))
     assert one["documents"].equals(several["documents"])
     for part in ("tokens", "document", "domain", "types"):
         assert one[part].dtype == several[part].dtype
@@ -98,7 +106,7 @@ def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None
         "a": [pack([3, 6, 5, 1, 9, 2, 2, 1], list("gghijjkl"), 10)],
         "b": [pack([7, 2, 9, 4, 3], list("xyzzx"), 30)],
     }
-    found = draw(packs, 6, "test", 1)
+    found = draw_set(packs, 6, "test", 1)
     digest = hashlib.sha256()
     for part in ("tokens", "document", "domain", "types"):
         digest.update(found[part].tobytes())
@@ -119,47 +127,51 @@ def in_full(main: np.ndarray, group: np.ndarray, *purpose: str | int) -> np.ndar
 
 @pytest.mark.parametrize("portion", [1, 6, 1000])
 def test_the_first_blocks_are_those_of_the_whole_order(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "PORTION", portion)
+    monkeypatch.setattr(held_out, "CHUNK_ROWS", portion)
     for seed in range(4):
         draw = np.random.default_rng(seed)
         main, group = draw.integers(0, 12, 60), draw.integers(0, 4, 12)
         whole = in_full(main, group, "test", seed)
         for count in (0, 1, 7, 30, 60, 90):
-            assert spread(main, group, count, "test", seed).tolist() == whole[:count].tolist()
+            assert choose_blocks(main, group, count, "test", seed).tolist() == whole[:count].tolist()
 
 
 def test_every_document_before_a_second_block_of_one() -> None:
     lengths = [39] * 5  # 10 blocks each, none shared
-    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4))
+    plan = segments.concatenate_plan(
+        concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array(lengths), 4)
+    )
     for seed in range(20):
-        order = spread(main_documents(plan, 4), np.arange(5), 50, "test", seed)
+        order = choose_blocks(main_documents(plan, 4), np.arange(5), 50, "test", seed)
         assert sorted(order.tolist()) == list(range(50))
         documents = (order // 10).reshape(10, 5)
         assert (np.sort(documents, axis=1) == np.arange(5)).all()
 
 
 def test_groups_take_turns_among_documents_of_one_block() -> None:
-    plan = segments.whole(concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4))
+    plan = segments.concatenate_plan(
+        concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4)
+    )
     group = np.array([0] * 20 + [1] * 5 + [2] * 5)
     for seed in range(20):
-        order = spread(main_documents(plan, 4), group, 30, "test", seed)
+        order = choose_blocks(main_documents(plan, 4), group, 30, "test", seed)
         assert (np.sort(group[order[:15]].reshape(5, 3), axis=1) == np.arange(3)).all()
 
 
 def test_the_main_document_of_a_block_has_most_of_it() -> None:
     plan = np.array([[0, 0, 7, 0], [0, 1, 3, 0], [1, 0, 3, 3], [1, 2, 5, 0], [2, 0, 5, 2]])
     # block 0: 7 once, 3 three times; block 1: 3 and 5 twice each: the lower; block 2: 5 alone
-    order = spread(main_documents(plan, 4), np.arange(8), 3, "x")
+    order = choose_blocks(main_documents(plan, 4), np.arange(8), 3, "x")
     assert sorted(order[:2].tolist()) in ([0, 2], [1, 2])  # 3, 3, 5: one of the blocks of 3 comes last
-    row, old = number_documents(np.array([[7, 3], [3, 5], [7, 5]]))
+    row, old = renumber_documents(np.array([[7, 3], [3, 5], [7, 5]]))
     assert row.tolist() == [[0, 1], [1, 2], [0, 2]]
     assert old.tolist() == [7, 3, 5]
 
 
 def test_too_few_blocks() -> None:
-    assert size("test", 5, {"a": 9, "b": 5}) == (5, [])
-    there, warnings = size("test", 5, {"a": 9, "b": 4})
+    assert blocks_per_domain("test", 5, {"a": 9, "b": 5}) == (5, [])
+    there, warnings = blocks_per_domain("test", 5, {"a": 9, "b": 4})
     assert there == 4
     assert warnings == ["held_out.test_blocks: b has 4 blocks, not 5; every domain gives 4"]
     with pytest.raises(ValueError, match=r"domains.b: too small for one block of the test split \(blocks: a 9, b 0\)"):
-        size("test", 5, {"a": 9, "b": 0})
+        blocks_per_domain("test", 5, {"a": 9, "b": 0})

@@ -97,7 +97,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
     write(tmp_path)
     manifest = FITTED.manifest.model_copy(update={"end_of_text": 5})
     (tmp_path / "tokenizer_manifest.json").write_text(manifest.model_dump_json())
-    with pytest.raises(ValueError, match=r"tokenizer.json: is not what tokenizer_manifest.json says"):
+    with pytest.raises(ValueError, match=r"tokenizer.json: does not match tokenizer_manifest.json"):
         read_tokenizer(tmp_path)
     (tmp_path / "tokenizer_manifest.json").write_text('{"kind": "bpe"}')
     with pytest.raises(ValueError, match=r"tokenizer_manifest.json: vocabulary: is missing"):
@@ -107,7 +107,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
 def test_an_entry_that_stands_for_no_bytes_is_refused() -> None:
     broken = json.loads(FITTED.text)
     broken["model"]["vocab"] = {**broken["model"]["vocab"], "<pad>日": 300}
-    with pytest.raises(ValueError, match=r"id 300 .* is no byte-level token"):
+    with pytest.raises(ValueError, match=r"id 300 .* is not a byte-level token"):
         FittedTokenizer(json.dumps(broken), "bpe")
     broken["model"]["vocab"] = {**json.loads(FITTED.text)["model"]["vocab"], "ab": 400}
     with pytest.raises(ValueError, match="without gaps"):
@@ -115,12 +115,12 @@ def test_an_entry_that_stands_for_no_bytes_is_refused() -> None:
 
 
 def test_what_ends_a_text_must_be_a_special_token() -> None:
-    with pytest.raises(ValueError, match=r"</s> is no special token of it; there are: <\|endoftext\|>$"):
+    with pytest.raises(ValueError, match=r"</s> is not one of its special tokens: <\|endoftext\|>$"):
         FittedTokenizer(FITTED.text, "bpe", "</s>")
-    with pytest.raises(ValueError, match="a is no special token of it"):
+    with pytest.raises(ValueError, match="a is not one of its special tokens"):
         FittedTokenizer(FITTED.text, "bpe", "a")
     plain = json.dumps(json.loads(FITTED.text) | {"added_tokens": []})
-    with pytest.raises(ValueError, match="there are: none"):
+    with pytest.raises(ValueError, match="special tokens: none"):
         FittedTokenizer(plain, "bpe")
 
 
@@ -148,7 +148,7 @@ def test_byte_fallback_brings_any_text_back(text: str) -> None:
 
 PROGRAM = """
 import pathlib, sys
-from speciate.data.tokenizer import bpe
+from speciate.data.tokens.tokenizer import bpe
 from speciate.config.components import options_of
 folder = pathlib.Path(sys.argv[1])
 texts = [file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py"))]
@@ -159,7 +159,7 @@ sys.stdout.write(tokenizer.to_str())
 
 def test_fitting_depends_on_neither_hash_seed_nor_threads() -> None:
     source = pathlib.Path(__file__).parents[3] / "src"
-    found = set()
+    outputs = set()
     for hash_seed, threads in [("0", "1"), ("1", "2"), ("12345", "4")]:
         environment = os.environ | {
             "PYTHONHASHSEED": hash_seed,
@@ -168,6 +168,6 @@ def test_fitting_depends_on_neither_hash_seed_nor_threads() -> None:
             "PYTHONPATH": str(source),
         }
         command = [sys.executable, "-c", PROGRAM, str(source)]
-        found.add(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
-    assert len(found) == 1
-    assert len(json.loads(found.pop())["model"]["vocab"]) == 1000
+        outputs.add(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    assert len(outputs) == 1
+    assert len(json.loads(outputs.pop())["model"]["vocab"]) == 1000

@@ -150,14 +150,16 @@ def test_a_document_that_does_not_come_back_is_named(tmp_path: pathlib.Path) -> 
 
     fitted = FittedTokenizer(published.byte_level(normalizer=normalizers.NFC()), "pretrained", "<|end|>")
     assert write(tmp_path, None, fitted, ["caf\u00e9", ""])["documents"] == 2
-    with pytest.raises(ValueError, match=r"^document id2: its tokens stand for 5 bytes, not its 6$"):
+    with pytest.raises(ValueError, match=r"^document id2: its tokens stand for 5 bytes, but it has 6$"):
         write(tmp_path, None, fitted, ["a", "", "cafe\u0301", "b"])
 
 
 def test_a_text_that_becomes_the_end_of_one_is_refused(tmp_path: pathlib.Path) -> None:
     """T5's model holds </s> as a piece; `pretrained` puts it out of reach, a bare tokenizer does not."""
     fitted = FittedTokenizer(published.t5(), "pretrained", "</s>")
-    with pytest.raises(ValueError, match=r"^document id2: its text becomes the token </s>, which ends one$"):
+    with pytest.raises(
+        ValueError, match=r"^document id2: its text is encoded with </s>, the token that ends a document$"
+    ):
         write(tmp_path, None, fitted, ["the", "", "the </s> the", "the"])
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.data.tokens.tokenizer import published
 from tokenizers import Tokenizer, normalizers
 
-from speciate.data.tokens.token_bytes import is_lossless, specials, token_bytes
+from speciate.data.tokens.token_bytes import is_lossless, special_tokens, token_bytes
 
 
 def sizes(text: str) -> tuple[dict[str, int], bool]:
@@ -80,5 +80,5 @@ def test_every_token_that_text_becomes_has_bytes(text: str) -> None:
 
 
 def test_special_tokens_in_the_order_of_their_ids() -> None:
-    assert specials(Tokenizer.from_str(published.byte_level())) == ["<|begin|>", "<|end|>"]
-    assert specials(Tokenizer.from_str(published.llama())) == ["<unk>", "<s>", "</s>"]
+    assert special_tokens(Tokenizer.from_str(published.byte_level())) == ["<|begin|>", "<|end|>"]
+    assert special_tokens(Tokenizer.from_str(published.llama())) == ["<unk>", "<s>", "</s>"]

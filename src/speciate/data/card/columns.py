@@ -1,117 +1,129 @@
-"""The columns of the data card's tables, each with its type, its meaning and its unit.
+"""The columns of the data card's tables, each with its type, meaning and unit.
 
-A document is counted in the domain of its source, whatever a control's mixture calls it later. Bytes are UTF-8. Shares
-are 0 to 1. A value that does not exist is an empty field and a null.
+A document counts for the domain of its source, even if a control's mixture relabels it later. Bytes are UTF-8. Shares
+are between 0 and 1. A missing value is an empty field in csv and a null in parquet.
 """
 
 _DOMAIN = {"domain": ("str", "the domain")}
 _SPLIT = {"split": ("str", "train, validation, test or probe")}
-_SHARE_READ = ("float64", "of the documents that the domain's sources gave")
+_SHARE_READ = ("float64", "share of the documents that the domain's sources gave")
 
 MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
-    # one row a domain and source
+    # one row per domain and source
     "data_sources": {
         **_DOMAIN,
-        "source": ("str", "its name in the study file"),
-        "kind": ("str", "the kind of source, a file of data/fetch/sources"),
-        "what": ("str", "the package, data set, generator or files that it reads"),
-        "pin": ("str", "version or revision; empty: neither is part of such a source"),
-        "sha256": ("str", "of the pinned file; empty: not pinned by it"),
-        "licence": ("str", "as the study file states it; empty: not stated"),
-        "documents_read": ("int64", "texts that the source gave"),
-        "documents_kept": ("int64", "of them, those that the filters kept; duplicates are found later"),
-        "bytes_read": ("int64", "bytes of the texts read"),
-        "bytes_kept": ("int64", "bytes of the texts kept, after normalising and edits"),
+        "source": ("str", "the source's name in the study file"),
+        "kind": ("str", "the kind of source, a file in data/fetch/sources"),
+        "what": ("str", "the package, data set, generator or files that the source reads"),
+        "pin": ("str", "version or revision; empty for a source that has neither"),
+        "sha256": ("str", "sha256 of the pinned file; empty if the source is not pinned by one"),
+        "licence": ("str", "licence, as the study file states it; empty if it does not"),
+        "documents_read": ("int64", "documents that the source gave"),
+        "documents_kept": ("int64", "documents that the filters kept; duplicates are dropped later"),
+        "bytes_read": ("int64", "bytes of the documents read"),
+        "bytes_kept": ("int64", "bytes of the documents kept, after normalisation and edits"),
     },
-    # one row a domain and split
+    # one row per domain and split
     "data_domains": {
         **_DOMAIN,
         **_SPLIT,
-        "documents": ("int64", "after filters and deduplication"),
-        "groups": ("int64", "what never straddles splits: an article, a template; else the document"),
+        "documents": ("int64", "documents after filters and deduplication"),
+        "groups": (
+            "int64",
+            "groups, which are never divided among splits: an article, a template, or else the document",
+        ),
         "bytes": ("int64", "bytes of those documents"),
-        "encoded": ("int64", "documents encoded: fewer only where max_tokens cuts the training text"),
-        "tokens": ("int64", "tokens of the encoded documents, end-of-text not counted"),
+        "encoded": ("int64", "documents encoded; fewer only if max_tokens limits the training text"),
+        "tokens": ("int64", "tokens of the encoded documents, without end-of-text tokens"),
         "bytes_per_token": ("float64", "bytes of the encoded documents over their tokens"),
-        "blocks": ("int64", "blocks that they fill"),
-        "tokens_lost": ("int64", "tokens in no block, end-of-text included: the tail, or what the packing cuts off"),
-        "blocks_used": ("int64", "blocks in the mixture (train) or in the held-out set, repeats counted"),
+        "blocks": ("int64", "blocks that these tokens fill"),
+        "tokens_lost": (
+            "int64",
+            "tokens in no block, end-of-text tokens included: the tail, or what the packing truncates",
+        ),
+        "blocks_used": ("int64", "blocks in the mixture (train) or in the held-out set, repeats included"),
         "tokens_used": ("int64", "blocks_used times the block length"),
-        "epochs": ("float64", "blocks_used over blocks; above 1 the same text is trained on again"),
+        "epochs": ("float64", "blocks_used over blocks; above 1, text is trained on more than once"),
     },
-    # one row a domain, stage and reason
+    # one row per domain, stage and reason
     "data_drops": {
         **_DOMAIN,
         "stage": ("str", "clean (filters), cluster (duplicates) or encode (max_tokens)"),
-        "reason": ("str", "why"),
-        "documents": ("int64", "documents dropped for it; a document has one reason, the first"),
+        "reason": ("str", "why the documents were dropped"),
+        "documents": (
+            "int64",
+            "documents dropped for this reason; each document has one reason, the first that applies",
+        ),
         "share": _SHARE_READ,
     },
-    # one row a domain and filter that alters documents
+    # one row per domain and filter that edits documents
     "data_edits": {
         **_DOMAIN,
         "filter": ("str", "the kind of filter"),
-        "documents": ("int64", "kept documents that it altered"),
-        "share": ("float64", "of the documents that cleaning kept"),
+        "documents": ("int64", "kept documents that the filter edited"),
+        "share": ("float64", "share of the documents that cleaning kept"),
     },
-    # one row a domain, split, unit and octave that has documents
+    # one row per domain, split, unit and octave that has documents
     "data_lengths": {
         **_DOMAIN,
         **_SPLIT,
-        "unit": ("str", "tokens (end-of-text not counted) or characters"),
+        "unit": ("str", "tokens (without end-of-text) or characters"),
         "low": ("int64", "shortest length of the octave"),
         "high": ("int64", "longest length of the octave"),
-        "documents": ("int64", "documents of such a length"),
+        "documents": ("int64", "documents with a length in the octave"),
     },
-    # one row a scope, reason, set of domains and size
+    # one row per scope, reason, set of domains and size
     "data_duplicates": {
-        "scope": ("str", "what was compared: a domain, or domains, all of them together"),
-        "reason": ("str", "exact_duplicate: equal texts; near_duplicate: some only similar"),
-        "domains": ("str", "the domains that the cluster's documents are of"),
+        "scope": ("str", "what was compared: one domain, or `domains` for all of them together"),
+        "reason": ("str", "exact_duplicate: all texts are equal; near_duplicate: some are only similar"),
+        "domains": ("str", "the domains of the cluster's documents"),
         "size": ("int64", "documents in a cluster, the kept one included"),
         "clusters": ("int64", "clusters of that size"),
     },
-    # one row an ordered pair of splits of one domain, and of a domain's split and another domain's training text
+    # one row per ordered pair of splits of one domain, and per split and other domain's training text
     "data_overlaps": {
         **_DOMAIN,
         **_SPLIT,
-        "in_domain": ("str", "the domain it is compared with"),
-        "in_split": ("str", "and its split"),
-        "share": ("float64", "of the first's distinct runs of 13 words, the part that the second has too; estimated"),
-        "standard_error": ("float64", "of share, by sampling; 0 where all runs were compared"),
-        "compared": ("int64", "runs that the estimate rests on"),
-        "similarity": ("float64", "Jaccard similarity of the two sets of runs; estimated"),
+        "in_domain": ("str", "the domain that the split is compared with"),
+        "in_split": ("str", "the split of that domain"),
+        "share": ("float64", "share of the first split's distinct 13-word n-grams that are in the second; estimated"),
+        "standard_error": ("float64", "standard error of share, from sampling; 0 if all n-grams were compared"),
+        "compared": ("int64", "n-grams that the estimate is based on"),
+        "similarity": ("float64", "Jaccard similarity of the two sets of n-grams; estimated"),
     },
-    # one row a document to read
+    # one row per sample document
     "data_samples": {
         **_DOMAIN,
-        "what": ("str", "kept, dropped (by a filter), or duplicate (dropped for another one's sake)"),
-        "split": ("str", "of a kept one"),
-        "reason": ("str", "of a dropped one"),
-        "note": ("str", "what was measured or seen in it; of a duplicate: how many its cluster has"),
-        "id": ("str", "the document"),
-        "characters": ("int64", "its length"),
-        "excerpt": ("str", "its beginning"),
-        "of_id": ("str", "of a duplicate: the document kept in its place"),
-        "of_excerpt": ("str", "its beginning"),
+        "what": ("str", "kept, dropped (by a filter), or duplicate (of another document)"),
+        "split": ("str", "split of a kept document"),
+        "reason": ("str", "reason of a dropped document"),
+        "note": ("str", "what the filter measured or saw; for a duplicate, the size of its cluster"),
+        "id": ("str", "the document's id"),
+        "characters": ("int64", "length of the document"),
+        "excerpt": ("str", "beginning of the document"),
+        "of_id": ("str", "for a duplicate, the id of the document kept in its place"),
+        "of_excerpt": ("str", "beginning of that document"),
     },
-    # one row a domain, text, measure and value; of first characters, beginnings and ends the commonest few
+    # one row per domain, text, measure and value; only the most common first characters, prefixes and suffixes
     "data_formatting": {
         **_DOMAIN,
-        "text": ("str", "raw: as the sources gave it; clean: as it was kept"),
+        "text": ("str", "raw: as the sources gave the text; clean: as it was kept"),
         "measure": ("str", "leading_space, trailing_space, unseen (characters), first (character), prefix or suffix"),
-        "value": ("str", "the character's name, the first character, or the beginning or end that documents share"),
-        "documents": ("int64", "documents that have it"),
-        "uncounted": ("int64", "how many more may have it: only the commonest are counted to the end"),
-        "share": ("float64", "documents over all documents of that text"),
+        "value": ("str", "the character's name, the first character, or the prefix or suffix that documents share"),
+        "documents": ("int64", "documents that have this value"),
+        "uncounted": (
+            "int64",
+            "upper bound on further documents that have it, since only the most common values are counted exactly",
+        ),
+        "share": ("float64", "documents over all documents of the domain in that text"),
     },
-    # one row a warning
+    # one row per warning
     "data_warnings": {
         **_DOMAIN,
-        "stage": ("str", "the stage that gave it, or card"),
-        "warning": ("str", "what a reader should know"),
+        "stage": ("str", "the stage that gave the warning, or card"),
+        "warning": ("str", "the warning"),
     },
 }
 
 COLUMNS = {table: {column: kind for column, (kind, _) in columns.items()} for table, columns in MEANINGS.items()}
-"""Table -> column -> type, as analysis/tables.py has them for the runs."""
+"""Table -> column -> type, in the form that analysis/tables.py uses for the runs' tables."""

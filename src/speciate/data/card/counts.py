@@ -1,4 +1,4 @@
-"""The card's tables of numbers, from what the stages counted: sources, domains, drops, edits, lengths, formatting."""
+"""Build the card's tables of counts: sources, domains, drops, edits, lengths and formatting."""
 
 import math
 from collections import Counter
@@ -7,62 +7,72 @@ from typing import Any
 
 import numpy as np
 
-from speciate.config.stage_specs import SPLITS, CardDomain, CardSpec
+from speciate.config.stage import SPLITS
+from speciate.config.stage_specs import CardDomain, CardSpec
 from speciate.data.card.heavy_hitters import HeavyHitters
-from speciate.data.card.summary import added, octaves
-from speciate.data.card.written import Written, batches, parts, scopes, splits
+from speciate.data.card.stage_outputs import (
+    StageOutputs,
+    compared_scopes,
+    read_batches,
+    read_split_counts,
+    shard_folders,
+    sum_split_counts,
+)
+from speciate.data.card.summary import add_counts, octave_counts
 from speciate.data.clean.audit import Audit
-from speciate.data.clean.pipeline import Counts
+from speciate.data.clean.pipeline import CleaningCounts
 
 Rows = dict[str, list[dict[str, Any]]]
-WHAT = ("dataset", "name", "split", "paths")
-"""The options of a source that say what it reads, of whatever kind it is."""
+CONTENT_OPTIONS = ("dataset", "name", "split", "paths")
+"""Options of sources, of any kind, that say what a source reads."""
+PIN_OPTIONS = ("version", "revision")
+"""Options of sources, of any kind, that pin what a source reads."""
 
 
-def of_study(spec: CardSpec, written: Written, used: Mapping[str, Mapping[str, int]]) -> Rows:
-    """Table -> rows.
+def count_tables(spec: CardSpec, written: StageOutputs, used: Mapping[str, Mapping[str, int]]) -> Rows:
+    """Build the tables: name -> rows.
 
     Args:
-        spec: the study's data.
-        written: the stages' folders.
-        used: split -> domain -> blocks in the mixture or the held-out set.
+        spec: the spec of the card.
+        written: the outputs of the stages.
+        used: split -> domain -> number of blocks in the mixture or the held-out set.
     """
     tables = ("data_sources", "data_domains", "data_drops", "data_edits", "data_lengths", "data_formatting")
     rows: Rows = {name: [] for name in tables}
-    duplicates = _duplicates(spec, written)
+    duplicates = _count_duplicates(spec, written)
     for domain in spec.domains:
-        counts, by_source = written.cleaned(domain)
-        by_split = _domain(spec, written, domain, used)
+        counts, by_source = written.cleaning_counts(domain)
+        by_split = _domain_rows(spec, written, domain, used)
         limited = Counter(max_tokens=sum(row["documents"] - row["encoded"] for row in by_split))
         dropped = {"clean": counts.dropped, "cluster": duplicates[domain.name], "encode": limited}
-        found = {
-            "data_sources": [_source(domain, name, mine) for name, mine in by_source.items()],
+        of_domain = {
+            "data_sources": [_source_row(domain, name, source_counts) for name, source_counts in by_source.items()],
             "data_domains": by_split,
-            "data_drops": _drops(dropped, counts.read),
+            "data_drops": _drop_rows(dropped, counts.read),
             "data_edits": [
-                {"filter": kind, "documents": documents, "share": _over(documents, counts.kept)}
+                {"filter": kind, "documents": documents, "share": _ratio(documents, counts.kept)}
                 for kind, documents in sorted(counts.edited.items())
             ],
-            "data_lengths": _lengths(written, domain),
-            "data_formatting": [*_formatting("raw", counts.raw), *_formatting("clean", counts.clean)],
+            "data_lengths": _length_rows(written, domain),
+            "data_formatting": [*_formatting_rows("raw", counts.raw), *_formatting_rows("clean", counts.clean)],
         }
-        for table, of_domain in found.items():
-            rows[table] += [{"domain": domain.name, **row} for row in of_domain]
+        for table, table_rows in of_domain.items():
+            rows[table] += [{"domain": domain.name, **row} for row in table_rows]
     return rows
 
 
-def _source(domain: CardDomain, name: str, counts: Counts) -> dict[str, Any]:
-    """What a source is, what holds it fast, and what was read and kept of it."""
+def _source_row(domain: CardDomain, name: str, counts: CleaningCounts) -> dict[str, Any]:
+    """Describe a source: what it reads, how it is pinned, and how much of it was read and kept."""
     options = domain.sources[name]
-    said = [getattr(options, key, None) for key in WHAT]
-    words = [", ".join(each) if isinstance(each, tuple) else str(each) for each in said if each]
-    pins = [getattr(options, key, None) for key in ("version", "revision")]
+    values = options.model_dump()
+    content = [values[key] for key in CONTENT_OPTIONS if values.get(key)]
+    pins = [values[key] for key in PIN_OPTIONS if values.get(key)]
     return {
         "source": name,
         "kind": options.kind,
-        "what": ", ".join(words),
-        "pin": next((str(pin) for pin in pins if pin), ""),
-        "sha256": str(getattr(options, "sha256", None) or ""),
+        "what": ", ".join(", ".join(value) if isinstance(value, tuple) else str(value) for value in content),
+        "pin": str(pins[0]) if pins else "",
+        "sha256": str(values.get("sha256") or ""),
         "licence": domain.licences.get(name, ""),
         "documents_read": counts.read,
         "documents_kept": counts.kept,
@@ -71,84 +81,88 @@ def _source(domain: CardDomain, name: str, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _drops(dropped: Mapping[str, Counter[str]], read: int) -> list[dict[str, Any]]:
-    """A row for each stage and reason that dropped something."""
+def _drop_rows(dropped: Mapping[str, Counter[str]], read: int) -> list[dict[str, Any]]:
+    """Return a row for each stage and reason that dropped documents."""
     return [
-        {"stage": stage, "reason": reason, "documents": documents, "share": _over(documents, read)}
+        {"stage": stage, "reason": reason, "documents": documents, "share": _ratio(documents, read)}
         for stage, reasons in dropped.items()
         for reason, documents in sorted(reasons.items())
         if documents
     ]
 
 
-def _duplicates(spec: CardSpec, written: Written) -> dict[str, Counter[str]]:
-    """Domain -> reason -> documents dropped as another one's duplicate."""
-    found: dict[str, Counter[str]] = {domain.name: Counter() for domain in spec.domains}
-    for scope in scopes(spec):
-        for table in batches(written.cluster[scope] / "duplicates.parquet", ["domain", "reason"]):
+def _count_duplicates(spec: CardSpec, written: StageOutputs) -> dict[str, Counter[str]]:
+    """Count the documents dropped as duplicates: domain -> reason -> number."""
+    dropped: dict[str, Counter[str]] = {domain.name: Counter() for domain in spec.domains}
+    for scope in compared_scopes(spec):
+        for table in read_batches(written.cluster[scope] / "duplicates.parquet", ["domain", "reason"]):
             for row in table.group_by(["domain", "reason"]).aggregate([([], "count_all")]).to_pylist():
-                found[row["domain"]][row["reason"]] += row["count_all"]
-    return found
+                dropped[row["domain"]][row["reason"]] += row["count_all"]
+    return dropped
 
 
-def _domain(
-    spec: CardSpec, written: Written, domain: CardDomain, used: Mapping[str, Mapping[str, int]]
+def _domain_rows(
+    spec: CardSpec, written: StageOutputs, domain: CardDomain, used: Mapping[str, Mapping[str, int]]
 ) -> list[dict[str, Any]]:
-    """A row a split: documents to blocks to what is used of them."""
-    divided = written.numbers("write_splits", domain, "documents", "bytes")
-    groups = splits(written.assign_splits[domain.name] / "counts.json", "groups")
-    encoded = written.numbers("encode", domain, "documents", "tokens", "bytes")
-    packed = written.numbers("pack", domain, "blocks", "tokens_in", "tokens_packed")
+    """Return a row for each split: its documents, tokens and blocks, and how many of the blocks are used."""
+    written_splits = sum_split_counts(written.write_splits, domain, "documents", "bytes")
+    groups = read_split_counts(written.assign_splits[domain.name] / "counts.json", "groups")
+    encoded = sum_split_counts(written.encode, domain, "documents", "tokens", "bytes")
+    packed = sum_split_counts(written.pack, domain, "blocks", "tokens_in", "tokens_packed")
     return [
         {
             "split": split,
-            "documents": divided[split]["documents"],
+            "documents": written_splits[split]["documents"],
             "groups": int(groups[split]["groups"]),
-            "bytes": divided[split]["bytes"],
+            "bytes": written_splits[split]["bytes"],
             "encoded": encoded[split]["documents"],
             "tokens": encoded[split]["tokens"],
-            "bytes_per_token": _over(encoded[split]["bytes"], encoded[split]["tokens"]),
+            "bytes_per_token": _ratio(encoded[split]["bytes"], encoded[split]["tokens"]),
             "blocks": packed[split]["blocks"],
             "tokens_lost": packed[split]["tokens_in"] - packed[split]["tokens_packed"],
             "blocks_used": used[split][domain.name],
             "tokens_used": used[split][domain.name] * spec.block_length,
-            "epochs": _over(used[split][domain.name], packed[split]["blocks"]),
+            "epochs": _ratio(used[split][domain.name], packed[split]["blocks"]),
         }
         for split in SPLITS
     ]
 
 
-def _over(part: float, whole: float) -> float:
+def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _lengths(written: Written, domain: CardDomain) -> list[dict[str, Any]]:
-    """The documents of each octave of lengths, in tokens and in characters."""
+def _length_rows(written: StageOutputs, domain: CardDomain) -> list[dict[str, Any]]:
+    """Count the documents by octave of their length, in tokens and in characters."""
     rows = []
     for split in SPLITS:
         by_unit: dict[str, list[int]] = {"tokens": [], "characters": []}
-        for part in parts(written.encode[domain.name], domain):
-            for table in batches(part / f"{split}.documents.parquet", ["start", "stop"]):
+        for part in shard_folders(written.encode[domain.name], domain):
+            for table in read_batches(part / f"{split}.documents.parquet", ["start", "stop"]):
                 lengths = table["stop"].to_numpy() - table["start"].to_numpy()
-                by_unit["tokens"] = added(by_unit["tokens"], octaves(lengths.astype(np.int64)))
-        for part in parts(written.sketch[domain.name], domain):
-            told = splits(part / "counts.json", "by_octave")[split]["by_octave"]
-            by_unit["characters"] = added(by_unit["characters"], told)
+                by_unit["tokens"] = add_counts(by_unit["tokens"], octave_counts(lengths.astype(np.int64)))
+        for part in shard_folders(written.sketch[domain.name], domain):
+            by_octave = read_split_counts(part / "counts.json", "by_octave")[split]["by_octave"]
+            by_unit["characters"] = add_counts(by_unit["characters"], by_octave)
         for unit, counts in by_unit.items():
             for octave, documents in enumerate(counts):
-                at = {"split": split, "unit": unit}
                 if documents:
-                    rows.append({**at, "low": 2**octave, "high": 2 ** (octave + 1) - 1, "documents": documents})
+                    lengths = {"low": 2**octave, "high": 2 ** (octave + 1) - 1}
+                    rows.append({"split": split, "unit": unit, **lengths, "documents": documents})
     return rows
 
 
-def _formatting(text: str, audit: Audit) -> list[dict[str, Any]]:
-    """The rows of one audit, of `text` (raw or clean); a beginning or an end that one document alone has is none."""
+def _formatting_rows(text: str, audit: Audit) -> list[dict[str, Any]]:
+    """Return the rows of one audit of `text` (raw or clean); values of a single document are left out."""
     spaces = {"leading_space": audit.leading_space, "trailing_space": audit.trailing_space}
     rows = [(name, "", documents, 0) for name, documents in spaces.items() if documents]
     rows += [("unseen", name, documents, 0) for name, documents in sorted(audit.unseen_documents.items())]
-    for measure, found in (("first", audit.first), ("prefix", audit.prefixes), ("suffix", audit.suffixes)):
-        rows += [(measure, shared, documents, found.below) for shared, documents in _commonest(found) if documents > 1]
+    for measure, hitters in (("first", audit.first), ("prefix", audit.prefixes), ("suffix", audit.suffixes)):
+        rows += [
+            (measure, shared, documents, hitters.undercount)
+            for shared, documents in _most_common(hitters)
+            if documents > 1
+        ]
     return [
         {
             "text": text,
@@ -156,13 +170,13 @@ def _formatting(text: str, audit: Audit) -> list[dict[str, Any]]:
             "value": value,
             "documents": documents,
             "uncounted": uncounted,
-            "share": _over(documents, audit.documents),
+            "share": _ratio(documents, audit.documents),
         }
         for measure, value, documents, uncounted in rows
     ]
 
 
-def _commonest(found: HeavyHitters) -> list[tuple[str, int]]:
-    """(text, documents), the most frequent first."""
-    ranked = sorted(found.counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(found.texts[key], documents) for key, documents in ranked]
+def _most_common(hitters: HeavyHitters) -> list[tuple[str, int]]:
+    """Return (text, documents), the most frequent first."""
+    ranked = sorted(hitters.counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(hitters.texts[key], documents) for key, documents in ranked]

@@ -1,4 +1,4 @@
-"""What a reader of the card should know before using its numbers: found in its tables, or said by the mixture."""
+"""Collect the card's warnings: from its own tables, and from the mixture."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,19 +6,23 @@ from typing import Any
 from speciate.data.card.counts import Rows
 
 OVERLAP = 0.05
-"""Part of a held-out text's word runs in training text from which that is said."""
-ALIKE = 0.1
-"""Part of a domain's documents that begin, or end, alike from which that is said."""
+"""Warn if more than this share of a held-out text's word n-grams is in training text."""
+SAME_EDGE = 0.1
+"""Warn if more than this share of a domain's documents has the same beginning or end."""
 
 
-def of_study(rows: Rows, said: Iterable[str]) -> Rows:
-    """The table of warnings: those that the mixture said, then those that the other tables give."""
-    found = [{"domain": "", "stage": "balance", "warning": warning} for warning in said]
-    card = [*_sources(rows["data_sources"]), *_overlaps(rows["data_overlaps"]), *_formatting(rows["data_formatting"])]
-    return {"data_warnings": found + [{"domain": domain, "stage": "card", "warning": text} for domain, text in card]}
+def warning_table(rows: Rows, mixture_warnings: Iterable[str]) -> Rows:
+    """Build the table of warnings: first the mixture's, then those that follow from the other tables."""
+    balance = [{"domain": "", "stage": "balance", "warning": warning} for warning in mixture_warnings]
+    card = [
+        *_source_warnings(rows["data_sources"]),
+        *_overlap_warnings(rows["data_overlaps"]),
+        *_formatting_warnings(rows["data_formatting"]),
+    ]
+    return {"data_warnings": balance + [{"domain": domain, "stage": "card", "warning": text} for domain, text in card]}
 
 
-def _sources(sources: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+def _source_warnings(sources: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
     for row in sources:
         if not row["licence"]:
             yield row["domain"], f"the study file states no licence of source {row['source']}"
@@ -28,20 +32,20 @@ def _sources(sources: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
             yield row["domain"], f"nothing is kept of the {row['documents_read']} documents of source {row['source']}"
 
 
-def _overlaps(overlaps: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+def _overlap_warnings(overlaps: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
     for row in overlaps:
         if (
             row["split"] != "train"
             and row["in_split"] == "train"
             and row["share"] - 2 * row["standard_error"] > OVERLAP
         ):
-            where = "its own" if row["in_domain"] == row["domain"] else f"{row['in_domain']}'s"
-            told = f"{row['share']:.1%} of the 13-word runs of {row['domain']}'s {row['split']} documents"
-            yield row["domain"], f"{told} are in {where} training text too"
+            whose = "its own" if row["in_domain"] == row["domain"] else f"{row['in_domain']}'s"
+            share = f"{row['share']:.1%} of the 13-word runs of {row['domain']}'s {row['split']} documents"
+            yield row["domain"], f"{share} are in {whose} training text too"
 
 
-def _formatting(formatting: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+def _formatting_warnings(formatting: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
     for row in formatting:
-        if row["text"] == "clean" and row["measure"] in ("prefix", "suffix") and row["share"] > ALIKE:
-            how = "begin" if row["measure"] == "prefix" else "end"
-            yield row["domain"], f"{row['share']:.0%} of the documents {how} alike, with {row['value']!r}"
+        if row["text"] == "clean" and row["measure"] in ("prefix", "suffix") and row["share"] > SAME_EDGE:
+            verb = "begin" if row["measure"] == "prefix" else "end"
+            yield row["domain"], f"{row['share']:.0%} of the documents {verb} alike, with {row['value']!r}"

@@ -1,9 +1,9 @@
-"""How domains' blocks are put in one order: in turns, so that every beginning of a mixture has all its domains.
+"""Interleave the domains' blocks, so that every prefix of a mixture has all domains in proportion.
 
-    key of block i of the n_d blocks of domain d:  (i + 1/2) / n_d;   blocks by ascending key, of equal keys by domain
+    key of block i of the n_d blocks of domain d:  (i + 1/2) / n_d;   blocks sorted by key, ties by domain
 
-Up to key x domain d has n_d x blocks, give or take 1/2; so among the first k blocks its number is within (D + 1) / 2 of
-its share of k, and for equal parts the domains simply alternate.
+Up to key x, domain d has n_d x blocks, within 1/2. So among the first k blocks, a domain's number is within (D + 1) / 2
+of its share of k. With equal numbers of blocks the domains simply alternate.
 
 D domains, N blocks of the mixture.
 """
@@ -14,77 +14,87 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.data.arrays.npy import chunks, release_pages
-from speciate.data.arrays.scratch import PORTION, Scratch
-from speciate.data.permutation import long_permutation
+from speciate.data.arrays.scratch import CHUNK_ROWS, ScratchArray
+from speciate.data.disk_permutation import disk_permutation
 
 Rows = npt.NDArray[np.int64]
 
 
-def refuse_empty(num_blocks: Mapping[str, int], split: str = "train") -> None:
-    """Raises a ValueError that names the first domain without a block in `split`."""
+def require_blocks(num_blocks: Mapping[str, int], split: str = "train") -> None:
+    """Raise a ValueError that names the first domain without a block in `split`."""
     empty = [domain for domain, blocks in num_blocks.items() if not blocks]
     if empty:
-        found = ", ".join(f"{domain} {blocks}" for domain, blocks in num_blocks.items())
-        raise ValueError(f"domains.{empty[0]}: too small for one block of the {split} split (blocks: {found})")
+        blocks_of_domains = ", ".join(f"{domain} {blocks}" for domain, blocks in num_blocks.items())
+        raise ValueError(
+            f"domains.{empty[0]}: too small for one block of the {split} split (blocks: {blocks_of_domains})"
+        )
 
 
-def shuffled(domain: str, blocks: int, seed: int, *epoch: int) -> Rows:
-    """A domain's blocks in an order that no other domain has a part in, and every epoch its own: int64 (blocks,)."""
-    return long_permutation(blocks, "mixture", seed, domain, *epoch)
+def shuffled_blocks(domain: str, blocks: int, seed: int, *epoch: int) -> Rows:
+    """Shuffle a domain's blocks independently of other domains and epochs; returns int64 (blocks,)."""
+    return disk_permutation(blocks, "mixture", seed, domain, *epoch)
 
 
-def end_to_end(epochs: Sequence[Rows], count: int) -> Rows:
-    """The first `count` of several arrays, one after the other."""
+def concatenate_epochs(epochs: Sequence[Rows], count: int) -> Rows:
+    """Return the first `count` rows of the concatenated epochs."""
     if len(epochs) == 1:
         return epochs[0][:count]
-    found = Scratch(np.int64)
+    order = ScratchArray(np.int64)
     for epoch in epochs:
-        for _, rows in chunks(epoch[: count - len(found)], PORTION):
-            found.append(rows)
-    return found.mapped((count,))
+        for _, rows in chunks(epoch[: count - len(order)], CHUNK_ROWS):
+            order.append(rows)
+    return order.memory_map((count,))
 
 
-def in_turns(rows: Sequence[Rows]) -> npt.NDArray[np.int32]:
-    """The blocks `rows` of each domain as one mixture, int32 (N, 2): the domain's index, and the row in its pack.
+def interleave(rows: Sequence[Rows]) -> npt.NDArray[np.int32]:
+    """Interleave the blocks `rows` of each domain into one mixture, int32 (N, 2): domain index, row in its pack.
 
-    Made portion by portion, of blocks whose keys are in one range; the array is on disk (data/arrays/scratch.py).
+    The mixture is made in chunks of blocks whose keys lie in one range; the array is on disk (data/arrays/scratch.py).
     """
     total = sum(map(len, rows))
-    found = Scratch(np.int32)
-    steps = -(-total // PORTION)
+    mixture = ScratchArray(np.int32)
+    steps = -(-total // CHUNK_ROWS)
     starts = [0] * len(rows)
     for step in range(1, steps + 1):
-        stops = [_below(step / steps, len(one)) if step < steps else len(one) for one in rows]
-        places = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
-        domain_N = np.repeat(np.arange(len(rows)), [len(each) for each in places])
-        key_N = np.concatenate([_keys(each, len(one)) for each, one in zip(places, rows, strict=True)])
-        row_N = np.concatenate([one[start:stop] for one, start, stop in zip(rows, starts, stops, strict=True)])
-        for one in rows:
-            release_pages(one)
+        stops = [
+            _count_below(step / steps, len(domain_rows)) if step < steps else len(domain_rows) for domain_rows in rows
+        ]
+        indices = [np.arange(start, stop) for start, stop in zip(starts, stops, strict=True)]
+        domain_N = np.repeat(np.arange(len(rows)), [len(domain_indices) for domain_indices in indices])
+        key_N = np.concatenate(
+            [_sort_keys(chosen, len(domain_rows)) for chosen, domain_rows in zip(indices, rows, strict=True)]
+        )
+        row_N = np.concatenate(
+            [domain_rows[start:stop] for domain_rows, start, stop in zip(rows, starts, stops, strict=True)]
+        )
+        for domain_rows in rows:
+            release_pages(domain_rows)
         order_N = np.lexsort((domain_N, key_N))
-        found.append(np.stack((domain_N, row_N), axis=1)[order_N].astype(np.int32).reshape(-1))
+        mixture.append(np.stack((domain_N, row_N), axis=1)[order_N].astype(np.int32).reshape(-1))
         starts = stops
-    return found.mapped((total, 2))
+    return mixture.memory_map((total, 2))
 
 
-def _keys(place_N: Rows, count: int) -> npt.NDArray[np.float64]:
-    keys: npt.NDArray[np.float64] = (place_N + 0.5) / max(1, count)
+def _sort_keys(index_N: Rows, count: int) -> npt.NDArray[np.float64]:
+    keys: npt.NDArray[np.float64] = (index_N + 0.5) / max(1, count)
     return keys
 
 
-def _below(key: float, count: int) -> int:
-    """How many of `count` blocks have a smaller key."""
-    first = min(max(0, int(key * count) - 2), count)  # rounding moves it by less
-    return first + int(np.searchsorted(_keys(np.arange(first, min(first + 4, count)), count), key))
+def _count_below(key: float, count: int) -> int:
+    """Return how many of `count` blocks have a key below `key`."""
+    first = min(max(0, int(key * count) - 2), count)  # rounding shifts the key by less than that
+    return first + int(np.searchsorted(_sort_keys(np.arange(first, min(first + 4, count)), count), key))
 
 
-def equal_parts(num_blocks: Mapping[str, int], seed: int, warn_ratio: float) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Every domain's blocks, shuffled and cut to the number that the smallest has; and a warning above `warn_ratio`.
+def equal_shares(
+    num_blocks: Mapping[str, int], seed: int, warn_ratio: float
+) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Shuffle every domain's blocks, truncate to the smallest domain and interleave; warn above `warn_ratio`.
 
     Raises:
-        ValueError: a domain has no block; names it.
+        ValueError: a domain has no block; names the domain.
     """
-    refuse_empty(num_blocks)
+    require_blocks(num_blocks)
     smallest, largest = min(num_blocks, key=num_blocks.__getitem__), max(num_blocks, key=num_blocks.__getitem__)
     kept, most = num_blocks[smallest], num_blocks[largest]
     warnings = []
@@ -93,4 +103,4 @@ def equal_parts(num_blocks: Mapping[str, int], seed: int, warn_ratio: float) -> 
             f"{largest} has {most / kept:.1f} times the tokens of {smallest} ({most} blocks, {kept} blocks); "
             f"every domain is cut to {kept} blocks"
         )
-    return in_turns([shuffled(domain, blocks, seed)[:kept] for domain, blocks in num_blocks.items()]), warnings
+    return interleave([shuffled_blocks(domain, blocks, seed)[:kept] for domain, blocks in num_blocks.items()]), warnings

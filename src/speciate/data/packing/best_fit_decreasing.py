@@ -1,11 +1,11 @@
-"""Best-fit decreasing, for the packings: items of given sizes into as few bins of one capacity as it can.
+"""Best-fit decreasing: put items of given sizes into few bins of one capacity.
 
-Items from the longest to the shortest, each into the open bin with the least space that still holds it, or into a new
-one. All items of one length s are placed at once: as long as a bin with r tokens of space is the best fit it stays so,
-and it takes r // s of them, so that the work grows with the number of different lengths and spaces (at most T each),
-not with the number of documents, and the bins are filled exactly as item by item.
+Items are placed from the largest to the smallest, each into the open bin with the least space that still holds it, or
+into a new bin. All items of one size s are placed at once: a bin with r tokens of space that is the best fit stays the
+best fit, so it takes r // s of them. So the work grows with the number of distinct sizes and spaces (at most T each),
+not with the number of documents. The bins are filled exactly as item by item.
 
-I items, M pieces (`data/packing/segments.py`).
+I items, M segments (`data/packing/segments.py`).
 """
 
 import bisect
@@ -14,15 +14,15 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from speciate.data.dedup.union_find import Numbers
+from speciate.data.arrays.indexing import Numbers
 from speciate.data.packing.segments import BLOCK, OFFSET, Ints
 
 
 def best_fit_decreasing(size_I: Numbers, capacity: int) -> tuple[Numbers, Numbers]:
-    """The bin and the offset in it of each item, (I,) each and of the type of the sizes, between 1 and `capacity`."""
+    """Return each item's bin and offset in it, (I,) each, of the type of `size_I`; sizes are 1 to `capacity`."""
     order_I = np.argsort(-size_I, kind="stable").astype(size_I.dtype)
     bin_I, offset_I = np.zeros_like(size_I), np.zeros_like(size_I)
-    bins_of: dict[int, list[Numbers]] = {}  # space left -> the bins that have it, oldest first
+    bins_of: dict[int, list[Numbers]] = {}  # free space -> bins that have it, oldest first
     spaces: list[int] = []  # the keys of `bins_of`, sorted
     num_bins = 0
 
@@ -39,18 +39,18 @@ def best_fit_decreasing(size_I: Numbers, capacity: int) -> tuple[Numbers, Number
             fitting = bisect.bisect_left(spaces, size)
             if fitting < len(spaces):
                 space = spaces.pop(fitting)
-                found = bins_of.pop(space)
-                bins = np.concatenate(found) if len(found) > 1 else found[0]
+                groups = bins_of.pop(space)
+                bins = np.concatenate(groups) if len(groups) > 1 else groups[0]
             else:
                 space = capacity
                 bins = np.arange(num_bins, num_bins - (start - stop) // (capacity // size), dtype=size_I.dtype)
-            each = space // size
-            taken = min(stop - start, each * len(bins))
-            used, over = -(-taken // each), taken % each
+            per_bin = space // size
+            taken = min(stop - start, per_bin * len(bins))
+            used, over = -(-taken // per_bin), taken % per_bin  # the last bin used takes `over` items, or all
             items = order_I[start : start + taken]
-            bin_I[items] = np.repeat(bins[:used], each)[:taken] if each > 1 else bins[:taken]
-            offset_I[items] = capacity - space + (np.arange(taken) % each * size if each > 1 else 0)
-            put(space - each * size, bins[: used - (over > 0)])
+            bin_I[items] = np.repeat(bins[:used], per_bin)[:taken] if per_bin > 1 else bins[:taken]
+            offset_I[items] = capacity - space + (np.arange(taken) % per_bin * size if per_bin > 1 else 0)
+            put(space - per_bin * size, bins[: used - (over > 0)])
             put(space - over * size, bins[used - (over > 0) : used])
             if space == capacity:
                 num_bins += used
@@ -60,18 +60,18 @@ def best_fit_decreasing(size_I: Numbers, capacity: int) -> tuple[Numbers, Number
     return bin_I, offset_I
 
 
-def inverse(order_X: Numbers) -> Numbers:
-    """Where each index is in an order of them all."""
-    places_X = np.empty_like(order_X)
-    places_X[order_X] = np.arange(len(order_X))
-    return places_X
+def inverse_order(order_X: Numbers) -> Numbers:
+    """Return the position of each index in the permutation `order_X`."""
+    positions_X = np.empty_like(order_X)
+    positions_X[order_X] = np.arange(len(order_X))
+    return positions_X
 
 
-def rows(*columns: npt.NDArray[np.number]) -> Ints:
-    """Pieces, int64 (M, 4), of their four columns: block, offset, document, position."""
+def segment_rows(*columns: npt.NDArray[np.number]) -> Ints:
+    """Stack the columns block, offset, document and position into segments, int64 (M, 4)."""
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def by_place(pieces_M4: Ints, block_length: int) -> Ints:
-    """The order of pieces by block and offset, int64 (M,)."""
-    return np.argsort(pieces_M4[:, BLOCK] * block_length + pieces_M4[:, OFFSET])
+def block_order(segments_M4: Ints, block_length: int) -> Ints:
+    """Return the order of the segments by block and offset, int64 (M,)."""
+    return np.argsort(segments_M4[:, BLOCK] * block_length + segments_M4[:, OFFSET])

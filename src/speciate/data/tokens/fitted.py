@@ -1,12 +1,12 @@
-"""A fitted tokenizer: what it is on disk, text to ids and back.
+"""A fitted tokenizer: its files, and text to ids and back.
 
-Those that a study fits, and GPT-2's, are byte-level BPEs (Radford et al. 2019, "Language models are unsupervised
-multitask learners"): all 256 bytes are in the vocabulary, so that any text can be encoded, nothing is lost, and each id
+The tokenizers that a study fits, and GPT-2's, are byte-level BPEs (Radford et al. 2019, "Language models are
+unsupervised multitask learners"). All 256 bytes are in the vocabulary, so any text can be encoded without loss. Each id
 stands for a fixed number of bytes: sum(token_bytes[ids]) is the text's length in UTF-8. Losses in bits per byte and the
-place of each token in its text both follow from that table. `data/tokens/token_bytes.py` says what it means elsewhere.
+position of each token in its text both follow from that table. `data/tokens/token_bytes.py` defines the table for other
+tokenizers.
 
-Special tokens are never read out of a text: a document that spells `<|endoftext|>` gets the ordinary tokens of those
-characters.
+Text never becomes a special token: a document that spells `<|endoftext|>` gets the ordinary tokens of its characters.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from speciate.data.tokens.manifest import END_OF_TEXT, TokenizerManifest, read_manifest
-from speciate.data.tokens.token_bytes import specials, token_bytes
+from speciate.data.tokens.token_bytes import special_tokens, token_bytes
 
 
 def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
-    """A tokenizer around `model` that reads text as GPT-2's does: no normalising, no prefix space, bytes as symbols."""
+    """Build a tokenizer around `model` with GPT-2's pre-tokenizer: no normalisation, no prefix space, byte symbols."""
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -35,20 +35,20 @@ class FittedTokenizer:
     """A tokenizer that can encode and decode, with its manifest and `token_bytes` int32 (V,)."""
 
     def __init__(self, text: str, kind: str, end_of_text: str = END_OF_TEXT) -> None:
-        """From the text of a `tokenizer.json`.
+        """Load the tokenizer from the text of a `tokenizer.json`.
 
         Raises:
-            ValueError: `end_of_text` is no special token of it, or as `surfaces.token_bytes` does.
+            ValueError: `end_of_text` is not one of its special tokens, or `token_bytes.token_bytes` fails.
         """
         self.text = text
         self.tokenizer = tokenizers.Tokenizer.from_str(text)
-        self.tokenizer.encode_special_tokens = True  # a document that spells a special token does not mean it
+        self.tokenizer.encode_special_tokens = True  # text never becomes a special token
         self.token_bytes, lossless = token_bytes(self.tokenizer)
-        there = specials(self.tokenizer)
+        available = special_tokens(self.tokenizer)
         end = self.tokenizer.token_to_id(end_of_text)
-        if end is None or end_of_text not in there:
+        if end is None or end_of_text not in available:
             raise ValueError(
-                f"tokenizer: {end_of_text} is no special token of it; there are: {', '.join(there) or 'none'}"
+                f"tokenizer: {end_of_text} is not one of its special tokens: {', '.join(available) or 'none'}"
             )
         self.manifest = TokenizerManifest(
             kind=kind,
@@ -60,23 +60,25 @@ class FittedTokenizer:
         )
 
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
-        """The ids of all `texts` end to end, (N,) of the manifest's dtype, and how many each text has, (D,).
+        """Return the concatenated ids of `texts`, (N,) of the manifest's dtype, and the length of each text, (D,).
 
-        By `tokenizers`, whose ids are the definition; `data/tokens/encoder.py` gives the same ones faster.
+        `tokenizers` encodes; its ids are the definition. `data/tokens/encoder.py` gives the same ids faster.
         """
-        found = [item.ids for item in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
+        ids_of_texts = [
+            encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+        lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
         ids = np.empty(int(lengths.sum()), self.manifest.dtype)
-        for stop, length, item in zip(np.cumsum(lengths), lengths, found, strict=True):
-            ids[stop - length : stop] = item
+        for stop, length, text_ids in zip(np.cumsum(lengths), lengths, ids_of_texts, strict=True):
+            ids[stop - length : stop] = text_ids
         return ids, lengths
 
     def decode(self, ids: npt.NDArray[np.integer]) -> str:
-        """The text of `ids` (N,); bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
+        """Return the text of `ids` (N,). Bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def files(self) -> dict[str, bytes]:
-        """File name -> bytes of everything that `read_tokenizer` needs."""
+        """Return file name -> content for all the files that `read_tokenizer` reads."""
         table = io.BytesIO()
         np.save(table, self.token_bytes)
         return {
@@ -87,7 +89,7 @@ class FittedTokenizer:
 
 
 def read_tokenizer(folder: pathlib.Path) -> FittedTokenizer:
-    """The tokenizer that `fit` wrote into `folder`. Raises ValueError where its files do not belong together."""
+    """Read the tokenizer that `fit` wrote into `folder`. Raises ValueError if its files do not belong together."""
     manifest, file = read_manifest(folder), folder / "tokenizer.json"
     try:
         text = file.read_text(encoding="utf-8")
@@ -97,5 +99,5 @@ def read_tokenizer(folder: pathlib.Path) -> FittedTokenizer:
         raise ValueError(f"{file}: is not the tokenizer that tokenizer_manifest.json describes")
     fitted = FittedTokenizer(text, manifest.kind, manifest.end_token)
     if fitted.manifest != manifest:
-        raise ValueError(f"{file}: is not what tokenizer_manifest.json says of it")
+        raise ValueError(f"{file}: does not match tokenizer_manifest.json")
     return fitted

@@ -1,4 +1,4 @@
-"""What a fitted tokenizer says about itself: all that the stages after encoding need of it."""
+"""The manifest of a fitted tokenizer: all that the stages after encoding need to know about it."""
 
 import pathlib
 from typing import Any, Self
@@ -10,7 +10,7 @@ from speciate.config.components import Strict
 from speciate.config.run import read_spec
 
 END_OF_TEXT = "<|endoftext|>"
-"""The special token that ends a document, where a tokenizer has no other of its own."""
+"""The special token that ends a document, unless the tokenizer has its own."""
 
 
 class TokenizerManifest(Strict):
@@ -18,28 +18,28 @@ class TokenizerManifest(Strict):
 
     kind: str
     vocabulary: int
-    """Number of ids, the special one included."""
+    """Number of ids, special tokens included."""
     end_of_text: int
-    """The id that ends a document."""
+    """Id of the token that ends a document."""
     end_token: str = END_OF_TEXT
-    """That token's own spelling."""
+    """Spelling of that token."""
     lossless: bool = True
-    """Whether the bytes of a document's tokens add up to the document's, so that each byte belongs to one token."""
+    """Whether the bytes of a document's tokens sum to the document's bytes, so that each byte belongs to one token."""
     fingerprint: str
     """sha256 of `tokenizer.json`."""
 
     @pydantic.model_validator(mode="after")
     def _within(self) -> Self:
         if not 0 <= self.end_of_text < self.vocabulary:
-            raise ValueError(f"end_of_text: {self.end_of_text} is no id of a vocabulary of {self.vocabulary}")
+            raise ValueError(f"end_of_text: {self.end_of_text} is not an id in a vocabulary of {self.vocabulary}")
         return self
 
     @property
     def dtype(self) -> "np.dtype[Any]":
-        """The smallest unsigned type, of 16 or 32 bits, that holds every id."""
+        """The smaller of uint16 and uint32 that can hold every id."""
         return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
 
 
 def read_manifest(folder: pathlib.Path) -> TokenizerManifest:
-    """The manifest of the fitted tokenizer in `folder`. Raises ValueError naming the file."""
+    """Read the manifest of the fitted tokenizer in `folder`. Raises ValueError naming the file."""
     return read_spec(TokenizerManifest, folder / "tokenizer_manifest.json")

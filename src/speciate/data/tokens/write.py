@@ -1,9 +1,9 @@
-"""Encoding one split: its documents in, the files of `data/tokens/read.py` out, and the lexical types beside them.
+"""Encode one split: read its documents, write the files of `data/tokens/encoded.py` and the tokens' lexical types.
 
-Row group by row group, so that memory does not grow with a file's length. What is counted and checked is counted and
-checked in arrays over a whole row group: nothing here is done text by text but what the lexical types need.
+The file is read one row group at a time, so memory does not grow with its length. Counts and checks run on arrays over
+a whole row group; only the lexical types are computed text by text.
 
-D documents of a row group, N tokens of it.
+D documents in a row group, N tokens in it.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speciate.data.arrays.npy import GrowingArray
+from speciate.data.arrays.npy_writers import GrowingArray
 from speciate.data.documents import read_tables
 from speciate.data.tokens import lexical
+from speciate.data.tokens.encoded import FINGERPRINT_KEY, SCHEMA
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import FittedTokenizer
-from speciate.data.tokens.read import FINGERPRINT, SCHEMA
 
 Ints = npt.NDArray[np.int64]
 Tokens = npt.NDArray[np.unsignedinteger]
@@ -30,7 +30,7 @@ Tokens = npt.NDArray[np.unsignedinteger]
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """The files to write: tokens, documents, and the lexical types of the tokens (None: not wanted)."""
+    """The files to write: tokens, documents, and the lexical types of the tokens (None: not written)."""
 
     tokens: pathlib.Path
     documents: pathlib.Path
@@ -40,26 +40,26 @@ class Targets:
 def write_encoded(
     documents: pathlib.Path, encoder: Encoder, targets: Targets, language: str | None, max_tokens: int | None = None
 ) -> dict[str, Any]:
-    """Encodes a documents file into `targets`.
+    """Encode a documents file into `targets`.
 
     Args:
-        documents: the file.
-        encoder: of the study's tokenizer.
-        targets: what to write.
-        language: of the texts, or None.
-        max_tokens: the document with which so many tokens are reached is the last; None: all are taken.
+        documents: the documents file.
+        encoder: the encoder of the study's tokenizer.
+        targets: the files to write.
+        language: the programming language of the texts, or None.
+        max_tokens: stop after the document that reaches this many tokens; None encodes all documents.
 
     Returns:
-        counts: documents, documents_left_out (beyond `max_tokens`), tokens, bytes, by_octave (place b: documents of 2^b
-        to 2^(b+1) - 1 tokens; empty ones count as of one); and where types were wanted, tokens_by_type and
-        documents_refused (of a text with a language: those that are not wholly code in it).
+        Counts: documents, documents_left_out (beyond `max_tokens`), tokens, bytes, by_octave (entry b counts documents
+        of 2^b to 2^(b+1) - 1 tokens; empty documents count as one token). If types are written, also tokens_by_type and
+        documents_refused (with a language: the documents that are not entirely code in that language).
 
     Raises:
-        ValueError: naming the document: one that the encoder gets wrong, or that does not come back from its tokens; or
-            lexical types of a tokenizer that is not lossless.
+        ValueError: the encoder gets a document wrong, or a document's tokens do not add up to its text (both name the
+            document); or lexical types are requested from a tokenizer that is not lossless.
     """
     fitted = encoder.fitted
-    schema = SCHEMA.with_metadata({FINGERPRINT: fitted.manifest.fingerprint.encode()})
+    schema = SCHEMA.with_metadata({FINGERPRINT_KEY: fitted.manifest.fingerprint.encode()})
     counts = {"documents": 0, "documents_left_out": 0, "tokens": 0, "bytes": 0}
     by_octave = np.zeros(64, np.int64)
     types = None
@@ -67,7 +67,7 @@ def write_encoded(
         tokens = stack.enter_context(GrowingArray(targets.tokens, fitted.manifest.dtype))
         rows = stack.enter_context(pq.ParquetWriter(targets.documents, schema, write_page_checksum=True))
         if targets.types:
-            types = _Types(stack.enter_context(GrowingArray(targets.types, np.uint8)), fitted, language)
+            types = _TypeWriter(stack.enter_context(GrowingArray(targets.types, np.uint8)), fitted, language)
         for table in read_tables(documents, ["id", "group", "text"]):
             if max_tokens is not None and counts["tokens"] >= max_tokens:
                 counts["documents_left_out"] += len(table)
@@ -80,7 +80,7 @@ def write_encoded(
                 table, texts, lengths_D = table[:kept], texts[:kept], lengths_D[:kept]
                 ids = ids[: lengths_D.sum()]
             bytes_D = pc.binary_length(table["text"]).cast(pa.int64()).to_numpy()
-            surface_D = _checked_surface(fitted, table, ids, lengths_D, bytes_D)
+            surface_D = _token_bytes_of_documents(fitted, table, ids, lengths_D, bytes_D)
             stops_D = counts["tokens"] + np.cumsum(lengths_D)
             columns = [table["id"], table["group"], stops_D - lengths_D, stops_D, bytes_D, surface_D]
             rows.write_table(pa.table(columns, schema=schema))
@@ -95,31 +95,35 @@ def write_encoded(
     return counts | {"by_octave": octaves} | (types.counts() if types else {})
 
 
-def _checked_surface(fitted: FittedTokenizer, table: pa.Table, ids: Tokens, lengths_D: Ints, bytes_D: Ints) -> Ints:
-    """The bytes that each document's tokens stand for, int64 (D,), once they are known to be that document's."""
-    places = np.flatnonzero(ids == fitted.manifest.end_of_text)
-    if len(places):
-        name = table["id"][int(np.searchsorted(np.cumsum(lengths_D), places[0], side="right"))]
-        raise ValueError(f"document {name}: its text becomes the token {fitted.manifest.end_token}, which ends one")
+def _token_bytes_of_documents(
+    fitted: FittedTokenizer, table: pa.Table, ids: Tokens, lengths_D: Ints, bytes_D: Ints
+) -> Ints:
+    """Return the bytes that each document's tokens stand for, int64 (D,), after checking them against its text."""
+    end_positions = np.flatnonzero(ids == fitted.manifest.end_of_text)
+    if len(end_positions):
+        name = table["id"][int(np.searchsorted(np.cumsum(lengths_D), end_positions[0], side="right"))]
+        raise ValueError(
+            f"document {name}: its text is encoded with {fitted.manifest.end_token}, the token that ends a document"
+        )
     total_N = np.cumsum(fitted.token_bytes[ids], dtype=np.int64)
-    total_D = np.append(total_N, 0)[np.cumsum(lengths_D) - 1]  # the last, 0, for what is empty at the start
+    total_D = np.append(total_N, 0)[np.cumsum(lengths_D) - 1]  # empty documents at the start index the 0 at the end
     surface_D = np.diff(total_D, prepend=0)
     if fitted.manifest.lossless and not np.array_equal(surface_D, bytes_D):
-        wrong = int(np.argmax(surface_D != bytes_D))
+        first = int(np.argmax(surface_D != bytes_D))
         raise ValueError(
-            f"document {table['id'][wrong]}: its tokens stand for {surface_D[wrong]} bytes, not its {bytes_D[wrong]}"
+            f"document {table['id'][first]}: its tokens stand for {surface_D[first]} bytes, but it has {bytes_D[first]}"
         )
     return surface_D
 
 
-class _Types:
-    """Writes the lexical type of each token beside the tokens."""
+class _TypeWriter:
+    """Write the lexical type of each token, and count tokens by type."""
 
     def __init__(self, array: GrowingArray, fitted: FittedTokenizer, language: str | None) -> None:
         if language is not None and not fitted.manifest.lossless:
             raise ValueError(
-                f"language: lexical types of {language} need a tokenizer whose tokens keep every byte of their text, "
-                f"and this one, of kind {fitted.manifest.kind}, does not"
+                f"language: lexical types of {language} need a tokenizer whose tokens keep every byte of the text; "
+                f"this one, of kind {fitted.manifest.kind}, does not"
             )
         self.array = array
         self.token_bytes = fitted.token_bytes
@@ -133,8 +137,8 @@ class _Types:
             bytes_N = self.token_bytes[ids]
             stops_D = np.cumsum(lengths_D)
             for text, start, stop in zip(texts, stops_D - lengths_D, stops_D, strict=True):
-                types_N[start:stop], whole = lexical.token_types(text, bytes_N[start:stop])
-                self.refused += not whole
+                types_N[start:stop], accepted = lexical.token_types(text, bytes_N[start:stop])
+                self.refused += not accepted
         self.by_type += np.bincount(types_N, minlength=len(lexical.TYPES))
         self.array.append(types_N)
 

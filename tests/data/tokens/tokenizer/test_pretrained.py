@@ -8,10 +8,11 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from speciate.config.components import component_module, options_of
-from speciate.data.documents import Passage, Shard
 from speciate.data.fetch.passages import write_passages
+from speciate.data.passage import Passage
+from speciate.data.shard import Shard
 from speciate.data.tokens.fitted import FittedTokenizer
-from speciate.data.tokens.token_bytes import specials
+from speciate.data.tokens.token_bytes import special_tokens
 from speciate.data.tokens.tokenizer import pretrained
 
 SHAPES = {
@@ -72,7 +73,7 @@ def test_text_never_becomes_a_special_token(tmp_path: pathlib.Path, shape: str) 
     make, end = SHAPES[shape]
     fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
     unknown = json.loads(fitted.text)["model"].get("unk_token", "<unk>")
-    there = {fitted.tokenizer.token_to_id(token) for token in specials(fitted.tokenizer) if token != unknown}
+    there = {fitted.tokenizer.token_to_id(token) for token in special_tokens(fitted.tokenizer) if token != unknown}
     text = "<pad> a<s>b </s> </s>[SEP] <|begin|> <|end|>"
     assert not there & set(fitted.encode([text])[0].tolist())
 
@@ -107,11 +108,11 @@ def test_the_end_of_a_text_can_be_named(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (None, {}, "tokenizer_config.json names none; its special tokens: <unk>, <s>, </s>$"),
+        (None, {}, "tokenizer_config.json names none; the special tokens are: <unk>, <s>, </s>$"),
         ({}, {}, "tokenizer_config.json names none"),
         ({"eos_token": None}, {}, "tokenizer_config.json names none"),
-        ({"eos_token": "<end>"}, {}, "<end> is no special token of it; its special tokens: <unk>, <s>, </s>$"),
-        ({"eos_token": "</s>"}, {"end_of_text": "▁the"}, "▁the is no special token of it"),
+        ({"eos_token": "<end>"}, {}, "<end> is not a special token; the special tokens are: <unk>, <s>, </s>$"),
+        ({"eos_token": "</s>"}, {"end_of_text": "▁the"}, "▁the is not a special token"),
     ],
 )
 def test_without_an_end_it_lists_what_there_is(
@@ -149,5 +150,5 @@ def test_it_needs_its_archive(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="needs the archive"):
         pretrained.build(options(tmp_path), [], None)
     write_passages(tmp_path / "archive", [Passage("vocab.txt", "vocab.txt", "the")], {})
-    with pytest.raises(ValueError, match=r"tokenizer.archive: must give tokenizer.json, not vocab.txt"):
+    with pytest.raises(ValueError, match=r"tokenizer.archive: must hold tokenizer.json, not vocab.txt"):
         pretrained.build(options(tmp_path), [], tmp_path / "archive")

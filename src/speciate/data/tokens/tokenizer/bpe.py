@@ -1,12 +1,14 @@
 """Byte-pair encoding fitted to the study's training text (Sennrich et al. 2016; on bytes: Radford et al. 2019).
 
 Starting from the 256 bytes, the most frequent pair of neighbouring symbols becomes a new symbol, until there are
-`entries`. Decision: fitted to the train split of all domains together, so that no held-out text shapes the vocabulary,
-and small (4,096): at the default study's size the embedding would otherwise be most of the model.
+`entries`. Decision: the tokenizer is fitted to the train split of all domains together, so that no held-out text shapes
+the vocabulary. The vocabulary is small (4,096), because at the default study's size the embedding would otherwise be
+most of the model.
 
-The trainer holds every different word of the text; `max_bytes` bounds that where there are many gigabytes.
+The trainer holds every distinct word of the text in memory; `max_bytes` bounds that for texts of many gigabytes.
 
-Same text, same ids: ties between pairs go to the smaller ids, so neither the hash seed nor the number of threads shows.
+The same text always gives the same ids. Ties between pairs go to the smaller ids, so the result depends neither on the
+hash seed nor on the number of threads.
 """
 
 import pathlib
@@ -21,26 +23,26 @@ from speciate.data.tokens.manifest import END_OF_TEXT
 
 
 class Options(TokenizerOptions):
-    """The options of a tokenizer that is fitted to the training text."""
+    """Options of a tokenizer that is fitted to the training text."""
 
     entries: int = Field(4096, ge=257)
-    """Vocabulary size: 256 bytes, the end-of-text token, and merges."""
+    """Vocabulary size: the 256 bytes, the end-of-text token, and the merges."""
     max_bytes: int | None = Field(None, ge=1)
-    """Training text to fit to, about, in bytes, shared evenly among the domains; null: all of it."""
+    """Approximate bytes of training text to fit to, shared evenly among the domains; null uses all of it."""
 
     def max_fitting_bytes(self) -> int | None:
-        """Return the limit that the config sets."""
+        """Return `max_bytes`."""
         return self.max_bytes
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
-    """The tokenizer fitted to `texts`.
+    """Fit the tokenizer to `texts`.
 
     Raises:
-        ValueError: an archive was given, or the text has too few pairs for so many entries.
+        ValueError: an archive was given, or the text has too few pairs for `entries`.
     """
     if archive is not None:
-        raise ValueError("tokenizer: kind bpe is fitted to text and takes no archive")
+        raise ValueError("tokenizer: kind bpe is fitted to text and does not take an archive")
     tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=options.entries,
@@ -57,5 +59,5 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
 
 
 def end_of_text(options: Options, tokenizer: Tokenizer, archive: pathlib.Path | None) -> str:
-    """The token that ends a document."""
+    """Return the token that ends a document."""
     return END_OF_TEXT

