@@ -1,9 +1,9 @@
-"""Formatting artefacts of a domain: what its documents have in common that is no language.
+"""Count formatting artefacts of a domain: what its documents share that is not language.
 
-A domain whose documents all begin alike can be told by its first tokens, a shortcut for a router. So the audit counts,
-on the texts as they come and again on what is kept: white space at either end, control and invisible characters by
-name, first characters, and beginnings and ends of 16 or more characters that many documents share. All of it adds up
-over sources and shards; memory is bounded.
+If all documents of a domain begin alike, a router can recognise the domain by its first tokens, a shortcut. So the
+audit counts white space at either end, control and invisible characters by name, first characters, and beginnings and
+ends of 16 or more characters that many documents share. It runs on the texts as they come and again on what is kept.
+All counts add up over sources and shards, and memory is bounded.
 """
 
 import re
@@ -19,15 +19,15 @@ INVISIBLE = re.compile(
     "\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\ufff9-\ufffd\uffa0\U000e0000-\U000e007f]"
 )
-"""Controls, spaces that are no space, marks of no width, tags, and the replacement character of a failed decoding."""
+"""Control characters, special spaces, zero-width marks, tags, and the replacement character of a failed decoding."""
 END_CHARACTERS = 16
-"""Characters by which two documents begin, or end, alike."""
+"""Characters at which beginnings, or ends, of documents are compared."""
 MAX_PREFIX_CHARACTERS = 200
-"""Most characters of a shared beginning that are kept."""
+"""Longest part of a shared beginning that is kept, in characters."""
 
 
 def character_name(character: str) -> str:
-    """`character` as 'U+200B ZERO WIDTH SPACE'; a control character has no name of its own."""
+    """Return `character` as 'U+200B ZERO WIDTH SPACE'; control characters have no names of their own."""
     return f"U+{ord(character):04X} {unicodedata.name(character, 'CONTROL')}"
 
 
@@ -39,24 +39,25 @@ class Audit:
     leading_space: int = 0
     """Documents that begin with white space."""
     trailing_space: int = 0
+    """Documents that end with white space."""
     unseen: Counter[str] = field(default_factory=Counter)
     """Control and invisible characters, by name."""
     unseen_documents: Counter[str] = field(default_factory=Counter)
-    """Documents that hold any, by name."""
+    """Documents that hold at least one of them, by name."""
     first: HeavyHitters = field(default_factory=HeavyHitters)
     """First characters."""
     prefixes: HeavyHitters = field(default_factory=HeavyHitters)
     """Beginnings of documents of at least 16 characters."""
     suffixes: HeavyHitters = field(default_factory=HeavyHitters)
-    """Ends, likewise; a suffix's common part is no longer than the 16 characters."""
+    """Ends of such documents, exactly 16 characters each."""
 
     def add(self, text: str) -> None:
-        """Counts one document."""
+        """Count one document."""
         self.documents += 1
         self.leading_space += text[:1].isspace()
         self.trailing_space += text[-1:].isspace()
-        if found := Counter(INVISIBLE.findall(text)):
-            named = {character_name(character): count for character, count in sorted(found.items())}
+        if invisible := Counter(INVISIBLE.findall(text)):
+            named = {character_name(character): count for character, count in sorted(invisible.items())}
             self.unseen.update(named)
             self.unseen_documents.update(named.keys())
         if text:
@@ -69,7 +70,7 @@ class Audit:
         return type(self)(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data: names in alphabetical order, of the rest the commonest few."""
+        """Return plain data: names in alphabetical order, and the most common of the rest."""
         return {
             "documents": self.documents,
             "leading_space": self.leading_space,
@@ -83,7 +84,7 @@ class Audit:
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> Self:
-        """What `as_json` wrote; counts left out there are covered by `below`."""
+        """Return the audit that `as_json` wrote; `HeavyHitters.below` bounds the counts left out there."""
         numbers = [written[key] for key in ("documents", "leading_space", "trailing_space")]
         names = [Counter(written[key]) for key in ("unseen", "unseen_documents")]
         return cls(

@@ -1,8 +1,8 @@
-"""Runs the quality rules that datatrove implements (Penedo et al. 2024) on our documents, with our words.
+"""Run the quality rules that datatrove implements (Penedo et al. 2024) on our documents, with our words.
 
-Decision: datatrove's own classes judge, so that a rule is what its users know; words and sentences are ours (`words`),
-through the interface that datatrove has for that. Texts beyond 4 million characters are dropped unjudged: the rules
-hold every word and every run of words of a text at once.
+Decision: datatrove's own classes judge, so that each rule is the one its users know. Words and sentences are ours
+(`words`), passed through datatrove's tokenizer interface. Texts beyond 4 million characters are dropped without
+judgement: the rules hold every word and every n-gram of a text at once.
 """
 
 import dataclasses
@@ -17,36 +17,36 @@ from speciate.data.clean.words import sentence_spans, split_words
 from speciate.data.documents import Document
 
 MAX_CHARACTERS = 4_000_000
-"""Characters; some 600 MB while it is judged."""
+"""Longest text that is judged, in characters; judging it takes some 600 MB."""
 
 
 class RegexTokenizer(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
-    """`speciate.data.clean.words`, in datatrove's shape."""
+    """`speciate.data.clean.words` behind datatrove's interface."""
 
     def word_tokenize(self, text: str) -> list[str]:
-        """The words of `text`."""
+        """Return the words of `text`."""
         return split_words(text)
 
     def sent_tokenize(self, text: str) -> list[str]:
-        """The sentences of `text`."""
+        """Return the sentences of `text`."""
         return [text[start:stop].strip() for start, stop in sentence_spans(text)]
 
     def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-        """Where the sentences of `text` are."""
+        """Return the start and end of each sentence of `text`."""
         return sentence_spans(text)
 
 
 REGEX_TOKENIZER = RegexTokenizer()
-"""One for all filters: datatrove remembers the words of the last texts by it."""
+"""Shared by all filters, because datatrove caches the words of recent texts per tokenizer."""
 
 
 def apply_rules(rules: BaseFilter, reasons: Mapping[str, tuple[str, str]], document: Document) -> Document | Drop:
-    """What datatrove's `rules` say of `document`: itself, a copy with the text they leave of it, or a drop.
+    """Return `document`, a copy with the text that the rules leave of it, or a drop.
 
     Args:
         rules: a filter of datatrove.
-        reasons: its reason -> ours, and what it means with these thresholds.
-        document: not empty.
+        reasons: datatrove's reason -> our reason, and what it means with these thresholds.
+        document: a document that is not empty.
     """
     if len(document.text) > MAX_CHARACTERS:
         return Drop("too_long_to_judge", f"{len(document.text)} characters")

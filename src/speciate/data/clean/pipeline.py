@@ -1,4 +1,4 @@
-"""From what the sources of a domain give to the documents that it keeps: normalise, filter, count every drop."""
+"""Turn what a domain's sources yield into the documents that it keeps: normalise, filter, and count every drop."""
 
 import re
 import unicodedata
@@ -13,10 +13,10 @@ from speciate.data.clean.dropped import DroppedSamples
 from speciate.data.documents import Document
 from speciate.data.passage import Passage
 
-# the C0 and C1 controls and DEL, save newline and tab; the byte order mark
+# the C0 and C1 controls and DEL, except newline and tab; the byte order mark
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 MAX_CHARACTERS = 16_000_000
-"""Characters of the largest document; the stages after this one hold a document whole, several times over."""
+"""Length of the largest document, in characters; later stages hold a document whole, several times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Drop:
     """Why a document is dropped."""
 
     reason: str
-    """A snake_case word, under which the drop is counted."""
+    """A snake_case word under which the drop is counted."""
     note: str = ""
     """What was measured or seen, for whoever reads the sample."""
 
 
 class Filter(Protocol):
-    """One filter over one shard: what `Filter(options, archives)` in each file of `filters/` offers.
+    """One filter over one shard: what `Filter(options, archives)` in each file of `filters/` returns.
 
     It sees one document at a time and holds a bounded state. `archives` are the fetched files of the sources that its
     options name.
@@ -38,17 +38,17 @@ class Filter(Protocol):
 
     @property
     def options(self) -> FilterOptions:
-        """The options it was made with."""
+        """The options with which the filter was built."""
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, an edited copy of it, or why it is dropped."""
+        """Return `document`, an edited copy of it, or why it is dropped."""
 
 
 @dataclass
 class CleaningCounts:
-    """What went in, what stayed, and why the rest did not; bytes are UTF-8, before normalising and at the end.
+    """How much was read and kept, and why the rest was dropped.
 
-    Counts of sources and of shards add up.
+    Bytes are UTF-8, before normalising and at the end. Counts of sources and of shards add up.
     """
 
     read: int = 0
@@ -56,26 +56,26 @@ class CleaningCounts:
     bytes_read: int = 0
     bytes_kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    """Reason -> documents."""
+    """Reason -> number of documents."""
     edited: Counter[str] = field(default_factory=Counter)
-    """Kind of filter -> documents that it changed, of those kept."""
+    """Kind of filter -> number of kept documents that it changed."""
     raw: Audit = field(default_factory=Audit)
-    """Of the texts as they came."""
+    """Audit of the texts as they came."""
     clean: Audit = field(default_factory=Audit)
-    """Of the documents kept."""
+    """Audit of the documents kept."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*(getattr(self, key) + getattr(other, key) for key in self.__dataclass_fields__))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, reasons in alphabetical order."""
+        """Return plain data, with reasons in alphabetical order."""
         numbers = {key: getattr(self, key) for key in ("read", "kept", "bytes_read", "bytes_kept")}
         reasons = {key: dict(sorted(getattr(self, key).items())) for key in ("dropped", "edited")}
         return {**numbers, **reasons, "audit": {"raw": self.raw.as_json(), "clean": self.clean.as_json()}}
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> Self:
-        """What `as_json` wrote, to be added up over shards."""
+        """Return the counts that `as_json` wrote, to be added up over shards."""
         return cls(
             read=written["read"],
             kept=written["kept"],
@@ -89,13 +89,16 @@ class CleaningCounts:
 
 
 def normalise(text: str) -> str:
-    """`text` in Unicode's composed form (NFC), lines ended by a newline, without control characters or outer space."""
+    """Return `text` in NFC, with newlines as line ends, without control characters or surrounding white space."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", CONTROL_CHARACTERS.sub("", text)).strip()
 
 
 def drop_if_too_large(document: Document) -> Drop | None:
-    """The drop of a document beyond 16 million characters; filters whose memory grows with a document ask first."""
+    """Return the drop of a document beyond 16 million characters, else None.
+
+    Filters whose memory grows with a document call this first.
+    """
     length = len(document.text)
     return Drop("too_large", f"{length} characters") if length > MAX_CHARACTERS else None
 
@@ -108,12 +111,12 @@ def clean_passages(
     counts: CleaningCounts,
     samples: DroppedSamples,
 ) -> Iterator[Document]:
-    """The documents of `source` that every filter keeps, in order; `counts` and `samples` are filled as they pass.
+    """Yield the documents of `source` that every filter keeps, in order; fill `counts` and `samples` on the way.
 
-    Ids and groups become unique in the domain by the source's name in front. Before any filter: a record without text
-    is dropped for the fault that its source found (`null` where it found none), a text with half a surrogate pair as
-    `lone_surrogate`, one of which normalising leaves nothing as `empty`. After all filters, which may cut it, a text of
-    over 16 million characters is dropped as `too_large`.
+    The source's name in front makes ids and groups unique in the domain. Before any filter, a record without text is
+    dropped for the fault that its source found (`null` where it found none), a text with half a surrogate pair as
+    `lone_surrogate`, and a text that is empty after normalising as `empty`. After all filters, which may cut it, a text
+    of over 16 million characters is dropped as `too_large`.
     """
     for passage in passages:
         counts.read += 1
@@ -137,7 +140,7 @@ def clean_passages(
 
 
 def _drop_if_unreadable(passage: Passage, counts: CleaningCounts) -> tuple[str, Drop] | None:
-    """Counts the bytes of a passage; the drop of one that is no text."""
+    """Count the bytes of a passage, and return the drop of one that is not text."""
     if passage.text is None:
         return "clean", Drop(passage.fault or "null")
     try:
@@ -152,18 +155,18 @@ def _drop_if_unreadable(passage: Passage, counts: CleaningCounts) -> tuple[str, 
 def _apply_filters(
     document: Document, filters: Sequence[Filter]
 ) -> tuple[Document, dict[str, int], tuple[str, Drop] | None]:
-    """What the filters make of a normalised document, the kinds that edited it, and the drop if there is one."""
+    """Return what the filters make of a normalised document, the kinds that edited it, and the drop if there is one."""
     edited: dict[str, int] = {}
     if not document.text:
         return document, edited, ("clean", Drop("empty"))
-    for each in filters:
-        result = each.apply(document)
+    for document_filter in filters:
+        result = document_filter.apply(document)
         if isinstance(result, Drop):
-            return document, edited, (each.options.kind, result)
+            return document, edited, (document_filter.options.kind, result)
         if result.text != document.text:
-            edited[each.options.kind] = 1
+            edited[document_filter.options.kind] = 1
         document = result
         if not document.text:
-            return document, edited, (each.options.kind, Drop("empty", "nothing is left"))
+            return document, edited, (document_filter.options.kind, Drop("empty", "nothing is left"))
     drop = drop_if_too_large(document)
     return document, edited, ("clean", drop) if drop else None

@@ -1,9 +1,9 @@
-"""C4's rules (Raffel et al. 2020, section 2.2), as datatrove implements them: lines are removed, and whole documents.
+"""C4's rules (Raffel et al. 2020, section 2.2), as datatrove implements them: they remove lines and whole documents.
 
-A line stays if it ends in punctuation, has a few words, and speaks of neither JavaScript nor cookies; citations like
-[12] are cut out of it. A document goes that holds a curly bracket or "lorem ipsum" in such a line, or has too few
-sentences left. It leaves web pages without their menus; it drops code whole, and headings, verse, dialogue without
-closing marks and lists line by line. C4's list of bad words is not part of it (`toxicity` is for that).
+A line stays if it ends in punctuation, has a few words, and mentions neither JavaScript nor cookies; citations like
+[12] are cut out of it. A document is dropped if such a line holds a curly bracket or "lorem ipsum", or if too few
+sentences are left. The rules leave web pages without their menus. They drop code whole, and headings, verse, dialogue
+without closing marks and lists line by line. C4's list of bad words is not included (`toxicity` serves that purpose).
 """
 
 import pathlib
@@ -19,30 +19,30 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps the prose of web pages; the defaults are C4's."""
+    """Keep the prose of web pages; the defaults are C4's."""
 
     terminal_punctuation: bool = True
-    """Remove lines that do not end with . ? ! or a quotation mark."""
+    """Whether to remove lines that do not end with . ? ! or a quotation mark."""
     min_sentences: int = Field(5, ge=1)
-    """Fewest sentences left in a document."""
+    """Fewest sentences that must be left in a document."""
     min_words_in_line: int = Field(3, ge=1)
-    """Fewest words of a line."""
+    """Fewest words in a line that is kept."""
     max_word_length: int = Field(1000, ge=1)
-    """Lines with a longer word are removed."""
+    """Longest word in a line that is kept, in characters."""
     citations: bool = True
-    """Cut out marks of citations, like [12] and [edit]."""
+    """Whether to cut out citation marks, such as [12] and [edit]."""
     lorem_ipsum: bool = True
-    """Drop documents with lorem ipsum."""
+    """Whether to drop documents with lorem ipsum."""
     javascript: bool = True
-    """Remove lines that mention JavaScript."""
+    """Whether to remove lines that mention JavaScript."""
     curly_bracket: bool = True
-    """Drop documents with a curly bracket."""
+    """Whether to drop documents with a curly bracket."""
     policy: bool = True
-    """Remove lines about cookies, terms of use and privacy."""
+    """Whether to remove lines about cookies, terms of use and privacy."""
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
@@ -65,5 +65,5 @@ class Filter:
         }
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document` without the lines removed, or why it is dropped (c4_...)."""
+        """Return `document` without the removed lines, or why it is dropped (c4_...)."""
         return apply_rules(self._rules, self._reasons, document)

@@ -1,9 +1,9 @@
-"""Drops documents that share runs of words with an evaluation set, so that what is tested was not trained on.
+"""Drop documents that share runs of words with an evaluation set, so that no test item was trained on.
 
-A run of 13 words in common, case and punctuation aside, is GPT-3's rule (Brown et al. 2020, appendix C). The sets are
-sources like any other; their shingles (data/dedup/shingles.py) are held as one sorted array, 8 + 2 bytes each. It misses
-paraphrases, translations, and items shorter than the run unless a document consists of just their words; documents with
-set phrases or licences that an evaluation set also holds are dropped wrongly.
+A shared run of 13 words, ignoring case and punctuation, is GPT-3's rule (Brown et al. 2020, appendix C). The evaluation
+sets are sources like any other; one sorted array holds their shingles (data/dedup/shingles.py), 8 + 2 bytes each. The
+rule misses paraphrases, translations, and items shorter than the run, unless a document consists of just their words.
+It wrongly drops documents with set phrases or licences that an evaluation set also holds.
 """
 
 import pathlib
@@ -26,16 +26,16 @@ WORD = re.compile(r"\w+")
 
 
 class Options(FilterOptions):
-    """Keeps documents that no evaluation set holds a part of."""
+    """Keep documents that share nothing with the evaluation sets."""
 
     sources: dict[
         Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[SourceOptions, OneOf("data/fetch/sources")]
     ] = Field(min_length=1)
-    """Name -> an evaluation set."""
+    """Name -> the source of an evaluation set."""
     ngram: int = Field(13, ge=1)
-    """Words in a run."""
+    """Number of words in a run."""
     max_share: float = Field(0, ge=0, lt=1)
-    """Greatest share of a document's runs that may be in a set; 0: a single one drops it."""
+    """Greatest share of a document's runs that may occur in a set; with 0, a single one drops the document."""
 
     def compared_sources(self) -> dict[str, SourceOptions]:
         """Return the evaluation sets, by name."""
@@ -43,34 +43,34 @@ class Options(FilterOptions):
 
 
 class Filter:
-    """Compares each document with all sets."""
+    """Compare each document with all evaluation sets."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
         self._names = list(options.sources)
-        found = [self._runs(name, archives[name]) for name in self._names]
-        runs = np.concatenate(found)
-        owner = np.repeat(np.arange(len(found), dtype=np.uint16), [len(each) for each in found])
+        set_runs = [self._runs(name, archives[name]) for name in self._names]
+        runs = np.concatenate(set_runs)
+        owner = np.repeat(np.arange(len(set_runs), dtype=np.uint16), [len(set_run) for set_run in set_runs])
         self._runs_E, first = np.unique(runs, return_index=True)
         self._owner_E = owner[first]
 
     def _runs(self, name: str, archive: pathlib.Path) -> npt.NDArray[np.uint64]:
-        """The shingles of one set, each once. Raises ValueError where it has none."""
+        """Return the shingles of one set, each once. Raise ValueError if it has none."""
         options = self.options.sources[name]
-        waiting, size = [np.empty(0, np.uint64)], 0
+        batches, size = [np.empty(0, np.uint64)], 0
         for passage in options.component().read(options, name, archive):
             if passage.text is not None:
-                waiting.append(shingle_hashes(normalise(passage.text), self.options.ngram))
-                size += len(waiting[-1])
+                batches.append(shingle_hashes(normalise(passage.text), self.options.ngram))
+                size += len(batches[-1])
             if size > 1 << 20:
-                waiting, size = [np.unique(np.concatenate(waiting))], 0
-        gathered = np.unique(np.concatenate(waiting))
-        if not len(gathered):
+                batches, size = [np.unique(np.concatenate(batches))], 0
+        distinct_runs = np.unique(np.concatenate(batches))
+        if not len(distinct_runs):
             raise ValueError(f"decontamination: source {name} holds no words to compare with")
-        return gathered
+        return distinct_runs
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (contaminated); the note names the set and shows the first run in common."""
+        """Return `document`, or why it is dropped (contaminated); the note shows the set and the first shared run."""
         if drop := drop_if_too_large(document):
             return drop
         runs_S = shingle_hashes(document.text, self.options.ngram)

@@ -1,7 +1,7 @@
 """FineWeb's own rules (Penedo et al. 2024), as datatrove implements them. For web text, not for code.
 
-They catch lists: few lines that end in punctuation, most lines short, lines repeated, a line break every few words.
-They miss bad text in whole paragraphs; verse, dialogue and tables are dropped wrongly.
+They catch lists: few lines that end in punctuation, mostly short lines, repeated lines, a line break every few words.
+They miss bad text in whole paragraphs, and wrongly drop verse, dialogue and tables.
 """
 
 import pathlib
@@ -17,22 +17,22 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps documents of whole lines; the defaults are FineWeb's."""
+    """Keep documents of whole lines; the defaults are FineWeb's."""
 
     min_punctuated_lines: float = Field(0.12, ge=0, le=1)
     """Least share of lines that end in punctuation."""
     max_short_lines: float = Field(0.67, ge=0, le=1)
     """Greatest share of short lines."""
     short_line: int = Field(30, ge=1)
-    """Characters up to which a line is short."""
+    """Greatest length of a short line, in characters."""
     max_duplicate_characters: float = Field(0.01, ge=0, le=1)
-    """Greatest share of the characters in lines that came before."""
+    """Greatest share of characters in repeated lines."""
     max_line_ends: float = Field(0.3, ge=0)
-    """Most line breaks a word."""
+    """Greatest number of line breaks per word."""
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
@@ -53,5 +53,5 @@ class Filter:
         }
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (fineweb_...)."""
+        """Return `document`, or why it is dropped (fineweb_...)."""
         return apply_rules(self._rules, self._reasons, document)

@@ -1,7 +1,7 @@
 """Gopher's quality rules (Rae et al. 2021, section A1.1), as datatrove implements them. For English prose, never code.
 
-They catch lists, tables, menus, spam of symbols and texts that are no sentences. They miss fluent nonsense, and all
-that is well written and unwanted; formulae, other languages and short answers are dropped wrongly.
+They catch lists, tables, menus, symbol spam and texts without sentences. They miss fluent nonsense, and whatever is
+well written but unwanted. They wrongly drop formulae, other languages and short answers.
 """
 
 import pathlib
@@ -17,30 +17,30 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps documents that look like prose; the defaults are the paper's."""
+    """Keep documents that look like prose; the defaults are the paper's."""
 
     min_words: int = Field(50, ge=1)
-    """Fewest words, marks of punctuation not counted."""
+    """Fewest words, not counting punctuation marks."""
     max_words: int = Field(100_000, ge=1)
-    """Most words."""
+    """Most words, not counting punctuation marks."""
     min_word_length: float = Field(3, gt=0)
-    """Least mean length of a word in characters."""
+    """Least mean length of a word, in characters."""
     max_word_length: float = Field(10, gt=0)
-    """Greatest mean length of a word."""
+    """Greatest mean length of a word, in characters."""
     max_symbol_ratio: float = Field(0.1, gt=0)
-    """Most hashes, and most ellipses, a word."""
+    """Greatest number of hashes, and of ellipses, per word."""
     max_bullet_lines: float = Field(0.9, gt=0, le=1)
     """Greatest share of lines that begin with a bullet."""
     max_ellipsis_lines: float = Field(0.3, gt=0, le=1)
     """Greatest share of lines that end with an ellipsis."""
     min_alphabetic_words: float = Field(0.8, gt=0, le=1)
-    """Least share of words (here marks count as such) that hold a letter."""
+    """Least share of words that hold a letter (punctuation marks count as words here)."""
     min_stop_words: int = Field(2, ge=0, le=8)
-    """Fewest different ones among: the, be, to, of, and, that, have, with."""
+    """Fewest different words from: the, be, to, of, and, that, have, with."""
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
@@ -71,5 +71,5 @@ class Filter:
         }
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (gopher_...)."""
+        """Return `document`, or why it is dropped (gopher_...)."""
         return apply_rules(self._rules, self._reasons, document)

@@ -1,8 +1,8 @@
 """Gopher's repetition rules (Rae et al. 2021, table A1), as datatrove implements them. For prose, never code.
 
 They catch boilerplate, keyword spam and texts that loop: too large a part of the text in repeated lines, paragraphs or
-runs of words. They miss repetition across documents (`duplicates` is for that) and paraphrase; refrains and tables are
-dropped wrongly.
+n-grams. They miss paraphrase and repetition across documents (`duplicates` serves that purpose). They wrongly drop
+refrains and tables.
 """
 
 import pathlib
@@ -18,38 +18,38 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps documents that do not repeat themselves; the defaults are the paper's."""
+    """Keep documents that do not repeat themselves; the defaults are the paper's."""
 
     duplicate_lines: float = Field(0.3, gt=0, le=1)
-    """Greatest share of lines that came before."""
+    """Greatest share of lines that repeat an earlier one."""
     duplicate_paragraphs: float = Field(0.3, gt=0, le=1)
-    """Greatest share of paragraphs that came before."""
+    """Greatest share of paragraphs that repeat an earlier one."""
     duplicate_line_characters: float = Field(0.2, gt=0, le=1)
-    """Greatest share of the characters in such lines."""
+    """Greatest share of characters in repeated lines."""
     duplicate_paragraph_characters: float = Field(0.2, gt=0, le=1)
-    """Greatest share of the characters in such paragraphs."""
+    """Greatest share of characters in repeated paragraphs."""
     top_2gram: float = Field(0.2, gt=0, le=1)
-    """Greatest share of the characters in the commonest run of two words."""
+    """Greatest share of characters in the most common 2-gram of words."""
     top_3gram: float = Field(0.18, gt=0, le=1)
-    """The same of three words."""
+    """Greatest share of characters in the most common 3-gram of words."""
     top_4gram: float = Field(0.16, gt=0, le=1)
-    """The same of four words."""
+    """Greatest share of characters in the most common 4-gram of words."""
     duplicate_5gram: float = Field(0.15, gt=0, le=1)
-    """Greatest share of the characters in runs of five words that came before."""
+    """Greatest share of characters in repeated 5-grams of words."""
     duplicate_6gram: float = Field(0.14, gt=0, le=1)
-    """The same of six words."""
+    """Greatest share of characters in repeated 6-grams of words."""
     duplicate_7gram: float = Field(0.13, gt=0, le=1)
-    """The same of seven words."""
+    """Greatest share of characters in repeated 7-grams of words."""
     duplicate_8gram: float = Field(0.12, gt=0, le=1)
-    """The same of eight words."""
+    """Greatest share of characters in repeated 8-grams of words."""
     duplicate_9gram: float = Field(0.11, gt=0, le=1)
-    """The same of nine words."""
+    """Greatest share of characters in repeated 9-grams of words."""
     duplicate_10gram: float = Field(0.1, gt=0, le=1)
-    """The same of ten words."""
+    """Greatest share of characters in repeated 10-grams of words."""
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
@@ -78,5 +78,5 @@ class Filter:
         }
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (gopher_duplicate_..., gopher_top_...)."""
+        """Return `document`, or why it is dropped (gopher_duplicate_..., gopher_top_...)."""
         return apply_rules(self._rules, self._reasons, document)

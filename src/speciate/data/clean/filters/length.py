@@ -1,7 +1,7 @@
-"""Drops documents outside a range of lengths: stubs that hold no content, and files that are data rather than text.
+"""Drop documents outside a range of lengths: stubs without content, and files that are data rather than text.
 
-It can cut instead of dropping: a text longer than `cut_characters` ends at the last line's end before that place, else
-at the last sentence's, else at the last space; only where the nearest of these is in its first half, in mid-word.
+It can cut instead of dropping. A text longer than `cut_characters` is cut at the last line end before that limit, else
+at the last sentence end, else at the last space. Where all of these lie in the first half, the text is cut mid-word.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps documents of a certain length."""
+    """Keep documents of a certain length."""
 
     min_characters: int = Field(1, ge=1)
-    """Shortest document kept."""
+    """Length of the shortest document kept, in characters."""
     max_characters: int | None = Field(None, ge=1)
-    """Longest document kept; none: any."""
+    """Length of the longest document kept, in characters; null: no limit."""
     cut_characters: int | None = Field(None, ge=2)
-    """Longer documents are cut to at most this; none: not cut."""
+    """Length to which longer documents are cut, in characters; null: none is cut."""
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
@@ -34,18 +34,20 @@ class Options(FilterOptions):
             if limit is not None and limit < self.min_characters:
                 raise ValueError(f"{key}: {limit} is less than min_characters, {self.min_characters}")
         if self.max_characters and self.cut_characters and self.cut_characters > self.max_characters:
-            raise ValueError(f"cut_characters: {self.cut_characters} is never reached, because max_characters drops such documents first")
+            raise ValueError(
+                f"cut_characters: {self.cut_characters} is never reached: max_characters drops such documents"
+            )
         return self
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or its beginning, or why it is dropped (too_short, too_long)."""
+        """Return `document`, or its beginning, or why it is dropped (too_short, too_long)."""
         options, length = self.options, len(document.text)
         if options.max_characters is not None and length > options.max_characters:
             return Drop("too_long", f"{length} characters")
@@ -57,11 +59,13 @@ class Filter:
 
 
 def cut_text(text: str, limit: int) -> str:
-    """The longest beginning of `text` of at most `limit` characters that ends where a reader would stop."""
-    line = text.rfind("\n", 0, limit + 1)
-    ends = [match.end() for match in SENTENCE_END.finditer(text, limit // 2, limit + 1) if match.end() <= limit]
+    """Return the longest beginning of `text` of at most `limit` characters that ends where a reader would stop."""
+    line_end = text.rfind("\n", 0, limit + 1)
+    sentence_ends = [
+        match.end() for match in SENTENCE_END.finditer(text, limit // 2, limit + 1) if match.end() <= limit
+    ]
     space = text.rfind(" ", 0, limit + 1)
-    for place in (line, ends[-1] if ends else -1, space):
-        if place >= limit // 2:
-            return text[:place].rstrip()
+    for cut in (line_end, sentence_ends[-1] if sentence_ends else -1, space):
+        if cut >= limit // 2:
+            return text[:cut].rstrip()
     return text[:limit].rstrip()

@@ -1,7 +1,7 @@
-"""Keeps one part of the documents, by a hash of the document's group: one source can feed several domains.
+"""Keep one of several equal parts of the documents, by a hash of their group: one source can feed several domains.
 
-The parts of one source are disjoint, and groups stay whole. The control that has no domains to find is made with it:
-one text split into three domains by chance.
+The parts of one source are disjoint, and groups stay whole. The control without domains to find uses it: one text split
+into three domains at random.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from speciate.data.documents import Document
 
 
 class Options(FilterOptions):
-    """Keeps one of several equal parts."""
+    """Keep one of several equal parts."""
 
     index: int = Field(ge=0)
-    """Which part, from 0."""
+    """Index of the part to keep, from 0."""
     of: int = Field(ge=2)
-    """How many there are."""
+    """Number of parts."""
     seed: int = Field(0, ge=0, lt=2**64)
-    """Of the hash; another seed, other parts."""
+    """Seed of the hash; another seed gives other parts."""
 
     @model_validator(mode="after")
     def _check_index(self) -> Self:
@@ -34,16 +34,17 @@ class Options(FilterOptions):
 
 
 class Filter:
-    """Looks at one document by itself."""
+    """Judge each document by itself."""
 
     def __init__(self, options: Options, archives: Mapping[str, pathlib.Path]) -> None:
         self.options = options
-        # another hash than the split's, whose shares would otherwise be those of one part only
+        # not the hash of the split: with it, one part would not be spread over all splits
         self._hash = hashlib.blake2b(digest_size=8, key=options.seed.to_bytes(8, "big"), person=b"part")
 
     def apply(self, document: Document) -> Document | Drop:
-        """`document`, or why it is dropped (other_part)."""
+        """Return `document`, or why it is dropped (other_part)."""
         hasher = self._hash.copy()
-        hasher.update(document.group.partition("/")[2].encode())  # a source may have another name in each domain
+        # without the source's name, which may differ between domains
+        hasher.update(document.group.partition("/")[2].encode())
         part = int.from_bytes(hasher.digest(), "big") % self.options.of
         return document if part == self.options.index else Drop("other_part", f"part {part}")
