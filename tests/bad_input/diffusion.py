@@ -29,12 +29,12 @@ CASES = [
     ),
     diffusion(
         "a schedule that does not reach 1",
-        f"{AT}.noise: points: a schedule must reach 0 and 1: from (0, 0) to (1, 1), not from (N, N) to (N, N)",
+        f"{AT}.noise: points: a schedule must run from (0, 0) to (1, 1), not from (N, N) to (N, N)",
         noise={"kind": "points", "points": [[0, 0], [1, 0.9]]},
     ),
     diffusion(
         "a schedule that falls",
-        f"{AT}.noise: points: both numbers must rise, and do not from (N, N) to (N, N)",
+        f"{AT}.noise: points: both numbers must rise, and they do not from (N, N) to (N, N)",
         noise={"kind": "points", "points": [[0, 0], [0.5, 0.8], [0.7, 0.6], [1, 1]]},
     ),
     study(
@@ -44,19 +44,19 @@ CASES = [
     ),
     diffusion(
         "masking by an importance that there is not",
-        f"{AT}: masking: acts by an importance, and importance none is none",
+        f"{AT}: masking: needs an importance, and importance is none",
         masking="inverse",
     ),
     diffusion(
         "stages out of order",
-        f"{AT}: borders: stages must follow each other within (0, 1), not at [0.7, 0.3]",
+        f"{AT}: borders: must rise strictly within (0, 1), and are [0.7, 0.3]",
         importance=LEARNED,
         curriculum="default",
         borders=[0.7, 0.3],
     ),
     diffusion(
         "stages without a curriculum",
-        f"{AT}: borders: are those of a curriculum, and there is none",
+        f"{AT}: borders: need a curriculum, and curriculum is none",
         importance=LEARNED,
         borders=[0.3, 0.7],
     ),
@@ -73,20 +73,20 @@ CASES = [
     ),
     diffusion(
         "an oracle that has nobody to ask",
-        "ablations.dense: objective.importance: an oracle asks a causal model: "
-        "start: {kind: teacher, origin: {kind: run, ablation: NAME}}",
+        "ablations.dense: objective.importance: an oracle needs a causal model; set "
+        "start: {kind: oracle_model, origin: {kind: run, ablation: NAME}}",
         importance="oracle",
     ),
     diffusion(
         "an oracle that asks an ablation that there is not",
         "ablations.dense.start.origin.ablation: no ablation is called gpt",
-        (TEACHER, {"kind": "teacher", "origin": {"kind": "run", "ablation": "gpt"}}),
+        (TEACHER, {"kind": "oracle_model", "origin": {"kind": "run", "ablation": "gpt"}}),
         importance="oracle",
     ),
     diffusion(
         "an oracle that asks a model that sees the whole block",
         "ablations.auxiliary.start.origin.ablation: auxiliary cannot start from mdlm: "
-        "an oracle asks a causal model, and model.causal is False there",
+        "an oracle must be a causal model, and model.causal is False there",
         (
             "ablations",
             {
@@ -95,7 +95,7 @@ CASES = [
                     "about": "x",
                     "change": {
                         "objective": {"importance": "oracle"},
-                        "start": {"kind": "teacher", "origin": {"kind": "run", "ablation": "mdlm"}},
+                        "start": {"kind": "oracle_model", "origin": {"kind": "run", "ablation": "mdlm"}},
                     },
                 },
             },
@@ -105,8 +105,8 @@ CASES = [
         ("hypotheses", {}),
     ),
     study(
-        "a teacher of a run without an oracle",
-        "study.yaml: ablations.dense: start: a teacher is for objective.importance: oracle, and there is none",
-        (TEACHER, {"kind": "teacher", "origin": {"kind": "run", "ablation": "auxiliary"}}),
+        "an oracle model of a run without an oracle",
+        "study.yaml: ablations.dense: start: oracle_model needs objective.importance: oracle, and the run has another",
+        (TEACHER, {"kind": "oracle_model", "origin": {"kind": "run", "ablation": "auxiliary"}}),
     ),
 ]

@@ -41,7 +41,7 @@ CASES = [
     ),
     heads(
         "more heads than there are published weights",
-        "study.yaml: ablations.dense: weights: 4 were published, 1, .5, .3 and .2, not 6",
+        "study.yaml: ablations.dense: weights: 4 weights are published (1, .5, .3, .2), and there are 6 heads",
         heads=6,
         weights="published",
     ),
@@ -52,7 +52,7 @@ CASES = [
     ),
     heads(
         "heads on a last layer of experts that do not say what theirs is",
-        "study.yaml: ablations.dense: ffn: the last layer's is moe; say what a head's is, such as "
+        "study.yaml: ablations.dense: ffn: the last layer's kind is moe; set the heads' own, for example "
         "{kind: dense, hidden: 256}",
         ("base.model.block.ffn", {"kind": "moe", "router": "learned", "balance": "none"}),
         ffn=None,

@@ -7,7 +7,7 @@ import torch
 
 from speciate.config.components import kinds_in
 from speciate.config.run import RunSpec
-from speciate.evaluation.denoising import denoiser, importance_of, orders, sampler_options
+from speciate.evaluation.denoising import denoiser, importance_function, sampler_options, unmasking_orders
 from speciate.model.transformer import Transformer
 from speciate.training.build_model import build_model
 
@@ -36,8 +36,8 @@ def test_words_have_all_the_probability_and_what_is_there_stays() -> None:
 
 
 def test_importance_is_the_estimators() -> None:
-    assert importance_of(diffusion_model()) is None
-    asked = importance_of(diffusion_model(importance="learned", masking="importance"))
+    assert importance_function(diffusion_model()) is None
+    asked = importance_function(diffusion_model(importance="learned", masking="importance"))
     assert asked is not None
     found_BT = asked(torch.tensor([[3, 12, 5, 12]]))
     assert found_BT.shape == (1, 4)
@@ -47,13 +47,13 @@ def test_importance_is_the_estimators() -> None:
 @pytest.mark.parametrize("mode", ["repaired", "as_published"])
 def test_an_order_of_every_sampler(mode: str) -> None:
     model = diffusion_model(importance="learned", masking="importance", mode=mode)
-    rows = orders(model, first=3, length=10, seed=0)
+    rows = unmasking_orders(model, first=3, length=10, seed=0)
     assert set(rows["what"]) == {f"unmasking_{kind}" for kind in kinds_in("evaluation/sampler")}
     for _, mine in rows.groupby("what"):
         assert sorted(mine["position"]) == list(range(1, 10))
         assert mine["token"].max() < 12
         assert (mine["y"] >= 0).all()
-    again = orders(model, first=3, length=10, seed=0)
+    again = unmasking_orders(model, first=3, length=10, seed=0)
     assert rows.equals(again)
     one = rows[rows["what"] == "unmasking_random_order"]
     assert sorted(one["x"]) == list(range(1, 10))

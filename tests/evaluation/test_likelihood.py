@@ -7,23 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from speciate.data.blocks import BlockSet
-from speciate.evaluation.likelihood import by_document
+from speciate.evaluation.likelihood import nll_by_document
+from speciate.training.loss.objective import Objective
 
 
-class Known(nn.Module):
+class Known(Objective):
     """Gives token v the probability (v + 1) / 10 after any token: an objective and its model in one."""
 
-    def token_nll(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def token_nll(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         return -torch.log((token_BT[:, 1:] + 1) / 10)
 
-    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
 
 
 class Separate(Known):
     """Leaves out each document's first token."""
 
-    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         return document_BT[:, 1:] == document_BT[:, :-1]
 
 
@@ -45,7 +49,7 @@ def blocks() -> BlockSet:
 
 def test_nats_tokens_and_bytes_go_to_the_predicted_tokens_document(blocks: BlockSet) -> None:
     known = Known()
-    table = by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    table = nll_by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
     # document 2 has only a block's first token, which is not predicted
     assert table["id"].tolist() == ["w", "x", "z"]
     assert table["tokens"].tolist() == [1, 2, 3]
@@ -59,13 +63,13 @@ def test_where_tokens_do_not_keep_every_byte_a_documents_own_bytes_are_shared_am
     blocks.documents["bytes"] = [30, 55, 7, 11]
     blocks.documents["surface"] = [10, 110, 7, 0]
     known = Known()
-    table = by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    table = nll_by_document(known, known, blocks, np.array([0, 1, 10, 100], dtype=np.int32))
     assert table["bytes"].tolist() == [3, 55, 11]
     assert list(table.columns) == ["document", "domain", "id", "group", "nats", "tokens", "bytes"]
 
 
 def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
-    table = by_document(Separate(), Separate(), blocks, np.array([0, 1, 10, 100], dtype=np.int32))
+    table = nll_by_document(Separate(), Separate(), blocks, np.array([0, 1, 10, 100], dtype=np.int32))
     assert table["id"].tolist() == ["w", "x", "z"]
     assert table["tokens"].tolist() == [1, 1, 2]
     assert table["bytes"].tolist() == [1, 100, 1]
@@ -75,14 +79,16 @@ def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
 class Estimated(Known):
     """Knows the nats only to within a tenth of a nat a token, in four estimates."""
 
-    def draws(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor) -> Tensor:
+    is_estimated = True
+
+    def nll_estimates(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         off_E = torch.tensor([-0.3, -0.1, 0.1, 0.3])[:, None, None]
         return self.token_nll(model, token_BT, document_BT) + off_E
 
 
-def test_an_estimate_keeps_what_each_of_its_draws_says(blocks: BlockSet) -> None:
+def test_an_estimated_loss_keeps_each_of_its_estimates(blocks: BlockSet) -> None:
     token_bytes_V = np.array([0, 1, 10, 100], dtype=np.int32)
-    exact, table = (by_document(nn.Linear(1, 1), known, blocks, token_bytes_V) for known in (Known(), Estimated()))
+    exact, table = (nll_by_document(nn.Linear(1, 1), known, blocks, token_bytes_V) for known in (Known(), Estimated()))
     assert "nats_draws" not in exact
     np.testing.assert_allclose(table["nats"], exact["nats"], rtol=1e-6)
     # all tokens of a document are off together

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from speciate.evaluation.sampling import Sampling, probabilities
+from speciate.evaluation.sampling import Sampling, next_token_probs
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
@@ -18,10 +18,10 @@ def test_equals_transformers_warpers(temperature: float, top_k: int, top_p: floa
         expected = TopKLogitsWarper(top_k)(none, expected)
     if top_p < 1:
         expected = TopPLogitsWarper(top_p)(none, expected)
-    got = probabilities(logit_V, Sampling(temperature, top_k, top_p))
+    got = next_token_probs(logit_V, Sampling(temperature, top_k, top_p))
     torch.testing.assert_close(got, expected[0].softmax(-1))
 
 
 def test_greedy_is_the_likeliest() -> None:
     logit_V = torch.tensor([0.0, 3.0, 1.0])
-    assert probabilities(logit_V, Sampling(temperature=0)).tolist() == [0.0, 1.0, 0.0]
+    assert next_token_probs(logit_V, Sampling(temperature=0)).tolist() == [0.0, 1.0, 0.0]

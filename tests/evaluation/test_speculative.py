@@ -73,7 +73,7 @@ PROMPTS = [text(4)[row, :length] for row, length in enumerate((1, 9, CONTEXT - 2
 @pytest.mark.parametrize("num_steps", [0, STEPS])
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_text_is_head_0s_greedy_text(arm: str, num_steps: int) -> None:
-    model, counts, length = trained(arm, num_steps), speculative.Counts(), 0
+    model, counts, length = trained(arm, num_steps), speculative.SpeculationCounts(), 0
     for prompt_T in PROMPTS:
         for max_tokens in (1, 6, 1000):  # the last one: up to the end of the context
             expected = greedy(model, prompt_T, max_tokens)
@@ -91,10 +91,10 @@ def test_the_text_is_head_0s_greedy_text(arm: str, num_steps: int) -> None:
 def test_drafts_are_what_the_heads_say_of_the_whole_text() -> None:
     model = trained("blocks", STEPS)
     prompt_T = text(1)[0, :20]
-    reader = speculative.Reader(model, speculative.Counts())
+    reader = speculative.DraftReader(model, speculative.SpeculationCounts())
     reader.read(prompt_T[:7].tolist())
     reader.read(prompt_T[7:12].tolist())
-    assert reader.forget(2)
+    assert reader.truncate(2)
     says, drafts = reader.read(prompt_T[10:].tolist())
     with torch.no_grad():
         tokens = model.tokens(prompt_T[None])
@@ -106,7 +106,7 @@ def test_drafts_are_what_the_heads_say_of_the_whole_text() -> None:
 
 
 def test_a_cache_that_cannot_be_cut_is_put_back_and_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, counts, again = trained("blocks", STEPS), speculative.Counts(), speculative.Counts()
+    model, counts, again = trained("blocks", STEPS), speculative.SpeculationCounts(), speculative.SpeculationCounts()
     expected = list(speculative.generate(model, PROMPTS[0], 1000, counts))
     monkeypatch.setattr(Cache, "can_truncate", False)
     assert list(speculative.generate(model, PROMPTS[0], 1000, again)) == expected
@@ -116,17 +116,17 @@ def test_a_cache_that_cannot_be_cut_is_put_back_and_read_again(monkeypatch: pyte
 
 def test_a_finished_run_is_measured() -> None:
     model, token_BT = trained("blocks", STEPS), text(20)
-    rows = speculative.measured(model, token_BT, prompts=5)
+    rows = speculative.speculation_metrics(model, token_BT, prompts=5)
     assert [row[:3] for row in rows] == [["objective", "acceptance", None], ["objective", "tokens_per_forward", None]]
-    counts = speculative.Counts()
+    counts = speculative.SpeculationCounts()
     for block in (0, 4, 8, 12, 16):
         list(speculative.generate(model, token_BT[block, :12], 12, counts))
     assert [row[3] for row in rows] == [counts.acceptance, counts.tokens_per_forward]
     plain = copy.deepcopy(model)
     plain.parts.clear()
-    assert speculative.measured(plain, token_BT) == []
+    assert speculative.speculation_metrics(plain, token_BT) == []
 
 
 def test_nothing_to_go_on_from_is_refused() -> None:
-    with pytest.raises(ValueError, match="there is no token to go on from"):
+    with pytest.raises(ValueError, match="the prompt has no tokens to continue"):
         next(speculative.generate(trained("blocks", 0), torch.tensor([], dtype=torch.long), 5))

@@ -1,8 +1,11 @@
-"""How well a finished model predicts held-out text: nats by document, so that intervals can be had over documents.
+"""A finished model's loss on held-out text: nats by document, so that intervals can be computed over documents.
 
-The auxiliary losses of selectors are no part of it. Bytes are those that the predicted tokens stand for, so that models
-with different tokenizers compare in bits per byte; where a tokenizer does not keep every byte (`data/tokens/token_bytes.py`), a
-document's own bytes, shared among its tokens in proportion to the bytes of their spelling.
+It leaves out the auxiliary losses of selectors. Bytes are those that the predicted tokens stand for, so that models
+with different tokenizers are comparable in bits per byte. Where a tokenizer does not keep every byte
+(`data/tokens/token_bytes.py`), a document's own bytes are shared among its tokens in proportion to the bytes of their
+spelling.
+
+B blocks of T tokens, S = T - 1 predictions of a block, N counted predictions, E estimates, D documents.
 """
 
 import numpy as np
@@ -17,7 +20,7 @@ from speciate.training.loss.objective import Objective
 from speciate.training.probe import batches
 
 COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")
-"""Of the loss by document."""
+"""Columns of the loss by document."""
 
 
 @torch.no_grad()
@@ -28,45 +31,45 @@ def nll_by_document(
     token_bytes_V: npt.NDArray[np.int32],
     device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
-    """The loss of `model` on each document of a held-out set.
+    """Return the loss of `model` on each document of a held-out set.
 
     Args:
         model: in evaluation mode.
-        objective: offers `nats`, the loss of each predicted token, and `counted`, which of them have a part in it.
+        objective: gives each predicted token's loss, and which of them count.
         blocks: B blocks of T tokens; the first token of a block is not predicted.
         token_bytes_V: bytes that each token id stands for.
-        device: where the model is; the blocks are brought there.
+        device: the model's device; the blocks are moved there.
 
     Returns:
-        One row a document that had a predicted token: document, domain, id, group, nats, tokens, bytes; and nats_draws
-        of an objective that estimates them, one that has `draws`: its independent unbiased estimates of the document's
-        nats, (draws,), whose mean is `nats`.
+        One row for each document with a predicted token: document, domain, id, group, nats, tokens, bytes. If the
+        objective estimates the loss, nats_draws too: the independent unbiased estimates of the document's nats, (E,),
+        whose mean is `nats`.
     """
     num_documents = len(blocks.documents)
     nats, tokens, num_bytes = (np.zeros(num_documents) for _ in range(3))
-    sums_ED: npt.NDArray[np.float64] | None = None
+    estimate_ED: npt.NDArray[np.float64] | None = None
     for start, token_BT in batches(torch.from_numpy(blocks.tokens)):
         document_BT = blocks.document[start : start + len(token_BT)]
-        portion = (model, token_BT.to(device), torch.from_numpy(document_BT).long().to(device))
-        counted_BS = objective.loss_mask(*portion).cpu().numpy()
+        inputs = (model, token_BT.to(device), torch.from_numpy(document_BT).long().to(device))
+        loss_mask_BS = objective.loss_mask(*inputs).cpu().numpy()
         with in_domains(torch.from_numpy(blocks.domain[start : start + len(token_BT)]).long().to(device)):
-            draws_EBS = objective.nll_estimates(*portion)
-        draws_EN = draws_EBS.double().cpu().numpy()[:, counted_BS]
-        document_N = document_BT[:, 1:][counted_BS]
-        np.add.at(nats, document_N, draws_EN.mean(0))
-        sums_ED = np.zeros((len(draws_EN), num_documents)) if sums_ED is None else sums_ED
-        np.add.at(sums_ED.T, document_N, draws_EN.T)
+            nll_EBS = objective.nll_estimates(*inputs)
+        nll_EN = nll_EBS.double().cpu().numpy()[:, loss_mask_BS]
+        document_N = document_BT[:, 1:][loss_mask_BS]
+        np.add.at(nats, document_N, nll_EN.mean(0))
+        estimate_ED = np.zeros((len(nll_EN), num_documents)) if estimate_ED is None else estimate_ED
+        np.add.at(estimate_ED.T, document_N, nll_EN.T)
         np.add.at(tokens, document_N, 1)
-        np.add.at(num_bytes, document_N, token_bytes_V[token_BT[:, 1:].numpy()[counted_BS]])
-    whole, surface = (blocks.documents[name].to_numpy(np.float64) for name in ("bytes", "surface"))
+        np.add.at(num_bytes, document_N, token_bytes_V[token_BT[:, 1:].numpy()[loss_mask_BS]])
+    document_bytes, token_bytes = (blocks.documents[name].to_numpy(np.float64) for name in ("bytes", "surface"))
     # a document's own bytes, shared among its tokens; where the tokenizer is lossless the factor is 1
-    num_bytes *= np.divide(whole, surface, out=np.ones(num_documents), where=surface > 0)
-    found: dict[str, object] = {
+    num_bytes *= np.divide(document_bytes, token_bytes, out=np.ones(num_documents), where=token_bytes > 0)
+    columns: dict[str, object] = {
         "nats": nats,
         "tokens": tokens.astype(np.int64),
         "bytes": np.rint(num_bytes).astype(np.int64),
     }
-    if sums_ED is not None and objective.is_estimated:
-        found["nats_draws"] = list(sums_ED.T)
-    table = blocks.documents[["document", "domain", "id", "group"]].assign(**found)
+    if estimate_ED is not None and objective.is_estimated:
+        columns["nats_draws"] = list(estimate_ED.T)
+    table = blocks.documents[["document", "domain", "id", "group"]].assign(**columns)
     return table[table["tokens"] > 0].reset_index(drop=True)

@@ -22,11 +22,11 @@ class Sampling:
     """How the next token is chosen."""
 
     temperature: float = 1.0
-    """0: greedy."""
+    """Divides the logits; 0: the likeliest token is taken."""
     top_k: int = 0
-    """0: of all."""
+    """Number of likeliest tokens to sample among; 0: all."""
     top_p: float = 1.0
-    """1: of all."""
+    """Probability that the likeliest tokens to sample among must reach; 1: all."""
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -37,8 +37,8 @@ class Sampling:
             raise ValueError(f"top_p: must be above 0 and at most 1, not {self.top_p}")
 
 
-def probabilities(logit_V: Tensor, sampling: Sampling) -> Tensor:
-    """The distribution that the next token is drawn from, (V)."""
+def next_token_probs(logit_V: Tensor, sampling: Sampling) -> Tensor:
+    """Return the distribution that the next token is drawn from, (V,)."""
     if sampling.temperature == 0:
         return torch.zeros_like(logit_V).scatter_(0, logit_V.argmax(keepdim=True), 1.0)
     logit_V = logit_V / sampling.temperature
@@ -56,16 +56,16 @@ def probabilities(logit_V: Tensor, sampling: Sampling) -> Tensor:
 def generate(
     model: Transformer, token_T: Tensor, sampling: Sampling, max_tokens: int, generator: torch.Generator
 ) -> Iterator[int]:
-    """The tokens that follow `token_T` (T), one after the other: `max_tokens`, or fewer where the context is full.
+    """Yield the tokens that follow `token_T` (T): `max_tokens`, or fewer where the context is full.
 
     Raises:
-        ValueError: no tokens to follow, or more than the model's context.
+        ValueError: `token_T` is empty, or longer than the model's context.
     """
     if not len(token_T):
-        raise ValueError("there is no token to go on from")
+        raise ValueError("the prompt has no tokens to continue")
     cache, token_1T = Cache(), token_T.unsqueeze(0)
     for _ in range(min(max_tokens, model.context - len(token_T) + 1)):
         x_1TD = model.read(TokenBatch.of(token_1T, cache=cache))
-        prob_V = probabilities(model.head(x_1TD[0, -1]).float(), sampling)
+        prob_V = next_token_probs(model.head(x_1TD[0, -1]).float(), sampling)
         token_1T = torch.multinomial(prob_V, 1, generator=generator).unsqueeze(0)
         yield int(token_1T)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from speciate.config.components import component_module, kinds_in, options_of
-from speciate.evaluation.unmasking import Seeded, Text, entropies, sample, tempered
+from speciate.evaluation.unmasking import MaskedText, SeededDraws, entropy, sample, with_temperature
 
 V, L = 2, 4
 MASK = V
@@ -55,15 +55,15 @@ class Counted:
         self.prob *= probs[index]
         return index
 
-    def happens(self, prob_BT: Tensor) -> Tensor:
+    def bernoulli(self, prob_BT: Tensor) -> Tensor:
         each = [self._outcome([1 - p, p]) if 0 < p < 1 else int(p) for p in prob_BT[0].tolist()]
         return torch.tensor([each]).bool()
 
-    def choose(self, prob_BTV: Tensor, where_BT: Tensor) -> Tensor:
+    def categorical(self, prob_BTV: Tensor, where_BT: Tensor) -> Tensor:
         rows = zip(where_BT[0].tolist(), prob_BTV[0].tolist(), strict=True)
         return torch.tensor([[self._outcome(probs) if wanted else 0 for wanted, probs in rows]])
 
-    def shuffle(self, where_BT: Tensor) -> Tensor:
+    def random_ranks(self, where_BT: Tensor) -> Tensor:
         places = where_BT[0].nonzero().flatten().tolist()
         orders = list(itertools.permutations(range(len(places))))
         order = orders[self._outcome([1 / len(orders)] * len(orders))]
@@ -94,12 +94,12 @@ def distribution(kind: str, given: tuple[int, ...] = (MASK,) * L, importance=Non
     settings = options_of("evaluation/sampler", kind)(kind=kind, **options)
     sampler = component_module(settings).Sampler(settings)
     states = {given: 1.0}
-    for index in sampler.plan(given.count(MASK)):
+    for index in sampler.step_numbers(given.count(MASK)):
         after: dict[tuple[int, ...], float] = defaultdict(float)
         for state, mass in states.items():
-            text = Text(torch.tensor([state]), MASK, importance)
+            text = MaskedText(torch.tensor([state]), MASK, importance)
             for prob, token_T in outcomes(
-                lambda draws, text=text, index=index: sampler.step(text, oracle, draws, index)
+                lambda draws, text=text, index=index: sampler.unmask(text, oracle, draws, index)
             ):
                 after[token_T] += mass * prob
         states = after
@@ -165,7 +165,7 @@ def test_what_is_given_stays_and_no_mask_is_left(kind: str) -> None:
     settings = options_of("evaluation/sampler", kind)(kind=kind)
     sampler = component_module(settings).Sampler(settings)
     begin = torch.tensor([[MASK, 1, MASK, MASK], [0, MASK, 1, 1], [1, 1, 1, 1]])
-    *_, last = sample(sampler, Text(begin, MASK), oracle, Seeded(torch.Generator().manual_seed(0)))
+    *_, last = sample(sampler, MaskedText(begin, MASK), oracle, SeededDraws(torch.Generator().manual_seed(0)))
     assert not last.masked_BT.any()
     kept = begin != MASK
     assert last.token_BT[kept].equal(begin[kept])
@@ -181,9 +181,9 @@ def test_the_cache_gives_the_same_text_with_fewer_questions() -> None:
             calls.append(1)
             return oracle(token_BT)
 
-        text = Text(torch.full((1, L), MASK), MASK)
+        text = MaskedText(torch.full((1, L), MASK), MASK)
         *_, last = sample(
-            component_module(settings).Sampler(settings), text, counting, Seeded(torch.Generator().manual_seed(5))
+            component_module(settings).Sampler(settings), text, counting, SeededDraws(torch.Generator().manual_seed(5))
         )
         texts[kind], asked[kind] = last.token_BT, len(calls)
     assert texts["ancestral"].equal(texts["cached"])
@@ -191,19 +191,20 @@ def test_the_cache_gives_the_same_text_with_fewer_questions() -> None:
 
 
 def test_seeded_draws_follow_the_probabilities() -> None:
-    draws = Seeded(torch.Generator().manual_seed(0))
+    draws = SeededDraws(torch.Generator().manual_seed(0))
     prob_BTV = torch.tensor([0.1, 0.0, 0.6, 0.3]).expand(1, 40_000, 4)
     where_BT = torch.ones(1, 40_000, dtype=torch.bool)
-    share = torch.bincount(draws.choose(prob_BTV, where_BT)[0], minlength=4) / 40_000
+    share = torch.bincount(draws.categorical(prob_BTV, where_BT)[0], minlength=4) / 40_000
     torch.testing.assert_close(share, torch.tensor([0.1, 0.0, 0.6, 0.3]), atol=0.01, rtol=0)
-    assert float(draws.happens(torch.full((1, 40_000), 0.25)).double().mean()) == pytest.approx(0.25, abs=0.01)
-    assert draws.shuffle(torch.tensor([[True, False, True, True]]))[0, [0, 2, 3]].sort().values.tolist() == [0, 1, 2]
+    assert float(draws.bernoulli(torch.full((1, 40_000), 0.25)).double().mean()) == pytest.approx(0.25, abs=0.01)
+    rank_1T = draws.random_ranks(torch.tensor([[True, False, True, True]]))
+    assert rank_1T[0, [0, 2, 3]].sort().values.tolist() == [0, 1, 2]
 
 
 def test_temperature() -> None:
     begin = torch.full((1, L), MASK)
-    cold = tempered(oracle, 0.0)(begin).exp()
+    cold = with_temperature(oracle, 0.0)(begin).exp()
     torch.testing.assert_close(cold.max(-1).values, torch.ones_like(cold[..., 0]))
     assert cold.argmax(-1).equal(oracle(begin).argmax(-1))
-    assert tempered(oracle, 1.0) is oracle
-    assert (entropies(tempered(oracle, 0.5)(begin)) < entropies(oracle(begin))).all()
+    assert with_temperature(oracle, 1.0) is oracle
+    assert (entropy(with_temperature(oracle, 0.5)(begin)) < entropy(oracle(begin))).all()

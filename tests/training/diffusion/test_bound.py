@@ -22,11 +22,11 @@ POWER = {
 
 def schedule(kind: str, **settings: object) -> Noise:
     options = options_of("training/diffusion/noise", kind)(kind=kind, **settings)
-    return lambda uniform_B: component_module(options).at(options, uniform_B)
+    return lambda uniform_B: component_module(options).mask_share(options, uniform_B)
 
 
 def uniform(share_X: Tensor) -> tuple[Tensor, Tensor]:
-    return mask_probabilities.uniform(toy.MASKABLE_XT, share_X)
+    return mask_probabilities.uniform_probs(toy.MASKABLE_XT, share_X)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_importance_weighed_by_its_own_clock_gives_the_entropy_of_who_knows_the_
     """Whatever the rates depend on, given the text they only choose among orders, and each order gives -log p(x)."""
 
     def rate(share_X: Tensor) -> tuple[Tensor, Tensor]:
-        return mask_probabilities.power(POWER[depends_on], toy.MASKABLE_XT, share_X)
+        return mask_probabilities.power_probs(POWER[depends_on], toy.MASKABLE_XT, share_X)
 
     found_X = toy.expected(oracle.nats_XST, rate, toy.nodes(80, 6), schedule("linear"))
     torch.testing.assert_close(found_X, -oracle.probs_X.log(), rtol=1e-8, atol=0)
@@ -106,7 +106,7 @@ def test_importance_weighed_by_its_own_clock_gives_the_entropy_of_who_knows_the_
 @pytest.mark.parametrize("depends_on", POWER)
 def test_the_weight_1_over_t_for_all_goes_below_the_entropy(oracle: toy.Oracle, depends_on: str) -> None:
     def rate(share_X: Tensor) -> tuple[Tensor, Tensor]:
-        prob_XT, _ = mask_probabilities.power(POWER[depends_on], toy.MASKABLE_XT, share_X)
+        prob_XT, _ = mask_probabilities.power_probs(POWER[depends_on], toy.MASKABLE_XT, share_X)
         return prob_XT, (1 / share_X).unsqueeze(1).expand_as(prob_XT)
 
     found = (oracle.probs_X * toy.expected(oracle.nats_XST, rate, toy.nodes(40, 4), schedule("linear"))).sum()
@@ -136,7 +136,7 @@ def test_where_the_masks_tell_of_the_text_the_loss_is_no_bound(
     """Which is why every arm is scored with the same uniform masks: trained on its own it may be under the entropy."""
     exponent_XT = POWER[depends_on]
     best = best_on_its_own_masks(
-        oracle.probs_X, lambda share_X: mask_probabilities.power(exponent_XT, toy.MASKABLE_XT, share_X)
+        oracle.probs_X, lambda share_X: mask_probabilities.power_probs(exponent_XT, toy.MASKABLE_XT, share_X)
     )
     assert abs(entropy(oracle.probs_X) - best - below) < 0.01
 
@@ -156,7 +156,7 @@ def test_the_fixed_masks_of_the_evaluation_are_unbiased(nats: Tensor, monkeypatc
             draws = (order_T.expand(81, 5), torch.full((81, 5), within, dtype=torch.float64))
             monkeypatch.setattr(mdlm, "uniforms", lambda token_BT, key, draws=draws: draws[key % 2])
             for pair in range(num_pairs):
-                for masked_XT, count_X in mdlm.antithetic(toy.TEXT_XT, toy.MASKABLE_XT, pair, num_pairs):
+                for masked_XT, count_X in mdlm.antithetic_masks(toy.TEXT_XT, toy.MASKABLE_XT, pair, num_pairs):
                     assert (masked_XT.sum(1) == count_X).all()
                     assert not masked_XT[:, 0].any()
                     place = place_of[tuple(masked_XT[0].tolist())]
@@ -169,7 +169,7 @@ def test_the_two_masks_of_a_pair_cover_the_block() -> None:
     maskable_BT = torch.ones_like(token_BT, dtype=torch.bool)
     maskable_BT[:, 0] = maskable_BT[1, 5] = False
     for pair in range(4):
-        (first_BT, first_B), (second_BT, second_B) = mdlm.antithetic(token_BT, maskable_BT, pair, 4)
+        (first_BT, first_B), (second_BT, second_B) = mdlm.antithetic_masks(token_BT, maskable_BT, pair, 4)
         assert ((first_BT | second_BT) == maskable_BT).all()
         assert ((first_BT & second_BT).sum(1) == 1).all()
         assert (first_B + second_B == maskable_BT.sum(1) + 1).all()

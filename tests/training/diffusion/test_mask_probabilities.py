@@ -6,7 +6,7 @@ from torch import Tensor
 
 from speciate.training.diffusion import mask_probabilities
 
-WAYS = {"power": mask_probabilities.power, "fill": mask_probabilities.water_fill}
+WAYS = {"power": mask_probabilities.power_probs, "fill": mask_probabilities.proportional_probs}
 
 
 def rows() -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def test_equal_weights_are_uniform_masking() -> None:
     for way in WAYS.values():
         for found, expected in zip(
             way(torch.full((5, 40), 3.0), maskable_BT, share_B),
-            mask_probabilities.uniform(maskable_BT, share_B),
+            mask_probabilities.uniform_probs(maskable_BT, share_B),
             strict=True,
         ):
             where_BT = maskable_BT & (share_B < 1).unsqueeze(1)  # at s = 1 `fill` has nothing left to mask
@@ -57,7 +57,9 @@ def test_equal_weights_are_uniform_masking() -> None:
 
 def test_fill_is_in_proportion_until_it_is_full() -> None:
     value_BT = torch.tensor([[1.0, 2.0, 5.0, 8.0]])
-    prob_BT, slope_BT = mask_probabilities.water_fill(value_BT, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0.6]))
+    prob_BT, slope_BT = mask_probabilities.proportional_probs(
+        value_BT, torch.ones(1, 4, dtype=torch.bool), torch.tensor([0.6])
+    )
     # 2.4 masks: 8 is full at once, then the other 1.4 in proportion 1 : 2 : 5
     torch.testing.assert_close(
         prob_BT, torch.tensor([[1.4 / 8, 2.8 / 8, 7 / 8, 1.0]], dtype=torch.float64), rtol=1e-6, atol=0

@@ -83,9 +83,9 @@ PAIRS = [(case, parallel) for parallel in PARALLEL for case in CASES if parallel
 
 
 def spec_of(case: str, processes: int, parallel: str = "ddp", **training: Any) -> RunSpec:
-    change, portions = CASES[case]
+    change, micro_batches = CASES[case]
     settings = merge(merge(BASE, {"training": {"num_steps": 4}}), change)
-    accumulation = settings["training"].get("grad_accumulation", 1) * (portions if processes == 1 else 1)
+    accumulation = settings["training"].get("grad_accumulation", 1) * (micro_batches if processes == 1 else 1)
     sizes = {"grad_accumulation": accumulation, "processes": processes, "parallel": parallel, **training}
     return RunSpec.model_validate(merge(settings, {"training": sizes}))
 
@@ -115,7 +115,7 @@ def double_precision() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_by_the_blocks() -> Iterator[None]:
+def drawn_from_the_blocks() -> Iterator[None]:
     """Times and masks of diffusion depend on the tokens alone."""
 
     def drawn(self: masked_diffusion.Objective, token_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +157,7 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
         for parallel in PARALLEL:
             ranks = Ranks(rank, 2, fsdp=parallel == "fsdp")
             models: list[torch.nn.Module] = []
-            with told_by_the_blocks(), seen(models):
+            with drawn_from_the_blocks(), seen(models):
                 for case in (case for case, with_ in PAIRS if with_ == parallel):
                     assert trained(spec_of(case, 2, parallel), mixture, home / f"{case}-{parallel}", ranks)
                     if parallel == "ddp":
@@ -229,14 +229,14 @@ def assert_alike(one: pathlib.Path, other: pathlib.Path) -> None:
 def test_two_processes_train_as_one_does(
     home: pathlib.Path, mixture: pathlib.Path, tmp_path: pathlib.Path, case: str, parallel: str
 ) -> None:
-    with double_precision(), told_by_the_blocks():
+    with double_precision(), drawn_from_the_blocks():
         assert trained(spec_of(case, 1), mixture, tmp_path / "one", Ranks())
     assert_alike(tmp_path / "one", home / f"{case}-{parallel}")
-    facts = json.loads((home / f"{case}-{parallel}" / "run.json").read_text())
+    run_json = json.loads((home / f"{case}-{parallel}" / "run.json").read_text())
     one = json.loads((tmp_path / "one" / "run.json").read_text())
-    assert facts["processes"] == 2
+    assert run_json["processes"] == 2
     for key in ("parameters_total", "parameters_active", "train_tokens", "optimizer"):
-        assert facts[key] == one[key]
+        assert run_json[key] == one[key]
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)
@@ -300,7 +300,7 @@ def test_another_number_of_processes_is_refused_unless_asked_for() -> None:
         ),
         (
             merge(DIFFUSION, {"training": {"parallel": "fsdp"}, "objective": ADAPTIVE}),
-            "objective.importance: its estimator is not split among processes; use parallel: ddp",
+            "objective.importance: its estimator cannot be split among processes; use parallel: ddp",
         ),
     ],
 )

@@ -146,7 +146,7 @@ def started(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Started:
     model = initial_model(run, VOCABULARY, path).eval()
     dense = None
     if path is not None:
-        given: Pretrained = component_module(run.start.origin).read(run.start.origin, path)  # type: ignore[attr-defined]
+        given: Pretrained = component_module(run.start.origin).load_model(run.start.origin, path)  # type: ignore[attr-defined]
         dense = Transformer(given.model, VOCABULARY).eval()
         dense.load_state_dict(given.weights)
     return Started(run, model, dense, options.get("noise", 0.001), options.get("drop", 0.0))
@@ -293,14 +293,15 @@ def upcycled(tmp_path: pathlib.Path, **options: Any) -> tuple[Transformer, Trans
     origin, path = of_run(tmp_path)
     dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY)
     dense.load_state_dict(component_weights(origin, path))
-    return initial_model(run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, **options}), VOCABULARY, path), dense
+    run = run_spec("experts", MOE, {"kind": "upcycle", "origin": origin, **options})
+    return initial_model(run, VOCABULARY, path), dense
 
 
 def component_weights(origin: dict[str, Any], path: pathlib.Path) -> dict[str, torch.Tensor]:
     from speciate.config.components import options_of
 
     options = options_of("training/init/origin", origin["kind"]).model_validate(origin)
-    weights: dict[str, torch.Tensor] = component_module(options).read(options, path).weights
+    weights: dict[str, torch.Tensor] = component_module(options).load_model(options, path).weights
     return weights
 
 
@@ -394,11 +395,11 @@ def test_the_seed_decides_the_noise_and_no_other_draw(tmp_path: pathlib.Path) ->
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no experts": ({"model": {"exceptions": []}}, "start: upcycle: the model has no experts; dense starts a dense one"),
+    "no experts": ({"model": {"exceptions": []}}, "start: upcycle: the model has no experts; use start: dense"),
     "norm": ({"model": {"norm": "rms"}}, "cannot start from dense seed 3: model.norm is 'rms' here, 'layer' there"),
     "width": ({"model": {"width": 16}}, "cannot start from dense seed 3: model.width is 16 here, 32 there"),
     "epsilon": ({"model": {"norm_epsilon": 1e-6}}, "model.norm_epsilon is 1e-06 here, 1e-05 there"),
-    "other": ({"start": {"origin": {"ablation": "gone"}}}, "is a run of dense, not of gone"),
+    "other": ({"start": {"origin": {"ablation": "gone"}}}, "is the run of dense, not of gone"),
 }
 
 
@@ -426,9 +427,9 @@ def test_experts_of_another_size_are_refused(tmp_path: pathlib.Path, change: dic
 
 def test_a_start_without_a_path_and_a_path_without_a_start_are_refused(tmp_path: pathlib.Path) -> None:
     origin, path = of_run(tmp_path)
-    with pytest.raises(ValueError, match=r"experts: start: dense needs what it starts from \(--start\)"):
+    with pytest.raises(ValueError, match=r"experts: start: dense needs a model to start from \(--start\)"):
         initial_model(run_spec("experts", MOE, {"kind": "dense", "origin": origin}), VOCABULARY)
-    with pytest.raises(ValueError, match="experts: starts from scratch, so --start has no meaning"):
+    with pytest.raises(ValueError, match="experts: starts from scratch, so leave --start out"):
         initial_model(run_spec("experts", MOE), VOCABULARY, path)
 
 
@@ -445,5 +446,5 @@ def test_a_model_with_experts_is_no_dense_start(tmp_path: pathlib.Path) -> None:
     path.with_name("spec.json").write_text(canonical_json(run))
     save_weights(Transformer(run.model, VOCABULARY), path)
     start = {"kind": "dense", "origin": {"kind": "run", "ablation": "dense"}}
-    with pytest.raises(ValueError, match="starts from a dense model, and layer 1 of dense seed 3 is moe"):
+    with pytest.raises(ValueError, match="must start from a dense model, and layer 1 of dense seed 3 is moe"):
         initial_model(run_spec("experts", MOE, start), VOCABULARY, path)

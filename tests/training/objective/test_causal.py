@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from speciate.config.components import component_module, options_of
 from speciate.config.run import ModelSpec
 from speciate.model.transformer import Transformer
-from speciate.training.loss.cross_entropy import summed
+from speciate.training.loss.cross_entropy import summed_nll
 
 VOCABULARY = 50
 
@@ -70,7 +70,7 @@ def test_the_derivative_in_double_precision() -> None:
     x_ND = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     head_VD = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     target_N = torch.tensor([0, 5, 5, 2, 1])
-    assert torch.autograd.gradcheck(lambda x, head: 3 * summed(x, head, target_N, 2), (x_ND, head_VD))
+    assert torch.autograd.gradcheck(lambda x, head: 3 * summed_nll(x, head, target_N, 2), (x_ND, head_VD))
 
 
 def test_large_logits_stay_finite() -> None:

@@ -18,7 +18,7 @@ from speciate.model.profiling.flops import flops_per_token
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.metrics import collect_metrics
-from speciate.selection.selection import recording
+from speciate.selection.selection import record_selections
 from speciate.training.build_model import build_model
 
 VOCABULARY, WIDTH, HIDDEN, LENGTH = 64, 16, 16, 16
@@ -68,7 +68,7 @@ def test_equals_torchs_cross_entropy_on_shifted_targets(run_spec: MakeRun, heads
         F.cross_entropy(logit_BTV[:, : LENGTH - 1 - ahead].mT, token_BT[:, 1 + ahead :], reduction="sum") / count
         for ahead, logit_BTV in enumerate(by_hand(model, token_BT))
     ]
-    torch.testing.assert_close(objective.losses(model, token_BT), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(objective.head_losses(model, token_BT), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(loss, expected[0], rtol=1e-6, atol=1e-6)
     given = {"equal": (1, 1, 1, 1), "published": (1, 0.5, 0.3, 0.2)}[weights][:heads]
     whole = sum(given) if weights == "published" else 1
@@ -128,7 +128,7 @@ def test_no_target_is_in_another_document(run_spec: MakeRun, separate: bool) -> 
                 for place in range(len(context_T) - 1 - ahead):
                     sums_H[ahead] += float(F.cross_entropy(logits_HTV[ahead][place], context_T[place + 1 + ahead]))
     assert int(objective.loss_mask(model, token_BT, document_BT).sum()) == count == (42 if separate else 60)
-    found_H = [float(loss) for loss in objective.losses(model, token_BT, document_BT)]
+    found_H = [float(loss) for loss in objective.head_losses(model, token_BT, document_BT)]
     assert found_H == pytest.approx([total / count for total in sums_H], rel=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_each_heads_gradient_reaches_the_trunk_and_no_other_head(run_spec: MakeR
     token_BT = torch.randint(VOCABULARY, (3, LENGTH))
     for ahead in range(4):
         model.zero_grad()
-        objective.losses(model, token_BT)[ahead].backward()
+        objective.head_losses(model, token_BT)[ahead].backward()
         touched = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         norms = {name: float(parameter.grad.norm()) for name, parameter in model.named_parameters() if name in touched}
         own = "blocks.1." if ahead == 0 else f"parts.head{ahead}."
@@ -175,12 +175,12 @@ def test_a_heads_block_is_the_last_layers_mixer_on_every_token_and_dense(run_spe
     experts = run_spec(objective=multi(2, ffn=DENSE))
     torch.manual_seed(0)
     model = build_model(experts, VOCABULARY)
-    with recording(model) as record:
+    with record_selections(model) as record:
         component_module(experts.objective).Objective(experts.objective)(model, torch.randint(VOCABULARY, (2, LENGTH)))
     assert list(record) == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
     asked = build_model(run_spec(objective=multi(2, ffn=experts.model.block.ffn.model_dump())), VOCABULARY)
     objective = component_module(experts.objective).Objective(experts.objective)
-    with recording(asked) as record:
+    with record_selections(asked) as record:
         objective.run_probe(asked, torch.randint(VOCABULARY, (2, LENGTH)), None)
     assert list(record)[2:] == ["parts.head1.block.ffn.router"]
 
@@ -213,9 +213,9 @@ def test_heads_that_cannot_be_are_refused(run_spec: MakeRun) -> None:
     for objective, model, message in (
         (multi(0), dense, "heads"),
         (multi(16), dense, r"the last of 16 heads has no token to predict in 16 \(model.context\)"),
-        (multi(5, weights="published"), dense, "weights: 4 were published"),
+        (multi(5, weights="published"), dense, "weights: 4 weights are published"),
         (multi(2, form="linear", ffn=DENSE), dense, "ffn: a linear head has no feed-forward layer"),
-        (multi(2), {}, "ffn: the last layer's is moe; say what a head's is"),
+        (multi(2), {}, "ffn: the last layer's kind is moe; set the heads' own"),
         (multi(2), {**dense, "causal": False}, "multi_token needs a model that sees only what came before"),
     ):
         with pytest.raises(ValueError, match=message):

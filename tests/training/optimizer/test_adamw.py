@@ -49,9 +49,9 @@ def test_a_pattern_makes_a_group_of_its_own(model: Transformer) -> None:
 
 
 def test_patterns_that_fit_nothing_or_overlap_are_refused(model: Transformer) -> None:
-    with pytest.raises(ValueError, match=r"lr_scales: no parameter is called \*\.ruoter\.\*"):
+    with pytest.raises(ValueError, match=r"lr_scales: \*\.ruoter\.\* matches no parameter"):
         built(model, lr_scales={"*.ruoter.*": 10.0})
-    with pytest.raises(ValueError, match=r"both .* fit blocks.0.ffn.router.scorer.weight"):
+    with pytest.raises(ValueError, match=r"both .* match blocks.0.ffn.router.scorer.weight"):
         built(model, lr_scales={"*.router.*": 10.0, "blocks.0.*": 2.0})
 
 

@@ -52,5 +52,5 @@ def test_what_comes_before_the_decay_does_not_depend_on_the_length() -> None:
 
 
 def test_more_than_the_whole_run_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"warmup and decay: 0\.6 and 0\.5 are more than the whole run"):
+    with pytest.raises(ValueError, match=r"warmup and decay: 0\.6 and 0\.5 add up to more than the whole run"):
         curve(10, warmup=0.6, decay=0.5)

@@ -1,38 +1,39 @@
-"""Ancestral sampling that asks the model only where something has changed (MDLM's `ddpm_cache`).
+"""Ancestral sampling that calls the model only after a change of the text (MDLM's `ddpm_cache`).
 
-The denoiser knows no time, so while no mask is lifted its answer stays the same. With the same draws the text is that
-of `ancestral`, token for token; with many steps and few masks most steps cost nothing.
+The denoiser gets no time, so its answer stays the same while no mask is lifted. With the same draws the text is that
+of `ancestral`, token for token; with many steps and few masks, most steps cost nothing.
 """
 
 from pydantic import Field
 from torch import Tensor
 
-from speciate.config.contracts.evaluation import SamplerOptions
-from speciate.evaluation.unmasking import Denoise, Draws, Text
+from speciate.evaluation.sampler_options import DiffusionTimeOptions
+from speciate.evaluation.unmasking import Denoise, Draws, MaskedText
 
 
-class Options(SamplerOptions):
-    """Steps."""
+class Options(DiffusionTimeOptions):
+    """Options of cached ancestral sampling."""
 
     num_steps: int = Field(256, ge=1)
-    """Steps from t = 1 to t = 0."""
+    """Number of steps from t = 1 to t = 0."""
 
 
 class Sampler:
-    """Lifts masks at random, and remembers the last answer."""
+    """Lift masks at random, and reuse the last answer."""
 
     def __init__(self, options: Options) -> None:
         self.num_steps = options.num_steps
-        self._asked: Tensor | None = None
-        self._answer: Tensor | None = None
+        self._cached_tokens: Tensor | None = None
+        self._cached_probs: Tensor | None = None
 
-    def plan(self, num_masked: int) -> list[int]:
-        """The steps' numbers."""
+    def step_numbers(self, num_masked: int) -> list[int]:
+        """Return the steps' numbers, from 0."""
         return list(range(self.num_steps))
 
-    def step(self, text: Text, denoise: Denoise, draws: Draws, index: int) -> Tensor:
-        """The tokens after one step, (B, T)."""
-        lifted_BT = draws.happens(text.masked_BT.double() / (self.num_steps - index))
-        if self._answer is None or self._asked is None or not text.token_BT.equal(self._asked):
-            self._asked, self._answer = text.token_BT, denoise(text.token_BT).exp()
-        return text.filled(draws.choose(self._answer, lifted_BT), lifted_BT)
+    def unmask(self, text: MaskedText, denoise: Denoise, draws: Draws, index: int) -> Tensor:
+        """Return the tokens after one step, (B, T)."""
+        lifted_BT = draws.bernoulli(text.masked_BT.double() / (self.num_steps - index))
+        cached = self._cached_tokens
+        if self._cached_probs is None or cached is None or not text.token_BT.equal(cached):
+            self._cached_tokens, self._cached_probs = text.token_BT, denoise(text.token_BT).exp()
+        return text.fill(draws.categorical(self._cached_probs, lifted_BT), lifted_BT)

@@ -1,19 +1,20 @@
-"""Masked (absorbing) diffusion as MDLM has it (Sahoo et al. 2024), and the bound by which every arm is scored.
+"""Masked (absorbing) diffusion as in MDLM (Sahoo et al. 2024), and the likelihood bound that scores every arm.
 
-A share s of a block's tokens is replaced by [MASK], the last token id; the denoiser sees the whole block and says what
-they were. SUBS: [MASK] has probability zero, and a visible token is what it is, so only masked ones cost anything.
+A share s of a block's tokens is replaced by [MASK], the last token id. The denoiser sees the whole block and predicts
+the replaced tokens. SUBS: [MASK] has probability zero and visible tokens stay as they are, so only masked tokens have a
+loss.
 
     NELBO(x) = int_0^1 ds/s E[ sum_{i masked} -log p(x_i | visible) ]
              = sum_{k=1}^{L} 1/k E[ sum_{i in S} -log p(x_i | not S) ],   S uniform among the sets of k of L tokens
 
-and it is the mean, over all orders in which tokens can be predicted one after another, of -log p(x). The first form is
-what training estimates (with any schedule: the integral does not depend on how s runs), the second what is evaluated:
-the number of masks is no longer random. Both mask every token alike. An importance changes what a model is trained on,
-never what it is scored by: with rates that depend on the text, where the masks are tells what is under them, and a
-denoiser that has learned to read it goes below the entropy of the data (tests/training/diffusion/test_bound.py); such a loss is
-no bound and compares with nothing.
+The bound is the mean of -log p(x) over all orders in which tokens can be predicted one after another. Training
+estimates the first form, with any schedule: the integral does not depend on how s runs. Evaluation uses the second
+form, in which the number of masks is no longer random. Both mask every token alike. An importance changes what a model
+is trained on, never how it is scored. If mask probabilities depended on the text, the positions of the masks would
+reveal what they hide. A denoiser that has learned to read them goes below the entropy of the data
+(tests/training/diffusion/test_bound.py); such a loss is no bound and is comparable with nothing.
 
-The first token of a block, or of a document where these are separated, is given, as it is to a causal model.
+The first token of a block, or of a document where the model separates documents, is given, as in a causal model.
 
 B blocks of T tokens, L of a block maskable, D width, V vocabulary, N masked tokens of all blocks.
 """
@@ -25,31 +26,31 @@ from torch import Tensor
 
 from speciate.model.transformer import Transformer
 from speciate.training.diffusion.fixed_uniforms import uniforms
-from speciate.training.loss.cross_entropy import each
+from speciate.training.loss.cross_entropy import per_token_nll
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Noised:
-    """Blocks with masks."""
+class NoisyBlocks:
+    """A batch of blocks with masks."""
 
     token_BT: Tensor
     """The clean tokens."""
     noisy_BT: Tensor
-    """The same with [MASK] where masked."""
+    """The tokens with [MASK] at masked positions."""
     document_BT: Tensor | None
-    """Of each position."""
+    """The document of each position; None: the model does not separate documents."""
     maskable_BT: Tensor
-    """Which may be masked: all but a context's first."""
+    """Which tokens may be masked: all but a context's first."""
     masked_BT: Tensor
-    """Which are."""
+    """Which tokens are masked."""
     weight_BT: Tensor
-    """What the nats of each weigh if it is predicted."""
+    """The weight of each token's nats in the loss, if it is predicted."""
     share_B: Tensor
     """The share s of each block that is to be masked."""
 
 
-def maskable(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
-    """Which tokens may be masked, (B, T) boolean."""
+def maskable_tokens(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
+    """Return which tokens may be masked, (B, T) boolean."""
     maskable_BT = torch.ones_like(token_BT, dtype=torch.bool)
     if model.separate_documents and document_BT is not None:
         maskable_BT[:, 1:] = document_BT[:, 1:] == document_BT[:, :-1]
@@ -57,39 +58,42 @@ def maskable(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -
     return maskable_BT
 
 
-def stratified(num_blocks: int, device: torch.device) -> Tensor:
-    """One number in (0, 1] for each block, each in a stratum of its own, in float64: low-discrepancy times."""
+def stratified_times(num_blocks: int, device: torch.device) -> Tensor:
+    """Draw a number in (0, 1] for each block, each from a stratum of its own (low-discrepancy times); float64."""
     within_B = 1 - torch.rand(num_blocks, dtype=torch.float64, device=device)
     return (torch.arange(num_blocks, device=device) + within_B) / num_blocks
 
 
-def hidden(model: Transformer, noisy_BT: Tensor, document_BT: Tensor | None, share_B: Tensor) -> Tensor:
-    """What the head reads of noisy blocks, (B, T, D); the denoiser is told s where it has a part `time`."""
+def denoiser_hidden(model: Transformer, noisy_BT: Tensor, document_BT: Tensor | None, share_B: Tensor) -> Tensor:
+    """Return the input of the output layer for noisy blocks, (B, T, D); a model with a part `time` also gets s."""
     if "time" not in model.parts:
         return model.hidden(noisy_BT, document_BT)
     return model.hidden(noisy_BT, document_BT, model.parts["time"](share_B).unsqueeze(1))
 
 
-def words_VD(model: Transformer) -> Tensor:
-    """The head without [MASK], which so has no probability: logits over all other token ids."""
+def word_head_VD(model: Transformer) -> Tensor:
+    """Return the output layer's weight without [MASK], which so has no probability."""
     return model.head_VD[:-1]
 
 
 @torch.no_grad()
-def masked_nats(
+def masked_nll(
     model: Transformer, token_BT: Tensor, document_BT: Tensor | None, masked_BT: Tensor, share_B: Tensor, chunk: int
 ) -> Tensor:
-    """-log p of the masked tokens given the others, (B, T); exactly 0 at visible ones. Without gradient."""
-    x_BTD = hidden(model, token_BT.masked_fill(masked_BT, model.vocabulary - 1), document_BT, share_B)
-    nats_N = each(x_BTD[masked_BT], words_VD(model), token_BT[masked_BT], chunk)
-    return nats_N.new_zeros(token_BT.shape).masked_scatter_(masked_BT, nats_N)
+    """Return -log p of the masked tokens given the others, (B, T), exactly 0 at visible ones; without gradient."""
+    x_BTD = denoiser_hidden(model, token_BT.masked_fill(masked_BT, model.vocabulary - 1), document_BT, share_B)
+    nll_N = per_token_nll(x_BTD[masked_BT], word_head_VD(model), token_BT[masked_BT], chunk)
+    return nll_N.new_zeros(token_BT.shape).masked_scatter_(masked_BT, nll_N)
 
 
-def antithetic(token_BT: Tensor, maskable_BT: Tensor, pair: int, num_pairs: int) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Two fixed random sets of tokens of each block, as (masked_BT, number masked B) each.
+def antithetic_masks(
+    token_BT: Tensor, maskable_BT: Tensor, pair: int, num_pairs: int
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return two fixed random masks of each block, as (masked_BT, number masked B) each.
 
-    The first has k tokens, the second L + 1 - k: all that the first has not, and one of its own. Over the pairs the k
-    lie in strata of 1 to L, and each set is a uniform one of its size. They are made of the block's own tokens alone.
+    The first masks k tokens. The second masks L + 1 - k: all that the first leaves visible, and one of the first's.
+    Over the pairs the k lie in strata of 1 to L, and each mask is uniform among those of its size. The block's own
+    tokens decide everything.
     """
     order_BT = uniforms(token_BT, 2 * pair).masked_fill(~maskable_BT, 2.0)
     rank_BT = order_BT.argsort(1).argsort(1)
@@ -102,25 +106,25 @@ def antithetic(token_BT: Tensor, maskable_BT: Tensor, pair: int, num_pairs: int)
 
 
 @torch.no_grad()
-def bounds(
+def nelbo_estimates(
     model: Transformer, token_BT: Tensor, document_BT: Tensor | None, num_pairs: int, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """The uniform-mask bound, estimated by pairs of masks.
+    """Estimate the uniform-mask bound by pairs of masks.
 
     Returns:
         Each pair's estimate of every token's part of the bound, (pairs, B, T) float64, whose mean over pairs is
         unbiased; and each token's mean nats when masked, (B, T), which no weight makes noisy. A context's first token
         has 0 in both.
     """
-    maskable_BT = maskable(model, token_BT, document_BT)
+    maskable_BT = maskable_tokens(model, token_BT, document_BT)
     num_B = maskable_BT.sum(1)
-    parts = torch.zeros((num_pairs, *token_BT.shape), dtype=torch.float64, device=token_BT.device)
-    total_BT, times_BT = torch.zeros_like(parts[0]), torch.zeros_like(parts[0])
+    estimate_PBT = torch.zeros((num_pairs, *token_BT.shape), dtype=torch.float64, device=token_BT.device)
+    total_BT, num_masked_BT = torch.zeros_like(estimate_PBT[0]), torch.zeros_like(estimate_PBT[0])
     for pair in range(num_pairs):
-        for masked_BT, count_B in antithetic(token_BT, maskable_BT, pair, num_pairs):
+        for masked_BT, count_B in antithetic_masks(token_BT, maskable_BT, pair, num_pairs):
             share_B = count_B.double() / num_B.clamp(min=1)
-            nats_BT = masked_nats(model, token_BT, document_BT, masked_BT, share_B, chunk).double()
-            parts[pair] += nats_BT / share_B.unsqueeze(1).clamp(min=1e-9) / 2
-            total_BT += nats_BT
-            times_BT += masked_BT
-    return parts, total_BT / times_BT.clamp(min=1)
+            nll_BT = masked_nll(model, token_BT, document_BT, masked_BT, share_B, chunk).double()
+            estimate_PBT[pair] += nll_BT / share_B.unsqueeze(1).clamp(min=1e-9) / 2
+            total_BT += nll_BT
+            num_masked_BT += masked_BT
+    return estimate_PBT, total_BT / num_masked_BT.clamp(min=1)

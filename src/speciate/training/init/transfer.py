@@ -1,15 +1,15 @@
-"""What a run's weights are before its first step: drawn from the seed, or taken from a model that was trained before.
+"""Copy a trained model's weights into a run's model before its first step.
 
-Two folders of kinds serve it, each file with one function:
+Two folders of components use this file, and each of their files has one function:
 
-    start/<kind>.py    begin(options, model, run, path)   alters the model's drawn weights in place
-    origin/<kind>.py   read(options, path) -> Pretrained  reads what it starts from, at `path`
+    start/<kind>.py    initialise(options, model, run, path)    sets the model's weights in place
+    origin/<kind>.py   load_model(options, path) -> Pretrained  loads the trained model at `path`
 
-An origin's Options say where the workflow has it: `place(runs, seed, fetched)`, of the folder of the study's runs, the
-run's seed, and a function from a source's name to its archive.
+An origin's Options say where the workflow has it: `model_path(runs, seed, archive_of)`, from the folder of the study's
+runs, the run's seed, and a function from a source's name to its archive.
 
-A layer's feed-forward part may be another kind than the one that is started from; all else must agree, in shape and in
-meaning. What is not taken over keeps the value that the seed gave it: a router, above all.
+A layer's feed-forward part may be of another kind than in the trained model. All else must agree, in shape and in
+meaning. Weights that are not copied, above all a router's, keep the values that the seed gave them.
 
 E experts, D width, F hidden units (G = F or 2F of them before a gate).
 """
@@ -25,57 +25,57 @@ from speciate.model.hf.pretrained import Pretrained
 from speciate.model.transformer import Transformer
 
 
-def pretrained(origin: OriginOptions, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
-    """What `run` starts from.
+def load_pretrained(origin: OriginOptions, run: RunSpec, path: pathlib.Path | None) -> Pretrained:
+    """Load the model that `run` starts from.
 
     Raises:
-        ValueError: no path was given, it cannot be read, a layer of it is no dense one, or its shape is not the run's.
+        ValueError: no path was given, it cannot be read, one of its layers is not dense, or its shape is not the run's.
     """
     if path is None:
-        raise ValueError(f"{run.ablation}: start: {run.start.kind} needs what it starts from (--start)")
-    given: Pretrained = origin.component().read(origin, path)
-    unlike = run.model.difference(given.model)
-    if unlike:
-        raise ValueError(f"{run.ablation}: cannot start from {given.origin}: {unlike}")
-    for layer in range(given.model.num_layers):
-        kind = given.model.block_of(layer).ffn.kind
+        raise ValueError(f"{run.ablation}: start: {run.start.kind} needs a model to start from (--start)")
+    source: Pretrained = origin.component().load_model(origin, path)
+    difference = run.model.difference(source.model)
+    if difference:
+        raise ValueError(f"{run.ablation}: cannot start from {source.origin}: {difference}")
+    for layer in range(source.model.num_layers):
+        kind = source.model.block_of(layer).ffn.kind
         if kind != "dense":
             raise ValueError(
-                f"{run.ablation}: starts from a dense model, and layer {layer} of {given.origin} is {kind}"
+                f"{run.ablation}: must start from a dense model, and layer {layer} of {source.origin} is {kind}"
             )
-    return given
+    return source
 
 
-def other_layers(run: RunSpec) -> list[int]:
-    """The layers whose feed-forward part is not a dense one."""
+def non_dense_layers(run: RunSpec) -> list[int]:
+    """Return the layers whose feed-forward part is not dense."""
     return [layer for layer in range(run.model.num_layers) if run.model.block_of(layer).ffn.kind != "dense"]
 
 
-def ffn_of(given: Pretrained, layer: int) -> dict[str, Tensor]:
-    """The weights of a layer's dense feed-forward part, by their names in it."""
+def dense_ffn_weights(source: Pretrained, layer: int) -> dict[str, Tensor]:
+    """Return the weights of a layer's dense feed-forward part, by their names in it."""
     prefix = f"blocks.{layer}.ffn."
-    return {name.removeprefix(prefix): weight for name, weight in given.weights.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): weight for name, weight in source.weights.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()
-def copy_weights(model: Transformer, given: Pretrained, besides: list[int]) -> None:
-    """Copies every weight into `model`, but for the feed-forward parts of the layers `besides`.
+def copy_weights(model: Transformer, source: Pretrained, skipped_layers: list[int]) -> None:
+    """Copy every weight into `model`, except the feed-forward parts of `skipped_layers`.
 
     Raises:
-        ValueError: a weight of the model is missing there, has another shape, or one is left over; names the first.
+        ValueError: the source lacks a weight of the model, has it in another shape, or has one more; names the first.
     """
-    # what an objective adds begins as the seed drew it
-    left_out = ("parts.", *(f"blocks.{layer}.ffn." for layer in besides))
-    wanted = {name: weight for name, weight in model.named_parameters() if not name.startswith(left_out)}
-    theirs = {name: weight for name, weight in given.weights.items() if not name.startswith(left_out)}
-    for name, weight in wanted.items():
-        if name not in theirs:
-            raise ValueError(f"start: {given.origin} has no {name}")
-        if weight.shape != theirs[name].shape:
-            shapes = f"{tuple(theirs[name].shape)} there, {tuple(weight.shape)} here"
-            raise ValueError(f"start: {given.origin}: {name} is {shapes}")
-    over = sorted(set(theirs) - set(wanted))
-    if over:
-        raise ValueError(f"start: {given.origin} has {over[0]}, and this model has not")
-    for name, weight in wanted.items():
-        weight.copy_(theirs[name])
+    # what an objective adds keeps the weights that the seed drew
+    skipped = ("parts.", *(f"blocks.{layer}.ffn." for layer in skipped_layers))
+    targets = {name: weight for name, weight in model.named_parameters() if not name.startswith(skipped)}
+    sources = {name: weight for name, weight in source.weights.items() if not name.startswith(skipped)}
+    for name, weight in targets.items():
+        if name not in sources:
+            raise ValueError(f"start: {source.origin} has no {name}")
+        if weight.shape != sources[name].shape:
+            shapes = f"{tuple(sources[name].shape)} there, {tuple(weight.shape)} here"
+            raise ValueError(f"start: {source.origin}: {name} is {shapes}")
+    extra = sorted(set(sources) - set(targets))
+    if extra:
+        raise ValueError(f"start: {source.origin} has {extra[0]}, and this model has not")
+    for name, weight in targets.items():
+        weight.copy_(sources[name])

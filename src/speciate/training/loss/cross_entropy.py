@@ -1,11 +1,16 @@
-"""Cross-entropy of many tokens over a large vocabulary, the logits never there as a whole.
+"""Cross-entropy of many tokens over a large vocabulary, computed in chunks without ever holding all logits.
 
-    nats_n = logsumexp_v(l_nv) - l_{n, target},   l = x H^T;    d nats_n / d l_n = softmax(l_n) - onehot(target_n)
+    nll_n = logsumexp_v(l_nv) - l_{n, target},   l = x H^T
+    d sum_n w_n nll_n / d l_n = w_n (softmax(l_n) - onehot(target_n))
 
-The logits of all tokens together would be by far the largest tensor of a step. They are made, turned into their own
-gradient and dropped, some tokens at a time; what is kept for the backward pass is the gradient of x and of H.
+The logits of all tokens together would be by far the largest tensor of a step. The forward pass makes the logits of
+one chunk, turns them into their own gradient and drops them. It keeps only the gradients of x and of H for the
+backward pass.
 
-N predictions, D width, V vocabulary, C tokens at once.
+With and without weights the bits differ in two places, which results depend on: the plain sum divides each row by its
+total (weights multiply by w_n / total), and adds one chunk after the other (weights sum all products at once).
+
+N predictions, D width, V vocabulary, C tokens of a chunk.
 """
 
 from typing import Any
@@ -15,22 +20,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def summed(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> Tensor:
-    """The sum of the nats of N predictions, a scalar with gradient, in float32 or better."""
-    total: Tensor = ChunkedCrossEntropy.apply(x_ND, head_VD, target_N, chunk)  # type: ignore[no-untyped-call]
+def summed_nll(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> Tensor:
+    """Return the sum of the negative log-likelihoods in nats: a scalar with gradient, in float32 or better."""
+    total: Tensor = ChunkedCrossEntropy.apply(x_ND, head_VD, target_N, None, chunk)[0]  # type: ignore[no-untyped-call]
     return total
 
 
+def weighted_nll(
+    x_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of weight times nats, a scalar with gradient, and the nats (N,), both in float32 or better.
+
+    The nats carry no gradient: what learns from them, such as an importance estimator, must not train the model.
+    """
+    total: Tensor
+    total, nll_N = ChunkedCrossEntropy.apply(x_ND, head_VD, target_N, weight_N, chunk)  # type: ignore[no-untyped-call]
+    return total, nll_N
+
+
 @torch.no_grad()
-def each(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> Tensor:
-    """The nats of each of N predictions, (N,), in float32 or better; without gradient."""
+def per_token_nll(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> Tensor:
+    """Return the nats of each prediction, (N,), in float32 or better and without gradient."""
     precise = torch.promote_types(x_ND.dtype, torch.float32)
     chunks = zip(x_ND.split(chunk), target_N.split(chunk), strict=True)
-    return torch.cat([exponentials(F.linear(x_CD, head_VD).to(precise), target_C)[0] for x_CD, target_C in chunks])
+    nll_chunks = [nll_and_exponentials((F.linear(x_CD, head_VD)).to(precise), target_C)[0] for x_CD, target_C in chunks]
+    return torch.cat(nll_chunks)
 
 
-def exponentials(logit_CV: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(nats_C, exp(logits - max), its row sums); `logit_CV` is overwritten."""
+def nll_and_exponentials(logit_CV: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (nll_C, exp(logits - max), its row sums); overwrites `logit_CV`."""
     target_C1 = target_C.unsqueeze(-1)
     max_C1 = logit_CV.amax(-1, keepdim=True)
     logit_CV.sub_(max_C1)
@@ -40,28 +58,36 @@ def exponentials(logit_CV: Tensor, target_C: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of nats over N predictions, with gradients made in the forward pass, C tokens at a time."""
+    """Compute the sum of nats, weighted or plain, and its gradients in one forward pass, a chunk at a time."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> Tensor:
-        """The sum, a scalar, in float32 or better."""
-        total = torch.zeros((), dtype=torch.promote_types(x_ND.dtype, torch.float32), device=x_ND.device)
+    def forward(
+        ctx: Any, x_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor | None, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum, a scalar, and the nats, (N,); in float32 or better. `weight_N` None: each counts as one."""
+        nll_N = torch.zeros(len(x_ND), dtype=torch.promote_types(x_ND.dtype, torch.float32), device=x_ND.device)
+        total = nll_N.new_zeros(())
+        weight_N = None if weight_N is None else weight_N.to(nll_N.dtype)
         x_gradient_ND, head_gradient_VD = torch.empty_like(x_ND), torch.zeros_like(head_VD)
         for start in range(0, len(x_ND), chunk):
             part = slice(start, start + chunk)
-            x_CD, target_C = x_ND[part], target_N[part]
-            logit_CV = (x_CD @ head_VD.T).to(total.dtype)
-            nats_C, exp_CV, sum_C1 = exponentials(logit_CV, target_C)
-            total += nats_C.sum()
-            gradient_CV = exp_CV.div_(sum_C1)
-            gradient_CV.scatter_add_(1, target_C.unsqueeze(-1), gradient_CV.new_full((len(target_C), 1), -1.0))
-            x_gradient_ND[part] = gradient_CV @ head_VD
-            head_gradient_VD += gradient_CV.T @ x_CD
+            x_CD, target_C1 = x_ND[part], target_N[part].unsqueeze(-1)
+            nll_C, exp_CV, sum_C1 = nll_and_exponentials((x_CD @ head_VD.T).to(nll_N.dtype), target_N[part])
+            nll_N[part] = nll_C
+            if weight_N is None:
+                total += nll_C.sum()
+                gradient_CV = exp_CV.div_(sum_C1).scatter_add_(1, target_C1, torch.full_like(sum_C1, -1.0))
+            else:
+                weight_C1 = weight_N[part].unsqueeze(-1)
+                gradient_CV = exp_CV.mul_(weight_C1 / sum_C1).scatter_add_(1, target_C1, -weight_C1)
+            x_gradient_ND[part] = gradient_CV.to(head_VD.dtype) @ head_VD
+            head_gradient_VD += gradient_CV.to(x_CD.dtype).T @ x_CD
         ctx.save_for_backward(x_gradient_ND, head_gradient_VD)
-        return total
+        ctx.mark_non_differentiable(nll_N)
+        return total if weight_N is None else (nll_N * weight_N).sum(), nll_N
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """The kept gradients, scaled."""
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Return the kept gradients, scaled."""
         x_gradient_ND, head_gradient_VD = ctx.saved_tensors
-        return gradient * x_gradient_ND, gradient * head_gradient_VD, None, None
+        return gradient * x_gradient_ND, gradient * head_gradient_VD, None, None, None

@@ -1,4 +1,4 @@
-"""Which next tokens count, and their nats: the loss that every causal objective reports, whatever else it minimises.
+"""Next-token loss that every causal objective reports, whatever else it minimises: which tokens count, and their nats.
 
 B blocks of T tokens, D width, N predictions.
 """
@@ -10,14 +10,17 @@ from speciate.model.transformer import Transformer
 from speciate.training.loss import cross_entropy
 
 
-def predictions(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What the head reads at every position but each block's last, (N, D), and the tokens that follow, (N)."""
+def head_inputs_and_targets(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the output layer's input at every position but each block's last, (N, D), and the next tokens, (N,)."""
     x_BTD = model.hidden(token_BT, document_BT)
     return x_BTD[:, :-1].flatten(0, 1), token_BT[:, 1:].flatten()
 
 
 def loss_mask(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
-    """Which predictions count, (B, T - 1) boolean: all, or those within a document where these are separated."""
+    """Return which predictions count, (B, T - 1) boolean.
+
+    All count, or those within a document where the model separates documents.
+    """
     if model.separate_documents and document_BT is not None:
         return document_BT[:, 1:] == document_BT[:, :-1]
     return torch.ones_like(token_BT[:, 1:], dtype=torch.bool)
@@ -25,6 +28,6 @@ def loss_mask(model: Transformer, token_BT: Tensor, document_BT: Tensor | None) 
 
 @torch.no_grad()
 def token_nll(model: Transformer, token_BT: Tensor, document_BT: Tensor | None, chunk: int) -> Tensor:
-    """Nats of each prediction, (B, T - 1), of tokens 1 to T - 1 of each block, counted or not; without gradient."""
-    x_ND, target_N = predictions(model, token_BT, document_BT)
-    return cross_entropy.each(x_ND, model.head_VD, target_N, chunk).view(len(token_BT), -1)
+    """Return the nats of tokens 1 to T - 1 of each block, (B, T - 1), counted or not; without gradient."""
+    x_ND, target_N = head_inputs_and_targets(model, token_BT, document_BT)
+    return cross_entropy.per_token_nll(x_ND, model.head_VD, target_N, chunk).view(len(token_BT), -1)

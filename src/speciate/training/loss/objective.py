@@ -1,4 +1,4 @@
-"""The base of every objective: a loss to minimise, and what evaluation and the observer ask of it.
+"""The base class of every objective: the loss to minimise, and the hooks of evaluation and the observer.
 
 B blocks of T tokens, S = T - 1 predictions of a block.
 """
@@ -40,9 +40,9 @@ class Objective(nn.Module, abc.ABC):
         """Prepare for an optimizer step; `progress` is the share of the training that is done."""
 
     def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
-        """Run everything that is to be observed on probe blocks."""
+        """Run every module whose selections and metrics are observed, on probe blocks."""
         model.hidden(token_BT, document_BT)
 
     def details(self, model: Transformer, blocks: BlockSet) -> pd.DataFrame | None:
-        """Return what is to be shown of single tokens (what, item, position, token, x, y); None: nothing."""
+        """Return a table of single tokens (what, item, position, token, x, y); None: it has none."""
         return None

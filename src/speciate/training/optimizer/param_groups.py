@@ -1,7 +1,7 @@
-"""How parameters are grouped for an optimizer: by decay, by rate, and by which rule updates them.
+"""Parameter groups of an optimizer: by weight decay, by learning rate, and by the rule that updates them.
 
-A group carries `scale`, its factor on the base rate, and `peak`, the rate that the schedule's factor multiplies; where
-an optimizer has more rules than one, `rule` names the group's.
+A group carries `scale`, its factor on the base learning rate, and `peak`, the rate that the schedule's factor
+multiplies. Where an optimizer has several rules, `rule` names the group's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,43 +11,41 @@ from typing import Any
 import torch
 from torch import nn
 
-Key = tuple[Any, ...]
 
-
-def learned(model: nn.Module, lr_scales: Iterable[str]) -> dict[str, nn.Parameter]:
-    """The parameters that are not frozen, by name.
+def trainable_parameters(model: nn.Module, lr_scales: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Return the parameters that are not frozen, by name.
 
     Raises:
-        ValueError: a pattern of `lr_scales` fits none of them.
+        ValueError: a pattern of `lr_scales` matches none of them.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for pattern in lr_scales:
-        fits_some("lr_scales", pattern, parameters)
+        check_pattern_matches("lr_scales", pattern, parameters)
     return parameters
 
 
-def fits_some(key: str, pattern: str, names: Iterable[str]) -> None:
-    """Raises ValueError, naming the optimizer's `key`, where `pattern` fits none of `names`."""
-    known = list(names)
-    if not any(fnmatchcase(name, pattern) for name in known):
-        raise ValueError(f"optimizer.{key}: no parameter is called {pattern}; there are {', '.join(known)}")
+def check_pattern_matches(key: str, pattern: str, names: Iterable[str]) -> None:
+    """Raise ValueError, naming the optimizer's `key`, if `pattern` matches none of `names`."""
+    names = list(names)
+    if not any(fnmatchcase(name, pattern) for name in names):
+        raise ValueError(f"optimizer.{key}: {pattern} matches no parameter; there are {', '.join(names)}")
 
 
-def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Matrices do, embeddings and stacks of experts' matrices among them; a stack of biases does not."""
+def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
+    """Return True for matrices, which include embeddings and stacks of experts' matrices, but not stacks of biases."""
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
-def scale_of(lr_scales: Mapping[str, float], name: str) -> float:
-    """The factor of the one pattern that fits `name`, or 1. Raises ValueError where two fit."""
-    fitting = [pattern for pattern in lr_scales if fnmatchcase(name, pattern)]
-    if len(fitting) > 1:
-        raise ValueError(f"optimizer.lr_scales: both {' and '.join(fitting)} fit {name}")
-    return lr_scales[fitting[0]] if fitting else 1.0
+def lr_scale(lr_scales: Mapping[str, float], name: str) -> float:
+    """Return the factor of the one pattern that matches `name`, or 1. Raises ValueError if two match."""
+    matching = [pattern for pattern in lr_scales if fnmatchcase(name, pattern)]
+    if len(matching) > 1:
+        raise ValueError(f"optimizer.lr_scales: both {' and '.join(matching)} match {name}")
+    return lr_scales[matching[0]] if matching else 1.0
 
 
-def describe(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
-    """A row a group: rule, peak rate, weight decay, number of parameters, names; for a reader and for run.json."""
+def describe_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
+    """Return a row for each group: rule, peak rate, weight decay, number of parameters, names; for run.json."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [
         {
@@ -61,12 +59,12 @@ def describe(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[dict[st
     ]
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """What `describe` found, in one line: tensors and parameters by rule."""
+def summarise_groups(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of `describe_groups` in one line: tensors and parameters by rule."""
     rules = dict.fromkeys(row["rule"] for row in rows)
     parts: list[str] = []
     for rule in rules:
-        of_rule = [row for row in rows if row["rule"] == rule]
-        tensors, parameters = sum(len(row["names"]) for row in of_rule), sum(row["parameters"] for row in of_rule)
+        rule_rows = [row for row in rows if row["rule"] == rule]
+        tensors, parameters = sum(len(row["names"]) for row in rule_rows), sum(row["parameters"] for row in rule_rows)
         parts.append(f"{rule} updates {parameters:,} parameters in {tensors} tensors")
     return ", ".join(parts)

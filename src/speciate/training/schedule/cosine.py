@@ -3,7 +3,7 @@
     factor(s) = (s + 1) / W                                                  s < W = round(warmup x steps)
               = final + (1 - final) (1 + cos(pi (s - W) / (steps - W))) / 2  else
 
-The peak is reached with the last step of the warm-up; no step has rate 0, which would waste it.
+The last step of the warm-up reaches the peak. No step has rate 0, which would waste it.
 """
 
 import math
@@ -14,16 +14,16 @@ from speciate.config.contracts.training import ScheduleOptions
 
 
 class Options(ScheduleOptions):
-    """Shape of the curve."""
+    """Options of the cosine schedule: its warm-up and its end."""
 
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps in which the rate rises."""
+    """Share of the steps over which the learning rate rises to its peak."""
     final: float = Field(0.0, ge=0, le=1)
-    """Where the cosine ends, as a share of the peak."""
+    """Learning rate at the cosine's end, as a share of the peak."""
 
 
 def factor(options: Options, step: int, num_steps: int) -> float:
-    """The share of the peak rate that step `step` (0 <= step < num_steps) is made with."""
+    """Return the share of the peak learning rate at step `step` (0 <= step < num_steps)."""
     assert 0 <= step < num_steps
     num_warmup = round(options.warmup * num_steps)
     if step < num_warmup:

@@ -1,4 +1,4 @@
-"""Importance by frequency: how surprising a token is by itself, -log of its share of the training so far."""
+"""Importance by frequency: a token's surprisal by itself, -log of its share of the training tokens so far."""
 
 from typing import ClassVar
 
@@ -9,20 +9,18 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 
 
 class Options(ImportanceOptions):
-    """None."""
+    """Options of the importance by frequency: none."""
 
-    has_selector: ClassVar[bool] = True
-    """Whether there is an importance at all."""
     published: ClassVar[bool] = True
-    """Whether the original has it."""
+    """Whether the original release has it."""
 
 
 class Importance(nn.Module):
-    """Counted alone."""
+    """The token's surprisal; it has no parameters."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
 
     def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[None, Tensor]:
-        """The surprisal."""
+        """Return no logits, and the surprisal, (B, T)."""
         return None, surprisal_BT

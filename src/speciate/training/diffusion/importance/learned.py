@@ -1,48 +1,27 @@
-"""Importance by a small network, trained with the denoiser on how many nats each token costs it."""
+"""Importance estimated by a small network, trained beside the denoiser on each token's loss in nats."""
 
-from typing import ClassVar, Self
-
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from speciate.config.contracts.training import ImportanceOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.training.diffusion.importance_network import ImportanceNetwork
+from speciate.training.diffusion.importance_options import NetworkImportanceOptions
 
 
-class Options(ImportanceOptions):
-    """The network."""
-
-    width: int = Field(32, ge=1)
-    """Dimensions of its residual stream."""
-    num_layers: int = Field(1, ge=1)
-    """Transformer blocks."""
-    num_heads: int = Field(2, ge=1)
-    """Attention heads, each of an even number of dimensions."""
-
-    has_selector: ClassVar[bool] = True
-    """Whether there is an importance at all."""
-    published: ClassVar[bool] = True
-    """Whether the original has it."""
+class Options(NetworkImportanceOptions):
+    """Options of the learned importance: the network's size."""
 
     def learned_share(self) -> float:
         """Return 1: all of the importance is learned."""
         return 1.0
 
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % (2 * self.num_heads):
-            raise ValueError(f"num_heads: {self.num_heads} heads of an even width do not fit a width of {self.width}")
-        return self
-
 
 class Importance(nn.Module):
-    """Learned alone."""
+    """The network alone."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
-        self.network = ImportanceNetwork(place, options.width, options.num_layers, options.num_heads)
+        self.network = ImportanceNetwork(context, options.width, options.num_layers, options.num_heads)
 
     def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[Tensor, None]:
-        """Its logits."""
+        """Return the network's logits, (B, T), and no known nats."""
         return self.network(tokens), None

@@ -1,4 +1,4 @@
-"""No importance: every token is masked alike, which is MDLM."""
+"""No importance: every token has the same mask probability, which is MDLM."""
 
 from typing import ClassVar
 
@@ -6,9 +6,7 @@ from speciate.config.contracts.training import ImportanceOptions
 
 
 class Options(ImportanceOptions):
-    """None."""
+    """Options of no importance: none."""
 
     has_selector: ClassVar[bool] = False
-    """Whether there is an importance at all."""
-    published: ClassVar[bool] = False
-    """Whether the original has it."""
+    """Whether there is an importance at all, so that masking can act by it."""

@@ -1,9 +1,7 @@
-"""Control: importance that means nothing, exponentially distributed, drawn from the text for each of its positions.
+"""Control: a meaningless importance, exponentially distributed, drawn for each position from the block's own text.
 
-The same block has the same importance at every step, so it could be learned by heart, as a learned one is.
+The same block has the same importance at every step, so a model could memorise it, as it could a learned one.
 """
-
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,24 +11,19 @@ from speciate.training.diffusion.fixed_uniforms import uniforms
 
 
 class Options(ImportanceOptions):
-    """None."""
-
-    has_selector: ClassVar[bool] = True
-    """Whether there is an importance at all."""
-    published: ClassVar[bool] = False
-    """Whether the original has it."""
+    """Options of the random importance: none."""
 
 
-KEY = -1
-"""Of the draw; masks of the evaluation have keys from 0."""
+DRAW_KEY = -1
+"""Key of the draw; the masks of evaluation have keys from 0."""
 
 
 class Importance(nn.Module):
-    """Drawn."""
+    """Fixed random numbers; it has no parameters."""
 
-    def __init__(self, options: Options, place: BuildContext) -> None:
+    def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
 
     def forward(self, tokens: TokenBatch, surprisal_BT: Tensor) -> tuple[None, Tensor]:
-        """Nats of mean 1."""
-        return None, -(1 - uniforms(tokens.id_BT, KEY)).log()
+        """Return no logits, and an importance of mean 1 nat, (B, T)."""
+        return None, -(1 - uniforms(tokens.id_BT, DRAW_KEY)).log()

@@ -8,11 +8,11 @@ from speciate.config.contracts.training import NoiseOptions
 
 
 class Options(NoiseOptions):
-    """None."""
+    """Options of the cosine schedule: none."""
 
 
-def at(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(share masked, its slope in time) at the times that these numbers in (0, 1] stand for."""
+def mask_share(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (share masked, its slope in time), (B,) each; `uniform_B` in (0, 1] gives the times."""
     angle_B = math.pi / 2 * uniform_B
     # 1 - cos a = 2 sin^2(a / 2), exact near 0 too
     return 2 * (angle_B / 2).sin().square(), math.pi / 2 * angle_B.sin()

@@ -1,8 +1,8 @@
 """The log-linear schedule of MDLM (Sahoo et al. 2024): at time t a share t of the tokens is masked.
 
-With `eps` it is the pair that their code has: t runs over (eps, 1] alone, and the share is (1 - eps) t. That leaves out
-both ends of the integral: with eps 1e-3 and 4 tokens the loss is .1 % below the bound (tests/training/diffusion/test_bound.py).
-The default leaves out nothing.
+`eps` reproduces the two cut-offs in MDLM's code: t runs over (eps, 1] only, and the share is (1 - eps) t. That omits
+both ends of the integral: with eps 1e-3 and 4 tokens the loss is .1 % below the bound
+(tests/training/diffusion/test_bound.py). The default omits nothing.
 """
 
 from pydantic import Field
@@ -12,14 +12,14 @@ from speciate.config.contracts.training import NoiseOptions
 
 
 class Options(NoiseOptions):
-    """Ends."""
+    """Options of the linear schedule: its ends."""
 
     eps: float = Field(0.0, ge=0, le=0.01)
-    """Where time begins, and the share of tokens that stays visible at its end; MDLM has 1e-3. A schedule
-    must reach both ends, so it is small."""
+    """Time at which the schedule begins, and share of tokens that stays visible at its end; MDLM has 1e-3. It must be
+    small, since a schedule must reach both ends."""
 
 
-def at(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(share masked, its slope in time) at the times that these numbers in (0, 1] stand for."""
+def mask_share(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (share masked, its slope in time), (B,) each; `uniform_B` in (0, 1] gives the times."""
     time_B = options.eps + (1 - options.eps) * uniform_B
     return (1 - options.eps) * time_B, time_B.new_full(time_B.shape, 1 - options.eps)

@@ -1,4 +1,4 @@
-"""A schedule of your own: the share of masked tokens runs straight from each of these points in time to the next."""
+"""A piecewise linear schedule: the config gives the share of masked tokens at points in time."""
 
 from itertools import pairwise
 from typing import Annotated, Self
@@ -10,29 +10,29 @@ from speciate.config.contracts.training import NoiseOptions
 
 
 class Options(NoiseOptions):
-    """The points."""
+    """Options of the piecewise linear schedule: its points."""
 
     points: Annotated[tuple[Annotated[tuple[float, float], Strict(False)], ...], Strict(False)] = Field(min_length=2)
-    """(time, share masked), both rising, from (0, 0) to (1, 1)."""
+    """Points (time, share masked) from (0, 0) to (1, 1); both numbers must rise from point to point."""
 
     @model_validator(mode="after")
-    def _reaches(self) -> Self:
+    def _rise_from_0_to_1(self) -> Self:
         first, last = self.points[0], self.points[-1]
         if first != (0.0, 0.0) or last != (1.0, 1.0):
-            ends = f"from {first} to {last}"
-            raise ValueError(f"points: a schedule must reach 0 and 1: from (0, 0) to (1, 1), not {ends}")
-        for (time, share), (later, more) in zip(self.points[:-1], self.points[1:], strict=True):
-            if later <= time or more <= share:
-                raise ValueError(f"points: both numbers must rise, and do not from {(time, share)} to {(later, more)}")
+            raise ValueError(f"points: a schedule must run from (0, 0) to (1, 1), not from {first} to {last}")
+        for (time, share), (next_time, next_share) in zip(self.points[:-1], self.points[1:], strict=True):
+            if next_time <= time or next_share <= share:
+                points = f"{(time, share)} to {(next_time, next_share)}"
+                raise ValueError(f"points: both numbers must rise, and they do not from {points}")
         return self
 
 
-def at(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
-    """(share masked, its slope in time) at the times that these numbers in (0, 1] stand for."""
+def mask_share(options: Options, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (share masked, its slope in time), (B,) each; `uniform_B` in (0, 1] gives the times."""
     share_B, slope_B = uniform_B.clone(), uniform_B.clone()
-    for (time, share), (later, more) in pairwise(options.points):
-        slope = (more - share) / (later - time)
-        here_B = (uniform_B > time) & (uniform_B <= later)
-        share_B = share_B.where(~here_B, share + slope * (uniform_B - time))
-        slope_B = slope_B.where(~here_B, slope)
+    for (time, share), (next_time, next_share) in pairwise(options.points):
+        slope = (next_share - share) / (next_time - time)
+        in_segment_B = (uniform_B > time) & (uniform_B <= next_time)
+        share_B = share_B.where(~in_segment_B, share + slope * (uniform_B - time))
+        slope_B = slope_B.where(~in_segment_B, slope)
     return share_B, slope_B

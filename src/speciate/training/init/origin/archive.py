@@ -1,4 +1,4 @@
-"""A pinned archive that the workflow fetches, with a checkpoint in it: a transformers folder's files, or one GGUF file.
+"""Load a model from a pinned archive that the workflow fetches: a transformers folder's files, or one GGUF file.
 
 The default is SmolLM2-135M (Ben Allal et al. 2025; Llama's shape, 8 bits and 4), which ships in a Python package.
 """
@@ -18,30 +18,30 @@ from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
 class Options(OriginOptions):
-    """Which."""
+    """Options of the archive: its name and its source."""
 
     name: str = Field("start", pattern=r"^[a-z][a-z0-9_]*$")
-    """What the source is called in results/data/fetch."""
+    """Name of the source in results/data/fetch."""
     source: Annotated[SourceOptions, OneOf("data/fetch/sources")] = Field(
         default={"kind": "gguf"}, validate_default=True
     )
-    """The pinned source whose members are the checkpoint's files: of kind gguf, model_files or package."""
+    """Pinned source whose members are the checkpoint's files; its kind is gguf, model_files or package."""
 
     def sources(self) -> dict[str, SourceOptions]:
         """Return the one source that the workflow fetches."""
         return {self.name: self.source}
 
     def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
-        """Return where the workflow has it."""
+        """Return the archive's path."""
         return str(archive_of(self.name))
 
 
-def read(options: Options, path: pathlib.Path) -> Pretrained:
-    """The weights in the archive `path`. Raises ValueError where it is damaged, and as `read_pretrained` does."""
+def load_model(options: Options, path: pathlib.Path) -> Pretrained:
+    """Load the model in the archive `path`. Raises ValueError if it is damaged, and as `read_pretrained` does."""
     source: Any = options.source
     globs = archives.Globs(source.include, source.exclude)
     with tempfile.TemporaryDirectory(prefix="speciate-start-") as name:
         folder = pathlib.Path(name)
-        archives.extract(path, options.name, globs, folder)
-        given = read_pretrained(folder)
-    return Pretrained(given.model, given.weights, f"source {options.name}")
+        archives.extract_members(path, options.name, globs, folder)
+        source_model = read_pretrained(folder)
+    return Pretrained(source_model.model, source_model.weights, f"source {options.name}")

@@ -1,4 +1,4 @@
-"""A folder of your own that transformers wrote: GPT-2's or Llama's config.json and .safetensors, or one GGUF file."""
+"""Load a model from a folder of your own: GPT-2's or Llama's config.json and .safetensors, or one GGUF file."""
 
 import pathlib
 from collections.abc import Callable
@@ -10,20 +10,20 @@ from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
 class Options(OriginOptions):
-    """Where."""
+    """Options of the folder: its path."""
 
     path: str = Field(min_length=1)
-    """The folder, relative to where the workflow runs."""
+    """Path of the folder, relative to where the workflow runs."""
 
     def model_folder(self) -> str:
         """Return the user's folder."""
         return self.path
 
     def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
-        """Return where the workflow has it."""
+        """Return the folder's path."""
         return self.path
 
 
-def read(options: Options, path: pathlib.Path) -> Pretrained:
-    """The weights in the folder `path`. Raises ValueError as `read_pretrained` does."""
+def load_model(options: Options, path: pathlib.Path) -> Pretrained:
+    """Load the model in the folder `path`. Raises ValueError as `read_pretrained` does."""
     return read_pretrained(path)

@@ -1,4 +1,4 @@
-"""The finished run of another ablation of the same study, of the same seed."""
+"""Load a model from the finished run of another ablation of the same study, with the same seed."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,31 +13,31 @@ from speciate.model.hf.pretrained import Pretrained
 
 
 class Options(OriginOptions):
-    """Which."""
+    """Options of the run: its ablation."""
 
     ablation: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """The ablation's name."""
+    """Name of the ablation whose run of the same seed is loaded."""
 
     def parent_ablation(self) -> str:
         """Return the ablation whose run it is."""
         return self.ablation
 
     def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
-        """Return where the workflow has it."""
+        """Return the path of the run's weights."""
         return f"{runs}/{self.ablation}/seed{seed}/model.safetensors"
 
 
-def read(options: Options, path: pathlib.Path) -> Pretrained:
-    """The weights in `path`, the run's model.safetensors, beside which its spec.json lies.
+def load_model(options: Options, path: pathlib.Path) -> Pretrained:
+    """Load the model of `path`, a run's model.safetensors with its spec.json beside it.
 
     Raises:
-        ValueError: one of the two cannot be read, or they are another ablation's.
+        ValueError: one of the two cannot be read, or the run is another ablation's.
     """
     run = read_spec(RunSpec, path.with_name("spec.json"))
     if run.ablation != options.ablation:
-        raise ValueError(f"{path}: is a run of {run.ablation}, not of {options.ablation}")
+        raise ValueError(f"{path}: is the run of {run.ablation}, not of {options.ablation}")
     try:
         weights = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path}: is no weights file: {error}") from None
+        raise ValueError(f"{path}: is not a readable weights file: {error}") from None
     return Pretrained(run.model, weights, f"{run.ablation} seed {run.seed}")

@@ -1,26 +1,17 @@
-"""Weights of a dense model that was trained before; a feed-forward part that is no dense one starts from the seed."""
+"""Start from the weights of a trained dense model; feed-forward layers that are not dense are drawn from the seed."""
 
 import pathlib
-from typing import Annotated
 
-from speciate.config.components import OneOf
-from speciate.config.contracts.training import OriginOptions, StartOptions
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.training.init.transfer import copy_weights, other_layers, pretrained
+from speciate.training.init.start_options import TrainedStartOptions
+from speciate.training.init.transfer import copy_weights, load_pretrained, non_dense_layers
 
 
-class Options(StartOptions):
-    """What it starts from."""
-
-    origin: Annotated[OriginOptions, OneOf("training/init/origin")]
-    """Whose weights: a run of this study, a folder of yours, a pinned archive."""
-
-    def origin_options(self) -> OriginOptions:
-        """Return where the weights come from."""
-        return self.origin
+class Options(TrainedStartOptions):
+    """Options of the start from a dense model."""
 
 
-def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
-    """Copies the weights into `model`. Raises ValueError where they do not fit, naming the first that does not."""
-    copy_weights(model, pretrained(options.origin, run, path), other_layers(run))
+def initialise(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Copy the weights into `model`. Raises ValueError naming the first weight that does not fit."""
+    copy_weights(model, load_pretrained(options.origin, run, path), non_dense_layers(run))

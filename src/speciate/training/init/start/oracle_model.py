@@ -1,47 +1,39 @@
-"""Weights drawn from the seed, and those of a causal model for the oracle that says which tokens are important."""
+"""Start from weights drawn from the seed, with a trained causal model as the oracle of the objective's importance."""
 
 import pathlib
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from speciate.config.components import OneOf
-from speciate.config.contracts.training import OriginOptions, StartOptions
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
+from speciate.training.init.start_options import TrainedStartOptions
 from speciate.training.init.transfer import copy_weights
 
 
-class Options(StartOptions):
-    """Whose weights the oracle has."""
-
-    origin: Annotated[OriginOptions, OneOf("training/init/origin")]
-    """The causal model: a run of this study, a folder of yours, a pinned archive."""
+class Options(TrainedStartOptions):
+    """Options of the oracle's weights; the origin is a causal model."""
 
     loads_oracle: ClassVar[bool] = True
-    """What is taken over is an oracle's, not the model's own."""
-
-    def origin_options(self) -> OriginOptions:
-        """Return where the oracle's weights come from."""
-        return self.origin
+    """Whether its origin becomes the oracle of the objective's importance, not the model itself."""
 
     def check_run(self, run: Any) -> None:
-        """Refuses a run without an oracle."""
+        """Refuse a run without an oracle."""
         if not run.objective.needs_oracle():
-            raise ValueError("start: oracle_model is for objective.importance: oracle, and there is none")
+            raise ValueError("start: oracle_model needs objective.importance: oracle, and the run has another")
 
     def difference(self, model: Any, origin: Any) -> str:
-        """Why a model like `origin` cannot teach one like `model`; empty: it can."""
+        """Return why a model like `origin` cannot be the oracle of one like `model`; empty: it can."""
         if not origin.causal:
-            return "an oracle asks a causal model, and model.causal is False there"
+            return "an oracle must be a causal model, and model.causal is False there"
         why: str = model.model_copy(update={"causal": True}).difference(origin)
         return why
 
 
-def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
-    """Fills the oracle. Raises ValueError where the weights do not fit, naming the first that does not."""
+def initialise(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Copy the oracle's weights into `model`. Raises ValueError naming the first weight that does not fit."""
     if path is None:
         raise ValueError(f"{run.ablation}: start: oracle_model needs a causal model (--start)")
-    given = options.origin.component().read(options.origin, path)
-    difference = options.difference(run.model, given.model)
+    source = options.origin.component().load_model(options.origin, path)
+    difference = options.difference(run.model, source.model)
     if difference:
-        raise ValueError(f"{run.ablation}: cannot use {given.origin} as its oracle: {difference}")
-    copy_weights(model.parts["importance"].estimator.teacher, given, [])  # type: ignore[arg-type, union-attr]
+        raise ValueError(f"{run.ablation}: cannot use {source.origin} as its oracle: {difference}")
+    copy_weights(model.parts["importance"].estimator.teacher, source, [])  # type: ignore[arg-type, union-attr]

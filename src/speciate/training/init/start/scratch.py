@@ -1,4 +1,4 @@
-"""Weights drawn from the run's seed (model/initial_weights.py), and nothing else."""
+"""Start from weights drawn from the run's seed alone (model/initial_weights.py)."""
 
 import pathlib
 
@@ -8,10 +8,10 @@ from speciate.model.transformer import Transformer
 
 
 class Options(StartOptions):
-    """None."""
+    """Options of the start from scratch: none."""
 
 
-def begin(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
-    """Leaves `model` as it was drawn. Raises ValueError where something to start from was given."""
+def initialise(options: Options, model: Transformer, run: RunSpec, path: pathlib.Path | None) -> None:
+    """Leave `model` as it was drawn. Raises ValueError if a model to start from was given."""
     if path is not None:
-        raise ValueError(f"{run.ablation}: starts from scratch, so --start has no meaning")
+        raise ValueError(f"{run.ablation}: starts from scratch, so leave --start out")
