@@ -15,7 +15,7 @@ from speciate.config.data import ComparedDomains, Duplicates
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, Stage
 from speciate.data.arrays.npy_writers import write_array
-from speciate.data.dedup.candidates import read_scope, find_similar_pairs
+from speciate.data.dedup.candidates import find_similar_pairs, read_scope
 from speciate.data.shard import Shard
 from speciate.io import atomic_write
 
@@ -24,7 +24,7 @@ class Spec(Strict):
     """What the stage reads."""
 
     scope: Name
-    """A domain, or `domains` where all are compared."""
+    """A domain, or `domains` where all domains are compared with each other."""
     parts: ComparedDomains
     near: Duplicates
 
@@ -56,9 +56,9 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(Spec, arguments.spec)
     bucket = Shard.parse(arguments.bucket)
     names = [part.name for part in spec.parts]
-    needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
-    scope = read_scope(parse_named_paths(arguments.signed, names, needs), spec.parts, spec.near.bands)
+    message = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
+    scope = read_scope(parse_named_paths(arguments.signed, names, message), spec.parts, spec.near.bands)
     pairs_P2 = find_similar_pairs(scope, range(bucket.index, spec.near.bands, bucket.count), spec.near.similarity)
     with atomic_write(arguments.output) as temp_path:
         write_array(temp_path, pairs_P2)
-    log(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs join what is similar among {len(scope)} documents")
+    log(f"{spec.scope}, bucket {bucket}: {len(pairs_P2)} pairs connect the similar ones of {len(scope)} documents")

@@ -1,6 +1,6 @@
 """Read, normalise and filter the texts of one domain's sources.
 
-Every text that is dropped is counted by its reason, and samples of the dropped texts are kept.
+Every dropped text is counted by its reason, and samples of the dropped texts are kept.
 
 Example:
     speciate clean --spec spec.json --archive django=archive --output-folder cleaned
@@ -38,7 +38,7 @@ class Spec(Strict):
     sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
     filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None = None
-    """Of the domain; each shard takes its part."""
+    """Most bytes of text that the domain keeps; each shard takes its share."""
     shards: int = Field(1, ge=1)
 
 
@@ -53,22 +53,26 @@ STAGE = Stage(
 
 
 def required_sources(spec: Spec) -> dict[str, SourceOptions]:
-    """Every source that the domain reads: its own, and those that its filters compare with."""
-    found = dict(spec.sources)
+    """Return every source that the domain reads: its own, and those that its filters compare documents with."""
+    sources = dict(spec.sources)
     for options in spec.filters:
-        found |= options.compared_sources()
-    return found
+        sources |= options.compared_sources()
+    return sources
 
 
 def parse_archives(pairs: list[str], spec: Spec) -> dict[str, pathlib.Path]:
-    """The archive of every source, from NAME=PATH arguments. Raises ValueError unless they name exactly the sources."""
-    needed = required_sources(spec)
-    needs = f"--archive: domain {spec.domain} needs each of {', '.join(needed)} once, as NAME=PATH"
-    return parse_named_paths(pairs, needed, needs)
+    """Return the archive of every source, from NAME=PATH arguments.
+
+    Raises:
+        ValueError: the arguments do not name exactly the sources.
+    """
+    sources = required_sources(spec)
+    message = f"--archive: domain {spec.domain} needs each of {', '.join(sources)} once, as NAME=PATH"
+    return parse_named_paths(pairs, sources, message)
 
 
 class ShardCleaning:
-    """One shard of one domain: its documents as they pass, with their counts, and samples of what is dropped."""
+    """Clean one shard of one domain: yield its documents, count them, and sample what is dropped."""
 
     def __init__(self, spec: Spec, archives: Mapping[str, pathlib.Path], shard: Shard) -> None:
         if shard.count != spec.shards:
@@ -79,51 +83,51 @@ class ShardCleaning:
         self.counts = {name: CleaningCounts() for name in spec.sources}
         self.samples = DroppedSamples()
         self.stopped = False
-        """Whether reading ended because the shard had its bytes."""
+        """Whether reading stopped because the shard reached its share of max_bytes."""
 
     @property
     def total(self) -> CleaningCounts:
-        """Counts of all sources."""
+        """The counts of all sources together."""
         return sum(self.counts.values(), CleaningCounts())
 
     def documents(self) -> Iterator[Document]:
-        """The documents kept of all sources, in the order of the spec; filters see the whole shard."""
-        filters: list[Filter] = [each.component().Filter(each, self.archives) for each in self.spec.filters]
-        left = self._bytes()
+        """Yield the kept documents of all sources, in the order of the spec; each filter sees the whole shard."""
+        filters: list[Filter] = [options.component().Filter(options, self.archives) for options in self.spec.filters]
+        byte_limit = self._byte_limit()
         for name, source in self.spec.sources.items():
-            here = self.counts[name]
-            with contextlib.closing(self._passages(name, source)) as passages:
-                for document in clean_passages(self.spec.domain, name, passages, filters, here, self.samples):
+            counts = self.counts[name]
+            with contextlib.closing(self._read_passages(name, source)) as passages:
+                for document in clean_passages(self.spec.domain, name, passages, filters, counts, self.samples):
                     yield document
-                    if left is not None and self._kept() >= left:
+                    if byte_limit is not None and self._bytes_kept() >= byte_limit:
                         self.stopped = True
                         break
-            kept = f"{here.kept} of {here.read} texts, {here.bytes_kept / 1e6:.2f} MB"
+            kept = f"{counts.kept} of {counts.read} texts, {counts.bytes_kept / 1e6:.2f} MB"
             log(f"domain {self.spec.domain}: source {name}: {kept}")
             if self.stopped:
-                log(f"domain {self.spec.domain}: max_bytes is reached; what follows is not read")
+                log(f"domain {self.spec.domain}: max_bytes is reached; the rest is not read")
                 return
 
-    def _kept(self) -> int:
-        return sum(each.bytes_kept for each in self.counts.values())
+    def _bytes_kept(self) -> int:
+        return sum(counts.bytes_kept for counts in self.counts.values())
 
-    def _bytes(self) -> int | None:
-        """This shard's part of max_bytes; the parts of all shards add up to it."""
+    def _byte_limit(self) -> int | None:
+        """Return this shard's share of max_bytes; the shares of all shards add up to it."""
         if self.spec.max_bytes is None:
             return None
         ends = [self.spec.max_bytes * index // self.shard.count for index in (self.shard.index, self.shard.index + 1)]
         return ends[1] - ends[0]
 
-    def _passages(self, name: str, source: SourceOptions) -> Generator[Passage, None, None]:
-        """The passages of this shard: all of an archive that holds only the shard, else every n-th."""
-        found: Iterable[Passage] = source.component().read(source, name, self.archives[name])
+    def _read_passages(self, name: str, source: SourceOptions) -> Generator[Passage, None, None]:
+        """Yield the passages of this shard: all of an archive that holds only the shard, else every n-th."""
+        passages: Iterable[Passage] = source.component().read(source, name, self.archives[name])
         if not source.sharded:
-            found = itertools.islice(found, self.shard.index, None, self.shard.count)
-        yield from found
+            passages = itertools.islice(passages, self.shard.index, None, self.shard.count)
+        yield from passages
 
     def as_json(self) -> dict[str, Any]:
-        """counts.json: the shard's totals, whether it was stopped by max_bytes, and the counts of each source."""
-        by_source = {name: each.as_json() for name, each in self.counts.items()}
+        """Return counts.json: the shard's totals, whether max_bytes stopped it, and the counts of each source."""
+        by_source = {name: counts.as_json() for name, counts in self.counts.items()}
         return {**self.total.as_json(), "stopped": self.stopped, "by_source": by_source}
 
 
@@ -168,8 +172,10 @@ def main(arguments: argparse.Namespace) -> None:
         kept = write_documents(documents, cleaning.documents())
         total = cleaning.total
         reasons = dict(sorted(total.dropped.items()))
-        if not kept and spec.shards == 1:  # of several shards one may well be empty; split refuses an empty domain
-            raise ValueError(f"domain {spec.domain}: no documents are left (texts read: {total.read}; dropped: {reasons})")
+        if not kept and spec.shards == 1:  # one of several shards may be empty; assign_splits refuses an empty domain
+            raise ValueError(
+                f"domain {spec.domain}: no documents are left (texts read: {total.read}; dropped: {reasons})"
+            )
         write_dropped(dropped, cleaning.samples)
         counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")

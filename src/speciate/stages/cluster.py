@@ -1,4 +1,4 @@
-"""Gather duplicate documents into clusters and decide which to drop.
+"""Gather duplicate documents into clusters, and decide which to drop.
 
 Example:
     speciate cluster --spec spec.json --signed code=signed/code --pairs pairs.npy --output-folder clusters
@@ -47,29 +47,32 @@ STAGE = Stage(
 
 
 def check_unique_ids(scope: SignedScope) -> None:
-    """Raises ValueError where two documents of a domain have one id; names the domain and where they are."""
+    """Raise ValueError, naming the domain and both documents, if two documents of a domain have the same id."""
     for domain in scope.domains:
-        parts = Partitions(len(scope), [("id", np.uint64), ("document", np.int64)])
+        partitions = Partitions(len(scope), [("id", np.uint64), ("document", np.int64)])
         for first, shard in zip(scope.starts.tolist(), scope.shards, strict=False):
             if shard.domain != domain:
                 continue
             for start, ids_N in chunks(shard.digests_D5[:, ID_COLUMN], CHUNK_ROWS):
-                rows = np.empty(len(ids_N), parts.dtype)
+                rows = np.empty(len(ids_N), partitions.dtype)
                 rows["id"], rows["document"] = ids_N, np.arange(first + start, first + start + len(ids_N))
-                parts.add(parts.partitions_by_hash(ids_N), rows)
-        for rows in parts:
+                partitions.add(partitions.partitions_by_hash(ids_N), rows)
+        for rows in partitions:
             rows = rows[np.argsort(rows["id"], kind="stable")]
-            same = rows["id"][1:] == rows["id"][:-1]
-            if same.any():
-                two = rows["document"][int(np.argmax(same)) :][:2].tolist()
-                told = " and ".join(f"document {row} of shard {shard.shard}" for shard, row in map(scope.locate, two))
-                raise ValueError(f"domain {domain}: {told} have the same id")
+            is_repeated = rows["id"][1:] == rows["id"][:-1]
+            if is_repeated.any():
+                documents = rows["document"][int(np.argmax(is_repeated)) :][:2].tolist()
+                locations = " and ".join(
+                    f"document {row} of shard {shard.shard}" for shard, row in map(scope.locate, documents)
+                )
+                raise ValueError(f"domain {domain}: {locations} have the same id")
 
 
 def read_pairs(files: Sequence[pathlib.Path], scope: SignedScope) -> Iterator[npt.NDArray[np.int64]]:
-    """The pairs of all buckets, int64 (P, 2), in portions. Raises ValueError naming a file that is of other documents.
+    """Yield the pairs of all buckets in chunks, int64 (P, 2). All files are checked before the first pair is yielded.
 
-    All are looked at before the first is given.
+    Raises:
+        ValueError: a file does not hold pairs of these documents; the message names it.
     """
     last = max(0, len(scope) - 1)
     arrays = [read_array(file) for file in files]
@@ -86,9 +89,9 @@ def read_pairs(files: Sequence[pathlib.Path], scope: SignedScope) -> Iterator[np
 
 
 def document_policies(scope: SignedScope, parts: Sequence[ComparedDomain]) -> npt.NDArray[np.int8]:
-    """int8 (D,): what each document's domain may lose, by its place in POLICIES."""
-    of = {part.name: POLICIES.index(part.duplicates) for part in parts}
-    return np.repeat(np.array([of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
+    """Return, as an index in POLICIES, what each document's domain may lose, int8 (D,)."""
+    policy_of = {part.name: POLICIES.index(part.duplicates) for part in parts}
+    return np.repeat(np.array([policy_of[shard.domain] for shard in scope.shards], np.int8), np.diff(scope.starts))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,28 +114,28 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(Spec, arguments.spec)
     if len(arguments.pairs) != (spec.near.buckets if spec.near else 0):
         raise ValueError(
-            f"--pairs: {spec.scope}: needs the pairs of every bucket, {len(arguments.pairs)} files are given"
+            f"--pairs: {spec.scope}: needs the pairs of every bucket, but {len(arguments.pairs)} files are given"
         )
     names = [part.name for part in spec.parts]
-    needs = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
-    folders = parse_named_paths(arguments.signed, names, needs)
+    message = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
+    folders = parse_named_paths(arguments.signed, names, message)
     scope = read_scope(folders, spec.parts, spec.near.bands if spec.near else 0)
     check_unique_ids(scope)
     similarity = spec.near.similarity if spec.near else 1.0
-    found = cluster_documents(
+    result = cluster_documents(
         scope.first_of_same_text(),
         read_pairs(arguments.pairs, scope),
         document_policies(scope, spec.parts),
         lambda pairs_P2: scope.similarities(pairs_P2) >= similarity,
     )
-    told = count_duplicates(scope, found)
+    totals = count_duplicates(scope, result)
     with (
         atomic_write(arguments.output_folder / "duplicates.parquet") as duplicates,
         atomic_write(arguments.output_folder / "clusters.parquet") as clusters,
         atomic_write(arguments.output_folder / "counts.json") as temp_path,
     ):
-        write_duplicates(duplicates, scope, found)
-        write_clusters(clusters, scope, found)
-        temp_path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    drops = f"{told['exact_duplicates']} exact and {told['near_duplicates']} near-duplicates dropped"
-    log(f"{spec.scope}: {told['documents']} documents, {told['clusters']} clusters, {drops}")
+        write_duplicates(duplicates, scope, result)
+        write_clusters(clusters, scope, result)
+        temp_path.write_text(json.dumps(totals, indent=1) + "\n", encoding="utf-8")
+    drops = f"{totals['exact_duplicates']} exact and {totals['near_duplicates']} near-duplicates dropped"
+    log(f"{spec.scope}: {totals['documents']} documents, {totals['clusters']} clusters, {drops}")

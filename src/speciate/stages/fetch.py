@@ -1,6 +1,6 @@
-"""Download one source exactly as the study pins it.
+"""Download one source exactly as the study pins it, and write the archive that `clean` reads.
 
-The archive that `clean` reads is written. A source that can be divided is fetched shard by shard.
+A source that can be divided is fetched shard by shard.
 
 Example:
     speciate fetch --spec results/data/fetch/django-<key>/spec.json --output archive
@@ -54,6 +54,6 @@ def main(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     with atomic_write(arguments.output) as target:
         spec.source.component().fetch(spec.source, spec.name, target, shard)
-    size = arguments.output.stat().st_size / 1e6
-    part = f", shard {shard}" if shard.count > 1 else ""
-    log(f"source {spec.name}{part}: {size:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")
+    megabytes = arguments.output.stat().st_size / 1e6
+    shard_text = f", shard {shard}" if shard.count > 1 else ""
+    log(f"source {spec.name}{shard_text}: {megabytes:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")

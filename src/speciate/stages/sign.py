@@ -1,6 +1,7 @@
 """Compute the digests and signatures by which documents are compared.
 
-Of each document of one shard: digests of its text, its group and its id, and the signatures that find near-duplicates.
+For each document of one shard it writes digests of the text, the group and the id, and the signatures that find
+near-duplicates.
 
 Example:
     speciate sign --spec spec.json --documents documents.parquet --output-folder signed
@@ -26,9 +27,9 @@ class Spec(Strict):
 
     domain: Name
     seed: int = Field(ge=0)
-    """Of the split: the order of groups is part of what is signed."""
+    """Seed of the split: the order of groups is part of what is signed."""
     near: Duplicates | None
-    """None: only equal texts are looked for."""
+    """How near-duplicates are found; null: only equal texts count as duplicates."""
 
 
 STAGE = Stage(
@@ -54,4 +55,4 @@ def main(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(arguments.output_folder / name)) for name in SIGNATURE_FILES}
         count = sign_documents(arguments.documents, files, spec.seed, spec.near)
-    log(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ', for equal texts only'}")
+    log(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ' to find equal texts only'}")

@@ -1,17 +1,18 @@
-"""What `sign` keeps of each document, by which its duplicates, its group and its split are found without its text.
+"""Sign documents: keep what finds a document's duplicates, its group and its split without its text.
 
 One shard's folder holds, for each of its D documents, in their order:
 
-    digests.npy   uint64 (D, 5): of the text, 128 bits; the group's place in the split's order, 128 bits; of the id, 64
+    digests.npy   uint64 (D, 5): of the text, 128 bits; the group's key in the split's order, 128 bits; of the id, 64
     bytes.npy     int64 (D,): length of the text in UTF-8
     bands.npy     uint64 (B, D): hashes of the bands of its MinHash signature
-    shingles.npy  uint32 (S,): the smallest `SKETCH` hashes of its shingles, sorted, end to end
-    ends.npy      int64 (D,): where each document's end there
+    shingles.npy  uint32 (S,): the smallest `MAX_SHINGLES` hashes of its shingles, sorted, end to end
+    ends.npy      int64 (D,): where each document's shingles end in shingles.npy
 
-Where near-duplicates are not looked for, B and S are 0. A document without words has the digest of its text for bands,
-so it is like no other. The shingles let candidates be compared exactly: two texts of at most `SKETCH` shingles by all
-of them, longer ones by a uniform sample (the smallest hashes of both; see data/card/sketch.py), to a standard error of
-sqrt(J(1 - J) / SKETCH), 0.006 at J = 0.8. Written and read a row group at a time, whatever the size of the shard.
+Without a search for near-duplicates, B and S are 0. A document without words has the digest of its text for bands, so
+it resembles no other. The shingles let candidates be compared: exactly for two texts of at most `MAX_SHINGLES` shingles
+each, else on a uniform sample (the smallest hashes of both; see data/card/sketch.py), with a standard error of sqrt(J(1
+- J) / MAX_SHINGLES), 0.006 at J = 0.8. Files are written and read one row group at a time, whatever the size of the
+shard.
 """
 
 import contextlib
@@ -42,27 +43,30 @@ SIGNATURE_FILES = {
 }
 """File -> type and number of dimensions."""
 MAX_SHINGLES = 4096
+"""Most shingle hashes that are kept of a document."""
 TEXT_COLUMNS, ORDER_COLUMNS, ID_COLUMN = slice(0, 2), slice(2, 4), 4
 """Columns of digests.npy."""
 
 Digests = npt.NDArray[np.uint64]
 
 
-def sign_documents(documents: pathlib.Path, files: Mapping[str, pathlib.Path], seed: int, near: Duplicates | None) -> int:
-    """Signs a shard's documents; returns how many there are.
+def sign_documents(
+    documents: pathlib.Path, files: Mapping[str, pathlib.Path], seed: int, near: Duplicates | None
+) -> int:
+    """Sign a shard's documents, and return how many there are.
 
     Args:
         documents: the shard's documents file.
-        files: where each of `FILES` is written.
-        seed: of the split.
-        near: how near-duplicates are found; None where only equal texts are.
+        files: where to write each of `SIGNATURE_FILES`.
+        seed: seed of the split.
+        near: how near-duplicates are found; None where only equal texts count.
 
     Raises:
-        ValueError: not a documents file; names it.
+        ValueError: the file is not a documents file; the message names it.
     """
     count = num_documents(documents)
     num_bands = near.bands if near else 0
-    done, end = 0, 0
+    num_signed, num_shingles = 0, 0
     with contextlib.ExitStack() as stack:
         digests = stack.enter_context(FixedArray(files["digests.npy"], np.uint64, (count, 5)))
         sizes = stack.enter_context(GrowingArray(files["bytes.npy"], np.int64))
@@ -73,21 +77,21 @@ def sign_documents(documents: pathlib.Path, files: Mapping[str, pathlib.Path], s
             ids, groups, texts = (table.column(name).to_pylist() for name in ("id", "group", "text"))
             encoded = [text.encode() for text in texts]
             digests_D5 = _digests(ids, groups, encoded, seed)
-            digests.put(5 * done, digests_D5)
+            digests.put(5 * num_signed, digests_D5)
             sizes.append(np.fromiter(map(len, encoded), np.int64, len(encoded)))
             lengths_D = np.zeros(len(texts), np.int64)
             if near:
                 bands_BD, kept_S, lengths_D = _signatures(texts, digests_D5[:, 0], near)
                 for band, values_D in enumerate(bands_BD):
-                    bands.put(band * count + done, values_D)
+                    bands.put(band * count + num_signed, values_D)
                 shingles.append(kept_S)
-            ends.append(end + np.cumsum(lengths_D))
-            done, end = done + len(texts), end + int(lengths_D.sum())
+            ends.append(num_shingles + np.cumsum(lengths_D))
+            num_signed, num_shingles = num_signed + len(texts), num_shingles + int(lengths_D.sum())
     return count
 
 
 def _digests(ids: Sequence[str], groups: Sequence[str], encoded: Sequence[bytes], seed: int) -> Digests:
-    """uint64 (D, 5): a part of digests.npy."""
+    """Return rows of digests.npy, uint64 (D, 5)."""
     joined = b"".join(
         hashlib.blake2b(text, digest_size=16).digest()
         + group_key(group, seed)
@@ -100,7 +104,7 @@ def _digests(ids: Sequence[str], groups: Sequence[str], encoded: Sequence[bytes]
 def _signatures(
     texts: Sequence[str], digests_D: Digests, near: Duplicates
 ) -> tuple[Digests, minhash.HashSet, npt.NDArray[np.int64]]:
-    """Bands (B, D), the smallest hashes of each text (S,), and how many each has (D,)."""
+    """Return the bands (B, D), the smallest hashes of each text (S,), and how many each has (D,)."""
     sets_S, counts_D = minhash.hash_sets(*batch_shingle_hashes(texts, near.ngram))
     bands_BD = minhash.band_hashes(minhash.minhash_signatures(sets_S, counts_D, near.permutations), near.bands)
     wordless = np.flatnonzero(counts_D == 0)
@@ -111,7 +115,7 @@ def _signatures(
 
 @dataclass(frozen=True)
 class SignedShard:
-    """The signed documents of one shard; arrays are memory-mapped."""
+    """The signed documents of one shard; the arrays are memory-mapped."""
 
     domain: str
     shard: Shard
@@ -125,15 +129,15 @@ class SignedShard:
         return len(self.bytes_D)
 
     def shingles(self, row: int) -> minhash.HashSet:
-        """The smallest hashes of one document's shingles, sorted."""
+        """Return the smallest hashes of one document's shingles, sorted."""
         return self.shingles_S[int(self.ends_D[row - 1]) if row else 0 : int(self.ends_D[row])]
 
 
 def read_signed_shards(domain: str, folder: pathlib.Path, count: int) -> list[SignedShard]:
-    """The signed shards of a domain, in order: folders `k-of-count` in `folder`.
+    """Read the signed shards of a domain, in order: folders `k-of-count` in `folder`.
 
     Raises:
-        ValueError: files that are cut off or do not belong together; names the shard's folder.
+        ValueError: a file is truncated, or files do not belong together; the message names the shard's folder.
     """
     return [_read_signed_shard(domain, folder, Shard(index, count)) for index in range(count)]
 
