@@ -191,7 +191,7 @@ def test_a_figure_is_one_file(copy: Copy) -> None:
 
 
         def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-            canvas = style.canvas(2.0)
+            canvas = style.new_figure(2.0)
             canvas.subplots().plot(tables["runs"]["loss"], "o")
             return canvas
 

@@ -265,4 +265,4 @@ def compare_spec_of() -> Callable[[tuple[int, ...]], CompareSpec]:
 @pytest.fixture(scope="session")
 def table(study: pathlib.Path) -> Callable[[str], pd.DataFrame]:
     """A table of the fake study by name."""
-    return lambda name: tables.read(study / "tables" / f"{name}.parquet", name)
+    return lambda name: tables.read_table(study / "tables" / f"{name}.parquet", name)

@@ -16,7 +16,7 @@ LEVEL = 0.05
 def first_alarms(share_RLKS: np.ndarray) -> np.ndarray:
     """The check at which each run's alarm first fires, -1: never; all runs at once, their slots side by side."""
     num_runs, num_selectors, num_checks, num_slots = share_RLKS.shape
-    wealth = alarm.wealth(np.moveaxis(share_RLKS, 2, 0).reshape(num_checks, -1), alarm.TAU_SHARES / num_slots)
+    wealth = alarm.slot_wealth(np.moveaxis(share_RLKS, 2, 0).reshape(num_checks, -1), alarm.TAU_SHARES / num_slots)
     fired_KR = wealth.reshape(num_checks, num_runs, num_selectors * num_slots).mean(axis=2) >= 1 / LEVEL
     return np.where(fired_KR.any(axis=0), fired_KR.argmax(axis=0), -1)
 
@@ -29,20 +29,20 @@ def test_wealth_is_the_mean_over_stakes_and_starts_by_hand() -> None:
             bets = [1 + stake / tau * (share - tau) for share in share_KS[:until, slot]]
             starts = [np.prod(bets[start - 1 :]) / (start * (start + 1)) for start in range(1, until + 1)]
             members.append(sum(starts) + 1 / (until + 1))  # the stakes of all later starts: 1 - sum of the weights
-        assert alarm.wealth(share_KS, tau)[until - 1, slot] == pytest.approx(np.mean(members))
+        assert alarm.slot_wealth(share_KS, tau)[until - 1, slot] == pytest.approx(np.mean(members))
 
 
 def test_evidence_is_the_mean_over_slots_whatever_their_number() -> None:
     draw = np.random.default_rng(0)
     share_LKS = [draw.dirichlet(np.ones(slots), size=5) for slots in (8, 4)]
-    by_selector, run = alarm.evidence(share_LKS)
+    by_selector, run = alarm.collapse_evidence(share_LKS)
     assert by_selector.shape == (2, 5)
     np.testing.assert_allclose(run, (8 * by_selector[0] + 4 * by_selector[1]) / 12)
 
 
 def test_all_runs_at_once_are_each_run_alone() -> None:
     share = healthy_then(np.linspace(1 / 8, 0.9, CHECKS), 5, 9)
-    alone = [alarm.evidence(list(share_LKS))[1] >= 1 / LEVEL for share_LKS in share]
+    alone = [alarm.collapse_evidence(list(share_LKS))[1] >= 1 / LEVEL for share_LKS in share]
     assert first_alarms(share).tolist() == [int(fired_K.argmax()) for fired_K in alone]
 
 
@@ -54,7 +54,7 @@ def test_it_is_a_martingale_at_the_boundary_by_enumeration(high: float) -> None:
     for path in itertools.product([0, 1], repeat=6):
         weight = np.prod([chance if up else 1 - chance for up in path])
         share_KS = high * np.array(path, dtype=float)[:, None]
-        wealth_K = alarm.wealth(share_KS, TAU)[:, 0]
+        wealth_K = alarm.slot_wealth(share_KS, TAU)[:, 0]
         assert wealth_K.min() >= 0
         expected += weight * wealth_K
     np.testing.assert_allclose(expected, 1)
@@ -63,7 +63,7 @@ def test_it_is_a_martingale_at_the_boundary_by_enumeration(high: float) -> None:
 def test_below_the_boundary_it_is_expected_to_fall() -> None:
     draw = np.random.default_rng(1)
     share_KS = draw.binomial(1, 0.2, (CHECKS, 20_000)).astype(float)
-    assert alarm.wealth(share_KS, TAU)[-1].mean() < 0.9
+    assert alarm.slot_wealth(share_KS, TAU)[-1].mean() < 0.9
 
 
 def boundary(kind: str, draw: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from speciate.analysis.alignment import aligned
+from speciate.analysis.alignment import align_selectors
 
 ROUTERS = [("a", f"blocks.{layer}.ffn.router", layer) for layer in (0, 1)]
 
@@ -13,13 +13,13 @@ def frame(*rows: tuple[str, str, int]) -> pd.DataFrame:
 
 def test_arms_with_the_same_selectors_stay_as_they_are() -> None:
     same = frame(*ROUTERS, *(("b", path, layer) for _, path, layer in ROUTERS))
-    assert aligned({"selectors": same})["selectors"].equals(same)
+    assert align_selectors({"selectors": same})["selectors"].equals(same)
 
 
 def test_an_only_selector_of_a_layer_is_called_by_it_and_one_of_several_by_its_path() -> None:
     rows = frame(*ROUTERS, ("b", "blocks.1.mixer.selector", 1), ("b", "parts.importance", -1))
     several = frame(("c", "blocks.0.depth.router", 0), ("c", "blocks.0.ffn.router", 0), ("c", "any", -1))
-    found = aligned(
+    found = align_selectors(
         {"selectors": pd.concat([rows, several]), "verdicts": several.drop(columns="layer"), "runs": rows[["ablation"]]}
     )
     names = list(found["selectors"]["selector"])
@@ -31,4 +31,4 @@ def test_an_only_selector_of_a_layer_is_called_by_it_and_one_of_several_by_its_p
 
 def test_tables_without_selectors_pass() -> None:
     curves = pd.DataFrame({"ablation": ["a"], "step": [1]})
-    assert aligned({"curves": curves})["curves"] is curves
+    assert align_selectors({"curves": curves})["curves"] is curves

@@ -46,7 +46,7 @@ def test_s4_by_each_of_its_criteria(share: np.ndarray, fires: bool) -> None:
 
 
 def found(shares: dict[str, np.ndarray], armed_step: float = 0.0) -> dict[tuple[str, str], float]:
-    verdicts = collapse.verdicts(shares, STEPS, armed_step, 0.05)
+    verdicts = collapse.apply_rules(shares, STEPS, armed_step, 0.05)
     return {(one.selector, one.rule): one.first_step for one in verdicts}
 
 
@@ -70,7 +70,7 @@ def test_what_happens_before_warm_up_counts_for_nothing() -> None:
 
 
 def test_a_run_without_selectors_has_no_verdicts() -> None:
-    assert collapse.verdicts({}, STEPS, 0, 0.05) == []
+    assert collapse.apply_rules({}, STEPS, 0, 0.05) == []
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_run_without_selectors_has_no_verdicts() -> None:
     ],
 )
 def test_states(collapsed: bool, q_value: float, excess_low: float, state: str) -> None:
-    assert collapse.state(collapsed, q_value, excess_low, 0.05) == state
+    assert collapse.run_state(collapsed, q_value, excess_low, 0.05) == state
 
 
 def test_collapse_is_by_the_lower_bound() -> None:
@@ -101,13 +101,13 @@ def test_collapse_is_by_the_lower_bound() -> None:
     ("num_slots", "expected"), [(1, 1.0), (2, 5 / 6), (3, 7 / 9), (4, 3 / 4), (5, 3 / 5), (8, 3 / 8), (64, 3 / 64)]
 )
 def test_of_few_slots_the_limit_can_be_exceeded(num_slots: int, expected: float) -> None:
-    assert load.limit(3.0, num_slots) == pytest.approx(expected)
+    assert load.share_limit(3.0, num_slots) == pytest.approx(expected)
     assert collapse.has_collapsed(1.0, num_slots) is (num_slots > 1)
 
 
 def test_all_of_two_slots_on_one_is_a_collapse_and_an_alarm() -> None:
     share_KS = np.tile([1.0, 0.0], (24, 1))
-    found = collapse.verdicts({"importance": share_KS}, np.arange(24), 6, 0.05)
+    found = collapse.apply_rules({"importance": share_KS}, np.arange(24), 6, 0.05)
     assert all(one.fired for one in found if one.rule == "alarm")
-    even = collapse.verdicts({"importance": np.tile([0.6, 0.4], (24, 1))}, np.arange(24), 6, 0.05)
+    even = collapse.apply_rules({"importance": np.tile([0.6, 0.4], (24, 1))}, np.arange(24), 6, 0.05)
     assert not any(one.fired for one in even if one.rule == "alarm")

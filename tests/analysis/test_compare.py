@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from speciate.analysis import comparison, excess, statistics, tables
+from speciate.analysis import comparison, excess, statistics
 from speciate.cli import execute
 from speciate.config.run import canonical_json
+from speciate.config.stage_specs import COMPARED
 from speciate.stages import compare
 
 Table = Callable[[str], pd.DataFrame]
@@ -71,6 +72,13 @@ def test_excess_intervals_hold_their_estimate_and_the_strongest_control_bounds_t
     assert runs[runs["ablation"].isin(["frozen", "hash"])]["least_excess_bits"].isna().all()
 
 
+def excess_over_both(selectors: pd.DataFrame, draws: pd.DataFrame) -> dict[str, float]:
+    """Return the excess of the run `learned`, seed 0, over the controls frozen and hash."""
+    return excess.excess_of_run(
+        "learned", 0, selectors=selectors, draws=draws, controls=("frozen", "hash"), confidence=0.95
+    )
+
+
 def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
     draw = np.random.default_rng(0)
     common = draw.normal(0.5, 0.1, 999)
@@ -81,21 +89,21 @@ def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
         values.append(pd.DataFrame({"ablation": arm, "draw": np.arange(999), "value": value}))
     selectors = pd.DataFrame(rows).assign(seed=0, selector="router", probe="full")
     draws = pd.concat(values).assign(seed=0, name="router")
-    found = excess.excess_of_run("learned", 0, selectors, draws, ("frozen", "hash"), 0.95)
+    found = excess_over_both(selectors, draws)
     assert found["excess_information_bits"] == pytest.approx(0.15)
     assert found["excess_high_bits"] - found["excess_low_bits"] < 0.05
     assert found["least_excess_bits"] == pytest.approx(0.1)
     assert found["least_excess_low_bits"] == pytest.approx(0.1 - 1.96 * 0.005 * math.sqrt(2), abs=0.002)
     one_missing = selectors[selectors["ablation"] != "hash"]
-    assert excess.excess_of_run("learned", 0, one_missing, draws, ("frozen", "hash"), 0.95) == {}
+    assert excess_over_both(one_missing, draws) == {}
     # a control of another family, with no such selector, has no say
     another = selectors.assign(selector=selectors["selector"].where(selectors["ablation"] != "hash", "depth.router"))
-    alone = excess.excess_of_run("learned", 0, another, draws, ("frozen", "hash"), 0.95)
+    alone = excess_over_both(another, draws)
     assert alone["excess_information_bits"] == pytest.approx(0.2)
-    assert excess.concerned(another, ("frozen", "hash"), {"depth.router"}) == ("hash",)
+    assert excess.matching_controls(another, ("frozen", "hash"), {"depth.router"}) == ("hash",)
     # and one that has it at another seed alone is missing here
     later = selectors.assign(seed=selectors["ablation"].eq("hash").astype(int))
-    assert excess.excess_of_run("learned", 0, later, draws, ("frozen", "hash"), 0.95) == {}
+    assert excess_over_both(later, draws) == {}
 
 
 def test_q_values_are_over_the_full_rows_of_all_runs(table: Table) -> None:
@@ -212,7 +220,7 @@ def test_the_dense_arm_alone_is_a_study(study: pathlib.Path, compare_spec_of) ->
 
 def test_foreign_and_repeated_runs_are_refused(study: pathlib.Path, compare_spec_of) -> None:
     every = folders(study)
-    with pytest.raises(ValueError, match="run dense, seed 0 is in"):
+    with pytest.raises(ValueError, match="run dense, seed 0 is also in"):
         compare.read_measures(compare_spec_of((0, 1)), [*every, every[0]])
     with pytest.raises(ValueError, match="the study has no run dense, seed 1"):
         compare.read_measures(compare_spec_of((0,)), every)
@@ -230,7 +238,7 @@ def test_the_verb_writes_the_same_bytes_whatever_the_order_of_runs(
     argv = ["compare", "--spec", str(tmp_path / "spec.json"), "--output-folder", str(output), "--measures", *measures]
     execute(argv)
     written = sorted(file.name for file in output.iterdir())
-    assert written == sorted(f"{name}.{kind}" for name in tables.COMPARED for kind in ("csv", "parquet"))
+    assert written == sorted(f"{name}.{kind}" for name in COMPARED for kind in ("csv", "parquet"))
     for name in written:
         assert (output / name).read_bytes() == (study / "tables" / name).read_bytes(), name
     assert "supported: The max_share of unbalanced_fast" in capsys.readouterr().err

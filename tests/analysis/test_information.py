@@ -81,9 +81,11 @@ def test_shared_tokens_and_their_counts_by_hand() -> None:
     assert information.shared_tokens(token_N, domain_N, 2, 2).tolist() == [2]
     assert information.shared_tokens(token_N, domain_N, 2, 3).tolist() == []
     chosen_NS = np.eye(2)[[0, 1, 1, 0, 0, 0, 1, 1, 1, 1]]
-    counts = information.token_counts(token_N, domain_N, chosen_NS, np.array([0, 2]), 2)
+    counts = information.token_counts(token_N, domain_N, chosen_NS, tokens_V=np.array([0, 2]), num_groups=2)
     assert counts.tolist() == [[[1, 0], [2, 0]], [[0, 2], [1, 1]]]
-    assert information.token_counts(token_N, domain_N, chosen_NS, np.array([], dtype=int), 2).shape == (2, 0, 2)
+    none = np.array([], dtype=int)
+    empty = information.token_counts(token_N, domain_N, chosen_NS, tokens_V=none, num_groups=2)
+    assert empty.shape == (2, 0, 2)
 
 
 def test_token_explained_is_fitted_on_the_other_half_by_hand() -> None:
@@ -111,7 +113,7 @@ def test_a_hash_router_is_explained_by_its_tokens_to_the_exact_bit() -> None:
     token_N, group_N, domain_G, law_DV, slot_V = planted(60, seed=5)
     chosen_NS = np.eye(4)[slot_V[token_N]]
     exact = information.domain_information(law_DV @ np.eye(4)[slot_V])
-    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.halves(domain_G, 0))
+    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.assign_halves(domain_G, 0))
     sums_DS = draws.sums_by_label(domain_G[None], 3, expected_GS)[0]
     assert exact > 0.05
     assert information.domain_information(sums_DS) == pytest.approx(exact, rel=0.05)
@@ -123,7 +125,7 @@ def test_a_domain_router_is_explained_only_as_far_as_tokens_tell_the_domain() ->
     # by tokens alone: p(e|v) = p(d|v), f0 = sum_v p(v|d) p(d'|v), by exact enumeration
     posterior_VD = (law_DV / law_DV.sum(axis=0)).T
     exact = information.domain_information(law_DV @ posterior_VD)
-    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.halves(domain_G, 0))
+    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.assign_halves(domain_G, 0))
     found = information.domain_information(draws.sums_by_label(domain_G[None], 3, expected_GS)[0])
     assert found == pytest.approx(exact, rel=0.05)
     assert found < 0.9 * math.log2(3)
@@ -134,7 +136,7 @@ def test_token_explained_does_not_explain_a_document_by_itself() -> None:
     token_N, group_N = np.repeat(np.arange(8), 50), np.repeat(np.arange(8), 50)
     chosen_NS = np.eye(8)[group_N]
     domain_G = np.repeat([0, 1], 4)
-    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.halves(domain_G, 0))
+    expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.assign_halves(domain_G, 0))
     assert information.domain_information(draws.sums_by_label(domain_G[None], 2, expected_GS)[0]) == 0
 
 

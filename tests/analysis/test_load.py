@@ -62,7 +62,7 @@ def test_noise_floor_is_what_chance_gives() -> None:
 
 def test_dead_is_strictly_below_a_tenth_of_the_even_share() -> None:
     share = np.array([0.0124, 0.0125, 0.9751, 0, 0, 0, 0, 0])
-    assert load.dead(share).tolist() == [True, False, False, True, True, True, True, True]
+    assert load.is_dead(share).tolist() == [True, False, False, True, True, True, True, True]
 
 
 STEPS = np.array([0, 10, 20, 30, 40])
@@ -81,5 +81,5 @@ def test_revivals_by_hand() -> None:
 
 
 def test_revived_counts_slots_that_were_dead_and_live() -> None:
-    assert load.revived(load.shares(LIFE), STEPS).tolist() == [0, 0, 1, 1, 1]
-    assert load.revived(load.shares(LIFE), STEPS, armed_step=25).tolist() == [0, 0, 0, 0, 0]
+    assert load.num_revived(load.shares(LIFE), STEPS).tolist() == [0, 0, 1, 1, 1]
+    assert load.num_revived(load.shares(LIFE), STEPS, armed_step=25).tolist() == [0, 0, 0, 0, 0]

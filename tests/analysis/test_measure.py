@@ -15,13 +15,14 @@ from speciate.analysis import collapse, losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
 from speciate.cli import execute
 from speciate.config.run import canonical_json
+from speciate.config.stage_specs import MEASURED
 from speciate.stages import measure
 
 PATHS = ["blocks.0.ffn.router", "blocks.1.ffn.router"]
 
 
 def run_table(study: pathlib.Path, name: str, arm: str = "auxiliary", seed: int = 0) -> pd.DataFrame:
-    return tables.read(study / "measures" / arm / f"seed{seed}" / f"{name}.parquet", name)
+    return tables.read_table(study / "measures" / arm / f"seed{seed}" / f"{name}.parquet", name)
 
 
 def stored(study: pathlib.Path, arm: str = "auxiliary", seed: int = 0) -> dict[str, np.ndarray]:
@@ -239,9 +240,9 @@ def test_top_2_choices_count_a_half_each(study: pathlib.Path) -> None:
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
     assert one.num_chosen == 1
     both_PS = np.maximum(one.choice_PS, np.roll(one.choice_PS, 1, axis=1))
-    twice = observation.Observed(one.path, one.steps_K, one.early, one.final, both_PS)
+    twice = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, both_PS)
     assert twice.num_chosen == 2
-    _, chosen_NS = selectors._decided(twice, texts)
+    _, chosen_NS = selectors._decisions(twice, texts)
     np.testing.assert_allclose(chosen_NS.sum(axis=1), 1)
     assert set(np.unique(chosen_NS)) == {0, 0.5}
 
@@ -251,9 +252,9 @@ def test_positions_without_decision_or_document_are_left_out(study: pathlib.Path
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
     choice_PS, group_P = one.choice_PS.copy(), texts.group_P.copy()
     choice_PS[:10], group_P[10:30] = 0, -1
-    some = observation.Observed(one.path, one.steps_K, one.early, one.final, choice_PS)
+    some = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, choice_PS)
     fewer = observation.Texts(texts.groups, texts.token_P, group_P, texts.type_P, texts.languages)
-    assert len(selectors._decided(some, fewer)[1]) == len(texts.token_P) - 30
+    assert len(selectors._decisions(some, fewer)[1]) == len(texts.token_P) - 30
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_positions_without_decision_or_document_are_left_out(study: pathlib.Path
 def test_layer_of_a_path(study: pathlib.Path, path: str, layer: int) -> None:
     texts = measure.read_texts(study / "mixture", ())
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
-    assert observation.Observed(path, one.steps_K, one.early, one.final, one.choice_PS).layer == layer
+    assert observation.ObservedSelector(path, one.steps_K, one.early, one.final, one.choice_PS).layer == layer
 
 
 def test_groups_of_one_name_in_two_domains_are_two() -> None:
@@ -291,7 +292,7 @@ def command(study: pathlib.Path, tmp_path: pathlib.Path, measure_spec_of, small)
 def test_the_verb_writes_the_same_bytes(command, study: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, output, run = command
     run()
-    assert sorted(file.name for file in output.iterdir()) == sorted(f"{name}.parquet" for name in tables.MEASURED)
+    assert sorted(file.name for file in output.iterdir()) == sorted(f"{name}.parquet" for name in MEASURED)
     for file in output.iterdir():
         assert file.read_bytes() == (study / "measures" / "auxiliary" / "seed0" / file.name).read_bytes(), file.name
     assert "auxiliary seed 0: " in capsys.readouterr().err
@@ -305,7 +306,7 @@ def change(file: pathlib.Path, edit) -> None:
 @pytest.mark.parametrize(
     ("name", "edit", "message"),
     [
-        ("telemetry", lambda a: {k: v for k, v in a.items() if PATHS[0] not in k}, "other selectors"),
+        ("telemetry", lambda a: {k: v for k, v in a.items() if PATHS[0] not in k}, "different selectors"),
         ("probe", lambda a: {**a, f"{PATHS[0]}/choice": a[f"{PATHS[0]}/choice"][:-1].copy()}, "2303 choices"),
         ("probe", lambda a: {**a, f"{PATHS[0]}/probs_GS": a[f"{PATHS[0]}/probs_GS"][:-1].copy()}, "has 47 documents"),
         ("probe", lambda a: {k: v for k, v in a.items() if "null" not in k}, "null_GS is missing"),

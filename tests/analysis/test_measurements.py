@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from speciate.analysis import comparison
-from speciate.analysis.measurements import measurements_table, statistics_of
+from speciate.analysis.measurements import measured_statistics, measurements_table
 
 
 def test_rows_are_of_the_prefix_while_training_and_of_the_whole_probe_at_the_end() -> None:
@@ -26,7 +26,7 @@ def test_a_statistic_is_the_mean_over_modules_of_the_finished_model() -> None:
     frame = pd.DataFrame(runs, columns=["ablation", "seed", "probe", "name", "at", "value"]).assign(path="blocks.0")
     beside = pd.DataFrame([("a", 0, "full", "recall", np.nan, 9.0)], columns=frame.columns[:-1])
     frame = pd.concat([frame, beside.assign(path="parts.importance.0")])
-    assert statistics_of(frame).to_dict("records") == [
+    assert measured_statistics(frame).to_dict("records") == [
         {"ablation": "a", "seed": 0, "measured.recall": pytest.approx(0.4)}
     ]
 

@@ -26,7 +26,7 @@ def test_p_value_against_every_permutation() -> None:
         every.append(information.domain_information(np.stack([counts_GS[label].sum(0), counts_GS[~label].sum(0)])))
     observed = information.domain_information(np.stack([counts_GS[:3].sum(0), counts_GS[3:].sum(0)]))
     exact = np.mean(np.array(every) >= observed - 1e-12)
-    found = nulls.domain_null(counts_GS[None], draws.permutations(domain_G, 9999, 0), 2)
+    found = nulls.domain_null(counts_GS[None], draws.permuted_labels(domain_G, 9999, 0), 2)
     assert found.observed[0] == pytest.approx(observed)
     assert found.p_value[0] == pytest.approx(exact, abs=0.02)
     assert found.mean[0] == pytest.approx(np.mean(every), rel=0.02)
@@ -35,14 +35,14 @@ def test_p_value_against_every_permutation() -> None:
 
 def test_p_value_counts_ties_and_itself() -> None:
     drawn_BK = np.array([[2.0, 9.0, 0.0], [1, 1, 1], [2, 2, 2], [3, 3, 3]])
-    found = nulls.against(drawn_BK, 0.95)
+    found = nulls.compare_with_null(drawn_BK, 0.95)
     assert found.p_value.tolist() == [3 / 4, 1 / 4, 1]
     assert found.excess.tolist() == [0, 7, -2]
 
 
 def test_a_null_that_cannot_vary_has_no_z() -> None:
     same_GS = np.ones((6, 3))
-    found = nulls.domain_null(same_GS[None], draws.permutations(np.array([0, 0, 0, 1, 1, 1]), 19, 0), 2)
+    found = nulls.domain_null(same_GS[None], draws.permuted_labels(np.array([0, 0, 0, 1, 1, 1]), 19, 0), 2)
     assert (found.observed[0], found.p_value[0]) == (0, 1)
     assert np.isnan(found.z[0])
 
@@ -58,7 +58,7 @@ DOMAIN_G = np.repeat(np.arange(3), 12)
 
 
 def test_without_domains_it_rejects_at_its_nominal_rate() -> None:
-    found = nulls.domain_null(routed(1, np.full(36, 80)), draws.permutations(DOMAIN_G, 999, 0), 3)
+    found = nulls.domain_null(routed(1, np.full(36, 80)), draws.permuted_labels(DOMAIN_G, 999, 0), 3)
     for level in (0.01, 0.05, 0.2):
         low, high = rate_bounds(level)
         assert low <= (found.p_value <= level).mean() <= high
@@ -75,7 +75,7 @@ def test_shuffled_labels_of_specialised_routers_are_no_specialisation() -> None:
     share_DS = np.array([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
     counts_KGS = draw.multinomial(50, np.broadcast_to(share_DS[DOMAIN_G], (SIMULATIONS, 36, 3))).astype(float)
     shuffled = np.stack([counts_GS[draw.permutation(36)] for counts_GS in counts_KGS])
-    labels = draws.permutations(DOMAIN_G, 999, 0)
+    labels = draws.permuted_labels(DOMAIN_G, 999, 0)
     low, high = rate_bounds(0.05)
     assert low <= (nulls.domain_null(shuffled, labels, 3).p_value <= 0.05).mean() <= high
     assert (nulls.domain_null(counts_KGS, labels, 3).p_value == 1 / 1000).all()
@@ -86,7 +86,7 @@ def test_permuting_what_is_not_exchangeable_finds_what_is_not_there() -> None:
     counts_KGS = routed(3, np.full(36, 80))
     draw = np.random.default_rng(4)
     cut_KGS = draw.multinomial(10, np.repeat(counts_KGS / 80, 8, axis=1)).astype(float)
-    found = nulls.domain_null(cut_KGS, draws.permutations(np.repeat(DOMAIN_G, 8), 199, 0), 3)
+    found = nulls.domain_null(cut_KGS, draws.permuted_labels(np.repeat(DOMAIN_G, 8), 199, 0), 3)
     assert (found.p_value <= 0.05).mean() > 0.5
 
 
@@ -97,11 +97,11 @@ LONG_DOMAIN_G = np.repeat([0, 1, 2], [64, 7, 7])
 
 def test_unequal_groups_permuted_singly_hide_what_is_there_and_in_units_do_not() -> None:
     counts_KGS = routed(5, LONG)
-    singly = nulls.domain_null(counts_KGS, draws.permutations(LONG_DOMAIN_G, 499, 0), 3)
+    singly = nulls.domain_null(counts_KGS, draws.permuted_labels(LONG_DOMAIN_G, 499, 0), 3)
     assert singly.mean.mean() > 1.8 * singly.observed.mean()
     assert not (singly.p_value <= 0.05).any()
-    units = draws.units(LONG.astype(float), LONG_DOMAIN_G)
-    found = nulls.domain_null(units.sum(counts_KGS, axis=1), draws.permutations(units.domain_U, 999, 0), 3)
+    units = draws.gather_units(LONG.astype(float), LONG_DOMAIN_G)
+    found = nulls.domain_null(units.sum(counts_KGS, axis=1), draws.permuted_labels(units.domain_U, 999, 0), 3)
     np.testing.assert_allclose(found.observed, singly.observed)
     assert found.mean.mean() == pytest.approx(found.observed.mean(), rel=0.05)
     # not exchangeable to the letter, where each document has strong tastes of its own
@@ -109,9 +109,9 @@ def test_unequal_groups_permuted_singly_hide_what_is_there_and_in_units_do_not()
 
 
 def test_unequal_groups_of_mild_tastes_reject_at_the_nominal_rate_in_units() -> None:
-    units = draws.units(LONG.astype(float), LONG_DOMAIN_G)
+    units = draws.gather_units(LONG.astype(float), LONG_DOMAIN_G)
     counts_KUS = units.sum(routed(8, LONG, spread=200.0), axis=1)
-    found = nulls.domain_null(counts_KUS, draws.permutations(units.domain_U, 999, 0), 3)
+    found = nulls.domain_null(counts_KUS, draws.permuted_labels(units.domain_U, 999, 0), 3)
     low, high = rate_bounds(0.05)
     assert low <= (found.p_value <= 0.05).mean() <= high
 
@@ -123,7 +123,7 @@ def test_a_planted_specialisation_is_found_and_its_bits_recovered() -> None:
     def found(tokens: int) -> nulls.Null:
         draw = np.random.default_rng(6)
         counts_KGS = draw.multinomial(tokens, np.broadcast_to(share_DS[DOMAIN_G], (SIMULATIONS, 36, 4)))
-        return nulls.domain_null(counts_KGS.astype(float), draws.permutations(DOMAIN_G, 1999, 0), 3)
+        return nulls.domain_null(counts_KGS.astype(float), draws.permuted_labels(DOMAIN_G, 1999, 0), 3)
 
     few, many = found(15), found(400)
     assert (few.p_value <= 0.05).mean() > 0.95
@@ -135,7 +135,7 @@ def test_a_planted_specialisation_is_found_and_its_bits_recovered() -> None:
 
 
 def test_observations_a_few_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts_KGS, labels = routed(7, np.full(36, 30))[:20], draws.permutations(DOMAIN_G, 99, 0)
+    counts_KGS, labels = routed(7, np.full(36, 30))[:20], draws.permuted_labels(DOMAIN_G, 99, 0)
     whole = nulls.domain_null(counts_KGS, labels, 3)
     counts_GVS = np.moveaxis(counts_KGS, 0, 1)
     conditional = nulls.conditional_null(counts_GVS, labels, 3)
@@ -156,7 +156,7 @@ def token_router(seed: int, by_domain: bool, num_tokens: int = 10) -> np.ndarray
 
 
 def test_conditional_null_rejects_at_its_nominal_rate_though_tokens_tell_the_domain() -> None:
-    labels = draws.permutations(DOMAIN_G, 99, 0)
+    labels = draws.permuted_labels(DOMAIN_G, 99, 0)
     found = [nulls.conditional_null(token_router(seed, by_domain=False), labels, 3) for seed in range(SIMULATIONS)]
     p_value = np.array([null.p_value[0] for null in found])
     low, high = rate_bounds(0.05)
@@ -166,7 +166,7 @@ def test_conditional_null_rejects_at_its_nominal_rate_though_tokens_tell_the_dom
 
 
 def test_conditional_null_finds_what_the_domain_adds() -> None:
-    labels = draws.permutations(DOMAIN_G, 99, 0)
+    labels = draws.permuted_labels(DOMAIN_G, 99, 0)
     found = [nulls.conditional_null(token_router(seed, by_domain=True), labels, 3) for seed in range(20)]
     assert all(null.p_value[0] == 1 / 100 for null in found)
     assert min(null.excess[0] for null in found) > 0.05

@@ -57,7 +57,21 @@ def test_holm_and_bh_on_a_published_vector() -> None:
     holm, bh = statistics.holm(PUBLISHED[shuffled]), statistics.benjamini_hochberg(PUBLISHED[shuffled])
     assert sorted(PUBLISHED[shuffled][holm <= 0.05]) == PUBLISHED[:3].tolist()
     assert sorted(PUBLISHED[shuffled][bh <= 0.05]) == PUBLISHED[:4].tolist()
-    np.testing.assert_allclose(bh, stats.false_discovery_control(PUBLISHED[shuffled]))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_bh_is_its_definition_whatever_is_missing(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    p = (1 + draw.integers(0, 200, 30)) / 201  # permutation p-values, so with ties
+    p[draw.random(30) < 0.2] = math.nan
+    known = sorted(value for value in p if not math.isnan(value))
+    # q of p: the smallest m p_(j) / j over all p_(j) that are at least p
+    q_of = {
+        value: min([1.0, *(len(known) * p_j / (j + 1) for j, p_j in enumerate(known) if p_j >= value)])
+        for value in known
+    }
+    expected = [q_of.get(value, math.nan) for value in p]
+    np.testing.assert_allclose(statistics.benjamini_hochberg(p), expected, rtol=1e-15)
 
 
 def test_holm_by_hand() -> None:
@@ -89,10 +103,21 @@ def test_corrections_hold_their_rates() -> None:
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 2), (2, 2), (3, 10), (10, 10), (17, 40)])
-def test_wilson_is_scipys(successes: int, trials: int) -> None:
-    expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    assert statistics.wilson(successes, trials, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert math.isnan(statistics.wilson(0, 0, 0.95)[0])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_bounds_solve_the_score_equation(successes: int, trials: int, confidence: float) -> None:
+    # Wilson (1927): the shares whose distance from the observed one is z of their own standard errors
+    z = stats.norm.ppf((1 + confidence) / 2)
+    low, high = statistics.wilson_interval(successes, trials, confidence)
+    share = successes / trials
+    for bound in (low, high):
+        assert (share - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / trials, abs=1e-12)
+    assert 0 <= low <= share <= high <= 1
+    # at 0 and n successes the border is 0 and 1 exactly
+    assert (low == 0) == (successes == 0) and (high == 1) == (successes == trials)
+
+
+def test_wilson_without_trials_is_nan() -> None:
+    assert all(map(math.isnan, statistics.wilson_interval(0, 0, 0.95)))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -160,12 +185,12 @@ def documents(seed: int, num_groups: int = 60) -> tuple[np.ndarray, np.ndarray, 
 
 def test_ratio_bootstrap_has_the_delta_methods_error() -> None:
     tokens, nats, _ = documents(0, 200)
-    times = draws.resamples(np.zeros(200, dtype=int), 4000, 0)
+    times = draws.resample_counts(np.zeros(200, dtype=int), 4000, 0)
     drawn = statistics.ratio_draws(nats, tokens, times)
     ratio = nats.sum() / tokens.sum()
     delta = np.sqrt(((nats - ratio * tokens) ** 2).sum()) / tokens.sum()
     assert drawn.std() == pytest.approx(delta, rel=0.05)
-    low, high = statistics.percentiles(drawn, 0.95)
+    low, high = statistics.percentile_interval(drawn, 0.95)
     assert (low, high) == pytest.approx((ratio - 1.96 * delta, ratio + 1.96 * delta), rel=0.01)
 
 
@@ -173,10 +198,10 @@ def test_pairing_by_document_covers_and_is_narrower() -> None:
     covered = 0
     for seed in range(200):
         tokens, first, second = documents(seed)
-        times = draws.resamples(np.zeros(60, dtype=int), 299, seed)
+        times = draws.resample_counts(np.zeros(60, dtype=int), 299, seed)
         one, other = (statistics.ratio_draws(nats, tokens, times) for nats in (first, second))
-        low, high = statistics.percentiles(one - other, 0.95)
-        unpaired = statistics.percentiles(one, 0.95)
+        low, high = statistics.percentile_interval(one - other, 0.95)
+        unpaired = statistics.percentile_interval(one, 0.95)
         assert high - low < 0.5 * (unpaired[1] - unpaired[0])
         covered += low <= 0.1 <= high
     assert stats.binom.cdf(covered, 200, 0.95) > 0.001
@@ -184,4 +209,4 @@ def test_pairing_by_document_covers_and_is_narrower() -> None:
 
 def test_centred_takes_the_common_shift_off() -> None:
     drawn = 7 + np.arange(-50, 51) / 100
-    assert statistics.centred(1.0, drawn, 0.9) == pytest.approx((1 - 0.45, 1 + 0.45))
+    assert statistics.centred_interval(1.0, drawn, 0.9) == pytest.approx((1 - 0.45, 1 + 0.45))

@@ -20,7 +20,7 @@ def draw(name: str, tables, **options):
     module = importlib.import_module(f"speciate.figures.{name}")
     needed = {table: tables[table][list(columns)] for table, columns in module.TABLES.items()}
     settings = options_of("figures", name)(kind=name, **options)
-    with style.drawing():
+    with style.figure_style():
         return module.figure(needed, None, settings), module.caption(needed, None, settings)
 
 
@@ -55,7 +55,7 @@ def test_one_domain_or_many_keep_the_page(name: str, domains: tuple[str, ...]) -
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_two_texts_overlap(name: str) -> None:
     figure, _ = draw(name, planted.tables())
-    with style.drawing():
+    with style.figure_style():
         figure.draw_without_rendering()
         boxes = [
             text.get_window_extent().shrunk(0.9, 0.7)

@@ -43,7 +43,7 @@ def draw(name: str, tables, subject=None, **options):
     module = importlib.import_module(f"speciate.figures.{name}")
     subject = subject or planted.subject()
     settings = options_of("figures", name)(kind=name, **options)
-    with style.drawing():
+    with style.figure_style():
         return module.figure(tables, subject, settings), module.caption(tables, subject, settings)
 
 
@@ -105,7 +105,7 @@ def test_many_arms_layers_and_domains_keep_the_page(name: str) -> None:
 @pytest.mark.parametrize("name", ["load", "commitment", "loss_load", "token_types"])
 def test_no_two_texts_of_a_figure_overlap(name: str, standard) -> None:
     figure, _ = standard(name)
-    with style.drawing():
+    with style.figure_style():
         figure.draw_without_rendering()
         boxes = [
             text.get_window_extent().shrunk(0.9, 0.7)

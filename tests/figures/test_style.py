@@ -67,12 +67,12 @@ def test_lift_only_gets_darker_so_that_a_grey_print_reads() -> None:
 
 
 def test_shade_puts_lift_1_in_the_middle_and_4_at_the_end() -> None:
-    assert np.allclose(style.shade(np.array([0.0, 0.25, 0.5, 1, 2, 4, 90])), [0, 0, 0.25, 0.5, 0.75, 1, 1])
+    assert np.allclose(style.lift_shade(np.array([0.0, 0.25, 0.5, 1, 2, 4, 90])), [0, 0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_apart_keeps_the_order_and_the_gap() -> None:
-    assert style.apart([0.0, 5.0], 1.0) == [0.0, 5.0]
-    moved = style.apart([2.0, 2.0, 1.9, 0.0], 0.5, lowest=0.1)
+    assert style.spread_apart([0.0, 5.0], 1.0) == [0.0, 5.0]
+    moved = style.spread_apart([2.0, 2.0, 1.9, 0.0], 0.5, lowest=0.1)
     assert np.all(np.diff(np.sort(moved)) >= 0.5 - 1e-6)
     assert moved[3] < moved[2] < moved[0] < moved[1]
     assert min(moved) >= 0.1
@@ -80,21 +80,21 @@ def test_apart_keeps_the_order_and_the_gap() -> None:
 
 def test_telling_keeps_ends_and_the_heaviest() -> None:
     names = [f"layer {layer}" for layer in range(12)]
-    assert style.telling(names, 4, {"layer 7": 1.0}) == ["layer 0", "layer 4", "layer 7", "layer 11"]
-    assert style.telling(names[:3], 4, {}) == names[:3]
+    assert style.choose_names(names, 4, {"layer 7": 1.0}) == ["layer 0", "layer 4", "layer 7", "layer 11"]
+    assert style.choose_names(names[:3], 4, {}) == names[:3]
 
 
 def test_telling_arms_keeps_reference_controls_and_the_heaviest() -> None:
     subject = planted.subject()
-    kept = style.telling_arms(planted.ARMS, 4, {"unbalanced_fast": 9.0, "bias": 1.0}, subject)
+    kept = style.choose_arms(planted.ARMS, 4, {"unbalanced_fast": 9.0, "bias": 1.0}, subject)
     assert kept == ["auxiliary", "unbalanced_fast", "frozen", "hash"]
 
 
 def test_left_out_names_what_is_not_shown() -> None:
     layers = ["layer 0", "layer 1", "layer 2"]
-    said = style.left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
+    said = style.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
     assert said == " Not shown for want of room: a b; layers 0 and 2."
-    assert style.left_out((layers, layers)) == ""
+    assert style.note_left_out((layers, layers)) == ""
 
 
 def test_controls_are_grey_and_the_reference_is_ink() -> None:
@@ -107,46 +107,46 @@ def test_controls_are_grey_and_the_reference_is_ink() -> None:
 
 def test_selectors_are_named_by_layer_unless_a_layer_has_two() -> None:
     frame = planted.tables(arms=("auxiliary",), num_layers=2, seeds=(0,), num_steps=20)["selectors"]
-    assert list(style.selectors_of(frame).values()) == ["layer 0", "layer 1"]
+    assert list(style.selector_names(frame).values()) == ["layer 0", "layer 1"]
     both = frame.assign(layer=0)
-    assert list(style.selectors_of(both).values()) == ["0.ffn.router", "1.ffn.router"]
+    assert list(style.selector_names(both).values()) == ["0.ffn.router", "1.ffn.router"]
 
 
 def test_mosaic_columns_are_as_wide_as_their_shares() -> None:
-    axes = style.canvas(1).add_subplot()
-    mesh = style.mosaic(axes, np.array([[2.0, 0.5, 1.0], [0.0, 1.5, 1.0]]), np.array([0.2, 0.5, 0.3]))
+    axes = style.new_figure(1).add_subplot()
+    mesh = style.draw_mosaic(axes, np.array([[2.0, 0.5, 1.0], [0.0, 1.5, 1.0]]), np.array([0.2, 0.5, 0.3]))
     edges = mesh.get_coordinates()[0, :, 0]
     # sorted by the row that lifts a column most, then by how much: expert 0, expert 2, expert 1
     assert np.allclose(np.diff(edges), [0.2, 0.3, 0.5])
-    assert np.allclose(mesh.get_array()[0], style.shade([2.0, 1.0, 0.5]))
+    assert np.allclose(mesh.get_array()[0], style.lift_shade([2.0, 1.0, 0.5]))
 
 
 def test_mosaic_takes_dead_experts_and_no_lift() -> None:
-    axes = style.canvas(1).add_subplot()
-    style.mosaic(axes, np.full((2, 3), np.nan), np.array([1.0, 0.0, 0.0]))
+    axes = style.new_figure(1).add_subplot()
+    style.draw_mosaic(axes, np.full((2, 3), np.nan), np.array([1.0, 0.0, 0.0]))
     assert axes.get_xlim() == (0, 1)
 
 
 def test_drawing_leaves_the_users_settings_alone() -> None:
     with matplotlib.rc_context({"font.size": 31}):
-        with style.drawing():
+        with style.figure_style():
             assert matplotlib.rcParams["font.size"] == style.RC["font.size"]
         assert matplotlib.rcParams["font.size"] == 31
 
 
 def test_a_row_shows_its_columns_selectors_and_others_in_the_places_left() -> None:
     columns = ["blocks.0", "blocks.1", "blocks.2"]
-    assert style.row_of(columns, columns) == columns
-    assert style.row_of(["blocks.1"], columns) == [None, "blocks.1", None]
-    assert style.row_of(["parts.importance"], columns) == ["parts.importance", None, None]
-    assert style.row_of(["blocks.1", "parts.importance"], columns) == ["parts.importance", "blocks.1", None]
+    assert style.selectors_of_columns(columns, columns) == columns
+    assert style.selectors_of_columns(["blocks.1"], columns) == [None, "blocks.1", None]
+    assert style.selectors_of_columns(["parts.importance"], columns) == ["parts.importance", None, None]
+    assert style.selectors_of_columns(["blocks.1", "parts.importance"], columns) == ["parts.importance", "blocks.1", None]
     # of more selectors than places the first, the last and what lies between them
     many = [f"blocks.{layer}.{part}" for layer in range(3) for part in ("depth", "ffn", "mixer")]
-    assert style.row_of(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
+    assert style.selectors_of_columns(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
 
 
 def test_columns_are_layers_where_any_selector_is_a_layers_only_one() -> None:
-    assert style.layers_first({"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}) == [
+    assert style.column_selectors({"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}) == [
         "blocks.0"
     ]
-    assert style.layers_first({"parts.importance": "importance"}) == ["parts.importance"]
+    assert style.column_selectors({"parts.importance": "importance"}) == ["parts.importance"]

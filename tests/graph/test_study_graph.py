@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from speciate.analysis import load, tables
-from speciate.config import stage_specs
 from speciate.config.contracts.statistics import NAMES
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import canonical_json
@@ -130,11 +129,6 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="study default has no run auxiliary, seed 9"):
         make(settings).run("auxiliary", 9)
-
-
-def test_the_rules_know_the_tables_that_the_analysis_writes() -> None:
-    assert stage_specs.MEASURED == tables.MEASURED
-    assert stage_specs.COMPARED == tables.COMPARED
 
 
 def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:

@@ -13,7 +13,7 @@ from speciate.cli import execute
 from speciate.config.components import options_of
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import CARDED, CardSpec
-from speciate.reporting import data, texts
+from speciate.reporting import data_tables, data_texts
 from speciate.stages import present
 
 SOURCE = {
@@ -58,7 +58,7 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
     (folder / "figures").mkdir()
     for name, frame in tables.items():
         frame.to_parquet(folder / "tables" / f"{name}.parquet")
-    for name in present.figures():
+    for name in present.figure_names():
         module = importlib.import_module(f"speciate.figures.{name}")
         told = {
             "question": module.QUESTION,
@@ -93,7 +93,7 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
     assert "<script" not in text
     assert not re.search(r"""(src|href)=["'](?!#|data:|report\.html")""", text)
     assert "url(" not in text
-    assert len(parsed.images) == len(present.figures()) == 4
+    assert len(parsed.images) == len(present.figure_names()) == 4
     assert all(image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in parsed.images)
 
 
@@ -141,24 +141,24 @@ def test_one_domain_without_drops_duplicates_or_warnings(tmp_path: pathlib.Path)
 
 def test_an_overlap_says_how_sure_it_is() -> None:
     tables = planted_data.tables()
-    held_out, across = data.overlaps(tables)
+    held_out, across = data_tables.overlap_tables(tables)
     assert ["code", "test", "1.20% ± 0.12", "0.03% ± 0.00", "0.03% ± 0.00"] in held_out.rows
     assert ["math", "none of 12,000", "–", "0.03% ± 0.00"] in across.rows
 
 
 def test_formatting_is_told_before_and_after() -> None:
     tables = planted_data.tables()
-    (table,) = data.formatting(tables)
+    (table,) = data_tables.formatting_tables(tables)
     assert ["math", "begins with", "'Question: '", "62.0%", "62.0%"] in table.rows
     assert ["prose", "holds an invisible or control character", "U+00A0 NO-BREAK SPACE", "3.0%", "0.0%"] in table.rows
-    marks = dict(texts.marks(tables))
+    marks = dict(data_texts.describe_marks(tables))
     assert (
         marks["math"] == "at most 62.0% of the documents begin alike ('Question: '); none holds an invisible character."
     )
 
 
 def test_settings_are_those_of_the_study_file() -> None:
-    told = dict(texts.settings(spec(("code",))))
+    told = dict(data_texts.describe_settings(spec(("code",))))
     assert told["filters of code"] == "length (min_characters 200)"
     assert told["duplicates"] == "within each domain: code equal and similar texts dropped"
     assert told["at most"] == "code 12,000 training tokens"

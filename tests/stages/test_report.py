@@ -16,7 +16,7 @@ from speciate import cli
 from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import Arm, ReportSpec
-from speciate.reporting import answer, cells, data, evidence, making
+from speciate.reporting import data_tables, findings, formats, manifest_summary, report_tables
 from speciate.stages import manifest
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
@@ -181,14 +181,14 @@ def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(stu
 
 
 def test_a_hypothesis_without_a_row_is_missing(tables) -> None:
-    found = evidence.hypotheses(tables, spec(hypotheses=("collapse", "forgotten")))
+    found = report_tables.hypothesis_rows(tables, spec(hypotheses=("collapse", "forgotten")))
     assert [row["verdict"] for row in found] == ["supported", "missing"]
     assert found[0]["prediction"] == "max share: unbalanced fast − auxiliary > 0.100"
     assert found[0]["measured"] == "+0.620 [+0.410, +0.830], 95%, 2 seeds"
 
 
-def parts(tables, settings: ReportSpec) -> dict[str, answer.Answer]:
-    return {part.about: part for part in answer.answers(tables, settings)}
+def parts(tables, settings: ReportSpec) -> dict[str, findings.Finding]:
+    return {part.about: part for part in findings.findings(tables, settings)}
 
 
 def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
@@ -206,7 +206,7 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
 
 
 def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
-    assert answer.by_seed([(0, "X"), (1, "Y"), (2, "X"), (3, "X")]) == "X (seeds 0, 2 and 3); Y (seed 1)"
+    assert findings.group_by_seed([(0, "X"), (1, "Y"), (2, "X"), (3, "X")]) == "X (seeds 0, 2 and 3); Y (seed 1)"
 
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:
@@ -249,25 +249,25 @@ def test_a_study_of_dense_runs_only_has_an_answer(tables) -> None:
     dense = {**tables, **kept, "hypotheses": tables["hypotheses"].iloc[:0]}
     settings = spec(arms=(Arm(name="dense", about="d"),), reference="dense", controls=(), hypotheses=())
     assert parts(dense, settings)["What collapsed"].text.startswith("No arm collapsed")
-    for behind in evidence.BEHIND.values():
+    for behind in report_tables.TABLES_OF_FIGURE.values():
         behind(dense, settings)
 
 
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (cells.fixed(-0.00001), "0.000"),
-        (cells.fixed(-0.5, 2, sign=True), "−0.50"),
-        (cells.fixed(float("nan")), "–"),
-        (cells.fixed(float("-inf")), "−∞"),
-        (cells.interval(-1.0, 2.0, 1, sign=True), "[−1.0, +2.0]"),
-        (cells.p_value(0.00001), "< 0.001"),
-        (cells.duration(59.94), "59.9 s"),
-        (cells.duration(3725), "1 h 2 min"),
-        (cells.size(2_500_000), "2.5 MB"),
-        (cells.whole(1234567.0), "1,234,567"),
-        (cells.listed(["a_b", "c", "d"]), "a b, c and d"),
-        (cells.listed([]), "none"),
+        (formats.format_number(-0.00001), "0.000"),
+        (formats.format_number(-0.5, 2, sign=True), "−0.50"),
+        (formats.format_number(float("nan")), "–"),
+        (formats.format_number(float("-inf")), "−∞"),
+        (formats.format_interval(-1.0, 2.0, 1, sign=True), "[−1.0, +2.0]"),
+        (formats.format_p_value(0.00001), "< 0.001"),
+        (formats.format_duration(59.94), "59.9 s"),
+        (formats.format_duration(3725), "1 h 2 min"),
+        (formats.format_bytes(2_500_000), "2.5 MB"),
+        (formats.format_count(1234567.0), "1,234,567"),
+        (formats.join_names(["a_b", "c", "d"]), "a b, c and d"),
+        (formats.join_names([]), "none"),
     ],
 )
 def test_cells(shown: str, expected: str) -> None:
@@ -301,7 +301,7 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
         said = cli._resources_used()
     log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {said}\n")
     (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {said}\n")
-    jobs = {job["name"]: job for job in making.read_benchmarks([tmp_path / "benchmarks"])}
+    jobs = {job["name"]: job for job in manifest_summary.read_benchmarks([tmp_path / "benchmarks"])}
     assert {name: (job["cpu_seconds"], job["max_rss_mib"]) for name, job in jobs.items()} == {
         "short": (None, None),
         "long": (3.0, 50.0),
@@ -312,11 +312,11 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
 def test_a_file_that_is_no_benchmark_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.tsv").write_text("not\ta benchmark\n")
     with pytest.raises(ValueError, match=r"x\.tsv: is no benchmark"):
-        making.read_benchmarks([tmp_path])
+        manifest_summary.read_benchmarks([tmp_path])
 
 
 def test_commit_tells_revision_and_changes(tmp_path: pathlib.Path) -> None:
-    assert manifest.commit(tmp_path) == {"revision": None, "dirty": None}
+    assert manifest.read_commit(tmp_path) == {"revision": None, "dirty": None}
 
     def git(*words: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -329,9 +329,9 @@ def test_commit_tells_revision_and_changes(tmp_path: pathlib.Path) -> None:
     git("add", "a")
     git("commit", "-qm", "one")
     revision = git("rev-parse", "HEAD").strip()
-    assert manifest.commit(tmp_path) == {"revision": revision, "dirty": False}
+    assert manifest.read_commit(tmp_path) == {"revision": revision, "dirty": False}
     (tmp_path / "a").write_text("2")
-    assert manifest.commit(tmp_path) == {"revision": revision, "dirty": True}
+    assert manifest.read_commit(tmp_path) == {"revision": revision, "dirty": True}
 
 
 def test_broken_inputs_are_named(study: pathlib.Path) -> None:
@@ -349,24 +349,24 @@ def test_the_data_are_told_in_short(page) -> None:
     assert "data.html" in parsed.links
     assert "Before balancing, the largest domain has 9.99 times the training tokens of the smallest." in text
     assert "Warning: prose has 0.3 times the tokens of code; every domain is cut to 3000 blocks." in text
-    flow = data.flow(planted_data.tables())
+    flow = data_tables.flow_table(planted_data.tables())
     labels = [column.label.replace("\N{NO-BREAK SPACE}", " ") for column in flow.columns]
     assert labels[:4] == ["domain", "documents read", "→ kept by filters", "→ without duplicates"]
     # documents: 0.75, 0.05, 0.1 and 0.1 of 96, each rounded down
     assert flow.rows[2][:6] == ["prose", "116", "96", "94", "72", "72"]
     assert flow.rows[2][6:] == ["440,217", "3,439", "6,878", "2.00"]
-    (drops,) = data.drops(planted_data.tables())
+    (drops,) = data_tables.drop_tables(planted_data.tables())
     assert ["filters", "gopher symbols", "229", "11.00%", "0", "–", "12", "11.00%"] in drops.rows
 
 
 def test_nothing_is_missing_where_a_number_is(tables) -> None:
-    assert cells.is_missing(float(np.nan))
-    assert not cells.is_missing(0.0)
+    assert formats.is_missing(float(np.nan))
+    assert not formats.is_missing(0.0)
 
 
 def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tables) -> None:
     arms = tuple(Arm(name=arm, about="a", published=arm == "unbalanced_fast") for arm in planted.ARMS)
-    told = answer.published(tables, spec(arms=arms))
+    told = findings.describe_published(tables, spec(arms=arms))
     verdicts = tables["hypotheses"].set_index("arm")["verdict"]
     assert told.text.startswith(f"{len(told.points)} prediction")
     assert {arm for arm, _ in told.points} == {"unbalanced_fast"}
@@ -374,7 +374,7 @@ def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tabl
     mine = verdicts.loc[["unbalanced_fast"]]
     for verdict, (_, text) in zip(mine, told.points, strict=True):
         assert words[verdict] in text
-    assert answer.published(tables, spec()) is None
+    assert findings.describe_published(tables, spec()) is None
 
 
 def test_bounds_and_leaks_are_marked_and_explained(study) -> None:
@@ -391,7 +391,7 @@ def test_bounds_and_leaks_are_marked_and_explained(study) -> None:
 
 
 def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
-    found = {one.title: one for one in evidence.measured(tables, spec())}
+    found = {one.title: one for one in report_tables.measurement_tables(tables, spec())}
     assert len(found["first token share"].rows) == len(planted.ARMS)
     assert len(found["first token share"].columns) == 1 + 4
     assert len(found["mask budget"].columns) == 1 + 1
@@ -399,25 +399,25 @@ def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
 
 def test_losses_of_another_sort_are_not_compared_with_the_references(tables) -> None:
     arms = tuple(Arm(name=arm, about="a", bound=arm == "bias", leaks=arm == "top2") for arm in planted.ARMS)
-    told = answer.loss(tables, spec(arms=arms))
+    told = findings.describe_losses(tables, spec(arms=arms))
     assert not {"bias", "top2"} & {arm for arm, _ in told.points}
     assert told.after.endswith("a loss that looks ahead: bias and top2.")
-    for one in evidence.comparisons(tables, spec(arms=arms)):
+    for one in report_tables.comparison_tables(tables, spec(arms=arms)):
         of_loss = one.title.startswith(("Test loss", "Bits"))
         assert ("bias" in {row[0] for row in one.rows}) is not of_loss
     # where the reference's is a bound too, only what looks ahead is left out
     bounds = tuple(arm.model_copy(update={"bound": True}) for arm in arms)
-    assert {"bias"} < {arm for arm, _ in answer.loss(tables, spec(arms=bounds)).points}
+    assert {"bias"} < {arm for arm, _ in findings.describe_losses(tables, spec(arms=bounds)).points}
 
 
 def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is_something(tables) -> None:
-    quiet = {one.title for one in evidence.losses(tables, spec())}
+    quiet = {one.title for one in report_tables.loss_tables(tables, spec())}
     assert not {"How sure the bounds are, nats per token", "Training that was not smooth"} & quiet
     runs = tables["runs"].copy()
     frozen = runs["ablation"] == "frozen"
     runs.loc[frozen, "loss_error"] = 0.02 + 0.01 * runs.loc[frozen, "seed"]
     runs.loc[runs["ablation"] == "hash", "spikes"] = 2
-    found = {one.title: one for one in evidence.losses({**tables, "runs": runs}, spec())}
+    found = {one.title: one for one in report_tables.loss_tables({**tables, "runs": runs}, spec())}
     assert found["How sure the bounds are, nats per token"].rows == [
         ["frozen", f"{0.02 + 0.01 * runs['seed'].max():.3f}"]
     ]

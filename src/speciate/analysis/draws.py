@@ -1,13 +1,13 @@
 """Seeded draws over documents: permuted labels for nulls, resampled documents for intervals.
 
-A draw depends on the seed, its purpose and the groups alone. All runs of a study see the same probe and test documents,
+A draw depends only on the seed, its purpose and the groups. All runs of a study see the same probe and test documents,
 so draw b of one run and draw b of another shuffle or resample the same documents: draws are paired across runs.
 
-Documents of one group (a template, an article; a document is its own where nothing else is said) are near copies of
-each other: to permute or resample them singly would count one observation many times over. Groups are resampled as they
-are. To be permuted they are first gathered into units of equal size, as many of each domain, since labels shuffled
-among unequal ones make shuffled domains more uneven than the true ones, and a null mean twice too high (measured, with
-64 files of code against 7 templates of maths and 7 articles).
+Documents of one group (a template, an article; by default each document is its own group) are near copies of each
+other. To permute or resample them one by one would count one observation many times over. Groups are resampled as they
+are. For permutation they are first gathered into units of equal size, with as many units in every domain. Labels
+shuffled among unequal units make the shuffled domains more uneven than the true ones, and the null's mean came out
+twice too high (measured, with 64 files of code against 7 templates of maths and 7 articles).
 
 Shape suffixes: B draws, G groups, U units, D domains, X any trailing axes.
 """
@@ -22,17 +22,17 @@ from speciate.selection.tally import Array
 
 Integers = npt.NDArray[np.int64]
 
-# Columns of a matrix product at once: bounds the memory of a draw's sums to about 100 MB.
 SUMS_AT_ONCE = 12_000_000
+"""Numbers in one matrix product: this bounds the memory of a draw's sums to about 100 MB."""
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
-    """A Philox stream (Salmon et al. 2011) of its own for each seed and purpose: counter-based, the same everywhere."""
+    """Return the Philox stream (Salmon et al. 2011) of this seed and purpose: counter-based, the same everywhere."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, zlib.crc32(purpose.encode())], dtype=np.uint64)))
 
 
 def sum_into(place_G: Integers, num_places: int, value: Array, axis: int = 0) -> Array:
-    """Sums `value` along `axis` by the place of each entry, 0 <= place < num_places; entries at -1 are left out."""
+    """Sum `value` along `axis` by the place of each entry, 0 <= place < num_places; entries at -1 are left out."""
     moved = np.moveaxis(value, axis, 0)
     sums = np.zeros((num_places, *moved.shape[1:]))
     np.add.at(sums, place_G[place_G >= 0], moved[place_G >= 0])
@@ -41,7 +41,7 @@ def sum_into(place_G: Integers, num_places: int, value: Array, axis: int = 0) ->
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """What is permuted: groups of one domain put together, as many units of each domain, about equally large."""
+    """The units that are permuted: groups of one domain put together, about equally large, as many in every domain."""
 
     unit_G: Integers
     """The unit of each group; -1 in a domain without a decision."""
@@ -49,26 +49,26 @@ class Units:
     """The domain of each unit."""
 
     def sum(self, value: Array, axis: int = 0) -> Array:
-        """Sums over the groups of each unit, along `axis`."""
+        """Sum over the groups of each unit, along `axis`."""
         return sum_into(self.unit_G, len(self.domain_U), value, axis)
 
 
-def units(size_G: Array, domain_G: Integers) -> Units:
-    """Gathers groups into units: in each domain the largest group first, into the unit that is smallest so far.
+def gather_units(size_G: Array, domain_G: Integers) -> Units:
+    """Gather groups into units: in each domain the largest group first, into the unit that is smallest so far.
 
-    The number of units of a domain is the least, over domains, of the effective number of groups
-    (sum n_g)^2 / sum n_g^2, rounded: a domain of few groups has little to say, and the others are not to say more.
+    Every domain gets the same number of units: the smallest, over domains, of the effective number of groups
+    (sum n_g)^2 / sum n_g^2, rounded. A domain of few groups says little, and the others must not say more.
 
     Args:
-        size_G: decisions of each group.
-        domain_G: its domain.
+        size_G: number of decisions in each group.
+        domain_G: domain of each group.
 
     Raises:
         ValueError: no group has a decision.
     """
     present = [domain for domain in np.unique(domain_G).tolist() if size_G[domain_G == domain].sum() > 0]
     if not present:
-        raise ValueError("a selector without decisions has nothing to be measured")
+        raise ValueError("the selector made no decision, so there is nothing to measure")
     of_domain = [size_G[domain_G == domain] for domain in present]
     num_units = min(round(float(size.sum() ** 2 / (size**2).sum())) for size in of_domain)
     unit_G = np.full(len(domain_G), -1, dtype=np.int64)
@@ -82,16 +82,16 @@ def units(size_G: Array, domain_G: Integers) -> Units:
     return Units(unit_G, np.repeat(np.array(present, dtype=np.int64), num_units))
 
 
-def permutations(domain_U: Integers, num_draws: int, seed: int) -> Integers:
-    """Row 0: the units' own domains; rows 1..num_draws: the same labels shuffled among the units, (B + 1, U)."""
+def permuted_labels(domain_U: Integers, num_draws: int, seed: int) -> Integers:
+    """Return the units' true domains in row 0 and shuffled among the units in rows 1..num_draws, (B + 1, U)."""
     shuffled = generator(seed, "permutations").permuted(np.tile(domain_U, (num_draws, 1)), axis=1)
     return np.concatenate([domain_U[None], shuffled])
 
 
-def resamples(domain_G: Integers, num_draws: int, seed: int) -> Array:
-    """How often each group is drawn, (B, G): as many groups of each domain as it has, with replacement.
+def resample_counts(domain_G: Integers, num_draws: int, seed: int) -> Array:
+    """Return how often each draw takes each group, (B, G): with replacement, from a domain as many groups as it has.
 
-    Drawn within domains, since the number of blocks of each domain is a choice of the study, not of chance.
+    Groups are drawn within domains, because the study, not chance, decides how many blocks each domain has.
     """
     draw = generator(seed, "resamples")
     times_BG = np.zeros((num_draws, len(domain_G)))
@@ -101,8 +101,8 @@ def resamples(domain_G: Integers, num_draws: int, seed: int) -> Array:
     return times_BG
 
 
-def halves(domain_G: Integers, seed: int) -> npt.NDArray[np.bool_]:
-    """Two halves of the groups, each with half (one more or less) of every domain's groups; True marks the second."""
+def assign_halves(domain_G: Integers, seed: int) -> npt.NDArray[np.bool_]:
+    """Split the groups in two, with half of every domain's groups (give or take one) in each; True marks the second."""
     draw = generator(seed, "halves")
     second_G = np.zeros(len(domain_G), dtype=np.bool_)
     for domain in np.unique(domain_G):
@@ -111,7 +111,7 @@ def halves(domain_G: Integers, seed: int) -> npt.NDArray[np.bool_]:
 
 
 def sums_by_label(label_BU: Integers, num_domains: int, value_UX: Array) -> Array:
-    """Sums of `value_UX` over the units under each label, for every draw of labels, (B, D, X): one matrix product."""
+    """Sum `value_UX` over the units under each label, for every draw of labels, (B, D, X), in one matrix product."""
     member_BDU = (label_BU[:, None, :] == np.arange(num_domains)[:, None]).astype(np.float64)
     flat = member_BDU.reshape(-1, len(value_UX)) @ value_UX.reshape(len(value_UX), -1)
     result: Array = flat.reshape(len(label_BU), num_domains, *value_UX.shape[1:])
@@ -119,7 +119,7 @@ def sums_by_label(label_BU: Integers, num_domains: int, value_UX: Array) -> Arra
 
 
 def sums_by_resample(times_BG: Array, domain_G: Integers, num_domains: int, value_GX: Array) -> Array:
-    """Sums of `value_GX` over the resampled groups of each domain, (B, D, X)."""
+    """Sum `value_GX` over the resampled groups of each domain, (B, D, X)."""
     flat_GX = value_GX.reshape(len(value_GX), -1)
     sums = [times_BG[:, domain_G == d] @ flat_GX[domain_G == d] for d in range(num_domains)]
     return np.stack(sums, axis=1).reshape(len(times_BG), num_domains, *value_GX.shape[1:])

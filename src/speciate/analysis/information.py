@@ -1,8 +1,8 @@
-"""How much a slot tells of the domain, in bits, and how much of that the token alone already tells.
+"""Mutual information of slot and domain, in bits, and the part of it that the token's identity explains.
 
-Every domain weighs the same, however many tokens it has. All are plug-in estimates, biased upwards by about
-(E - 1)(D - 1) / (2 n ln 2) with n nearer the number of documents than of tokens; `nulls` measures that bias by
-permutation and the tables have it removed where they say so.
+Every domain has the same weight, however many tokens it has. All values are plug-in estimates, biased upwards by about
+(E - 1)(D - 1) / (2 n ln 2), where n is closer to the number of documents than to that of tokens. `nulls` measures the
+bias by permutation, and the tables have it removed where they say so.
 
 Shape suffixes: N decisions, V token ids, G groups, D domains, S slots.
 """
@@ -15,44 +15,46 @@ from speciate.analysis.draws import Integers
 from speciate.selection.tally import Array
 
 LN2 = float(np.log(2))
-# Less than this is rounding, and is no information.
 ROUNDING_BITS = 1e-12
+"""An information of less than this is a rounding error and becomes 0."""
 
 
 def entropy_bits(probability: Array, axes: int = 1) -> Array:
-    """H = -sum p log2 p over the last `axes` axes."""
+    """Return H = -sum p log2 p over the last `axes` axes."""
     result: Array = entr(probability).sum(axis=tuple(range(-axes, 0))) / LN2
     return result
 
 
-def by_domain(counts_DS: Array) -> tuple[Array, Array]:
-    """f_{e|d} and the domains' equal weights (..., D); a domain without a count has weight 0 and is left out."""
+def shares_by_domain(counts_DS: Array) -> tuple[Array, Array]:
+    """Return f_{e|d} and the domains' equal weights, (..., D); a domain without a count has weight 0."""
     total_D = counts_DS.sum(axis=-1)
     weight_D = (total_D > 0) / np.maximum((total_D > 0).sum(axis=-1, keepdims=True), 1)
     return counts_DS / np.where(total_D > 0, total_D, 1)[..., None], weight_D
 
 
 def domain_information(counts_DS: Array) -> Array:
-    """I(E;D) = H(mean_d f_{.|d}) - mean_d H(f_{.|d}) in bits: the Jensen-Shannon divergence of the domains (Lin 1991).
+    """Return I(E;D) in bits: the Jensen-Shannon divergence of the domains' use of the slots (Lin 1991).
 
-    0 when every domain uses the slots alike, log2 D when no two domains share one.
+    I(E;D) = H(mean_d f_{.|d}) - mean_d H(f_{.|d}): 0 when every domain uses the slots alike, log2 D when no two domains
+    share a slot.
 
     Args:
         counts_DS: choices by domain and slot, (..., D, S).
     """
-    share_DS, weight_D = by_domain(counts_DS)
+    share_DS, weight_D = shares_by_domain(counts_DS)
     mean_S = (share_DS * weight_D[..., None]).sum(axis=-2)
     bits = entropy_bits(mean_S) - (weight_D * entropy_bits(share_DS)).sum(axis=-1)
     return np.where(bits > ROUNDING_BITS, bits, 0.0)
 
 
 def conditional_information(counts_DVS: Array) -> Array:
-    """I(E;D|V) = sum_v p(v) sum_d p(d|v) KL(p(e|v,d) || p(e|v)) in bits: the domain's trace beyond the token's own.
+    """Return I(E;D|V) in bits: what the slot tells about the domain beyond what the token tells.
 
-    Under p(d) = 1/D, p(v,e|d) = n_dve / n_d; equal to H(V,E) + H(D,V) - H(V) - H(D,V,E).
+    I(E;D|V) = sum_v p(v) sum_d p(d|v) KL(p(e|v,d) || p(e|v)) under p(d) = 1/D and p(v,e|d) = n_dve / n_d. It equals
+    H(V,E) + H(D,V) - H(V) - H(D,V,E).
 
     Args:
-        counts_DVS: choices by domain, token and slot, (..., D, V, S), of the tokens `shared_tokens` keeps.
+        counts_DVS: choices by domain, token and slot, (..., D, V, S), of the tokens that `shared_tokens` keeps.
     """
     total_D = counts_DVS.sum(axis=(-2, -1))
     weight_D = (total_D > 0) / np.maximum((total_D > 0).sum(axis=-1, keepdims=True), 1)
@@ -68,18 +70,20 @@ def conditional_information(counts_DVS: Array) -> Array:
 
 
 def shared_tokens(token_N: Integers, domain_N: Integers, num_domains: int, min_occurrences: int) -> Integers:
-    """The token ids that occur at least `min_occurrences` times in every domain, sorted.
+    """Return the token ids that occur at least `min_occurrences` times in every domain, sorted.
 
-    A token of one domain alone tells that domain already: it has nothing left for the slot to tell (its term is 0), and
-    a rare one has nothing to estimate it from.
+    A token of a single domain already tells that domain, so nothing is left for the slot to tell (its term is 0). A
+    rare token gives too little to estimate from.
     """
     count_DV = np.zeros((num_domains, int(token_N.max(initial=-1)) + 1), dtype=np.int64)
     np.add.at(count_DV, (domain_N, token_N), 1)
     return np.nonzero((count_DV >= min_occurrences).all(axis=0))[0]
 
 
-def token_counts(token_N: Integers, group_N: Integers, chosen_NS: Array, tokens_V: Integers, num_groups: int) -> Array:
-    """Choices by group, token and slot, (G, V, S), of the sorted token ids `tokens_V` only."""
+def token_counts(
+    token_N: Integers, group_N: Integers, chosen_NS: Array, *, tokens_V: Integers, num_groups: int
+) -> Array:
+    """Count choices by group, token and slot, (G, V, S), for the sorted token ids `tokens_V` only."""
     counts_GVS = np.zeros((num_groups, len(tokens_V), chosen_NS.shape[1]))
     if len(tokens_V):
         column_N = np.minimum(np.searchsorted(tokens_V, token_N), len(tokens_V) - 1)
@@ -89,17 +93,17 @@ def token_counts(token_N: Integers, group_N: Integers, chosen_NS: Array, tokens_
 
 
 def token_explained(token_N: Integers, group_N: Integers, chosen_NS: Array, second_G: npt.NDArray[np.bool_]) -> Array:
-    """The choices that a router knowing only the token's identity would make, by group and slot, (G, S).
+    """Return the choices of a router that knows only the token's identity, by group and slot, (G, S).
 
-    p(e|v) is fitted on one half of the groups and spent on the tokens of the other, both ways, so that no document
-    explains itself. A token the fitted half lacks gets that half's overall shares. `domain_information` of the result,
-    summed by domain, is the token-explained share I0 of I(E;D): f0_{e|d} = sum_v p(v|d) p(e|v).
+    p(e|v) is fitted on one half of the groups and applied to the tokens of the other, both ways, so that no document
+    explains itself. A token that the fitted half lacks gets that half's overall shares. Summed by domain, the result's
+    `domain_information` is I0, the part of I(E;D) that the token explains: f0_{e|d} = sum_v p(v|d) p(e|v).
 
     Args:
         token_N: token ids.
-        group_N: the group of each.
+        group_N: group of each token.
         chosen_NS: choices, 1/k on each of k chosen slots.
-        second_G: which half each group is in, as `draws.halves` makes it.
+        second_G: whether each group is in the second half, from `draws.assign_halves`.
     """
     num_tokens, num_slots = int(token_N.max(initial=-1)) + 1, chosen_NS.shape[1]
     expected_GS = np.zeros((len(second_G), num_slots))
@@ -115,13 +119,13 @@ def token_explained(token_N: Integers, group_N: Integers, chosen_NS: Array, seco
 
 
 def oracle_bits(num_domains: int, num_slots: int, num_chosen: float) -> float:
-    """I(E;D) of a selector that knows the domain: min(log2 D, log2(E/k)), since k chosen slots share a decision.
+    """Return I(E;D) of a selector that knows the domain: min(log2 D, log2(E/k)), since k slots share a decision.
 
-    A bound where E/k is no whole number of domains, the exact best where it is at least D.
+    It is the exact maximum where E/k is at least D, and an upper bound where E/k is not a whole number of domains.
     """
     return float(min(np.log2(num_domains), np.log2(num_slots / num_chosen)))
 
 
 def oracle_normalised(information: float, unlearned: float, oracle: float) -> float:
-    """S = (I - I_random) / (I_oracle - I_random): 0 as much as an unlearned selector, 1 all there is to know."""
+    """Return S = (I - I_random) / (I_oracle - I_random): 0 for an unlearned selector, 1 for an oracle."""
     return (information - unlearned) / (oracle - unlearned) if oracle > unlearned else float("nan")

@@ -1,8 +1,8 @@
-"""How evenly a selector spreads its choices: statistics of f, the shares of the slots in the hard choices.
+"""Statistics of how evenly a selector spreads its choices: functions of f, each slot's share of the hard choices.
 
-Hard choices, since the mean of the probabilities is blind to collapse (S1: 2.04 of 2.08 nats of mean router entropy
-while one expert had 94 % of the tokens). Each function takes shares whose last axis is the slot and sums to one, and
-keeps the axes before it.
+Hard choices are counted because the mean of the probabilities is blind to collapse (S1: 2.04 of 2.08 nats of mean
+router entropy while one expert had 94 % of the tokens). Each function takes shares whose last axis is the slot and sums
+to one. It keeps the axes before that.
 
 Shape suffixes: K checks (steps), S slots (E in the equations).
 """
@@ -16,64 +16,68 @@ from scipy.special import entr
 
 from speciate.selection.tally import Array
 
-# A slot is dead below this share of its even share 1/E.
 DEAD_BELOW = 0.1
+"""A slot is dead below this fraction of its even share 1/E."""
 
 
 def shares(chosen: Array) -> Array:
-    """f_e = sum_t a_te / (k n), from counts of choices by slot (last axis). NaN where nothing was chosen."""
+    """Return f_e = sum_t a_te / (k n) from counts of choices by slot (last axis); NaN where nothing was chosen."""
     with np.errstate(invalid="ignore"):
         result: Array = chosen / chosen.sum(axis=-1, keepdims=True)
     return result
 
 
-FEW = 4
-"""Slots of which a multiple of the even share is still a share that can be reached and exceeded."""
+FEW_SLOTS = 4
+"""Number of slots from which on a share can exceed a few even shares."""
 
 
-def limit(even_shares: float, num_slots: int) -> float:
-    """A share that is too large: `even_shares` / E; of two or three slots 1/E + (even_shares - 1) / 3 (1 - 1/E).
+def share_limit(even_shares: float, num_slots: int) -> float:
+    """Return the share that counts as too large: `even_shares` / E, and less for two or three slots.
 
-    No share of so few slots could exceed a few even ones. Their limit is as far on the way from even to all as that of
-    four slots, with which the two agree.
+    For two or three slots it is 1/E + (even_shares - 1) / 3 (1 - 1/E), since no share of so few slots could exceed
+    several even shares. That limit lies as far between an even share and the whole as the limit of four slots does. The
+    two formulas agree at four slots.
     """
     even = 1 / num_slots
-    return min(even_shares * even, even + (even_shares - 1) / (FEW - 1) * (1 - even))
+    return min(even_shares * even, even + (even_shares - 1) / (FEW_SLOTS - 1) * (1 - even))
 
 
 def max_share(share: Array) -> Array:
-    """The largest share, max f."""
+    """Return the largest share, max f."""
     result: Array = share.max(axis=-1)
     return result
 
 
 def max_violation(share: Array) -> Array:
-    """MaxVio = E max f - 1 (Wang et al. 2024, arXiv 2408.15664): 0 when even, E - 1 when one slot takes all."""
+    """Return MaxVio = E max f - 1 (Wang et al. 2024, arXiv 2408.15664): 0 when even, E - 1 when one slot takes all."""
     result: Array = share.shape[-1] * share.max(axis=-1) - 1
     return result
 
 
 def noise_floor(num_slots: int, decisions: Array | float, num_chosen: float) -> Array:
-    """The MaxVio that chance alone gives a perfectly even selector: sqrt(2 ln E (E - 1) / (k n)).
+    """Return the MaxVio that chance alone gives a perfectly even selector: sqrt(2 ln E (E - 1) / (k n)).
 
-    Each share has a standard deviation of sqrt((1/E)(1 - 1/E) / (k n)), and the largest of E such lies about
-    sqrt(2 ln E) of them above the mean. Decisions count as independent here; those of one text are not, so that it is
-    a floor and no bound.
+    Each share has a standard deviation of sqrt((1/E)(1 - 1/E) / (k n)). The largest of E shares lies about sqrt(2 ln E)
+    standard deviations above the mean. The formula treats decisions as independent. Those of one text are not, so this
+    is a floor and not a bound.
     """
     choices = num_chosen * np.asarray(decisions, dtype=np.float64)
-    with np.errstate(divide="ignore"):  # of no decisions it is infinite
+    with np.errstate(divide="ignore"):  # without decisions it is infinite
         result: Array = np.sqrt(2 * np.log(num_slots) * (num_slots - 1) / choices)
     return result
 
 
 def effective_slots(share: Array) -> Array:
-    """N_eff = 2^H(f) with H in bits (Hill number of order 1): E when even, 1 when one slot takes all."""
+    """Return N_eff = 2^H(f) with H in bits (Hill number of order 1): E when even, 1 when one slot takes all."""
     result: Array = np.exp(entr(share).sum(axis=-1))
     return result
 
 
 def gini(share: Array) -> Array:
-    """Gini = sum_i (2i - E - 1) f_(i) / (E sum f), f sorted upwards: 0 when even, 1 - 1/E when one slot takes all."""
+    """Return the Gini coefficient: 0 when the shares are even, 1 - 1/E when one slot takes all.
+
+    Gini = sum_i (2i - E - 1) f_(i) / (E sum f), with f sorted in ascending order.
+    """
     num_slots = share.shape[-1]
     weight_S = 2 * np.arange(1, num_slots + 1) - num_slots - 1
     result: Array = (np.sort(share, axis=-1) * weight_S).sum(axis=-1) / (num_slots * share.sum(axis=-1))
@@ -81,20 +85,20 @@ def gini(share: Array) -> Array:
 
 
 def cv_squared(share: Array) -> Array:
-    """CV^2 = var(f) / mean(f)^2 (Shazeer et al. 2017); chance alone gives (E - 1) / (k n)."""
+    """Return CV^2 = var(f) / mean(f)^2 (Shazeer et al. 2017); chance alone gives (E - 1) / (k n)."""
     result: Array = share.var(axis=-1) / share.mean(axis=-1) ** 2
     return result
 
 
-def dead(share: Array, below: float = DEAD_BELOW) -> npt.NDArray[np.bool_]:
-    """Slots with f_e < eps / E, eps = `below`."""
+def is_dead(share: Array, below: float = DEAD_BELOW) -> npt.NDArray[np.bool_]:
+    """Return whether each slot is dead: f_e < eps / E with eps = `below`."""
     result: npt.NDArray[np.bool_] = share < below / share.shape[-1]
     return result
 
 
 def num_dead(share: Array) -> Array:
-    """The number of dead slots."""
-    return dead(share).sum(axis=-1).astype(np.float64)
+    """Return the number of dead slots."""
+    return is_dead(share).sum(axis=-1).astype(np.float64)
 
 
 OF_SHARES: dict[str, Callable[[Array], Array]] = {
@@ -105,25 +109,26 @@ OF_SHARES: dict[str, Callable[[Array], Array]] = {
     "cv_squared": cv_squared,
     "dead_experts": num_dead,
 }
-"""Column of table `selectors` -> what computes it from shares, (..., S) -> (...)."""
+"""Column of table `selectors` -> the function that computes it from shares, (..., S) -> (...)."""
 
 
 def revivals(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> pd.DataFrame:
-    """Every death of a slot at or after `armed_step` and the check at which it was alive again.
+    """Return a row for each death of a slot at or after `armed_step`, with the step at which it was alive again.
 
     Returns:
         slot, died (step of the first check that found it dead), revived (step of the next check that found it alive;
-        NaN: never). A slot that dies twice has two rows. What was dead before `armed_step` counts as dying there.
+        NaN: never). A slot that dies twice has two rows. A slot that is dead already at the first armed check dies
+        there.
     """
     armed_K = steps_K >= armed_step
-    dead_KS, steps = dead(share_KS[armed_K]), steps_K[armed_K]
+    dead_KS, steps = is_dead(share_KS[armed_K]), steps_K[armed_K]
     rows: list[tuple[int, int, float]] = []
     for slot in range(share_KS.shape[1]):
         died: int | None = None
-        for step, is_dead in zip(steps.tolist(), dead_KS[:, slot].tolist(), strict=True):
-            if is_dead and died is None:
+        for step, dead in zip(steps.tolist(), dead_KS[:, slot].tolist(), strict=True):
+            if dead and died is None:
                 died = step
-            elif not is_dead and died is not None:
+            elif not dead and died is not None:
                 rows.append((slot, died, float(step)))
                 died = None
         if died is not None:
@@ -132,9 +137,9 @@ def revivals(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float 
     return table.astype({"slot": "int64", "died": "int64", "revived": "float64"})
 
 
-def revived(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> npt.NDArray[np.int64]:
-    """Number of slots, by check (K,), that were dead at an earlier one (from `armed_step` on) and are alive now."""
-    dead_KS = dead(share_KS)
+def num_revived(share_KS: Array, steps_K: npt.NDArray[np.int64], armed_step: float = 0) -> npt.NDArray[np.int64]:
+    """Return the number of slots, (K,), that were dead at an earlier armed check and are alive at this one."""
+    dead_KS = is_dead(share_KS)
     counted_KS = dead_KS & (steps_K >= armed_step)[:, None]
     before_KS = np.logical_or.accumulate(counted_KS, axis=0)
     result: npt.NDArray[np.int64] = (before_KS & ~dead_KS).sum(axis=1).astype(np.int64)

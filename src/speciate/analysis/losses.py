@@ -1,8 +1,8 @@
 """One run's losses as tables: by domain with intervals over documents, and over the steps of training.
 
 nats per token = sum of nats / sum of tokens; bits per byte = sum of nats / ln 2 / sum of bytes, which does not depend
-on the tokenizer. The auxiliary losses of selectors are in neither. Intervals resample the domain's groups of documents.
-A loss that is estimated (the bound of masked diffusion, by drawing masks) has a standard error of its own beside them.
+on the tokenizer. Neither includes the auxiliary losses of selectors. Intervals resample the domain's groups of
+documents. A loss that is estimated (the bound of masked diffusion, by drawing masks) also has a standard error.
 """
 
 import numpy as np
@@ -15,11 +15,11 @@ from speciate.selection.tally import Array
 
 
 def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Settings) -> pd.DataFrame:
-    """A row a domain, in the study's order: nats per token with its interval, bits per byte, what was counted.
+    """Return a row for each domain: nats per token with its interval, bits per byte, and the counts behind them.
 
     Args:
-        likelihood: a row a document: domain, group, nats, tokens, bytes, and nats_draws where nats are estimated.
-        domains: in the study's order.
+        likelihood: a row per document: domain, group, nats, tokens, bytes, and nats_draws where nats are estimated.
+        domains: the domains, in the study's order.
         settings: seed, resamples and confidence of the intervals.
 
     Raises:
@@ -32,18 +32,18 @@ def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: S
         part = likelihood[likelihood["domain"] == domain]
         nats, tokens, num_bytes = (part[name].sum() for name in ("nats", "tokens", "bytes"))
         values = drawn[(drawn["statistic"] == "nats") & (drawn["name"] == domain)]["value"]
-        low, high = statistics.percentiles(values.to_numpy(), settings.confidence)
-        counted = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part)}
-        found = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "nats_error": error}
-        rows.append({"domain": domain, **found, "bits_per_byte": nats / LN2 / num_bytes, **counted})
+        low, high = statistics.percentile_interval(values.to_numpy(), settings.confidence)
+        columns = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "nats_error": error}
+        counts = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part)}
+        rows.append({"domain": domain, **columns, "bits_per_byte": nats / LN2 / num_bytes, **counts})
     return pd.DataFrame(rows)
 
 
 def standard_errors(likelihood: pd.DataFrame, domains: tuple[str, ...]) -> tuple[list[float], float]:
-    """How sure estimated nats a token are: of each domain's mean over its tokens, and of the mean over domains.
+    """Return the standard errors of estimated nats per token: of each domain's mean, and of the mean over domains.
 
-    Standard deviation over the draws of what each draw says, over the root of their number. Documents of one draw may
-    share their masks' sizes, so they are summed first. NaN where the nats are exact.
+    Each is the standard deviation of the draws' means over the root of the number of draws. Documents of one draw may
+    share the sizes of their masks, so they are summed first. NaN where the nats are exact.
     """
     if "nats_draws" not in likelihood:
         return [float("nan")] * len(domains), float("nan")
@@ -54,12 +54,12 @@ def standard_errors(likelihood: pd.DataFrame, domains: tuple[str, ...]) -> tuple
 
 
 def loss_draws(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Settings) -> pd.DataFrame:
-    """Bootstrap draws of nats per token and bits per byte of each domain: statistic, name, draw, value."""
+    """Return bootstrap draws of nats per token and bits per byte of each domain: statistic, name, draw, value."""
     absent = [domain for domain in domains if domain not in set(likelihood["domain"])]
     if absent:
         raise ValueError(f"likelihood: no document of domain {', '.join(absent)}")
     groups: Groups = group_documents(likelihood, domains)
-    times_BG = draws.resamples(groups.domain_G, settings.resamples, settings.seed)
+    times_BG = draws.resample_counts(groups.domain_G, settings.resamples, settings.seed)
 
     def summed(name: str) -> Array:
         return groups.sum(likelihood[name].to_numpy(dtype=np.float64))
@@ -70,13 +70,13 @@ def loss_draws(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Set
         of_G = groups.domain_G == index
         for statistic, unit_G in (("nats", tokens_G), ("bits_per_byte", bytes_G * LN2)):
             value_B = statistics.ratio_draws(nats_G[of_G], unit_G[of_G], times_BG[:, of_G])
-            named = {"statistic": statistic, "name": domain, "draw": np.arange(len(value_B)), "value": value_B}
-            parts.append(pd.DataFrame(named))
+            columns = {"statistic": statistic, "name": domain, "draw": np.arange(len(value_B)), "value": value_B}
+            parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
 def curves_table(metrics: list[dict[str, object]]) -> pd.DataFrame:
-    """A row a step and series, from the lines of metrics.jsonl: 'train', then each domain's validation."""
+    """Return a row for each step and series of metrics.jsonl: 'train' first, then the validation of each domain."""
     rows: list[tuple[object, str, object]] = []
     for line in metrics:
         if "loss" in line:

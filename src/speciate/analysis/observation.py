@@ -1,4 +1,4 @@
-"""What one run leaves to analyse: its selectors' choices on fixed texts, by group of documents.
+"""Observations of one run: its selectors' choices on fixed texts, by group of documents.
 
 Shape suffixes: P positions of the probe set, R its documents, G groups of documents, K checks, S slots.
 """
@@ -16,50 +16,50 @@ from speciate.selection.tally import Array, Tally
 
 @dataclass(frozen=True)
 class Settings:
-    """How one run is measured."""
+    """Settings by which one run is measured."""
 
     num_steps: int
     """Length of the training run, in optimizer steps."""
     seed: int
-    """Of permutations and resamples; the same for every run of a study, so that draws are paired."""
+    """Seed of permutations and resamples; the same for every run of a study, so that draws are paired."""
     permutations: int
     resamples: int
     confidence: float
     armed_after: float
-    """Share of the training before which no rule fires and no death counts."""
+    """Share of the training before which no rule fires and no death of a slot counts."""
     min_occurrences: int
-    """How often a token must occur in every domain to have a part in I(E;D|V)."""
+    """How often a token must occur in every domain to count in I(E;D|V)."""
 
     @property
     def armed_step(self) -> float:
-        """The first step at which rules may fire."""
+        """Return the first step at which rules may fire."""
         return self.armed_after * self.num_steps
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Documents gathered into the groups that are exchangeable."""
+    """Documents gathered into exchangeable groups."""
 
     domains: tuple[str, ...]
     group_R: Integers
     """The group of each document."""
     domain_G: Integers
-    """The domain of each group, as its place in `domains`."""
+    """The domain of each group, as an index into `domains`."""
 
     def sum(self, value_R: Array, axis: int = 0) -> Array:
-        """Sums over the documents of each group, along `axis`."""
+        """Sum over the documents of each group, along `axis`."""
         return sum_into(self.group_R, len(self.domain_G), value_R, axis)
 
 
 def group_documents(documents: pd.DataFrame, domains: tuple[str, ...]) -> Groups:
-    """Gathers documents by (domain, group), in order of first appearance.
+    """Gather documents by (domain, group), in order of first appearance.
 
     Args:
-        documents: columns domain and group.
-        domains: in the study's order.
+        documents: a row for each document, with columns domain and group.
+        domains: the domains, in the study's order.
 
     Raises:
-        ValueError: a document of a domain that the study does not have.
+        ValueError: a document has a domain that the study does not have.
     """
     unknown = sorted(set(documents["domain"]) - set(domains))
     if unknown:
@@ -91,14 +91,14 @@ TYPES = ("other", "keyword", "name", "number", "string", "operator", "comment")
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
-    """One selector of one run."""
+class ObservedSelector:
+    """Observations of one selector of one run."""
 
     path: str
     """The selector's module path: its name."""
     steps_K: Integers
     early: tuple[Tally, ...]
-    """One Tally over groups a check, on the small probe prefix."""
+    """For each check, the Tally over groups on the small prefix of the probe set."""
     final: Tally
     """The finished model on the whole probe set."""
     choice_PS: npt.NDArray[np.uint8]
@@ -106,50 +106,50 @@ class Observed:
 
     @property
     def layer(self) -> int:
-        """The first number in the path; -1 where there is none."""
+        """Return the selector's layer; -1 where it has none."""
         return layer_of(self.path)
 
     @property
     def num_slots(self) -> int:
-        """S."""
+        """Return S."""
         return int(self.final.chosen_GS.shape[1])
 
     @property
     def num_chosen(self) -> float:
-        """k: mean number of slots chosen in a decision."""
+        """Return k, the mean number of slots chosen in a decision."""
         count_P = self.choice_PS.sum(axis=1, dtype=np.int64)
         return float(count_P[count_P > 0].mean())
 
     @property
     def early_KGS(self) -> Array:
-        """Choices by check, group and slot."""
+        """Return the choices by check, group and slot."""
         return np.stack([tally.chosen_GS for tally in self.early])
 
     @property
     def share_KS(self) -> Array:
-        """f on hard choices at each check, against the null."""
+        """Return f on hard choices at each check, relative to the null."""
         null_KS = np.stack([tally.null_GS.sum(axis=0) for tally in self.early])
-        return against_null(self.early_KGS.sum(axis=1), null_KS)
+        return shares_against_null(self.early_KGS.sum(axis=1), null_KS)
 
 
 def layer_of(path: str) -> int:
-    """The first number in a module's path; -1 where there is none, or it is of a part beside the blocks."""
+    """Return the first number in a module's path; -1 where there is none, and for a part outside the blocks."""
     if path.startswith("parts."):
         return -1
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
-    return int(found[1]) if found else -1
+    number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
+    return int(number[1]) if number else -1
 
 
 NULL_FLOOR = 1e-3
-"""Slots that the null chooses less often than this have no share: a few choices would make them the largest."""
+"""A slot that the null chooses less often than this gets no share: a few choices would make it the largest."""
 
 
-def against_null(chosen: Array, null: Array) -> Array:
-    """Shares of the choices against what an unlearned selector does: f_s / q_s, renormalised over the slots.
+def shares_against_null(chosen: Array, null: Array) -> Array:
+    """Return shares of the choices relative to an unlearned selector: f_s / q_s, renormalised over the slots.
 
-    Where the null is even that is f itself. Where it is not (a Mixture-of-Depths that runs one token in eight, an
-    indexer's buckets of distance), even shares mean as even as the null, and a slot that takes all takes more than its
-    due, so that one set of load measures serves every kind of selector.
+    Where the null is even, that is f itself. Where it is not (a Mixture-of-Depths that runs one token in eight, an
+    indexer's buckets of distance), even shares mean as even as the null, and a slot that takes everything takes more
+    than its due. One set of load measures thus serves every kind of selector.
 
     Args:
         chosen: sums of choices, (..., S).
@@ -168,14 +168,14 @@ def against_null(chosen: Array, null: Array) -> Array:
     return result
 
 
-def gather(path: str, arrays: dict[str, npt.NDArray[np.generic]], groups: Groups, axis: int) -> list[Array]:
-    """The fields of a stored Tally of documents, in the Tally's order, summed over groups.
+def group_tally_fields(path: str, arrays: dict[str, npt.NDArray[np.generic]], groups: Groups, axis: int) -> list[Array]:
+    """Sum the fields of a stored Tally of documents over their groups, in the Tally's order.
 
     Args:
-        path: the selector's.
-        arrays: what `path/field` names hold.
-        groups: of the documents.
-        axis: where the documents are: 0 of a final tally, 1 behind a first axis of checks.
+        path: module path of the selector.
+        arrays: stored arrays, named `path/field`.
+        groups: groups of the documents.
+        axis: the documents' axis: 0 in a final tally, 1 where the first axis is that of the checks.
 
     Raises:
         ValueError: a field is missing, or has another number of documents.
@@ -184,7 +184,7 @@ def gather(path: str, arrays: dict[str, npt.NDArray[np.generic]], groups: Groups
     for name in Tally.__dataclass_fields__:
         value = arrays.get(f"{path}/{name}")
         if value is None or value.shape[axis] != len(groups.group_R):
-            found = "is missing" if value is None else f"has {value.shape[axis]} documents, not {len(groups.group_R)}"
-            raise ValueError(f"selector {path}: {name} {found}")
+            problem = "is missing" if value is None else f"has {value.shape[axis]} documents, not {len(groups.group_R)}"
+            raise ValueError(f"selector {path}: {name} {problem}")
         fields.append(groups.sum(value.astype(np.float64), axis))
     return fields

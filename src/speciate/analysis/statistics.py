@@ -1,6 +1,6 @@
 """Intervals, tests and corrections at the level of the study: seeds are the unit, arms are paired by seed.
 
-Arms of a seed share the data order and the initial weights, so that their difference has less noise than either. Few
+Arms of a seed share the data order and the initial weights, so their difference has less noise than either of them. Few
 seeds make wide intervals (two: 1 degree of freedom, t = 12.7), and that is their honest width.
 """
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from speciate.selection.tally import Array
 
@@ -19,7 +20,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference with its interval and two-sided p-value; NaN where too few pairs say anything."""
+    """A mean difference with its interval and two-sided p-value; NaN where there are too few pairs."""
 
     estimate: float
     low: float
@@ -27,17 +28,18 @@ class Interval:
     p_value: float
     num_pairs: int
     minimum_detectable: float
-    """The smallest true difference that as many pairs, as noisy as these, find with a chance of `POWER`."""
+    """The smallest true difference that as many pairs, as noisy as these, detect with probability `POWER`."""
 
 
 POWER = 0.8
 
 
 def paired_t(difference_P: Array, confidence: float) -> Interval:
-    """Student's paired t interval: mean +- t_{1-a/2, n-1} s / sqrt(n), a = 1 - confidence.
+    """Return Student's paired t interval: mean +- t_{1-a/2, n-1} s / sqrt(n), a = 1 - confidence.
 
-    Pairs with a NaN are left out. One pair has an estimate and no interval; nor have pairs that differ by exactly the
-    same (s = 0), which a count can: the noise is estimated from the pairs, and where they show none it is unknown.
+    Pairs with a NaN are left out. One pair has an estimate but no interval. Nor have pairs with exactly the same
+    difference (s = 0), which counts can have: the noise is estimated from the pairs, and where they show none it is
+    unknown.
     """
     kept_P = difference_P[~np.isnan(difference_P)]
     n = len(kept_P)
@@ -53,14 +55,14 @@ def paired_t(difference_P: Array, confidence: float) -> Interval:
 
 
 def minimum_detectable(standard_error: float, degrees: int, confidence: float, power: float = POWER) -> float:
-    """MDE = (t_{1-a/2, df} + t_{power, df}) SE (Bloom 1995): what the design could have found, whatever it found."""
+    """Return MDE = (t_{1-a/2, df} + t_{power, df}) SE (Bloom 1995): what the design could have found."""
     return float((stdtrit(degrees, (1 + confidence) / 2) + stdtrit(degrees, power)) * standard_error)
 
 
 def holm(p_P: Array) -> Array:
-    """Holm's step-down p-values (1979): the chance of one false rejection among all is held. NaN stay NaN.
+    """Return Holm's step-down p-values (1979), which hold the chance of any false rejection; a NaN stays NaN.
 
-    adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)), p sorted upwards.
+    adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)), with p in ascending order.
     """
     adjusted_P = np.full(len(p_P), np.nan)
     (known,) = np.nonzero(~np.isnan(p_P))
@@ -71,40 +73,31 @@ def holm(p_P: Array) -> Array:
 
 
 def benjamini_hochberg(p_P: Array) -> Array:
-    """q-values of Benjamini & Hochberg (1995): the expected share of false finds among the finds. NaN stay NaN.
+    """Return q-values of Benjamini & Hochberg (1995): the expected share of false discoveries; a NaN stays NaN.
 
-    q_(i) = min_{j >= i} min(1, m p_(j) / j). Holds for independent and for positively dependent tests (Benjamini &
-    Yekutieli 2001); selectors scored with one set of permutations are of the second sort.
+    q_(i) = min_{j >= i} min(1, m p_(j) / j) over the m values that are not NaN. They hold for independent and for
+    positively dependent tests (Benjamini & Yekutieli 2001); selectors scored with one set of permutations are of the
+    second kind.
     """
     adjusted_P = np.full(len(p_P), np.nan)
-    (known,) = np.nonzero(~np.isnan(p_P))
-    order = known[np.argsort(p_P[known], kind="stable")]
-    factor = len(order) / np.arange(1, len(order) + 1)
-    adjusted_P[order] = np.minimum(np.minimum.accumulate((factor * p_P[order])[::-1])[::-1], 1)
+    known_P = ~np.isnan(p_P)
+    adjusted_P[known_P] = stats.false_discovery_control(p_P[known_P])
     return adjusted_P
 
 
-def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share; (NaN, NaN) without trials.
-
-    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
-    """
+def wilson_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Return Wilson's score interval (1927) of a share; (NaN, NaN) without trials."""
     if trials == 0:
         return NAN, NAN
-    z, share = float(ndtri((1 + confidence) / 2)), successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    # at 0 and n successes the border is 0 and 1 exactly, and rounding must not say otherwise
-    low = 0.0 if successes == 0 else (centre - half) / (1 + z * z / trials)
-    high = 1.0 if successes == trials else (centre + half) / (1 + z * z / trials)
-    return low, high
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def tost(difference_P: Array, margin: float, confidence: float) -> float:
-    """The p-value of two one-sided t tests (Schuirmann 1987) that the mean difference lies within +-margin.
+    """Return the p-value of two one-sided t tests (Schuirmann 1987) that the mean difference lies within +-margin.
 
-    The larger of p(mean <= -margin) and p(mean >= margin). At most a = 1 - confidence exactly when the t interval of
-    confidence 1 - 2a lies within the margin. NaN where `paired_t` has no interval.
+    It is the larger of p(mean <= -margin) and p(mean >= margin), and at most a = 1 - confidence exactly when the t
+    interval of confidence 1 - 2a lies within the margin. NaN where `paired_t` has no interval.
     """
     kept_P = difference_P[~np.isnan(difference_P)]
     n = len(kept_P)
@@ -117,12 +110,12 @@ def tost(difference_P: Array, margin: float, confidence: float) -> float:
 def decide(
     difference_P: Array, direction: Literal["greater", "less", "equivalent"], margin: float, confidence: float
 ) -> tuple[Verdict, Interval]:
-    """What paired differences say of a hypothesis, by interval, and the interval that says it.
+    """Return the verdict of paired differences on a hypothesis, and the interval that decided it.
 
     greater:    supported where low > margin, refuted where high < margin.
     less:       supported where high < -margin, refuted where low > -margin.
-    equivalent: the interval of confidence 1 - 2a (TOST); supported where it lies within +-margin, refuted where it lies
-                wholly outside.
+    equivalent: takes the interval of confidence 1 - 2a (TOST); supported where it lies within +-margin, refuted where
+                it lies wholly outside.
     Anything else, too few pairs included, is undecided.
     """
     interval = paired_t(difference_P, 2 * confidence - 1 if direction == "equivalent" else confidence)
@@ -136,26 +129,26 @@ def decide(
 
 
 def ratio_draws(numerator_G: Array, denominator_G: Array, times_BG: Array) -> Array:
-    """A ratio of sums over resampled documents, (B,): sum_g c_bg num_g / sum_g c_bg den_g, c from `draws.resamples`.
+    """Return a ratio of sums over resampled documents, (B,): sum_g c_bg num_g / sum_g c_bg den_g.
 
-    Two runs scored on the same documents with the same draws are paired: the quantiles of the difference of their draws
-    are the paired document (cluster) bootstrap interval (Efron & Tibshirani 1993, ch. 8).
+    c is `draws.resample_counts`. Two runs scored on the same documents with the same draws are paired: the quantiles of
+    the difference of their draws are the paired document (cluster) bootstrap interval (Efron & Tibshirani 1993, ch. 8).
     """
     result: Array = (times_BG @ numerator_G) / (times_BG @ denominator_G)
     return result
 
 
-def percentiles(drawn_B: Array, confidence: float) -> tuple[float, float]:
-    """The percentile interval of bootstrap draws; (NaN, NaN) where a draw is NaN."""
+def percentile_interval(drawn_B: Array, confidence: float) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap draws; (NaN, NaN) where a draw is NaN."""
     low, high = np.quantile(drawn_B, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def centred(estimate: float, drawn_B: Array, confidence: float) -> tuple[float, float]:
-    """The interval around `estimate` with the spread of `drawn_B` about its own mean.
+def centred_interval(estimate: float, drawn_B: Array, confidence: float) -> tuple[float, float]:
+    """Return the interval around `estimate` with the spread of `drawn_B` about its own mean.
 
-    For statistics such as I(E;D) that resampling biases: draws with twinned documents have more of it. The estimate has
-    its bias removed by the null; the draws' common shift is that bias again and is taken off them.
+    It serves statistics such as I(E;D) that resampling biases: draws that repeat documents have more of it. The null
+    has removed the estimate's own bias; the draws' common shift is that bias once more, so it is subtracted.
     """
-    low, high = percentiles(drawn_B - drawn_B.mean(), confidence)
+    low, high = percentile_interval(drawn_B - drawn_B.mean(), confidence)
     return estimate + low, estimate + high

@@ -1,4 +1,4 @@
-"""One run in one row: its loss, and one number of each statistic of its selectors (config/contracts/statistics.py)."""
+"""One run as one row: its loss, and one number for each statistic of its selectors (config/contracts/statistics.py)."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from speciate.config.contracts.statistics import STATISTICS
 def run_row(
     facts: dict[str, Any], losses: pd.DataFrame, selectors: pd.DataFrame, verdicts: pd.DataFrame
 ) -> pd.DataFrame:
-    """The run's row of table `runs`, without what other runs must tell (excess, state).
+    """Return the run's row of table `runs`, without the columns that need other runs (excess, state).
 
     Args:
-        facts: parameters_total, parameters_active, num_steps, train_tokens; loss_error, NaN where the loss is exact;
-            spikes of the training loss and skipped updates, how many.
-        losses: the run's rows by domain; each domain weighs the same.
-        selectors: its rows of table `selectors`; empty for a dense run, whose selector columns are then NaN.
-        verdicts: its rows of table `verdicts`.
+        facts: parameters_total, parameters_active, num_steps and train_tokens; loss_error, NaN where the loss is exact;
+            the numbers of spikes of the training loss and of skipped updates.
+        losses: the run's rows by domain; each domain has the same weight.
+        selectors: the run's rows of table `selectors`; empty for a dense run, whose selector columns are then NaN.
+        verdicts: the run's rows of table `verdicts`.
     """
     row: dict[str, Any] = {
         **facts,
@@ -29,10 +29,13 @@ def run_row(
     if len(selectors):
         full = selectors[selectors["probe"] == "full"]
         row["num_selectors"] = len(full)
-        # a NaN is a value that does not exist and must not be averaged away
-        reduced = [statistic for statistic in STATISTICS if statistic.over_selectors]
-        row |= {one.name: full[one.name].agg(one.over_selectors, skipna=False) for one in reduced}
+        # a NaN is a value that does not exist, so it must not be averaged away
+        row |= {
+            statistic.name: full[statistic.name].agg(statistic.over_selectors, skipna=False)
+            for statistic in STATISTICS
+            if statistic.over_selectors
+        }
         row["information_bits"] = (full["information_bits"] - full["null_mean_bits"]).mean()
-        whole = verdicts[verdicts["selector"] == "any"].set_index("rule")["first_step"]
-        row |= {f"{rule}_step": whole[rule] for rule in RULES}
+        first_step = verdicts[verdicts["selector"] == "any"].set_index("rule")["first_step"]
+        row |= {f"{rule}_step": first_step[rule] for rule in RULES}
     return pd.DataFrame([row])

@@ -1,8 +1,8 @@
-"""The columns of every table of a study, and how tables become bytes: the same values, the same bytes.
+"""Columns of every table of a study, and the code that writes tables: the same values give the same bytes.
 
-`measure` writes one run's rows of the first eight, with what only the whole study can tell (q-values, excess over
-controls, state) left empty; `compare` fills that in. Floats have nine significant digits in csv and all in parquet; a
-value that does not exist is an empty field and a null.
+config/stage_specs.py lists which stage writes which table. `measure` leaves empty what needs the whole study (q-values,
+excess over controls, state); `compare` fills that in. Floats have nine significant digits in csv and all of them in
+parquet. A value that does not exist is an empty field in csv and a null in parquet.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ def _floats(*names: str) -> dict[str, str]:
 Tables = Mapping[str, Mapping[str, str]]
 """Table -> column -> type."""
 COLUMNS: dict[str, dict[str, str]] = {
-    # one row a run
+    # one row per run
     "runs": {
         **_RUN,
         "about": "str",
@@ -43,7 +43,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("rule_60_percent_step", "rule_3_over_e_step", "alarm_step"),
         "state": "str",
     },
-    # one row a run, selector, step and probe
+    # one row per run, selector, step and probe
     "selectors": {
         **_AT,
         "num_slots": "int64",
@@ -55,9 +55,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("commitment_nats", "drift_nats", "information_nats"),
         **_floats("token_explained_bits", "conditional_information_bits", "conditional_p_value", "shared_token_share"),
     },
-    # one row a run, selector, step, probe, domain and slot
+    # one row per run, selector, step, probe, domain and slot
     "experts": {**_AT, "domain": "str", "slot": "int64", **_floats("share", "lift", "placebo_lift")},
-    # one row a run, selector, lexical type and slot
+    # one row per run, selector, lexical type and slot
     "types": {
         **_RUN,
         "selector": "str",
@@ -67,7 +67,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "tokens": "int64",
         **_floats("share", "lift"),
     },
-    # one row a run and domain
+    # one row per run and domain
     "losses": {
         **_RUN,
         "domain": "str",
@@ -75,7 +75,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("difference_bits", "difference_low_bits", "difference_high_bits"),
         **dict.fromkeys(("tokens", "bytes", "documents"), "int64"),
     },
-    # one row a run, selector (and 'any') and rule
+    # one row per run, selector (and 'any') and rule
     "verdicts": {
         **_RUN,
         "selector": "str",
@@ -84,9 +84,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "fired": "bool",
         "first_step": "float64",
     },
-    # one row a run, step and series ('train' or a domain's validation)
+    # one row per run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
-    # one row a run, step, probe, module and what it noted beside its choices (selection/metrics.py)
+    # one row per run, step, probe, module and metric that it recorded beside its choices (selection/metrics.py)
     "measurements": {
         **_RUN,
         "step": "int64",
@@ -96,7 +96,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "name": "str",
         **_floats("at", "value"),
     },
-    # one row a run and single token, of what an objective shows
+    # one row per run and single token, for the details that an objective shows
     "details": {
         **_RUN,
         "what": "str",
@@ -104,9 +104,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("x", "y"),
         "text": "str",
     },
-    # bootstrap draws of one run, paired across runs by `draw`; of measure alone
+    # bootstrap draws of one run, paired across runs by `draw`; only `measure` writes it
     "draws": {**_RUN, "statistic": "str", "name": "str", "draw": "int64", "value": "float64"},
-    # one row an ablation and length of block; of the verb cost, and of no run
+    # one row per ablation and block length; written by `cost`, and about no run
     "cost": {
         "ablation": "str",
         "mixer": "str",
@@ -114,7 +114,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kept_bytes": "int64",
         **_floats("train_ms", "decode_ms"),
     },
-    # one row a statistic and ablation
+    # one row per statistic and ablation
     "comparisons": {
         "statistic": "str",
         "ablation": "str",
@@ -122,7 +122,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_DIFFERENCE,
         **_floats("p_value", "p_holm", "minimum_detectable"),
     },
-    # one row an ablation
+    # one row per ablation
     "collapse": {
         "ablation": "str",
         "runs": "int64",
@@ -130,7 +130,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "collapsed": "int64",
         **_floats("share", "low", "high"),
     },
-    # one row a hypothesis
+    # one row per hypothesis
     "hypotheses": {
         **dict.fromkeys(("name", "statement", "statistic", "arm", "reference", "direction"), "str"),
         "margin": "float64",
@@ -138,30 +138,23 @@ COLUMNS: dict[str, dict[str, str]] = {
         "confidence": "float64",
         "verdict": "str",
     },
-    # one row a run of the study that is not in the tables; the step at which it failed and why, where it was trained
+    # one row per run of the study that is not in the tables; where it was trained, the step at which it failed and why
     "missing": {**_RUN, "step": "float64", "reason": "str"},
 }
 
-MEASURED = (
-    *("runs", "selectors", "experts", "types", "losses", "verdicts", "curves", "measurements", "details"),
-    *("missing", "draws"),
-)
-"""What `measure` writes of one run."""
-COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
-"""What `compare` writes of a study."""
 _EMPTY = {"str": "", "float64": np.nan}
 
 
-def frame(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.DataFrame:
-    """`rows` with exactly the columns of `table`, in order and of their types; text and floats may be missing.
+def conform(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.DataFrame:
+    """Return `rows` with exactly the columns of `table`, in its order and types; text and floats may be missing.
 
     Args:
-        table: its name.
-        rows: its rows, columns in any order.
-        tables: the tables that there are, these or the data card's.
+        table: name of the table.
+        rows: its rows, with columns in any order.
+        tables: columns of all tables: these, or the data card's.
 
     Raises:
-        ValueError: a column that the table does not have, or an integer or boolean one that is missing.
+        ValueError: the table does not have a column, or an integer or boolean column is missing.
     """
     columns = tables[table]
     unknown = [name for name in rows.columns if name not in columns]
@@ -175,8 +168,8 @@ def frame(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.DataFr
     return pd.DataFrame(full, index=range(len(rows))).astype(columns)
 
 
-def read(file: pathlib.Path, table: str) -> pd.DataFrame:
-    """A table from parquet. Raises ValueError naming the file where its columns are not the table's."""
+def read_table(file: pathlib.Path, table: str) -> pd.DataFrame:
+    """Read a table from parquet. Raises ValueError naming the file where its columns are not the table's."""
     rows = pd.read_parquet(file)
     if list(rows.columns) != list(COLUMNS[table]):
         raise ValueError(f"{file}: its columns are not those of table {table}")
@@ -184,20 +177,20 @@ def read(file: pathlib.Path, table: str) -> pd.DataFrame:
 
 
 def write_parquet(rows: pd.DataFrame, table: str, file: pathlib.Path, tables: Tables = COLUMNS) -> None:
-    """Writes a table as parquet, without the index and without metadata of the library that wrote it."""
+    """Write a table as parquet, without the index and without metadata of the library that wrote it."""
     arrow_types = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
     schema = pa.schema([(name, arrow_types[kind]) for name, kind in tables[table].items()])
     arrays = [pa.array(rows[field.name].to_numpy(), field.type, from_pandas=True) for field in schema]
     pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
 
 
-def text(value: object) -> str:
-    """One csv field: nine significant digits of a float, nothing for NaN."""
+def csv_field(value: object) -> str:
+    """Return one csv field: nine significant digits of a float, nothing for NaN."""
     if isinstance(value, float):
         return "" if np.isnan(value) else format(value + 0.0, ".9g")
     return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def write_csv(rows: pd.DataFrame, file: pathlib.Path) -> None:
-    """Writes a table as csv: a header, one line a row, fields quoted only where they must be."""
-    rows.map(text).to_csv(file, index=False, lineterminator="\n", encoding="utf-8")
+    """Write a table as csv: a header, one line per row, fields quoted only where they must be."""
+    rows.map(csv_field).to_csv(file, index=False, lineterminator="\n", encoding="utf-8")

@@ -35,20 +35,20 @@ class Options(FigureOptions):
     """Bars for each seed up to so many; beyond, the mean over the seeds."""
 
 
-def _full(tables: style.Tables) -> pd.DataFrame:
+def _finished_rows(tables: style.Tables) -> pd.DataFrame:
     selectors = tables["selectors"]
     return selectors[selectors["probe"] == "full"]
 
 
-def _shown(tables: style.Tables, options: Any) -> tuple[list[str], dict[str, str]]:
+def _drawn_selectors(tables: style.Tables, options: Any) -> tuple[list[str], dict[str, str]]:
     """The selectors that are shown, and every selector's name."""
-    full = _full(tables)
-    names = style.selectors_of(full)
+    full = _finished_rows(tables)
+    names = style.selector_names(full)
     weight = full.groupby("selector")["drift_nats"].max().to_dict()
-    return style.telling(list(names), options.max_selectors, weight), names
+    return style.choose_names(list(names), options.max_selectors, weight), names
 
 
-def _bars(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
+def _bar_parts(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
     """(drift, information) of each bar: the seeds in order, or their mean where there are many."""
     parts = cell.sort_values("seed")[["drift_nats", "information_nats"]]
     if cell["seed"].nunique() > options.max_seeds:
@@ -58,20 +58,20 @@ def _bars(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A column a layer, a group of bars an arm, a bar a seed."""
-    full = _full(tables)
+    full = _finished_rows(tables)
     if full.empty:
-        return style.message("No run of this study has a selector.")
-    arms = style.selecting(full, subject)
-    selectors, names = _shown(tables, options)
+        return style.message_figure("No run of this study has a selector.")
+    arms = style.arms_with_selectors(full, subject)
+    selectors, names = _drawn_selectors(tables, options)
     num_bars = full["seed"].nunique()
     num_bars = 1 if num_bars > options.max_seeds else num_bars
-    drawn = style.canvas(0.75 + len(arms) * max(0.24, 0.13 * num_bars + 0.06))
+    drawn = style.new_figure(0.75 + len(arms) * max(0.24, 0.13 * num_bars + 0.06))
     grid = drawn.subplots(1, len(selectors), sharex=True, sharey=True, squeeze=False)[0]
     thick = 0.8 / num_bars
     for axes, selector in zip(grid, selectors, strict=True):
         for row, arm in enumerate(arms):
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector)]
-            for bar, (drift, information) in enumerate(_bars(cell, options)):
+            for bar, (drift, information) in enumerate(_bar_parts(cell, options)):
                 at = row - 0.4 + thick * (bar + 0.5)
                 axes.barh(at, drift, 0.86 * thick, color=style.ACCENT, linewidth=0)
                 axes.barh(at, information, 0.86 * thick, left=drift, color=INFORMATION, hatch="/////", edgecolor=HATCH)
@@ -79,14 +79,14 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         axes.set_title(names[selector])
         axes.tick_params(axis="y", length=0)
     grid[0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, None))
-    grid[0].set_yticks(range(len(arms)), [style.spoken(arm) for arm in arms])
-    _states(grid[-1], tables["runs"], arms)
+    grid[0].set_yticks(range(len(arms)), [style.plain_name(arm) for arm in arms])
+    _label_states(grid[-1], tables["runs"], arms)
     drawn.supxlabel("distance from an unlearned router, nats", fontsize=7.5)
-    _key(drawn)
+    _add_legend(drawn)
     return drawn
 
 
-def _states(axes: Any, runs: pd.DataFrame, arms: list[str]) -> None:
+def _label_states(axes: Any, runs: pd.DataFrame, arms: list[str]) -> None:
     """Behind each arm's bars, what its runs are called and in how many seeds."""
     for row, arm in enumerate(arms):
         states = runs[runs["ablation"] == arm]["state"].dropna()
@@ -96,7 +96,7 @@ def _states(axes: Any, runs: pd.DataFrame, arms: list[str]) -> None:
         )
 
 
-def _key(drawn: Figure) -> None:
+def _add_legend(drawn: Figure) -> None:
     """The two parts of the bars, named above them."""
     handles = [
         Patch(color=style.ACCENT, linewidth=0),
@@ -108,15 +108,15 @@ def _key(drawn: Figure) -> None:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    full = _full(tables)
+    full = _finished_rows(tables)
     if full.empty:
         return "No run of this study has a selector, so there is no commitment to show."
-    selectors, names = _shown(tables, options)
+    selectors, names = _drawn_selectors(tables, options)
     means = full.groupby("ablation")[["commitment_nats", "drift_nats"]].mean()
     part = (means["drift_nats"] / means["commitment_nats"]).dropna()
     most = str(part.idxmax()) if len(part) else None
     drifting = (
-        f" The largest part of drift is in {style.spoken(most)}: {part[most]:.0%} of"
+        f" The largest part of drift is in {style.plain_name(most)}: {part[most]:.0%} of"
         f" {means.loc[most, 'commitment_nats']:.2f} nats (means over layers and seeds)."
         if most
         else ""
@@ -133,5 +133,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " seeds and come from the rule in the definitions, not from this picture. A control's information is the"
         " token's own (a hash router is certain of each token and has learned nothing), and the scale of the"
         " probabilities enters: arms whose routers sharpen differ here even where their choices do not."
-        + style.left_out(style.named(names, selectors))
+        + style.note_left_out(style.all_and_drawn(names, selectors))
     )

@@ -27,7 +27,7 @@ class Options(FigureOptions):
     """Which tables it reads; see speciate.graph.study_graph."""
 
 
-def _scaled(rows: pd.DataFrame, name: str) -> pd.Series:
+def _cost_per_token(rows: pd.DataFrame, name: str) -> pd.Series:
     """Per token where a whole block is measured, so that what grows linearly is flat."""
     factor = {"train_ms": 1000 / rows["length"], "decode_ms": 1.0, "kept_bytes": 1 / rows["length"] / 1e3}[name]
     return rows[name] * factor
@@ -37,15 +37,15 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     """A panel a cost, on logarithmic axes, a line an arm."""
     rows = tables["cost"]
     arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
-    drawn = style.canvas(2.6)
+    drawn = style.new_figure(2.6)
     for axes, (name, title) in zip(drawn.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        _panel(axes, rows.assign(value=_scaled(rows, name)), arms, style.colours(subject))
+        _draw_panel(axes, rows.assign(value=_cost_per_token(rows, name)), arms, style.colours(subject))
         axes.set_title(title, loc="left", weight="bold")
     drawn.supxlabel("tokens of a block", fontsize=7.5)
     return drawn
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
+def _draw_panel(axes: Axes, rows: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
     """A line an arm, named where it ends."""
     lengths = sorted(rows["length"].unique())
     ends: list[tuple[float, str, str]] = []
@@ -54,7 +54,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, arms: list[str], colours: dict[str, s
         height = np.log10(mine["value"].to_numpy(dtype=float))
         marker = style.MARKERS[index % len(style.MARKERS)]
         axes.plot(np.log2(mine["length"]), height, color=colours[arm], marker=marker, markersize=3)
-        ends.append((float(height[-1]), style.spoken(arm), colours[arm]))
+        ends.append((float(height[-1]), style.plain_name(arm), colours[arm]))
     axes.set_xticks(np.log2(lengths), [f"{length // 1024}k" if length >= 1024 else str(length) for length in lengths])
     low, high = axes.get_ylim()
     ticks = [t for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for t in (1 * 10.0**e, 3 * 10.0**e)]
@@ -64,7 +64,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, arms: list[str], colours: dict[str, s
     style.label_ends(axes, float(np.log2(lengths[-1])), ends)
 
 
-def slope(rows: pd.DataFrame, name: str) -> float:
+def log_slope(rows: pd.DataFrame, name: str) -> float:
     """Of log cost against log length, by least squares: 1 grows linearly, 2 quadratically."""
     return float(np.polyfit(np.log(rows["length"]), np.log(rows[name]), 1)[0])
 
@@ -78,7 +78,9 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         if len(mine) > 1:
             # the longest half: short blocks cost what does not grow
             late = mine.iloc[len(mine) // 2 - 1 :]
-            told.append(f"{style.spoken(arm)} {slope(late, 'train_ms'):.2f} and {slope(late, 'kept_bytes'):.2f}")
+            told.append(
+                f"{style.plain_name(arm)} {log_slope(late, 'train_ms'):.2f} and {log_slope(late, 'kept_bytes'):.2f}"
+            )
     return (
         "The first layer's mixer alone, initial weights, one block, one thread, processor time of this machine"
         " (medians); a flat line in the outer panels grows linearly. Slopes of log time and log memory against log"

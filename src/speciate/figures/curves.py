@@ -24,7 +24,9 @@ class Options(FigureOptions):
     """Arms with a line beside the reference's."""
 
 
-def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[pd.DataFrame, list[str], list[str]]:
+def _differences(
+    tables: style.Tables, subject: style.Subject, options: Any
+) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Mean paired difference by (step, series, ablation), the arms that are shown, and all arms but the reference."""
     curves = tables["curves"]
     held_out = curves[curves["series"].isin(subject.domains)]
@@ -35,33 +37,35 @@ def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[
     left = {subject.reference, *subject.incomparable}
     arms = [arm for arm in subject.arms if arm in apart and arm not in left]
     weight = apart.abs().groupby("step").mean().iloc[-1].to_dict()
-    return apart, style.telling_arms(arms, options.max_arms, weight, subject), arms
+    return apart, style.choose_arms(arms, options.max_arms, weight, subject), arms
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """First panel: the reference's own losses. Then a panel a domain: each arm minus the reference."""
-    differences, arms, _ = _shown(tables, subject, options)
+    differences, arms, _ = _differences(tables, subject, options)
     if differences.empty:
-        return style.message("The reference has no validation losses.")
+        return style.message_figure("The reference has no validation losses.")
     columns = 2
     rows = -(-(1 + len(subject.domains)) // columns)
-    drawn = style.canvas(0.3 + 2.0 * rows)
+    drawn = style.new_figure(0.3 + 2.0 * rows)
     grid = drawn.subplots(rows, columns, squeeze=False)
     own, *panels = grid.flat
-    _own(own, tables, subject)
+    _draw_reference(own, tables, subject)
     low, high = (float(function([0.0, *differences[arms].stack()])) for function in (min, max))
     pad = 0.08 * (high - low) or 0.1
     for axes in panels[len(subject.domains) :]:
         axes.set_axis_off()
     for axes, domain in zip(panels, subject.domains, strict=False):
-        _panel(axes, differences.xs(domain, level="series"), arms, subject, (low - pad, high + pad))
-        axes.set_title(f"{style.spoken(domain)}: minus {style.spoken(subject.reference)}", loc="left", weight="bold")
+        _draw_panel(axes, differences.xs(domain, level="series"), arms, subject, (low - pad, high + pad))
+        axes.set_title(
+            f"{style.plain_name(domain)}: minus {style.plain_name(subject.reference)}", loc="left", weight="bold"
+        )
     drawn.supxlabel("optimizer step", fontsize=7.5)
     drawn.supylabel("nats per token", fontsize=7.5)
     return drawn
 
 
-def _own(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
+def _draw_reference(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
     """The reference's training loss and validation losses: means over seeds."""
     mine = tables["curves"][tables["curves"]["ablation"] == subject.reference]
     ends: list[tuple[float, float, str]] = []
@@ -71,12 +75,12 @@ def _own(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
             continue
         trained = series == "train"
         axes.plot(line.index, line, color=style.FAINT if trained else style.INK, linewidth=0.6 if trained else 1.1)
-        ends.append((float(line.index[-1]), float(line.iloc[-1]), "training" if trained else style.spoken(series)))
+        ends.append((float(line.index[-1]), float(line.iloc[-1]), "training" if trained else style.plain_name(series)))
     style.label_ends(axes, ends[0][0] if ends else 0.0, [(value, name, style.INK) for _, value, name in ends])
-    axes.set_title(f"{style.spoken(subject.reference)}, its own loss", loc="left", weight="bold")
+    axes.set_title(f"{style.plain_name(subject.reference)}, its own loss", loc="left", weight="bold")
 
 
-def _panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style.Subject, limits: Any) -> None:
+def _draw_panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style.Subject, limits: Any) -> None:
     """One domain: a labelled line an arm."""
     colours = style.colours(subject)
     axes.axhline(0, color=style.INK, linewidth=0.6)
@@ -88,13 +92,13 @@ def _panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style
             axes.plot(line.index, line, color=colours[arm], linestyle=dash)
             ends.append((float(line.iloc[-1]), arm))
     axes.set(ylim=limits, xlim=(0, None))
-    named = [(value, style.spoken(arm), colours[arm]) for value, arm in ends]
+    named = [(value, style.plain_name(arm), colours[arm]) for value, arm in ends]
     style.label_ends(axes, float(differences.index.max()), named)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    differences, arms, candidates = _shown(tables, subject, options)
+    differences, arms, candidates = _differences(tables, subject, options)
     if differences.empty:
         return "The reference has no validation losses, so there is nothing to compare with."
     curves = tables["curves"]
@@ -103,19 +107,23 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     ends = differences.xs(last, level="step")[arms].mean()
     ends = ends.dropna()
     lowest = (
-        f"{style.spoken(str(ends.idxmin()))} is lowest ({style.signed(float(ends.min()))} nats)" if len(ends) else ""
+        f"{style.plain_name(str(ends.idxmin()))} is lowest ({style.format_signed(float(ends.min()))} nats)"
+        if len(ends)
+        else ""
     )
     highest = (
-        f" and {style.spoken(str(ends.idxmax()))} highest ({style.signed(float(ends.max()))})" if len(ends) > 1 else ""
+        f" and {style.plain_name(str(ends.idxmax()))} highest ({style.format_signed(float(ends.max()))})"
+        if len(ends) > 1
+        else ""
     )
     told = f" At step {last}, averaged over domains, {lowest}{highest}." if lowest else ""
     seeds = f"means over {num_seeds} seeds, each paired with the reference's run of the same seed"
     return (
-        f"First panel: the loss of {style.spoken(subject.reference)} on its training batches and on each domain's"
+        f"First panel: the loss of {style.plain_name(subject.reference)} on its training batches and on each domain's"
         " validation blocks. Other panels: validation loss of each arm minus that of"
-        f" {style.spoken(subject.reference)}, {seeds if num_seeds > 1 else 'one seed'}; below zero is"
+        f" {style.plain_name(subject.reference)}, {seeds if num_seeds > 1 else 'one seed'}; below zero is"
         f" better.{told} The spread between seeds is not drawn: a line apart from zero is no finding by itself, the"
         " comparisons have the intervals. Validation blocks are few; the test losses in the tables rest on more text."
-        + style.left_out((candidates, arms))
-        + style.not_compared(tables["curves"]["ablation"], subject)
+        + style.note_left_out((candidates, arms))
+        + style.note_incomparable(tables["curves"]["ablation"], subject)
     )

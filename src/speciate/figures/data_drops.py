@@ -34,11 +34,11 @@ class Options(FigureOptions):
     """Domains with a panel: the first and the last, the one with most drops, then others spread over the list."""
 
 
-def _shown(tables: style.Tables, options: Any) -> tuple[list[str], list[str], list[tuple[str, str]], list[str]]:
+def _choose_rows(tables: style.Tables, options: Any) -> tuple[list[str], list[str], list[tuple[str, str]], list[str]]:
     """The domains that are shown, all of them, the (stage, reason) rows that are shown, and all reasons."""
     drops = tables["data_drops"]
     domains = list(dict.fromkeys(tables["data_sources"]["domain"]))
-    kept = style.telling(domains, options.max_domains, drops.groupby("domain")["documents"].sum().to_dict())
+    kept = style.choose_names(domains, options.max_domains, drops.groupby("domain")["documents"].sum().to_dict())
     sums = drops.groupby(["stage", "reason"])["documents"].sum()
     rows = sorted((key for key, documents in sums.items() if documents), key=lambda key: (-sums[key], key))
     shown = sorted(rows[: options.max_reasons], key=lambda key: (list(STAGES).index(key[0]), -sums[key], key[1]))
@@ -47,28 +47,28 @@ def _shown(tables: style.Tables, options: Any) -> tuple[list[str], list[str], li
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel a domain, a row a reason."""
-    domains, _, rows, _ = _shown(tables, options)
+    domains, _, rows, _ = _choose_rows(tables, options)
     if not rows:
-        return style.message("No document was dropped.")
+        return style.message_figure("No document was dropped.")
     drops = tables["data_drops"]
-    drawn = style.canvas(0.85 + 0.185 * len(rows))
+    drawn = style.new_figure(0.85 + 0.185 * len(rows))
     grid = drawn.subplots(1, len(domains), sharex=True, sharey=True, squeeze=False)[0]
     for axes, domain in zip(grid, domains, strict=True):
-        _panel(axes, drops[drops["domain"] == domain], rows)
-        axes.set_title(style.spoken(domain), loc="left", weight="bold")
+        _draw_panel(axes, drops[drops["domain"] == domain], rows)
+        axes.set_title(style.plain_name(domain), loc="left", weight="bold")
     most = float(drops["share"].max())
     # room for the counts right of the longest bar, more of it where panels are narrow
     grid[0].set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, most * (1.15 + 0.15 * len(domains))))
-    grid[0].set_yticks(range(len(rows)), [style.spoken(reason) for _, reason in rows])
+    grid[0].set_yticks(range(len(rows)), [style.plain_name(reason) for _, reason in rows])
     grid[0].xaxis.set_major_formatter("{x:.0%}" if most >= 0.02 else "{x:.2%}")
     for axes in grid:
         axes.locator_params(axis="x", nbins=3)
     drawn.supxlabel("share of the documents read; the numbers count documents", fontsize=7.5)
-    _key(drawn, [stage for stage in STAGES if any(stage == row[0] for row in rows)])
+    _add_legend(drawn, [stage for stage in STAGES if any(stage == row[0] for row in rows)])
     return drawn
 
 
-def _panel(axes: Axes, mine: pd.DataFrame, rows: list[tuple[str, str]]) -> None:
+def _draw_panel(axes: Axes, mine: pd.DataFrame, rows: list[tuple[str, str]]) -> None:
     """One domain's bars, each with its count."""
     found = mine.set_index(["stage", "reason"])
     for row, key in enumerate(rows):
@@ -81,7 +81,7 @@ def _panel(axes: Axes, mine: pd.DataFrame, rows: list[tuple[str, str]]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _key(drawn: Figure, stages: list[str]) -> None:
+def _add_legend(drawn: Figure, stages: list[str]) -> None:
     """The stages, named above the panels."""
     handles = [Patch(color=STAGES[stage], linewidth=0) for stage in stages]
     texts = [NAMES[stage] for stage in stages]
@@ -90,19 +90,19 @@ def _key(drawn: Figure, stages: list[str]) -> None:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    domains, everything, rows, reasons = _shown(tables, options)
+    domains, everything, rows, reasons = _choose_rows(tables, options)
     if not rows:
         return "No document of any domain was dropped: every text that the sources gave is in the splits."
     drops = tables["data_drops"]
     read = tables["data_sources"].groupby("domain")["documents_read"].sum()
     lost = drops.groupby("domain")["documents"].sum()
     told = ", ".join(
-        f"{style.spoken(domain)} {lost.get(domain, 0) / max(1, read[domain]):.1%} of {read[domain]:,}"
+        f"{style.plain_name(domain)} {lost.get(domain, 0) / max(1, read[domain]):.1%} of {read[domain]:,}"
         for domain in everything
     )
     return (
         "Documents dropped, as a share of those that each domain's sources gave, by the reason that came first: filters"
         " run in the order of the study file, so that a reason's count is what was left to it, and another order"
         f" gives other counts. Dropped in all: {told}. A share of documents is not a share of text: what is too short"
-        " holds little." + style.left_out((everything, domains), (reasons, [reason for _, reason in rows]))
+        " holds little." + style.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
     )

@@ -29,36 +29,36 @@ class Options(FigureOptions):
     """Panels: the first and the last scope, the one with most clusters, then others spread over the list."""
 
 
-def _octaves(table: pd.DataFrame) -> pd.DataFrame:
+def _count_by_octave(table: pd.DataFrame) -> pd.DataFrame:
     """The clusters by scope, reason and octave of size: 2 to 3, 4 to 7, 8 to 15, ... documents."""
     octave = table["size"].map(lambda size: int(size).bit_length() - 1)
     return table.assign(octave=octave).groupby(["scope", "reason", "octave"], as_index=False)["clusters"].sum()
 
 
-def _shown(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
+def _choose_scopes(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
     """The scopes that are shown, and all that have a cluster."""
     table = tables["data_duplicates"]
     scopes = list(dict.fromkeys(table["scope"]))
-    return style.telling(scopes, options.max_scopes, table.groupby("scope")["clusters"].sum().to_dict()), scopes
+    return style.choose_names(scopes, options.max_scopes, table.groupby("scope")["clusters"].sum().to_dict()), scopes
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel a scope, a row an octave of sizes, a bar a reason; the number of clusters beside it."""
-    scopes, _ = _shown(tables, options)
+    scopes, _ = _choose_scopes(tables, options)
     if not scopes:
-        return style.message("No two documents that were compared are the same or nearly the same.")
-    found = _octaves(tables["data_duplicates"])
+        return style.message_figure("No two documents that were compared are the same or nearly the same.")
+    found = _count_by_octave(tables["data_duplicates"])
     octaves = range(1, int(found["octave"].max()) + 1)
     reasons = [reason for reason in REASONS if (found["reason"] == reason).any()]
     columns = min(3, len(scopes))
     lines = -(-len(scopes) // columns)
-    drawn = style.canvas(0.8 + lines * (0.35 + 0.28 * len(octaves)))
+    drawn = style.new_figure(0.8 + lines * (0.35 + 0.28 * len(octaves)))
     grid = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(scopes) :]:
         axes.set_axis_off()
     for axes, scope in zip(grid.flat, scopes, strict=False):
-        _panel(axes, found[found["scope"] == scope], octaves, reasons)
-        title = "all domains together" if scope == "domains" else style.spoken(scope)
+        _draw_panel(axes, found[found["scope"] == scope], octaves, reasons)
+        title = "all domains together" if scope == "domains" else style.plain_name(scope)
         axes.set_title(title, loc="left", weight="bold")
     labels = [f"{2**octave} to {2 ** (octave + 1) - 1}" for octave in octaves]
     grid[0, 0].set_yticks(list(octaves), labels)
@@ -66,11 +66,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     grid[0, 0].set(ylim=(len(octaves) + 0.6, 0.4), xlim=(0, 1.25 * float(found["clusters"].max())), xticks=[])
     drawn.supylabel("documents in a cluster", fontsize=7.5)
     drawn.supxlabel("clusters", fontsize=7.5)
-    _key(drawn, reasons)
+    _add_legend(drawn, reasons)
     return drawn
 
 
-def _panel(axes: Axes, mine: pd.DataFrame, octaves: range, reasons: list[str]) -> None:
+def _draw_panel(axes: Axes, mine: pd.DataFrame, octaves: range, reasons: list[str]) -> None:
     """One scope."""
     counts = mine.set_index(["reason", "octave"])["clusters"]
     for index, reason in enumerate(reasons):
@@ -86,7 +86,7 @@ def _panel(axes: Axes, mine: pd.DataFrame, octaves: range, reasons: list[str]) -
     axes.spines["bottom"].set_visible(False)
 
 
-def _key(drawn: Figure, reasons: list[str]) -> None:
+def _add_legend(drawn: Figure, reasons: list[str]) -> None:
     """The two kinds of clusters, named above the panels."""
     handles = [Patch(color=REASONS[reason], linewidth=0) for reason in reasons]
     texts = [NAMES[reason] for reason in reasons]
@@ -95,7 +95,7 @@ def _key(drawn: Figure, reasons: list[str]) -> None:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    scopes, everything = _shown(tables, options)
+    scopes, everything = _choose_scopes(tables, options)
     table = tables["data_duplicates"]
     if not scopes:
         return (
@@ -107,7 +107,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     for scope in everything:
         mine = table[table["scope"] == scope]
         documents = int((mine["size"] * mine["clusters"]).sum())
-        name = "all domains together" if scope == "domains" else style.spoken(scope)
+        name = "all domains together" if scope == "domains" else style.plain_name(scope)
         told.append(
             f"{name} {int(mine['clusters'].sum()):,} with {documents:,} documents, at most {mine['size'].max():,}"
         )
@@ -117,5 +117,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" {'; '.join(told)}. A cluster is not what was dropped: a document is dropped only for one that is kept and"
         " that it equals or is similar to, so a chain of similar texts may keep several, and a domain whose duplicates"
         " are kept loses none. Documents that quote a little of each other are in no cluster; the overlaps show those."
-        + style.left_out((everything, scopes))
+        + style.note_left_out((everything, scopes))
     )

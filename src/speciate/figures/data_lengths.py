@@ -33,19 +33,21 @@ class Options(FigureOptions):
     """Domains with a panel: the first and the last, the one with most documents, then others spread over the list."""
 
 
-def _tokens(tables: style.Tables) -> pd.DataFrame:
+def _token_rows(tables: style.Tables) -> pd.DataFrame:
     lengths = tables["data_lengths"]
     return lengths[lengths["unit"] == "tokens"]
 
 
-def _shown(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
+def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
     """The domains that are shown, and all of them."""
-    lengths = _tokens(tables)
+    lengths = _token_rows(tables)
     domains = list(dict.fromkeys(lengths["domain"]))
-    return style.telling(domains, options.max_domains, lengths.groupby("domain")["documents"].sum().to_dict()), domains
+    return style.choose_names(
+        domains, options.max_domains, lengths.groupby("domain")["documents"].sum().to_dict()
+    ), domains
 
 
-def _block(tables: style.Tables) -> float:
+def _block_length(tables: style.Tables) -> float:
     """Tokens in a block; NaN where nothing is used."""
     used = tables["data_domains"]
     used = used[used["blocks_used"] > 0]
@@ -54,33 +56,33 @@ def _block(tables: style.Tables) -> float:
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel a domain: bars for the training text, a mark an octave and held-out split."""
-    domains, _ = _shown(tables, options)
+    domains, _ = _choose_domains(tables, options)
     if not domains:
-        return style.message("No document has been encoded.")
-    lengths = _tokens(tables)
+        return style.message_figure("No document has been encoded.")
+    lengths = _token_rows(tables)
     columns = min(3, len(domains))
     rows = -(-len(domains) // columns)
-    drawn = style.canvas(0.5 + 1.35 * rows)
+    drawn = style.new_figure(0.5 + 1.35 * rows)
     grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(domains) :]:
         axes.set_axis_off()
     for axes, domain in zip(grid.flat, domains, strict=False):
-        _panel(axes, lengths[lengths["domain"] == domain], _block(tables))
-        axes.set_title(style.spoken(domain), loc="left", weight="bold")
+        _draw_panel(axes, lengths[lengths["domain"] == domain], _block_length(tables))
+        axes.set_title(style.plain_name(domain), loc="left", weight="bold")
     first, last = int(lengths["low"].min()), int(lengths["high"].max()) + 1
     octaves = [2**power for power in range(first.bit_length() - 1, last.bit_length())]
     ticks = octaves[:: -(-len(octaves) // 7)]
     grid[0, 0].set_xscale("log", base=2)
     grid[0, 0].set(xlim=(first, last))
-    grid[0, 0].set_xticks(ticks, [_short(tick) for tick in ticks])
+    grid[0, 0].set_xticks(ticks, [_short_number(tick) for tick in ticks])
     grid[0, 0].yaxis.set_major_formatter("{x:.0%}")
     drawn.supxlabel("tokens in a document", fontsize=7.5)
     drawn.supylabel("share of documents", fontsize=7.5)
-    _key(drawn)
+    _add_legend(drawn)
     return drawn
 
 
-def _panel(axes: Axes, mine: pd.DataFrame, block: float) -> None:
+def _draw_panel(axes: Axes, mine: pd.DataFrame, block: float) -> None:
     """One domain."""
     for split, group in mine.groupby("split"):
         share = group["documents"] / group["documents"].sum()
@@ -95,7 +97,7 @@ def _panel(axes: Axes, mine: pd.DataFrame, block: float) -> None:
         axes.axvline(block, color=style.INK, linewidth=0.6, linestyle=(0, (4, 3)))
 
 
-def _key(drawn: Figure) -> None:
+def _add_legend(drawn: Figure) -> None:
     """Bars and marks, named above the panels."""
     handles: list[Any] = [Patch(color=BAR, linewidth=0)]
     handles += [
@@ -107,18 +109,18 @@ def _key(drawn: Figure) -> None:
     drawn.legend(handles, texts, loc="outside upper center", ncols=5, frameon=False, fontsize=7, handlelength=1.6)
 
 
-def _short(tokens: int) -> str:
+def _short_number(tokens: int) -> str:
     return f"{tokens // 1024}k" if tokens >= 1024 else str(tokens)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    lengths = _tokens(tables)
+    lengths = _token_rows(tables)
     if lengths.empty:
         return "No document has been encoded, so there are no lengths to show."
-    shown, domains = _shown(tables, options)
+    shown, domains = _choose_domains(tables, options)
     train = lengths[lengths["split"] == "train"]
-    block = _block(tables)
+    block = _block_length(tables)
     told = []
     for domain in domains:
         mine = train[train["domain"] == domain].sort_values("low")
@@ -128,10 +130,10 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         # octaves that lie wholly above the block length, so the share is no overstatement
         longer = mine["documents"][mine["low"] > block].sum() / mine["documents"].sum()
         beyond = f", at least {longer:.0%} longer than a block" if block == block else ""
-        told.append(f"{style.spoken(domain)} {middle['low']} to {middle['high']}{beyond}")
+        told.append(f"{style.plain_name(domain)} {middle['low']} to {middle['high']}{beyond}")
     return (
         "Length of the documents in tokens, the end-of-text token not counted, on a scale of octaves. Bars: training"
         " text; marks: the held-out splits, whose documents are few, so their marks scatter. The octave of the median"
         f" training document: {'; '.join(told)}. Documents are counted, not tokens: a few long ones can hold most of a"
-        " domain's text." + style.left_out((domains, shown))
+        " domain's text." + style.note_left_out((domains, shown))
     )

@@ -34,42 +34,42 @@ DARKEST = 1.5
 """Times the mean importance of the text, at which and above which a token's ground is darkest."""
 
 
-def _arms(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
+def _arms_with_importance(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
     return [arm for arm in subject.arms if arm in set(rows["ablation"])]
 
 
-def _shown(rows: pd.DataFrame, subject: style.Subject, options: Any) -> list[str]:
+def _choose_arms(rows: pd.DataFrame, subject: style.Subject, options: Any) -> list[str]:
     """The arms that have a panel: the first, the last, that which varies most, then evenly spaced others."""
     of_arm = rows.groupby("ablation")["x"]
     varies = (of_arm.std() / of_arm.mean().abs()).fillna(0.0).to_dict()
-    return style.telling(_arms(rows, subject), options.max_arms, varies)
+    return style.choose_names(_arms_with_importance(rows, subject), options.max_arms, varies)
 
 
-def _tokens(tables: style.Tables) -> pd.DataFrame:
+def _token_rows(tables: style.Tables) -> pd.DataFrame:
     rows = tables["details"]
     return rows[rows["what"] == "importance"]
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel an arm: the same text, a token's ground darker the further its importance is above the text's mean."""
-    rows = _tokens(tables)
-    arms = _shown(rows, subject, options)
+    rows = _token_rows(tables)
+    arms = _choose_arms(rows, subject, options)
     if not arms:
-        return style.message("No arm of this study has an importance.")
+        return style.message_figure("No arm of this study has an importance.")
     longest = rows.groupby(["ablation", "seed", "item"])["text"].agg(lambda text: text.str.len().sum()).max()
     depth = -(-min(options.max_characters, int(longest)) // LINE) + 1
-    drawn = style.canvas((0.25 + 0.17 * depth) * len(arms) + 0.1)
+    drawn = style.new_figure((0.25 + 0.17 * depth) * len(arms) + 0.1)
     grid = drawn.subplots(len(arms), 1, squeeze=False)
     for axes, arm in zip(grid.flat, arms, strict=True):
         mine = rows[(rows["ablation"] == arm) & (rows["seed"] == rows["seed"].min())]
-        _panel(axes, mine[mine["item"] == mine["item"].min()].sort_values("position"), options.max_characters)
+        _draw_panel(axes, mine[mine["item"] == mine["item"].min()].sort_values("position"), options.max_characters)
         axes.set(xlim=(0, LINE), ylim=(depth, 0))
-        axes.set_title(style.spoken(arm), loc="left", weight="bold")
+        axes.set_title(style.plain_name(arm), loc="left", weight="bold")
         axes.set_axis_off()
     return drawn
 
 
-def _panel(axes: Any, mine: pd.DataFrame, most: int) -> None:
+def _draw_panel(axes: Any, mine: pd.DataFrame, most: int) -> None:
     """Writes the tokens in a fixed-width face, line by line."""
     mean = float(mine["x"].mean())
     column, line, written = 0, 0, 0
@@ -88,15 +88,15 @@ def _panel(axes: Any, mine: pd.DataFrame, most: int) -> None:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    rows = _tokens(tables)
-    arms = _arms(rows, subject)
+    rows = _token_rows(tables)
+    arms = _arms_with_importance(rows, subject)
     if not arms:
         return "No arm of this study has an importance."
     values = rows.groupby("ablation")["x"]
     flat = [arm for arm in arms if (values.max() - values.mean())[arm] < 0.01 * abs(values.mean()[arm])]
-    said = f" No shade at all: {style.listed(flat)}, whose importance is the same for every token." if flat else ""
+    said = f" No shade at all: {style.join_names(flat)}, whose importance is the same for every token." if flat else ""
     return (
         "The beginning of one probe block of one seed. White: importance at the text's mean or below; darkest: at"
         f" {DARKEST:g} times the mean or above, in every arm alike.{said}"
-        f"{style.left_out((arms, _shown(rows, subject, options)))}"
+        f"{style.note_left_out((arms, _choose_arms(rows, subject, options)))}"
     )

@@ -35,37 +35,39 @@ class Options(FigureOptions):
     """Selectors drawn at most, spread over the depth."""
 
 
-def _seen(tables: style.Tables) -> pd.DataFrame:
+def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
     selectors = tables["selectors"]
     return selectors[selectors["probe"] == "telemetry"]
 
 
-def _learned(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
+def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
     """The arms with a panel: those with selectors that are no controls, or the controls where nothing else is there."""
-    arms = style.selecting(seen, subject)
+    arms = style.arms_with_selectors(seen, subject)
     return [arm for arm in arms if arm not in subject.controls] or arms
 
 
-def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+def _choose_drawn(
+    tables: style.Tables, subject: style.Subject, options: Any
+) -> tuple[list[str], list[str], dict[str, str]]:
     """The arms and layers that are shown, and every selector's name."""
-    seen = _seen(tables)
-    names = style.selectors_of(seen)
+    seen = _telemetry_rows(tables)
+    names = style.selector_names(seen)
     ends = seen[seen["step"] == seen["step"].max()]
     most = ends.groupby("ablation")["information_bits"].mean().to_dict()
-    arms = style.telling_arms(_learned(seen, subject), options.max_arms, most, subject)
+    arms = style.choose_arms(_candidate_arms(seen, subject), options.max_arms, most, subject)
     strongest = ends.groupby("selector")["information_bits"].mean().to_dict()
-    return arms, style.telling(list(names), options.max_selectors, strongest), names
+    return arms, style.choose_names(list(names), options.max_selectors, strongest), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A panel an arm: a line a layer, the mean of the layers, the controls' means and the null band."""
-    seen = _seen(tables)
+    seen = _telemetry_rows(tables)
     if seen.empty:
-        return style.message("No run of this study has a selector.")
-    arms, selectors, names = _shown(tables, subject, options)
+        return style.message_figure("No run of this study has a selector.")
+    arms, selectors, names = _choose_drawn(tables, subject, options)
     columns = min(3, len(arms))
     rows = -(-len(arms) // columns)
-    drawn = style.canvas(0.5 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1)
+    drawn = style.new_figure(0.5 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1)
     grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     top = 1.08 * float(seen.groupby(["ablation", "selector", "step"])["information_bits"].mean().max())
     grid[0, 0].set(xlim=(0, float(seen["step"].max())), ylim=(0, top))
@@ -73,9 +75,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         if index >= len(arms):
             axes.set_axis_off()
             continue
-        _panel(axes, seen, arms[index], selectors, names)
-        _controls(axes, seen, subject, labelled=index % columns == columns - 1 or index == len(arms) - 1)
-        axes.set_title(style.spoken(arms[index]), loc="left", weight="bold")
+        _draw_panel(axes, seen, arms[index], selectors, names)
+        _draw_controls(axes, seen, subject, labelled=index % columns == columns - 1 or index == len(arms) - 1)
+        axes.set_title(style.plain_name(arms[index]), loc="left", weight="bold")
         if index + columns >= len(arms):
             axes.tick_params(labelbottom=True)
     drawn.supxlabel("optimizer step", fontsize=7.5)
@@ -83,7 +85,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     return drawn
 
 
-def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str]) -> None:
+def _draw_panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str]) -> None:
     """One arm's lines and its null band."""
     mine = seen[seen["ablation"] == arm]
     null = mine.groupby("step")[["null_low_bits", "null_high_bits"]].mean().dropna()
@@ -100,14 +102,14 @@ def _panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names:
     style.label_ends(axes, float(mine["step"].max()), [(*end, style.COLOURS[0]) for end in ends], size=5.5, dx=2)
 
 
-def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labelled: bool) -> None:
+def _draw_controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labelled: bool) -> None:
     """The controls' means over layers and seeds, labelled in the right-most panels."""
     ends: list[tuple[float, str]] = []
     present = [arm for arm in subject.controls if arm in set(seen["ablation"])]
     for index, arm in enumerate(present):
         line = seen[seen["ablation"] == arm].groupby("step")["information_bits"].mean()
         axes.plot(line.index, line, color=style.ACCENT, linewidth=1.0, linestyle=DASHES[index % len(DASHES)])
-        ends.append((float(line.iloc[-1]), style.spoken(arm)))
+        ends.append((float(line.iloc[-1]), style.plain_name(arm)))
     if labelled:
         named = [(*end, style.ACCENT) for end in ends]
         style.label_ends(axes, float(seen["step"].max()), named, dx=10)
@@ -115,18 +117,18 @@ def _controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labelled: b
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    seen = _seen(tables)
+    seen = _telemetry_rows(tables)
     if seen.empty:
         return "No run of this study has a selector, so there is no information to show."
-    arms, selectors, names = _shown(tables, subject, options)
+    arms, selectors, names = _choose_drawn(tables, subject, options)
     full = tables["selectors"]
     full = full[full["probe"] == "full"]
     own = (full["information_bits"] - full["null_mean_bits"]).groupby(full["ablation"]).mean()
     present = [arm for arm in subject.controls if arm in own.index]
     best = own[[arm for arm in arms if arm in own.index]].idxmax() if len(own) else None
-    levels = ", ".join(f"{style.spoken(arm)} {own[arm]:.3f}" for arm in present)
+    levels = ", ".join(f"{style.plain_name(arm)} {own[arm]:.3f}" for arm in present)
     after = (
-        f" In the finished models, on the whole probe set and minus the null's mean, {style.spoken(best)} has most"
+        f" In the finished models, on the whole probe set and minus the null's mean, {style.plain_name(best)} has most"
         f" ({own[best]:.3f} bits)" + (f"; the controls: {levels}." if levels else ".")
         if best is not None
         else ""
@@ -139,7 +141,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     num_seeds = seen["seed"].nunique()
     lines = "Thick: the mean over layers" + (f", a line for each of the {num_seeds} seeds" if num_seeds > 1 else "")
     dashed = (
-        f" Dashed and dotted: {style.listed(present)}, routers that do not learn; only what lies above them was"
+        f" Dashed and dotted: {style.join_names(present)}, routers that do not learn; only what lies above them was"
         " learned, whatever the null says."
         if present
         else " The study has no control router, so what is learned cannot be told from what any router has."
@@ -149,5 +151,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
         f" where they end, means over seeds. {band}{dashed}{after} Values are as estimated on a small probe, bias"
         " included; that a router knows the domain does not say that the model uses it."
-        + style.left_out((_learned(seen, subject), arms), style.named(names, selectors))
+        + style.note_left_out((_candidate_arms(seen, subject), arms), style.all_and_drawn(names, selectors))
     )

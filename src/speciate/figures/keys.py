@@ -21,20 +21,20 @@ class Options(FigureOptions):
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Left: share of the queries by the number of keys that they keep. Right: mean number by normalised entropy."""
-    share, entropy = (lines.at_end(lines.of(tables, name)) for name in ("k_share", "k_by_entropy"))
+    share, entropy = (lines.finished_rows(lines.measurement_rows(tables, name)) for name in ("k_share", "k_by_entropy"))
     if share.empty:
-        return style.message("No arm of this study chooses how many keys to keep.")
-    drawn = style.canvas(2.6)
+        return style.message_figure("No arm of this study chooses how many keys to keep.")
+    drawn = style.new_figure(2.6)
     left, right = drawn.subplots(1, 2)
-    arms = lines.arms_of(share, subject)
-    lines.draw(left, share.assign(at=np.log2(share["at"])), "at", arms, subject)
+    arms = lines.drawn_arms(share, subject)
+    lines.draw_lines(left, share.assign(at=np.log2(share["at"])), "at", arms, subject)
     ticks = sorted(share["at"].unique())
     whole = [tick for tick in ticks if float(np.log2(tick)).is_integer()]  # the others would touch one another
     left.set_xticks(np.log2(whole), [f"{tick:g}" for tick in whole])
     left.set(xlabel="keys kept, up to", ylabel="share of the queries")
     left.set_title("How many", loc="left", weight="bold")
     if len(entropy):
-        lines.draw(right, entropy, "at", lines.arms_of(entropy, subject), subject)
+        lines.draw_lines(right, entropy, "at", lines.drawn_arms(entropy, subject), subject)
     right.set(xlabel="entropy of dense attention over its largest", ylabel="mean number of keys")
     right.set_title("Where it is unsure", loc="left", weight="bold")
     return drawn
@@ -42,13 +42,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    kept = lines.at_end(lines.of(tables, "k_mean")).groupby("ablation")["value"].mean()
+    kept = lines.finished_rows(lines.measurement_rows(tables, "k_mean")).groupby("ablation")["value"].mean()
     if kept.empty:
         return "No arm of this study chooses how many keys to keep."
-    told = "; ".join(f"{style.spoken(str(arm))} {mean:.1f}" for arm, mean in kept.items())
+    told = "; ".join(f"{style.plain_name(str(arm))} {mean:.1f}" for arm, mean in kept.items())
     return (
         "Finished models on the whole probe set; means over seeds and layers, bands the range of the seeds. Early"
         " queries of a block see fewer keys than they may keep, and count with what they see. Mean number of keys:"
         f" {told}. An adaptive arm whose right line is flat does not spend keys where it is unsure."
-        f"{lines.left_out(lines.of(tables, 'k_share'), subject)}"
+        f"{lines.note_left_out(lines.measurement_rows(tables, 'k_share'), subject)}"
     )

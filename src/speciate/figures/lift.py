@@ -31,45 +31,47 @@ class Options(FigureOptions):
     """Selectors drawn at most, spread over the depth."""
 
 
-def _full(tables: style.Tables) -> pd.DataFrame:
+def _finished_rows(tables: style.Tables) -> pd.DataFrame:
     experts = tables["experts"]
     return experts[experts["probe"] == "full"]
 
 
-def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+def _choose_drawn(
+    tables: style.Tables, subject: style.Subject, options: Any
+) -> tuple[list[str], list[str], dict[str, str]]:
     """The arms and selectors that are shown, and every selector's name."""
-    full = _full(tables)
+    full = _finished_rows(tables)
     means = tables["runs"].groupby("ablation")[["excess_information_bits", "max_share"]].mean()
     # the most uneven arm always, then those that know most
     weight = {**means["excess_information_bits"].abs().to_dict(), str(means["max_share"].idxmax()): np.inf}
-    arms = style.telling_arms(style.selecting(full, subject), options.max_arms, weight, subject)
-    names = style.selectors_of(full)
+    arms = style.choose_arms(style.arms_with_selectors(full, subject), options.max_arms, weight, subject)
+    names = style.selector_names(full)
     named = full[full["domain"] != "all"]
     spread = (named["lift"] - 1).abs().groupby(named["selector"]).mean().to_dict()
-    return arms, style.telling(style.layers_first(names), options.max_selectors, spread), names
+    return arms, style.choose_names(style.column_selectors(names), options.max_selectors, spread), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A row an arm, a column a layer; in each, real above placebo. First seed."""
-    full = _full(tables)
+    full = _finished_rows(tables)
     if full.empty:
-        return style.message("No run of this study has a selector.")
-    arms, selectors, names = _shown(tables, subject, options)
+        return style.message_figure("No run of this study has a selector.")
+    arms, selectors, names = _choose_drawn(tables, subject, options)
     seed = full["seed"].min()
     rows = len(subject.domains)
     strip = 0.075 * rows + 0.1
-    drawn = style.canvas(0.75 + len(arms) * (2 * strip + 0.1))
+    drawn = style.new_figure(0.75 + len(arms) * (2 * strip + 0.1))
     heights = [1.0, 1.0, 0.12] * len(arms)
     grid = drawn.subplots(len(heights), len(selectors), squeeze=False, gridspec_kw={"height_ratios": heights})
-    style.pack(drawn, h_pad=0.012, left=0.016)
+    style.pack_axes(drawn, h_pad=0.012, left=0.016)
     mesh = None
     for row, arm in enumerate(arms):
         own = list(full[full["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.row_of(own, selectors)):
+        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
             real, placebo, gap = (grid[3 * row + part, column] for part in range(3))
             gap.set_axis_off()
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector) & (full["seed"] == seed)]
-            mesh = _pair(real, placebo, cell, subject.domains) or mesh
+            mesh = _draw_pair(real, placebo, cell, subject.domains) or mesh
             if row == 0:
                 real.set_title(names[selectors[column]], pad=3)
             if selector is not None and selector not in selectors:
@@ -77,16 +79,16 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 text = real.annotate(names[selector], (1, 1.04), fontsize=5.5, color=style.QUIET, **above)
                 text.set_in_layout(False)  # the gap above is wide enough
             if column == 0:
-                _names(real, style.spoken(arm), "real", subject.domains)
-                _names(placebo, "", "shuffled", subject.domains)
+                _label_rows(real, style.plain_name(arm), "real", subject.domains)
+                _label_rows(placebo, "", "shuffled", subject.domains)
     if mesh is not None:
-        style.lift_key(drawn, mesh, list(grid.flat))
+        style.draw_lift_key(drawn, mesh, list(grid.flat))
     return drawn
 
 
-def _names(axes: Any, arm: str, kind: str, domains: Any) -> None:
+def _label_rows(axes: Any, arm: str, kind: str, domains: Any) -> None:
     """The labels left of a strip: domains, then what it is."""
-    axes.set_yticks(np.arange(len(domains)) + 0.5, [style.spoken(domain) for domain in domains])
+    axes.set_yticks(np.arange(len(domains)) + 0.5, [style.plain_name(domain) for domain in domains])
     axes.tick_params(axis="y", labelsize=5.5, pad=1)
     gutter = -10 - 3.6 * max(len(domain) for domain in domains)
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
@@ -94,7 +96,7 @@ def _names(axes: Any, arm: str, kind: str, domains: Any) -> None:
     axes.annotate(kind, (0, 0.22 if arm else 0.5), (gutter, 0), color=style.QUIET, fontsize=6, **at)
 
 
-def _pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any:
+def _draw_pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any:
     """Draws one selector's two strips; an arm that lacks the selector leaves them empty."""
     if cell.empty:
         real.set_axis_off()
@@ -104,17 +106,17 @@ def _pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any:
     mesh = None
     for axes, column in ((real, "lift"), (placebo, "placebo_lift")):
         wide = cell[cell["domain"] != "all"].pivot(index="domain", columns="slot", values=column)
-        mesh = style.mosaic(axes, wide.reindex(list(domains)).to_numpy(dtype=float), width_E)
+        mesh = style.draw_mosaic(axes, wide.reindex(list(domains)).to_numpy(dtype=float), width_E)
     return mesh
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    full = _full(tables)
+    full = _finished_rows(tables)
     if full.empty:
         return "No run of this study has a selector, so there is no lift to show."
-    arms, selectors, names = _shown(tables, subject, options)
-    shown = style.shown_of(full, arms, selectors)
+    arms, selectors, names = _choose_drawn(tables, subject, options)
+    shown = style.drawn_selectors(full, arms, selectors)
     seeds = sorted(full["seed"].unique())
     named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(shown)]
     named = named[named["seed"] == seeds[0]]
@@ -122,13 +124,13 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     used = named[named["share"] * named["lift"].rdiv(1) > 0.01]
     top = used.loc[used["lift"].idxmax()] if len(used) else None
     where = (
-        f" The strongest is {style.spoken(top['ablation'])}, {names[top['selector']]}: an expert that {top['domain']}"
+        f" The strongest is {style.plain_name(top['ablation'])}, {names[top['selector']]}: an expert that {top['domain']}"
         f" chooses {top['lift']:.1f} times as often as the average domain; the largest placebo lift is"
         f" {used['placebo_lift'].max():.2f}."
         if top is not None
         else ""
     )
-    controls = f": compare the rows of the controls ({style.listed(subject.controls)})" if subject.controls else ""
+    controls = f": compare the rows of the controls ({style.join_names(subject.controls)})" if subject.controls else ""
     others = f"; seed {seeds[0]} of {len(seeds)}, experts of different seeds have no common order" if seeds[1:] else ""
     return (
         "How much more often than on average each expert (a column, as wide as its share of the tokens) is chosen for"
@@ -137,5 +139,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " the order in it is made by sorting alone. A lower strip as strong as the upper one would mean that the upper"
         f" one is chance.{where} One wide pale column is a collapsed router. Lift does not say that the router learned"
         f" it{controls}, nor that the expert is needed."
-        + style.left_out((style.selecting(full, subject), arms), style.named(names, shown))
+        + style.note_left_out((style.arms_with_selectors(full, subject), arms), style.all_and_drawn(names, shown))
     )

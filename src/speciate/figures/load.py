@@ -21,7 +21,7 @@ TABLES = {
     "selectors": ("ablation", "seed", "selector", "layer", "step", "probe", "num_slots", "max_share", "noise_floor"),
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
-S1_SHARE = 0.6
+RULE_60_SHARE = 0.6
 """The share that the rule of the moe-emergence repository calls collapse."""
 
 
@@ -34,49 +34,51 @@ class Options(FigureOptions):
     """Selectors drawn at most, spread over the depth."""
 
 
-def _seen(tables: style.Tables) -> pd.DataFrame:
+def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
     selectors = tables["selectors"]
     return selectors[selectors["probe"] == "telemetry"]
 
 
-def _shown(tables: style.Tables, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+def _choose_drawn(
+    tables: style.Tables, subject: style.Subject, options: Any
+) -> tuple[list[str], list[str], dict[str, str]]:
     """The arms and selectors that are shown, and every selector's name."""
-    seen = _seen(tables)
-    names = style.selectors_of(seen)
+    seen = _telemetry_rows(tables)
+    names = style.selector_names(seen)
     last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
     by_arm = last.groupby("ablation")["max_share"].max().to_dict()
     by_selector = last.groupby("selector")["max_share"].max().to_dict()
-    arms = style.telling_arms(style.selecting(seen, subject), options.max_arms, by_arm, subject)
-    return arms, style.telling(style.layers_first(names), options.max_selectors, by_selector), names
+    arms = style.choose_arms(style.arms_with_selectors(seen, subject), options.max_arms, by_arm, subject)
+    return arms, style.choose_names(style.column_selectors(names), options.max_selectors, by_selector), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A row an arm, a column a layer. Experts of the first seed; of the other seeds the largest share only."""
-    seen = _seen(tables)
+    seen = _telemetry_rows(tables)
     if seen.empty:
-        return style.message("No run of this study has a selector.")
-    arms, selectors, names = _shown(tables, subject, options)
-    drawn = style.canvas(0.55 + 0.78 * len(arms))
+        return style.message_figure("No run of this study has a selector.")
+    arms, selectors, names = _choose_drawn(tables, subject, options)
+    drawn = style.new_figure(0.55 + 0.78 * len(arms))
     grid = drawn.subplots(len(arms), len(selectors), sharex=True, sharey=True, squeeze=False)
     experts = tables["experts"]
     experts = experts[(experts["probe"] == "telemetry") & (experts["domain"] == "all")]
     lowest: dict[int, Any] = {}
     for row, arm in enumerate(arms):
         own = list(seen[seen["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.row_of(own, selectors)):
+        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]])
             if selector is None:
-                style.blank(axes)
+                style.hide_axes(axes)
                 continue
             here = [frame[(frame["ablation"] == arm) & (frame["selector"] == selector)] for frame in (seen, experts)]
-            _cell(axes, here[0], here[1])
-            _alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
+            _draw_cell(axes, here[0], here[1])
+            _mark_alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
             if selector not in selectors:
                 axes.annotate(names[selector], (0.98, 0.78), xycoords="axes fraction", ha="right", fontsize=6)
             lowest[column] = axes
-        name = "\n".join(textwrap.wrap(style.spoken(arm), 11, break_long_words=False))
+        name = "\n".join(textwrap.wrap(style.plain_name(arm), 11, break_long_words=False))
         grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
         grid[row, 0].yaxis.label.set_weight("bold")
     for axes in lowest.values():
@@ -87,13 +89,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     return drawn
 
 
-def _cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
+def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
     """One selector's experts over the steps."""
     first = seen["seed"].min()
     own = seen[seen["seed"] == first].sort_values("step")
     floor = (1 + own["noise_floor"]) / own["num_slots"]
     axes.fill_between(own["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
-    axes.axhline(S1_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
+    axes.axhline(RULE_60_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
     for _, other in seen[seen["seed"] != first].groupby("seed"):
         group = other.sort_values("step")
         axes.plot(group["step"], group["max_share"], color=style.INK, linewidth=0.8, linestyle=":")
@@ -107,7 +109,7 @@ def _cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
     axes.plot(wide.index.to_numpy(), wide[winner].to_numpy(), color=style.ACCENT, linewidth=1.5)
 
 
-def _alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int) -> None:
+def _mark_alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int) -> None:
     """A mark at the step at which our alarm first fired in this selector."""
     mine = verdicts[(verdicts["ablation"] == arm) & (verdicts["selector"] == selector) & (verdicts["seed"] == seed)]
     for step in mine[mine["rule"] == "alarm"]["first_step"].dropna():
@@ -117,11 +119,11 @@ def _alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    seen = _seen(tables)
+    seen = _telemetry_rows(tables)
     if seen.empty:
         return "No run of this study has a selector, so there is no load to show."
-    arms, selectors, names = _shown(tables, subject, options)
-    shown = style.shown_of(seen, arms, selectors)
+    arms, selectors, names = _choose_drawn(tables, subject, options)
+    shown = style.drawn_selectors(seen, arms, selectors)
     seeds = sorted(seen["seed"].unique())
     last = seen[seen["step"] == seen["step"].max()]
     worst = last.loc[last["max_share"].idxmax()]
@@ -133,16 +135,16 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     alarmed = [arm for arm in arms if arm in set(fired["ablation"])]
     marks = (
         f" Upright line: the step at which our alarm first fired in seed {seeds[0]}; in some seed and layer it fired in"
-        f" {style.listed(alarmed)}."
+        f" {style.join_names(alarmed)}."
         if alarmed
         else " Our alarm fired in no arm shown."
     )
     return (
         f"Share of the telemetry probe's tokens that each expert gets, over training, seed {seeds[0]}; thick: the"
         f" expert that ends with the most.{others} Balanced is {uniform}; grey: what a perfectly balanced router of"
-        f" independent choices stays below; dashed: {S1_SHARE:.0%}, the limit of the moe-emergence rule.{marks} The"
-        f" largest share at the last step is {worst['max_share']:.0%} ({style.spoken(worst['ablation'])},"
+        f" independent choices stays below; dashed: {RULE_60_SHARE:.0%}, the limit of the moe-emergence rule.{marks} The"
+        f" largest share at the last step is {worst['max_share']:.0%} ({style.plain_name(worst['ablation'])},"
         f" {names[worst['selector']]}, seed {worst['seed']}). An expert has no common name across seeds or arms, and"
         " this is a small probe: the tables give the finished model on the whole one."
-        + style.left_out((style.selecting(seen, subject), arms), style.named(names, shown))
+        + style.note_left_out((style.arms_with_selectors(seen, subject), arms), style.all_and_drawn(names, shown))
     )

@@ -19,11 +19,11 @@ TABLES = {
     "runs": ("ablation", "seed", "loss", "max_violation"),
     "comparisons": ("statistic", "ablation", "difference", "low", "high"),
 }
-LEAST = 1e-3
+MIN_MAX_VIOLATION = 1e-3
 """MaxVio below it is drawn at it: a logarithmic axis has no zero."""
-LABEL_INCHES, MOST_MOVED = 0.16, 3
+LABEL_INCHES, MAX_LABELS_MOVED = 0.16, 3
 """Height of a label with what it needs around it, and by how many of them one may lie off its point."""
-BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
+LABEL_BOX = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
 """What keeps lines off a label."""
 
 
@@ -31,33 +31,33 @@ class Options(FigureOptions):
     """None."""
 
 
-def _comparable(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
+def _comparable_runs(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
     """The runs that have a loss of the reference's sort."""
     runs = tables["runs"].dropna(subset=["loss"])
     return runs[~runs["ablation"].isin(list(subject.incomparable))]
 
 
-def _markers(runs: pd.DataFrame) -> dict[int, str]:
+def _seed_markers(runs: pd.DataFrame) -> dict[int, str]:
     """Every seed's marker."""
     return {seed: style.MARKERS[index % len(style.MARKERS)] for index, seed in enumerate(sorted(runs["seed"].unique()))}
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Left: loss against load, a point a run. Right: the difference from the reference, a point a seed."""
-    runs = _comparable(tables, subject)
+    runs = _comparable_runs(tables, subject)
     if runs.empty:
-        return style.message("No run of this study has a test loss.")
+        return style.message_figure("No run of this study has a test loss.")
     arms = [arm for arm in subject.arms if arm in set(runs["ablation"])]
-    drawn = style.canvas(max(2.9, 0.7 + 0.24 * len(arms)))
+    drawn = style.new_figure(max(2.9, 0.7 + 0.24 * len(arms)))
     left, right = drawn.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
-    _scatter(left, runs, arms, style.colours(subject))
-    _differences(right, tables, runs, [arm for arm in arms if arm != subject.reference], subject)
+    _draw_scatter(left, runs, arms, style.colours(subject))
+    _draw_differences(right, tables, runs, [arm for arm in arms if arm != subject.reference], subject)
     return drawn
 
 
-def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
+def _draw_scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
     """A point a run, joined to its arm's middle; an arm without selectors is a line across."""
-    markers = _markers(runs)
+    markers = _seed_markers(runs)
     places: list[tuple[float, float, str]] = []
     across: list[tuple[float, str]] = []
     for arm in arms:
@@ -65,7 +65,7 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
         if mine["max_violation"].isna().all():
             across.append((float(mine["loss"].mean()), arm))
             continue
-        x = mine["max_violation"].clip(lower=LEAST)
+        x = mine["max_violation"].clip(lower=MIN_MAX_VIOLATION)
         middle = (float(np.exp(np.log(x).mean())), float(mine["loss"].mean()))
         # of many seeds the middle is what to look at, and each of them is small; two are their own line
         many = len(mine) > 2
@@ -78,25 +78,25 @@ def _scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, 
         places.append((*middle, arm) if many else (float(x.iloc[-1]), float(mine["loss"].iloc[-1]), arm))
     axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
     axes.margins(x=0.08, y=0.12)
-    for (x_last, _, arm), height in zip(places, _clear(places, axes), strict=True):
+    for (x_last, _, arm), height in zip(places, _label_heights(places, axes), strict=True):
         if height is None:
             continue
         axes.annotate(
-            style.spoken(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
+            style.plain_name(arm), (x_last, height), (5, 0), textcoords="offset points", va="center", color=colours[arm]
         )
-        axes.texts[-1].set(fontsize=6.5, bbox=BEHIND)
-    heights = style.apart([loss for loss, _ in across], _label_height(axes))
+        axes.texts[-1].set(fontsize=6.5, bbox=LABEL_BOX)
+    heights = style.spread_apart([loss for loss, _ in across], _label_height(axes))
     for (loss, arm), height in zip(across, heights, strict=True):
-        name = f"{style.spoken(arm)} (no selector)"
+        name = f"{style.plain_name(arm)} (no selector)"
         axes.axhline(loss, color=colours[arm], linewidth=0.8, linestyle=(0, (5, 2)), zorder=0)
         axes.annotate(name, (0, height), (3, 2), ("axes fraction", "data"), "offset points")
-        axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom", bbox=BEHIND)
-    ticks = [tick for tick in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if _inside(tick, axes.get_xlim())]
+        axes.texts[-1].set(fontsize=6.5, color=colours[arm], va="bottom", bbox=LABEL_BOX)
+    ticks = [tick for tick in (0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30) if _is_inside(tick, axes.get_xlim())]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float | None]:
+def _label_heights(places: list[tuple[float, float, str]], axes: Any) -> list[float | None]:
     """Heights for the labels of `places`, moved as little as keeps them off one another; None: it would be far off."""
     low, high = np.log(axes.get_xlim())
     height = _label_height(axes)
@@ -105,7 +105,7 @@ def _clear(places: list[tuple[float, float, str]], axes: Any) -> list[float | No
     for x, y, arm in places:
         start = (np.log(x) - low) / (high - low)
         end = start + 0.03 + 0.024 * len(arm)
-        tries = (y + height * sign * step / 4 for step in range(MOST_MOVED * 4) for sign in (1, -1))
+        tries = (y + height * sign * step / 4 for step in range(MAX_LABELS_MOVED * 4) for sign in (1, -1))
         free = (
             at
             for at in tries
@@ -122,13 +122,15 @@ def _label_height(axes: Any) -> float:
     return LABEL_INCHES / float(axes.figure.get_size_inches()[1]) * float(np.ptp(axes.get_ylim()))
 
 
-def _inside(value: float, limits: tuple[float, float]) -> bool:
+def _is_inside(value: float, limits: tuple[float, float]) -> bool:
     return limits[0] <= value <= limits[1]
 
 
-def _differences(axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list[str], subject: style.Subject) -> None:
+def _draw_differences(
+    axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list[str], subject: style.Subject
+) -> None:
     """Each arm's loss minus the reference's at the same seed, with the interval over seeds."""
-    markers, colours = _markers(runs), style.colours(subject)
+    markers, colours = _seed_markers(runs), style.colours(subject)
     wide = runs.pivot(index="seed", columns="ablation", values="loss")
     compared = tables["comparisons"]
     compared = compared[compared["statistic"] == "loss"].set_index("ablation")
@@ -146,14 +148,14 @@ def _differences(axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list
     # two seeds give intervals far wider than the points; the axis shows the points, an arrowless bar runs off it
     limit = 2.2 * reach or 1.0
     axes.set(xlim=(-limit, limit), ylim=(max(1, len(arms)) - 0.5, -0.5))
-    axes.set_yticks(range(len(arms)), [style.spoken(arm) for arm in arms])
+    axes.set_yticks(range(len(arms)), [style.plain_name(arm) for arm in arms])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"loss minus {style.spoken(subject.reference)}, same seed, nats")
+    axes.set_xlabel(f"loss minus {style.plain_name(subject.reference)}, same seed, nats")
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    runs = _comparable(tables, subject)
+    runs = _comparable_runs(tables, subject)
     if runs.empty:
         return "No run of this study has a test loss."
     num_seeds = runs["seed"].nunique()
@@ -163,7 +165,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if len(routed) > 1:
         most = routed["max_violation"].idxmax()
         worst = (
-            f" {style.spoken(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
+            f" {style.plain_name(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
             f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with selectors lie between"
             f" {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
         )
@@ -178,8 +180,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Left: test loss (equal weight to every domain; auxiliary losses never inside) against the load of the most"
         f" uneven layer, a marker a seed, joined to their arm's middle{large}. Right: the loss minus that of"
-        f" {style.spoken(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
+        f" {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
         f"{few}{worst}{crowded} Arms differ in more than their load, so the left panel is no dose-response curve; and a"
         " short training of a small model does not say what an uneven load costs later."
-        + style.not_compared(tables["runs"]["ablation"], subject)
+        + style.note_incomparable(tables["runs"]["ablation"], subject)
     )

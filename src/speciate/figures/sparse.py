@@ -13,7 +13,7 @@ from speciate.figures import lines, style
 
 QUESTION = "Do queries keep the keys that matter, and how much goes to the first token?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
-SHOWN = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
+LABELS = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
 
 
 class Options(FigureOptions):
@@ -25,19 +25,19 @@ class Options(FigureOptions):
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A row a measurement: its course, and its profile over the layers of the finished models."""
-    names = [name for name in SHOWN if len(lines.of(tables, name))]
+    names = [name for name in LABELS if len(lines.measurement_rows(tables, name))]
     if not names:
-        return style.message("No arm of this study notes what its queries keep.")
-    drawn = style.canvas(2.3 * len(names) + 0.2)
+        return style.message_figure("No arm of this study notes what its queries keep.")
+    drawn = style.new_figure(2.3 * len(names) + 0.2)
     grid = drawn.subplots(len(names), 2, squeeze=False)
     for (left, right), name in zip(grid, names, strict=True):
-        rows = lines.of(tables, name)
-        arms = lines.arms_of(rows, subject)
-        lines.draw(left, lines.while_training(rows), "step", arms, subject)
-        lines.draw(right, lines.at_end(rows), "layer", arms, subject)
-        left.set_title(f"{SHOWN[name]}, mean over layers", loc="left", weight="bold")
+        rows = lines.measurement_rows(tables, name)
+        arms = lines.drawn_arms(rows, subject)
+        lines.draw_lines(left, lines.telemetry_rows(rows), "step", arms, subject)
+        lines.draw_lines(right, lines.finished_rows(rows), "layer", arms, subject)
+        left.set_title(f"{LABELS[name]}, mean over layers", loc="left", weight="bold")
         right.set_title("by layer, at the end", loc="left", weight="bold")
-        right.set_xticks(sorted(lines.at_end(rows)["layer"].unique()))
+        right.set_xticks(sorted(lines.finished_rows(rows)["layer"].unique()))
         left.set_xlabel("optimizer step")
         right.set_xlabel("layer")
     return drawn
@@ -46,13 +46,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
     told = []
-    for name in SHOWN:
-        means = lines.at_end(lines.of(tables, name)).groupby("ablation")["value"].mean()
+    for name in LABELS:
+        means = lines.finished_rows(lines.measurement_rows(tables, name)).groupby("ablation")["value"].mean()
         if len(means):
             least, most = str(means.idxmin()), str(means.idxmax())
             told.append(
-                f"{SHOWN[name]}: from {means.min():.2f} ({style.spoken(least)}) to {means.max():.2f}"
-                f" ({style.spoken(most)})"
+                f"{LABELS[name]}: from {means.min():.2f} ({style.plain_name(least)}) to {means.max():.2f}"
+                f" ({style.plain_name(most)})"
             )
     if not told:
         return "No arm of this study notes what its queries keep."
@@ -61,5 +61,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " keys than they keep, how much of the attention that the same heads would spend over all visible keys lies on"
         " the kept ones; an arm without an indexer keeps all and has no recall. Finished models: "
         f"{'; '.join(told)}. A high recall says that the indexer agrees with the attention that grew beside it, not"
-        f" that another attention would have been worse.{lines.left_out(lines.of(tables, *SHOWN), subject)}"
+        f" that another attention would have been worse.{lines.note_left_out(lines.measurement_rows(tables, *LABELS), subject)}"
     )

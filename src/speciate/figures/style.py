@@ -102,7 +102,7 @@ class Subject(Protocol):
 
 
 @contextlib.contextmanager
-def drawing() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Matplotlib's own defaults, then this style, for drawing and saving; whatever a user has set is put back after."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -110,23 +110,23 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def canvas(height: float, width: float = WIDTH) -> Figure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure, in inches, without pyplot's global state; laid out so that nothing overlaps."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def pack(figure: Figure, h_pad: float, left: float) -> None:
+def pack_axes(figure: Figure, h_pad: float, left: float) -> None:
     """Sets the axes of a dense grid close together: `h_pad` inches above and below each, a free share at the `left`."""
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=h_pad, w_pad=0.03, hspace=0.0, wspace=0.0, rect=(left, 0, 1 - left, 1))
 
 
-def message(text: str) -> Figure:
+def message_figure(text: str) -> Figure:
     """A figure that says why it shows nothing."""
-    figure = canvas(0.8)
+    figure = new_figure(0.8)
     figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, style="italic")
     return figure
 
@@ -145,19 +145,19 @@ def save(figure: Figure, target: pathlib.Path) -> None:
     figure.savefig(target, metadata=metadata)
 
 
-def spoken(name: str) -> str:
+def plain_name(name: str) -> str:
     """A config key as figures print it."""
     return name.replace("_", " ")
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """A difference with its sign and three digits, for captions."""
     return f"{value:+.3f}".replace("-", "−")
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """'a, b and c'."""
-    words = [spoken(name) for name in names]
+    words = [plain_name(name) for name in names]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
 
 
@@ -168,28 +168,30 @@ def colours(subject: Subject) -> dict[str, str]:
     return {**found, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
 
 
-def selecting(frame: pd.DataFrame, subject: Subject) -> list[str]:
+def arms_with_selectors(frame: pd.DataFrame, subject: Subject) -> list[str]:
     """The arms that have selectors, in the order of the study."""
     present = set(frame["ablation"])
     return [arm for arm in subject.arms if arm in present]
 
 
-def selectors_of(frame: pd.DataFrame) -> dict[str, str]:
+def selector_names(frame: pd.DataFrame) -> dict[str, str]:
     """Every selector's path -> its short name ('layer 3', or the path where a layer has several), in order of depth."""
     pairs = frame[["layer", "selector"]].drop_duplicates().sort_values(["layer", "selector"])
     alone = pairs["layer"].value_counts()
     return {
-        path: f"layer {int(layer)}" if layer >= 0 and (alone[layer] == 1 or path == f"blocks.{layer}") else _short(path)
+        path: f"layer {int(layer)}"
+        if layer >= 0 and (alone[layer] == 1 or path == f"blocks.{layer}")
+        else _short_path(path)
         for layer, path in pairs.itertuples(index=False, name=None)
     }
 
 
-def _short(path: str) -> str:
+def _short_path(path: str) -> str:
     """A path as a reader sees it: without what every one begins with."""
     return path.removeprefix("parts.").removeprefix("blocks.")
 
 
-def telling(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:
+def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:
     """At most `limit` of `names`, in order: the first, the last and the heaviest, then evenly spaced others."""
     if len(names) <= limit:
         return list(names)
@@ -201,7 +203,7 @@ def telling(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> li
     return [name for name in names if name in kept]
 
 
-def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
+def choose_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
     """At most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
     heaviest = sorted(arms, key=lambda arm: -weight.get(arm, 0.0))
     wanted = [arm for arm in (subject.reference, *subject.controls) if arm in arms][: max(1, limit - 1)]
@@ -209,28 +211,28 @@ def telling_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], s
     return [arm for arm in arms if arm in kept]
 
 
-def row_of(own: Sequence[str], columns: Sequence[str]) -> list[str | None]:
+def selectors_of_columns(own: Sequence[str], columns: Sequence[str]) -> list[str | None]:
     """The selector that each column shows of an arm that has `own`: the column's; in places left, others of the arm."""
     others = [path for path in own if path not in columns]
     places = sum(column not in own for column in columns)
-    shown = iter(telling(others, places, {}) if places else [])
+    shown = iter(choose_names(others, places, {}) if places else [])
     return [column if column in own else next(shown, None) for column in columns]
 
 
-def shown_of(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
+def drawn_selectors(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Every selector that the rows of `arms` show."""
     own = frame[frame["ablation"].isin(arms)].groupby("ablation")["selector"].unique()
-    shown = {path for paths in own for path in row_of(list(paths), columns) if path is not None}
-    return [path for path in selectors_of(frame) if path in shown]
+    shown = {path for paths in own for path in selectors_of_columns(list(paths), columns) if path is not None}
+    return [path for path in selector_names(frame) if path in shown]
 
 
-def layers_first(names: Mapping[str, str]) -> list[str]:
+def column_selectors(names: Mapping[str, str]) -> list[str]:
     """The selectors that have a column: each that is a layer's only one, unless there are none."""
     layered = [path for path, name in names.items() if name.startswith("layer ")]
     return layered or list(names)
 
 
-def blank(axes: Axes) -> None:
+def hide_axes(axes: Axes) -> None:
     """Hides all but the labels beside axes where an arm has nothing to show."""
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -238,42 +240,44 @@ def blank(axes: Axes) -> None:
     axes.tick_params(length=0, labelbottom=False, labelcolor=(0, 0, 0, 0))
 
 
-def named(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
+def all_and_drawn(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
     """All selectors' names and those of the `kept` paths, for `left_out`."""
     return list(names.values()), [names[path] for path in kept]
 
 
-def left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
+def note_left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
     """' Not shown ...' for a caption, from (all names, shown names) of arms and of layers; or nothing."""
     missing = [[name for name in everything if name not in shown] for everything, shown in pairs]
     parts = []
     for names in filter(None, missing):
         layers = len(names) > 1 and all(name.startswith("layer ") for name in names)
-        parts.append(f"layers {listed(name.removeprefix('layer ') for name in names)}" if layers else listed(names))
+        parts.append(
+            f"layers {join_names(name.removeprefix('layer ') for name in names)}" if layers else join_names(names)
+        )
     return f" Not shown for want of room: {'; '.join(parts)}." if parts else ""
 
 
-def not_compared(present: Iterable[str], subject: Subject) -> str:
+def note_incomparable(present: Iterable[str], subject: Subject) -> str:
     """' Not drawn ...' for a caption, of those of `present` whose losses do not compare; or nothing."""
     names = [arm for arm in subject.arms if arm in subject.incomparable and arm in set(present)]
     if not names:
         return ""
-    return f" Not drawn, since a bound is no likelihood, nor is a loss that looks ahead: {listed(names)}."
+    return f" Not drawn, since a bound is no likelihood, nor is a loss that looks ahead: {join_names(names)}."
 
 
-def shade(lift: Any) -> Any:
+def lift_shade(lift: Any) -> Any:
     """Lift -> 0..1 for the colour map: 1 at the middle, 1/4 and below at 0, 4 and above at 1 (in octaves)."""
     octaves = np.log2(np.clip(lift, 1 / LIFT_LIMIT, LIFT_LIMIT))
     return 0.5 + octaves / (2 * np.log2(LIFT_LIMIT))
 
 
-def mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
+def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
     """Lift as colour, a row each, experts as columns as wide as their share; sorted by where they are most lifted."""
     sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
     order = np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
     edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
     rows = np.arange(lift_RE.shape[0] + 1)
-    shown = np.ma.masked_invalid(shade(lift_RE[:, order]))
+    shown = np.ma.masked_invalid(lift_shade(lift_RE[:, order]))
     few = len(order) <= 16
     mesh = axes.pcolormesh(
         edges, rows, shown, cmap=LIFT, vmin=0, vmax=1, edgecolors="white" if few else "none", linewidth=0.4
@@ -289,7 +293,7 @@ def mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
     return mesh
 
 
-def lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
+def draw_lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
     """The colour bar of `mosaic`, under the axes."""
     bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", aspect=60, fraction=0.02, pad=0.01, shrink=0.5)
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["≤ ¼", "½", "1", "2", "≥ 4"])
@@ -301,7 +305,7 @@ def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], siz
     """Names lines at their right ends: (height, name, colour) each, moved off one another, `dx` points off `x`."""
     low, high = axes.get_ylim()
     gap = 1.15 * size / 72 * (high - low) / axes.get_position().height / cast(Figure, axes.figure).get_size_inches()[1]
-    heights = apart([height for height, _, _ in ends], gap, low + 0.4 * gap, high)
+    heights = spread_apart([height for height, _, _ in ends], gap, low + 0.4 * gap, high)
     for height, (_, name, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             name,
@@ -315,7 +319,7 @@ def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], siz
         )
 
 
-def apart(values: Sequence[float], gap: float, lowest: float = -np.inf, highest: float = np.inf) -> list[float]:
+def spread_apart(values: Sequence[float], gap: float, lowest: float = -np.inf, highest: float = np.inf) -> list[float]:
     """`values`, in their order, moved as little as keeps neighbours `gap` apart and all within the bounds.
 
     Where there is no room for all, the lower bound holds.

@@ -26,7 +26,7 @@ class Options(FigureOptions):
     """Selectors drawn at most, spread over the depth."""
 
 
-def _weighed(tables: style.Tables) -> pd.DataFrame:
+def _with_mass(tables: style.Tables) -> pd.DataFrame:
     """The table with `mass`, the expected log-lift of each cell: its sum over a selector is I(E;type) in bits."""
     types = tables["types"]
     known = types[types["tokens"] > 0]
@@ -35,21 +35,23 @@ def _weighed(tables: style.Tables) -> pd.DataFrame:
     return known.assign(mass=known["tokens"] / total * known["share"] * np.log2(safe))
 
 
-def _bits(weighed: pd.DataFrame) -> pd.Series:
+def _bits_by_arm(weighed: pd.DataFrame) -> pd.Series:
     """I(E;type) of each arm, in bits: mean over selectors and seeds."""
     return weighed.groupby(["ablation", "seed", "selector"])["mass"].sum().groupby("ablation").mean()
 
 
-def _shown(weighed: pd.DataFrame, subject: style.Subject, options: Any) -> tuple[list[str], list[str], dict[str, str]]:
+def _choose_drawn(
+    weighed: pd.DataFrame, subject: style.Subject, options: Any
+) -> tuple[list[str], list[str], dict[str, str]]:
     """The arms and selectors that are shown, and every selector's name."""
-    arms = style.selecting(weighed, subject)
-    kept = style.telling_arms(arms, options.max_arms, _bits(weighed).to_dict(), subject)
-    names = style.selectors_of(weighed)
+    arms = style.arms_with_selectors(weighed, subject)
+    kept = style.choose_arms(arms, options.max_arms, _bits_by_arm(weighed).to_dict(), subject)
+    names = style.selector_names(weighed)
     heavy = weighed.groupby("selector")["mass"].sum().to_dict()
-    return kept, style.telling(style.layers_first(names), options.max_selectors, heavy), names
+    return kept, style.choose_names(style.column_selectors(names), options.max_selectors, heavy), names
 
 
-def _order(weighed: pd.DataFrame) -> list[str]:
+def _order_types(weighed: pd.DataFrame) -> list[str]:
     """The types, the most frequent first, 'other' last."""
     tokens = weighed.groupby("type")["tokens"].max().sort_values(ascending=False, kind="stable")
     return sorted(tokens.index, key=lambda name: name == "other")
@@ -57,31 +59,31 @@ def _order(weighed: pd.DataFrame) -> list[str]:
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """A row an arm, a column a layer. First seed."""
-    weighed = _weighed(tables)
+    weighed = _with_mass(tables)
     if weighed.empty:
-        return style.message("No tokens of this study have a lexical type.")
-    arms, selectors, names = _shown(weighed, subject, options)
-    types = _order(weighed)
+        return style.message_figure("No tokens of this study have a lexical type.")
+    arms, selectors, names = _choose_drawn(weighed, subject, options)
+    types = _order_types(weighed)
     seed = weighed["seed"].min()
-    drawn = style.canvas(0.75 + len(arms) * (0.115 * len(types) + 0.12))
+    drawn = style.new_figure(0.75 + len(arms) * (0.115 * len(types) + 0.12))
     grid = drawn.subplots(len(arms), len(selectors), squeeze=False)
-    style.pack(drawn, h_pad=0.04, left=0.004)
+    style.pack_axes(drawn, h_pad=0.04, left=0.004)
     mesh = None
     for row, arm in enumerate(arms):
         own = list(weighed[weighed["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.row_of(own, selectors)):
+        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]], pad=3)
             if column == 0:
-                _names(axes, style.spoken(arm), types)
+                _label_rows(axes, style.plain_name(arm), types)
             cell = weighed[(weighed["ablation"] == arm) & (weighed["selector"] == selector) & (weighed["seed"] == seed)]
             if cell.empty:
                 axes.set_axis_off()
                 continue
             lift = cell.pivot(index="type", columns="slot", values="lift").reindex(types).to_numpy(dtype=float)
             mass = (cell["tokens"] * cell["share"]).groupby(cell["slot"]).sum().sort_index().to_numpy()
-            mesh = style.mosaic(axes, lift, mass / mass.sum())
+            mesh = style.draw_mosaic(axes, lift, mass / mass.sum())
             if column == 0:
                 axes.set_yticks(np.arange(len(types)) + 0.5, types)
             if selector is not None and selector not in selectors:
@@ -89,11 +91,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 text = axes.annotate(names[selector], (1, 1.01), fontsize=5.5, color=style.QUIET, **above)
                 text.set_in_layout(False)  # the gap above is wide enough
     if mesh is not None:
-        style.lift_key(drawn, mesh, list(grid.flat))
+        style.draw_lift_key(drawn, mesh, list(grid.flat))
     return drawn
 
 
-def _names(axes: Any, arm: str, types: list[str]) -> None:
+def _label_rows(axes: Any, arm: str, types: list[str]) -> None:
     """The labels left of a row: types, then the arm, which stays where the axes have nothing to show."""
     axes.tick_params(axis="y", labelsize=5.5, pad=1)
     at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
@@ -102,28 +104,29 @@ def _names(axes: Any, arm: str, types: list[str]) -> None:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """What is seen and what is not."""
-    weighed = _weighed(tables)
+    weighed = _with_mass(tables)
     if weighed.empty:
         return "No domain of this study has a programming language, so no token has a lexical type."
-    arms, selectors, names = _shown(weighed, subject, options)
-    bits = _bits(weighed)
+    arms, selectors, names = _choose_drawn(weighed, subject, options)
+    bits = _bits_by_arm(weighed)
     counts = weighed.groupby("type")["tokens"].max()
-    shares = ", ".join(f"{name} {counts[name] / counts.sum():.0%}" for name in _order(weighed))
+    shares = ", ".join(f"{name} {counts[name] / counts.sum():.0%}" for name in _order_types(weighed))
     top = weighed[weighed["ablation"].isin(arms) & (weighed["type"] != "other")]
     top = top.loc[top["share"].idxmax()]
     seeds = sorted(weighed["seed"].unique())
     one = f" (seed {seeds[0]} of {len(seeds)})" if seeds[1:] else ""
-    told = ", ".join(f"{style.spoken(arm)} {bits[arm]:.3f}" for arm in arms)
+    told = ", ".join(f"{style.plain_name(arm)} {bits[arm]:.3f}" for arm in arms)
     return (
         f"How much more often than on average each expert{one} is chosen for a token of code of each lexical type; a"
         " column is as wide as the expert's share of the tokens of code, and columns are sorted by the type they serve"
         f" most, which alone makes a diagonal. Types among the probe's tokens of code: {shares}. The largest share is"
-        f" {top['share']:.0%} of the {top['type']} tokens to one expert ({style.spoken(top['ablation'])},"
+        f" {top['share']:.0%} of the {top['type']} tokens to one expert ({style.plain_name(top['ablation'])},"
         f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over"
         f" layers and seeds: {told}. A frozen or hash router has some without learning anything, because a type is made"
         " of few different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was"
         " learned."
-        + style.left_out(
-            (style.selecting(weighed, subject), arms), style.named(names, style.shown_of(weighed, arms, selectors))
+        + style.note_left_out(
+            (style.arms_with_selectors(weighed, subject), arms),
+            style.all_and_drawn(names, style.drawn_selectors(weighed, arms, selectors)),
         )
     )

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from speciate.reporting import cells
+from speciate.reporting import formats
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Section:
     caption: str
     picture: str
     """A data URI."""
-    tables: Sequence[cells.Table] = ()
+    tables: Sequence[formats.Table] = ()
 
 
 def read_tables(folder: pathlib.Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
@@ -45,7 +45,7 @@ def read_json(file: pathlib.Path) -> Any:
         raise ValueError(f"{file}: cannot be read: {error}") from None
 
 
-def section(folder: pathlib.Path, name: str, tables: Sequence[cells.Table] = ()) -> Section:
+def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table] = ()) -> Section:
     """The section of the figure `name`, which `draw` wrote into `folder`. Raises ValueError where it did not."""
     told = read_json(folder / f"{name}.json")
     try:
@@ -55,7 +55,7 @@ def section(folder: pathlib.Path, name: str, tables: Sequence[cells.Table] = ())
     return Section(name, told["question"], told["caption"], f"data:image/svg+xml;base64,{picture}", tables)
 
 
-def render(template: pathlib.Path, **values: Any) -> str:
+def render_page(template: pathlib.Path, **values: Any) -> str:
     """The page that the file `template` makes of `values`; a value that is not there is an error."""
     environment = jinja2.Environment(
         # the template is beside its stage; what several of them include, such as page.style.jinja, is beside this file
@@ -65,5 +65,9 @@ def render(template: pathlib.Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words: dict[str, Callable[..., str]] = {"spoken": cells.spoken, "listed": cells.listed, "counted": cells.counted}
+    words: dict[str, Callable[..., str]] = {
+        "spoken": formats.plain_name,
+        "listed": formats.join_names,
+        "counted": formats.pluralise,
+    }
     return environment.get_template(template.name).render(**words, **values)

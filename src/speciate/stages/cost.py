@@ -41,7 +41,9 @@ def main(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--rounds: needs one round or more, not {arguments.rounds}")
     torch.set_num_threads(1)
     specs = {spec.ablation: spec for spec in (read_spec(RunSpec, file) for file in arguments.spec)}
-    measured = measure_mixer_costs({name: spec.model for name, spec in specs.items()}, arguments.lengths, arguments.rounds)
+    measured = measure_mixer_costs(
+        {name: spec.model for name, spec in specs.items()}, arguments.lengths, arguments.rounds
+    )
     table = pd.DataFrame([dataclasses.asdict(row) for row in measured]).rename(columns={"name": "ablation"})
     table.insert(1, "mixer", [specs[name].model.block_of(0).mixer.kind for name in table["ablation"]])
     with atomic_write(arguments.output) as temp_path:

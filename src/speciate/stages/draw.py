@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from speciate.analysis.alignment import aligned
+from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import DrawSpec
 from speciate.figures import style
@@ -55,9 +55,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Draw one figure, and write it with its caption."""
     spec = read_spec(DrawSpec, arguments.spec)
     module = spec.figure.component()
-    tables = aligned(read_tables(arguments.tables, module.TABLES))
+    tables = align_selectors(read_tables(arguments.tables, module.TABLES))
     caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
-    with style.drawing():
+    with style.figure_style():
         figure = module.figure(tables, spec, spec.figure)
         for suffix in ("svg", "png"):
             with atomic_write(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as temp_path:

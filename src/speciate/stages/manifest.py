@@ -22,10 +22,10 @@ from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.graph.provenance import sha256
 from speciate.io import atomic_write
-from speciate.reporting.making import read_benchmarks, stages
+from speciate.reporting.manifest_summary import read_benchmarks, sum_by_stage
 
 
-def commit(folder: pathlib.Path) -> dict[str, Any]:
+def read_commit(folder: pathlib.Path) -> dict[str, Any]:
     """The git revision of `folder` and whether tracked files differ from it; None for what git does not tell."""
 
     def git(*words: str) -> str | None:
@@ -39,7 +39,7 @@ def commit(folder: pathlib.Path) -> dict[str, Any]:
     return {"revision": git("rev-parse", "--verify", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
+def count_environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     """The distinct environments in which runs were trained, with how many; more than one is worth knowing."""
     found: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -53,7 +53,7 @@ def environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def packages() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """The version of every package in the environment that runs this verb, the same for all verbs."""
     return dict(sorted((found.name.lower(), found.version) for found in importlib.metadata.distributions()))
 
@@ -79,13 +79,13 @@ def main(arguments: argparse.Namespace) -> None:
     jobs = read_benchmarks(arguments.benchmarks)
     manifest = {
         "study": spec.study,
-        "commit": commit(PACKAGE),
+        "commit": read_commit(PACKAGE),
         "config_digest": spec.config_digest,
-        "environments": environments(arguments.runs),
+        "environments": count_environments(arguments.runs),
         "built": yaml.safe_load(arguments.built.read_text(encoding="utf-8")) if arguments.built else None,
-        "packages": packages(),
+        "packages": package_versions(),
         "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
-        "stages": stages(jobs),
+        "stages": sum_by_stage(jobs),
         "jobs": jobs,
     }
     with atomic_write(arguments.output) as temp_path:

@@ -1,8 +1,8 @@
 r"""Measure one run's selectors and losses, and write them as tables.
 
-What training and evaluation wrote of the run is read, with the probe set on which it was observed. One parquet file is
-written for each table that a single run can fill. A run that failed has a row only in the table `missing`, which says
-why.
+The stage reads what training and evaluation wrote of the run, and the probe set on which it was observed. It writes one
+parquet file for each table that a single run can fill. A run that failed has a row only in the table `missing`, which
+says why.
 
 Example:
     speciate measure --spec results/smoke/measures/top1/seed0/spec.json --run-folder results/smoke/runs/top1/seed0 \
@@ -19,10 +19,10 @@ import pandas as pd
 import safetensors.numpy
 
 from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
-from speciate.analysis.observation import Groups, Observed, Settings, Texts, gather, group_documents
+from speciate.analysis.observation import Groups, ObservedSelector, Settings, Texts, group_documents, group_tally_fields
 from speciate.cli import log
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import MeasureSpec
+from speciate.config.stage_specs import MEASURED, MeasureSpec
 from speciate.io import atomic_write
 from speciate.selection.tally import Tally
 
@@ -50,8 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
     for name, rows in measured.items():
         with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
             tables.write_parquet(rows, name, temp_path)
-    for gone in measured["missing"].itertuples():
-        log(f"{spec.ablation} seed {spec.seed}: the run failed: {gone.reason}")
+    for failure in measured["missing"].itertuples():
+        log(f"{spec.ablation} seed {spec.seed}: the run failed: {failure.reason}")
         return
     row = measured["runs"].iloc[0]
     load = f", largest share {row['max_share']:.2f}" if row["num_selectors"] else ""
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib.Path) -> dict[str, pd.DataFrame]:
-    """Every table of one run, by name (`tables.MEASURED`).
+    """Return every table of one run, by name (`MEASURED`).
 
     Raises:
         ValueError: the run's files do not belong together, or not to this mixture; names the file or selector.
@@ -75,7 +75,7 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
     )
     facts = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
     if facts.get("state") == "failed":
-        return failed(spec, facts)
+        return tables_of_failed_run(spec, facts)
     texts = read_texts(mixture_folder, spec.languages)
     observed = read_observed(run_folder, texts.groups, len(texts.token_P))
     likelihood = pd.read_parquet(run_folder / "likelihood.parquet")
@@ -92,12 +92,12 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
         "details": pd.read_parquet(run_folder / "details.parquet"),
     }
-    wanted = ("parameters_total", "parameters_active", "num_steps", "train_tokens", "skipped", "spikes")
-    absent = [name for name in wanted if name not in facts]
+    needed = ("parameters_total", "parameters_active", "num_steps", "train_tokens", "skipped", "spikes")
+    absent = [name for name in needed if name not in facts]
     if absent:
         raise ValueError(f"{run_folder / 'run.json'}: has no {', '.join(absent)}")
     _, error = losses.standard_errors(likelihood, texts.groups.domains)
-    known = {name: facts[name] for name in wanted} | {"spikes": len(facts["spikes"]), "loss_error": error}
+    known = {name: facts[name] for name in needed} | {"spikes": len(facts["spikes"]), "loss_error": error}
     rows["runs"] = summary.run_row(known, rows["losses"], rows["selectors"], rows["verdicts"])
     rows["missing"] = pd.DataFrame(columns=list(tables.COLUMNS["missing"]))
     rows["draws"] = pd.concat(
@@ -107,21 +107,19 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         ],
         ignore_index=True,
     )
-    return {
-        name: tables.frame(name, rows[name].assign(ablation=spec.ablation, seed=spec.seed)) for name in tables.MEASURED
-    }
+    return {name: tables.conform(name, rows[name].assign(ablation=spec.ablation, seed=spec.seed)) for name in MEASURED}
 
 
-def failed(spec: MeasureSpec, facts: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables of a run that failed: empty but for the reason, so that no mean and no test has a part of it."""
-    rows = {name: pd.DataFrame(columns=list(tables.COLUMNS[name])) for name in tables.MEASURED}
-    gone = {"ablation": spec.ablation, "seed": spec.seed, "step": float(facts["step"]), "reason": facts["reason"]}
-    rows["missing"] = pd.DataFrame([gone])
-    return {name: tables.frame(name, rows[name]) for name in tables.MEASURED}
+def tables_of_failed_run(spec: MeasureSpec, facts: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables of a run that failed: empty but for the reason, so that no mean or test includes it."""
+    rows = {name: pd.DataFrame(columns=list(tables.COLUMNS[name])) for name in MEASURED}
+    failure = {"ablation": spec.ablation, "seed": spec.seed, "step": float(facts["step"]), "reason": facts["reason"]}
+    rows["missing"] = pd.DataFrame([failure])
+    return {name: tables.conform(name, rows[name]) for name in MEASURED}
 
 
 def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:
-    """The probe set in a mixture's folder."""
+    """Read the probe set from a mixture's folder."""
     mixture = json.loads((folder / "mixture.json").read_text(encoding="utf-8"))
     documents = pd.read_parquet(folder / "probe.documents.parquet")
     groups = group_documents(documents, tuple(mixture["labels"]))
@@ -135,38 +133,41 @@ def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:
     )
 
 
-def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> list[Observed]:
-    """The selectors of the run in `folder`, in the order of their layers; none of a dense run."""
+def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> list[ObservedSelector]:
+    """Read the selectors of the run in `folder`, in the order of their layers; a dense run has none."""
     early = safetensors.numpy.load_file(folder / "telemetry.safetensors")
     final = safetensors.numpy.load_file(folder / "probe.safetensors")
     paths = [name.removesuffix("/choice") for name in final if name.endswith("/choice")]
     watched = {name.rsplit("/", 1)[0] for name in early if "/" in name}
     if watched != set(paths):
-        raise ValueError(f"telemetry and probe have other selectors: {sorted(watched)}, {sorted(paths)}")
-    observed: list[Observed] = []
+        raise ValueError(f"telemetry and probe have different selectors: {sorted(watched)}, {sorted(paths)}")
+    observed: list[ObservedSelector] = []
     for path in paths:
         choice_PS = final[f"{path}/choice"]
         if len(choice_PS) != num_positions:
             raise ValueError(f"selector {path}: {len(choice_PS)} choices for the probe set's {num_positions} positions")
-        checks = zip(*gather(path, early, groups, axis=1), strict=True)
+        checks = zip(*group_tally_fields(path, early, groups, axis=1), strict=True)
         observed.append(
-            Observed(
+            ObservedSelector(
                 path=path,
                 steps_K=early["steps"].astype(np.int64),
                 early=tuple(Tally(*fields) for fields in checks),
-                final=Tally(*gather(path, final, groups, axis=0)),
+                final=Tally(*group_tally_fields(path, final, groups, axis=0)),
                 choice_PS=choice_PS,
             )
         )
-    return sorted(observed, key=lambda one: (one.layer, one.path))
+    return sorted(observed, key=lambda selector: (selector.layer, selector.path))
 
 
-def verdicts_table(observed: list[Observed], settings: Settings) -> pd.DataFrame:
-    """A row a rule and selector, and 'any'; the alarm's guaranteed rate of false alarms is 1 - confidence."""
-    layers = {one.path: one.layer for one in observed}
+def verdicts_table(observed: list[ObservedSelector], settings: Settings) -> pd.DataFrame:
+    """Return a row for each rule and selector, 'any' included.
+
+    The alarm's guaranteed rate of false alarms is 1 - confidence.
+    """
+    layers = {selector.path: selector.layer for selector in observed}
     steps_K = observed[0].steps_K if observed else np.zeros(0, dtype=np.int64)
-    shares = {one.path: one.share_KS for one in observed}
-    found = collapse.verdicts(shares, steps_K, settings.armed_step, 1 - settings.confidence)
+    shares = {selector.path: selector.share_KS for selector in observed}
+    verdicts = collapse.apply_rules(shares, steps_K, settings.armed_step, 1 - settings.confidence)
     columns = ("selector", "rule", "fired", "first_step")
-    rows = pd.DataFrame([[getattr(one, name) for name in columns] for one in found], columns=columns)
-    return rows.assign(layer=[layers.get(one.selector, -1) for one in found])
+    rows = [(verdict.selector, verdict.rule, verdict.fired, verdict.first_step) for verdict in verdicts]
+    return pd.DataFrame(rows, columns=columns).assign(layer=[layers.get(verdict.selector, -1) for verdict in verdicts])

@@ -16,10 +16,10 @@ from speciate.config.run import read_spec
 from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.data.card.columns import MEANINGS
 from speciate.io import atomic_write
-from speciate.reporting import data, page, texts
-from speciate.reporting.answer import Tables
+from speciate.reporting import data_tables, data_texts, page
+from speciate.reporting.findings import Tables
 
-PLACED = {
+SECTION_OF_FIGURE = {
     "data_tokens": "counts",
     "data_drops": "drops",
     "data_lengths": "lengths",
@@ -28,36 +28,36 @@ PLACED = {
 """Figure -> the section that it opens; others follow at the end."""
 
 
-def figures() -> list[str]:
+def figure_names() -> list[str]:
     """The figures of this page."""
     return [name for name in kinds_in("figures") if figure_options(name).page == "data"]
 
 
 def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
     """The page as HTML."""
-    drawn = {PLACED.get(name, name): page.section(folder, name) for name in figures()}
-    return page.render(
+    drawn = {SECTION_OF_FIGURE.get(name, name): page.read_section(folder, name) for name in figure_names()}
+    return page.render_page(
         pathlib.Path(__file__).with_name("present.html.jinja"),
         spec=spec,
-        domains=data.domains_of(tables),
+        domains=data_tables.domain_names(tables),
         drawn=drawn,
-        others=[section for place, section in drawn.items() if place not in PLACED.values()],
-        warnings=data.warnings(tables),
-        imbalance=data.imbalance(tables),
-        sources=data.sources(tables),
-        digests=data.digests(tables),
-        flow=data.flow(tables),
-        splits=data.splits(tables),
-        drops=data.drops(tables),
-        edits=data.edits(tables),
-        duplicates=data.duplicates(tables),
-        overlaps=data.overlaps(tables),
-        formatting=data.formatting(tables),
-        marks=texts.marks(tables),
-        kept=texts.samples(tables, "kept"),
-        dropped=texts.samples(tables, "dropped"),
-        copies=texts.samples(tables, "duplicate"),
-        settings=texts.settings(spec),
+        others=[section for place, section in drawn.items() if place not in SECTION_OF_FIGURE.values()],
+        warnings=data_tables.warning_sentences(tables),
+        imbalance=data_tables.describe_imbalance(tables),
+        sources=data_tables.sources_table(tables),
+        digests=data_tables.source_digests(tables),
+        flow=data_tables.flow_table(tables),
+        splits=data_tables.splits_table(tables),
+        drops=data_tables.drop_tables(tables),
+        edits=data_tables.edit_tables(tables),
+        duplicates=data_tables.duplicate_tables(tables),
+        overlaps=data_tables.overlap_tables(tables),
+        formatting=data_tables.formatting_tables(tables),
+        marks=data_texts.describe_marks(tables),
+        kept=data_texts.sample_groups(tables, "kept"),
+        dropped=data_texts.sample_groups(tables, "dropped"),
+        copies=data_texts.sample_groups(tables, "duplicate"),
+        settings=data_texts.describe_settings(spec),
         meanings=MEANINGS,
     )
 

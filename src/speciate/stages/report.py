@@ -11,50 +11,53 @@ import argparse
 import pathlib
 from typing import Any
 
-from speciate.analysis.alignment import aligned
+from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.io import atomic_write
-from speciate.reporting import answer, cells, data, evidence, making, page
+from speciate.reporting import data_tables, findings, formats, manifest_summary, page, report_tables
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
     *("comparisons", "collapse", "hypotheses", "missing"),
-    *data.SHORT,
+    *data_tables.REPORT_TABLES,
 )
-ORDER = ("load", "lift", "information", "commitment", "token_types", "loss_load", "curves")
+SECTION_ORDER = ("load", "lift", "information", "commitment", "token_types", "loss_load", "curves")
 """The order of the sections; figures that are not named follow."""
 
 
-def sections(folder: pathlib.Path, tables: answer.Tables, spec: ReportSpec) -> list[page.Section]:
+def read_sections(folder: pathlib.Path, tables: findings.Tables, spec: ReportSpec) -> list[page.Section]:
     """A section for every figure of the study."""
-    names = sorted(spec.figures, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    behind = {name: evidence.BEHIND.get(name) for name in names}
-    return [page.section(folder, name, made(tables, spec) if made else []) for name, made in behind.items()]
+    names = sorted(
+        spec.figures,
+        key=lambda name: (SECTION_ORDER.index(name) if name in SECTION_ORDER else len(SECTION_ORDER), name),
+    )
+    behind = {name: report_tables.TABLES_OF_FIGURE.get(name) for name in names}
+    return [page.read_section(folder, name, made(tables, spec) if made else []) for name, made in behind.items()]
 
 
-def render(tables: answer.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
+def render(tables: findings.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
     """The report as HTML."""
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
-    return page.render(
+    return page.render_page(
         pathlib.Path(__file__).with_name("report.html.jinja"),
         spec=spec,
-        answers=answer.answers(tables, spec),
-        missing=answer.missing_runs(tables, spec),
-        arms=evidence.arms(tables, spec),
-        hypotheses=evidence.hypotheses(tables, spec),
-        sections=sections(figures, tables, spec),
-        comparisons=evidence.comparisons(tables, spec),
-        measured=evidence.measured(tables, spec),
+        answers=findings.findings(tables, spec),
+        missing=findings.missing_runs(tables, spec),
+        arms=report_tables.arms_table(tables, spec),
+        hypotheses=report_tables.hypothesis_rows(tables, spec),
+        sections=read_sections(figures, tables, spec),
+        comparisons=report_tables.comparison_tables(tables, spec),
+        measured=report_tables.measurement_tables(tables, spec),
         bounds=[arm.name for arm in spec.arms if arm.bound],
         leaks=[arm.name for arm in spec.arms if arm.leaks],
-        data=[data.flow(tables), data.splits(tables), *data.drops(tables)],
-        warnings=data.warnings(tables),
-        imbalance=data.imbalance(tables),
-        facts=making.facts(manifest),
-        time=making.time_table(manifest),
+        data=[data_tables.flow_table(tables), data_tables.splits_table(tables), *data_tables.drop_tables(tables)],
+        warnings=data_tables.warning_sentences(tables),
+        imbalance=data_tables.describe_imbalance(tables),
+        facts=manifest_summary.provenance_facts(manifest),
+        time=manifest_summary.time_table(manifest),
         digests=manifest["tables"],
-        steps=cells.listed(cells.whole(step) for step in steps),
+        steps=formats.join_names(formats.format_count(step) for step in steps),
     )
 
 
@@ -70,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Render the report, and write it."""
     spec = read_spec(ReportSpec, arguments.spec)
-    tables, manifest = aligned(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
+    tables, manifest = align_selectors(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ def options(**settings: int) -> ComponentOptions:
 
 
 def documents(groups_each: int) -> pd.DataFrame:
-    """Two documents a group, and the same group names in both domains."""
+    """Return documents with two per group, and the same group names in both domains."""
     rows = [(domain, f"g{group}") for domain in DOMAINS for group in range(groups_each) for _ in range(2)]
     table = pd.DataFrame(rows, columns=["domain", "group"])
     return table.assign(document=range(len(table)), id=[f"i{row}" for row in range(len(table))])
@@ -24,9 +24,9 @@ def test_training_is_that_of_truncate() -> None:
     plain = options_of("data/mixture", "truncate")(kind="truncate", seed=3, warn_ratio=1.0)
     blocks = {"a": 9, "b": 7, "c": 8}
     mixture, warnings = shuffled_labels.mix(options(seed=3, warn_ratio=1.0), blocks)
-    expected, told = truncate.mix(plain, blocks)
+    expected, expected_warnings = truncate.mix(plain, blocks)
     assert (mixture == expected).all()
-    assert warnings == told != []
+    assert warnings == expected_warnings != []
 
 
 def test_whole_groups_change_labels_and_each_label_keeps_its_number_of_groups() -> None:
@@ -46,7 +46,7 @@ def test_whole_groups_change_labels_and_each_label_keeps_its_number_of_groups() 
 
 
 def test_the_analysis_finds_nothing_no_more_often_than_its_level_says() -> None:
-    """A selector that knows the true domain perfectly, under labels that are not the true ones."""
+    """Test a selector that knows the true domain perfectly, under shuffled labels."""
     before, draw = documents(12), np.random.default_rng(0)
     rejected = 0
     for seed in range(400):

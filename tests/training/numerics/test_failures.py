@@ -15,10 +15,10 @@ from speciate.analysis import tables
 from speciate.cli import execute
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
-from speciate.config.stage_specs import Arm, CompareSpec, MeasureSpec
+from speciate.config.stage_specs import COMPARED, Arm, CompareSpec, MeasureSpec
 from speciate.graph.provenance import sha256
 from speciate.model.transformer import Transformer
-from speciate.reporting import answer
+from speciate.reporting import findings
 from speciate.stages import compare, evaluate, measure
 from speciate.stages import train as verb
 from speciate.training import loop
@@ -43,7 +43,7 @@ def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, start: p
     return verb.train(spec, mixture, folder, folder.parent / f"{folder.name}-checkpoints", stop=Never(), start=start)
 
 
-def facts(folder: pathlib.Path) -> dict[str, Any]:
+def read_run_json(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
 
 
@@ -103,8 +103,8 @@ def test_a_step_that_is_not_finite_is_reported_with_its_place(
     short = run_spec(model=BIAS, training={"num_steps": 12, "grad_accumulation": 2, "on_failure": "report"})
     spoil(short, {2 * 7 + 1, 2 * 7 + 2, 2 * 7 + 3})
     assert trained(short, mixture, tmp_path / "run")
-    told = facts(tmp_path / "run")
-    assert (told["state"], told["step"]) == ("failed", 7)
+    run_json = read_run_json(tmp_path / "run")
+    assert (run_json["state"], run_json["step"]) == ("failed", 7)
     failure = json.loads((tmp_path / "run/failure.json").read_text())
     assert failure["step"] == 7
     assert len(failure["blocks"]) == 4
@@ -118,11 +118,11 @@ def test_a_step_that_is_not_finite_is_reported_with_its_place(
 def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(run_spec: MakeRun, spoil: Any) -> None:
     spec = run_spec(model=BIAS, training={"on_failure": "stop"})
     objective = Spoiled(spec, {1, 2})
-    run, state = alone(spec, objective)
-    loop.train_step(run, state)
+    context, state = alone(spec, objective)
+    loop.train_step(context, state)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     with pytest.raises(FailedRun, match=r"run small, seed 0: step 0: loss nan.*; no update was made"):
-        loop.train_step(run, state)
+        loop.train_step(context, state)
     for name, value in state.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -131,14 +131,14 @@ def alone(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainConte
     torch.manual_seed(0)
     built = verb.initial_model(spec, 64)
     token_BT = torch.randint(0, 64, (4, 16))
-    run = TrainContext(
+    context = TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
         lr_factor=lambda step: 1.0,
         tokens=lambda step: token_BT,
         observer=None,  # type: ignore[arg-type]
     )
-    return run, State(0, built, component_module(spec.optimizer).build(spec.optimizer, built), [], {})
+    return context, State(0, built, component_module(spec.optimizer).build(spec.optimizer, built), [], {})
 
 
 def test_skipped_steps_are_counted_and_change_nothing(
@@ -147,8 +147,8 @@ def test_skipped_steps_are_counted_and_change_nothing(
     spec = run_spec(model=BIAS, training={"on_nonfinite": "skip"})
     spoil(spec, {3, 4})
     assert trained(spec, mixture, tmp_path / "run")
-    told = facts(tmp_path / "run")
-    assert (told["state"], told["skipped"]) == ("finished", 2)
+    run_json = read_run_json(tmp_path / "run")
+    assert (run_json["state"], run_json["skipped"]) == ("finished", 2)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "skipped" in row] == [3, 4]
     assert not (tmp_path / "run/failure.json").exists()
@@ -160,8 +160,8 @@ def test_too_many_skipped_in_a_row_end_the_run(
     spec = run_spec(training={"on_nonfinite": "skip", "num_steps": 30})
     spoil(spec, set(range(2, 100)))
     assert trained(spec, mixture, tmp_path / "run")
-    assert facts(tmp_path / "run")["step"] == 2 + nonfinite.MAX_SKIPPED
-    assert "after 10 skipped steps in a row" in facts(tmp_path / "run")["reason"]
+    assert read_run_json(tmp_path / "run")["step"] == 2 + nonfinite.MAX_SKIPPED
+    assert "after 10 skipped steps in a row" in read_run_json(tmp_path / "run")["reason"]
 
 
 def test_a_spike_is_a_loss_far_above_those_before() -> None:
@@ -200,27 +200,27 @@ class Small(Objective):
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
 def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, error: type[BaseException]) -> None:
     settings = {"oom_retry": True}
-    run, state = alone(run_spec(model=BIAS, training=settings), None)
-    run = TrainContext(**{**vars(run), "objective": Small(run.spec, 1, error)})
-    asked, other = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
+    context, state = alone(run_spec(model=BIAS, training=settings), None)
+    context = TrainContext(**{**vars(context), "objective": Small(context.spec, 1, error)})
+    expected_context, expected_state = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
     for _ in range(2):
         torch.manual_seed(5)  # of the noise, the same for both
-        happened = loop.train_step(run, state)
+        step_metrics = loop.train_step(context, state)
         torch.manual_seed(5)
-        assert happened == loop.train_step(asked, other)
+        assert step_metrics == loop.train_step(expected_context, expected_state)
     assert state.grad_accumulation == 4
     assert [json.loads(line)["grad_accumulation"] for line in state.metrics] == [2, 4]
     for name, value in state.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+        assert torch.equal(value, expected_state.model.state_dict()[name]), name
 
 
 def test_out_of_memory_says_what_to_lower(run_spec: MakeRun) -> None:
-    run, state = alone(run_spec())
-    run = TrainContext(**{**vars(run), "objective": Small(run.spec, 1, MemoryError)})
+    context, state = alone(run_spec())
+    context = TrainContext(**{**vars(context), "objective": Small(context.spec, 1, MemoryError)})
     with pytest.raises(
         MemoryError, match=r"step 0: out of memory .*: raise training.grad_accumulation from 1 to 2 \(the same step"
     ):
-        loop.train_step(run, state)
+        loop.train_step(context, state)
     assert oom.next_accumulation(6, 2) == 6
     assert oom.next_accumulation(4, 4) is None
 
@@ -245,12 +245,12 @@ def planted(*losses: float) -> list[str]:
 def test_it_has_diverged_once_the_median_of_its_last_20_losses_is_above_the_limit(
     losses: list[float], num_steps: int, median: float | None
 ) -> None:
-    watch = loss_monitor.LossMonitor(planted(*losses), 10.0, num_steps)  # as a continued run begins
-    assert watch.diverged() == median
-    follows = loss_monitor.LossMonitor([], 10.0, num_steps)
+    monitor = loss_monitor.LossMonitor(planted(*losses), 10.0, num_steps)  # as a continued run begins
+    assert monitor.diverged() == median
+    from_start = loss_monitor.LossMonitor([], 10.0, num_steps)
     for loss in losses:
-        follows.update(loss)
-    assert follows.diverged() == median
+        from_start.update(loss)
+    assert from_start.diverged() == median
     assert loss_monitor.LossMonitor(planted(*losses), None, num_steps).diverged() is None
 
 
@@ -264,20 +264,20 @@ def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
         stopping = type("Stopping", (Never,), {"__bool__": lambda self: next(asked)})()
         assert not verb.train(spec, mixture, tmp_path / "run", tmp_path / "run-checkpoints", stop=stopping)
     assert trained(spec, mixture, tmp_path / "run")
-    told = facts(tmp_path / "run")
+    run_json = read_run_json(tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     limit = 10 * np.log(64)
     # no earlier step would do: each median of 20 before the last is within the limit
     ends = [end for end in range(20, len(losses) + 1) if np.median(losses[end - 20 : end]) > limit]
-    assert ends == [len(losses)] == [told["step"]]
+    assert ends == [len(losses)] == [run_json["step"]]
     median = f"{np.median(losses[-20:]):.4g}"
     reason = f"step {len(losses)}: diverged: the median loss of the last steps is {median}, above the limit of 41.59"
-    assert (told["state"], told["reason"]) == ("failed", reason)
+    assert (run_json["state"], run_json["reason"]) == ("failed", reason)
     failure = json.loads((tmp_path / "run/failure.json").read_text())
     assert failure["median_loss"] == pytest.approx(np.median(losses[-20:]))
     assert trained(run_spec(**LOST, training={"num_steps": 40, "diverged_at": 1e6}), mixture, tmp_path / "other")
-    assert facts(tmp_path / "other")["state"] == "finished"
+    assert read_run_json(tmp_path / "other")["state"] == "finished"
 
 
 def test_a_run_that_fails_is_shown_and_counted_nowhere(
@@ -299,7 +299,7 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
             *("--mixture-folder", mixture, "--token-bytes", bytes_file),
             *("--likelihood", folder / "likelihood.parquet", "--probe", folder / "probe.safetensors"),
         )
-        of = MeasureSpec(
+        measure_spec = MeasureSpec(
             ablation=arm,
             seed=0,
             num_steps=30,
@@ -310,16 +310,16 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
             armed_after=0.1,
             draw_seed=0,
         )
-        (tmp_path / "measure.json").write_text(canonical_json(of))
-        given = ("--spec", tmp_path / "measure.json", "--run-folder", folder, "--mixture-folder", mixture)
-        call(measure, *given, "--output-folder", tmp_path / "measures" / arm)
-    assert facts(tmp_path / "good")["state"] == "finished"
+        (tmp_path / "measure.json").write_text(canonical_json(measure_spec))
+        arguments = ("--spec", tmp_path / "measure.json", "--run-folder", folder, "--mixture-folder", mixture)
+        call(measure, *arguments, "--output-folder", tmp_path / "measures" / arm)
+    assert read_run_json(tmp_path / "good")["state"] == "finished"
     reasons = []
     for arm, words in (("wild", "no update was made"), ("lost", "diverged: the median loss")):
-        told = facts(tmp_path / arm)
-        assert told["state"] == "failed"
-        assert words in told["reason"]
-        reasons.append(told["reason"])
+        run_json = read_run_json(tmp_path / arm)
+        assert run_json["state"] == "failed"
+        assert words in run_json["reason"]
+        reasons.append(run_json["reason"])
     arms = tuple(Arm(name=arm, about=arm) for arm in ("good", "wild", "lost"))
     of_study = CompareSpec(
         domains=("code", "prose"),
@@ -330,16 +330,19 @@ def test_a_run_that_fails_is_shown_and_counted_nowhere(
         confidence=0.95,
         hypotheses=(),
     )
-    found = compare.compare(
+    compared = compare.compare(
         of_study, compare.read_measures(of_study, [tmp_path / "measures" / arm.name for arm in arms])
     )
-    assert found["runs"]["ablation"].tolist() == ["good"]
-    assert found["missing"][["ablation", "reason"]].to_numpy().tolist() == [["wild", reasons[0]], ["lost", reasons[1]]]
-    counted = found["comparisons"].query("statistic == 'loss'")[["num_seeds", "missing"]]
+    assert compared["runs"]["ablation"].tolist() == ["good"]
+    assert compared["missing"][["ablation", "reason"]].to_numpy().tolist() == [
+        ["wild", reasons[0]],
+        ["lost", reasons[1]],
+    ]
+    counted = compared["comparisons"].query("statistic == 'loss'")[["num_seeds", "missing"]]
     assert counted.to_numpy().tolist() == [[0, 1], [0, 1]]
-    assert answer.missing_runs(found, of_study) == [("wild", 0, reasons[0]), ("lost", 0, reasons[1])]
-    for name in tables.COMPARED:
-        pd.testing.assert_frame_equal(found[name], tables.frame(name, found[name]))
+    assert findings.missing_runs(compared, of_study) == [("wild", 0, reasons[0]), ("lost", 0, reasons[1])]
+    for name in COMPARED:
+        pd.testing.assert_frame_equal(compared[name], tables.conform(name, compared[name]))
 
 
 def test_what_starts_from_a_failed_run_fails_too(
@@ -387,10 +390,10 @@ def test_a_damaged_one_falls_back_and_says_so(tmp_path: pathlib.Path, run_spec: 
         store.save(tmp_path, state)
     file = tmp_path / "step2" / "manifest.json"
     file.write_text(file.read_text().replace('"step": 2', '"step": 3'))
-    said: list[str] = []
-    assert store.restore(tmp_path, state, log=said.append)
+    messages: list[str] = []
+    assert store.restore(tmp_path, state, log=messages.append)
     assert state.step == 1
-    assert said == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falling back to step1"]
+    assert messages == [f"{tmp_path}: damaged checkpoint (step2: manifest.json changed); falling back to step1"]
 
 
 def test_the_best_and_chosen_weights_stay(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:

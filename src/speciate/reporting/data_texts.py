@@ -7,13 +7,13 @@ import pandas as pd
 
 from speciate.config.components import ComponentOptions
 from speciate.config.stage_specs import CardSpec
-from speciate.reporting.answer import Tables
-from speciate.reporting.cells import counted, percent, spoken, whole
-from speciate.reporting.data import SPLITS, domains_of
+from speciate.reporting.findings import Tables
+from speciate.reporting.formats import pluralise, format_percent, plain_name, format_count
+from speciate.reporting.data_tables import SPLITS, domain_names
 
 
 @dataclass(frozen=True)
-class Text:
+class SampleText:
     """A document to read."""
 
     head: str
@@ -25,34 +25,36 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Texts:
+class SampleGroup:
     """Documents to read that belong together."""
 
     title: str
-    texts: Sequence[Text]
+    texts: Sequence[SampleText]
 
 
-def marks(tables: Tables) -> list[tuple[str, str]]:
+def describe_marks(tables: Tables) -> list[tuple[str, str]]:
     """(domain, sentence): the commonest beginning of the kept documents, and how many hold an invisible character."""
     found = tables["data_formatting"]
     kept = found[found["text"] == "clean"]
     told = []
-    for domain in domains_of(tables):
+    for domain in domain_names(tables):
         mine = kept[kept["domain"] == domain].sort_values("share", ascending=False, kind="stable")
         begins, unseen = (mine[mine["measure"] == measure] for measure in ("prefix", "unseen"))
         text = "no two documents begin alike"
         if len(begins):
-            text = f"at most {percent(begins.iloc[0]['share'])} of the documents begin alike"
+            text = f"at most {format_percent(begins.iloc[0]['share'])} of the documents begin alike"
             text += f" ({begins.iloc[0]['value']!r})"
         if len(unseen):
-            text += f"; {percent(unseen.iloc[0]['share'])} hold an invisible character ({unseen.iloc[0]['value']})"
+            text += (
+                f"; {format_percent(unseen.iloc[0]['share'])} hold an invisible character ({unseen.iloc[0]['value']})"
+            )
         else:
             text += "; none holds an invisible character"
         told.append((domain, f"{text}."))
     return told
 
 
-def samples(tables: Tables, what: str) -> list[Texts]:
+def sample_groups(tables: Tables, what: str) -> list[SampleGroup]:
     """The documents to read: kept by domain and split, dropped by domain and reason, duplicates by domain."""
     found = tables["data_samples"]
     mine = found[found["what"] == what]
@@ -60,49 +62,49 @@ def samples(tables: Tables, what: str) -> list[Texts]:
     counts = tables["data_drops"].set_index(["domain", "reason"])["documents"]
     groups = []
     for key, rows in mine.groupby(by, sort=False):
-        title = ": ".join(spoken(word) for word in key)
-        title += f", {len(rows)} of {whole(counts[key])}" if what == "dropped" and key in counts else ""
-        groups.append(Texts(title, [_text(row) for _, row in rows.iterrows()]))
+        title = ": ".join(plain_name(word) for word in key)
+        title += f", {len(rows)} of {format_count(counts[key])}" if what == "dropped" and key in counts else ""
+        groups.append(SampleGroup(title, [_make_text(row) for _, row in rows.iterrows()]))
     return groups
 
 
-def _text(row: pd.Series) -> Text:
-    length = counted(int(row["characters"]), "character")
+def _make_text(row: pd.Series) -> SampleText:
+    length = pluralise(int(row["characters"]), "character")
     head = ", ".join(dict.fromkeys(filter(None, (row["id"], length, row["note"]))))
     of_head = f"kept: {row['of_id']}" if row["of_id"] else ""
-    return Text(f"dropped: {head}" if of_head else head, row["excerpt"], of_head, row["of_excerpt"])
+    return SampleText(f"dropped: {head}" if of_head else head, row["excerpt"], of_head, row["of_excerpt"])
 
 
-def settings(spec: CardSpec) -> list[tuple[str, str]]:
+def describe_settings(spec: CardSpec) -> list[tuple[str, str]]:
     """How the data were made, as (what, how), from the study file."""
     shares = ", ".join(f"{name} {getattr(spec.split, name):.0%}" for name in SPLITS[1:])
-    facts = [(f"filters of {spoken(domain.name)}", _components(domain.filters)) for domain in spec.domains]
+    facts = [(f"filters of {plain_name(domain.name)}", _describe_components(domain.filters)) for domain in spec.domains]
     looked = {"keep": "kept", "exact": "equal texts dropped", "near": "equal and similar texts dropped"}
     compared = "across all domains" if spec.across_domains else "within each domain"
-    found = ", ".join(f"{spoken(domain.name)} {looked[domain.duplicates]}" for domain in spec.domains)
+    found = ", ".join(f"{plain_name(domain.name)} {looked[domain.duplicates]}" for domain in spec.domains)
     facts += [("duplicates", f"{compared}: {found}")]
     for name, unit in (("max_bytes", "bytes"), ("max_tokens", "training tokens")):
         limits = [(domain.name, getattr(domain, name)) for domain in spec.domains if getattr(domain, name)]
-        told = ", ".join(f"{spoken(domain)} {whole(limit)} {unit}" for domain, limit in limits)
+        told = ", ".join(f"{plain_name(domain)} {format_count(limit)} {unit}" for domain, limit in limits)
         facts += [("at most", told)] if told else []
     facts += [("held out", f"{shares} of the text, by a hash of each group, seed {spec.split.seed}")]
     kinds = (("tokenizer", spec.tokenizer), ("packing", spec.packing), ("mixture", spec.mixture))
-    facts += [(name, _components([options])) for name, options in kinds]
+    facts += [(name, _describe_components([options])) for name, options in kinds]
     return [*facts, ("block", f"{spec.block_length} tokens")]
 
 
-def _components(kinds: Iterable[ComponentOptions]) -> str:
+def _describe_components(kinds: Iterable[ComponentOptions]) -> str:
     """Components with their options: 'length (min_characters 200), gopher_quality'."""
     told = []
     for options in kinds:
         values = options.model_dump(mode="json")
         kind = values.pop("kind")
-        shown = ", ".join(f"{key} {_value(value)}" for key, value in values.items() if value is not None)
+        shown = ", ".join(f"{key} {_format_value(value)}" for key, value in values.items() if value is not None)
         told.append(f"{kind} ({shown})" if shown else kind)
     return ", ".join(told) or "none"
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     """A setting as a reader sees it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_value(each)}" for key, each in value.items() if each is not None) + "}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from speciate.reporting.cells import NOTHING, Table, counted, duration, spoken, table, whole
+from speciate.reporting.formats import DASH, Table, pluralise, format_duration, plain_name, make_table, format_count
 
 STAGES = (
     *(
@@ -27,7 +27,7 @@ STAGES = (
 )
 """The order in which a study runs its stages; others follow."""
 
-TAKEN = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
+LOG_LINE = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
 """What `speciate.cli` says when a verb ends well."""
 
 
@@ -50,11 +50,11 @@ def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
                 raise ValueError(f"{file}: is no benchmark of a job")
             parts = file.with_suffix("").parts
             parts = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-2:]
-            seconds = [_number(row["s"]) or 0.0 for row in rows]
-            told_cpu, told_memory = _told(file)
-            cpu = [_number(row.get("cpu_time")) for row in rows]
+            seconds = [_parse_number(row["s"]) or 0.0 for row in rows]
+            told_cpu, told_memory = _read_log(file)
+            cpu = [_parse_number(row.get("cpu_time")) for row in rows]
             sampled = None if None in cpu else sum(value or 0.0 for value in cpu)
-            memory = [told_memory, *(_number(row.get("max_rss")) for row in rows)]
+            memory = [told_memory, *(_parse_number(row.get("max_rss")) for row in rows)]
             jobs.append(
                 {
                     "stage": parts[0],
@@ -67,23 +67,23 @@ def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     return jobs
 
 
-def _told(benchmark: pathlib.Path) -> tuple[float | None, float | None]:
+def _read_log(benchmark: pathlib.Path) -> tuple[float | None, float | None]:
     """CPU seconds and MiB that the job of a benchmark file said last in its log; None where there is none."""
     parts = list(benchmark.with_suffix(".log").parts)
     if "benchmarks" not in parts:
         return None, None
     parts[len(parts) - 1 - parts[::-1].index("benchmarks")] = "logs"
     log = pathlib.Path(*parts)
-    said = TAKEN.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
+    said = LOG_LINE.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
     return (float(said[-1][0]), float(said[-1][1])) if said else (None, None)
 
 
-def _number(text: str | None) -> float | None:
+def _parse_number(text: str | None) -> float | None:
     """A benchmark's field; Snakemake writes NA or - for what it could not measure."""
     return None if text in (None, "", "-", "NA") else float(str(text))
 
 
-def stages(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def sum_by_stage(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The jobs summed by stage, in the order of the pipeline."""
     found: dict[str, dict[str, Any]] = {}
     order = {stage: index for index, stage in enumerate(STAGES)}
@@ -101,19 +101,24 @@ def stages(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def time_table(manifest: Mapping[str, Any]) -> Table:
     """Wall and CPU time of every stage."""
     rows = [
-        [spoken(row["stage"]), whole(row["jobs"]), duration(row["wall_seconds"]), duration(row["cpu_seconds"])]
-        + [whole(row["max_rss_mib"]) if row["max_rss_mib"] else NOTHING]
+        [
+            plain_name(row["stage"]),
+            format_count(row["jobs"]),
+            format_duration(row["wall_seconds"]),
+            format_duration(row["cpu_seconds"]),
+        ]
+        + [format_count(row["max_rss_mib"]) if row["max_rss_mib"] else DASH]
         for row in manifest["stages"]
     ]
     total = [sum(row[name] for row in manifest["stages"]) for name in ("jobs", "wall_seconds", "cpu_seconds")]
-    rows.append(["all", whole(total[0]), duration(total[1]), duration(total[2]), NOTHING])
+    rows.append(["all", format_count(total[0]), format_duration(total[1]), format_duration(total[2]), DASH])
     short = sum(row["unmeasured"] for row in manifest["stages"])
     note = "Wall times are sums over jobs, which run side by side."
-    note += f" {counted(short, 'job')} too short for a CPU time to be measured." if short else ""
-    return table("Time", ["stage"], ["jobs", "wall time", "CPU time", "peak memory, MiB"], rows, note)
+    note += f" {pluralise(short, 'job')} too short for a CPU time to be measured." if short else ""
+    return make_table("Time", ["stage"], ["jobs", "wall time", "CPU time", "peak memory, MiB"], rows, note)
 
 
-def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def provenance_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Commit, config and versions as (name, value)."""
     commit = manifest["commit"]
     tree = {True: ", with uncommitted changes", False: "", None: ""}[commit["dirty"]]
@@ -123,6 +128,6 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     for environment in manifest["environments"]:
         versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-        which = f"environment of {counted(environment['runs'], 'run')}"
+        which = f"environment of {pluralise(environment['runs'], 'run')}"
         found.append((which, f"{versions}; threads {environment['threads']}"))
     return found

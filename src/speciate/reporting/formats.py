@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-NOTHING = "–"
+DASH = "–"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Table:
     note: str = ""
 
 
-def table(
+def make_table(
     title: str, words: Iterable[str], numbers: Iterable[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> Table:
     """A table whose first columns, `words`, are text and whose others, `numbers`, are figures."""
@@ -39,10 +39,10 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or value == ""
 
 
-def fixed(value: float | None, digits: int = 3, sign: bool = False) -> str:
+def format_number(value: float | None, digits: int = 3, sign: bool = False) -> str:
     """A number with so many digits after the point and a real minus sign; a dash for NaN."""
     if value is None or math.isnan(value):
-        return NOTHING
+        return DASH
     if math.isinf(value):
         return "−∞" if value < 0 else "∞"
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
@@ -51,65 +51,65 @@ def fixed(value: float | None, digits: int = 3, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def format_percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return NOTHING if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
+    return DASH if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
 
 
-def whole(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """A count, its thousands apart."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:,.0f}".replace("-", "−")
+    return DASH if value is None or math.isnan(value) else f"{value:,.0f}".replace("-", "−")
 
 
-def interval(low: float | None, high: float | None, digits: int = 3, sign: bool = False) -> str:
+def format_interval(low: float | None, high: float | None, digits: int = 3, sign: bool = False) -> str:
     """'[low, high]'; a dash where there is none."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return NOTHING
-    return f"[{fixed(low, digits, sign)}, {fixed(high, digits, sign)}]"
+        return DASH
+    return f"[{format_number(low, digits, sign)}, {format_number(high, digits, sign)}]"
 
 
-def percents(low: float | None, high: float | None, digits: int = 1) -> str:
+def format_percent_interval(low: float | None, high: float | None, digits: int = 1) -> str:
     """An interval of shares."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return NOTHING
-    return f"[{percent(low, digits)}, {percent(high, digits)}]"
+        return DASH
+    return f"[{format_percent(low, digits)}, {format_percent(high, digits)}]"
 
 
-def p_value(value: float | None) -> str:
+def format_p_value(value: float | None) -> str:
     """A p-value: three digits, never a zero."""
     if value is None or math.isnan(value):
-        return NOTHING
-    return "< 0.001" if value < 0.001 else fixed(value)
+        return DASH
+    return "< 0.001" if value < 0.001 else format_number(value)
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Seconds as a reader says them."""
     if seconds is None or math.isnan(seconds):
-        return NOTHING
+        return DASH
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def size(num_bytes: float | None) -> str:
+def format_bytes(num_bytes: float | None) -> str:
     """Bytes in MB, or kB where that is less than one."""
     if num_bytes is None or math.isnan(num_bytes):
-        return NOTHING
+        return DASH
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
-def spoken(name: str) -> str:
+def plain_name(name: str) -> str:
     """A config key as the report prints it."""
     return name.replace("_", " ")
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """'a, b and c'."""
-    words = [spoken(name) for name in names]
+    words = [plain_name(name) for name in names]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
 
 
-def counted(count: int, thing: str) -> str:
+def pluralise(count: int, thing: str) -> str:
     """'1 run', '2 runs'."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
