@@ -1,4 +1,4 @@
-"""docs/measurements.md names every measurement that the code makes, where it is made, and none besides."""
+"""docs/measurements.md names every metric that modules record, the file that records it, and nothing else."""
 
 import ast
 import functools
@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "speciate"
 ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+FINISHED = "speculation_metrics"
+"""The function of an evaluation that measures the finished model beside what its modules record."""
 Found = tuple[str, bool]
 """(name, whether it has a coordinate)."""
 
@@ -34,7 +36,7 @@ def called(call: ast.Call) -> str:
 
 
 def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
-    """What a variable that a note is called by stands for: a loop's literals, or what a function's callers give it."""
+    """The names that a variable in a `record_metric` call stands for: a loop's literals, or a function's arguments."""
     around = [node for node in ast.walk(tree) if any(inner is at for inner in ast.walk(node))]
     for node in reversed(around):
         if isinstance(node, ast.For) and name in {
@@ -49,29 +51,29 @@ def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
     return []
 
 
-def noted(file: pathlib.Path) -> Iterator[Found]:
-    """What a file notes, and what the function `measured` of an evaluation adds to the finished model's."""
+def recorded(file: pathlib.Path) -> Iterator[Found]:
+    """The metrics that a file records, and those that `speculation_metrics` adds for the finished model."""
     source = file.read_text(encoding="utf-8")
-    if "note(" not in source and "def measured(" not in source:
+    if "record_metric(" not in source and f"def {FINISHED}(" not in source:
         return
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and called(node) == "note":
+        if isinstance(node, ast.Call) and called(node) == "record_metric":
             name = node.args[1]
             found = values(name.id, node, tree) if isinstance(name, ast.Name) else literals(name)
-            assert found, f"{file}:{node.lineno}: this test cannot tell what is noted here"
+            assert found, f"{file}:{node.lineno}: this test cannot tell what is recorded here"
             yield from ((one, len(node.args) > 3 or any(key.arg == "at" for key in node.keywords)) for one in found)
-        if file.parent.name == "evaluation" and isinstance(node, ast.FunctionDef) and node.name == "measured":
+        if file.parent.name == "evaluation" and isinstance(node, ast.FunctionDef) and node.name == FINISHED:
             of_dicts = [part for part in ast.walk(node) if isinstance(part, ast.Dict)]
             yield from ((one, False) for part in of_dicts for one in literals(part))
 
 
 @functools.cache
 def in_code() -> dict[Found, set[str]]:
-    """The files that note each."""
+    """The files that record each metric."""
     found: dict[Found, set[str]] = defaultdict(set)
     for file in sorted(SOURCE.rglob("*.py")):
-        for one in noted(file):
+        for one in recorded(file):
             found[one].add(str(file.relative_to(SOURCE)))
     return dict(found)
 
@@ -81,7 +83,7 @@ def on_page() -> dict[Found, set[str]]:
     return {(name, not prefix): set(re.findall(r"`([^`]+)`", files)) for prefix, name, files, _ in ROW.findall(PAGE)}
 
 
-def test_the_page_names_what_is_noted_and_where_and_nothing_else() -> None:
+def test_the_page_names_what_is_recorded_and_where_and_nothing_else() -> None:
     assert len(in_code()) > 20
     assert on_page() == in_code()
 
@@ -104,7 +106,7 @@ def test_studies_ask_for_statistics_that_there_are() -> None:
 
 
 def shown(file: pathlib.Path) -> set[str]:
-    """The measurements that a figure draws: what it gives `lines.of` itself, or by a loop over literals."""
+    """The metrics that a figure draws: what it gives `lines.measurement_rows`, itself or by a loop over literals."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     given: dict[str, list[str]] = defaultdict(list)
     for node in ast.walk(tree):
@@ -113,7 +115,11 @@ def shown(file: pathlib.Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.comprehension | ast.For) and isinstance(node.target, ast.Name):
             given[node.target.id] += given[node.iter.id] if isinstance(node.iter, ast.Name) else literals(node.iter)
-    of = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lines.of"]
+    of = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lines.measurement_rows"
+    ]
     asked = [
         argument.value if isinstance(argument, ast.Starred) else argument for call in of for argument in call.args[1:]
     ]
@@ -121,7 +127,7 @@ def shown(file: pathlib.Path) -> set[str]:
 
 
 @pytest.mark.parametrize("figure", ["sparse", "keys", "mask_budget"])
-def test_figures_draw_what_is_noted(figure: str) -> None:
+def test_figures_draw_what_is_recorded(figure: str) -> None:
     asked = shown(SOURCE / "figures" / f"{figure}.py")
     assert asked
     assert asked <= {name for name, _ in in_code()}
@@ -132,11 +138,11 @@ def test_a_loop_and_a_functions_callers_are_read(tmp_path: pathlib.Path) -> None
     file.write_text(
         "def forward(self):\n"
         "    for name, value in {'one': 1, 'two': 2}.items():\n"
-        "        note(self, name, value)\n"
+        "        record_metric(self, name, value)\n"
         "    for name in ('three', 'four'):\n"
-        "        note(self, name, 1, at=2.0)\n"
+        "        record_metric(self, name, 1, at=2.0)\n"
         "    self._say(1, 'five')\n"
         "def _say(self, value, name):\n"
-        "    note(self, name, value)\n"
+        "    record_metric(self, name, value)\n"
     )
-    assert set(noted(file)) == {("one", False), ("two", False), ("three", True), ("four", True), ("five", False)}
+    assert set(recorded(file)) == {("one", False), ("two", False), ("three", True), ("four", True), ("five", False)}

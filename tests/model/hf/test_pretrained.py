@@ -179,7 +179,7 @@ def test_what_cannot_be_a_start_is_refused(tmp_path: pathlib.Path, case: str) ->
 
 def test_a_gguf_file_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF\x03")
-    with pytest.raises(ValueError, match=r"model.gguf: is no GGUF file, or is cut off"):
+    with pytest.raises(ValueError, match=r"model.gguf: is no GGUF file, or is truncated"):
         read_pretrained(tmp_path)
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "gpt2")
     writer.add_block_count(1)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from speciate.model.depth.block_depth import BlockDepth, Run
 from speciate.model.depth.skipper import (
-    Choice,
+    TokenChoice,
     TokenRouter,
     expert_choice,
     num_running,
@@ -95,16 +95,16 @@ class Router(TokenRouter):
             # all logits are the bias at first
             self.register_buffer("threshold", torch.tensor(options.capacity).logit())
 
-    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Choice:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> TokenChoice:
         """Choose the tokens that run."""
         logit_BT, predicted_BT = self.logits(x_BTD)
         if self.training or self.capacity == 1 or self.dealt_T is not None:
             return self.training_choice(logit_BT, predicted_BT, tokens)
         assert predicted_BT is not None
         run_BT = predicted_BT > self.threshold
-        return Choice(self.selection(run_BT, predicted_BT.sigmoid(), tokens), run_BT, logit_BT.sigmoid(), None)
+        return TokenChoice(self.selection(run_BT, predicted_BT.sigmoid(), tokens), run_BT, logit_BT.sigmoid(), None)
 
-    def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
+    def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> TokenChoice:
         """Choose as in training."""
         length = logit_BT.shape[1]
         constant_BT = torch.full_like(logit_BT, self.capacity)
@@ -113,7 +113,7 @@ class Router(TokenRouter):
             start = 0 if tokens.cache is None else tokens.cache.length
             run_T = self.dealt_T[start : start + length]
             selection = self.selection(run_T.expand_as(logit_BT), constant_BT, tokens)
-            return Choice(selection, run_T.expand_as(logit_BT), logit_BT.sigmoid(), int(run_T.sum()))
+            return TokenChoice(selection, run_T.expand_as(logit_BT), logit_BT.sigmoid(), int(run_T.sum()))
         run_BT = expert_choice(logit_BT.detach(), self.capacity)
         prob_BT = logit_BT.sigmoid()
         loss = None
@@ -121,7 +121,7 @@ class Router(TokenRouter):
             loss = self.loss(predicted_BT, run_BT)
             self.update_threshold(predicted_BT)
         selection = self.selection(run_BT, constant_BT if self.capacity == 1 else prob_BT, tokens, loss)
-        return Choice(selection, run_BT, prob_BT, num_running(self.capacity, length))
+        return TokenChoice(selection, run_BT, prob_BT, num_running(self.capacity, length))
 
     @torch.no_grad()
     def update_threshold(self, predicted_BT: Tensor | None) -> None:
@@ -151,7 +151,7 @@ class Depth(BlockDepth):
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
         """Return the residual stream after the block, (B, T, D)."""
-        choice: Choice = self.router(x_BTD, tokens)
+        choice: TokenChoice = self.router(x_BTD, tokens)
         y_BTD = run_selected(x_BTD, tokens, run, choice, self.causal)
         if is_collecting() and not self.training and tokens.cache is None:
             trained = self.router.training_choice(*self.router.logits(x_BTD), tokens)

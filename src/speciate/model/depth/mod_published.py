@@ -22,7 +22,7 @@ from torch import Tensor
 
 from speciate.model.depth.block_depth import BlockDepth, Run
 from speciate.model.depth.skipper import (
-    Choice,
+    TokenChoice,
     TokenRouter,
     expert_choice,
     num_running,
@@ -55,21 +55,21 @@ class Router(TokenRouter):
         norm = F.layer_norm if self.layer_norm else F.rms_norm
         return super().logits(norm(x_BTD, x_BTD.shape[-1:]))
 
-    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Choice:
+    def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> TokenChoice:
         """Choose the tokens that run."""
         if self.training:
             return self.training_choice(*self.logits(x_BTD), tokens)
         one_BT = torch.ones(x_BTD.shape[:2], dtype=self.scorer.weight.dtype, device=x_BTD.device)
         run_BT = one_BT.bool()
-        return Choice(self.selection(run_BT, one_BT, tokens), run_BT, one_BT, run_BT.shape[1])
+        return TokenChoice(self.selection(run_BT, one_BT, tokens), run_BT, one_BT, run_BT.shape[1])
 
-    def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> Choice:
+    def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> TokenChoice:
         """Choose as in training, with its weights."""
         run_BT = expert_choice(logit_BT.detach(), self.capacity)
         gate_BT = logit_BT.masked_fill(~run_BT, -torch.inf).softmax(-1)
         prob_BT = torch.ones_like(logit_BT) if self.capacity == 1 else logit_BT.sigmoid()
         selection = self.selection(run_BT, prob_BT, tokens, self.loss(predicted_BT, run_BT))
-        return Choice(selection, run_BT, gate_BT, num_running(self.capacity, run_BT.shape[1]))
+        return TokenChoice(selection, run_BT, gate_BT, num_running(self.capacity, run_BT.shape[1]))
 
 
 class Depth(BlockDepth):
@@ -84,7 +84,7 @@ class Depth(BlockDepth):
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
         """Return the residual stream after the block; x_BTD is that after the mixer, `run` the feed-forward layer."""
-        choice: Choice = self.router(x_BTD, tokens)
+        choice: TokenChoice = self.router(x_BTD, tokens)
         if self.training:
             return run_selected(x_BTD, tokens, run, choice)
         y_BTD = run(x_BTD, tokens)

@@ -29,7 +29,7 @@ class MixerCost:
     name: str
     length: int
     """Number of tokens of the block, T."""
-    count_kept_bytes: int
+    kept_bytes: int
     """Bytes saved for the backward pass."""
     train_ms: float
     """CPU milliseconds of the forward and backward pass."""

@@ -27,7 +27,7 @@ from speciate.selection.selection import Selection, Selector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+class KeyChoice:
     """The chosen keys of each query."""
 
     index_BTk: Tensor
@@ -43,7 +43,7 @@ class AttentionOutput:
     """The heads' outputs, and how to report what was selected."""
 
     mixed_BTNh: Tensor
-    choice: Choice | None
+    choice: KeyChoice | None
     """The chosen keys; None if attention was dense."""
     mass_BTk: Tensor | None
     """Share of each query's attention on each chosen key, mean over heads."""
@@ -110,7 +110,7 @@ class SparseAttention(Selector):
         return AttentionOutput(mixed_BTNh, choice, mass_BTk, report)
 
     @torch.no_grad()
-    def choose(self, inputs: AttentionInputs, before: tuple[Tensor, ...] = ()) -> Choice:
+    def choose(self, inputs: AttentionInputs, before: tuple[Tensor, ...] = ()) -> KeyChoice:
         """Choose the keys of each query."""
         most = min(self.budget.max_keys, inputs.key_BSKh.shape[1])
         choices: list[tuple[Tensor, Tensor]] = []
@@ -130,10 +130,10 @@ class SparseAttention(Selector):
             choices.append((index_BCk, valid_BCk))
         index_BTk, valid_BTk = (torch.cat(parts, dim=1) for parts in zip(*choices, strict=True))
         if not self.budget.adaptive:
-            return Choice(index_BTk, valid_BTk, ())
+            return KeyChoice(index_BTk, valid_BTk, ())
         count_BT, after = self.budget.counts(torch.cat(dispersions, dim=1), inputs.document_BT, before)
         rank_k = torch.arange(most, device=index_BTk.device)
-        return Choice(index_BTk, valid_BTk & (rank_k < count_BT[:, :, None]), after)
+        return KeyChoice(index_BTk, valid_BTk & (rank_k < count_BT[:, :, None]), after)
 
     def _dense(self, inputs: AttentionInputs, value_BSKh: Tensor) -> tuple[Tensor, Tensor]:
         """Return attention over all keys, (B, T, N, h), and the indexer's divergence from it, (B, T)."""
@@ -164,7 +164,7 @@ class SparseAttention(Selector):
         return torch.where(position_BS == 0, 0, bucket + 1)
 
     @torch.no_grad()
-    def selection(self, inputs: AttentionInputs, choice: Choice, tokens: TokenBatch, loss: Tensor) -> Selection:
+    def selection(self, inputs: AttentionInputs, choice: KeyChoice, tokens: TokenBatch, loss: Tensor) -> Selection:
         """Report one decision a query: its probabilities, chosen keys and visible keys, by slot."""
         sums: list[tuple[Tensor, Tensor, Tensor]] = []
         for columns, part in inputs.parts(self.indexer.num_heads):
@@ -186,7 +186,7 @@ class SparseAttention(Selector):
 
 
 def attend_to_chosen(
-    inputs: AttentionInputs, value_BSKh: Tensor, choice: Choice, bias_BTk: Tensor | None
+    inputs: AttentionInputs, value_BSKh: Tensor, choice: KeyChoice, bias_BTk: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return each head's output, (B, T, N, h), and the attention on each chosen key, mean over heads, (B, T, k)."""
     mixed_RNh, mass_Rk = gathered_attention(

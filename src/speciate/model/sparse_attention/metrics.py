@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from speciate.model.attention_metrics import follows_another_token
-from speciate.model.sparse_attention.attention import Choice, SparseAttention
+from speciate.model.sparse_attention.attention import KeyChoice, SparseAttention
 from speciate.model.sparse_attention.query_chunks import AttentionInputs
 from speciate.model.token_batch import TokenBatch
 from speciate.selection.metrics import record_metric
@@ -24,7 +24,7 @@ BINS = 8
 
 @torch.no_grad()
 def record_choice(
-    selector: SparseAttention, inputs: AttentionInputs, choice: Choice, mass_BTk: Tensor, tokens: TokenBatch
+    selector: SparseAttention, inputs: AttentionInputs, choice: KeyChoice, mass_BTk: Tensor, tokens: TokenBatch
 ) -> None:
     """Record how the choice compares with dense attention, and how many keys were chosen.
 
@@ -59,7 +59,7 @@ def record_choice(
         record_metric(selector, "leak", leak(selector, inputs, choice)[real_BT[:, : inputs.query_BTNh.shape[1] // 2]])
 
 
-def leak(selector: SparseAttention, inputs: AttentionInputs, choice: Choice) -> Tensor:
+def leak(selector: SparseAttention, inputs: AttentionInputs, choice: KeyChoice) -> Tensor:
     """Tell which queries of a block's first half take more or fewer keys than if it were alone; (B, T / 2)."""
     half = inputs.query_BTNh.shape[1] // 2
     moved: list[Tensor] = []
