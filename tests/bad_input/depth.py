@@ -69,7 +69,7 @@ CASES = [
         "Size",
         "a device of unknown peak",
         sizing(device="abacus"),
-        "--device: no peak is known of 'abacus'; of KINDS",
+        "--device: no peak speed is known of 'abacus'; known: KINDS",
     ),
     Case("Size", "no vocabulary", sizing(vocabulary="0"), "--vocabulary: must be at least 1, not 0"),
 ]

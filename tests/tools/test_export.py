@@ -161,9 +161,7 @@ def test_further_heads_are_left_out(
     ours, token_BT = load_run(run, ENTRIES)[1], torch.randint(ENTRIES, (2, 10))
     torch.testing.assert_close(theirs(token_BT).logits, ours(token_BT), rtol=1e-4, atol=1e-4)
     parts = sum(parameter.numel() for parameter in ours.parts.parameters())
-    assert (
-        f"arm seed 0: {parts:,} parameters of parts.* are left out: no next token needs them" in capsys.readouterr().err
-    )
+    assert f"arm seed 0: left out {parts:,} parameters of parts.*, which no next token needs" in capsys.readouterr().err
     plain = sum(parameter.numel() for parameter in ours.parameters()) - parts
     assert f"{plain:,} parameters," in (folder / "README.md").read_text()
     assert not [name for name in theirs.state_dict() if "parts" in name]
@@ -260,7 +258,7 @@ def test_what_cannot_be_exported_is_refused(
             exported(other, tokenizer, tmp_path / "ahead")
         shutil.rmtree(other)
     (tmp_path / "there").mkdir()
-    with pytest.raises(ValueError, match="there: is there already; remove it or give another --output"):
+    with pytest.raises(ValueError, match="there: exists already; remove it or give another --output"):
         exported(run, tokenizer, tmp_path / "there")
     (run / "model.safetensors").write_bytes((run / "model.safetensors").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"model.safetensors: cannot be read as weights"):

@@ -61,7 +61,7 @@ def test_greedy_text_is_the_full_forwards_and_the_table_the_routers(
 ) -> None:
     run = write_run(tmp_path / "results")
     model = load_run(run, ENTRIES)[1]
-    tokenizer = generate.read_tokenizer(tmp_path / "results" / "data" / "fit" / "tokenizer-0")
+    tokenizer = generate.load_tokenizer(tmp_path / "results" / "data" / "fit" / "tokenizer-0")
     ids = tokenizer.encode("the cat").ids
     prompt = len(ids)
     for _ in range(8):
@@ -138,9 +138,9 @@ def test_it_stops_at_a_full_context_and_begins_a_document_of_no_prompt(
 
 
 def test_on_a_terminal_experts_have_colours() -> None:
-    assert generate.painted("3 1 ", True) == "\x1b[38;5;118m3 1 \x1b[0m"
-    assert generate.painted("3 1 ", False) == "3 1 "
-    assert generate.painted("-", True) == "-"
+    assert generate.colour_cell("3 1 ", True) == "\x1b[38;5;118m3 1 \x1b[0m"
+    assert generate.colour_cell("3 1 ", False) == "3 1 "
+    assert generate.colour_cell("-", True) == "-"
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,9 +193,9 @@ def test_every_sampler_fills_all_masks_from_the_command_line(
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({}, ["--sampler", "ancestral"], "--sampler: is of masked diffusion"),
-        ({}, ["--show-order"], "--show-order: is of masked diffusion"),
-        (DIFFUSION, ["--top-k", "3"], "--top-k: is of models that predict from left to right"),
+        ({}, ["--sampler", "ancestral"], "--sampler: belongs to masked diffusion"),
+        ({}, ["--show-order"], "--show-order: belongs to masked diffusion"),
+        (DIFFUSION, ["--top-k", "3"], "--top-k: belongs to models that predict from left to right"),
         (DIFFUSION, ["--speculate", "--temperature", "0"], "--speculate: "),
         (DIFFUSION, ["--steps", "0"], "num_steps"),
         (DIFFUSION, ["--sampler", "uncertainty", "--steps", "3"], "--steps: sampler uncertainty has no number of"),

@@ -1,9 +1,9 @@
 """Export a finished run as a folder that transformers loads.
 
-What an objective added to the model (further heads: `parts.*`) is left out: the folder holds the next-token model.
-A model of GPT-2's or Llama's shape becomes theirs, and needs nothing of ours; any other needs `import
-speciate.model.hf.auto_classes` before `AutoModelForCausalLM.from_pretrained`. The folder is loaded once before it gets
-its name, and must give the run's own logits.
+The folder holds the next-token model, without what an objective added to it (further heads: `parts.*`). A model of
+GPT-2's or Llama's shape is written as transformers' own class and needs nothing of ours to load. Any other needs
+`import speciate.model.hf.auto_classes` before `AutoModelForCausalLM.from_pretrained`. Before the folder gets its name
+it is loaded once, and must give the run's own logits.
 
 Example:
     speciate export --run results/default/runs/auxiliary/seed0 --output auxiliary
@@ -39,6 +39,7 @@ from speciate.model.transformer import Transformer, count_parameters
 from speciate.training.checkpoint.load_run import load_run
 
 TOLERANCE = 1e-4
+"""Largest difference of logits, as a share of the largest logit."""
 CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
@@ -72,50 +73,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Convert the run, check it, and write the folder."""
     if arguments.output.exists():
-        raise ValueError(f"{arguments.output}: is there already; remove it or give another --output")
+        raise ValueError(f"{arguments.output}: exists already; remove it or give another --output")
     spec_file = arguments.run / "spec.json"
     tokenizer = arguments.tokenizer or run_paths(spec_file, read_spec(RunSpec, spec_file)).tokenizer
     manifest = read_manifest(tokenizer)
     run, model = load_run(arguments.run, manifest.vocabulary, arguments.weights)
     if not run.model.causal:
         raise ValueError(
-            f"{arguments.run}: its model sees the whole block (causal: false), and what it says of a token is no "
-            f"prediction of the next one, which is all that AutoModelForCausalLM serves; it cannot be exported"
+            f"{arguments.run}: its model sees the whole block (causal: false) and does not predict the next token, "
+            f"which is all that AutoModelForCausalLM serves; it cannot be exported"
         )
-    for kind in options_within(run.model):
-        if kind.looks_ahead():
+    for options in options_within(run.model):
+        if options.looks_ahead():
             raise ValueError(
-                f"{arguments.run}: {kind.kind} looks at later tokens (non_causal: true), so its logits are no "
-                f"predictions of the next one; it cannot be exported"
+                f"{arguments.run}: {options.kind} looks at later tokens (non_causal: true), so its logits do not "
+                f"predict the next token; it cannot be exported"
             )
     left_out = sum(parameter.numel() for parameter in model.parts.parameters())
     model.parts.clear()
     logging.disable_progress_bar()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
+    temp_path = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
     try:
-        theirs = write(run, model, manifest, tokenizer, aside)
-        difference = check(model, aside, manifest.vocabulary)
-        (aside / "README.md").write_text(card(run, model, theirs, arguments.output.name), encoding="utf-8")
-        aside.chmod(0o755)
-        os.replace(aside, arguments.output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    if left_out:
-        log(
-            f"{run.ablation} seed {run.seed}: {left_out:,} parameters of parts.* are left out: no next token needs them"
+        architecture = write_model(run, model, manifest, tokenizer, temp_path)
+        difference = compare_logits(model, temp_path, manifest.vocabulary)
+        (temp_path / "README.md").write_text(
+            model_card(run, model, architecture, arguments.output.name), encoding="utf-8"
         )
-    log(f"{run.ablation} seed {run.seed}: {theirs}; its logits differ by {difference:.1e} at most")
+        temp_path.chmod(0o755)
+        os.replace(temp_path, arguments.output)
+    finally:
+        shutil.rmtree(temp_path, ignore_errors=True)
+    if left_out:
+        log(f"{run.ablation} seed {run.seed}: left out {left_out:,} parameters of parts.*, which no next token needs")
+    log(f"{run.ablation} seed {run.seed}: wrote a {architecture}; its logits differ by at most {difference:.1e}")
 
 
-def write(
+def write_model(
     run: RunSpec, model: Transformer, manifest: TokenizerManifest, tokenizer: pathlib.Path, folder: pathlib.Path
 ) -> str:
-    """Writes model and tokenizer; returns the architecture's name."""
+    """Write the model and the tokenizer; return the name of the model's class."""
     ids = {"bos_token_id": manifest.end_of_text, "eos_token_id": manifest.end_of_text}
-    theirs = converted(run, model, {"vocab_size": manifest.vocabulary, **ids})
-    theirs.generation_config = GenerationConfig(**ids, pad_token_id=manifest.end_of_text)
-    theirs.save_pretrained(folder)
+    exported = to_transformers(run, model, {"vocab_size": manifest.vocabulary, **ids})
+    exported.generation_config = GenerationConfig(**ids, pad_token_id=manifest.end_of_text)
+    exported.save_pretrained(folder)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_file(str(tokenizer / "tokenizer.json")),
         bos_token=manifest.end_token,
@@ -125,11 +126,11 @@ def write(
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
-    return type(theirs).__name__
+    return type(exported).__name__
 
 
-def converted(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> PreTrainedModel:
-    """The model as one of transformers'; `vocabulary` holds what their configs say of it."""
+def to_transformers(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> PreTrainedModel:
+    """Convert the model to a class of transformers; `vocabulary` holds the config's keys about the vocabulary."""
     family = family_of(run.model)
     if family is None:
         ours = SpeciateForCausalLM(SpeciateConfig(run.model.model_dump(mode="json"), **vocabulary))
@@ -140,18 +141,18 @@ def converted(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> P
         AutoConfig.for_model(settings.pop("model_type"), **vocabulary, **settings)
     )
     weights = export_weights(dict(model.named_parameters()), family.rules(run.model))
-    missing, over = theirs.load_state_dict(weights, strict=False)
-    assert not over and set(missing) <= {"lm_head.weight"}, (missing, over)
+    missing, unexpected = theirs.load_state_dict(weights, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     theirs.tie_weights()
     return theirs
 
 
 @torch.no_grad()
-def check(model: Transformer, folder: pathlib.Path, vocabulary: int) -> float:
-    """The largest difference between the run's logits and those of the folder, on random tokens.
+def compare_logits(model: Transformer, folder: pathlib.Path, vocabulary: int) -> float:
+    """Return the largest difference between the run's logits and the folder's, on random tokens.
 
     Raises:
-        ValueError: it is more than rounding explains.
+        ValueError: the difference is more than rounding explains.
     """
     loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     length = min(model.context, 64)
@@ -160,13 +161,13 @@ def check(model: Transformer, folder: pathlib.Path, vocabulary: int) -> float:
     difference = float((ours_BTV - theirs_BTV).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(ours_BTV.abs().max())):
         raise ValueError(
-            f"{folder}: the folder's logits differ from the run's by {difference:.1e}; nothing is exported"
+            f"{folder}: the exported logits differ from the run's by {difference:.1e}; nothing is exported"
         )
     return difference
 
 
-def card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> str:
-    """The folder's README."""
+def model_card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> str:
+    """Return the text of the folder's README."""
     total, active = count_parameters(model)
     return CARD.format(
         ablation=run.ablation,

@@ -28,7 +28,7 @@ from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import denoiser, importance_function, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
-from speciate.evaluation.unmasking import SeededDraws, MaskedText, sample, with_temperature
+from speciate.evaluation.unmasking import MaskedText, SeededDraws, sample, with_temperature
 from speciate.graph.run_paths import run_paths
 from speciate.model.hf.pretrained import read_pretrained
 from speciate.model.mtp_heads import prediction_heads
@@ -37,9 +37,9 @@ from speciate.selection.selection import Selection, record_selections
 from speciate.training.checkpoint.load_run import load_run
 
 COLOURS = (196, 208, 220, 118, 48, 51, 39, 99, 201, 213, 180, 245)
-"""Of expert 0, 1, ... on a terminal of 256 colours; then again from the start."""
-WIDEST = 16
-"""Characters of a token in the table."""
+"""Colours of expert 0, 1, ... on a terminal with 256 colours; further experts start again from the first."""
+TOKEN_WIDTH = 16
+"""Width of the token column of the table, in characters."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.speculate and arguments.temperature != 0:
         raise ValueError("--speculate: is greedy; give --temperature 0 with it")
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    model, tokenizer, end = read(arguments.run, arguments.tokenizer)
+    model, tokenizer, end = load_model(arguments.run, arguments.tokenizer)
     if arguments.speculate and not prediction_heads(model):
         raise ValueError(f"--speculate: {arguments.run} has no further heads that could draft")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
@@ -90,37 +90,43 @@ def main(arguments: argparse.Namespace) -> None:
     if len(ids) > model.context:
         raise ValueError(f"--prompt: has {len(ids)} tokens, and the model's context is {model.context}")
     if not model.causal:
-        fill(model, tokenizer, ids, arguments)
+        fill_masks(model, tokenizer, ids, arguments)
         return
-    asked = ("--sampler", arguments.sampler), ("--steps", arguments.steps), ("--show-order", arguments.show_order)
-    for option, value in asked:
+    diffusion_options = {
+        "--sampler": arguments.sampler,
+        "--steps": arguments.steps,
+        "--show-order": arguments.show_order,
+    }
+    for option, value in diffusion_options.items():
         if value:
-            raise ValueError(f"{option}: is of masked diffusion, and {arguments.run} predicts from left to right")
+            raise ValueError(f"{option}: belongs to masked diffusion, and {arguments.run} predicts from left to right")
     first, draw, counts = len(ids), torch.Generator().manual_seed(arguments.seed), speculative.SpeculationCounts()
-    told = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw)
+    tokens = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw)
     if arguments.speculate:
-        told = speculative.generate(model, torch.tensor(ids), arguments.max_tokens, counts)
+        tokens = speculative.generate(model, torch.tensor(ids), arguments.max_tokens, counts)
     print(prompt, end="", flush=True)
-    tell(told, ids, tokenizer, end)
+    print_tokens(tokens, ids, tokenizer, end)
     if len(ids) - first < arguments.max_tokens and len(ids) > model.context:
         log(f"stopped: the context of {model.context} tokens is full")
     if arguments.speculate:
-        stand = f"{counts.accepted} of {counts.drafted} drafts accepted ({counts.acceptance:.1%})"
-        log(f"{stand}, {counts.tokens_per_forward:.2f} tokens a forward pass")
+        accepted = f"{counts.accepted} of {counts.drafted} drafts accepted ({counts.acceptance:.1%})"
+        log(f"{accepted}, {counts.tokens_per_forward:.2f} tokens a forward pass")
     if arguments.show_experts:
-        show(model, tokenizer, ids[: model.context])
+        print_choices(model, tokenizer, ids[: model.context])
 
 
-def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: argparse.Namespace) -> None:
-    """Prints the prompt and what a sampler fills the masks behind it with.
+def fill_masks(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: argparse.Namespace) -> None:
+    """Fill the masks after the prompt with a sampler, and print the text.
 
     Raises:
-        ValueError: an option that a model of masked diffusion does not have, or no room for a mask.
+        ValueError: an option does not belong to masked diffusion, or there is no room for a mask.
     """
     wrong = [name for name in ("top_k", "speculate", "show_experts") if getattr(arguments, name)]
     if wrong or arguments.top_p != 1:
         option = f"--{(wrong or ['top_p'])[0].replace('_', '-')}"
-        raise ValueError(f"{option}: is of models that predict from left to right, and {arguments.run} fills masks")
+        raise ValueError(
+            f"{option}: belongs to models that predict from left to right, and {arguments.run} fills masks"
+        )
     room = min(arguments.max_tokens, model.context - len(ids))
     if room < 1 or not ids:
         raise ValueError(f"--max-tokens: {len(ids)} tokens of prompt leave no room in a context of {model.context}")
@@ -142,7 +148,7 @@ def fill(model: Transformer, tokenizer: Tokenizer, ids: list[int], arguments: ar
 
 
 def masked_text(tokenizer: Tokenizer, ids: list[int], mask: int) -> str:
-    """The text on one line, a low block for every mask."""
+    """Return the text on one line, with a low block for every mask."""
     runs: list[list[int]] = []
     for token in ids:
         if runs and (token == mask) == (runs[-1][0] == mask):
@@ -153,10 +159,10 @@ def masked_text(tokenizer: Tokenizer, ids: list[int], mask: int) -> str:
     return "".join(shown).replace("\n", "⏎")
 
 
-def tell(told: Iterator[int], ids: list[int], tokenizer: Tokenizer, end: int | None) -> None:
-    """Prints the text of the tokens that follow `ids`, up to `end`, as they come, and adds them to `ids`."""
+def print_tokens(tokens: Iterator[int], ids: list[int], tokenizer: Tokenizer, end: int | None) -> None:
+    """Print the text of `tokens` as they come, up to `end`, and append them to `ids`."""
     printed = len(tokenizer.decode(ids))
-    for token in told:
+    for token in tokens:
         if token == end:
             break
         ids.append(token)
@@ -167,17 +173,17 @@ def tell(told: Iterator[int], ids: list[int], tokenizer: Tokenizer, end: int | N
     print(tokenizer.decode(ids)[printed:])
 
 
-def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transformer, Tokenizer, int | None]:
-    """The model, the tokenizer and the id that ends a text, of a run or of a folder that transformers can read.
+def load_model(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transformer, Tokenizer, int | None]:
+    """Load the model, the tokenizer and the end-of-text id of a run, or of a folder that transformers can read.
 
     Raises:
-        ValueError: neither is there; names the folder.
+        ValueError: the folder is neither; the message names it.
     """
     if (folder / "spec.json").is_file():
         file = folder / "spec.json"
-        place = tokenizer or run_paths(file, read_spec(RunSpec, file)).tokenizer
-        manifest = read_manifest(place)
-        return load_run(folder, manifest.vocabulary)[1], read_tokenizer(place), manifest.end_of_text
+        tokenizer_folder = tokenizer or run_paths(file, read_spec(RunSpec, file)).tokenizer
+        manifest = read_manifest(tokenizer_folder)
+        return load_run(folder, manifest.vocabulary)[1], load_tokenizer(tokenizer_folder), manifest.end_of_text
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither a run's spec.json nor a model's config.json")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -188,15 +194,15 @@ def read(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Transfor
 
         import speciate.model.hf.auto_classes  # noqa: F401
 
-        return AutoModelForCausalLM.from_pretrained(folder).eval().model, read_tokenizer(tokenizer or folder), end
-    given = read_pretrained(folder)
-    model = Transformer(given.model, len(given.weights["token_embedding.weight"]))
-    model.load_state_dict(given.weights)
-    return model.eval(), read_tokenizer(tokenizer or folder), end
+        return AutoModelForCausalLM.from_pretrained(folder).eval().model, load_tokenizer(tokenizer or folder), end
+    pretrained = read_pretrained(folder)
+    model = Transformer(pretrained.model, len(pretrained.weights["token_embedding.weight"]))
+    model.load_state_dict(pretrained.weights)
+    return model.eval(), load_tokenizer(tokenizer or folder), end
 
 
-def read_tokenizer(folder: pathlib.Path) -> Tokenizer:
-    """The tokenizer.json in `folder`. Raises ValueError where there is none that can be read."""
+def load_tokenizer(folder: pathlib.Path) -> Tokenizer:
+    """Load the tokenizer.json in `folder`. Raises ValueError where it cannot be read."""
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # `tokenizers` raises nothing narrower
@@ -204,34 +210,41 @@ def read_tokenizer(folder: pathlib.Path) -> Tokenizer:
 
 
 @torch.no_grad()
-def show(model: Transformer, tokenizer: Tokenizer, ids: list[int]) -> None:
-    """Prints a row for each token: the slots that every selector chose for it."""
+def print_choices(model: Transformer, tokenizer: Tokenizer, ids: list[int]) -> None:
+    """Print a row for each token, with the slots that every selector chose for it."""
     with record_selections(model) as record:
         model.hidden(torch.tensor([ids]))
     if not record:
         log("the model has no selector: there are no experts to show")
         return
-    columns = {path: slots(selection, len(ids)) for path, selection in record.items()}
+    columns = {path: chosen_slots(selection, len(ids)) for path, selection in record.items()}
     widths = [max(len(path), *(len(cell) for cell in cells)) for path, cells in columns.items()]
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print("token".ljust(WIDEST), *(path.ljust(width) for path, width in zip(columns, widths, strict=True)), sep="  ")
-    for place, token in enumerate(ids):
+    print(
+        "token".ljust(TOKEN_WIDTH), *(path.ljust(width) for path, width in zip(columns, widths, strict=True)), sep="  "
+    )
+    for position, token in enumerate(ids):
         cells = [
-            painted(columns[path][place].ljust(width), coloured) for path, width in zip(columns, widths, strict=True)
+            colour_cell(columns[path][position].ljust(width), coloured)
+            for path, width in zip(columns, widths, strict=True)
         ]
-        print(repr(tokenizer.decode([token], skip_special_tokens=False))[:WIDEST].ljust(WIDEST), *cells, sep="  ")
+        print(
+            repr(tokenizer.decode([token], skip_special_tokens=False))[:TOKEN_WIDTH].ljust(TOKEN_WIDTH),
+            *cells,
+            sep="  ",
+        )
 
 
-def slots(selection: Selection, num_tokens: int) -> list[str]:
-    """The chosen slots of each token as text; `-` for one that the selector did not see."""
+def chosen_slots(selection: Selection, num_tokens: int) -> list[str]:
+    """Return the chosen slots of each token as text, `-` for a token that the selector did not see."""
     cells = ["-"] * num_tokens
     for token, chosen_S in zip(selection.token_N.tolist(), selection.chosen_NS, strict=True):
         cells[token] = " ".join(map(str, chosen_S.nonzero().flatten().tolist()))
     return cells
 
 
-def painted(cell: str, coloured: bool) -> str:
-    """The cell in the colour of its first slot."""
+def colour_cell(cell: str, coloured: bool) -> str:
+    """Return the cell in the colour of its first slot."""
     first = cell.split()[0] if cell.split() else "-"
     if not coloured or not first.isdecimal():
         return cell

@@ -44,11 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Estimate what the runs take, print it, and write the table."""
-    check(arguments.vocabulary, arguments.device, arguments.mfu)
+    check_arguments(arguments.vocabulary, arguments.device, arguments.mfu)
     study = read_study(arguments.study)
-    arms = {name: sized(study, name, arguments.vocabulary) for name in arguments.ablation or study.ablations}
-    rows = [row for name, (run, found) in arms.items() for row in table(run, found, arguments.device, arguments.mfu)]
-    print(as_text(rows))
+    estimates = {
+        name: estimate_arm(study, name, arguments.vocabulary) for name in arguments.ablation or study.ablations
+    }
+    rows = [
+        row
+        for run, estimate in estimates.values()
+        for row in estimate_rows(run, estimate, arguments.device, arguments.mfu)
+    ]
+    print(format_rows(rows))
     if arguments.output is not None:
         with atomic_write(arguments.output) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -57,18 +63,18 @@ def main(arguments: argparse.Namespace) -> None:
         log(f"wrote {arguments.output}")
 
 
-def check(vocabulary: int, device: str, mfu: float) -> None:
-    """Raises ValueError where the command line asks for what cannot be."""
+def check_arguments(vocabulary: int, device: str, mfu: float) -> None:
+    """Raise ValueError where an argument of the command line is impossible."""
     if vocabulary < 1:
         raise ValueError(f"--vocabulary: must be at least 1, not {vocabulary}")
     if device not in PEAKS:
-        raise ValueError(f"--device: no peak is known of '{device}'; of {', '.join(PEAKS)}")
+        raise ValueError(f"--device: no peak speed is known of '{device}'; known: {', '.join(PEAKS)}")
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu: must be above 0 and at most 1, not {mfu:g}")
 
 
-def sized(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, ResourceEstimate]:
-    """An arm's run and what it takes.
+def estimate_arm(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, ResourceEstimate]:
+    """Return an arm's run and the estimate of what it takes.
 
     Raises:
         ValueError: there is no such arm.
@@ -79,30 +85,30 @@ def sized(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, Resour
     return run, estimate_resources(run, vocabulary, study.block_length)
 
 
-def table(run: RunSpec, found: ResourceEstimate, device: str, mfu: float) -> list[Row]:
-    """One row a quantity; GB and TFLOP are 10^9 and 10^12."""
+def estimate_rows(run: RunSpec, estimate: ResourceEstimate, device: str, mfu: float) -> list[Row]:
+    """Return one row for each quantity. GB is 10^9 bytes, GFLOP 10^9 and EFLOP 10^18 operations."""
     settings, arm = run.training, run.ablation
     rows: list[Row] = []
-    for part in found.parts:
+    for part in estimate.parts:
         rows += [(arm, part.name, "parameters", part.total, ""), (arm, part.name, "active", part.active, "")]
-    total, active = sum(part.total for part in found.parts), sum(part.active for part in found.parts)
+    total, active = sum(part.total for part in estimate.parts), sum(part.active for part in estimate.parts)
     rows += [(arm, SUMS[0], "parameters", total, ""), (arm, SUMS[0], "active", active, "")]
-    rows += [(arm, what, "memory", size / 1e9, "GB") for what, size in found.memory.items()]
-    rows.append((arm, SUMS[1], "memory", sum(found.memory.values()) / 1e9, "GB"))
+    rows += [(arm, what, "memory", size / 1e9, "GB") for what, size in estimate.memory.items()]
+    rows.append((arm, SUMS[1], "memory", sum(estimate.memory.values()) / 1e9, "GB"))
     peak = PEAKS[device][settings.precision]
-    seconds = found.device_seconds(peak, mfu)
+    seconds = estimate.device_seconds(peak, mfu)
     rows += [
-        (arm, "a token, forward and backward", "operations", found.flops_per_token / 1e9, "GFLOP"),
-        (arm, "the run", "tokens", found.tokens / 1e9, "billion"),
-        (arm, "the run", "operations", found.tokens * found.flops_per_token / 1e18, "EFLOP"),
-        (arm, f"{device}, {settings.precision}, MFU {mfu:g}", "speed", found.tokens / seconds, "tokens/s"),
+        (arm, "a token, forward and backward", "operations", estimate.flops_per_token / 1e9, "GFLOP"),
+        (arm, "the run", "tokens", estimate.tokens / 1e9, "billion"),
+        (arm, "the run", "operations", estimate.tokens * estimate.flops_per_token / 1e18, "EFLOP"),
+        (arm, f"{device}, {settings.precision}, MFU {mfu:g}", "speed", estimate.tokens / seconds, "tokens/s"),
         (arm, f"{device}, {settings.precision}, MFU {mfu:g}", "time", seconds / 3600, "device-hours"),
     ]
     return rows
 
 
-def as_text(rows: list[Row]) -> str:
-    """The rows with the arms side by side."""
+def format_rows(rows: list[Row]) -> str:
+    """Lay the rows out as text, with the arms side by side."""
     arms = list(dict.fromkeys(row[0] for row in rows))
     keys = list(dict.fromkeys((row[2], row[1], row[4]) for row in rows))
     order = [row[2] for row in rows]
@@ -111,7 +117,7 @@ def as_text(rows: list[Row]) -> str:
     lines = [["", "", *arms, ""]]
     for quantity, about, unit in keys:
         values = [cells.get((arm, quantity, about)) for arm in arms]
-        lines.append([quantity, about, *(number(value) for value in values), unit])
+        lines.append([quantity, about, *(format_number(value) for value in values), unit])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     sides = ["<", "<", *(">" for _ in arms), "<"]
     return "\n".join(
@@ -120,8 +126,8 @@ def as_text(rows: list[Row]) -> str:
     )
 
 
-def number(value: float | None) -> str:
-    """A count whole, anything small with two decimals."""
+def format_number(value: float | None) -> str:
+    """Format a large number without decimals and a small one with two."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if value >= 10000 else f"{value:,.2f}".removesuffix(".00")
