@@ -166,7 +166,7 @@ def test_in_float32_it_is_torchs_iteration_without_its_rounding(
 ) -> None:
     torch.manual_seed(0)
     update = torch.randn(shape)
-    found = component_module(options()).orthogonal(update, torch.float32)
+    found = component_module(options()).orthogonalise(update, torch.float32)
     monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)
     from torch.optim import _muon
 
@@ -190,7 +190,7 @@ def test_a_collapsed_gradient_is_no_division_by_zero() -> None:
 def test_rates_of_both_halves_follow_the_patterns_and_the_schedule() -> None:
     model = transformer(MOE)
     optimizer = built(model, lr=0.02, adamw_lr=0.004, lr_scales={"*.router.*": 10.0, "*.experts.in_weight": 0.5})
-    assert loop.set_rates(optimizer, 0.5) == pytest.approx(0.01)
+    assert loop.set_lr(optimizer, 0.5) == pytest.approx(0.01)
     rates = {
         name: group["lr"]
         for group in optimizer.param_groups
@@ -214,7 +214,7 @@ def test_saved_state_loads_with_weights_only_and_continues_bitwise(iteration: st
     for step in range(6):
         for model, optimizer in ((whole, first), (parts, second)):
             gradients(model, step)
-            loop.set_rates(optimizer, 1 / (1 + step))
+            loop.set_lr(optimizer, 1 / (1 + step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if step == 2:

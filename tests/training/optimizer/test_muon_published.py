@@ -117,7 +117,7 @@ def test_routers_are_the_cubics_and_stacks_of_experts_adamws_at_a_part_of_the_ra
     assert [row["peak_rate"] for row in rows] == [
         0.01 if row["rule"] == "cubic" else pytest.approx(0.003) for row in rows
     ]
-    assert loop.set_rates(optimizer, 0.5) == pytest.approx(0.005)
+    assert loop.set_lr(optimizer, 0.5) == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize("kind", ["muon", "muon_published"])
