@@ -1,9 +1,9 @@
-"""Converts weights between our names and those of transformers' checkpoints, in both directions.
+"""Converts weights between our parameter names and those of transformers' checkpoints, in both directions.
 
-One of our tensors is one or more of theirs, concatenated along the outputs: queries, keys and values are one projection
-here, and so are a gate and its units. It is transposed if theirs is stored the other way round (GPT-2's). One list of
-such rules for each family serves both directions; a tensor that no rule names is an error, and never dropped. The
-families are in gpt2.py and llama.py.
+One of our parameters is one or more tensors of transformers, concatenated along the outputs: queries, keys and values
+are one projection here, and so are a gate and its units. It is transposed if transformers stores it the other way round
+(GPT-2). One list of such rules for each family serves both directions; a tensor that no rule names is an error, and
+never dropped. The families are in gpt2.py and llama.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,12 +23,14 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """One of our tensors, as tensors of theirs concatenated along the first axis."""
+    """How one of our parameters is made of tensors of transformers, concatenated along the first axis."""
 
-    ours: str
-    theirs: tuple[str, ...]
+    name: str
+    """Our parameter's name."""
+    hf_names: tuple[str, ...]
+    """Names of the tensors in transformers."""
     rows: tuple[int, ...] = ()
-    """Number of outputs of each of theirs; empty if there is only one."""
+    """Number of outputs of each of these tensors; empty if there is only one."""
     transposed: bool = False
 
 
@@ -38,49 +40,49 @@ class Family:
 
     architecture: str
     prefix: str
-    """Prefix of their names; checkpoints of the model without a head lack it."""
+    """Prefix of the names in transformers; checkpoints of the model without a head lack it."""
     rules: Callable[[ModelSpec], list[Rule]]
     """Returns the rules of a model of this shape."""
     settings: Callable[[Config], dict[str, Any]]
-    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if we have no such model."""
+    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if it is not supported."""
     config: Callable[[ModelSpec], dict[str, Any] | None]
-    """Returns their config of such a shape, without the vocabulary; None if they have no such model."""
+    """Returns transformers' config of a shape, without the vocabulary; None if the family has no such model."""
     buffers: tuple[str, ...]
     """Suffixes of names that hold no weights: masks and angles in old checkpoints."""
 
 
-def import_weights(theirs: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
-    """Return their weights, or the gradients of those, under our names.
+def import_weights(hf_weights: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
+    """Return transformers' weights, or their gradients, under our names.
 
     Raises:
         ValueError: a tensor is missing, or no rule names one.
     """
-    expected = {name for rule in rules for name in rule.theirs}
-    mismatched = sorted(expected ^ set(theirs))
+    expected = {name for rule in rules for name in rule.hf_names}
+    mismatched = sorted(expected ^ set(hf_weights))
     if mismatched:
         why = "missing" if mismatched[0] in expected else "no weight of this architecture"
         raise ValueError(f"{mismatched[0]} is {why}")
-    ours = {}
+    weights = {}
     for rule in rules:
-        parts = [theirs[name].t() if rule.transposed else theirs[name] for name in rule.theirs]
-        ours[rule.ours] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return ours
+        parts = [hf_weights[name].t() if rule.transposed else hf_weights[name] for name in rule.hf_names]
+        weights[rule.name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return weights
 
 
-def export_weights(ours: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
-    """Return our weights under their names; the inverse of `import_weights`."""
-    theirs = {}
+def export_weights(weights: NamedTensors, rules: list[Rule]) -> dict[str, Tensor]:
+    """Return our weights under transformers' names; the inverse of `import_weights`."""
+    hf_weights = {}
     for rule in rules:
-        parts = ours[rule.ours].split(rule.rows) if rule.rows else (ours[rule.ours],)
-        for name, part in zip(rule.theirs, parts, strict=True):
-            theirs[name] = (part.t() if rule.transposed else part).contiguous()
-    return theirs
+        parts = weights[rule.name].split(rule.rows) if rule.rows else (weights[rule.name],)
+        for name, part in zip(rule.hf_names, parts, strict=True):
+            hf_weights[name] = (part.t() if rule.transposed else part).contiguous()
+    return hf_weights
 
 
-def complete_names(theirs: NamedTensors, family: Family, tied: bool) -> dict[str, Tensor]:
-    """Return their weights under full names, without buffers and without a head that is tied to the embedding."""
+def complete_names(hf_weights: NamedTensors, family: Family, tied: bool) -> dict[str, Tensor]:
+    """Return transformers' weights under full names, without buffers and without a head tied to the embedding."""
     completed = {}
-    for name, tensor in theirs.items():
+    for name, tensor in hf_weights.items():
         full = name if name.startswith((family.prefix, "lm_head.")) else family.prefix + name
         if not full.endswith(family.buffers) and not (tied and full == "lm_head.weight"):
             completed[full] = tensor

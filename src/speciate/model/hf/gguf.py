@@ -63,7 +63,7 @@ def read_gguf(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [key for key in CONFIG_KEYS.values() if f"llama.{key}" not in fields]
     if missing:
         raise ValueError(f"{file}: llama.{missing[0]}: is missing")
-    config: dict[str, Any] = {ours: fields[f"llama.{theirs}"] for ours, theirs in CONFIG_KEYS.items()}
+    config: dict[str, Any] = {key: fields[f"llama.{gguf_key}"] for key, gguf_key in CONFIG_KEYS.items()}
     config["model_type"] = "llama"
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}

@@ -24,10 +24,10 @@ def _rules(model: ModelSpec) -> list[Rule]:
     rules.append(Rule("position_embedding.weight", ("transformer.wpe.weight",)))
     names = {"norm": "transformer.ln_f"}
     for layer in range(model.num_layers):
-        names |= {f"blocks.{layer}.{our}": f"transformer.h.{layer}.{their}" for our, their in PARTS.items()}
-    for our, their in names.items():
-        rules.append(Rule(f"{our}.weight", (f"{their}.weight",), transposed=".c_" in their))
-        rules.append(Rule(f"{our}.bias", (f"{their}.bias",)))
+        names |= {f"blocks.{layer}.{name}": f"transformer.h.{layer}.{hf_name}" for name, hf_name in PARTS.items()}
+    for name, hf_name in names.items():
+        rules.append(Rule(f"{name}.weight", (f"{hf_name}.weight",), transposed=".c_" in hf_name))
+        rules.append(Rule(f"{name}.bias", (f"{hf_name}.bias",)))
     return rules if model.tied_head else [*rules, Rule("unembedding.weight", ("lm_head.weight",))]
 
 
@@ -66,7 +66,7 @@ def _config(model: ModelSpec) -> dict[str, Any] | None:
         "n_positions": model.context,
         "n_head": options["num_heads"],
         "n_inner": options["hidden"],
-        "activation_function": {ours: theirs for theirs, ours in ACTIVATIONS.items()}[options["activation"]],
+        "activation_function": {name: hf_name for hf_name, name in ACTIVATIONS.items()}[options["activation"]],
         "layer_norm_epsilon": model.norm_epsilon,
         "tie_word_embeddings": model.tied_head,
         "resid_pdrop": 0.0,

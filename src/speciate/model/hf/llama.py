@@ -17,21 +17,21 @@ def _rules(model: ModelSpec) -> list[Rule]:
     if not model.tied_head:
         rules.append(Rule("unembedding.weight", ("lm_head.weight",)))
     for layer in range(model.num_layers):
-        block, theirs = f"blocks.{layer}", f"model.layers.{layer}"
+        block, hf_layer = f"blocks.{layer}", f"model.layers.{layer}"
         mixer: Any = model.block.mixer
         ffn: Any = model.block.ffn
         num_kv_heads = mixer.num_kv_heads or mixer.num_heads
         heads = (mixer.num_heads, num_kv_heads, num_kv_heads)
         joint = tuple(count * model.width // mixer.num_heads for count in heads)
-        projections = tuple(f"{theirs}.self_attn.{part}_proj.weight" for part in "qkv")
-        gated = tuple(f"{theirs}.mlp.{part}_proj.weight" for part in ("gate", "up"))
+        projections = tuple(f"{hf_layer}.self_attn.{part}_proj.weight" for part in "qkv")
+        gated = tuple(f"{hf_layer}.mlp.{part}_proj.weight" for part in ("gate", "up"))
         rules += [
-            Rule(f"{block}.mixer_norm.weight", (f"{theirs}.input_layernorm.weight",)),
+            Rule(f"{block}.mixer_norm.weight", (f"{hf_layer}.input_layernorm.weight",)),
             Rule(f"{block}.mixer.query_key_value.weight", projections, joint),
-            Rule(f"{block}.mixer.out.weight", (f"{theirs}.self_attn.o_proj.weight",)),
-            Rule(f"{block}.ffn_norm.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+            Rule(f"{block}.mixer.out.weight", (f"{hf_layer}.self_attn.o_proj.weight",)),
+            Rule(f"{block}.ffn_norm.weight", (f"{hf_layer}.post_attention_layernorm.weight",)),
             Rule(f"{block}.ffn.up.weight", gated, (ffn.hidden, ffn.hidden)),
-            Rule(f"{block}.ffn.out.weight", (f"{theirs}.mlp.down_proj.weight",)),
+            Rule(f"{block}.ffn.out.weight", (f"{hf_layer}.mlp.down_proj.weight",)),
         ]
     return rules
 

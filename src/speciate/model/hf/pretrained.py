@@ -64,15 +64,15 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
     """
     files = [path] if path.suffix == ".gguf" else sorted(path.glob("*.gguf"))
     if len(files) == 1 and not (path / "config.json").exists():
-        source, (config, theirs) = files[0], gguf.read_gguf(files[0])
+        source, (config, hf_weights) = files[0], gguf.read_gguf(files[0])
     else:
-        source, (config, theirs) = path / "config.json", (_config(path), _weights(path))
+        source, (config, hf_weights) = path / "config.json", (_config(path), _weights(path))
     try:
         family, model = shape_of(config)
-        ours = import_weights(complete_names(theirs, family, model.tied_head), family.rules(model))
+        weights = import_weights(complete_names(hf_weights, family, model.tied_head), family.rules(model))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return Pretrained(model, {name: weight.float() for name, weight in ours.items()}, str(path))
+    return Pretrained(model, {name: weight.float() for name, weight in weights.items()}, str(path))
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:
@@ -91,14 +91,14 @@ def _weights(folder: pathlib.Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder}: holds no .safetensors file; weights in pickles (.bin, .pt) are not read")
-    theirs: dict[str, Tensor] = {}
+    hf_weights: dict[str, Tensor] = {}
     for file in files:
         try:
             part = safetensors.torch.load_file(file)
         except (OSError, safetensors.SafetensorError) as error:
             raise ValueError(f"{file}: is no weights file: {error}") from None
-        duplicates = sorted(set(part) & set(theirs))
+        duplicates = sorted(set(part) & set(hf_weights))
         if duplicates:
             raise ValueError(f"{file}: holds {duplicates[0]}, which another file of the folder also holds")
-        theirs |= part
-    return theirs
+        hf_weights |= part
+    return hf_weights
