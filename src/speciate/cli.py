@@ -18,6 +18,7 @@ import sys
 import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from speciate.io import DISK_FULL
 
@@ -109,8 +110,10 @@ def verb_parser(file: pathlib.Path) -> argparse.ArgumentParser:
     Of the module only `add_arguments` is run; it may use argparse and pathlib, and nothing else of its module.
     """
     tree = _parse(file)
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "add_arguments"]
-    names = {"argparse": argparse, "pathlib": pathlib}
+    functions: list[ast.stmt] = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "add_arguments"
+    ]
+    names: dict[str, Any] = {"argparse": argparse, "pathlib": pathlib}
     exec(compile(ast.Module(functions, []), str(file), "exec"), names)  # noqa: S102 - the package's own source
     parser = argparse.ArgumentParser(
         prog=f"speciate {file.stem}", description=ast.get_docstring(tree), formatter_class=_HelpFormatter

@@ -120,7 +120,7 @@ def state(folder: pathlib.Path) -> dict[str, str]:
 
 def separately(place: Place, command: Command, before: str = "") -> Ended:
     """Runs a verb as a process of its own; `before` is Python that it runs first."""
-    lines = f"{before}\nfrom speciate import cli\ncli.main({[command.verb, *command.arguments]!r})\n"
+    lines = f"import sys\n{before}\nfrom speciate import cli\ncli.main({[command.verb, *command.arguments]!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", lines],
         cwd=place.folder,

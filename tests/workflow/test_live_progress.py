@@ -109,7 +109,6 @@ def test_a_frame_fills_the_last_rows_and_puts_the_cursor_back() -> None:
 
 def test_what_is_not_understood_ends_the_display_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.openpty()
-    monkeypatch.setattr(live_progress, "SECONDS", 0.01)
     monkeypatch.setattr(live_progress.os, "get_terminal_size", lambda descriptor: SIZE)
     live = LiveProgress(Study("smoke", {}, 0), rows=2, terminal=theirs)
     live.begin()
