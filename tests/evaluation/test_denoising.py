@@ -1,4 +1,4 @@
-"""A masked-diffusion model as samplers ask it: SUBS, and the picture of the order."""
+"""Test the denoiser that samplers call (SUBS), and the data for the figure of unmasking orders."""
 
 from typing import Any
 
@@ -37,11 +37,11 @@ def test_words_have_all_the_probability_and_what_is_there_stays() -> None:
 
 def test_importance_is_the_estimators() -> None:
     assert importance_function(diffusion_model()) is None
-    asked = importance_function(diffusion_model(importance="learned", masking="importance"))
-    assert asked is not None
-    found_BT = asked(torch.tensor([[3, 12, 5, 12]]))
-    assert found_BT.shape == (1, 4)
-    assert (found_BT > 0).all()
+    importance_of_tokens = importance_function(diffusion_model(importance="learned", masking="importance"))
+    assert importance_of_tokens is not None
+    importance_BT = importance_of_tokens(torch.tensor([[3, 12, 5, 12]]))
+    assert importance_BT.shape == (1, 4)
+    assert (importance_BT > 0).all()
 
 
 @pytest.mark.parametrize("mode", ["repaired", "as_published"])
@@ -49,10 +49,10 @@ def test_an_order_of_every_sampler(mode: str) -> None:
     model = diffusion_model(importance="learned", masking="importance", mode=mode)
     rows = unmasking_orders(model, first=3, length=10, seed=0)
     assert set(rows["what"]) == {f"unmasking_{kind}" for kind in kinds_in("evaluation/sampler")}
-    for _, mine in rows.groupby("what"):
-        assert sorted(mine["position"]) == list(range(1, 10))
-        assert mine["token"].max() < 12
-        assert (mine["y"] >= 0).all()
+    for _, sampler_rows in rows.groupby("what"):
+        assert sorted(sampler_rows["position"]) == list(range(1, 10))
+        assert sampler_rows["token"].max() < 12
+        assert (sampler_rows["y"] >= 0).all()
     again = unmasking_orders(model, first=3, length=10, seed=0)
     assert rows.equals(again)
     one = rows[rows["what"] == "unmasking_random_order"]

@@ -1,4 +1,4 @@
-"""The test loss by document, against a model whose every probability is known."""
+"""Test the loss by document against a model whose every probability is known."""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from speciate.training.loss.objective import Objective
 
 
 class Known(Objective):
-    """Gives token v the probability (v + 1) / 10 after any token: an objective and its model in one."""
+    """An objective and its model in one: token v has the probability (v + 1) / 10 after any token."""
 
     def forward(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         raise NotImplementedError
@@ -25,7 +25,7 @@ class Known(Objective):
 
 
 class Separate(Known):
-    """Leaves out each document's first token."""
+    """The objective without each document's first token."""
 
     def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         return document_BT[:, 1:] == document_BT[:, :-1]
@@ -77,7 +77,7 @@ def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
 
 
 class Estimated(Known):
-    """Knows the nats only to within a tenth of a nat a token, in four estimates."""
+    """The objective with four estimates of each token's nats, up to .3 nats off."""
 
     is_estimated = True
 

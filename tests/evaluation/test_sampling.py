@@ -1,4 +1,4 @@
-"""The sampler's distribution is that of transformers' own warpers, and draws follow it."""
+"""Test the sampler's distribution against transformers' own warpers, and that draws follow it."""
 
 import pytest
 import torch

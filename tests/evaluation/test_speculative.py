@@ -1,4 +1,4 @@
-"""Text that is drafted and verified is head 0's own greedy text, token by token, in fewer forward passes."""
+"""Test that speculative decoding gives head 0's own greedy text, token by token, in fewer forward passes."""
 
 import copy
 import functools
@@ -32,7 +32,7 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 def text(num_blocks: int) -> Tensor:
-    """Walks through the tokens that repeat a phrase, now and then with a random one."""
+    """Make blocks that repeat a phrase, now and then with a random token."""
     draw = torch.Generator().manual_seed(7)
     phrase_P = torch.randint(VOCABULARY, (9,), generator=draw)
     start_B1 = torch.randint(9, (num_blocks, 1), generator=draw)
@@ -43,7 +43,7 @@ def text(num_blocks: int) -> Tensor:
 
 @functools.cache
 def trained(arm: str, num_steps: int) -> Transformer:
-    """A small model after so many steps, in double precision: products of other shapes round no other token up."""
+    """Train a small model, in double precision so that products of other shapes do not change the likeliest token."""
     torch.set_num_threads(1)
     objective, changes, ffn = ARMS[arm]
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": ffn, "depth": "every"}
@@ -99,8 +99,8 @@ def test_drafts_are_what_the_heads_say_of_the_whole_text() -> None:
     with torch.no_grad():
         tokens = model.tokens(prompt_T[None])
         trunk_1TD, x_1TD = model.trunk_and_hidden(tokens)
-        whole = [x_1TD] + [head.read(trunk_1TD, x_1TD, tokens) for head in model.parts.values()]
-        expected_HT = torch.stack([model.head(read_1TD)[0].argmax(-1) for read_1TD in whole])[:, 10:]
+        inputs = [x_1TD] + [head.read(trunk_1TD, x_1TD, tokens) for head in model.parts.values()]
+        expected_HT = torch.stack([model.head(read_1TD)[0].argmax(-1) for read_1TD in inputs])[:, 10:]
     assert says == expected_HT[0].tolist()
     assert drafts == expected_HT[1:].T.tolist()
 

@@ -1,4 +1,4 @@
-"""Runs of masked diffusion, whole: every arm trains, and one stopped inside a stage continues as if it had not."""
+"""Test complete runs of masked diffusion: every arm trains, and one stopped inside a stage resumes bit-identically."""
 
 import json
 import pathlib
@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def arm(run_spec: MakeRun, name: str) -> RunSpec:
-    """The small run with experts, as this arm."""
+    """Make the spec of the small run with experts, as this arm."""
     objective = {"kind": "masked_diffusion", "eval_draws": 4, **ARMS[name]}
     return run_spec(model={"causal": False}, objective=objective, training={"num_steps": 6, "ema": 0.9})
 
@@ -68,7 +68,7 @@ def test_stopped_in_the_middle_of_a_stage_it_has_the_same_bits(
 
 
 def dense(run_spec: MakeRun, **changes: Any) -> RunSpec:
-    """A run without experts."""
+    """Make the spec of a run without experts."""
     ffn = {"kind": "dense", "hidden": 16}
     model = {"block": {"ffn": ffn}} | changes.pop("model", {})
     return run_spec(model=model, training={"num_steps": 6}, **changes)

@@ -1,4 +1,4 @@
-"""Samplers, counted out: every outcome of every draw on a source of four tokens, with the perfect denoiser.
+"""Enumerate every outcome of every draw of each sampler, on a source of four tokens with the perfect denoiser.
 
 The distribution of the text is computed state by state, with no random number; a draw is replaced by all its outcomes.
 """
@@ -20,20 +20,20 @@ KINDS = kinds_in("evaluation/sampler")
 
 
 def source() -> Tensor:
-    """p(x) of all V^L texts, shape (V, V, V, V): far from independent."""
+    """Return p(x) of all V^L texts, (V, V, V, V), far from independent."""
     generator = torch.Generator().manual_seed(3)
     weight = torch.rand((V,) * L, generator=generator, dtype=torch.float64).pow(4)
     return weight / weight.sum()
 
 
 def oracle(token_BT: Tensor) -> Tensor:
-    """log p(x_i = v | the tokens that are there), exactly, (B, T, V)."""
+    """Return log p(x_i = v | the visible tokens), exactly, (B, T, V)."""
     p, rows = source(), []
     for row in token_BT.tolist():
         known = p[tuple(slice(None) if token == MASK else slice(token, token + 1) for token in row)]
         marginals = []
-        for place, token in enumerate(row):
-            over = known.sum(dim=[axis for axis in range(L) if axis != place])
+        for position, token in enumerate(row):
+            over = known.sum(dim=[axis for axis in range(L) if axis != position])
             whole = torch.zeros(V, dtype=torch.float64)
             whole[slice(None) if token == MASK else slice(token, token + 1)] = over / over.sum()
             marginals.append(whole)
@@ -42,7 +42,7 @@ def oracle(token_BT: Tensor) -> Tensor:
 
 
 class Counted:
-    """Draws that follow a given list of outcomes, and note the probability of each; beyond it, the first of each."""
+    """Draws that follow a given list of outcomes and multiply their probabilities; beyond it, each takes its first."""
 
     def __init__(self, path: list[int]) -> None:
         self.path, self.taken, self.widths, self.prob = path, [], [], 1.0
@@ -64,17 +64,17 @@ class Counted:
         return torch.tensor([[self._outcome(probs) if wanted else 0 for wanted, probs in rows]])
 
     def random_ranks(self, where_BT: Tensor) -> Tensor:
-        places = where_BT[0].nonzero().flatten().tolist()
-        orders = list(itertools.permutations(range(len(places))))
+        positions = where_BT[0].nonzero().flatten().tolist()
+        orders = list(itertools.permutations(range(len(positions))))
         order = orders[self._outcome([1 / len(orders)] * len(orders))]
         ranks = [L] * L
-        for place, rank in zip(places, order, strict=True):
-            ranks[place] = rank
+        for position, rank in zip(positions, order, strict=True):
+            ranks[position] = rank
         return torch.tensor([ranks])
 
 
 def outcomes(step: Callable[[Counted], Tensor]) -> Iterator[tuple[float, tuple[int, ...]]]:
-    """Every outcome of a step with its probability."""
+    """Yield every outcome of a step with its probability."""
     path: list[int] = []
     while True:
         draws = Counted(path)
@@ -90,7 +90,7 @@ def outcomes(step: Callable[[Counted], Tensor]) -> Iterator[tuple[float, tuple[i
 
 
 def distribution(kind: str, given: tuple[int, ...] = (MASK,) * L, importance=None, **options) -> Tensor:
-    """The exact distribution of the text that a sampler ends with, (V, V, V, V)."""
+    """Return the exact distribution of a sampler's final text, (V, V, V, V)."""
     settings = options_of("evaluation/sampler", kind)(kind=kind, **options)
     sampler = component_module(settings).Sampler(settings)
     states = {given: 1.0}
@@ -103,16 +103,16 @@ def distribution(kind: str, given: tuple[int, ...] = (MASK,) * L, importance=Non
             ):
                 after[token_T] += mass * prob
         states = after
-    found = torch.zeros((V,) * L, dtype=torch.float64)
+    text_probs = torch.zeros((V,) * L, dtype=torch.float64)
     for state, mass in states.items():
         assert MASK not in state
-        found[state] += mass
-    assert found.sum() == pytest.approx(1, abs=1e-12)
-    return found
+        text_probs[state] += mass
+    assert text_probs.sum() == pytest.approx(1, abs=1e-12)
+    return text_probs
 
 
-def total_variation(found: Tensor) -> float:
-    return float((found - source()).abs().sum() / 2)
+def total_variation(text_probs: Tensor) -> float:
+    return float((text_probs - source()).abs().sum() / 2)
 
 
 @pytest.mark.parametrize("kind", ["random_order", "entropy_order"])
@@ -141,9 +141,9 @@ def test_strides_of_one_are_an_autoregressive_model() -> None:
 def test_all_in_one_step_is_the_product_of_the_marginals(kind: str, options: dict) -> None:
     p = source()
     product = torch.ones((V,) * L, dtype=torch.float64)
-    for place in range(L):
-        over = p.sum(dim=[axis for axis in range(L) if axis != place])
-        product = product * over.reshape([V if axis == place else 1 for axis in range(L)])
+    for position in range(L):
+        over = p.sum(dim=[axis for axis in range(L) if axis != position])
+        product = product * over.reshape([V if axis == position else 1 for axis in range(L)])
     torch.testing.assert_close(distribution(kind, **options), product, rtol=1e-12, atol=1e-14)
 
 
@@ -160,8 +160,8 @@ def test_confidence_is_biased_even_one_at_a_time_with_a_perfect_denoiser() -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_given_stays_and_no_mask_is_left(kind: str) -> None:
-    found = distribution(kind, given=(MASK, 1, MASK, 0))
-    assert found[:, 1, :, 0].sum() == pytest.approx(1)
+    text_probs = distribution(kind, given=(MASK, 1, MASK, 0))
+    assert text_probs[:, 1, :, 0].sum() == pytest.approx(1)
     settings = options_of("evaluation/sampler", kind)(kind=kind)
     sampler = component_module(settings).Sampler(settings)
     begin = torch.tensor([[MASK, 1, MASK, MASK], [0, MASK, 1, 1], [1, 1, 1, 1]])

@@ -1,4 +1,4 @@
-"""The uniform-mask bound on a toy where every text, every set of masks and every order can be summed over."""
+"""Test the uniform-mask bound on a toy with few enough texts, masks and orders to sum over them all."""
 
 import math
 from collections.abc import Callable
@@ -49,8 +49,8 @@ def test_all_orders_are_the_closed_form_over_sets(nats: Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_the_integral_over_either_schedule_is_the_closed_form(nats: Tensor, kind: str) -> None:
-    found = toy.expected(nats, uniform, toy.nodes(24), schedule(kind))
-    torch.testing.assert_close(found, toy.subsets(nats), rtol=1e-10, atol=0)
+    estimate = toy.expected(nats, uniform, toy.nodes(24), schedule(kind))
+    torch.testing.assert_close(estimate, toy.subsets(nats), rtol=1e-10, atol=0)
 
 
 def test_so_is_that_over_straight_pieces(nats: Tensor) -> None:
@@ -61,8 +61,8 @@ def test_so_is_that_over_straight_pieces(nats: Tensor) -> None:
 
 
 def test_mdlms_eps_leaves_out_a_thousandth_of_the_bound(nats: Tensor) -> None:
-    found = toy.expected(nats, uniform, toy.nodes(100, 3), schedule("linear", eps=1e-3))
-    off = float(found.mean() / toy.subsets(nats).mean() - 1)
+    estimate = toy.expected(nats, uniform, toy.nodes(100, 3), schedule("linear", eps=1e-3))
+    off = float(estimate.mean() / toy.subsets(nats).mean() - 1)
     assert -0.0015 < off < -0.0007
 
 
@@ -94,7 +94,7 @@ def test_discrete_times_come_near_it(nats: Tensor) -> None:
 def test_importance_weighed_by_its_own_clock_gives_the_entropy_of_who_knows_the_data(
     oracle: toy.Oracle, depends_on: str
 ) -> None:
-    """Whatever the rates depend on, given the text they only choose among orders, and each order gives -log p(x)."""
+    """Given the text, the rates only choose among orders, whatever they depend on, and each order gives -log p(x)."""
 
     def rate(share_X: Tensor) -> tuple[Tensor, Tensor]:
         return mask_probabilities.power_probs(POWER[depends_on], toy.MASKABLE_XT, share_X)
@@ -109,12 +109,12 @@ def test_the_weight_1_over_t_for_all_goes_below_the_entropy(oracle: toy.Oracle, 
         prob_XT, _ = mask_probabilities.power_probs(POWER[depends_on], toy.MASKABLE_XT, share_X)
         return prob_XT, (1 / share_X).unsqueeze(1).expand_as(prob_XT)
 
-    found = (oracle.probs_X * toy.expected(oracle.nats_XST, rate, toy.nodes(40, 4), schedule("linear"))).sum()
-    assert found < entropy(oracle.probs_X) - 0.02
+    estimate = (oracle.probs_X * toy.expected(oracle.nats_XST, rate, toy.nodes(40, 4), schedule("linear"))).sum()
+    assert estimate < entropy(oracle.probs_X) - 0.02
 
 
 def best_on_its_own_masks(probs_X: Tensor, rate: toy.Rate) -> Tensor:
-    """The least that any denoiser can reach of a training loss: it knows how often each word is under these masks."""
+    """Return the smallest training loss of any denoiser: it knows how often each word is under these masks."""
     total, steps = torch.zeros((), dtype=torch.float64), []
     for share, step in toy.nodes(40, 4):
         prob_XT, rate_XT = rate(torch.full_like(probs_X, share))
@@ -133,7 +133,7 @@ def best_on_its_own_masks(probs_X: Tensor, rate: toy.Rate) -> Tensor:
 def test_where_the_masks_tell_of_the_text_the_loss_is_no_bound(
     oracle: toy.Oracle, depends_on: str, below: float
 ) -> None:
-    """Which is why every arm is scored with the same uniform masks: trained on its own it may be under the entropy."""
+    """A model trained on its own masks may go below the entropy, so every arm is scored with the same uniform masks."""
     exponent_XT = POWER[depends_on]
     best = best_on_its_own_masks(
         oracle.probs_X, lambda share_X: mask_probabilities.power_probs(exponent_XT, toy.MASKABLE_XT, share_X)
@@ -142,8 +142,8 @@ def test_where_the_masks_tell_of_the_text_the_loss_is_no_bound(
 
 
 def test_the_fixed_masks_of_the_evaluation_are_unbiased(nats: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every order of the tokens and every stratum's inside in turn in place of the hash: exactly the bound."""
-    place_of = {tuple(masked_T.tolist()): place for place, masked_T in enumerate(toy.SET_ST)}
+    """Replace the hash by every order of the tokens and every point of a stratum: the result is exactly the bound."""
+    index_of = {tuple(masked_T.tolist()): index for index, masked_T in enumerate(toy.SET_ST)}
     texts, num_pairs, inside = torch.arange(81), 2, (torch.arange(8) + 0.5) / 8
     orders = [
         torch.tensor(order, dtype=torch.float64) for order in torch.cartesian_prod(*[torch.arange(4)] * 4).tolist()
@@ -159,8 +159,8 @@ def test_the_fixed_masks_of_the_evaluation_are_unbiased(nats: Tensor, monkeypatc
                 for masked_XT, count_X in mdlm.antithetic_masks(toy.TEXT_XT, toy.MASKABLE_XT, pair, num_pairs):
                     assert (masked_XT.sum(1) == count_X).all()
                     assert not masked_XT[:, 0].any()
-                    place = place_of[tuple(masked_XT[0].tolist())]
-                    total_X += 4 / count_X.double() * nats[texts, place].sum(1) / 2 / num_pairs
+                    index = index_of[tuple(masked_XT[0].tolist())]
+                    total_X += 4 / count_X.double() * nats[texts, index].sum(1) / 2 / num_pairs
     torch.testing.assert_close(total_X / len(orders) / len(inside), toy.subsets(nats), rtol=1e-10, atol=0)
 
 

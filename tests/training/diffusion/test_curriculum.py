@@ -1,4 +1,4 @@
-"""One definition of the stages, at their borders too."""
+"""Test the stages, their borders included."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The published generator, and numbers that only a block's own tokens decide."""
+"""Test against the published generator, and that a block's own tokens alone decide its numbers."""
 
 import torch
 
@@ -6,7 +6,7 @@ from speciate.training.diffusion.fixed_uniforms import GOLDEN, mix_bits, uniform
 
 
 def splitmix64(state: int) -> int:
-    """The published steps, in whole numbers."""
+    """Run the published steps in Python's integers."""
     state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) % 2**64
     state = ((state ^ state >> 27) * 0x94D049BB133111EB) % 2**64
     return state ^ state >> 31

@@ -1,4 +1,4 @@
-"""A source whose entropy is known: the causal model reaches it, and masked diffusion comes near it from above."""
+"""Test on a source of known entropy: the causal model reaches it, and masked diffusion approaches it from above."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ STATES, LENGTH = 6, 17
 
 
 class Chain:
-    """A Markov chain with random transitions, begun from its stationary distribution."""
+    """A Markov chain with random transitions that starts from its stationary distribution."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -23,7 +23,7 @@ class Chain:
         self.draw = torch.Generator().manual_seed(1)
 
     def entropy(self) -> float:
-        """Of each token after the first, in nats, given those before: its rate, at any place."""
+        """Return the entropy rate: nats of any token after the first, given those before."""
         return float(-(self.stationary_S.unsqueeze(1) * self.next_SS.xlogy(self.next_SS)).sum())
 
     def blocks(self, num: int) -> Tensor:
@@ -35,7 +35,7 @@ class Chain:
 
 
 def trained(kind: str, chain: Chain, steps: int, **settings: Any) -> tuple[Transformer, torch.nn.Module]:
-    """A small model after so many steps."""
+    """Train a small model for this many steps."""
     options = options_of("training/objective", kind).model_validate({"kind": kind, **settings})
     module = component_module(options)
     block = {"mixer": {"kind": "attention", "num_heads": 2}, "ffn": {"kind": "dense", "hidden": 64}, "depth": "every"}

@@ -1,4 +1,4 @@
-"""Budgets kept to the last digit, and each weight the derivative that it stands for."""
+"""Test that mask budgets are exact, and that each weight is the derivative it stands for."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The ten integration checks of moe-emergence, on every way that a run can start; and the starts that are refused.
+"""Run the ten integration checks of moe-emergence on every way a run can start, and test the refused starts.
 
 Its checks: installation, warm-start parity, shapes, what the router reports, bounds of its losses, its gradient, noise
 in training alone, greedy generation, padding, and that every expert can be reached.
@@ -43,7 +43,7 @@ LLAMA: dict[str, Any] = {"norm": "rms", "position": "rotary", "biases": False}
 
 
 def run_spec(ablation: str, ffn: dict[str, Any], start: Any = "scratch", llama: bool = False) -> RunSpec:
-    """GPT-2's shape, or Llama's; the feed-forward layer of layers 1 and 2 of 3 is `ffn`, that of layer 0 is dense."""
+    """Make a spec of GPT-2's or Llama's shape; of 3 layers, 1 and 2 have the feed-forward layer `ffn`, 0 a dense one."""
     form = {"activation": "swiglu"} if llama else {}
     block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {**DENSE, **form}, "depth": "every"}
     other = {"layers": MOE_LAYERS, "block": {**block, "ffn": {**ffn, **form}}}
@@ -55,7 +55,7 @@ def run_spec(ablation: str, ffn: dict[str, Any], start: Any = "scratch", llama: 
 
 @dataclass
 class Started:
-    """A model as it starts, and what it started from."""
+    """A model before its first step, and the model it started from."""
 
     run: RunSpec
     model: Transformer
@@ -98,7 +98,7 @@ def of_llama(tmp_path: pathlib.Path) -> tuple[Any, pathlib.Path]:
 
 
 def of_archive(tmp_path: pathlib.Path) -> tuple[Any, pathlib.Path]:
-    """A GGUF file in an archive, as SmolLM2's comes in a wheel."""
+    """Write a GGUF file in an archive, as SmolLM2's comes in a wheel."""
     theirs, file = llama(), tmp_path / "tiny.gguf"
     writer, names = gguf.GGUFWriter(file, "llama"), gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 3)
     writer.add_block_count(3)
@@ -137,7 +137,7 @@ STARTS: dict[str, tuple[str, dict[str, Any], str | None]] = {
 
 @pytest.fixture(params=STARTS)
 def started(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Started:
-    """A model of 3 layers, 4 experts in two of them, as each start leaves it."""
+    """Build a model of 3 layers, 4 experts in two of them, by each start."""
     torch.manual_seed(5)
     kind, options, name = STARTS[request.param]
     origin, path = ORIGINS[name](tmp_path) if name else (None, None)
@@ -265,9 +265,9 @@ def test_7_there_is_noise_in_training_alone(started: Started) -> None:
 @torch.no_grad()
 def test_8_it_generates(started: Started) -> None:
     prompt_T = tokens(1, 5)[0]
-    said = list(generate(started.model, prompt_T, Sampling(temperature=0), 12, torch.Generator()))
-    whole_T = torch.cat([prompt_T, torch.tensor(said)])
-    assert said == started.model(whole_T[None])[0, 4:-1].argmax(-1).tolist()
+    generated = list(generate(started.model, prompt_T, Sampling(temperature=0), 12, torch.Generator()))
+    text_T = torch.cat([prompt_T, torch.tensor(generated)])
+    assert generated == started.model(text_T[None])[0, 4:-1].argmax(-1).tolist()
 
 
 @torch.no_grad()
@@ -289,7 +289,7 @@ def test_10_every_expert_can_be_reached(started: Started) -> None:
 
 
 def upcycled(tmp_path: pathlib.Path, **options: Any) -> tuple[Transformer, Transformer]:
-    """The model and the dense one that it started from."""
+    """Return the upcycled model and the dense one that it started from."""
     origin, path = of_run(tmp_path)
     dense = Transformer(run_spec("dense", DENSE).model, VOCABULARY)
     dense.load_state_dict(component_weights(origin, path))

@@ -1,4 +1,4 @@
-"""SUBS, unbiasedness, separation of denoiser and estimator, budgets, and the original's defects as it has them."""
+"""Test SUBS, unbiasedness, separate gradients of denoiser and estimator, budgets, and the original's defects."""
 
 import math
 from typing import Any
@@ -32,7 +32,7 @@ KINDS: dict[str, Any] = {
 
 
 def build(dtype: torch.dtype | None = None, ffn: Any = None, **settings: Any) -> tuple[Transformer, nn.Module]:
-    """A small model and its objective."""
+    """Build a small model and its objective."""
     options = options_of("training/objective", "masked_diffusion").model_validate(
         {"kind": "masked_diffusion", **settings}
     )
@@ -46,12 +46,12 @@ def build(dtype: torch.dtype | None = None, ffn: Any = None, **settings: Any) ->
 
 
 def blocks(num: int = 4) -> Tensor:
-    """Tokens of very unequal frequency."""
+    """Draw tokens of very unequal frequency."""
     draw = torch.Generator().manual_seed(2)
     return torch.multinomial(0.8 ** torch.arange(float(VOCABULARY)), num * LENGTH, True, generator=draw).view(num, -1)
 
 
-def noised(token_BT: Tensor, masked_BT: Tensor) -> NoisyBlocks:
+def noisy_blocks(token_BT: Tensor, masked_BT: Tensor) -> NoisyBlocks:
     maskable_BT = torch.ones_like(masked_BT).index_fill(1, torch.tensor(0), False)
     share_B = torch.full((len(token_BT),), 0.5, dtype=torch.float64)
     noisy_BT = token_BT.masked_fill(masked_BT, VOCABULARY)
@@ -70,7 +70,7 @@ def test_mask_has_no_probability_and_visible_tokens_cost_nothing() -> None:
     expected_BT = -logit_BTV.log_softmax(-1).gather(2, token_BT.unsqueeze(2)).squeeze(2)
     torch.testing.assert_close(nats_BT[masked_BT], expected_BT[masked_BT])
     assert (nats_BT[~masked_BT] == 0).all()
-    total, _ = objective.denoise(model, noised(token_BT, masked_BT))
+    total, _ = objective.denoise(model, noisy_blocks(token_BT, masked_BT))
     torch.testing.assert_close(total, 2 * expected_BT[masked_BT].sum())
 
 
@@ -81,18 +81,18 @@ def test_visible_positions_have_no_gradient_and_their_targets_no_part() -> None:
     masked_BT[:, 3:6] = True
     seen: list[Tensor] = []
     model.norm.register_forward_hook(lambda module, args, output: (output.retain_grad(), seen.append(output))[0])
-    total, _ = objective.denoise(model, noised(token_BT, masked_BT))
+    total, _ = objective.denoise(model, noisy_blocks(token_BT, masked_BT))
     total.backward()
     assert not seen[0].grad[~masked_BT].any()
     assert seen[0].grad[masked_BT].abs().sum(-1).all()
-    given = noised(token_BT, masked_BT)
+    noisy = noisy_blocks(token_BT, masked_BT)
     other_BT = torch.where(masked_BT, token_BT, token_BT.flip(0))
-    changed = NoisyBlocks(other_BT, given.noisy_BT, None, given.maskable_BT, masked_BT, given.weight_BT, given.share_B)
+    changed = NoisyBlocks(other_BT, noisy.noisy_BT, None, noisy.maskable_BT, masked_BT, noisy.weight_BT, noisy.share_B)
     assert torch.equal(objective.denoise(model, changed)[0], total)
 
 
 def test_the_training_loss_and_the_evaluation_are_unbiased() -> None:
-    """Against the exact bound, each within 4 standard errors of its own."""
+    """Compare with the exact bound, within 4 of each estimate's standard errors."""
     model = toy.denoiser()
     objective = build()[1]
     exact = float(toy.subsets(toy.table(model)).mean()) / 4
@@ -171,14 +171,14 @@ def test_every_repaired_strategy_keeps_the_budget_whatever_its_batch(kind: str, 
     share_B = torch.linspace(0.05, 1, 6, dtype=torch.float64)
     maskable_BT = mdlm.maskable_tokens(model, token_BT, None)
     with torch.no_grad():
-        rated = selector.eval().mask_probs(model.tokens(token_BT), maskable_BT, share_B)
+        of_batch = selector.eval().mask_probs(model.tokens(token_BT), maskable_BT, share_B)
         alone = selector.mask_probs(model.tokens(token_BT[2:3]), maskable_BT[2:3], share_B[2:3])
-    torch.testing.assert_close(rated.prob_BT.sum(1), share_B * (LENGTH - 1), rtol=1e-12, atol=0)
-    torch.testing.assert_close(rated.prob_BT[2:3], alone.prob_BT, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(rated.slope_BT[2:3], alone.slope_BT, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(of_batch.prob_BT.sum(1), share_B * (LENGTH - 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(of_batch.prob_BT[2:3], alone.prob_BT, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(of_batch.slope_BT[2:3], alone.slope_BT, rtol=1e-5, atol=1e-6)
     if masking != "uniform":
-        assert rated.prob_BT[2, 1:].std() > 0.01
-        higher = [torch.corrcoef(torch.stack([rated.importance_BT[2, 1:], rated.prob_BT[2, 1:]]))[0, 1]]
+        assert of_batch.prob_BT[2, 1:].std() > 0.01
+        higher = [torch.corrcoef(torch.stack([of_batch.importance_BT[2, 1:], of_batch.prob_BT[2, 1:]]))[0, 1]]
         assert (higher[0] > 0) == (masking != "inverse") or kind == "frequency"
 
 
@@ -191,17 +191,19 @@ def test_the_estimator_learns_from_its_own_loss_alone(mode: str, target: str) ->
     torch.manual_seed(0)
     with record_selections(model) as record:
         loss = objective(model, blocks())
-    own = {name: parameter for name, parameter in model.named_parameters() if name.startswith("parts.importance.")}
-    rest = [parameter for name, parameter in model.named_parameters() if name not in own]
-    from_loss = torch.autograd.grad(loss, [*own.values(), *rest], retain_graph=True, allow_unused=True)
-    assert all(gradient is None for gradient in from_loss[: len(own)])
-    assert all(gradient is not None and gradient.any() for gradient in from_loss[len(own) :])
-    from_own = torch.autograd.grad(auxiliary_loss(record), [*own.values(), *rest], allow_unused=True)
-    for name, gradient in zip(own, from_own, strict=False):
+    in_estimator = {
+        name: parameter for name, parameter in model.named_parameters() if name.startswith("parts.importance.")
+    }
+    rest = [parameter for name, parameter in model.named_parameters() if name not in in_estimator]
+    from_loss = torch.autograd.grad(loss, [*in_estimator.values(), *rest], retain_graph=True, allow_unused=True)
+    assert all(gradient is None for gradient in from_loss[: len(in_estimator)])
+    assert all(gradient is not None and gradient.any() for gradient in from_loss[len(in_estimator) :])
+    from_selector = torch.autograd.grad(auxiliary_loss(record), [*in_estimator.values(), *rest], allow_unused=True)
+    for name, gradient in zip(in_estimator, from_selector, strict=False):
         assert gradient is not None, name
         assert gradient.isfinite().all()
-    assert all(gradient is None for gradient in from_own[len(own) :])
-    assert sum(float(gradient.abs().sum()) for gradient in from_own[: len(own)]) > 0
+    assert all(gradient is None for gradient in from_selector[len(in_estimator) :])
+    assert sum(float(gradient.abs().sum()) for gradient in from_selector[: len(in_estimator)]) > 0
 
 
 def test_selection_is_of_every_maskable_token_against_uniform_masking() -> None:
@@ -222,13 +224,13 @@ def test_selection_is_of_every_maskable_token_against_uniform_masking() -> None:
 def test_observations_repeat_and_depend_on_no_batch_mate() -> None:
     model, objective = build(importance=LEARNED, masking="balanced")
     model.eval()
-    found = []
+    masks = []
     for token_BT in (blocks(6), blocks(6), blocks(6)[:3]):
         with record_selections(model) as record:
             objective.run_probe(model, token_BT, None)
-        found.append(record["parts.importance"].chosen_NS)
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0][: 3 * (LENGTH - 1)], found[2])
+        masks.append(record["parts.importance"].chosen_NS)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0][: 3 * (LENGTH - 1)], masks[2])
 
 
 def test_the_other_selectors_of_the_model_are_seen_on_the_same_masks() -> None:
@@ -284,7 +286,7 @@ def test_details_are_importance_and_nats_of_single_tokens() -> None:
 
 
 def trained(steps: int, **settings: Any) -> tuple[Transformer, list[dict[str, float]]]:
-    """Trains, and what was noted at the start and at the end."""
+    """Train, and return the metrics at the start and at the end."""
     model, objective = build(importance={**LEARNED, "width": 16}, masking="importance", **settings)
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     noted, token_BT = [], blocks(64)
@@ -331,7 +333,7 @@ def test_as_published_the_curriculum_divides_the_masks_by_the_length() -> None:
 def test_as_published_visible_tokens_are_part_of_the_loss() -> None:
     model, objective = build(importance="frequency", masking="importance", mode="as_published")
     token_BT = blocks()
-    nothing = noised(token_BT, torch.zeros_like(token_BT, dtype=torch.bool))
+    nothing = noisy_blocks(token_BT, torch.zeros_like(token_BT, dtype=torch.bool))
     total, nats_BT = objective.denoise(model, nothing)
     assert total > 0
     assert (nats_BT[:, 1:] > 0).all()

@@ -1,4 +1,4 @@
-"""Each head's loss is torch's own cross-entropy on shifted targets; one head's is the causal loss, bit for bit."""
+"""Test each head's loss against torch's cross-entropy on shifted targets, and one head against the causal loss."""
 
 import itertools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ MakeRun = Callable[..., RunSpec]
 
 
 def built(make: MakeRun, objective: Any, **model: Any) -> tuple[Transformer, nn.Module]:
-    """A dense model with its heads, its weights large enough to matter, and the objective."""
+    """Build a dense model with its heads, its weights large enough to matter, and the objective."""
     run = make(objective=objective, model={"init_std": 0.3, "embedding_std": 0.3, "block": {"ffn": DENSE}, **model})
     torch.manual_seed(0)
     return build_model(run, VOCABULARY), component_module(run.objective).Objective(run.objective)
@@ -38,7 +38,7 @@ def multi(heads: int, **options: Any) -> dict[str, Any]:
 
 
 def by_hand(model: Transformer, token_BT: Tensor) -> list[Tensor]:
-    """Each head's logits, (B, T, V), layer by layer."""
+    """Compute each head's logits, (B, T, V), layer by layer."""
     tokens = TokenBatch.of(token_BT)
     x_BTD = model.token_embedding(token_BT) + model.position_embedding.weight[: token_BT.shape[1]]
     for block in model.blocks[:-1]:
@@ -70,9 +70,9 @@ def test_equals_torchs_cross_entropy_on_shifted_targets(run_spec: MakeRun, heads
     ]
     torch.testing.assert_close(objective.head_losses(model, token_BT), expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(loss, expected[0], rtol=1e-6, atol=1e-6)
-    given = {"equal": (1, 1, 1, 1), "published": (1, 0.5, 0.3, 0.2)}[weights][:heads]
-    whole = sum(given) if weights == "published" else 1
-    sum(weight / whole * one for weight, one in zip(given, expected, strict=True)).backward()
+    weight_H = {"equal": (1, 1, 1, 1), "published": (1, 0.5, 0.3, 0.2)}[weights][:heads]
+    divisor = sum(weight_H) if weights == "published" else 1
+    sum(weight / divisor * head_loss for weight, head_loss in zip(weight_H, expected, strict=True)).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
@@ -86,17 +86,17 @@ def test_the_published_weights_give_the_next_token_half(run_spec: MakeRun) -> No
 def test_one_head_is_the_causal_objective_bit_for_bit(run_spec: MakeRun, separate: bool) -> None:
     token_BT = torch.randint(VOCABULARY, (3, LENGTH))
     document_BT = (torch.arange(LENGTH) >= torch.tensor([[3], [16], [9]])).long()
-    found = []
+    results = []
     for chosen in ({"kind": "causal", "chunk": 7}, multi(1)):
         model, objective = built(run_spec, chosen, separate_documents=separate)
         loss = objective(model, token_BT, document_BT)
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         nats_BS, counted_BS = (f(model, token_BT, document_BT) for f in (objective.token_nll, objective.loss_mask))
-        found.append({**model.state_dict(), **gradients, "loss": loss, "nats": nats_BS, "counted": counted_BS})
-    assert found[0].keys() == found[1].keys()
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+        results.append({**model.state_dict(), **gradients, "loss": loss, "nats": nats_BS, "counted": counted_BS})
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
 
 
 def test_further_heads_change_nothing_of_the_next_token_model(run_spec: MakeRun) -> None:
@@ -125,8 +125,10 @@ def test_no_target_is_in_another_document(run_spec: MakeRun, separate: bool) -> 
             count += len(context_T) - 1
             logits_HTV = [logit_BTV[0] for logit_BTV in by_hand(model, context_T[None])]
             for ahead in range(4):
-                for place in range(len(context_T) - 1 - ahead):
-                    sums_H[ahead] += float(F.cross_entropy(logits_HTV[ahead][place], context_T[place + 1 + ahead]))
+                for position in range(len(context_T) - 1 - ahead):
+                    sums_H[ahead] += float(
+                        F.cross_entropy(logits_HTV[ahead][position], context_T[position + 1 + ahead])
+                    )
     assert int(objective.loss_mask(model, token_BT, document_BT).sum()) == count == (42 if separate else 60)
     found_H = [float(loss) for loss in objective.head_losses(model, token_BT, document_BT)]
     assert found_H == pytest.approx([total / count for total in sums_H], rel=1e-5)
@@ -140,9 +142,9 @@ def test_each_heads_gradient_reaches_the_trunk_and_no_other_head(run_spec: MakeR
         objective.head_losses(model, token_BT)[ahead].backward()
         touched = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         norms = {name: float(parameter.grad.norm()) for name, parameter in model.named_parameters() if name in touched}
-        own = "blocks.1." if ahead == 0 else f"parts.head{ahead}."
-        others = {"blocks.1.", *(f"parts.head{other}." for other in range(1, 4))} - {own}
-        for start in ("blocks.0.mixer.query_key_value.weight", "blocks.0.ffn.out.weight", "token_embedding", own):
+        prefix = "blocks.1." if ahead == 0 else f"parts.head{ahead}."
+        others = {"blocks.1.", *(f"parts.head{other}." for other in range(1, 4))} - {prefix}
+        for start in ("blocks.0.mixer.query_key_value.weight", "blocks.0.ffn.out.weight", "token_embedding", prefix):
             assert sum(norm for name, norm in norms.items() if name.startswith(start)) > 1e-4, (ahead, start)
         assert not [name for name in norms if name.startswith(tuple(others)) and norms[name] > 0]
 
@@ -178,10 +180,10 @@ def test_a_heads_block_is_the_last_layers_mixer_on_every_token_and_dense(run_spe
     with record_selections(model) as record:
         component_module(experts.objective).Objective(experts.objective)(model, torch.randint(VOCABULARY, (2, LENGTH)))
     assert list(record) == ["blocks.0.ffn.router", "blocks.1.ffn.router"]
-    asked = build_model(run_spec(objective=multi(2, ffn=experts.model.block.ffn.model_dump())), VOCABULARY)
+    with_experts = build_model(run_spec(objective=multi(2, ffn=experts.model.block.ffn.model_dump())), VOCABULARY)
     objective = component_module(experts.objective).Objective(experts.objective)
-    with record_selections(asked) as record:
-        objective.run_probe(asked, torch.randint(VOCABULARY, (2, LENGTH)), None)
+    with record_selections(with_experts) as record:
+        objective.run_probe(with_experts, torch.randint(VOCABULARY, (2, LENGTH)), None)
     assert list(record)[2:] == ["parts.head1.block.ffn.router"]
 
 

@@ -1,4 +1,4 @@
-"""Muon: torch's own on every matrix, stacks of experts slice by slice, and AdamW on the rest."""
+"""Test Muon against torch's own, on matrices and on stacks slice by slice, and AdamW on the rest."""
 
 import io
 import math
@@ -18,12 +18,12 @@ MOE = {"kind": "moe", "num_experts": 3, "hidden": 24, "router": "learned", "bala
 DENSE = {"kind": "dense", "hidden": 24}
 
 
-def options(**given: Any) -> Any:
-    return options_of("training/optimizer", "muon")(kind="muon", **given)
+def options(**settings: Any) -> Any:
+    return options_of("training/optimizer", "muon")(kind="muon", **settings)
 
 
-def built(model: nn.Module, **given: Any) -> torch.optim.Optimizer:
-    optimizer: torch.optim.Optimizer = component_module(options()).build(options(**given), model)
+def built(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = component_module(options()).build(options(**settings), model)
     return optimizer
 
 
@@ -35,7 +35,7 @@ def transformer(ffn: dict[str, Any]) -> Transformer:
 
 
 def gradients(model: nn.Module, step: int) -> None:
-    """The same gradients for parameters of the same name, whatever else is there."""
+    """Set gradients that depend on each parameter's name and the step alone."""
     for name, parameter in model.named_parameters():
         generator = torch.Generator().manual_seed(1000 * step + sum(map(ord, name)))
         parameter.grad = torch.randn(parameter.shape, generator=generator)
@@ -85,10 +85,10 @@ def test_what_has_a_side_of_one_is_no_matrix() -> None:
 
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
 def test_a_dense_model_is_bitwise_torchs_muon_and_adamw(adjust: str) -> None:
-    ours, theirs = transformer(DENSE), transformer(DENSE)
+    ours, torchs = transformer(DENSE), transformer(DENSE)
     optimizer = built(ours, lr=0.02, adamw_lr=0.003, adjust_lr_fn=adjust, weight_decay=0.1, momentum=0.9)
-    hidden = [p for n, p in theirs.named_parameters() if n.startswith("blocks") and p.ndim == 2]
-    others = [p for n, p in theirs.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
+    hidden = [p for n, p in torchs.named_parameters() if n.startswith("blocks") and p.ndim == 2]
+    others = [p for n, p in torchs.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
     decaying = [
         {"params": [p for p in others if (p.ndim > 1) == large], "weight_decay": 0.1 * large} for large in (1, 0)
     ]
@@ -98,12 +98,12 @@ def test_a_dense_model_is_bitwise_torchs_muon_and_adamw(adjust: str) -> None:
     ]
     for step in range(5):
         gradients(ours, step)
-        gradients(theirs, step)
+        gradients(torchs, step)
         optimizer.step()
         for one in reference:
             one.step()
-    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(mine, other), name
+    for (name, weight), other in zip(ours.named_parameters(), torchs.parameters(), strict=True):
+        assert torch.equal(weight, other), name
 
 
 def steps_of_stack_and_singles(
@@ -122,13 +122,13 @@ def steps_of_stack_and_singles(
 
     singles = [nn.Parameter(turned(matrix)) for matrix in start_ERC]
     ours = built(nn.ParameterDict({"stack": stack}), lr=0.02, adjust_lr_fn=adjust, iteration=iteration)
-    theirs = torch.optim.Muon(singles, lr=0.02, adjust_lr_fn=adjust)
+    torchs = torch.optim.Muon(singles, lr=0.02, adjust_lr_fn=adjust)
     for _ in range(5):
         stack.grad = torch.randn(shape)
         for single, gradient in zip(singles, stack.grad, strict=True):
             single.grad = turned(gradient)
         ours.step()
-        theirs.step()
+        torchs.step()
     expected_ERC = torch.stack([turned(single.detach()) for single in singles])
     return stack.detach() - start_ERC, expected_ERC - start_ERC
 
@@ -166,14 +166,14 @@ def test_in_float32_it_is_torchs_iteration_without_its_rounding(
 ) -> None:
     torch.manual_seed(0)
     update = torch.randn(shape)
-    found = component_module(options()).orthogonalise(update, torch.float32)
+    orthogonal = component_module(options()).orthogonalise(update, torch.float32)
     monkeypatch.setattr(Tensor, "bfloat16", Tensor.clone)
     from torch.optim import _muon
 
     matrices = update if update.ndim == 3 else update[None]
     expected = torch.stack([_muon._zeropower_via_newtonschulz(m, (3.4445, -4.7750, 2.0315), 5, 1e-7) for m in matrices])
-    torch.testing.assert_close(found, expected.view(shape), rtol=1e-5, atol=1e-6)
-    values = torch.linalg.svdvals(found)
+    torch.testing.assert_close(orthogonal, expected.view(shape), rtol=1e-5, atol=1e-6)
+    values = torch.linalg.svdvals(orthogonal)
     assert values.min() > 0.6
     assert values.max() < 1.25
 
@@ -209,10 +209,10 @@ def test_one_rate_serves_both_halves_unless_told_otherwise() -> None:
 
 @pytest.mark.parametrize("iteration", ["bfloat16", "float32"])
 def test_saved_state_loads_with_weights_only_and_continues_bitwise(iteration: str) -> None:
-    whole, parts = transformer(MOE), transformer(MOE)
-    first, second = built(whole, iteration=iteration), built(parts, iteration=iteration)
+    uninterrupted, reloaded = transformer(MOE), transformer(MOE)
+    first, second = built(uninterrupted, iteration=iteration), built(reloaded, iteration=iteration)
     for step in range(6):
-        for model, optimizer in ((whole, first), (parts, second)):
+        for model, optimizer in ((uninterrupted, first), (reloaded, second)):
             gradients(model, step)
             loop.set_lr(optimizer, 1 / (1 + step))
             optimizer.step()
@@ -221,10 +221,10 @@ def test_saved_state_loads_with_weights_only_and_continues_bitwise(iteration: st
             file = io.BytesIO()
             torch.save(second.state_dict(), file)
             file.seek(0)
-            second = built(parts, iteration=iteration)
+            second = built(reloaded, iteration=iteration)
             second.load_state_dict(torch.load(file, weights_only=True))
-    for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    for weight, other in zip(uninterrupted.parameters(), reloaded.parameters(), strict=True):
+        assert torch.equal(weight, other)
 
 
 def test_frozen_parameters_are_left_out() -> None:

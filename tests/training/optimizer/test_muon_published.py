@@ -1,4 +1,4 @@
-"""moe_arch's own Muon against the singular value decomposition; and what both of ours tell of their updates."""
+"""Test moe_arch's Muon against the singular value decomposition, and the telemetry of both Muons."""
 
 import io
 from typing import Any
@@ -37,7 +37,7 @@ def transformer() -> Transformer:
 
 
 def by_decomposition(matrix: Tensor) -> Tensor:
-    """The cubic of a matrix is U f(S) V^T, f the cubic of a number."""
+    """Compute the cubic of a matrix as U f(S) V^T, with f the cubic of a number."""
     u, s, v = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
     for _ in range(5):
         s = 1.5 * s - 0.5 * s**3
@@ -97,10 +97,10 @@ def test_the_momentum_stays_what_the_first_gradient_made_it() -> None:
             if step == 0:
                 first = optimizer.state[model.weight]["momentum_buffer"].clone()
         momenta[kind] = cosine(first, optimizer.state[model.weight]["momentum_buffer"])
-        told = optimizer.telemetry()
+        telemetry = optimizer.telemetry()
     assert momenta["muon_published"] > 0.5
     assert abs(momenta["muon"]) < 0.1
-    assert told["singular_median"] > 0.6
+    assert telemetry["singular_median"] > 0.6
 
 
 def test_routers_are_the_cubics_and_stacks_of_experts_adamws_at_a_part_of_the_rate() -> None:
@@ -122,10 +122,10 @@ def test_routers_are_the_cubics_and_stacks_of_experts_adamws_at_a_part_of_the_ra
 
 @pytest.mark.parametrize("kind", ["muon", "muon_published"])
 def test_saved_state_loads_and_continues_bitwise(kind: str) -> None:
-    whole, parts = transformer(), transformer()
-    first, second = built(whole, kind), built(parts, kind)
+    uninterrupted, reloaded = transformer(), transformer()
+    first, second = built(uninterrupted, kind), built(reloaded, kind)
     for step in range(4):
-        for model, optimizer in ((whole, first), (parts, second)):
+        for model, optimizer in ((uninterrupted, first), (reloaded, second)):
             for number, parameter in enumerate(model.parameters()):
                 draw = torch.Generator().manual_seed(100 * step + number)
                 parameter.grad = torch.randn(parameter.shape, generator=draw)
@@ -135,10 +135,10 @@ def test_saved_state_loads_and_continues_bitwise(kind: str) -> None:
             file = io.BytesIO()
             torch.save(second.state_dict(), file)
             file.seek(0)
-            second = built(parts, kind)
+            second = built(reloaded, kind)
             assert second.telemetry() == {}, "it has made no update yet"
             second.load_state_dict(torch.load(file, weights_only=True))
-    for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
+    for mine, other in zip(uninterrupted.parameters(), reloaded.parameters(), strict=True):
         assert torch.equal(mine, other)
 
 
@@ -153,15 +153,15 @@ def test_telemetry_is_of_the_update_that_was_made(iteration: str) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     update = (before - model.weight.detach()) / 0.5 / (64 / 48) ** 0.5
-    values, told = torch.linalg.svdvals(update), optimizer.telemetry()
-    assert told["singular_min"] == pytest.approx(float(values.min()), rel=2e-3)
-    assert told["singular_median"] == pytest.approx(float(values.median()), rel=2e-3)
-    assert told["singular_max"] == pytest.approx(float(values.max()), rel=2e-3)
-    assert 0.6 < told["singular_median"] < 1.25
+    values, telemetry = torch.linalg.svdvals(update), optimizer.telemetry()
+    assert telemetry["singular_min"] == pytest.approx(float(values.min()), rel=2e-3)
+    assert telemetry["singular_median"] == pytest.approx(float(values.median()), rel=2e-3)
+    assert telemetry["singular_max"] == pytest.approx(float(values.max()), rel=2e-3)
+    assert 0.6 < telemetry["singular_median"] < 1.25
 
 
 def test_telemetry_of_a_whole_model_tells_the_two_apart() -> None:
-    told = {}
+    telemetry = {}
     for kind in ("muon", "muon_published"):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(96, 128), nn.Linear(128, 80), nn.Linear(80, 128))
@@ -169,12 +169,12 @@ def test_telemetry_of_a_whole_model_tells_the_two_apart() -> None:
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
         optimizer.step()
-        told[kind] = optimizer.telemetry()
-    assert set(told["muon"]) == {"singular_min", "singular_median", "singular_max"}
-    assert told["muon"]["singular_min"] > 0.6
-    assert told["muon"]["singular_max"] < 1.25
-    assert told["muon_published"]["singular_max"] < 1.0
-    assert told["muon_published"]["singular_median"] < 0.65
+        telemetry[kind] = optimizer.telemetry()
+    assert set(telemetry["muon"]) == {"singular_min", "singular_median", "singular_max"}
+    assert telemetry["muon"]["singular_min"] > 0.6
+    assert telemetry["muon"]["singular_max"] < 1.25
+    assert telemetry["muon_published"]["singular_max"] < 1.0
+    assert telemetry["muon_published"]["singular_median"] < 0.65
 
 
 def test_a_model_of_nothing_but_vectors_is_refused() -> None:

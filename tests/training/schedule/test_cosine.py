@@ -6,8 +6,8 @@ from speciate.config.components import component_module, options_of
 
 
 def curve(num_steps: int, **options: float) -> list[float]:
-    given = options_of("training/schedule", "cosine")(kind="cosine", **options)
-    return [component_module(given).factor(given, step, num_steps) for step in range(num_steps)]
+    settings = options_of("training/schedule", "cosine")(kind="cosine", **options)
+    return [component_module(settings).factor(settings, step, num_steps) for step in range(num_steps)]
 
 
 def test_it_rises_in_a_line_to_the_peak_and_falls_as_a_cosine() -> None:

@@ -8,8 +8,8 @@ from speciate.config.components import component_module, options_of
 
 
 def curve(num_steps: int, **options: object) -> list[float]:
-    given = options_of("training/schedule", "wsd")(kind="wsd", **options)
-    return [component_module(given).factor(given, step, num_steps) for step in range(num_steps)]
+    settings = options_of("training/schedule", "wsd")(kind="wsd", **options)
+    return [component_module(settings).factor(settings, step, num_steps) for step in range(num_steps)]
 
 
 def test_linear_by_hand() -> None:
@@ -26,10 +26,10 @@ def test_square_root_by_hand() -> None:
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_equals_transformers(shape: str, final: float) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = get_wsd_schedule(
+    reference = get_wsd_schedule(
         optimizer, num_warmup_steps=10, num_decay_steps=30, num_training_steps=100, decay_type=shape, min_lr_ratio=final
     )
-    (factor,) = theirs.lr_lambdas
+    (factor,) = reference.lr_lambdas
     ours = curve(100, warmup=0.1, decay=0.3, shape=shape, final=final)
     assert ours[10:] == pytest.approx([factor(step) for step in range(10, 100)])
     # theirs warms up from `final` and begins with it
