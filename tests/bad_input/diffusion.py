@@ -106,7 +106,7 @@ CASES = [
     ),
     study(
         "an oracle model of a run without an oracle",
-        "study.yaml: ablations.dense: start: oracle_model needs objective.importance: oracle, and the run has another",
+        "study.yaml: ablations.dense: start: oracle_model is only for a run with objective.importance: oracle",
         (TEACHER, {"kind": "oracle_model", "origin": {"kind": "run", "ablation": "auxiliary"}}),
     ),
 ]

@@ -43,7 +43,7 @@ LLAMA: dict[str, Any] = {"norm": "rms", "position": "rotary", "biases": False}
 
 
 def run_spec(ablation: str, ffn: dict[str, Any], start: Any = "scratch", llama: bool = False) -> RunSpec:
-    """Make a spec of GPT-2's or Llama's shape; of 3 layers, 1 and 2 have the feed-forward layer `ffn`, 0 a dense one."""
+    """Make a spec of GPT-2's or Llama's shape; layers 1 and 2 of 3 have the feed-forward layer `ffn`, 0 a dense one."""
     form = {"activation": "swiglu"} if llama else {}
     block = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {**DENSE, **form}, "depth": "every"}
     other = {"layers": MOE_LAYERS, "block": {**block, "ffn": {**ffn, **form}}}

@@ -18,7 +18,7 @@ class Options(TrainedStartOptions):
     def check_run(self, run: Any) -> None:
         """Refuse a run without an oracle."""
         if not run.objective.needs_oracle():
-            raise ValueError("start: oracle_model needs objective.importance: oracle, and the run has another")
+            raise ValueError("start: oracle_model is only for a run with objective.importance: oracle")
 
     def difference(self, model: Any, origin: Any) -> str:
         """Return why a model like `origin` cannot be the oracle of one like `model`; empty: it can."""
