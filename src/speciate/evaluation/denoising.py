@@ -72,7 +72,7 @@ def importance_function(model: Transformer) -> Callable[[Tensor], Tensor] | None
 
 
 def unmasking_orders(model: Transformer, first: int, length: int, seed: int) -> pd.DataFrame:
-    """Sample one text by every sampler: a row a token, with the step that decided it and its nats at that moment.
+    """Sample one text by every sampler: one row per token, with the step that decided it and its nats at that step.
 
     Args:
         model: of masked diffusion, in evaluation mode.

@@ -13,9 +13,9 @@ class AdamWOptions(OptimizerOptions):
     lr: float = Field(0.003, gt=0)
     """Peak learning rate."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """AdamW's decay rate, a step, of the mean of gradients."""
+    """Decay rate per step of AdamW's mean of gradients."""
     beta2: float = Field(0.95, ge=0, lt=1)
-    """AdamW's decay rate, a step, of the mean of squared gradients."""
+    """Decay rate per step of AdamW's mean of squared gradients."""
     epsilon: float = Field(1e-8, gt=0)
     """Added to the square root of AdamW's mean of squared gradients."""
     weight_decay: float = Field(0.1, ge=0)
@@ -30,7 +30,7 @@ class MuonOptions(AdamWOptions):
     """Options of an optimizer that updates hidden matrices by Muon, and the rest by AdamW."""
 
     momentum: float = Field(0.95, ge=0, lt=1)
-    """Muon's momentum mu, the decay rate, a step, of its mean of gradients."""
+    """Muon's momentum mu: the decay rate per step of its mean of gradients."""
 
     supports_sharding: ClassVar[bool] = False
     """Whether its update works on a part of a matrix, as fsdp needs."""

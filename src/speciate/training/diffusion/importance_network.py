@@ -1,4 +1,4 @@
-"""The small network that estimates how hard each token is: bidirectional transformer blocks and one number a token.
+"""The small network that estimates how hard each token is: bidirectional transformer blocks and one number per token.
 
 It has embeddings of its own, so the denoiser gets no gradient from it and it gets none from the denoiser's loss.
 Its blocks are the model's (model/block.py), with attention and a dense layer.
@@ -24,7 +24,7 @@ def network_spec(model: ModelSpec, width: int, num_layers: int, num_heads: int) 
 
 
 class ImportanceNetwork(nn.Module):
-    """A bidirectional transformer with one logit a token."""
+    """A bidirectional transformer with one logit per token."""
 
     def __init__(self, context: BuildContext, width: int, num_layers: int, num_heads: int) -> None:
         super().__init__()

@@ -218,7 +218,7 @@ class Objective(BaseObjective):
 
     @torch.no_grad()
     def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
-        """Run importance and denoiser at one of 8 noise levels a block, on masks that the block alone decides."""
+        """Run importance and denoiser at one of 8 noise levels per block, on masks that the block alone decides."""
         share_B = ((uniforms(token_BT, LEVEL_KEY)[:, 0] * PROBE_LEVELS).floor() + 0.5) / PROBE_LEVELS
         draw_BT = uniforms(token_BT, DRAW_KEY)
         noisy, probs = self.add_noise(model, token_BT, document_BT, share_B, torch.ones_like(share_B), draw_BT)

@@ -53,7 +53,7 @@ class Options(ObjectiveOptions):
     form: Literal["block", "linear"] = "block"
     """Form of each head but the first. block: a block on the trunk; linear: a linear map beside the output layer."""
     weights: Literal["equal", "published"] = "equal"
-    """Weights of the heads' losses. equal: the plain sum; published: moe_arch's 1, .5, .3, .2, one a head, divided by
+    """Weights of the heads' losses. equal: the plain sum; published: moe_arch's 1, .5, .3, .2, one per head, divided by
     their sum."""
     ffn: Annotated[FfnOptions, OneOf("model/ffn")] | None = None
     """Feed-forward layer of a head's block; null: the last layer's, which must then be dense."""
