@@ -1,4 +1,4 @@
-"""A mixture over shards, made by hand."""
+"""Read a mixture over shards that is made by hand."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ LENGTH = 4
 
 
 def pack(folder: pathlib.Path, blocks: list[list[int]], runs: list[list[tuple[int, int, int]]]) -> None:
-    """A pack of `blocks`; `runs` has for each block its (offset, document, position)."""
+    """Write a pack of `blocks`; `runs` has the (offset, document, position) of each segment of each block."""
     folder.mkdir(parents=True)
     np.save(folder / "train.blocks.npy", np.array(blocks, np.uint16).reshape(-1, LENGTH))
     rows = [(block, *run) for block, of_block in enumerate(runs) for run in of_block]
@@ -24,12 +24,12 @@ def pack(folder: pathlib.Path, blocks: list[list[int]], runs: list[list[tuple[in
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Domain a has shards of 2, 0 and 1 blocks, domain b one of 2."""
-    whole = [(0, 0, 0)]
-    pack(tmp_path / "a" / "0-of-3", [[10, 11, 12, 13], [14, 15, 16, 17]], [[(0, 3, 0), (1, 4, 0)], whole])
+    """Write a mixture: domain a has shards of 2, 0 and 1 blocks, domain b one shard of 2."""
+    one_document = [(0, 0, 0)]
+    pack(tmp_path / "a" / "0-of-3", [[10, 11, 12, 13], [14, 15, 16, 17]], [[(0, 3, 0), (1, 4, 0)], one_document])
     pack(tmp_path / "a" / "1-of-3", [], [])
     pack(tmp_path / "a" / "2-of-3", [[18, 19, 20, 21]], [[(0, 0, 0), (2, 1, 0), (3, 0, 2)]])
-    pack(tmp_path / "b" / "0-of-1", [[30, 31, 32, 33], [34, 35, 36, 37]], [whole, [(0, 7, 5)]])
+    pack(tmp_path / "b" / "0-of-1", [[30, 31, 32, 33], [34, 35, 36, 37]], [one_document, [(0, 7, 5)]])
     mixture = tmp_path / "mixture"
     mixture.mkdir()
     np.save(mixture / "train.npy", np.array([[0, 2], [1, 1], [0, 0], [1, 0], [0, 1]], np.int32))
@@ -65,17 +65,17 @@ def test_a_domains_blocks_are_its_shards_end_to_end(folder: pathlib.Path) -> Non
     assert blocks.tokens(np.array([4, 0, 4])).tolist() == [[14, 15, 16, 17], [18, 19, 20, 21], [14, 15, 16, 17]]
 
 
-def test_documents_are_those_of_the_pieces(folder: pathlib.Path) -> None:
+def test_documents_follow_the_segments(folder: pathlib.Path) -> None:
     blocks = TrainBlocks(folder)
-    found = [[0, 0, 1, 0], [7] * 4, [3, 4, 4, 4], [0] * 4, [0] * 4]
-    assert blocks.documents(np.arange(5)).tolist() == found
-    assert blocks.documents(np.array([2, 0])).tolist() == [found[2], found[0]]
+    expected = [[0, 0, 1, 0], [7] * 4, [3, 4, 4, 4], [0] * 4, [0] * 4]
+    assert blocks.documents(np.arange(5)).tolist() == expected
+    assert blocks.documents(np.array([2, 0])).tolist() == [expected[2], expected[0]]
 
 
-def test_a_packs_pieces_are_looked_through_once(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packs_segments_are_indexed_once(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     real = segments.block_edges
-    monkeypatch.setattr(segments, "block_edges", lambda *given: calls.append(given[1]) or real(*given))
+    monkeypatch.setattr(segments, "block_edges", lambda *arguments: calls.append(arguments[1]) or real(*arguments))
     blocks = TrainBlocks(folder)
     for _ in range(3):
         blocks.tokens(np.arange(5))
@@ -91,7 +91,7 @@ def test_another_shard_than_the_mixtures_is_refused(folder: pathlib.Path) -> Non
         TrainBlocks(folder)
 
 
-def test_pieces_of_other_blocks_are_refused(folder: pathlib.Path) -> None:
+def test_segments_of_other_blocks_are_refused(folder: pathlib.Path) -> None:
     np.save(folder.parent / "b" / "0-of-1" / "train.pieces.npy", np.zeros((1, 4), np.int64))
     blocks = TrainBlocks(folder)
     with pytest.raises(ValueError, match=r"0-of-1/train.pieces.npy: does not belong to the 2 blocks in its folder"):
@@ -99,7 +99,7 @@ def test_pieces_of_other_blocks_are_refused(folder: pathlib.Path) -> None:
 
 
 def held_out(folder: pathlib.Path, labels: list[str]) -> None:
-    """Four blocks of three documents."""
+    """Write a held-out set of four blocks of three documents."""
     np.save(folder / "test.tokens.npy", np.arange(16, dtype=np.uint16).reshape(4, 4))
     document = [[0, 0, 1, 1], [2, 2, 2, 2], [1, 1, 1, 1], [2, 2, 2, 0]]
     np.save(folder / "test.document.npy", np.array(document, np.int32))
@@ -111,11 +111,11 @@ def held_out(folder: pathlib.Path, labels: list[str]) -> None:
 def test_a_positions_label_is_its_documents(folder: pathlib.Path) -> None:
     write(folder, labels=["b_1", "b_2"])
     held_out(folder, ["b_2", "b_1", "b_2"])
-    found = read_block_set(folder, "test")
-    assert found.domains == ("b_1", "b_2")
-    assert found.label.tolist() == [[1, 1, 0, 0], [1] * 4, [0] * 4, [1] * 4]
-    assert found.prefix(1).tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert found.prefix(1).label.tolist() == [[1, 1, 0, 0], [1] * 4]
+    block_set = read_block_set(folder, "test")
+    assert block_set.domains == ("b_1", "b_2")
+    assert block_set.label.tolist() == [[1, 1, 0, 0], [1] * 4, [0] * 4, [1] * 4]
+    assert block_set.prefix(1).tokens.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert block_set.prefix(1).label.tolist() == [[1, 1, 0, 0], [1] * 4]
 
 
 def test_a_document_of_no_label_is_refused(folder: pathlib.Path) -> None:

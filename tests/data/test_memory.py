@@ -1,4 +1,4 @@
-"""What a document more costs the stages that sort: peaks at two sizes, temporaries and mapped pages included."""
+"""Measure the memory per document of the stages that sort, from peaks at two sizes (mapped pages included)."""
 
 import json
 import os
@@ -31,7 +31,7 @@ TOKENS = 300
 
 
 def stored(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
-    """Random integers in a file, written row by row, memory-mapped."""
+    """Write random integers to a file in chunks of rows; return them memory-mapped."""
     draw = np.random.default_rng(0)
     high = np.iinfo(dtype).max if np.dtype(dtype).itemsize > 2 else 500
     with file.open("wb") as handle:
@@ -43,7 +43,7 @@ def stored(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> 
 
 
 def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """Pairs of documents in one bucket each, different in all but their bands."""
+    """Pairs of documents share a bucket and differ in all but their bands."""
     shingles = stored(folder / "shingles.npy", np.uint32, (count * HASHES,))
     digests = stored(folder / "digests.npy", np.uint64, (count, 5))
     np.save(folder / "bands.npy", np.arange(count, dtype=np.uint64)[None] // 2 * (2**64 // count))
@@ -58,22 +58,22 @@ def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
 
 def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """Every two documents are similar, and every second one is dropped."""
+    """Documents are similar in pairs, and every second one is dropped."""
 
     def run() -> None:
         firsts = range(0, count, 1000)
         pairs = (np.arange(first, min(first + 1000, count)).reshape(-1, 2) for first in firsts)
         policies = np.full(count, NEAR, np.int8)
-        found = cluster_documents(
-            np.arange(count, dtype=np.int32), pairs, policies, lambda asked: np.ones(len(asked), bool)
+        clusters_found = cluster_documents(
+            np.arange(count, dtype=np.int32), pairs, policies, lambda documents: np.ones(len(documents), bool)
         )
-        assert (found.replacement_D >= 0).sum() == count // 2
+        assert (clusters_found.replacement_D >= 0).sum() == count // 2
 
     return run
 
 
 def balance(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """A mixture of five blocks a document."""
+    """A mixture of five blocks per document."""
     return lambda: (
         interleave([shuffled_blocks("a", 4 * count, 0), shuffled_blocks("b", count, 0)]).shape == (5 * count, 2) or None
     )
@@ -93,45 +93,47 @@ def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
 
 STAGES = {"bucket": (bucket, 80), "cluster": (clusters, 50), "balance": (balance, 30), "pack": (pack, 150)}
-"""Stage -> what it does, and the bytes that a document more may take; none of them keeps what it reads of one."""
+"""Stage -> its workload, and the most bytes of memory per further document."""
 
 
 def status(name: str) -> int:
-    """A line of what the system tells of this process, in bytes."""
+    """Read a line of this process's /proc status, in bytes."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def measure(folder: pathlib.Path) -> None:
-    """Prints what a document more takes in each stage."""
+    """Print the bytes per further document of each stage."""
     scratch.PARTITION_ROWS = disk_permutation.PARTITION_ROWS = 1 << 13  # so that the larger size has many parts
-    found = {}
+    bytes_per_document = {}
     for stage, (prepared, _) in STAGES.items():
         peaks = []
-        for count in (SIZES[0], *SIZES):  # the first time, libraries are read
+        for count in (SIZES[0], *SIZES):  # the first run loads libraries
             run = prepared(folder, count)
-            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             before = status("VmRSS")
             run()
             peaks.append(status("VmHWM") - before)
-        found[stage] = (peaks[2] - peaks[1]) / (SIZES[1] - SIZES[0])
-    print(json.dumps(found))
+        bytes_per_document[stage] = (peaks[2] - peaks[1]) / (SIZES[1] - SIZES[0])
+    print(json.dumps(bytes_per_document))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Measured in a process of its own, which nothing else has made large."""
+    """Measure in a separate process, whose memory nothing else has enlarged."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # so that what a stage frees is no room for the next one
+    environment["MALLOC_MMAP_THRESHOLD_"] = "65536"  # so that memory freed by one stage does not serve the next
     command = [sys.executable, __file__, str(tmp_path_factory.mktemp("memory"))]
-    told = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    found: dict[str, float] = json.loads(told)
-    return found
+    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    bytes_per_document: dict[str, float] = json.loads(output)
+    return bytes_per_document
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of a process")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system does not report a process's peak"
+)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_document_more_costs_little(stage: str, measured: dict[str, float]) -> None:
+def test_memory_per_document_is_small(stage: str, measured: dict[str, float]) -> None:
     assert measured[stage] < STAGES[stage][1]
 
 

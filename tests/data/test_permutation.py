@@ -18,8 +18,8 @@ def test_it_is_a_permutation_that_depends_on_its_purpose_alone() -> None:
 
 
 def test_every_order_is_equally_likely() -> None:
-    found = [tuple(permutation(3, "fair", seed).tolist()) for seed in range(3000)]
-    counts = np.array([found.count(order) for order in sorted(set(found))])
+    orders = [tuple(permutation(3, "fair", seed).tolist()) for seed in range(3000)]
+    counts = np.array([orders.count(order) for order in sorted(set(orders))])
     assert len(counts) == 6
     assert ((counts - 500) ** 2 / 500).sum() < 20.5  # chi-squared, 5 degrees of freedom, 0.1 %
 
@@ -31,7 +31,7 @@ def test_it_never_changes() -> None:
     assert permutation(0, "empty").shape == (0,)
 
 
-def test_sorting_part_by_part_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sorting_by_partitions_gives_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, size in (
         (scratch, "PARTITION_ROWS", 100),
         (order, "PARTITION_ROWS", 100),

@@ -44,10 +44,10 @@ def test_no_blocks() -> None:
     num_blocks=st.integers(1, 60),
 )
 def test_ranks_share_a_step_in_order(seed: int, step: int, world: int, each: int, num_blocks: int) -> None:
-    whole = block_rows(seed, step, world * each, num_blocks)
+    expected = block_rows(seed, step, world * each, num_blocks)
     parts = [block_rows(seed, step, world * each, num_blocks, rank, world) for rank in range(world)]
     assert [len(part) for part in parts] == [each] * world
-    assert (np.concatenate(parts) == whole).all()
+    assert (np.concatenate(parts) == expected).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,4 +1,4 @@
-"""The verb split: every group of a domain in one split, whatever its shards, duplicates not counted."""
+"""assign_splits puts each group of a domain into one split, whatever the shards; duplicates do not count."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def verb(
     shards: int = 1,
     dropped: tuple[int, ...] = (),
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Signs and splits `rows`, row i in shard i mod shards; returns the split of each group, and the counts."""
+    """Sign and split `rows`, with row i in shard i mod shards; return the split of each group, and the counts."""
     shares = {"validation": 0.1, "test": 0.2, "probe": 0.1, "seed": 3}
     folder.mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps({"domain": "prose", "split": shares, "shards": shards}))
@@ -34,8 +34,15 @@ def verb(
         part.mkdir(exist_ok=True)
         write_documents(part / "documents.parquet", rows[index::shards])
         sign_documents(part / "documents.parquet", {name: part / name for name in SIGNATURE_FILES}, 3, None)
-    lost = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain": "x", "of_shard": 0, "of_row": 0}
-    table = [{**lost, "shard": row % shards, "row": row // shards} for row in dropped]
+    duplicate = {
+        "domain": "prose",
+        "reason": "exact_duplicate",
+        "cluster": 0,
+        "of_domain": "x",
+        "of_shard": 0,
+        "of_row": 0,
+    }
+    table = [{**duplicate, "shard": row % shards, "row": row // shards} for row in dropped]
     pq.write_table(pa.Table.from_pylist(table, schema=DUPLICATES), folder / "duplicates.parquet")
     paths = ["--signed", folder, "--duplicates", folder / "duplicates.parquet", "--output-folder", folder / "out"]
     cli.main(["assign_splits", "--spec", str(folder / "spec.json"), *map(str, paths)])
@@ -49,12 +56,12 @@ def verb(
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_every_group_is_in_one_split(tmp_path: pathlib.Path, shards: int) -> None:
-    found, counts = verb(tmp_path, ROWS, shards)
-    assert sorted(found) == sorted({row.group for row in ROWS})
+    split_of, counts = verb(tmp_path, ROWS, shards)
+    assert sorted(split_of) == sorted({row.group for row in ROWS})
     assert counts == {
         name: {
-            "groups": sum(each == name for each in found.values()),
-            "bytes": sum(len(row.text) for row in ROWS if found[row.group] == name),
+            "groups": sum(split == name for split in split_of.values()),
+            "bytes": sum(len(row.text) for row in ROWS if split_of[row.group] == name),
         }
         for name in SPLITS
     }
@@ -70,11 +77,11 @@ def test_shards_change_nothing(tmp_path: pathlib.Path) -> None:
 
 
 def test_duplicates_count_for_nothing(tmp_path: pathlib.Path) -> None:
-    lost = tuple(index for index, row in enumerate(ROWS) if row.group in ("g3", "g8") or index % 11 == 0)
-    found = verb(tmp_path / "dropped", ROWS, 3, lost)
-    assert found == verb(tmp_path / "never", [row for index, row in enumerate(ROWS) if index not in lost])
-    assert found != verb(tmp_path / "all", ROWS)
-    assert "g3" not in found[0]
+    dropped = tuple(index for index, row in enumerate(ROWS) if row.group in ("g3", "g8") or index % 11 == 0)
+    split_of = verb(tmp_path / "dropped", ROWS, 3, dropped)
+    assert split_of == verb(tmp_path / "never", [row for index, row in enumerate(ROWS) if index not in dropped])
+    assert split_of != verb(tmp_path / "all", ROWS)
+    assert "g3" not in split_of[0]
 
 
 @pytest.mark.parametrize("rows", [ROWS[:3], []])
@@ -83,6 +90,6 @@ def test_too_few_groups_leave_nothing(
 ) -> None:
     with pytest.raises(SystemExit):
         verb(tmp_path, rows, 2)
-    said = f"assign_splits: error: domain prose: a split would be empty: it has only {len(rows)} groups"
-    assert said in capsys.readouterr().err
+    message = f"assign_splits: error: domain prose: a split would be empty: it has only {len(rows)} groups"
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""sketch and card: small texts through every data stage, and tables that say what was planted in them."""
+"""Run small texts through every data stage, and check that the card's tables show what was planted in them."""
 
 import json
 import pathlib
@@ -25,13 +25,13 @@ LICENCE = " ".join(f"clause{number}" for number in range(40))
 
 
 def words(seed: int, count: int) -> str:
-    """A text that shares no run of words with another seed's."""
+    """Return a text that shares no word n-gram with the text of another seed."""
     draw = random.Random(seed)
     return " ".join(f"w{draw.randrange(10**6)}" for _ in range(count))
 
 
 def texts() -> dict[str, list[str]]:
-    """Code: 37 texts with one licence, 2 of them equal, 3 short. Prose: 30 with one beginning, and one of code's."""
+    """Code: 37 texts with one licence, 2 equal, and 3 short. Prose: 30 texts with one prefix, and one of code's."""
     code = [f"{words(seed, 60)} {LICENCE}" for seed in range(37)] + ["short"] * 3
     code[20] = code[3]
     prose = [f"{PREFIX}{words(1000 + seed, 50 + 10 * seed)}" for seed in range(30)]
@@ -40,10 +40,10 @@ def texts() -> dict[str, list[str]]:
 
 
 def settings(folder: pathlib.Path) -> dict:
-    """A study of two domains, the first in two shards."""
-    for name, found in texts().items():
+    """Return a study of two domains, the first in two shards."""
+    for name, domain_texts in texts().items():
         for part in range(2):
-            lines = [json.dumps({"text": text}) for text in found[part::2]]
+            lines = [json.dumps({"text": text}) for text in domain_texts[part::2]]
             (folder / f"{name}{part}.jsonl").write_text("\n".join(lines) + "\n")
     sources = {name: {name: {"kind": "files", "paths": [str(folder / f"{name}*.jsonl")]}} for name in texts()}
     length = [{"kind": "length", "min_characters": 20}]
@@ -63,20 +63,20 @@ def settings(folder: pathlib.Path) -> dict:
 
 
 def verb(name: str, *arguments: object) -> None:
-    """One stage, in this process."""
+    """Run one stage in this process."""
     execute([name, *map(str, arguments)])
 
 
 def run_stages(plan: StudyGraph) -> None:
-    """Every data stage of a study, in order."""
+    """Run every data stage of a study, in order."""
     plan.write_specs()
     domains = list(plan.study.domains)
 
     def at(stage: str, name: str) -> pathlib.Path:
         return plan.folder(stage, name)
 
-    def stage(name: str, of: str, *arguments: object, shard: str = "", output: str = "--output-folder") -> None:
-        folder = at(name, of)
+    def stage(name: str, unit: str, *arguments: object, shard: str = "", output: str = "--output-folder") -> None:
+        folder = at(name, unit)
         verb(name, "--spec", folder / "spec.json", *arguments, output, folder / shard)
 
     for domain in domains:
@@ -112,12 +112,12 @@ def run_stages(plan: StudyGraph) -> None:
 
 
 def card(plan: StudyGraph, output: pathlib.Path, **folders: pathlib.Path) -> None:
-    """The card of a study whose stages have run; `folders` stand in for the stages' own, for code."""
+    """Make the card of a study whose stages have run; `folders` replace the stages' folders of code."""
     arguments: list[object] = ["--spec", plan.home / "specs" / "card.json"]
     for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
-        given = {domain: plan.folder(stage, domain) for domain in plan.study.domains}
-        given["code"] = folders.get(stage, given["code"])
-        arguments += [f"--{stage}", *(f"{domain}={folder}" for domain, folder in given.items())]
+        stage_folders = {domain: plan.folder(stage, domain) for domain in plan.study.domains}
+        stage_folders["code"] = folders.get(stage, stage_folders["code"])
+        arguments += [f"--{stage}", *(f"{domain}={folder}" for domain, folder in stage_folders.items())]
     arguments += ["--cluster", f"domains={folders.get('cluster', plan.folder('cluster', 'domains'))}"]
     arguments += ["--mixture-folder", folders.get("mixture", plan.folder("balance", "mixture"))]
     verb("card", *arguments, "--output-folder", output)
@@ -126,9 +126,9 @@ def card(plan: StudyGraph, output: pathlib.Path, **folders: pathlib.Path) -> Non
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> StudyGraph:
     folder = tmp_path_factory.mktemp("card")
-    found = StudyGraph(parse_study(settings(folder), "test"), folder / "results")
-    run_stages(found)
-    return found
+    graph = StudyGraph(parse_study(settings(folder), "test"), folder / "results")
+    run_stages(graph)
+    return graph
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +138,13 @@ def tables(plan: StudyGraph) -> dict[str, pd.DataFrame]:
 
 
 def documents(plan: StudyGraph, domain: str, split: str) -> list[str]:
-    """The texts of a split, over all shards."""
+    """Return the texts of a split, over all shards."""
     parts = plan.parts("write_splits", domain)
     return [document.text for part in parts for document in read_documents(part / f"{split}.parquet")]
 
 
 def row(table: pd.DataFrame, **keys: object) -> pd.Series:
-    """The one row with these values."""
+    """Return the only row with these values."""
     for name, value in keys.items():
         table = table[table[name] == value]
     assert len(table) == 1, (keys, table)
@@ -167,16 +167,16 @@ def test_sources_are_counted_over_shards_and_named(tables) -> None:
 def test_domains_hold_what_the_stages_hold(plan: StudyGraph, tables) -> None:
     for domain in ("code", "prose"):
         for split in SPLITS:
-            found = row(tables["data_domains"], domain=domain, split=split)
-            there = documents(plan, domain, split)
-            assert found["documents"] == len(there)
-            assert found["bytes"] == sum(len(text.encode()) for text in there)
+            actual = row(tables["data_domains"], domain=domain, split=split)
+            split_texts = documents(plan, domain, split)
+            assert actual["documents"] == len(split_texts)
+            assert actual["bytes"] == sum(len(text.encode()) for text in split_texts)
             tokens = [len(np.load(part / f"{split}.tokens.npy")) for part in plan.parts("encode", domain)]
-            assert found["tokens"] == sum(tokens)
+            assert actual["tokens"] == sum(tokens)
             blocks = [len(np.load(part / f"{split}.blocks.npy")) for part in plan.parts("pack", domain)]
-            assert found["blocks"] == sum(blocks)
-            assert found["tokens_lost"] == sum(tokens) + found["encoded"] - 32 * sum(blocks)
-            assert found["tokens_used"] == 32 * found["blocks_used"]
+            assert actual["blocks"] == sum(blocks)
+            assert actual["tokens_lost"] == sum(tokens) + actual["encoded"] - 32 * sum(blocks)
+            assert actual["tokens_used"] == 32 * actual["blocks_used"]
     held_out = tables["data_domains"].set_index(["domain", "split"])["blocks_used"]
     assert held_out["code", "test"] == held_out["prose", "test"] == 4
     assert held_out["code", "train"] == held_out["prose", "train"] > 0
@@ -198,13 +198,13 @@ def test_every_document_read_is_kept_somewhere_or_dropped_for_one_reason(tables)
 def test_lengths_count_every_document_once(plan: StudyGraph, tables) -> None:
     lengths = tables["data_lengths"]
     sums = lengths.groupby(["domain", "split", "unit"])["documents"].sum()
-    for _, found in tables["data_domains"].iterrows():
-        assert sums[found["domain"], found["split"], "tokens"] == found["encoded"]
-        assert sums[found["domain"], found["split"], "characters"] == found["documents"]
-    mine = lengths[(lengths["domain"] == "code") & (lengths["split"] == "train") & (lengths["unit"] == "characters")]
-    there = [len(text) for text in documents(plan, "code", "train")]
-    for _, octave in mine.iterrows():
-        assert octave["documents"] == sum(octave["low"] <= length <= octave["high"] for length in there)
+    for _, domain_row in tables["data_domains"].iterrows():
+        assert sums[domain_row["domain"], domain_row["split"], "tokens"] == domain_row["encoded"]
+        assert sums[domain_row["domain"], domain_row["split"], "characters"] == domain_row["documents"]
+    of_code = lengths[(lengths["domain"] == "code") & (lengths["split"] == "train") & (lengths["unit"] == "characters")]
+    text_lengths = [len(text) for text in documents(plan, "code", "train")]
+    for _, octave in of_code.iterrows():
+        assert octave["documents"] == sum(octave["low"] <= length <= octave["high"] for length in text_lengths)
 
 
 def test_overlaps_are_those_of_the_texts(plan: StudyGraph, tables) -> None:
@@ -213,18 +213,18 @@ def test_overlaps_are_those_of_the_texts(plan: StudyGraph, tables) -> None:
 
     overlaps = tables["data_overlaps"]
     assert len(overlaps) == 2 * 4 * 3 + 2 * 4  # splits of one domain, and splits in the other's training text
-    for _, found in overlaps.iterrows():
-        mine, theirs = runs(found["domain"], found["split"]), runs(found["in_domain"], found["in_split"])
-        assert found["share"] == pytest.approx(len(mine & theirs) / len(mine))
-        assert found["similarity"] == pytest.approx(len(mine & theirs) / len(mine | theirs))
-        assert (found["compared"], found["standard_error"]) == (len(mine), 0)
+    for _, overlap in overlaps.iterrows():
+        part, other = runs(overlap["domain"], overlap["split"]), runs(overlap["in_domain"], overlap["in_split"])
+        assert overlap["share"] == pytest.approx(len(part & other) / len(part))
+        assert overlap["similarity"] == pytest.approx(len(part & other) / len(part | other))
+        assert (overlap["compared"], overlap["standard_error"]) == (len(part), 0)
     licence = row(overlaps, domain="code", split="test", in_domain="code", in_split="train")
     assert licence["share"] > 0.02  # the 28 runs inside the licence that all texts share
 
 
 def test_duplicates_show_what_was_dropped_beside_what_was_kept(tables) -> None:
-    found = tables["data_duplicates"]
-    assert found[["scope", "reason", "domains", "size", "clusters"]].to_numpy().tolist() == [
+    duplicates = tables["data_duplicates"]
+    assert duplicates[["scope", "reason", "domains", "size", "clusters"]].to_numpy().tolist() == [
         ["domains", "exact_duplicate", "code", 2, 1],
         ["domains", "exact_duplicate", "code, prose", 2, 1],
     ]
@@ -241,9 +241,9 @@ def test_samples_are_documents_of_their_split_and_reason(plan: StudyGraph, table
     samples = tables["data_samples"]
     kept = samples[samples["what"] == "kept"]
     for (domain, split), mine in kept.groupby(["domain", "split"]):
-        there = documents(plan, domain, split)
-        assert len(mine) == min(5, len(there))
-        assert all(any(text.startswith(excerpt) for text in there) for excerpt in mine["excerpt"])
+        split_texts = documents(plan, domain, split)
+        assert len(mine) == min(5, len(split_texts))
+        assert all(any(text.startswith(excerpt) for text in split_texts) for excerpt in mine["excerpt"])
     dropped = samples[samples["what"] == "dropped"]
     assert set(dropped["reason"]) == {"too_short"}
     assert dropped["excerpt"].tolist() == ["short"] * 3
@@ -256,11 +256,11 @@ def test_a_shared_beginning_is_found_and_warned_of(tables) -> None:
     assert prefix["value"].startswith(PREFIX)
     assert (prefix["documents"], prefix["share"]) == (30, 30 / 31)
     assert row(clean, measure="unseen")["value"] == "U+200B ZERO WIDTH SPACE"
-    told = tables["data_warnings"].groupby("domain")["warning"].agg(" ".join)
-    assert f"97% of the documents begin alike, with '{PREFIX}" in told["prose"]
-    assert "states no licence of source prose" in told["prose"]
-    assert "source code has no pin" in told["code"]
-    assert "states no licence" not in told["code"]
+    warnings = tables["data_warnings"].groupby("domain")["warning"].agg(" ".join)
+    assert f"97% of the documents begin alike, with '{PREFIX}" in warnings["prose"]
+    assert "states no licence of source prose" in warnings["prose"]
+    assert "source code has no pin" in warnings["code"]
+    assert "states no licence" not in warnings["code"]
 
 
 def test_a_text_in_training_and_test_is_warned_of(tables) -> None:
@@ -297,8 +297,8 @@ def test_the_same_inputs_give_the_same_bytes(plan: StudyGraph, tables, tmp_path:
     ],
 )
 def test_a_missing_file_is_named(plan: StudyGraph, tmp_path: pathlib.Path, stage: str, file: str) -> None:
-    of = {"cluster": ("cluster", "domains"), "mixture": ("balance", "mixture")}.get(stage, (stage, "code"))
-    shutil.copytree(plan.folder(*of), tmp_path / "copy")
+    stage_and_name = {"cluster": ("cluster", "domains"), "mixture": ("balance", "mixture")}.get(stage, (stage, "code"))
+    shutil.copytree(plan.folder(*stage_and_name), tmp_path / "copy")
     (tmp_path / "copy" / file).unlink()
     with pytest.raises((ValueError, OSError), match=pathlib.Path(file).name):
         card(plan, tmp_path / "out", **{stage: tmp_path / "copy"})
@@ -307,9 +307,9 @@ def test_a_missing_file_is_named(plan: StudyGraph, tmp_path: pathlib.Path, stage
 def test_counts_of_another_shape_are_named(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
     shutil.copytree(plan.folder("pack", "code"), tmp_path / "copy")
     file = tmp_path / "copy" / "0-of-2" / "counts.json"
-    told = json.loads(file.read_text())
-    del told["splits"]["test"]["blocks"]
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    del content["splits"]["test"]["blocks"]
+    file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"counts\.json: lacks the counts test blocks"):
         card(plan, tmp_path / "out", pack=tmp_path / "copy")
 

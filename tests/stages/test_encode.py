@@ -1,4 +1,4 @@
-"""The verbs fit and encode alone: what they say, count and refuse."""
+"""What the stages fit and encode log, count and refuse."""
 
 import json
 import pathlib
@@ -42,7 +42,7 @@ def encoded(folder: pathlib.Path, **settings: object) -> dict[str, object]:
     return json.loads((folder / "out" / "counts.json").read_text())
 
 
-def test_who_encodes_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_encoder_is_logged(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     fitted(tmp_path, {"kind": "bpe", "entries": 290})
     counts = encoded(tmp_path, language="python")
@@ -54,7 +54,9 @@ def test_who_encodes_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert f"code: encoding with {counts['encoder']}\n" in capsys.readouterr().err
 
 
-def test_a_published_tokenizer_goes_all_the_way(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_published_tokenizer_is_fitted_and_encodes(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "tokenizer.json").write_text(published.llama())
@@ -80,13 +82,13 @@ def test_a_published_tokenizer_goes_all_the_way(tmp_path: pathlib.Path, capsys: 
 def test_a_shard_takes_its_share_of_training_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     fitted(tmp_path, {"kind": "bpe", "entries": 290})
-    whole = encoded(tmp_path)["splits"]
+    unlimited = encoded(tmp_path)["splits"]
     ends = np.cumsum(read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit")).lengths_D)
-    found = encoded(tmp_path, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
-    assert found["train"]["tokens"] == ends[1]  # a third, rounded up, is one more than the first document has
-    assert (found["train"]["documents"], found["train"]["documents_left_out"]) == (2, 3)
+    limited = encoded(tmp_path, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
+    assert limited["train"]["tokens"] == ends[1]  # a third, rounded up, is one more than the first document has
+    assert (limited["train"]["documents"], limited["train"]["documents_left_out"]) == (2, 3)
     assert "2 documents, " in capsys.readouterr().err.split("train: ")[-1]
-    assert {split: found[split] for split in SPLITS[1:]} == {split: whole[split] for split in SPLITS[1:]}
+    assert {split: limited[split] for split in SPLITS[1:]} == {split: unlimited[split] for split in SPLITS[1:]}
 
 
 def test_empty_splits(tmp_path: pathlib.Path) -> None:

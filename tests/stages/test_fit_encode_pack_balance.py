@@ -1,4 +1,4 @@
-"""The four verbs from split documents to a mixture, one after the other, on a small corpus."""
+"""Run the four stages from split documents to a mixture on a small corpus."""
 
 import itertools
 import json
@@ -46,7 +46,7 @@ def spec(folder: pathlib.Path, name: str, **settings: object) -> pathlib.Path:
 
 
 def split_documents(folder: pathlib.Path, sizes: dict[str, int], shards: int = 1) -> None:
-    """Every n-th document to each of the n shards, so that groups lie in several."""
+    """Deal the documents out to the n shards one by one, so that groups are in several shards."""
     for domain in DOMAINS:
         for shard in range(shards):
             target = folder / "split" / domain / f"{shard}-of-{shards}"
@@ -88,7 +88,7 @@ def build(
 
 
 def documents_of(folder: pathlib.Path, domain: str, name: str) -> list[Document]:
-    """A domain's documents, shard after shard."""
+    """Read a domain's documents, shard by shard."""
     shards = sorted((folder / "split" / domain).iterdir())
     return [document for shard in shards for document in read_documents(shard / f"{name}.parquet")]
 
@@ -106,7 +106,7 @@ def test_the_training_blocks_hold_the_documents(tmp_path: pathlib.Path, packing:
     assert (blocks.vocabulary, blocks.block_length, mixture.domains) == (300, 32, ["code", "prose"])
 
     counts = {domain: mixture.shards[domain] for domain in DOMAINS}
-    assert {domain: sum(of) for domain, of in counts.items()} == mixture.available_blocks["train"]
+    assert {domain: sum(by_shard) for domain, by_shard in counts.items()} == mixture.available_blocks["train"]
     whole = {
         domain: [[d.text for d in read_documents(folder / "train.parquet")] for folder in sorted(at.iterdir())]
         for domain, at in ((domain, tmp_path / "split" / domain) for domain in DOMAINS)
@@ -214,7 +214,7 @@ def test_domain_arguments(given: list[str]) -> None:
         balance.folders_by_domain(given, DOMAINS, "--packed")
 
 
-def test_pieces_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
+def test_segments_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     build(tmp_path)
     pieces = tmp_path / "pack" / "prose" / "0-of-1" / "test.pieces.npy"

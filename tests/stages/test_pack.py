@@ -1,4 +1,4 @@
-"""Packing portion by portion, so that the memory of a mapped file's pages is given back in between."""
+"""Packing in chunks, between which the memory of mapped pages is released."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ from speciate.stages.pack import Spec as PackSpec
 
 
 @pytest.mark.parametrize("kind", kinds_in("data/packing"))
-def test_the_portions_do_not_change_the_blocks(
+def test_the_chunks_do_not_change_the_blocks(
     kind: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = np.random.default_rng(0)
@@ -24,12 +24,12 @@ def test_the_portions_do_not_change_the_blocks(
     documents = pa.table({"start": stops_D - lengths_D, "stop": stops_D})
     encoded = EncodedSplit(read_array(tmp_path / "tokens.npy"), documents)
     spec = PackSpec(domain="one", packing=options_of("data/packing", kind)(kind=kind), block_length=16)
-    found = []
+    results = []
     for portion, jumps, far in ((1 << 24, 1 << 24, 1), (48, 5, 30), (1 << 24, 2, 0), (1, 1, 0)):
         monkeypatch.setattr(pack, "MAX_TOKENS", portion)
         monkeypatch.setattr(pack, "MAX_JUMPS", jumps)
         monkeypatch.setattr(pack, "JUMP_TOKENS", far)
         pack.pack_split(encoded, spec, 0, tmp_path, "train")
-        found.append((tmp_path / "train.blocks.npy").read_bytes())
+        results.append((tmp_path / "train.blocks.npy").read_bytes())
     assert len(np.load(tmp_path / "train.blocks.npy")) > 100
-    assert len(set(found)) == 1
+    assert len(set(results)) == 1

@@ -1,4 +1,4 @@
-"""The verb divide: the documents of a shard that are no duplicates, each in the file of its group's split."""
+"""write_splits writes a shard's documents, without duplicates, to the file of their group's split."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ LOST = {"domain": "prose", "reason": "exact_duplicate", "cluster": 0, "of_domain
 
 
 def number(group: str) -> int:
-    """The split of a group, as these tests have it."""
+    """Return the index of the split to which these tests assign a group."""
     return sum(group.encode()) % 4
 
 
@@ -30,7 +30,7 @@ def verb(
     seed: int = 3,
     dropped: tuple[tuple[int, int], ...] = (),
 ) -> dict[str, list[Document]]:
-    """Divides one shard; `dropped` are shards and rows."""
+    """Run the stage on one shard; `dropped` holds (shard, row) pairs."""
     (folder / "spec.json").write_text(json.dumps({"domain": "prose", "shards": 2, "seed": seed}))
     write_documents(folder / "documents.parquet", rows)
     table = [{**LOST, "shard": index, "row": row} for index, row in dropped]
@@ -45,16 +45,16 @@ def verb(
 
 
 def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path) -> None:
-    found = verb(tmp_path, ROWS, dropped=((1, 0), (1, 7), (0, 2), (1, 399)))
+    by_split = verb(tmp_path, ROWS, dropped=((1, 0), (1, 7), (0, 2), (1, 399)))
     left = [row for index, row in enumerate(ROWS) if index not in (0, 7, 399)]
-    assert found == {
+    assert by_split == {
         split: [row for row in left if number(row.group) == index] for index, split in enumerate(SPLITS)
     }  # in their order
     assert json.loads((tmp_path / "out" / "counts.json").read_text()) == {
         split: {"documents": len(rows), "bytes": sum(len(row.text.encode()) for row in rows)}
-        for split, rows in found.items()
+        for split, rows in by_split.items()
     }
-    assert all(found.values())
+    assert all(by_split.values())
 
 
 def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path) -> None:

@@ -16,12 +16,12 @@ def disk_permutation(num: int, *purpose: str | int) -> npt.NDArray[np.int64]:
     if num <= PARTITION_ROWS:
         return permutation(num, *purpose)
     words = random_words(*purpose)
-    partitions = Partitions(num, [("word", np.uint64), ("place", np.int64)])
+    partitions = Partitions(num, [("word", np.uint64), ("index", np.int64)])
     for start in range(0, num, CHUNK_ROWS):
         rows = np.empty(min(CHUNK_ROWS, num - start), partitions.dtype)
-        rows["word"], rows["place"] = words.random_raw(len(rows)), np.arange(start, start + len(rows))
+        rows["word"], rows["index"] = words.random_raw(len(rows)), np.arange(start, start + len(rows))
         partitions.add(partitions.partitions_by_hash(rows["word"]), rows)
     order = ScratchArray(np.int64)
     for rows in partitions:
-        order.append(rows["place"][np.argsort(rows["word"], kind="stable")])
+        order.append(rows["index"][np.argsort(rows["word"], kind="stable")])
     return order.memory_map((num,))

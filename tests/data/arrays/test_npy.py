@@ -17,9 +17,9 @@ def test_it_reads_back_as_one_array(tmp_path: pathlib.Path, lengths: list[int], 
             array.append(part)
     expected = np.concatenate([np.zeros(0, dtype), *parts])
     for mode in (None, "r"):
-        found = np.load(tmp_path / "a.npy", mmap_mode=mode)
-        assert found.dtype == dtype
-        assert found.tolist() == expected.tolist()
+        array_read = np.load(tmp_path / "a.npy", mmap_mode=mode)
+        assert array_read.dtype == dtype
+        assert array_read.tolist() == expected.tolist()
     np.save(tmp_path / "b.npy", expected)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
@@ -38,12 +38,12 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: pathlib.Path, size: int) -> N
 
 
 def test_an_array_of_known_shape_is_filled_in_any_order(tmp_path: pathlib.Path) -> None:
-    wanted = np.arange(12, dtype=np.uint32).reshape(3, 4)
+    expected = np.arange(12, dtype=np.uint32).reshape(3, 4)
     with FixedArray(tmp_path / "a.npy", np.uint32, (3, 4)) as fixed:
         for start in (2, 0):
             for row in range(3):
-                fixed.put(4 * row + start, wanted[row, start : start + 2])
-    np.save(tmp_path / "b.npy", wanted)
+                fixed.put(4 * row + start, expected[row, start : start + 2])
+    np.save(tmp_path / "b.npy", expected)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     with FixedArray(tmp_path / "a.npy", np.int64, (5, 0)):
         pass
@@ -59,9 +59,9 @@ def test_ranges_stand_end_to_end() -> None:
     assert concatenate_ranges(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
 
 
-def test_distinct_rows_are_told_by_their_first() -> None:
+def test_unique_rows_are_given_by_their_first_index() -> None:
     rows = [(3, 1), (2, 9), (3, 1), (3, 0), (2, 9), (2**64 - 1, 0)]
-    firsts, places = unique_rows(np.array(rows, np.uint64))
+    firsts, inverse = unique_rows(np.array(rows, np.uint64))
     assert firsts.tolist() == [1, 3, 0, 5]
-    assert [rows[firsts[place]] for place in places] == rows
+    assert [rows[firsts[index]] for index in inverse] == rows
     assert [part.tolist() for part in unique_rows(np.zeros((0, 2), np.uint64))] == [[], []]

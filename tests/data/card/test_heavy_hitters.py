@@ -1,4 +1,4 @@
-"""Counts of a long stream against a plain count: never above it, and below by no more than is said."""
+"""Compare with plain counts: never above them, and below by at most the stated bound."""
 
 import random
 from collections import Counter
@@ -14,10 +14,10 @@ STREAMS = st.lists(st.sampled_from("aaabbcdefghij"), max_size=80)
 
 
 def counted(keys: list[str]) -> HeavyHitters:
-    found = HeavyHitters()
+    hitters = HeavyHitters()
     for key in keys:
-        found.add(key, key)
-    return found
+        hitters.add(key, key)
+    return hitters
 
 
 @given(STREAMS, st.integers(0, 80))
@@ -26,31 +26,31 @@ def test_the_bound_holds_and_memory_is_bounded(keys: list[str], cut: int) -> Non
         patch.setattr(heavy_hitters, "SIZE", 4)
         truth = Counter(keys)
         parts = counted(keys[:cut]) + counted(keys[cut:])
-        for found in (counted(keys), parts, HeavyHitters.from_json(parts.as_json())):
-            assert len(found.counts) <= 4 and found.undercount <= len(keys) / 5
+        for hitters in (counted(keys), parts, HeavyHitters.from_json(parts.as_json())):
+            assert len(hitters.counts) <= 4 and hitters.undercount <= len(keys) / 5
             for key in truth:
-                assert truth[key] - found.undercount <= found.counts.get(key, 0) <= truth[key]
+                assert truth[key] - hitters.undercount <= hitters.counts.get(key, 0) <= truth[key]
 
 
 def test_few_different_texts_are_counted_exactly() -> None:
     keys = random.Random(0).choices("abcdefgh", k=1000)
-    found = counted(keys)
-    assert found.counts == Counter(keys) and found.undercount == 0
-    assert counted(keys[:300]) + counted(keys[300:]) == found
+    hitters = counted(keys)
+    assert hitters.counts == Counter(keys) and hitters.undercount == 0
+    assert counted(keys[:300]) + counted(keys[300:]) == hitters
 
 
 def test_what_is_written_covers_what_is_left_out() -> None:
-    found = counted([chr(ord("a") + index) for index in range(20) for _ in range(30 - index)])
-    written = found.as_json()
+    hitters = counted([chr(ord("a") + index) for index in range(20) for _ in range(30 - index)])
+    written = hitters.as_json()
     assert [count for _, _, count in written["top"]] == list(range(30, 14, -1))
     assert written["below"] == 14  # the seventeenth's count
 
 
 def test_the_common_part_of_texts_under_one_key() -> None:
-    found = HeavyHitters()
+    hitters = HeavyHitters()
     for text in ("Question: how many", "Question: how far", "Question: who"):
-        found.add("Question", text)
-    assert found.as_json()["top"] == [["Question", "Question: ", 3]]
+        hitters.add("Question", text)
+    assert hitters.as_json()["top"] == [["Question", "Question: ", 3]]
 
 
 @given(st.text(alphabet="ab"), st.text(alphabet="ab"))

@@ -1,4 +1,4 @@
-"""Sketches: shares of sets known exactly, parts that merge into the whole, and errors that mean what they say."""
+"""Sketches merge into the sketch of the whole, and estimates agree with exact shares within their standard errors."""
 
 import math
 
@@ -11,7 +11,7 @@ from speciate.data.dedup.shingles import shingle_hashes, splitmix64
 
 
 def hashes(start: int, stop: int) -> np.ndarray:
-    """Distinct hashes of the numbers from `start` to `stop`."""
+    """Return distinct hashes of the numbers from `start` to `stop`."""
     return splitmix64(np.arange(start, stop, dtype=np.uint64))
 
 
@@ -27,7 +27,7 @@ def test_a_sketch_holds_the_smallest_distinct_hashes() -> None:
     assert sketch_of(again).hashes_K.tolist() == sorted(set(values.tolist()))[:256]
 
 
-def test_the_order_and_the_portions_do_not_matter() -> None:
+def test_the_order_and_the_chunks_do_not_matter() -> None:
     values = hashes(0, 20000)
     growing = GrowingSketch(256)
     for portion in np.array_split(np.random.default_rng(0).permutation(values), 37):
@@ -37,11 +37,11 @@ def test_the_order_and_the_portions_do_not_matter() -> None:
 
 
 def test_sketches_of_shards_merge_into_the_sketch_of_the_whole() -> None:
-    whole, shards = hashes(0, 3000), [hashes(start, start + 1100) for start in (0, 950, 1900)]
+    all_hashes, shards = hashes(0, 3000), [hashes(start, start + 1100) for start in (0, 950, 1900)]
     merged = sketch_of(shards[0])
     for shard in shards[1:]:
         merged = merged.merge(sketch_of(shard))
-    assert merged.hashes_K.tolist() == sketch_of(whole).hashes_K.tolist()
+    assert merged.hashes_K.tolist() == sketch_of(all_hashes).hashes_K.tolist()
 
 
 def test_small_sets_are_compared_exactly() -> None:
@@ -54,9 +54,9 @@ def test_small_sets_are_compared_exactly() -> None:
 
 
 def test_an_empty_set_has_no_share() -> None:
-    found = containment(sketch_of(hashes(0, 0)), sketch_of(hashes(0, 10)))
-    assert math.isnan(found.share)
-    assert found.compared == 0
+    estimate = containment(sketch_of(hashes(0, 0)), sketch_of(hashes(0, 10)))
+    assert math.isnan(estimate.share)
+    assert estimate.compared == 0
     assert containment(sketch_of(hashes(0, 10)), sketch_of(hashes(0, 0))).share == 0
 
 
@@ -70,10 +70,10 @@ def test_estimates_lie_about_the_exact_shares_by_their_standard_error(size_a: in
         other = sketch_of(hashes(first + size_a - shared, first + size_a - shared + size_b))
         exact = {"containment": shared / size_a, "similarity": shared / (size_a + size_b - shared)}
         for name, function in (("containment", containment), ("similarity", similarity)):
-            found = function(one, other)
+            estimate = function(one, other)
             seen = 256 / min(9000, max(size_a, size_b))  # about the part of all elements that was looked at
-            expected = math.sqrt(exact[name] * (1 - exact[name]) * (1 - seen) / found.compared)
-            off[name].append((found.share - exact[name]) / expected)
+            expected = math.sqrt(exact[name] * (1 - exact[name]) * (1 - seen) / estimate.compared)
+            off[name].append((estimate.share - exact[name]) / expected)
     for name, values in off.items():
         assert abs(np.mean(values)) < 4 / math.sqrt(len(values)), name  # unbiased
         assert 0.8 < np.std(values) < 1.2, name  # neither too sure nor too unsure
@@ -81,8 +81,8 @@ def test_estimates_lie_about_the_exact_shares_by_their_standard_error(size_a: in
 
 def test_the_error_of_a_nearly_whole_sketch_is_nearly_nothing() -> None:
     one, other = sketch_of(hashes(0, 520), 512), sketch_of(hashes(260, 780), 512)
-    found = containment(one, other)
-    assert 0 < found.error < 0.01 < math.sqrt(0.25 / found.compared)
+    estimate = containment(one, other)
+    assert 0 < estimate.error < 0.01 < math.sqrt(0.25 / estimate.compared)
 
 
 def test_texts_that_share_a_paragraph_share_its_runs_of_words() -> None:
@@ -91,5 +91,5 @@ def test_texts_that_share_a_paragraph_share_its_runs_of_words() -> None:
     exact_one, exact_other = (set(shingle_hashes(text, 13).tolist()) for text in (one, other))
     both = len(exact_one & exact_other)
     assert both == 400 - 12
-    found = containment(sketch_of(shingle_hashes(one, 13), 1024), sketch_of(shingle_hashes(other, 13), 1024))
-    assert abs(found.share - both / len(exact_one)) < 4 * found.error
+    estimate = containment(sketch_of(shingle_hashes(one, 13), 1024), sketch_of(shingle_hashes(other, 13), 1024))
+    assert abs(estimate.share - both / len(exact_one)) < 4 * estimate.error

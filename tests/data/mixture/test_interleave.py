@@ -1,4 +1,4 @@
-"""The order of a mixture: every beginning of it in proportion."""
+"""Every prefix of a mixture has its domains in proportion."""
 
 import numpy as np
 import pytest
@@ -10,23 +10,23 @@ from speciate.data.mixture import interleave
 
 @settings(max_examples=200, deadline=None)
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any))
-def test_any_beginning_is_near_proportional(counts: list[int]) -> None:
+def test_any_prefix_is_nearly_proportional(counts: list[int]) -> None:
     rows = [np.random.default_rng(domain).permutation(count) for domain, count in enumerate(counts)]
     mixture = interleave.interleave(rows)
     assert mixture.dtype == np.int32
-    for domain, one in enumerate(rows):
-        assert mixture[mixture[:, 0] == domain, 1].tolist() == one.tolist(), "a domain's own order is kept"
+    for domain, domain_rows in enumerate(rows):
+        assert mixture[mixture[:, 0] == domain, 1].tolist() == domain_rows.tolist(), "a domain's own order is kept"
     share = np.array(counts) / sum(counts)
     so_far = np.cumsum(mixture[:, :1] == np.arange(len(counts)), axis=0)
-    places = np.arange(1, len(mixture) + 1)[:, None]
-    assert np.abs(so_far - share * places).max() <= (len(counts) + 1) / 2 + 1e-9
+    lengths = np.arange(1, len(mixture) + 1)[:, None]
+    assert np.abs(so_far - share * lengths).max() <= (len(counts) + 1) / 2 + 1e-9
 
 
 @pytest.mark.parametrize("portion", [1, 7, 100])
-def test_portions_do_not_show(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_size_does_not_change_the_order(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for counts in ([40, 40], [99, 1, 33], [0, 5], [64, 32, 16, 8]):
         rows = [np.random.default_rng(domain).permutation(count) for domain, count in enumerate(counts)]
-        keys = [(place + 0.5) / count for count in counts for place in range(count)]
+        keys = [(index + 0.5) / count for count in counts for index in range(count)]
         domains = np.repeat(np.arange(len(counts)), counts)
         pairs = np.stack([domains, np.concatenate(rows)], axis=1)
         monkeypatch.setattr(interleave, "CHUNK_ROWS", portion)

@@ -12,8 +12,8 @@ def options(**settings: int) -> ComponentOptions:
 def test_every_block_once_in_proportion() -> None:
     mixture, warnings = natural.mix(options(), {"a": 30, "b": 10, "c": 2})
     assert warnings == []
-    found = sorted(map(tuple, mixture.tolist()))
-    assert found == [(domain, row) for domain, count in enumerate((30, 10, 2)) for row in range(count)]
+    blocks = sorted(map(tuple, mixture.tolist()))
+    assert blocks == [(domain, row) for domain, count in enumerate((30, 10, 2)) for row in range(count)]
     assert np.bincount(mixture[:21, 0]).tolist() == [15, 5, 1]
 
 

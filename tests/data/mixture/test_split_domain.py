@@ -23,14 +23,14 @@ def test_labels_go_by_group_and_are_the_same_in_every_set() -> None:
     assert chosen.labels(("a", "b")) == ("b_1", "b_2", "b_3", "b_4")
     groups = [f"g{index // 3}" for index in range(600)]
     documents = pd.DataFrame({"document": range(600), "domain": "b", "id": "x", "group": groups})
-    found = split_domain.relabel(chosen, documents, "test")
-    assert found.drop(columns="domain").equals(documents.drop(columns="domain"))
-    assert (found.groupby("group")["domain"].nunique() == 1).all()
-    assert found.equals(split_domain.relabel(chosen, documents, "probe"))
-    sizes = found.drop_duplicates("group")["domain"].value_counts()
+    labelled = split_domain.relabel(chosen, documents, "test")
+    assert labelled.drop(columns="domain").equals(documents.drop(columns="domain"))
+    assert (labelled.groupby("group")["domain"].nunique() == 1).all()
+    assert labelled.equals(split_domain.relabel(chosen, documents, "probe"))
+    sizes = labelled.drop_duplicates("group")["domain"].value_counts()
     assert sorted(sizes.index) == ["b_1", "b_2", "b_3", "b_4"]
     assert ((sizes - 50) ** 2 / 50).sum() < 16.3  # chi-squared with 3 degrees of freedom, 0.1 %
-    assert not found.equals(split_domain.relabel(options(parts=4, seed=1), documents, "test"))
+    assert not labelled.equals(split_domain.relabel(options(parts=4, seed=1), documents, "test"))
 
 
 def test_a_domain_that_is_not_there_or_empty() -> None:

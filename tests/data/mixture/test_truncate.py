@@ -11,7 +11,7 @@ def options(**settings: float) -> ComponentOptions:
     return options_of("data/mixture", "truncate")(kind="truncate", **settings)
 
 
-def test_equal_parts_in_turns_and_no_block_twice() -> None:
+def test_domains_alternate_in_equal_parts_and_no_block_occurs_twice() -> None:
     mixture, warnings = truncate.mix(options(), {"a": 9, "b": 7, "c": 8})
     assert mixture.dtype == np.int32
     assert mixture.shape == (21, 2)

@@ -9,8 +9,8 @@ from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import weights
 
 
-def options(of: dict[str, float], **settings: Any) -> ComponentOptions:
-    return options_of("data/mixture", "weights")(kind="weights", weights=of, **settings)
+def options(domain_weights: dict[str, float], **settings: Any) -> ComponentOptions:
+    return options_of("data/mixture", "weights")(kind="weights", weights=domain_weights, **settings)
 
 
 def counts(mixture: np.ndarray) -> list[int]:
@@ -42,21 +42,21 @@ def test_shares_are_within_one_block_and_epochs_are_whole(
     blocks: list[int], share: list[int], asked: int | None
 ) -> None:
     names = "abcde"[: len(blocks)]
-    wanted = {name: float(weight) for name, weight in zip(names, share, strict=False)}
+    domain_weights = {name: float(weight) for name, weight in zip(names, share, strict=False)}
     available = dict(zip(names, blocks, strict=True))
     refused = ""
     try:
-        mixture, warnings = weights.mix(options(wanted, blocks=asked), available)
+        mixture, warnings = weights.mix(options(domain_weights, blocks=asked), available)
     except ValueError as error:
         refused = str(error)
     assert not refused or (asked is None and "less than one" in refused)
     if refused:
         return
-    found = counts(mixture)
+    used_blocks = counts(mixture)
     if asked is not None:
         assert len(mixture) == asked
-    for index, (name, count) in enumerate(zip(names, found, strict=True)):
-        assert abs(count - len(mixture) * wanted[name] / sum(wanted.values())) < 1
+    for index, (name, count) in enumerate(zip(names, used_blocks, strict=True)):
+        assert abs(count - len(mixture) * domain_weights[name] / sum(domain_weights.values())) < 1
         used = np.bincount(mixture[mixture[:, 0] == index, 1], minlength=available[name])
         assert used.max() - used.min() <= 1, "a block comes again only when all others have come"
         assert (count > available[name]) == any(warning.startswith(f"{name} has") for warning in warnings)

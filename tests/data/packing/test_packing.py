@@ -1,4 +1,4 @@
-"""Every packing against an exact, slow re-telling: documents as lists, blocks as lists."""
+"""Compare every packing with an exact, slow reference on plain lists."""
 
 import itertools
 
@@ -20,7 +20,7 @@ BLOCK = st.integers(2, 17)
 
 
 def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Blocks and pieces of documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
+    """Pack documents whose tokens are all different: document d has 100 d, 100 d + 1, ..."""
     lengths_D = np.array(lengths, np.int64)
     plan = segments.concatenate_plan(
         KINDS[kind].plan(options_of("data/packing", kind)(kind=kind), lengths_D, block_length)
@@ -50,13 +50,13 @@ def test_every_packing_is_tested_here() -> None:
 @settings(max_examples=300, deadline=None)
 @given(lengths=LENGTHS, block_length=BLOCK)
 def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None:
-    """Full blocks; no token twice; a document's tokens in order, its end-of-text after its last; the counts add up."""
+    """Blocks are full, no token occurs twice, documents stay in order, and the counts add up."""
     blocks, plan, lengths_D = pack(kind, lengths, block_length)
     rebuilt: dict[int, dict[int, int]] = {document: {} for document in range(len(lengths))}
-    places = [*(plan[:, 0] * block_length + plan[:, 1]), blocks.size]
-    assert not len(plan) or places[0] == 0
-    for (_, _, document, position), (start, stop) in zip(plan.tolist(), itertools.pairwise(places), strict=True):
-        assert 0 < stop - start <= block_length - start % block_length, "a piece lies in one block"
+    starts = [*(plan[:, 0] * block_length + plan[:, 1]), blocks.size]
+    assert not len(plan) or starts[0] == 0
+    for (_, _, document, position), (start, stop) in zip(plan.tolist(), itertools.pairwise(starts), strict=True):
+        assert 0 < stop - start <= block_length - start % block_length, "a segment lies in one block"
         for index, token in enumerate(blocks.reshape(-1)[start:stop].tolist()):
             assert position + index not in rebuilt[document]
             rebuilt[document][position + index] = token
@@ -72,8 +72,8 @@ def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None
     dropped = [document for document in rebuilt if not kept[document]]
     cut = [document for document in rebuilt if 0 < kept[document] < len(runs[document])]
     split = [document for document in rebuilt if (plan[:, 2] == document).sum() > 1]
-    found = summary(lengths_D, plan, block_length)
-    assert found == {
+    counts = summary(lengths_D, plan, block_length)
+    assert counts == {
         "documents": len(lengths),
         "tokens_in": sum(lengths) + len(lengths),
         "tokens_packed": blocks.size,
@@ -86,7 +86,7 @@ def test_every_packing(kind: str, lengths: list[int], block_length: int) -> None
         "pieces": len(plan),
         "blocks": len(blocks),
     }
-    assert found["tokens_in"] == sum(found[f"tokens_{part}"] for part in ("packed", "truncated", "dropped"))
+    assert counts["tokens_in"] == sum(counts[f"tokens_{part}"] for part in ("packed", "truncated", "dropped"))
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -99,24 +99,24 @@ def test_only_a_tail_of_less_than_a_block_is_lost(kind: str, lengths: list[int],
 
 @settings(max_examples=300, deadline=None)
 @given(lengths=LENGTHS, block_length=BLOCK)
-def test_truncating_leaves_each_document_in_one_piece_from_its_start(lengths: list[int], block_length: int) -> None:
+def test_truncating_leaves_each_document_in_one_segment_from_its_start(lengths: list[int], block_length: int) -> None:
     blocks, plan, lengths_D = pack("best_fit_truncate", lengths, block_length)
     assert (plan[:, segments.POSITION] == 0).all()
     assert len(set(plan[:, segments.DOCUMENT].tolist())) == len(plan)
-    found = summary(lengths_D, plan, block_length)
-    assert found["documents_split"] == 0
-    assert found["tokens_dropped"] < block_length, "the tail could have filled a block"
-    # at most the last piece of a block is cut off, so that a block takes fewer than 2 T of the tokens that could fit
+    counts = summary(lengths_D, plan, block_length)
+    assert counts["documents_split"] == 0
+    assert counts["tokens_dropped"] < block_length, "the tail could have filled a block"
+    # at most the last segment of a block is truncated, so a block uses up fewer than 2 T of the tokens that could fit
     fitting = np.minimum(lengths_D + 1, block_length).sum()
     assert fitting < (2 * len(blocks) + 1) * block_length
     for block in range(len(blocks)):
-        own = plan[plan[:, segments.BLOCK] == block]
-        sizes = np.minimum(lengths_D + 1, block_length)[own[:, segments.DOCUMENT]]
-        assert (np.diff(own[:, segments.OFFSET]) == sizes[:-1]).all()
+        of_block = plan[plan[:, segments.BLOCK] == block]
+        sizes = np.minimum(lengths_D + 1, block_length)[of_block[:, segments.DOCUMENT]]
+        assert (np.diff(of_block[:, segments.OFFSET]) == sizes[:-1]).all()
 
 
 def slow_cover(gaps: list[int], sizes: list[int]) -> list[int] | None:
-    """Gap by gap, the longest first: what each document put there loses, sorted; None where a gap is left."""
+    """Fill gap by gap, the longest first; return the sorted losses of the documents used, None if a gap is left."""
     lost, gaps = [], sorted(gaps)
     while gaps and gaps[-1]:
         gap = gaps.pop()
@@ -140,12 +140,12 @@ def test_gaps_are_filled_as_one_by_one(gaps: list[int], sizes: list[int]) -> Non
         return
     lost = []
     for index, gap in enumerate(gaps):
-        place = 12 - gap
+        offset_in_block = 12 - gap
         for start, size in sorted((offset[j], sizes[j]) for j in np.flatnonzero(block == index)):
-            assert start == place
-            place = min(12, start + size)
-            lost.append(start + size - place)
-        assert place == 12
+            assert start == offset_in_block
+            offset_in_block = min(12, start + size)
+            lost.append(start + size - offset_in_block)
+        assert offset_in_block == 12
     assert sorted(lost) == expected
 
 
@@ -158,7 +158,7 @@ def test_concat_is_the_stream_cut_into_blocks(lengths: list[int], block_length: 
 
 
 def slow_best_fit_decreasing(sizes: list[int], capacity: int) -> list[list[int]]:
-    """Item by item: into the bin with the least space that holds it, else a new one; returns sizes by bin."""
+    """Place item by item into the fullest bin that holds it, else into a new one; return the sizes in each bin."""
     bins: list[list[int]] = []
     for size in sorted(sizes, reverse=True):
         fitting = [index for index, held in enumerate(bins) if capacity - sum(held) >= size]
@@ -178,11 +178,11 @@ def test_placing_equal_sizes_at_once_is_best_fit_decreasing(data: st.DataObject,
     for size, index, offset in zip(sizes, bins.tolist(), offsets.tolist(), strict=True):
         held.setdefault(index, []).append((offset, size))
     for items in held.values():  # no overlap and no hole before the last item's end
-        place = 0
+        stop = 0
         for offset, size in sorted(items):
-            assert offset == place
-            place += size
-        assert place <= capacity
+            assert offset == stop
+            stop += size
+        assert stop <= capacity
     assert sorted(held) == list(range(len(held)))
     # bins of equal space are equal to best fit, so which of them an item went to may differ; what they hold may not
     filled = sorted(sum(size for _, size in items) for items in held.values())
@@ -198,7 +198,7 @@ def test_small_cases_of_best_fit_exhaustively() -> None:
 @settings(max_examples=200, deadline=None)
 @given(lengths=LENGTHS, block_length=BLOCK)
 def test_best_fit_cuts_no_more_often_than_concat_must(lengths: list[int], block_length: int) -> None:
-    """Step 3 makes at most one cut a gap, so no more pieces than documents, full chunks and blocks allow."""
+    """Step 3 makes at most one cut per gap, which bounds the number of segments."""
     _, plan, lengths_D = pack("best_fit", lengths, block_length)
     blocks = (int(lengths_D.sum()) + len(lengths)) // block_length
     full = int(((lengths_D + 1) // block_length).sum())
@@ -209,16 +209,16 @@ def test_best_fit_cuts_no_more_often_than_concat_must(lengths: list[int], block_
 def test_best_fit_by_hand() -> None:
     # T = 10; with end-of-text the documents have 25, 6, 4, 7, 3 and 4 tokens: 49, so 4 blocks and a tail of 9
     blocks, plan, _ = pack("best_fit", [24, 5, 3, 6, 2, 3], 10)
-    whole = summary(np.array([24, 5, 3, 6, 2, 3]), plan, 10)
+    counts = summary(np.array([24, 5, 3, 6, 2, 3]), plan, 10)
     assert blocks.tolist() == [
         list(range(10)),
         list(range(10, 20)),
         [300, 301, 302, 303, 304, 305, END, 400, 401, END],
         [100, 101, 102, 103, 104, END, 200, 201, 202, END],
     ]  # 7 + 3 and 6 + 4; the bin of 5 + 4 is the tail
-    assert (whole["tokens_truncated"], whole["documents_cut"]) == (5, 1)
-    assert (whole["tokens_dropped"], whole["documents_dropped"]) == (4, 1)
-    assert whole["short_documents_split"] == 0
+    assert (counts["tokens_truncated"], counts["documents_cut"]) == (5, 1)
+    assert (counts["tokens_dropped"], counts["documents_dropped"]) == (4, 1)
+    assert counts["short_documents_split"] == 0
 
 
 def test_truncating_best_fit_by_hand() -> None:
@@ -231,9 +231,9 @@ def test_truncating_best_fit_by_hand() -> None:
         [100, 101, 102, 103, 104, END, 200, 201, 202, END],
         [600, 601, 602, 603, 604, 605, 606, END, 700, 701],
     ]
-    found = summary(lengths_D, plan, 10)
-    assert (found["tokens_truncated"], found["documents_cut"]) == (15 + 1, 2)
-    assert (found["tokens_dropped"], found["documents_dropped"]) == (4, 1)
+    counts = summary(lengths_D, plan, 10)
+    assert (counts["tokens_truncated"], counts["documents_cut"]) == (15 + 1, 2)
+    assert (counts["tokens_dropped"], counts["documents_dropped"]) == (4, 1)
 
 
 def test_a_gap_longer_than_any_document_is_filled_by_several() -> None:
@@ -246,10 +246,10 @@ def test_a_gap_longer_than_any_document_is_filled_by_several() -> None:
 def test_gaps_are_filled_by_the_emptiest_block() -> None:
     # T = 10; ten documents of 7 tokens: ten bins with 3 tokens of space each, 70 tokens, 7 blocks, 3 given up
     _, plan, lengths_D = pack("best_fit", [6] * 10, 10)
-    found = summary(lengths_D, plan, 10)
-    assert found["blocks"] == 7
-    assert found["tokens_dropped"] == 0
-    assert found["documents_split"] == 3
+    counts = summary(lengths_D, plan, 10)
+    assert counts["blocks"] == 7
+    assert counts["tokens_dropped"] == 0
+    assert counts["documents_split"] == 3
     _, cut, _ = pack("concat", [6] * 10, 10)
     assert summary(lengths_D, cut, 10)["documents_split"] == 6
 
@@ -263,16 +263,16 @@ def test_edges(kind: str, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_laying_by_windows_does_not_show(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_window_size_does_not_change_the_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = np.random.default_rng(0).integers(0, 90, 60).tolist()
-    whole, _, _ = pack(kind, lengths, 16)
+    expected, _, _ = pack(kind, lengths, 16)
     for window in (1, 7, 64, 1000):
         monkeypatch.setattr(fill_blocks, "WINDOW", window)
-        assert (pack(kind, lengths, 16)[0] == whole).all()
+        assert (pack(kind, lengths, 16)[0] == expected).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_in_chunks_does_not_change_the_plan(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(20):
         lengths = np.random.default_rng(seed).integers(0, 70, 80).tolist()
         _, plan, lengths_D = pack(kind, lengths, 16)
@@ -287,7 +287,7 @@ def test_planning_by_portions_does_not_show(kind: str, monkeypatch: pytest.Monke
         assert done.counts() == summary(lengths_D, plan, 16)
 
 
-def test_pieces_of_other_blocks_do_not_belong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_of_other_blocks_are_not_consistent(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, plan, lengths_D = pack("best_fit", [13, 2, 40, 0, 7, 7], 8)
     for portion in (1, 4, 1000):
         monkeypatch.setattr(mapped_segments, "CHUNK_ROWS", portion)
@@ -304,7 +304,7 @@ def test_pieces_of_other_blocks_do_not_belong(monkeypatch: pytest.MonkeyPatch) -
     assert mapped_segments.is_consistent(plan[:0], 0, 8, 0) and not mapped_segments.is_consistent(plan[:0], 1, 8, 0)
 
 
-def test_selected_blocks_have_their_own_pieces() -> None:
+def test_selected_blocks_keep_their_segments() -> None:
     lengths = [13, 2, 40, 0, 7, 7]
     blocks, plan, lengths_D = pack("best_fit", lengths, 8)
     rows = np.array([4, 0, 7])

@@ -1,4 +1,4 @@
-"""Every group in one split, shares met, and nothing but the groups and the seed decides."""
+"""Each group is in one split, the shares are met, and only the groups and the seed decide."""
 
 import pathlib
 import random
@@ -21,7 +21,7 @@ SPLIT = Split(validation=0.05, test=0.1, probe=0.1, seed=0)
 
 
 def one_by_one(sizes: Counter[str], split: Split) -> dict[str, str]:
-    """The rule in plain Python, a group at a time."""
+    """Apply the rule in plain Python, group by group."""
     order = sorted(sizes, key=lambda group: group_key(group, split.seed))
     chosen: dict[str, str] = {}
     taken, target = 0, 0.0
@@ -36,19 +36,19 @@ def one_by_one(sizes: Counter[str], split: Split) -> dict[str, str]:
 
 
 def chosen(sizes: Counter[str], split: Split, parts: int = 1) -> dict[str, str]:
-    """The same by the vectorised way, documents spread over so many shards."""
+    """Apply the vectorised rule, with the documents spread over `parts` shards."""
     documents = [(group, part) for group, size in sizes.items() for part in (size - size // 2, size // 2)]
     names = {group_key(group, split.seed): group for group in sizes}
     shards = []
     for index in range(parts):
-        mine = documents[index::parts]
-        keys = b"".join(group_key(group, split.seed) for group, _ in mine)
-        orders = np.frombuffer(keys, ">u8").astype(np.uint64).reshape(len(mine), 2)
-        shards.append((orders, np.array([size for _, size in mine], np.int64)))
+        of_shard = documents[index::parts]
+        keys = b"".join(group_key(group, split.seed) for group, _ in of_shard)
+        orders = np.frombuffer(keys, ">u8").astype(np.uint64).reshape(len(of_shard), 2)
+        shards.append((orders, np.array([size for _, size in of_shard], np.int64)))
     order_G2, sizes_G = merge_groups(shards)
     groups = [names[row.astype(">u8").tobytes()] for row in order_G2]
     assert sizes_G.tolist() == [sizes[group] for group in groups]
-    return {group: name for name, place in assign_groups(sizes_G, split, "d").items() for group in groups[place]}
+    return {group: name for name, of_split in assign_groups(sizes_G, split, "d").items() for group in groups[of_split]}
 
 
 @given(
@@ -63,8 +63,8 @@ def test_groups_go_where_the_plain_rule_puts_them(numbers: list[int], seed: int,
 
 
 def test_many_equal_groups_meet_the_shares() -> None:
-    found = Counter(chosen(Counter({f"g{index}": 10 for index in range(1000)}), SPLIT).values())
-    assert found == {"train": 750, "test": 100, "probe": 100, "validation": 50}
+    groups = Counter(chosen(Counter({f"g{index}": 10 for index in range(1000)}), SPLIT).values())
+    assert groups == {"train": 750, "test": 100, "probe": 100, "validation": 50}
 
 
 def test_the_order_of_documents_does_not_matter_and_the_seed_does() -> None:
@@ -112,7 +112,7 @@ def test_a_group_is_found_again_by_its_name(tmp_path: pathlib.Path) -> None:
 
 def test_dropped_rows_are_those_of_the_shard(tmp_path: pathlib.Path) -> None:
     rows = [("a", 0, 3), ("a", 1, 5), ("b", 1, 1), ("a", 1, 7)]
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(("domain", "shard", "row"))}
+    columns = {name: [row[index] for row in rows] for index, name in enumerate(("domain", "shard", "row"))}
     pq.write_table(pa.table(columns), tmp_path / "duplicates.parquet")
     assert read_dropped_rows(tmp_path / "duplicates.parquet", "a", Shard(1, 2), 8).tolist() == [5, 7]
     assert read_dropped_rows(tmp_path / "duplicates.parquet", "c", Shard(1, 2), 8).tolist() == []

@@ -23,7 +23,7 @@ END = 99
 
 
 def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = True) -> Pack:
-    """A pack of blocks of 4 whose tokens tell their document: document d of the domain has tokens first + d."""
+    """Return a pack of blocks of 4 tokens; all tokens of document d of the domain are first + d."""
     lengths_D = np.array(lengths, np.int64)
     stops = np.cumsum(lengths_D)
     plan = segments.concatenate_plan(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
@@ -38,7 +38,7 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
 
 
 def joined(shards: list[Pack]) -> segments.Ints:
-    """The pieces of a domain, its shards' blocks and documents numbered end to end."""
+    """Return the segments of a domain, with blocks and documents numbered consecutively over its shards."""
     parts, block, document = [], 0, 0
     for pack in shards:
         parts.append(pack.segments_M4 + (block, 0, document, 0))
@@ -46,16 +46,16 @@ def joined(shards: list[Pack]) -> segments.Ints:
     return np.concatenate(parts)
 
 
-def test_domains_take_turns_and_every_position_knows_its_document() -> None:
+def test_domains_alternate_and_every_position_knows_its_document() -> None:
     packs = {"a": [pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10)], "b": [pack([7, 2, 9], ["x", "y", "z"], 20)]}
-    found = draw_set(packs, 3, "probe", 0)
-    assert found["tokens"].shape == found["document"].shape == found["types"].shape == (6, 4)
-    assert found["domain"].tolist() == [0, 1, 0, 1, 0, 1]
-    table = found["documents"]
+    block_set = draw_set(packs, 3, "probe", 0)
+    assert block_set["tokens"].shape == block_set["document"].shape == block_set["types"].shape == (6, 4)
+    assert block_set["domain"].tolist() == [0, 1, 0, 1, 0, 1]
+    table = block_set["documents"]
     assert list(table.columns) == ["document", "domain", "id", "group", "bytes", "surface"]
     assert table["document"].tolist() == list(range(len(table)))
-    for block, domain in enumerate(found["domain"]):
-        for token, row, kind in zip(*(found[part][block] for part in ("tokens", "document", "types")), strict=True):
+    for block, domain in enumerate(block_set["domain"]):
+        for token, row, kind in zip(*(block_set[part][block] for part in ("tokens", "document", "types")), strict=True):
             assert table["domain"][row] == ["a", "b"][domain]
             if token == END:
                 assert kind == 0
@@ -63,8 +63,8 @@ def test_domains_take_turns_and_every_position_knows_its_document() -> None:
                 assert table["id"][row] == f"id{token}"
                 assert kind == token % 7
     # rows are numbered as they first appear, and none is without a position
-    assert found["document"].reshape(-1)[0] == 0
-    seen = list(dict.fromkeys(found["document"].reshape(-1).tolist()))
+    assert block_set["document"].reshape(-1)[0] == 0
+    seen = list(dict.fromkeys(block_set["document"].reshape(-1).tolist()))
     assert seen == list(range(len(table)))
 
 
@@ -76,7 +76,7 @@ def test_sets_and_seeds_differ_and_are_the_same_again() -> None:
     assert (draw_set(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
 
 
-def test_shards_end_to_end_are_one_pack() -> None:
+def test_concatenated_shards_are_one_pack() -> None:
     first, empty, second = (
         pack([30, 6, 5], ["g", "h", "h"], 10),
         pack([], [], 13),
@@ -87,18 +87,22 @@ def test_shards_end_to_end_are_one_pack() -> None:
     later = second.encoded.documents.to_pandas()
     later[["start", "stop"]] += len(first.encoded.tokens_N)
     table = pa.concat_tables([first.encoded.documents, pa.Table.from_pandas(later, first.encoded.documents.schema)])
-    whole = Pack(
+    joined_pack = Pack(
         blocks_PT=np.concatenate([shard.blocks_PT for shard in shards]),
         segments_M4=joined(shards),
         encoded=EncodedSplit(tokens, table),
         types_N=(tokens % 7).astype(np.uint8),
     )
-    one, several = (draw_set({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([whole], shards))
-    assert one["documents"].equals(several["documents"])
+    from_joined, from_shards = (
+        draw_set({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([joined_pack], shards)
+    )
+    assert from_joined["documents"].equals(from_shards["documents"])
     for part in ("tokens", "document", "domain", "types"):
-        assert one[part].dtype == several[part].dtype
-        assert (one[part] == several[part]).all(), part
-    assert {"id10", "id11", "id13", "id15"} <= set(one["documents"]["id"][one["documents"]["domain"] == "a"])
+        assert from_joined[part].dtype == from_shards[part].dtype
+        assert (from_joined[part] == from_shards[part]).all(), part
+    assert {"id10", "id11", "id13", "id15"} <= set(
+        from_joined["documents"]["id"][from_joined["documents"]["domain"] == "a"]
+    )
 
 
 def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None:
@@ -106,19 +110,19 @@ def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None
         "a": [pack([3, 6, 5, 1, 9, 2, 2, 1], list("gghijjkl"), 10)],
         "b": [pack([7, 2, 9, 4, 3], list("xyzzx"), 30)],
     }
-    found = draw_set(packs, 6, "test", 1)
+    block_set = draw_set(packs, 6, "test", 1)
     digest = hashlib.sha256()
     for part in ("tokens", "document", "domain", "types"):
-        digest.update(found[part].tobytes())
-    digest.update(found["documents"][["document", "domain", "id", "group"]].to_csv(index=False).encode())
+        digest.update(block_set[part].tobytes())
+    digest.update(block_set["documents"][["document", "domain", "id", "group"]].to_csv(index=False).encode())
     assert digest.hexdigest()[:16] == "30172461f6ee21d3"  # of the code without shards
 
 
 def in_full(main: np.ndarray, group: np.ndarray, *purpose: str | int) -> np.ndarray:
-    """The whole order at once: by a document's turn, then a group's turn, then the shuffle."""
+    """Return the whole order: by occurrence of the document, then occurrence of the group, then the shuffle."""
 
     def turns(labels: np.ndarray) -> np.ndarray:
-        return np.array([(labels[:place] == label).sum() for place, label in enumerate(labels)], np.int64)
+        return np.array([(labels[:index] == label).sum() for index, label in enumerate(labels)], np.int64)
 
     order = permutation(len(main), *purpose)
     order = order[np.argsort(turns(main[order]), kind="stable")]
@@ -131,9 +135,9 @@ def test_the_first_blocks_are_those_of_the_whole_order(portion: int, monkeypatch
     for seed in range(4):
         draw = np.random.default_rng(seed)
         main, group = draw.integers(0, 12, 60), draw.integers(0, 4, 12)
-        whole = in_full(main, group, "test", seed)
+        order = in_full(main, group, "test", seed)
         for count in (0, 1, 7, 30, 60, 90):
-            assert choose_blocks(main, group, count, "test", seed).tolist() == whole[:count].tolist()
+            assert choose_blocks(main, group, count, "test", seed).tolist() == order[:count].tolist()
 
 
 def test_every_document_before_a_second_block_of_one() -> None:
@@ -148,7 +152,7 @@ def test_every_document_before_a_second_block_of_one() -> None:
         assert (np.sort(documents, axis=1) == np.arange(5)).all()
 
 
-def test_groups_take_turns_among_documents_of_one_block() -> None:
+def test_groups_alternate_among_documents_of_one_block() -> None:
     plan = segments.concatenate_plan(
         concat.plan(options_of("data/packing", "concat")(kind="concat"), np.array([3] * 30), 4)
     )
@@ -170,8 +174,8 @@ def test_the_main_document_of_a_block_has_most_of_it() -> None:
 
 def test_too_few_blocks() -> None:
     assert blocks_per_domain("test", 5, {"a": 9, "b": 5}) == (5, [])
-    there, warnings = blocks_per_domain("test", 5, {"a": 9, "b": 4})
-    assert there == 4
+    blocks, warnings = blocks_per_domain("test", 5, {"a": 9, "b": 4})
+    assert blocks == 4
     assert warnings == ["held_out.test_blocks: b has 4 blocks, not 5; every domain gives 4"]
     with pytest.raises(ValueError, match=r"domains.b: too small for one block of the test split \(blocks: a 9, b 0\)"):
         blocks_per_domain("test", 5, {"a": 9, "b": 0})

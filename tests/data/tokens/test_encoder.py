@@ -124,7 +124,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_served_by_tokenizers_and_it_says_s
 
 
 class Wrong:
-    """Another library's Tokenizer, which gets one token of one text wrong, or fails."""
+    """A faulty tokenizer library: gets one token of one text wrong, or fails."""
 
     def __init__(self, right: object, place: int) -> None:
         self.right, self.place = right, place
@@ -164,10 +164,10 @@ def test_the_sample_is_spread_over_the_documents_and_bounded(monkeypatch: pytest
     monkeypatch.setattr(module, "SAMPLE_SHARE", 1 / 10)
     encoder = Encoder(FITTED)
     checked: list[int] = []
-    for place in range(400):
+    for name in range(400):
         before = encoder.documents_checked
-        encoder.encode(["0123456789"], [place])
-        checked += [place] * (encoder.documents_checked - before)
+        encoder.encode(["0123456789"], [name])
+        checked += [name] * (encoder.documents_checked - before)
     assert checked[:10] == list(range(10))  # the first 100 characters, then every tenth document
     assert set(np.diff(checked[12:]).tolist()) == {10}
     encoder.encode(["y" * 10_000], ["long"])

@@ -45,13 +45,13 @@ def test_any_text_comes_back_and_its_bytes_add_up(texts: list[str]) -> None:
 def test_each_id_stands_for_its_own_bytes() -> None:
     for text in TRAINING:
         ids, _ = FITTED.encode([text])
-        place, raw = 0, text.encode()
+        offset, raw = 0, text.encode()
         for index in ids:
             size = int(FITTED.token_bytes[index])
             alone = FITTED.tokenizer.id_to_token(int(index))
             assert len(alone) == size
-            assert FITTED.decode(np.array([index])) == raw[place : place + size].decode(errors="replace")
-            place += size
+            assert FITTED.decode(np.array([index])) == raw[offset : offset + size].decode(errors="replace")
+            offset += size
 
 
 def test_a_text_that_spells_the_special_token_does_not_mean_it() -> None:
@@ -128,11 +128,11 @@ def test_what_ends_a_text_must_be_a_special_token() -> None:
     ("text", "end"), [(published.llama(), "</s>"), (published.t5(), "</s>"), (published.bert(), "[SEP]")]
 )
 def test_one_that_is_not_byte_level_is_read_back_as_well(tmp_path: pathlib.Path, text: str, end: str) -> None:
-    made = FittedTokenizer(text, "pretrained", end)
-    for name, content in made.files().items():
+    tokenizer = FittedTokenizer(text, "pretrained", end)
+    for name, content in tokenizer.files().items():
         (tmp_path / name).write_bytes(content)
     again = read_tokenizer(tmp_path)
-    assert again.manifest == made.manifest
+    assert again.manifest == tokenizer.manifest
     assert not again.manifest.lossless
     assert again.manifest.end_token == end
     assert again.tokenizer.id_to_token(again.manifest.end_of_text) == end

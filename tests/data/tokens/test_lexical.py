@@ -21,8 +21,8 @@ async def f(x, *, y=0x1F):
 
 
 def letters(text: str) -> str:
-    types, whole = lexical.character_types(text)
-    assert whole
+    types, accepted = lexical.character_types(text)
+    assert accepted
     return "".join("_knNsoc"[kind] for kind in types)
 
 
@@ -34,9 +34,9 @@ def test_types_by_hand() -> None:
 
 
 def test_types_of_characters_follow_tokenize() -> None:
-    """Against a plain re-reading of `tokenize`: every token's text, found at its line and column."""
-    types, whole = lexical.character_types(CODE)
-    assert whole
+    """Compare with a direct reading of `tokenize`: each token's text at its line and column."""
+    types, accepted = lexical.character_types(CODE)
+    assert accepted
     lines = CODE.splitlines(keepends=True)
     expected = np.zeros(len(CODE), np.uint8)
     depth, start = 0, (0, 0)
@@ -71,9 +71,9 @@ def test_types_of_characters_follow_tokenize() -> None:
         "x\ry = '''\n'''\n",
     ],
 )
-def test_code_that_tokenize_refuses_is_reported_and_other_from_there(code: str) -> None:
-    types, whole = lexical.character_types("y = 1\n" + code)
-    assert not whole
+def test_code_that_tokenize_rejects_is_reported_and_the_rest_is_other(code: str) -> None:
+    types, accepted = lexical.character_types("y = 1\n" + code)
+    assert not accepted
     assert types.shape == (len(code) + 6,)
     assert types[:5].tolist() in ([2, 0, 5, 0, 3], [0] * 5)  # a null byte is refused before the first token
 
@@ -94,8 +94,8 @@ def test_a_token_takes_the_type_that_covers_most_of_its_bytes() -> None:
     assert sum(cut) == len(text.encode())
     #        'x '    '='   " '"   é/1  é/2   "' "  ' '  '# '  'c'
     expected = ["name", "operator", "string", "string", "string", "string", "other", "comment", "comment"]
-    types, whole = lexical.token_types(text, np.array(cut))
-    assert whole
+    types, accepted = lexical.token_types(text, np.array(cut))
+    assert accepted
     assert [lexical.TYPES[kind] for kind in types] == expected
 
 
@@ -105,6 +105,6 @@ def test_ties_and_white_space() -> None:
 
 
 def test_no_tokens() -> None:
-    types, whole = lexical.token_types("", np.zeros(0, np.int64))
+    types, accepted = lexical.token_types("", np.zeros(0, np.int64))
     assert types.shape == (0,)
-    assert whole
+    assert accepted

@@ -54,11 +54,11 @@ def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
 def test_row_groups_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = tokenizer()
     texts = ["", *TEXTS, "", *TEXTS, ""]
-    whole = write(tmp_path, "python", fitted, texts)
+    counts = write(tmp_path, "python", fitted, texts)
     files = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.suffix == ".npy"}
     rows = read.read_encoded(tmp_path, "probe", fitted.manifest).documents
     monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", 2)
-    assert write(tmp_path, "python", fitted, texts) == whole
+    assert write(tmp_path, "python", fitted, texts) == counts
     assert {name: (tmp_path / name).read_bytes() for name in files} == files
     assert read.read_encoded(tmp_path, "probe", fitted.manifest).documents.equals(rows)
 
@@ -70,7 +70,7 @@ def test_counts(tmp_path: pathlib.Path) -> None:
     assert (counts["documents"], counts["documents_left_out"]) == (4, 0)
     assert counts["bytes"] == sum(len(text.encode()) for text in TEXTS)
     octaves = [max(length, 1).bit_length() - 1 for length in lengths]
-    assert counts["by_octave"] == [octaves.count(place) for place in range(max(octaves) + 1)]
+    assert counts["by_octave"] == [octaves.count(octave) for octave in range(max(octaves) + 1)]
 
 
 @pytest.mark.parametrize("documents_a_row_group", [1, 3, 100])
@@ -132,7 +132,7 @@ def test_a_tokenizer_that_drops_bytes(tmp_path: pathlib.Path, text: str, end: st
     fitted = FittedTokenizer(text, "pretrained", end)
     counts = write(tmp_path, None, fitted)
     rows = read.read_encoded(tmp_path, "probe", fitted.manifest).documents
-    assert rows["bytes"].to_pylist() == [len(each.encode()) for each in TEXTS]
+    assert rows["bytes"].to_pylist() == [len(source_text.encode()) for source_text in TEXTS]
     assert rows["bytes"].to_pylist() != rows["surface"].to_pylist()
     assert counts["tokens"] == len(fitted.encode(TEXTS)[0])
     tokens = np.load(tmp_path / "probe.tokens.npy")
@@ -144,8 +144,8 @@ def test_a_tokenizer_that_drops_bytes(tmp_path: pathlib.Path, text: str, end: st
         write(tmp_path, "python", fitted)
 
 
-def test_a_document_that_does_not_come_back_is_named(tmp_path: pathlib.Path) -> None:
-    """A tokenizer that composes characters is lossless on composed text alone."""
+def test_a_document_that_is_not_recovered_from_its_tokens_is_named(tmp_path: pathlib.Path) -> None:
+    """A tokenizer that composes characters is lossless only on composed text."""
     from tokenizers import normalizers
 
     fitted = FittedTokenizer(published.byte_level(normalizer=normalizers.NFC()), "pretrained", "<|end|>")
@@ -155,7 +155,7 @@ def test_a_document_that_does_not_come_back_is_named(tmp_path: pathlib.Path) -> 
 
 
 def test_a_text_that_becomes_the_end_of_one_is_refused(tmp_path: pathlib.Path) -> None:
-    """T5's model holds </s> as a piece; `pretrained` puts it out of reach, a bare tokenizer does not."""
+    """T5's model has </s> as an ordinary entry; `pretrained` makes it unreachable, a bare tokenizer does not."""
     fitted = FittedTokenizer(published.t5(), "pretrained", "</s>")
     with pytest.raises(
         ValueError, match=r"^document id2: its text is encoded with </s>, the token that ends a document$"

@@ -17,12 +17,12 @@ def sizes(text: str) -> tuple[dict[str, int], bool]:
 
 
 def test_byte_level_tokens_are_as_long_as_their_symbols() -> None:
-    found, lossless = sizes(published.byte_level())
+    size_of, lossless = sizes(published.byte_level())
     assert lossless
-    assert found["Ã"] == 1
-    assert found["Ġthe"] == 4
-    assert found["naïve café"] == 12  # an added token that is not special is read out of texts
-    assert found["<|begin|>"] == found["<|end|>"] == 0
+    assert size_of["Ã"] == 1
+    assert size_of["Ġthe"] == 4
+    assert size_of["naïve café"] == 12  # an added token that is not special is read out of texts
+    assert size_of["<|begin|>"] == size_of["<|end|>"] == 0
 
 
 @pytest.mark.parametrize(

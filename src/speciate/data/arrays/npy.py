@@ -34,8 +34,8 @@ def read_array(file: pathlib.Path, dtype: npt.DTypeLike | None = None, ndim: int
     if not isinstance(array, np.ndarray):  # np.load also opens archives of arrays
         raise ValueError(f"{file}: is truncated or not an array: {type(array).__name__}")
     if (dtype is not None and array.dtype != dtype) or (ndim is not None and array.ndim != ndim):
-        wanted = f"{ndim}-dimensional {'' if dtype is None else np.dtype(dtype)}".strip()
-        raise ValueError(f"{file}: holds {array.dtype} of shape {array.shape}, not {wanted}")
+        expected = f"{ndim}-dimensional {'' if dtype is None else np.dtype(dtype)}".strip()
+        raise ValueError(f"{file}: holds {array.dtype} of shape {array.shape}, not {expected}")
     return array
 
 

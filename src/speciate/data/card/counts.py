@@ -128,8 +128,8 @@ def _domain_rows(
     ]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else math.nan
 
 
 def _length_rows(written: StageOutputs, domain: CardDomain) -> list[dict[str, Any]]:

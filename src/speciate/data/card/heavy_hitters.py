@@ -67,7 +67,7 @@ class HeavyHitters:
         return cls({key: count for key, _, count in top}, {key: text for key, text, _ in top}, written["below"])
 
 
-def common_prefix(one: str, two: str) -> str:
+def common_prefix(first: str, second: str) -> str:
     """Return the longest common prefix of two texts."""
-    differs = (index for index, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
-    return one[: next(differs, min(len(one), len(two)))]
+    differs = (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return first[: next(differs, min(len(first), len(second)))]

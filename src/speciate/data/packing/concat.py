@@ -33,8 +33,8 @@ def plan(options: Options, lengths_D: Ints, block_length: int) -> Iterator[Ints]
         num_P = (stops_P - 1) // block_length - first_P + 1  # blocks per document
         document_M = np.repeat(np.arange(len(lengths_P)), num_P)
         block_M = np.arange(len(document_M)) + np.repeat(first_P - np.cumsum(num_P) + num_P, num_P)
-        position_M = np.maximum(starts_P[document_M], block_M * block_length)
-        columns = (block_M, position_M - block_M * block_length, start + document_M, position_M - starts_P[document_M])
+        stream_M = np.maximum(starts_P[document_M], block_M * block_length)
+        columns = (block_M, stream_M - block_M * block_length, start + document_M, stream_M - starts_P[document_M])
         pending = np.concatenate((pending, np.stack(columns, axis=1)))
         stream = int(stops_P[-1])
         full = int(np.searchsorted(pending[:, BLOCK], min(stream // block_length, num_blocks)))

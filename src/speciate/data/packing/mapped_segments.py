@@ -18,10 +18,10 @@ def find_block_starts(segments_M4: Ints, blocks_S: npt.NDArray[np.integer]) -> I
     low_S, high_S = np.zeros(len(blocks_S), np.int64), np.full(len(blocks_S), len(segments_M4))
     while (low_S < high_S).any():
         middle_S = (low_S + high_S) // 2
-        previous_S = segments_M4[np.minimum(middle_S, len(segments_M4) - 1), BLOCK] < blocks_S
+        before_S = segments_M4[np.minimum(middle_S, len(segments_M4) - 1), BLOCK] < blocks_S
         open_S = low_S < high_S
-        low_S = np.where(open_S & previous_S, middle_S + 1, low_S)
-        high_S = np.where(open_S & ~previous_S, middle_S, high_S)
+        low_S = np.where(open_S & before_S, middle_S + 1, low_S)
+        high_S = np.where(open_S & ~before_S, middle_S, high_S)
         release_pages(segments_M4)
     return low_S
 
@@ -30,9 +30,8 @@ def whole_block_chunks(segments_M4: Ints, block_length: int) -> Iterator[Ints]:
     """Yield copies of memory-mapped segments in chunks of whole blocks."""
     start = 0
     while start < len(segments_M4):
-        rows = np.array(
-            segments_M4[start : start + CHUNK_ROWS + block_length]
-        )  # a block has at most one segment per token
+        # a block has at most `block_length` segments, so the chunk holds at least one whole block
+        rows = np.array(segments_M4[start : start + CHUNK_ROWS + block_length])
         release_pages(segments_M4)
         if start + len(rows) < len(segments_M4):
             rows = rows[: start_of_last_block(rows[:, BLOCK])]
@@ -43,7 +42,7 @@ def whole_block_chunks(segments_M4: Ints, block_length: int) -> Iterator[Ints]:
 
 
 def is_consistent(segments_M4: Ints, num_blocks: int, block_length: int, num_documents: int) -> bool:
-    """Return whether memory-mapped segments tile `num_blocks` blocks and refer to at most `num_documents` documents."""
+    """Return whether memory-mapped segments tile `num_blocks` blocks and belong to `num_documents` documents."""
     previous = None
     for _, rows in chunks(segments_M4, CHUNK_ROWS):
         starts = rows[:, BLOCK] * block_length + rows[:, OFFSET]

@@ -12,7 +12,7 @@ def build(texts: list[str], entries: int, archive: pathlib.Path | None = None) -
 
 
 def test_merges_are_the_most_frequent_pairs() -> None:
-    """The first merges by the algorithm's definition, counted here by hand on words cut at spaces."""
+    """Compare the first merges with the definition, counted by hand on words split at spaces."""
     text = "low low low low low lower lower newest newest newest newest newest newest widest widest widest"
     words = collections.Counter(tuple("Ġ" + word if index else word) for index, word in enumerate(text.split(" ")))
     merges = []

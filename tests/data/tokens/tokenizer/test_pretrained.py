@@ -35,29 +35,29 @@ def fetched(
     (folder / "mine" / "tokenizer.json").write_text(text)
     if config is not None:
         (folder / "mine" / "tokenizer_config.json").write_text(json.dumps(config))
-    made = options(folder / "mine", **settings)
-    component_module(made.archive).fetch(made.archive, "tokenizer", folder / "archive", Shard())
-    return made, folder / "archive"
+    fetched_options = options(folder / "mine", **settings)
+    component_module(fetched_options.archive).fetch(fetched_options.archive, "tokenizer", folder / "archive", Shard())
+    return fetched_options, folder / "archive"
 
 
-def fit(made: Any, archive: pathlib.Path) -> FittedTokenizer:
-    """As the verb does."""
-    built = pretrained.build(made, [], archive)
-    return FittedTokenizer(built.to_str(), "pretrained", pretrained.end_of_text(made, built, archive))
+def fit(tokenizer_options: Any, archive: pathlib.Path) -> FittedTokenizer:
+    """Fit the tokenizer as the stage does."""
+    built = pretrained.build(tokenizer_options, [], archive)
+    return FittedTokenizer(built.to_str(), "pretrained", pretrained.end_of_text(tokenizer_options, built, archive))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ids_are_those_that_transformers_gives(tmp_path: pathlib.Path, shape: str) -> None:
     make, end = SHAPES[shape]
     fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
-    theirs = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(make()))
-    theirs.backend_tokenizer.no_truncation()
-    theirs.backend_tokenizer.no_padding()
+    reference = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(make()))
+    reference.backend_tokenizer.no_truncation()
+    reference.backend_tokenizer.no_padding()
     assert (fitted.manifest.end_token, fitted.manifest.lossless) == (end, shape == "byte_level")
-    assert fitted.manifest.vocabulary == len(theirs)
-    assert fitted.manifest.end_of_text == theirs.convert_tokens_to_ids(end)
+    assert fitted.manifest.vocabulary == len(reference)
+    assert fitted.manifest.end_of_text == reference.convert_tokens_to_ids(end)
     for text in [*published.TEXTS, *(odd for odd in published.ODD if "<s>" not in odd)]:
-        assert fitted.encode([text])[0].tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+        assert fitted.encode([text])[0].tolist() == reference(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("shape", ["llama", "byte_level"])
@@ -73,13 +73,15 @@ def test_text_never_becomes_a_special_token(tmp_path: pathlib.Path, shape: str) 
     make, end = SHAPES[shape]
     fitted = fit(*fetched(tmp_path, make(), {"eos_token": end}))
     unknown = json.loads(fitted.text)["model"].get("unk_token", "<unk>")
-    there = {fitted.tokenizer.token_to_id(token) for token in special_tokens(fitted.tokenizer) if token != unknown}
+    special_ids = {
+        fitted.tokenizer.token_to_id(token) for token in special_tokens(fitted.tokenizer) if token != unknown
+    }
     text = "<pad> a<s>b </s> </s>[SEP] <|begin|> <|end|>"
-    assert not there & set(fitted.encode([text])[0].tolist())
+    assert not special_ids & set(fitted.encode([text])[0].tolist())
 
 
 def test_a_unigram_model_is_otherwise_untouched(tmp_path: pathlib.Path) -> None:
-    """The same ids, what is unknown included, but where a special token is spelled out."""
+    """Ids are unchanged, unknown tokens included, except where a special token is spelled out."""
     bare = Tokenizer.from_str(published.t5())
     bare.no_padding()
     bare.no_truncation()
@@ -101,8 +103,8 @@ def test_the_end_of_a_text_is_detected(tmp_path: pathlib.Path, eos: object) -> N
 
 
 def test_the_end_of_a_text_can_be_named(tmp_path: pathlib.Path) -> None:
-    made = fetched(tmp_path, published.byte_level(), {"eos_token": "<|end|>"}, end_of_text="<|begin|>")
-    assert fit(*made).manifest.end_token == "<|begin|>"
+    arguments = fetched(tmp_path, published.byte_level(), {"eos_token": "<|end|>"}, end_of_text="<|begin|>")
+    assert fit(*arguments).manifest.end_token == "<|begin|>"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_the_end_of_a_text_can_be_named(tmp_path: pathlib.Path) -> None:
         ({"eos_token": "</s>"}, {"end_of_text": "▁the"}, "▁the is not a special token"),
     ],
 )
-def test_without_an_end_it_lists_what_there_is(
+def test_without_an_end_of_text_token_the_special_tokens_are_listed(
     tmp_path: pathlib.Path, config: dict[str, Any] | None, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=r"^tokenizer.end_of_text: " + message):
@@ -133,17 +135,19 @@ def test_without_an_end_it_lists_what_there_is(
 )
 def test_what_is_no_tokenizer_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^tokenizer.archive: " + message):
-        pretrained.build(*(lambda made, archive: (made, [], archive))(*fetched(tmp_path, text, None)))
+        pretrained.build(
+            *(lambda tokenizer_options, archive: (tokenizer_options, [], archive))(*fetched(tmp_path, text, None))
+        )
 
 
 def test_a_broken_config_is_refused(tmp_path: pathlib.Path) -> None:
-    made, archive = fetched(tmp_path, published.llama(), None)
-    built = pretrained.build(made, [], archive)
+    tokenizer_options, archive = fetched(tmp_path, published.llama(), None)
+    built = pretrained.build(tokenizer_options, [], archive)
     for config in ("{", "[]"):
         files = {"tokenizer.json": published.llama(), "tokenizer_config.json": config}
         write_passages(archive, [Passage(name, name, text) for name, text in files.items()], {})
         with pytest.raises(ValueError, match=r"^tokenizer.archive: tokenizer_config.json cannot be read"):
-            pretrained.end_of_text(made, built, archive)
+            pretrained.end_of_text(tokenizer_options, built, archive)
 
 
 def test_it_needs_its_archive(tmp_path: pathlib.Path) -> None:
