@@ -37,14 +37,14 @@ def probe_set() -> BlockSet:
 
 def test_choices_are_those_of_each_block_alone() -> None:
     model, blocks = small_model(top_k=2), probe_set()
-    found, _ = evaluate.probe_selectors(model, causal.Objective(causal.Options(kind="causal")), blocks)
-    assert found["positions"] == 420
+    arrays, _ = evaluate.probe_selectors(model, causal.Objective(causal.Options(kind="causal")), blocks)
+    assert arrays["positions"] == 420
     for path in ("blocks.0.ffn.router", "blocks.1.ffn.router"):
-        choice_PS = found[f"{path}/choice"]
+        choice_PS = arrays[f"{path}/choice"]
         assert choice_PS.shape == (420, 4)
         assert (choice_PS.sum(1) == 2).all()
         # a choice counts for half in the tally, whose groups are the documents: here the blocks
-        np.testing.assert_allclose(found[f"{path}/chosen_GS"], choice_PS.reshape(70, 6, 4).sum(1) / 2)
+        np.testing.assert_allclose(arrays[f"{path}/chosen_GS"], choice_PS.reshape(70, 6, 4).sum(1) / 2)
         for block in (0, 31, 32, 69):
             with torch.no_grad(), record_selections(model) as record:
                 model.hidden(torch.from_numpy(blocks.tokens[block : block + 1]))

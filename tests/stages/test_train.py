@@ -183,10 +183,10 @@ def test_a_dense_run_has_no_telemetry_and_no_auxiliary_loss(
 
 def test_a_run_says_what_computed_it(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     assert trained(run_spec(), mixture, tmp_path / "run")
-    facts = json.loads((tmp_path / "run/run.json").read_text())
-    assert facts["threads"] == 1
-    assert facts["train_tokens"] == 12 * 4 * 16
-    assert {"python", "torch", "numpy"} <= set(facts["versions"])
+    run_json = json.loads((tmp_path / "run/run.json").read_text())
+    assert run_json["threads"] == 1
+    assert run_json["train_tokens"] == 12 * 4 * 16
+    assert {"python", "torch", "numpy"} <= set(run_json["versions"])
     timing = json.loads((tmp_path / "run/timing.json").read_text())
     assert set(timing["cpu_seconds_by_part"]) >= {"update", "observe", "validate"}
 
@@ -234,22 +234,22 @@ def test_sigterm_saves_and_the_same_command_continues(
 def test_what_fails_while_it_tells_of_a_step_fails_after_the_save_and_a_snapshot_before_it(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot, save, there = tmp_path / "run/snapshots/step3.safetensors", verb.save_checkpoint, []
+    snapshot, save, snapshot_existed = tmp_path / "run/snapshots/step3.safetensors", verb.save_checkpoint, []
 
-    def saved(*given: Any, **named: Any) -> None:
-        there.append(snapshot.exists())
-        save(*given, **named)
+    def saving(*arguments: Any, **keywords: Any) -> None:
+        snapshot_existed.append(snapshot.exists())
+        save(*arguments, **keywords)
 
-    def tell(progress: Progress, state: State, happened: dict[str, float]) -> None:
+    def fail_at_step_3(progress: Progress, state: State, step_metrics: dict[str, float]) -> None:
         if state.step == 3:
             raise BrokenPipeError
 
-    monkeypatch.setattr(verb, "save_checkpoint", saved)
-    monkeypatch.setattr(Progress, "__call__", tell)
+    monkeypatch.setattr(verb, "save_checkpoint", saving)
+    monkeypatch.setattr(Progress, "__call__", fail_at_step_3)
     with pytest.raises(BrokenPipeError):
         trained(run_spec(training={"keep_steps": [3]}), mixture, tmp_path / "run", StopAt(2))
     assert [kept.name for kept in (tmp_path / "run-checkpoints").glob("step*")] == ["step3"]
-    assert there == [True]
+    assert snapshot_existed == [True]
 
 
 @pytest.fixture(autouse=True)

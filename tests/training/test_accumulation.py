@@ -26,7 +26,7 @@ def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[TrainContext, S
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY).double()
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
-    run = TrainContext(
+    context = TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
         lr_factor=lambda step: 1.0,
@@ -34,7 +34,7 @@ def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[TrainContext, S
         observer=None,  # type: ignore[arg-type]
         documents=None if document_BT is None else lambda step: document_BT,
     )
-    return run, State(0, model, torch.optim.SGD(groups(model), lr=1.0), [], {})
+    return context, State(0, model, torch.optim.SGD(groups(model), lr=1.0), [], {})
 
 
 def groups(model: Transformer) -> list[dict[str, Any]]:
@@ -44,10 +44,10 @@ def groups(model: Transformer) -> list[dict[str, Any]]:
 
 def gradient(spec: RunSpec, document_BT: Tensor | None) -> tuple[float, Tensor]:
     """The reported loss and the whole gradient of one step."""
-    run, state = prepared(spec, document_BT)
+    context, state = prepared(spec, document_BT)
     before = torch.cat([p.detach().flatten().clone() for p in state.model.parameters()])
-    happened = loop.train_step(run, state)
-    return happened["loss"], before - torch.cat([p.detach().flatten() for p in state.model.parameters()])
+    step_metrics = loop.train_step(context, state)
+    return step_metrics["loss"], before - torch.cat([p.detach().flatten() for p in state.model.parameters()])
 
 
 def documents(cuts: list[int]) -> Tensor:
@@ -61,18 +61,18 @@ CUTS = {"whole": None, "ragged": [1, 9, 3, 16, 2, 1, 12, 5], "empty": [16, 16, 1
 
 @pytest.mark.parametrize("cuts", CUTS)
 def test_eight_times_one_equals_two_times_four(run_spec: MakeRun, cuts: str) -> None:
-    given = CUTS[cuts]
-    document_BT = None if given is None else documents(given)
-    found = {}
+    documents_per_block = CUTS[cuts]
+    document_BT = None if documents_per_block is None else documents(documents_per_block)
+    results = {}
     for accumulation in (1, 2, 4, 8):
         spec = run_spec(
-            model={"separate_documents": given is not None, "block": {"ffn": QUIET}},
+            model={"separate_documents": documents_per_block is not None, "block": {"ffn": QUIET}},
             training={"blocks_per_step": NUM_BLOCKS, "grad_accumulation": accumulation, "max_grad_norm": 1e9},
         )
-        found[accumulation] = gradient(spec, document_BT)
+        results[accumulation] = gradient(spec, document_BT)
     for accumulation in (2, 4, 8):
-        assert found[accumulation][0] == pytest.approx(found[1][0], abs=1e-12)
-        torch.testing.assert_close(found[accumulation][1], found[1][1], rtol=0, atol=1e-12)
+        assert results[accumulation][0] == pytest.approx(results[1][0], abs=1e-12)
+        torch.testing.assert_close(results[accumulation][1], results[1][1], rtol=0, atol=1e-12)
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) -> None:
@@ -81,25 +81,25 @@ def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) 
         model={"separate_documents": True, "block": {"ffn": QUIET}},
         training={"blocks_per_step": NUM_BLOCKS, "grad_accumulation": 4},
     )
-    run, state = prepared(spec, document_BT)
+    context, state = prepared(spec, document_BT)
     with torch.no_grad():
-        logit_BTV = state.model(run.tokens(0), document_BT)
-    nats_BS = F.cross_entropy(logit_BTV[:, :-1].mT, run.tokens(0)[:, 1:], reduction="none")
+        logit_BTV = state.model(context.tokens(0), document_BT)
+    nats_BS = F.cross_entropy(logit_BTV[:, :-1].mT, context.tokens(0)[:, 1:], reduction="none")
     within_BS = document_BT[:, 1:] == document_BT[:, :-1]
     means = [(nats_BS[i : i + 2][within_BS[i : i + 2]].mean()) for i in range(0, 8, 2)]
-    assert loop.train_step(run, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
+    assert loop.train_step(context, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
     assert abs(float(torch.stack(means).mean() - nats_BS[within_BS].mean())) > 1e-4  # the mean of means is another
 
 
 def test_the_selectors_losses_are_averaged_over_micro_batches(run_spec: MakeRun) -> None:
     # a z-loss is a mean over tokens, so over equal micro-batches its average is that of the whole
     change = {"ffn": {"balance": "none", "z_weight": 0.1, "router": {"noise_std": 0.0}}}
-    found = []
+    results = []
     for accumulation in (1, 4):
         training = {"blocks_per_step": NUM_BLOCKS, "grad_accumulation": accumulation, "max_grad_norm": 1e9}
-        run, state = prepared(run_spec(model={"block": change}, training=training), None)
-        found.append(
-            (loop.train_step(run, state)["auxiliary"], state.model.blocks[0].ffn.router.scorer.weight.detach())
+        context, state = prepared(run_spec(model={"block": change}, training=training), None)
+        results.append(
+            (loop.train_step(context, state)["auxiliary"], state.model.blocks[0].ffn.router.scorer.weight.detach())
         )
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=1e-12)
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-12)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=1e-12)

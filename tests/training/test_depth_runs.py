@@ -76,9 +76,9 @@ def test_an_arm_trains_continues_and_is_observed(
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     measured = {name for line in lines for path, name, *_ in line.get("measured", []) if "depth.router" in path}
     assert measured >= {"capacity", "agreement", "train_eval_difference"}
-    told = [line["optimizer"] for line in lines if "optimizer" in line]
-    assert bool(told) == ("muon" in spec.optimizer.kind)
-    assert all(set(one) == {"singular_min", "singular_median", "singular_max"} for one in told)
+    reports = [line["optimizer"] for line in lines if "optimizer" in line]
+    assert bool(reports) == ("muon" in spec.optimizer.kind)
+    assert all(set(report) == {"singular_min", "singular_median", "singular_max"} for report in reports)
 
 
 def test_recomputed_blocks_choose_the_same_tokens(

@@ -60,9 +60,9 @@ def test_steps_on_the_device_are_those_of_the_cpu(
     run_spec: MakeRun, device: str, top_k: int, precision: str, tolerance: float
 ) -> None:
     ffn = {"top_k": top_k, **QUIET}
-    found, _ = steps(run_spec(model={"block": {"ffn": ffn}}, training={"precision": precision}), device)
+    losses, _ = steps(run_spec(model={"block": {"ffn": ffn}}, training={"precision": precision}), device)
     expected, _ = steps(run_spec(model={"block": {"ffn": ffn}}), "cpu")
-    assert found == pytest.approx(expected, abs=tolerance)
+    assert losses == pytest.approx(expected, abs=tolerance)
 
 
 @on_devices
@@ -82,15 +82,15 @@ def test_grouped_experts_are_the_looped_ones(device: str, activation: str) -> No
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     count_E = torch.tensor([5, 0, 9, 2], device=device)
-    found = []
+    results = []
     for run in (experts.run_looped, experts.run_grouped):
         x_AD = torch.randn(16, 16, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
         y_AD = run(x_AD, count_E)
         y_AD.square().sum().backward()
         gradients = [parameter.grad for parameter in experts.parameters()]
-        found.append([y_AD.detach(), x_AD.grad, *gradients])
+        results.append([y_AD.detach(), x_AD.grad, *gradients])
         experts.zero_grad(set_to_none=True)
-    for looped, grouped in zip(*found, strict=True):
+    for looped, grouped in zip(*results, strict=True):
         torch.testing.assert_close(grouped, looped, rtol=1e-3, atol=1e-3)
 
 

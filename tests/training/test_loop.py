@@ -24,7 +24,7 @@ def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainCo
     token_BT = torch.randint(0, 64, (4, 16))
     # 13, 15, 0 and 7 predictions within documents: a micro-batch may have none
     document_BT = torch.tensor([[0] * 4 + [1] * 8 + [2] * 4, [3] * 16, list(range(4, 20)), [20, 21] * 4 + [22] * 8])
-    run = TrainContext(
+    context = TrainContext(
         spec=spec,
         objective=objective or component_module(spec.objective).Objective(spec.objective),
         lr_factor=lambda step: 1.0,
@@ -32,7 +32,7 @@ def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainCo
         observer=None,  # type: ignore[arg-type]
         documents=(lambda step: document_BT) if spec.model.separate_documents else None,
     )
-    return run, State(0, model, component_module(spec.optimizer).build(spec.optimizer, model), [], {})
+    return context, State(0, model, component_module(spec.optimizer).build(spec.optimizer, model), [], {})
 
 
 class NotFinite(Objective):
@@ -49,10 +49,10 @@ class NotFinite(Objective):
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..., RunSpec]) -> None:
-    run, state = prepared(run_spec(), NotFinite())
+    context, state = prepared(run_spec(), NotFinite())
     before = copy.deepcopy(state.model.state_dict())
     with pytest.raises(ValueError, match=r"run small, seed 0: step 0: loss .*; no update was made"):
-        loop.train_step(run, state)
+        loop.train_step(context, state)
     for name, weight in state.model.state_dict().items():
         assert torch.equal(weight, before[name]), name
 
@@ -64,13 +64,13 @@ def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec
         # the balancing loss is taken in each micro-batch, so it is left out
         change = {"ffn": {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}}
         model = {"block": change, "separate_documents": separate}
-        run, state = prepared(run_spec(model=model, training={"grad_accumulation": accumulation}))
+        context, state = prepared(run_spec(model=model, training={"grad_accumulation": accumulation}))
         if accumulation == 1 and separate:
-            token_BT, document_BT = run.tokens(0), run.documents(0)
+            token_BT, document_BT = context.tokens(0), context.documents(0)
             counted = document_BT[:, 1:] == document_BT[:, :-1]
             assert counted.sum(1).tolist() == [13, 15, 0, 7]
-            expected = float(run.objective.token_nll(state.model, token_BT, document_BT)[counted].mean())
-        losses.append(loop.train_step(run, state)["loss"])
+            expected = float(context.objective.token_nll(state.model, token_BT, document_BT)[counted].mean())
+        losses.append(loop.train_step(context, state)["loss"])
         weights.append(torch.cat([weight.detach().flatten() for weight in state.model.parameters()]))
     assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-12)
     assert not separate or losses[0] == pytest.approx(expected, abs=1e-6)
@@ -79,7 +79,7 @@ def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec
 
 
 def test_a_step_of_documents_of_one_token_is_refused(run_spec: Callable[..., RunSpec]) -> None:
-    run, state = prepared(run_spec(model={"separate_documents": True}))
-    alone = dataclasses.replace(run, documents=lambda step: torch.arange(64).view(4, 16))
+    context, state = prepared(run_spec(model={"separate_documents": True}))
+    alone = dataclasses.replace(context, documents=lambda step: torch.arange(64).view(4, 16))
     with pytest.raises(ValueError, match="run small, seed 0: step 0: no token is predicted"):
         loop.train_step(alone, state)

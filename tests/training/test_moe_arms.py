@@ -68,12 +68,12 @@ def test_it_trains_and_is_evaluated(
     objective = component_module(spec.objective).Objective(spec.objective)
     test = nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
-    found, measured = evaluate.probe_selectors(model, objective, read_block_set(mixture, "probe"))
-    choice_PS = found["blocks.0.ffn.router/choice"]
+    arrays, measured = evaluate.probe_selectors(model, objective, read_block_set(mixture, "probe"))
+    choice_PS = arrays["blocks.0.ffn.router/choice"]
     assert choice_PS.sum() > 0
-    noted = {(path, what) for path, what, *_ in measured}
+    recorded = {(path, what) for path, what, *_ in measured}
     for arm, what in {"capacity": "dropped_share", "expert choice": "untaken_share"}.items():
-        assert (("blocks.1.ffn.router.choice", what) in noted) == (arm == name)
+        assert (("blocks.1.ffn.router.choice", what) in recorded) == (arm == name)
 
 
 def test_the_oracle_is_told_each_blocks_domain(
@@ -95,9 +95,9 @@ def test_the_oracle_is_told_each_blocks_domain(
     _, model = load_run(tmp_path / "run", 64)
     objective, probe = component_module(spec.objective).Objective(spec.objective), read_block_set(mixture, "probe")
     nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
-    found, _ = evaluate.probe_selectors(model, objective, probe)
+    arrays, _ = evaluate.probe_selectors(model, objective, probe)
     for layer in range(2):
-        choice_BTS = found[f"blocks.{layer}.ffn.router/choice"].reshape(*probe.tokens.shape, 4)
+        choice_BTS = arrays[f"blocks.{layer}.ffn.router/choice"].reshape(*probe.tokens.shape, 4)
         assert (choice_BTS.argmax(-1) % 2 == probe.domain[:, None]).all()
 
 

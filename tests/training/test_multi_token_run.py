@@ -42,7 +42,7 @@ def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
     torch.manual_seed(0)
     model = build_model(spec, 64).double()
     token_BT = torch.randint(64, document_BT.shape)
-    run = TrainContext(
+    context = TrainContext(
         spec=spec,
         objective=component_module(spec.objective).Objective(spec.objective),
         lr_factor=lambda step: 1.0,
@@ -51,21 +51,21 @@ def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
         documents=lambda step: document_BT,
     )
     groups = [{"params": list(model.parameters()), "peak": 1.0, "scale": 1.0}]
-    loss = loop.train_step(run, State(0, model, torch.optim.SGD(groups, lr=1.0), [], {}))["loss"]
+    loss = loop.train_step(context, State(0, model, torch.optim.SGD(groups, lr=1.0), [], {}))["loss"]
     return loss, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 def test_micro_batches_add_up_where_heads_have_unequally_many_targets(run_spec: MakeRun) -> None:
     # documents of one token have none, of two only head 0 has one
     document_BT = torch.stack([torch.arange(16) // length for length in (16, 1, 2, 5, 3, 2, 1, 7)])
-    found = {}
+    results = {}
     for accumulation in (1, 2, 8):
         training = {"blocks_per_step": 8, "grad_accumulation": accumulation, "max_grad_norm": 1e9}
         model = {"separate_documents": True, "block": {"ffn": QUIET}}
-        found[accumulation] = step(run_spec(objective=MULTI, model=model, training=training), document_BT)
+        results[accumulation] = step(run_spec(objective=MULTI, model=model, training=training), document_BT)
     for accumulation in (2, 8):
-        assert found[accumulation][0] == pytest.approx(found[1][0], abs=1e-12)
-        torch.testing.assert_close(found[accumulation][1], found[1][1], rtol=0, atol=1e-12)
+        assert results[accumulation][0] == pytest.approx(results[1][0], abs=1e-12)
+        torch.testing.assert_close(results[accumulation][1], results[1][1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", [MULTI, {"kind": "multi_token", "form": "linear", "weights": "published"}])
@@ -95,16 +95,18 @@ def test_it_starts_from_a_plain_run_and_a_plain_run_from_it(tmp_path: pathlib.Pa
     origin = {"kind": "dense", "origin": {"kind": "run", "ablation": "older"}}
     for older, newer in (("causal", MULTI), (MULTI, "causal")):
         parent = run_spec(ablation="older", objective=older, model=dense, seed=5)
-        given = verb.initial_model(parent, 64)
+        parent_model = verb.initial_model(parent, 64)
         (tmp_path / "spec.json").write_text(canonical_json(parent))
-        safetensors.torch.save_file(given.state_dict(), tmp_path / "model.safetensors")
+        safetensors.torch.save_file(parent_model.state_dict(), tmp_path / "model.safetensors")
         spec = run_spec(objective=newer, model=dense, start=origin)
-        started = verb.initial_model(spec, 64, tmp_path / "model.safetensors").state_dict()
-        fresh = network_of(spec).state_dict()
-        for name, weight in started.items():
-            assert torch.equal(weight, fresh[name] if name.startswith("parts.") else given.state_dict()[name]), name
+        weights_at_start = verb.initial_model(spec, 64, tmp_path / "model.safetensors").state_dict()
+        fresh = fresh_model(spec).state_dict()
+        for name, weight in weights_at_start.items():
+            assert torch.equal(weight, fresh[name] if name.startswith("parts.") else parent_model.state_dict()[name]), (
+                name
+            )
 
 
-def network_of(spec: RunSpec) -> torch.nn.Module:
+def fresh_model(spec: RunSpec) -> torch.nn.Module:
     torch.manual_seed(spec.seed)
     return build_model(spec, 64)

@@ -41,14 +41,14 @@ def small(run_spec: Callable[..., RunSpec], **model: object) -> tuple[Transforme
 def test_where_documents_have_their_blocks_domain_nothing_is_new(run_spec: Callable[..., RunSpec]) -> None:
     model, objective = small(run_spec)
     blocks = block_set([label for block in range(90) for label in ["ab"[block % 2]] * 2], 90)
-    found = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
+    losses = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     for index, domain in enumerate("ab"):
         of_domain = torch.from_numpy(blocks.tokens[blocks.domain == index])
         model.eval()
         nats = [objective.token_nll(model, portion).double() for _, portion in batches(of_domain)]
         assert len(nats) == -(-45 // BLOCKS_AT_ONCE)
         # the same nats; their float64 mean is summed in another shape, so in another order
-        assert found[domain] == pytest.approx(float(torch.cat(nats).mean()), rel=1e-13)
+        assert losses[domain] == pytest.approx(float(torch.cat(nats).mean()), rel=1e-13)
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., Ru
     model, objective = small(run_spec, separate_documents=separate)
     label_G = np.random.default_rng(0).choice(["a", "b"], 20).tolist()
     blocks = block_set(label_G, 10)
-    found = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
+    losses = Observer(TelemetrySpec(probe_blocks=1), objective, blocks, blocks).validate(model, objective)
     nats: dict[str, list[float]] = {"a": [], "b": []}
     model.eval()
     for block in range(10):
@@ -66,10 +66,10 @@ def test_a_prediction_counts_for_its_documents_domain(run_spec: Callable[..., Ru
             torch.from_numpy(blocks.tokens[block : block + 1]),
             torch.from_numpy(blocks.document[block : block + 1]),
         )
-        for place, value in enumerate(row[0].tolist(), start=1):
-            if not (separate and place == 9):
-                nats[label_G[blocks.document[block, place]]].append(value)
-    assert found == pytest.approx({domain: np.mean(values) for domain, values in nats.items()}, abs=1e-6)
+        for position, value in enumerate(row[0].tolist(), start=1):
+            if not (separate and position == 9):
+                nats[label_G[blocks.document[block, position]]].append(value)
+    assert losses == pytest.approx({domain: np.mean(values) for domain, values in nats.items()}, abs=1e-6)
 
 
 @torch.no_grad()
@@ -81,9 +81,9 @@ def test_a_selector_is_seen_with_documents_apart(run_spec: Callable[..., RunSpec
     path = "blocks.1.ffn.router"
     for document in range(4):
         block, part = document // 2, slice(9, 16) if document % 2 else slice(0, 9)
-        one = observe(
+        alone = observe(
             model, objective, token_BT[block : block + 1, part], torch.zeros(1, part.stop - part.start).long(), 1
         )[0]
-        np.testing.assert_allclose(packed[path].probs_GS[document], one[path].probs_GS[0], rtol=1e-5)
-    together = observe(model, objective, token_BT, torch.zeros_like(document_BT), 4)[0]
-    assert not np.allclose(together[path].probs_GS.sum(0), packed[path].probs_GS.sum(0), rtol=1e-5)
+        np.testing.assert_allclose(packed[path].probs_GS[document], alone[path].probs_GS[0], rtol=1e-5)
+    unseparated = observe(model, objective, token_BT, torch.zeros_like(document_BT), 4)[0]
+    assert not np.allclose(unseparated[path].probs_GS.sum(0), packed[path].probs_GS.sum(0), rtol=1e-5)

@@ -40,25 +40,25 @@ def run_of(ffn: dict[str, Any] = DENSE, depth: Any = "every", optimizer: Any = "
 @pytest.mark.parametrize("ffn", [DENSE, MOE], ids=["dense", "moe"])
 def test_every_parameter_is_in_one_part(ffn: dict[str, Any], depth: str) -> None:
     run = run_of(ffn, DEPTHS[depth])
-    found = resource_estimate.estimate_resources(run, VOCABULARY, 16)
+    estimate = resource_estimate.estimate_resources(run, VOCABULARY, 16)
     total, active = count_parameters(build_model(run, VOCABULARY))
-    assert sum(part.total for part in found.parts) == total
-    assert sum(part.active for part in found.parts) == pytest.approx(active, abs=6)  # that one rounds by block
-    assert {part.name for part in found.parts} >= {"token embedding", "unembedding", "norm", "mixer attention"}
+    assert sum(part.total for part in estimate.parts) == total
+    assert sum(part.active for part in estimate.parts) == pytest.approx(active, abs=6)  # that one rounds by block
+    assert {part.name for part in estimate.parts} >= {"token embedding", "unembedding", "norm", "mixer attention"}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", {"kind": "muon", "iteration": "float32"}, "muon_published"])
 def test_the_optimizers_state_is_what_it_really_keeps(optimizer: Any) -> None:
     run = run_of(MOE, optimizer=optimizer)
     model = build_model(run, VOCABULARY)
-    really: torch.optim.Optimizer = component_module(run.optimizer).build(run.optimizer, model)
+    optimizer_used: torch.optim.Optimizer = component_module(run.optimizer).build(run.optimizer, model)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    really.step()
-    kept = [value for state in really.state.values() for value in state.values() if value.ndim]
-    said = resource_estimate.estimate_resources(run, VOCABULARY, 16).memory
-    assert said["optimizer state"] == 4 * sum(value.numel() for value in kept)
-    assert said["weights"] == said["gradients"] == 4 * count_parameters(model)[0]
+    optimizer_used.step()
+    kept = [value for state in optimizer_used.state.values() for value in state.values() if value.ndim]
+    memory = resource_estimate.estimate_resources(run, VOCABULARY, 16).memory
+    assert memory["optimizer state"] == 4 * sum(value.numel() for value in kept)
+    assert memory["weights"] == memory["gradients"] == 4 * count_parameters(model)[0]
 
 
 def test_an_average_is_one_more_copy() -> None:
@@ -110,6 +110,6 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps() -> None:
 
 
 def test_time_is_work_over_speed() -> None:
-    found = resource_estimate.estimate_resources(run_of(), VOCABULARY, 16)
-    assert found.tokens == 10 * 8 * 16
-    assert found.device_seconds(1e9, 0.5) == pytest.approx(found.tokens * found.flops_per_token / 5e8)
+    estimate = resource_estimate.estimate_resources(run_of(), VOCABULARY, 16)
+    assert estimate.tokens == 10 * 8 * 16
+    assert estimate.device_seconds(1e9, 0.5) == pytest.approx(estimate.tokens * estimate.flops_per_token / 5e8)

@@ -67,14 +67,14 @@ def test_the_split_is_said_and_written(
     spec = run_spec(**RUNS["muon"])
     assert trained(spec, mixture, tmp_path / "run")
     assert "small seed 0: muon updates 2,048 parameters in 4 tensors" in capsys.readouterr().err
-    facts = json.loads((tmp_path / "run/run.json").read_text())
-    rules = {name: row["rule"] for row in facts["optimizer"] for name in row["names"]}
+    run_json = json.loads((tmp_path / "run/run.json").read_text())
+    rules = {name: row["rule"] for row in run_json["optimizer"] for name in row["names"]}
     assert rules["blocks.0.mixer.out.weight"] == "muon"
     assert rules["blocks.1.ffn.experts.in_weight"] == "muon_batched"
     assert rules["token_embedding.weight"] == rules["blocks.0.ffn.router.scorer.weight"] == "adamw"
-    (routers,) = (row for row in facts["optimizer"] if "blocks.0.ffn.router.scorer.weight" in row["names"])
+    (routers,) = (row for row in run_json["optimizer"] if "blocks.0.ffn.router.scorer.weight" in row["names"])
     assert routers["peak_rate"] == pytest.approx(0.1)
-    assert sum(row["parameters"] for row in facts["optimizer"]) == facts["parameters_total"]
+    assert sum(row["parameters"] for row in run_json["optimizer"]) == run_json["parameters_total"]
 
 
 def test_keeping_an_average_changes_no_bit_of_the_weights(

@@ -84,20 +84,20 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     _, model = load_run(tmp_path / "run", 64)
-    drawn = verb.initial_model(run, 64, start).state_dict()
-    moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, drawn[name])]
+    initial = verb.initial_model(run, 64, start).state_dict()
+    moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, initial[name])]
     assert "token_embedding.weight" in moved
     objective = component_module(run.objective).Objective(run.objective)
     test = nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))
     assert np.isfinite(test["nats"]).all()
     arrays, measured = evaluate.probe_selectors(model, objective, read_block_set(mixture, "probe"))
-    asked = {
-        one.statistic.removeprefix("measured.")
-        for one in study(name).hypotheses.values()
-        if arm in (one.arm, one.reference) and one.statistic.startswith("measured.")
+    wanted = {
+        hypothesis.statistic.removeprefix("measured.")
+        for hypothesis in study(name).hypotheses.values()
+        if arm in (hypothesis.arm, hypothesis.reference) and hypothesis.statistic.startswith("measured.")
     }
     # the acceptance of drafts is measured on texts, by evaluate itself
-    assert asked - {"acceptance"} <= {str(row[1]) for row in measured}
+    assert wanted - {"acceptance"} <= {str(row[1]) for row in measured}
     assert {path for path in selectors(model) if path in arrays or f"{path}/probs_GS" in arrays} == set(
         selectors(model)
     )

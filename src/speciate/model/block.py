@@ -29,7 +29,8 @@ from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import mark_recomputation
 
 
-class Block(HasIdleParameters, nn.Module):
+# nn.Module comes first: FSDP exchanges a block's class, which Python allows only if its first base is nn.Module
+class Block(nn.Module, HasIdleParameters):
     """The block of one layer, as its model's spec says."""
 
     def __init__(self, context: BuildContext) -> None:

@@ -1,4 +1,4 @@
-"""Run a finished or unfinished model on probe blocks, and collect what its selectors choose and its modules record.
+"""Run a model on probe blocks, and collect what its selectors choose and what its modules record.
 
 The probe stands outside the model (forward hooks), draws no random numbers and leaves no gradient.
 """

@@ -33,7 +33,7 @@ def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
     assert loaded.telemetry["steps"].tolist() == [0, 1, 2]
     assert torch.equal(loaded.model.weight, saved.model.weight)
     assert torch.equal(torch.rand(2), expected)
-    first, second = (one.optimizer.state_dict()["state"][0]["exp_avg"] for one in (saved, loaded))
+    first, second = (each_state.optimizer.state_dict()["state"][0]["exp_avg"] for each_state in (saved, loaded))
     assert torch.equal(first, second)
 
 
@@ -47,21 +47,21 @@ def test_only_the_newest_are_kept(tmp_path: pathlib.Path, keep: int) -> None:
 def test_other_threads_and_versions_are_told_in_one_line(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     store.save(tmp_path, state(3))
-    assert store.restore(tmp_path, state(0), log=told.append)
-    assert told == []
+    assert store.restore(tmp_path, state(0), log=messages.append)
+    assert messages == []
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
-    assert store.restore(tmp_path, state(0), log=told.append)
-    numpy, torchs = np.__version__, torch.__version__
+    assert store.restore(tmp_path, state(0), log=messages.append)
+    versions = f"torch {torch.__version__} (now 2.0.0), numpy {np.__version__} (now 1.0)"
     monkeypatch.setattr(np, "__version__", "1.0")
     monkeypatch.setattr(torch, "__version__", "2.0.0")
-    assert store.restore(tmp_path, state(0), log=told.append)
-    those, end = f"threads {threads} (now {threads + 1})", "results may differ in the last bits from here on"
-    assert told == [
-        f"{tmp_path}/step3: was written with {those}; {end}",
-        f"{tmp_path}/step3: was written with torch {torchs} (now 2.0.0), numpy {numpy} (now 1.0), {those}; {end}",
+    assert store.restore(tmp_path, state(0), log=messages.append)
+    threads_text, end = f"threads {threads} (now {threads + 1})", "results may differ in the last bits from here on"
+    assert messages == [
+        f"{tmp_path}/step3: was written with {threads_text}; {end}",
+        f"{tmp_path}/step3: was written with {versions}, {threads_text}; {end}",
     ]
 
 
@@ -152,8 +152,8 @@ def test_a_tied_weight_is_written_once_and_comes_back_tied(tmp_path: pathlib.Pat
             self.second = nn.Linear(2, 2, bias=False)
             self.second.weight = self.first.weight
 
-    one, other = Tied(), Tied()
-    save_weights(one, tmp_path / "weights")
+    model, other = Tied(), Tied()
+    save_weights(model, tmp_path / "weights")
     load_weights(other, tmp_path / "weights")
-    assert torch.equal(other.second.weight, one.first.weight)
+    assert torch.equal(other.second.weight, model.first.weight)
     assert other.second.weight is other.first.weight

@@ -118,11 +118,11 @@ def double_precision() -> Iterator[None]:
 def drawn_from_the_blocks() -> Iterator[None]:
     """Times and masks of diffusion depend on the tokens alone."""
 
-    def drawn(self: masked_diffusion.Objective, token_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw_noise(self: masked_diffusion.Objective, token_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return 1 - uniforms(token_BT, 11)[:, 0], uniforms(token_BT, 12)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masked_diffusion.Objective, "drawn", drawn)
+        patch.setattr(masked_diffusion.Objective, "draw_noise", draw_noise)
         yield
 
 

@@ -32,9 +32,9 @@ class Stop:
 
 
 def trained(
-    spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, kinds: list[str], said: list[str], stop: Any = None
+    spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, kinds: list[str], messages: list[str], stop: Any = None
 ) -> bool:
-    run_sinks = Sinks([sinks.parse(kind) for kind in kinds], folder / "sinks", spec, said.append)
+    run_sinks = Sinks([sinks.parse(kind) for kind in kinds], folder / "sinks", spec, messages.append)
     stop = Stop() if stop is None else stop
     return verb.train(spec, mixture, folder / "run", folder / "checkpoints", stop=stop, run_sinks=run_sinks)
 
@@ -51,21 +51,21 @@ def digests(folder: pathlib.Path) -> list[str]:
 
 def events(file: pathlib.Path) -> list[tuple[int, str, float]]:
     """The scalars of an event file: records of a length (8 bytes), its checksum (4), the event, its checksum (4)."""
-    data, at, found = file.read_bytes(), 0, []
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 8], "little")
-        event = Event.FromString(data[at + 12 : at + 12 + length])
-        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-        at += 16 + length
-    return found
+    data, offset, scalars = file.read_bytes(), 0, []
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + 8], "little")
+        event = Event.FromString(data[offset + 12 : offset + 12 + length])
+        scalars += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        offset += 16 + length
+    return scalars
 
 
 def test_tensorboard_gets_every_number_and_no_bit_of_the_run_changes(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
 ) -> None:
-    said: list[str] = []
-    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
-    assert trained(run_spec(), mixture, tmp_path / "watched", ["tensorboard"], said)
+    messages: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], messages)
+    assert trained(run_spec(), mixture, tmp_path / "watched", ["tensorboard"], messages)
     assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
     (file,) = (tmp_path / "watched/sinks/tensorboard/small-seed0").iterdir()
     expected = numbers(tmp_path / "watched")
@@ -73,7 +73,7 @@ def test_tensorboard_gets_every_number_and_no_bit_of_the_run_changes(
     assert [(step, name) for step, name, _ in events(file)] == [(step, name) for step, name, _ in expected]
     values = [value for *_, value in events(file)]
     assert values == pytest.approx([value for *_, value in expected], rel=1e-6)
-    assert not said
+    assert not messages
     assert not (tmp_path / "plain/sinks").exists()
 
 
@@ -95,8 +95,8 @@ class Recorder(types.ModuleType):
         if len(self.logged) >= self.failing_after:
             raise ConnectionError("no route")
         rest = dict(values)
-        at = rest.pop("step") if step is None else step
-        self.logged.append((at, rest))
+        at_step = rest.pop("step") if step is None else step
+        self.logged.append((at_step, rest))
 
     def finish(self) -> None:
         self.calls.append(("finish", None))
@@ -115,8 +115,8 @@ def test_a_tracker_gets_every_number(
     client = Recorder(kind)
     monkeypatch.setitem(sys.modules, kind, client)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    said: list[str] = []
-    assert trained(run_spec(), mixture, tmp_path / "watched", [f'{{"kind": "{kind}", "project": "mine"}}'], said)
+    messages: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "watched", [f'{{"kind": "{kind}", "project": "mine"}}'], messages)
     assert [(step, name, value) for step, values in client.logged for name, value in values.items()] == numbers(
         tmp_path / "watched"
     )
@@ -124,7 +124,7 @@ def test_a_tracker_gets_every_number(
     assert (opened["project"], opened["name"]) == ("mine", "small-seed0")
     assert opened["config"]["seed"] == 0
     assert client.calls[-1][0] == "finish"
-    assert not said
+    assert not messages
 
 
 def test_a_run_that_goes_on_sends_each_line_once(
@@ -133,10 +133,10 @@ def test_a_run_that_goes_on_sends_each_line_once(
     client = Recorder("trackio")
     monkeypatch.setitem(sys.modules, "trackio", client)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    said: list[str] = []
-    assert not trained(run_spec(), mixture, tmp_path / "run", ["trackio"], said, Stop(6))
+    messages: list[str] = []
+    assert not trained(run_spec(), mixture, tmp_path / "run", ["trackio"], messages, Stop(6))
     assert client.calls[-1][0] == "finish"
-    assert trained(run_spec(), mixture, tmp_path / "run", ["trackio"], said)
+    assert trained(run_spec(), mixture, tmp_path / "run", ["trackio"], messages)
     sent = [(step, name, value) for step, values in client.logged for name, value in values.items()]
     assert sent == numbers(tmp_path / "run")
 
@@ -145,11 +145,11 @@ def test_a_sink_that_fails_is_dropped_and_the_run_goes_on(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", Recorder("wandb", failing_after=3))
-    said: list[str] = []
-    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
-    assert trained(run_spec(), mixture, tmp_path / "watched", ["wandb"], said)
+    messages: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], messages)
+    assert trained(run_spec(), mixture, tmp_path / "watched", ["wandb"], messages)
     assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
-    assert said == ["--sink wandb: failed and is dropped; the run goes on: ConnectionError: no route"]
+    assert messages == ["--sink wandb: failed and is dropped; the run goes on: ConnectionError: no route"]
 
 
 def test_a_sink_that_cannot_be_opened_is_refused(
@@ -209,10 +209,10 @@ def test_the_real_client_takes_it_offline(
 ) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "watched/sinks/trackio"))  # read when it is imported
     pytest.importorskip(kind, reason=f"{kind} is not in the lock; pip install {kind} runs this test")
-    said: list[str] = []
-    assert trained(run_spec(), mixture, tmp_path / "plain", [], said)
-    assert trained(run_spec(), mixture, tmp_path / "watched", [kind], said)
+    messages: list[str] = []
+    assert trained(run_spec(), mixture, tmp_path / "plain", [], messages)
+    assert trained(run_spec(), mixture, tmp_path / "watched", [kind], messages)
     assert digests(tmp_path / "plain") == digests(tmp_path / "watched")
-    assert not said
+    assert not messages
     (written,) = (tmp_path / "watched/sinks").rglob({"wandb": "*.wandb", "trackio": "*.db"}[kind])
     assert b"validation/prose" in written.read_bytes()

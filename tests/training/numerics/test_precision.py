@@ -37,15 +37,15 @@ def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[TrainContext, S
         return torch.randint(VOCABULARY, (4, LENGTH), generator=torch.Generator().manual_seed(step))
 
     objective = component_module(spec.objective).Objective(spec.objective)
-    run = TrainContext(spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
-    return run, State(0, model, optimizer, [], {})
+    context = TrainContext(spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=tokens, observer=None)  # type: ignore[arg-type]
+    return context, State(0, model, optimizer, [], {})
 
 
 def trained(spec: RunSpec, num_steps: int = 4, backend: str = "aot_eager") -> tuple[State, list[dict[str, float]]]:
-    run, state = prepared(spec, backend)
+    context, state = prepared(spec, backend)
     rows = []
     for _ in range(num_steps):
-        rows.append(loop.train_step(run, state))
+        rows.append(loop.train_step(context, state))
         state.step += 1
     return state, rows
 
@@ -61,23 +61,23 @@ def assert_same_bits(one: nn.Module, other: nn.Module) -> None:
     ids=["auxiliary", "bias", "dense"],
 )
 def test_recomputed_activations_change_no_bit(run_spec: MakeRun, change: dict[str, Any]) -> None:
-    found = []
+    results = []
     for again in (False, True):
         training = {"activation_checkpointing": again, "grad_accumulation": 2}
-        found.append(trained(run_spec(model={"block": change}, training=training)))  # with noise in the router
-    assert found[0][1] == found[1][1]
-    assert_same_bits(found[0][0].model, found[1][0].model)
+        results.append(trained(run_spec(model={"block": change}, training=training)))  # with noise in the router
+    assert results[0][1] == results[1][1]
+    assert_same_bits(results[0][0].model, results[1][0].model)
 
 
 def test_a_recomputed_block_runs_twice_and_is_recorded_and_counted_once(run_spec: MakeRun) -> None:
-    run, state = prepared(
+    context, state = prepared(
         run_spec(training={"activation_checkpointing": True}, model={"block": {"ffn": {"balance": BIAS}}})
     )
     calls: list[str] = []
     for path, selector in selectors(state.model).items():
         selector.register_forward_hook(lambda module, args, output, path=path: calls.append(path))
     with record_selections(state.model) as record:  # open while the backward pass recomputes
-        run.objective(state.model, run.tokens(0)).backward()
+        context.objective(state.model, context.tokens(0)).backward()
     paths = ["blocks.0.ffn.router", "blocks.1.ffn.router"]
     assert sorted(calls) == sorted(paths * 2)
     assert list(record) == paths
@@ -88,7 +88,7 @@ def test_a_recomputed_block_runs_twice_and_is_recorded_and_counted_once(run_spec
 def test_recomputation_keeps_less(run_spec: MakeRun) -> None:
     kept = []
     for again in (False, True):
-        run, state = prepared(run_spec(training={"activation_checkpointing": again}))
+        context, state = prepared(run_spec(training={"activation_checkpointing": again}))
         sizes: list[int] = []
 
         def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
@@ -96,15 +96,15 @@ def test_recomputation_keeps_less(run_spec: MakeRun) -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            run.objective(state.model, run.tokens(0))
+            context.objective(state.model, context.tokens(0))
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 2
 
 
 def test_observing_recomputes_nothing(run_spec: MakeRun) -> None:
-    run, state = prepared(run_spec(training={"activation_checkpointing": True}))
+    context, state = prepared(run_spec(training={"activation_checkpointing": True}))
     with torch.no_grad(), record_selections(state.model) as record:
-        state.model.hidden(run.tokens(0))
+        state.model.hidden(context.tokens(0))
     assert len(record) == 2
 
 
@@ -113,7 +113,9 @@ def test_bfloat16_is_close_and_keeps_float32_where_it_counts(run_spec: MakeRun, 
     gradients, rows = [], []
     for precision in ("float32", "bfloat16"):
         block = change or {"ffn": {"router": {"noise_std": 0.0}}}
-        run, state = prepared(run_spec(model={"block": block}, training={"precision": precision, "max_grad_norm": 1e9}))
+        context, state = prepared(
+            run_spec(model={"block": block}, training={"precision": precision, "max_grad_norm": 1e9})
+        )
         seen: set[torch.dtype] = set()
         for module in state.model.modules():
             if isinstance(module, nn.Linear):
@@ -126,7 +128,7 @@ def test_bfloat16_is_close_and_keeps_float32_where_it_counts(run_spec: MakeRun, 
             step()
 
         state.optimizer.step = stepping  # type: ignore[method-assign]
-        rows.append(loop.train_step(run, state))
+        rows.append(loop.train_step(context, state))
         assert seen == {getattr(torch, precision)}
         for parameter in state.model.parameters():
             assert parameter.dtype == torch.float32
@@ -141,12 +143,12 @@ def test_bfloat16_is_close_and_keeps_float32_where_it_counts(run_spec: MakeRun, 
 
 def test_routing_and_loss_are_float32_under_autocast(run_spec: MakeRun) -> None:
     spec = run_spec(training={"precision": "bfloat16"})
-    run, state = prepared(spec)
-    token_BT = run.tokens(0)
+    context, state = prepared(spec)
+    token_BT = context.tokens(0)
     state.model.eval()
     with torch.no_grad(), arithmetic.autocast(spec.training, torch.device("cpu")):
         with record_selections(state.model) as record:
-            loss = run.objective(state.model, token_BT)
+            loss = context.objective(state.model, token_BT)
         logit_BTV = state.model(token_BT)
     assert logit_BTV.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
@@ -165,23 +167,23 @@ def test_routing_and_loss_are_float32_under_autocast(run_spec: MakeRun) -> None:
 def test_compiled_parts_keep_selectors_seen_and_the_numbers(
     run_spec: MakeRun, change: dict[str, Any], again: bool
 ) -> None:
-    found, counted = [], []
+    results, counted = [], []
     for compiled in (False, True):
         torch.compiler.reset()
         training = {"compile": compiled, "activation_checkpointing": again}
-        run, state = prepared(run_spec(model={"block": change}, training=training))
+        context, state = prepared(run_spec(model={"block": change}, training=training))
         with record_selections(state.model) as record:
-            run.objective(state.model, run.tokens(0)).backward()
+            context.objective(state.model, context.tokens(0)).backward()
         state.optimizer.zero_grad()
         counted.append({path: selection.chosen_NS.sum(0).tolist() for path, selection in record.items()})
-        found.append([loop.train_step(run, state)["loss"] for _ in range(2)])
-        with arithmetic.uncompiled(run.spec.training), torch.no_grad(), record_selections(state.model) as record:
-            state.model.hidden(run.tokens(0)[:3])  # another shape, and no graph for it
+        results.append([loop.train_step(context, state)["loss"] for _ in range(2)])
+        with arithmetic.uncompiled(context.spec.training), torch.no_grad(), record_selections(state.model) as record:
+            state.model.hidden(context.tokens(0)[:3])  # another shape, and no graph for it
         assert len(record) == (0 if change else 2)
         names = {name for name, _ in state.model.named_parameters()}
         assert not any("_orig_mod" in name for name in names)
     assert counted[0] == counted[1]
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 def test_no_selector_is_inside_what_is_compiled(run_spec: MakeRun) -> None:
@@ -220,12 +222,12 @@ def test_deterministic_algorithms_are_on_for_the_run_alone(run_spec: MakeRun) ->
 
 def test_gradient_norms_of_each_selector_when_asked(run_spec: MakeRun) -> None:
     assert set(trained(run_spec(), 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "lr"}
-    run, state = prepared(run_spec(telemetry={"gradient_norms": True}))
+    context, state = prepared(run_spec(telemetry={"gradient_norms": True}))
     routers = [block.ffn.router.scorer.weight for block in state.model.blocks]
     kept: list[float] = []
     for weight in routers:  # before clipping
         weight.register_post_accumulate_grad_hook(lambda weight: kept.append(float(weight.grad.square().sum().sqrt())))
-    row = loop.train_step(run, state)
+    row = loop.train_step(context, state)
     assert [row[f"grad_norm/blocks.{layer}.ffn.router"] for layer in (1, 0)] == pytest.approx(kept)
     assert all(norm > 0 for norm in kept)
 

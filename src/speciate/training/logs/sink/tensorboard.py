@@ -1,6 +1,6 @@
-"""TensorBoard's event files, one folder a run; `tensorboard --logdir FOLDER` shows them.
+"""TensorBoard event files, a folder for each run; `tensorboard --logdir FOLDER` shows them.
 
-Written by tensorboardX, which needs neither TensorBoard nor TensorFlow.
+tensorboardX writes them, which needs neither TensorBoard nor TensorFlow.
 """
 
 import pathlib
@@ -12,21 +12,21 @@ from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
-    """None."""
+    """TensorBoard has no options."""
 
 
 class Sink:
-    """An event file; of a run that goes on, TensorBoard forgets what came after the step where it does."""
+    """An event file. When a run resumes, TensorBoard drops what an earlier file holds beyond that step."""
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
         writer = import_client("tensorboardX", "tensorboardX", options.kind).SummaryWriter
         self.writer: Any = writer(str(folder / label), purge_step=first or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds scalars."""
+        """Add the values as scalars."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flush and close the event file."""
         self.writer.close()

@@ -12,14 +12,14 @@ from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
-    """Where it goes."""
+    """Where Trackio keeps the metrics."""
 
     project: str = Field("speciate", min_length=1)
-    """The project."""
+    """Name of the Trackio project."""
 
 
 class Sink:
-    """One run of the project; its database is in the sink's folder unless TRACKIO_DIR is set."""
+    """A run of the project. Its database is in the sink's folder unless TRACKIO_DIR is set."""
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))  # read when it is imported
@@ -27,9 +27,9 @@ class Sink:
         self.trackio.init(project=options.project, name=label, config=config, resume="allow", embed=False)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs the values under their step."""
+        """Log the values at their step."""
         self.trackio.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Finish the run."""
         self.trackio.finish()

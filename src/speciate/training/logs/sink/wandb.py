@@ -1,4 +1,4 @@
-"""Weights & Biases. Offline unless asked: nothing leaves the machine until `wandb sync FOLDER`."""
+"""Weights & Biases, offline by default: nothing leaves the machine until `wandb sync FOLDER`."""
 
 import pathlib
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from speciate.training.logs.sinks import import_client
 
 
 class Options(SinkOptions):
-    """Where it goes."""
+    """Where Weights & Biases keeps the metrics."""
 
     project: str = Field("speciate", min_length=1)
-    """The project."""
+    """Name of the Weights & Biases project."""
     mode: Literal["offline", "online"] = "offline"
-    """offline: files only; online: needs `wandb login`."""
+    """`offline` writes files only; `online` sends them and needs `wandb login`."""
 
 
 class Sink:
-    """One run of the project."""
+    """A run of the project."""
 
     def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
         wandb: Any = import_client("wandb", "wandb", options.kind)
@@ -28,14 +28,14 @@ class Sink:
         self.run: Any = wandb.init(
             project=options.project, name=label, dir=str(folder), mode=options.mode, config=config, settings=settings
         )
-        # a run that goes on after a stop may repeat steps, which wandb's own counter would refuse
+        # a resumed run may repeat steps, which wandb's own counter would refuse
         self.run.define_metric("step")
         self.run.define_metric("*", step_metric="step")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs the values under their step."""
+        """Log the values at their step."""
         self.run.log({**values, "step": step})
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Finish the run."""
         self.run.finish()
