@@ -1,4 +1,4 @@
-"""Small models to test with."""
+"""Small models for the tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -70,13 +70,20 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
         choice: Any = "token",
         balanced: tuple[float, float] = (0.0, 1.0),
     ) -> TopK:
-        given = {}
+        options_of_folder = {}
         for folder, value in (("router", router), ("balance", balance), ("choice", choice)):
             kind, options = (value, {}) if isinstance(value, str) else value
-            given[folder] = options_of(f"model/moe/{folder}", kind)(kind=kind, **options)
+            options_of_folder[folder] = options_of(f"model/moe/{folder}", kind)(kind=kind, **options)
         place = BuildContext(model_spec(), layer, VOCABULARY)
         sizes = (8, top_k, z_weight)
-        selector = TopK(given["router"], given["balance"], place, *sizes, given["choice"], balanced)
+        selector = TopK(
+            options_of_folder["router"],
+            options_of_folder["balance"],
+            place,
+            *sizes,
+            options_of_folder["choice"],
+            balanced,
+        )
         initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
         return selector
 

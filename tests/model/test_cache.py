@@ -1,4 +1,4 @@
-"""Token by token, or some at a time, the decoder gives what it gives at once."""
+"""Decoding with a cache, one or several tokens at a time, gives what one full forward pass gives."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,15 +37,15 @@ def test_with_a_cache_equals_the_full_forward(
     ffn = {"ffn": moe(router=router, top_k=1 if router == "hash" else 2)} if router else {}
     model = transformer(**SHAPES[shape], **ffn).double().eval()
     token_BT = torch.randint(VOCABULARY, (3, 11))
-    whole = model(token_BT)
+    full = model(token_BT)
     for parts in ([1] * 11, [4, 1, 6], [11]):
-        torch.testing.assert_close(parted(model, token_BT, parts), whole, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(parted(model, token_BT, parts), full, rtol=1e-10, atol=1e-10)
 
 
 def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None:
     model = transformer().double().eval()
     token_BT = torch.randint(VOCABULARY, (1, 9))
-    whole = model(token_BT)
+    full = model(token_BT)
     # 3 tokens of padding, another document, and the text's own positions after them
     padded_BT = torch.cat([torch.zeros((1, 3), dtype=torch.long), token_BT], dim=1)
     position_BT = torch.tensor([[0, 0, 0, *range(9)]])
@@ -55,7 +55,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
         index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
         tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
         read.append(model.head(model.read(tokens)))
-    torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], whole, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], full, rtol=1e-10, atol=1e-10)
 
 
 def test_rows_can_be_taken_as_a_beam_search_takes_them(transformer: Build) -> None:
@@ -66,8 +66,8 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(transformer: Build) -> No
     row_B = torch.tensor([2, 0])
     cache.select(row_B)
     after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
-    whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
-    torch.testing.assert_close(after, whole[:, -1:], rtol=1e-10, atol=1e-10)
+    full = model(torch.cat([token_BT[row_B], next_B1], dim=1))
+    torch.testing.assert_close(after, full[:, -1:], rtol=1e-10, atol=1e-10)
 
 
 def test_a_cache_is_no_longer_than_the_context(transformer: Build) -> None:
@@ -88,12 +88,12 @@ def test_a_cut_cache_goes_on_as_if_the_rest_had_never_been_read(transformer: Bui
         before = cache.copy()
         cache.truncate(length)
         assert (cache.length, before.length) == (length, 7)
-        whole = model(torch.cat([token_BT[:, :length], other_BT], dim=1))[:, length:]
+        full = model(torch.cat([token_BT[:, :length], other_BT], dim=1))[:, length:]
         after = model.head(model.read(TokenBatch.of(other_BT, cache=cache)))
-        torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
-        whole = model(torch.cat([token_BT, other_BT], dim=1))[:, 7:]
+        torch.testing.assert_close(after, full, rtol=1e-10, atol=1e-10)
+        full = model(torch.cat([token_BT, other_BT], dim=1))[:, 7:]
         after = model.head(model.read(TokenBatch.of(other_BT, cache=before)))  # the copy is as it was
-        torch.testing.assert_close(after, whole, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(after, full, rtol=1e-10, atol=1e-10)
 
 
 def test_what_a_cache_cannot_forget_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The model where it trains: loss and gradients on a device against double precision on a CPU."""
+"""The model on a GPU: loss and gradients against double precision on a CPU."""
 
 import pytest
 import torch
@@ -31,10 +31,10 @@ def test_a_mixture_of_experts_on_the_device_equals_the_reference(device: str, to
     model.load_state_dict(reference.state_dict())
     model.to(device)
     token_BT = torch.randint(0, 64, (3, 24))
-    expected, found = objective(reference, token_BT), objective(model, token_BT.to(device))
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+    expected, actual = objective(reference, token_BT), objective(model, token_BT.to(device))
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=1e-5, atol=1e-5)
     expected.backward()
-    found.backward()
+    actual.backward()
     for (name, ours), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
         if theirs.grad is None:
             assert ours.grad is None, name

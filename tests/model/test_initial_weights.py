@@ -1,3 +1,5 @@
+"""Initial weights: their scales, and that they depend on seed and name alone."""
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Documents of one block kept apart: each is computed as if it were alone, in value and gradient."""
+"""Documents of one block that are kept apart: each is computed as if it were alone, in value and gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +88,7 @@ def test_equals_transformers_on_each_document_alone(transformer: Build, token_BT
         config = GPT2Config(
             vocab_size=50, n_positions=16, n_embd=24, n_inner=40, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
         )
-        theirs = GPT2LMHeadModel(config).double().eval()
+        hf_model = GPT2LMHeadModel(config).double().eval()
         ours = transformer(ffn={"kind": "dense", "hidden": 40, "activation": "gelu_tanh"}, separate_documents=True)
     else:
         llama = LlamaConfig(
@@ -103,7 +103,7 @@ def test_equals_transformers_on_each_document_alone(transformer: Build, token_BT
             bos_token_id=0,
             eos_token_id=0,
         )
-        theirs = LlamaForCausalLM(llama).double().eval()
+        hf_model = LlamaForCausalLM(llama).double().eval()
         ours = transformer(
             ffn={"kind": "dense", "hidden": 40, "activation": "swiglu"},
             mixer={"num_kv_heads": 2},
@@ -114,19 +114,19 @@ def test_equals_transformers_on_each_document_alone(transformer: Build, token_BT
             separate_documents=True,
         )
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf_model.parameters():
             parameter.normal_(0.0, 0.3)
-    ours.double().eval().load_state_dict(renamed(shape, dict(theirs.named_parameters())))
+    ours.double().eval().load_state_dict(renamed(shape, dict(hf_model.named_parameters())))
     packed_BTV = ours(token_BT, DOCUMENTS)
     for block in range(3):
         for part in alone(block):
-            expected = theirs(input_ids=token_BT[block : block + 1, part]).logits[0]
+            expected = hf_model(input_ids=token_BT[block : block + 1, part]).logits[0]
             torch.testing.assert_close(packed_BTV[block, part], expected, rtol=1e-5, atol=1e-5)
 
 
-def renamed(shape: str, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def renamed(shape: str, hf_weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Their weights under our names; GPT-2's linear layers are stored transposed."""
-    weights = {name: value.detach() for name, value in theirs.items()}
+    weights = {name: value.detach() for name, value in hf_weights.items()}
     if shape == "gpt2":
         ours = {
             "token_embedding.weight": "transformer.wte.weight",
@@ -138,11 +138,11 @@ def renamed(shape: str, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
         for our, their in {**names, "norm": "transformer.ln_f"}.items():
             ours |= {f"{our}.{kind}": f"{their}.{kind}" for kind in ("weight", "bias")}
         return {our: weights[their].t() if ".c_" in their else weights[their] for our, their in ours.items()}
-    found = {
+    renamed_weights = {
         "token_embedding.weight": weights["model.embed_tokens.weight"],
         "norm.weight": weights["model.norm.weight"],
     }
-    found["unembedding.weight"] = weights["lm_head.weight"]
+    renamed_weights["unembedding.weight"] = weights["lm_head.weight"]
     joined = {
         "mixer.query_key_value": [f"self_attn.{part}_proj" for part in "qkv"],
         "mixer.out": ["self_attn.o_proj"],
@@ -153,10 +153,10 @@ def renamed(shape: str, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     for i in range(2):
         for our, parts_of in joined.items():
-            found[f"blocks.{i}.{our}.weight"] = torch.cat(
+            renamed_weights[f"blocks.{i}.{our}.weight"] = torch.cat(
                 [weights[f"model.layers.{i}.{one}.weight"] for one in parts_of]
             )
-    return found
+    return renamed_weights
 
 
 def test_the_loss_is_that_of_the_documents_alone(transformer: Build, token_BT: Tensor) -> None:

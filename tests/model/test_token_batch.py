@@ -1,3 +1,5 @@
+"""TokenBatch: what a choice of columns keeps, and positions in documents."""
+
 import torch
 
 from speciate.model.token_batch import TokenBatch

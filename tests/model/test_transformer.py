@@ -1,4 +1,4 @@
-"""Equal to transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
+"""The Transformer equals transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,30 +18,30 @@ Build = Callable[..., Transformer]
 VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 
 
-def assert_equal_models(ours: Transformer, theirs: PreTrainedModel, shape: ModelSpec) -> None:
+def assert_equal_models(ours: Transformer, hf_model: PreTrainedModel, shape: ModelSpec) -> None:
     """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
-    family, described = shape_of(theirs.config.to_dict())
-    assert described.difference(shape) == "" and family.architecture == type(theirs).__name__
+    family, described = shape_of(hf_model.config.to_dict())
+    assert described.difference(shape) == "" and family.architecture == type(hf_model).__name__
     rules = family.rules(described)
     ours.double()
-    theirs.double()
+    hf_model.double()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in hf_model.parameters():
             parameter.normal_(0.0, 0.3)
-    given = {name: weight.detach() for name, weight in theirs.named_parameters()}
-    ours.load_state_dict(import_weights(given, rules))
+    hf_weights = {name: weight.detach() for name, weight in hf_model.named_parameters()}
+    ours.load_state_dict(import_weights(hf_weights, rules))
     back = export_weights({name: weight.detach() for name, weight in ours.named_parameters()}, rules)
-    assert back.keys() == given.keys()
-    assert all(torch.equal(back[name], given[name]) for name in given)
+    assert back.keys() == hf_weights.keys()
+    assert all(torch.equal(back[name], hf_weights[name]) for name in hf_weights)
     token_BT = torch.randint(VOCABULARY, (3, 13))
-    result = theirs(input_ids=token_BT, labels=token_BT)
+    result = hf_model(input_ids=token_BT, labels=token_BT)
     torch.testing.assert_close(ours(token_BT), result.logits, rtol=1e-5, atol=1e-5)
     options = options_of("training/objective", "causal")(kind="causal", chunk=7)
     loss = component_module(options).Objective(options)(ours, token_BT)
     torch.testing.assert_close(loss.float(), result.loss, rtol=1e-5, atol=1e-5)  # theirs is computed in float32
     loss.backward()
     result.loss.backward()
-    expected = import_weights({name: weight.grad for name, weight in theirs.named_parameters()}, rules)
+    expected = import_weights({name: weight.grad for name, weight in hf_model.named_parameters()}, rules)
     for name, parameter in ours.named_parameters():
         assert expected[name].abs().max() > 1e-4
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-5, atol=1e-5)

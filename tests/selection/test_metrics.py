@@ -1,4 +1,4 @@
-"""What is noted is kept as means by path, name and coordinate, and only while somebody listens."""
+"""Metrics are kept as means by path, name and coordinate, and only while they are collected."""
 
 import pytest
 import torch
@@ -52,6 +52,6 @@ def test_nothing_has_no_mean() -> None:
     assert meter.means() == {}
 
 
-def test_a_module_of_another_model_cannot_note() -> None:
+def test_a_module_of_another_model_cannot_record() -> None:
     with collect_metrics(Noting()), pytest.raises(KeyError):
         Noting()(torch.ones(1))

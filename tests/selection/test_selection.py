@@ -1,4 +1,4 @@
-"""Recording selectors from outside a model."""
+"""Selections are recorded from outside a model."""
 
 from dataclasses import dataclass
 

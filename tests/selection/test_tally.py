@@ -1,4 +1,4 @@
-"""The commitment identity and the Tally's sums against scipy, enumeration and hand-made cases."""
+"""The commitment identity and the Tally's sums against scipy, enumeration and cases computed by hand."""
 
 import math
 
@@ -36,18 +36,18 @@ def all_in_one(chosen: Selection) -> Tally:
 @pytest.mark.parametrize("seed", range(5))
 def test_identity_against_scipy_with_a_null_that_differs_by_decision(seed: int) -> None:
     chosen = random_selection(seed)
-    found = all_in_one(chosen).commitment()
+    result = all_in_one(chosen).commitment()
     p, q = chosen.probs_NS.numpy(), chosen.null_NS.numpy()
-    assert found.committed == pytest.approx(np.mean([stats.entropy(*pair) for pair in zip(p, q, strict=True)]))
-    assert found.drift == pytest.approx(stats.entropy(p.mean(0), q.mean(0)))
-    assert found.committed == pytest.approx(found.drift + found.information)
-    assert min(found.committed, found.drift, found.information) >= 0
+    assert result.committed == pytest.approx(np.mean([stats.entropy(*pair) for pair in zip(p, q, strict=True)]))
+    assert result.drift == pytest.approx(stats.entropy(p.mean(0), q.mean(0)))
+    assert result.committed == pytest.approx(result.drift + result.information)
+    assert min(result.committed, result.drift, result.information) >= 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_information_is_mutual_information_under_a_constant_null(seed: int) -> None:
     probs = random_selection(seed).probs_NS
-    found = all_in_one(selection(probs, torch.full((1, probs.shape[1]), 1 / probs.shape[1], dtype=torch.float64)))
+    result = all_in_one(selection(probs, torch.full((1, probs.shape[1]), 1 / probs.shape[1], dtype=torch.float64)))
     p = probs.numpy()
     joint, slot = p / len(p), p.mean(0)
     by_enumeration = sum(
@@ -56,7 +56,7 @@ def test_information_is_mutual_information_under_a_constant_null(seed: int) -> N
         for s in range(p.shape[1])
         if joint[n, s] > 0
     )
-    assert found.commitment().information == pytest.approx(by_enumeration)
+    assert result.commitment().information == pytest.approx(by_enumeration)
 
 
 @pytest.mark.parametrize(
@@ -77,32 +77,32 @@ def test_information_is_mutual_information_under_a_constant_null(seed: int) -> N
     ],
 )
 def test_commitment_by_hand(probs: list, null: list, expected: tuple[float, float, float]) -> None:
-    found = all_in_one(selection(torch.tensor(probs), torch.tensor(null))).commitment()
-    assert (found.committed, found.drift, found.information) == pytest.approx(expected, abs=1e-7)
+    result = all_in_one(selection(torch.tensor(probs), torch.tensor(null))).commitment()
+    assert (result.committed, result.drift, result.information) == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_choice_that_the_null_forbids_is_infinitely_far_from_it() -> None:
-    found = all_in_one(selection(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])))
-    assert found.divergence_G[0] == math.inf
+    result = all_in_one(selection(torch.tensor([[0.5, 0.5], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])))
+    assert result.divergence_G[0] == math.inf
 
 
 def test_sums_by_group_by_hand() -> None:
     probs = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
     chosen = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     null = torch.full((1, 3), 1 / 3, dtype=torch.float64)
-    found = tally(selection(probs, null, chosen), torch.tensor([2, 0, 2]), num_groups=4)
-    assert found.decisions_G.tolist() == [1, 0, 2, 0]
-    assert found.chosen_GS.tolist() == [[0.5, 0, 0.5], [0, 0, 0], [0.5, 1, 0.5], [0, 0, 0]]
-    assert found.probs_GS.tolist() == [[1, 0, 0], [0, 0, 0], [0.5, 0.75, 0.75], [0, 0, 0]]
-    np.testing.assert_allclose(found.null_GS, found.decisions_G[:, None] / 3 * np.ones(3))
-    np.testing.assert_allclose(found.entropy_G, [0, 0, 1.5 * LN2 + LN2, 0], atol=1e-12)
-    np.testing.assert_allclose(found.divergence_G, [math.log(3), 0, 2 * math.log(3) - 2.5 * LN2, 0], atol=1e-12)
+    result = tally(selection(probs, null, chosen), torch.tensor([2, 0, 2]), num_groups=4)
+    assert result.decisions_G.tolist() == [1, 0, 2, 0]
+    assert result.chosen_GS.tolist() == [[0.5, 0, 0.5], [0, 0, 0], [0.5, 1, 0.5], [0, 0, 0]]
+    assert result.probs_GS.tolist() == [[1, 0, 0], [0, 0, 0], [0.5, 0.75, 0.75], [0, 0, 0]]
+    np.testing.assert_allclose(result.null_GS, result.decisions_G[:, None] / 3 * np.ones(3))
+    np.testing.assert_allclose(result.entropy_G, [0, 0, 1.5 * LN2 + LN2, 0], atol=1e-12)
+    np.testing.assert_allclose(result.divergence_G, [math.log(3), 0, 2 * math.log(3) - 2.5 * LN2, 0], atol=1e-12)
 
 
 def test_tallies_add_over_shards_and_groups() -> None:
     chosen = random_selection(1)
     group_N = torch.arange(40) % 7
-    whole = tally(chosen, group_N, 7)
+    together = tally(chosen, group_N, 7)
     parts = []
     for kept in (slice(0, 13), slice(13, 40)):
         part = Selection(
@@ -111,25 +111,25 @@ def test_tallies_add_over_shards_and_groups() -> None:
         parts.append(tally(part, group_N[kept], 7))
     summed, one = parts[0] + parts[1], all_in_one(chosen)
     for name in Tally.__dataclass_fields__:
-        np.testing.assert_allclose(getattr(summed, name), getattr(whole, name), rtol=1e-13)
-        np.testing.assert_allclose(getattr(whole.total(), name), getattr(one, name), rtol=1e-13)
-    assert whole.commitment().committed == pytest.approx(one.commitment().committed)
+        np.testing.assert_allclose(getattr(summed, name), getattr(together, name), rtol=1e-13)
+        np.testing.assert_allclose(getattr(together.total(), name), getattr(one, name), rtol=1e-13)
+    assert together.commitment().committed == pytest.approx(one.commitment().committed)
 
 
 def test_a_broadcast_null_is_the_same_null() -> None:
     probs = random_selection(2).probs_NS
     row = torch.full((1, 6), 1 / 6, dtype=torch.float64)
-    broadcast, whole = all_in_one(selection(probs, row)), all_in_one(selection(probs, row.repeat(40, 1)))
+    broadcast, together = all_in_one(selection(probs, row)), all_in_one(selection(probs, row.repeat(40, 1)))
     # other memory layouts: sums over 40 decisions of 6 float64 terms, each rounded on its own
-    np.testing.assert_allclose(broadcast.null_GS, whole.null_GS, rtol=1e-13)
-    np.testing.assert_allclose(broadcast.divergence_G, whole.divergence_G, rtol=1e-13)
+    np.testing.assert_allclose(broadcast.null_GS, together.null_GS, rtol=1e-13)
+    np.testing.assert_allclose(broadcast.divergence_G, together.divergence_G, rtol=1e-13)
 
 
 def test_float32_probabilities_are_summed_in_float64() -> None:
     probs = torch.full((100_000, 2), 0.5) + torch.tensor([1e-4, -1e-4])
-    found = all_in_one(selection(probs, torch.tensor([[0.5, 0.5]])))
-    assert found.probs_GS.dtype == np.float64
-    assert found.probs_GS[0, 0] == pytest.approx(100_000 * float(probs[0, 0]), rel=1e-12)
+    result = all_in_one(selection(probs, torch.tensor([[0.5, 0.5]])))
+    assert result.probs_GS.dtype == np.float64
+    assert result.probs_GS[0, 0] == pytest.approx(100_000 * float(probs[0, 0]), rel=1e-12)
 
 
 def test_a_tally_keeps_no_gradient() -> None:

@@ -1,4 +1,4 @@
-"""Every mixer behind a Mixture-of-Depths, a mixture of experts inside it: exact in rows, with a cache, causal."""
+"""Every mixer behind a Mixture-of-Depths, with experts inside it: row by row, with a cache, and causal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,16 +37,16 @@ def test_a_mixer_behind_a_depth(transformer: Build, moe: Callable[..., Any], mix
             torch.nn.init.normal_(module.down.weight)
     token_BT = torch.randint(50, (3, 16))
     with torch.no_grad(), record_selections(model) as record:
-        whole = model(token_BT)
+        full = model(token_BT)
     outer, inner = record["blocks.1.depth.router"], record["blocks.1.ffn.router"]
     assert sorted(inner.token_N.tolist()) == outer.token_N[outer.chosen_NS[:, 1] == 1].tolist()
     exact = {"rtol": 1e-10, "atol": 1e-10}
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat([model(row_1T) for row_1T in token_BT.split(1)]), whole, **exact)
+        torch.testing.assert_close(torch.cat([model(row_1T) for row_1T in token_BT.split(1)]), full, **exact)
         cache = Cache()
         parts = [
             model.head(model.read(TokenBatch.of(part, cache=cache))) for part in token_BT.split([5, 1, 1, 9], dim=1)
         ]
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole, **exact)
+        torch.testing.assert_close(torch.cat(parts, dim=1), full, **exact)
         token_BT[:, 11] = (token_BT[:, 11] + 1) % 50
-        torch.testing.assert_close(model(token_BT)[:, :11], whole[:, :11], **exact)
+        torch.testing.assert_close(model(token_BT)[:, :11], full[:, :11], **exact)

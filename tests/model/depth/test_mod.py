@@ -1,4 +1,4 @@
-"""Mixture-of-Depths: the choice by brute force, the block in closed form, causal where it is evaluated."""
+"""Mixture-of-Depths: its choice against brute force, its block in closed form, and causal evaluation."""
 
 import math
 from collections.abc import Callable
@@ -171,11 +171,11 @@ def test_in_training_the_choice_looks_ahead(built: Build) -> None:
 def test_with_a_cache_equals_the_full_forward(built: Build, choice: str, rows: int) -> None:
     model = undecided(built(depth={"choice": choice}, position="rotary")).eval()
     token_BT = torch.randint(VOCABULARY, (rows, 14))
-    whole = model(token_BT)
+    full = model(token_BT)
     for parts in ([1] * 14, [4, 1, 9], [14]):
         cache = Cache()
         read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
-        torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(torch.cat(read, dim=1), full, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -183,11 +183,11 @@ def test_with_a_cache_behind_a_state_too(built: Build, rows: int) -> None:
     mamba = {"mixer": {"kind": "mamba", "state": 3, "step_rank": 2}, "ffn": {"kind": "dense", "hidden": 40}}
     model = undecided(built(block={**mamba, "depth": {"kind": "mod", "capacity": 0.5}})).eval()
     token_BT = torch.randint(VOCABULARY, (rows, 14))
-    whole = model(token_BT)
+    full = model(token_BT)
     for parts in ([1] * 14, [4, 1, 9]):
         cache = Cache()
         read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
-        torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(torch.cat(read, dim=1), full, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -262,12 +262,12 @@ def test_runs_are_dealt_evenly_along_the_block(capacity: float) -> None:
     )
 
 
-def test_it_notes_how_far_evaluation_is_from_training(built: Build) -> None:
+def test_it_records_how_far_evaluation_is_from_training(built: Build) -> None:
     model = undecided(built(ffn={"kind": "dense", "hidden": 40})).eval()
     token_BT = torch.randint(VOCABULARY, (2, 16))
     with torch.no_grad(), collect_metrics(model) as meter:
         model(token_BT)
-    found = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.0.depth.router"}
+    metrics = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.0.depth.router"}
     runs_BT = chosen(model, token_BT)
     block = model.blocks[0]
     x_BTD = model.token_embedding(token_BT) + model.position_embedding(torch.arange(16))
@@ -276,10 +276,10 @@ def test_it_notes_how_far_evaluation_is_from_training(built: Build) -> None:
         model.train()
         trained_BTD = block(x_BTD, TokenBatch.of(token_BT))
     expert_BT = chosen(model, token_BT)
-    assert found["capacity"] == pytest.approx(float(runs_BT.double().mean()))
-    assert found["agreement"] == pytest.approx(float((runs_BT == expert_BT).double().mean()))
+    assert metrics["capacity"] == pytest.approx(float(runs_BT.double().mean()))
+    assert metrics["agreement"] == pytest.approx(float((runs_BT == expert_BT).double().mean()))
     difference = (trained_BTD - evaluated_BTD).norm() / evaluated_BTD.norm()
-    assert found["train_eval_difference"] == pytest.approx(float(difference), rel=1e-10)
+    assert metrics["train_eval_difference"] == pytest.approx(float(difference), rel=1e-10)
 
 
 def test_the_predictor_learns_whom_expert_choice_takes(built: Build) -> None:

@@ -1,4 +1,4 @@
-"""moe_arch's own Mixture-of-Depths: weights of mean 1/k in training, all tokens at full strength in evaluation."""
+"""Mixture-of-Depths as moe_arch released it: mean weight 1/k in training, all tokens at full weight in evaluation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -80,11 +80,11 @@ def test_training_and_evaluation_compute_different_things_and_say_so(built: Buil
     with torch.no_grad(), collect_metrics(model) as meter:
         trained = model(token_BT)
         evaluated = model.eval()(token_BT)
-    found = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.3.depth.router"}
-    assert found["agreement"] == 0.75
-    assert found["capacity"] == 1.0
-    assert 0 <= found["predictor_agreement"] <= 1
-    assert found["train_eval_difference"] > 0.3
+    metrics = {name: value for (path, name, _), value in meter.means().items() if path == "blocks.3.depth.router"}
+    assert metrics["agreement"] == 0.75
+    assert metrics["capacity"] == 1.0
+    assert 0 <= metrics["predictor_agreement"] <= 1
+    assert metrics["train_eval_difference"] > 0.3
     # of the logits, whatever the weights: half of them and more
     assert float(((trained - evaluated).norm() / evaluated.norm()).detach()) > 0.5
 

@@ -1,4 +1,4 @@
-"""The whole layer: against Mixtral, against a dense layer, under the language-modelling loss; and what is refused."""
+"""The MoE layer against Mixtral, DeepSeek-V3 and a dense layer; its training; and the options that it refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,24 +25,24 @@ def test_equals_mixtral(transformer: Build, moe: Options, k: int) -> None:
         hidden_size=WIDTH, intermediate_size=HIDDEN, num_local_experts=4, num_experts_per_tok=k, hidden_act="silu"
     )
     config._experts_implementation = "eager"
-    theirs = MixtralSparseMoeBlock(config)
-    for parameter in theirs.parameters():
+    hf_layer = MixtralSparseMoeBlock(config)
+    for parameter in hf_layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     ours = transformer(ffn=moe(hidden=HIDDEN, top_k=k, activation="swiglu"), biases=False).blocks[0].ffn
     pairs = {
-        "router.scorer.weight": (theirs.gate.weight, False),
-        "experts.in_weight": (theirs.experts.gate_up_proj, True),
-        "experts.out_weight": (theirs.experts.down_proj, True),
+        "router.scorer.weight": (hf_layer.gate.weight, False),
+        "experts.in_weight": (hf_layer.experts.gate_up_proj, True),
+        "experts.out_weight": (hf_layer.experts.down_proj, True),
     }
     ours.load_state_dict({name: w.mT if transposed else w for name, (w, transposed) in pairs.items()})
     x_BTD = torch.randn(3, 11, WIDTH)
-    ours_x_BTD, theirs_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
-    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
-    torch.testing.assert_close(ours_y_BTD, theirs_y_BTD, rtol=1e-5, atol=1e-5)
+    ours_x_BTD, hf_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
+    ours_y_BTD, hf_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), hf_layer(hf_x_BTD)
+    torch.testing.assert_close(ours_y_BTD, hf_y_BTD, rtol=1e-5, atol=1e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     ours_y_BTD.backward(gradient_BTD)
-    theirs_y_BTD.backward(gradient_BTD)
-    torch.testing.assert_close(ours_x_BTD.grad, theirs_x_BTD.grad, rtol=1e-4, atol=1e-5)
+    hf_y_BTD.backward(gradient_BTD)
+    torch.testing.assert_close(ours_x_BTD.grad, hf_x_BTD.grad, rtol=1e-4, atol=1e-5)
     for name, parameter in ours.named_parameters():
         their, transposed = pairs[name]
         torch.testing.assert_close(parameter.grad, their.grad.mT if transposed else their.grad, rtol=1e-4, atol=1e-5)
@@ -56,40 +56,40 @@ def test_equals_deepseek_v3(transformer: Build, moe: Options, num_shared: int) -
         n_shared_experts=num_shared, n_group=1, topk_group=1, routed_scaling_factor=1.0, norm_topk_prob=True,
     )  # fmt: skip
     config._experts_implementation = "eager"
-    theirs = DeepseekV3MoE(config)
-    for parameter in theirs.parameters():
+    hf_layer = DeepseekV3MoE(config)
+    for parameter in hf_layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    theirs.gate.e_score_correction_bias.normal_(std=0.2)
+    hf_layer.gate.e_score_correction_bias.normal_(std=0.2)
     options = moe(
         hidden=HIDDEN, top_k=2, activation="swiglu", num_shared=num_shared, balance="bias",
         router={"kind": "learned", "gate": "sigmoid"},
     )  # fmt: skip
     ours = transformer(ffn=options, biases=False).blocks[0].ffn
-    shared = theirs.shared_experts
+    shared = hf_layer.shared_experts
     gates_EDF, ups_EDF, outs_EFD = (
         weight.T.unflatten(dim, (num_shared, HIDDEN)).movedim(dim, 0)
         for weight, dim in ((shared.gate_proj.weight, 1), (shared.up_proj.weight, 1), (shared.down_proj.weight, 0))
     )
     ours.load_state_dict(
         {
-            "router.scorer.weight": theirs.gate.weight,
-            "router.balance.bias_S": theirs.gate.e_score_correction_bias,
+            "router.scorer.weight": hf_layer.gate.weight,
+            "router.balance.bias_S": hf_layer.gate.e_score_correction_bias,
             "router.balance.load_S": torch.zeros(4),
-            "experts.in_weight": theirs.experts.gate_up_proj.mT,
-            "experts.out_weight": theirs.experts.down_proj.mT,
+            "experts.in_weight": hf_layer.experts.gate_up_proj.mT,
+            "experts.out_weight": hf_layer.experts.down_proj.mT,
             "shared.in_weight": torch.cat([gates_EDF, ups_EDF], dim=-1),
             "shared.out_weight": outs_EFD,
         }
     )
     x_BTD = torch.randn(3, 11, WIDTH)
-    ours_x_BTD, theirs_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
-    ours_y_BTD, theirs_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), theirs(theirs_x_BTD)
-    torch.testing.assert_close(ours_y_BTD, theirs_y_BTD, rtol=1e-5, atol=1e-5)
+    ours_x_BTD, hf_x_BTD = x_BTD.clone().requires_grad_(), x_BTD.clone().requires_grad_()
+    ours_y_BTD, hf_y_BTD = ours(ours_x_BTD, TokenBatch.of(torch.zeros(3, 11))), hf_layer(hf_x_BTD)
+    torch.testing.assert_close(ours_y_BTD, hf_y_BTD, rtol=1e-5, atol=1e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     ours_y_BTD.backward(gradient_BTD)
-    theirs_y_BTD.backward(gradient_BTD)
-    torch.testing.assert_close(ours_x_BTD.grad, theirs_x_BTD.grad, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours.router.scorer.weight.grad, theirs.gate.weight.grad, rtol=1e-4, atol=1e-5)
+    hf_y_BTD.backward(gradient_BTD)
+    torch.testing.assert_close(ours_x_BTD.grad, hf_x_BTD.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.router.scorer.weight.grad, hf_layer.gate.weight.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("factor", "k"), [(0.5, 1), (1.0, 2)])
@@ -105,8 +105,10 @@ def test_what_has_no_room_adds_nothing(transformer: Build, moe: Options, factor:
     expected_BTD = free.experts(x_BTD.flatten(0, 1), routing.slot_NK, weight_NK).view_as(x_BTD)
     y_BTD = full(x_BTD, tokens)
     torch.testing.assert_close(y_BTD, expected_BTD)
-    mine, by_hand = (torch.autograd.grad(y.square().sum(), x_BTD, retain_graph=True)[0] for y in (y_BTD, expected_BTD))
-    torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-5)
+    actual, by_hand = (
+        torch.autograd.grad(y.square().sum(), x_BTD, retain_graph=True)[0] for y in (y_BTD, expected_BTD)
+    )
+    torch.testing.assert_close(actual, by_hand, rtol=1e-4, atol=1e-5)
     assert not y_BTD.flatten(0, 1)[~routing.kept_NK.any(-1)].any()
 
 

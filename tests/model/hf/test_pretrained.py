@@ -1,4 +1,4 @@
-"""Checkpoints that somebody else's library wrote are read as that library reads them; others are refused."""
+"""Checkpoints of other libraries are read as those libraries read them; unsupported ones are refused."""
 
 import json
 import pathlib
@@ -24,9 +24,9 @@ LLAMA = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "
 LLAMA["max_position_embeddings"] = 16
 
 
-def logits(given: Pretrained, token_BT: torch.Tensor) -> torch.Tensor:
-    model = Transformer(given.model, VOCABULARY).eval()
-    model.load_state_dict(given.weights)
+def logits(pretrained: Pretrained, token_BT: torch.Tensor) -> torch.Tensor:
+    model = Transformer(pretrained.model, VOCABULARY).eval()
+    model.load_state_dict(pretrained.weights)
     with torch.no_grad():
         return model(token_BT)
 
@@ -119,9 +119,9 @@ def test_a_gguf_file_gives_the_logits_of_the_model_that_it_was_made_of(
         expected = theirs(token_BT).logits
     del theirs.lm_head  # tied: the file has no head, as SmolLM2's has none
     write_gguf(theirs, tmp_path / "model.gguf", gguf.GGMLQuantizationType[kind])
-    given = read_pretrained(tmp_path / "model.gguf")
-    assert given.model.tied_head
-    got = logits(given, token_BT)
+    pretrained = read_pretrained(tmp_path / "model.gguf")
+    assert pretrained.model.tied_head
+    got = logits(pretrained, token_BT)
     assert (got - expected).abs().mean() <= tolerance * expected.abs().mean()
 
 

@@ -1,3 +1,5 @@
+"""Attention against its equation, on selected columns, and the head counts that it refuses."""
+
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -33,8 +35,8 @@ def test_equals_attention_written_out(model_spec: Callable[..., Any], position: 
     result = torch.zeros(2, 9, 24, dtype=torch.float64)
 
     def vector(part: int, block: int, t: int, head: int) -> torch.Tensor:
-        own = head if part == 0 else head * num_kv_heads // 4
-        start = 6 * ((0, 4, 4 + num_kv_heads)[part] + own)
+        kv_head = head if part == 0 else head * num_kv_heads // 4
+        start = 6 * ((0, 4, 4 + num_kv_heads)[part] + kv_head)
         v_h = joint_BTD[block, t, start : start + 6]
         if position == "learned" or part == 2:
             return v_h
@@ -63,5 +65,5 @@ def test_some_columns_attend_as_if_the_others_were_not_there(model_spec: Callabl
     x_BTD = torch.randn(1, 9, 24, dtype=torch.float64)
     x_BTD[0, column_BK[0]] = x_BKD[0]
     document_BT = torch.arange(1, 10).unsqueeze(0).scatter(1, column_BK, 0)
-    whole = mixer(x_BTD, dataclasses.replace(tokens, document_BT=document_BT))
-    torch.testing.assert_close(whole[:, column_BK[0]], some)
+    full = mixer(x_BTD, dataclasses.replace(tokens, document_BT=document_BT))
+    torch.testing.assert_close(full[:, column_BK[0]], some)

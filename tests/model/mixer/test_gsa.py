@@ -1,4 +1,4 @@
-"""Gated sparse attention against its equations, dense attention, itself token by token, and what it must not know."""
+"""Gated sparse attention against its equations and dense attention, decoded token by token, and for causality."""
 
 import dataclasses
 import re
@@ -74,11 +74,11 @@ def test_with_all_keys_and_no_gates_it_is_attention(
     for tokens in (TokenBatch.of(torch.zeros(3, 16)), TokenBatch.of(torch.zeros(3, 16), document_BT)):
         for stage in (0.0, 0.9):
             sparse.selector.before_update(stage)
-            ours, theirs = sparse(x_BTD, tokens), dense(x_BTD, tokens)
-            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-            gradient_BTD = torch.randn_like(ours)
-            (of_ours,) = torch.autograd.grad(ours, x_BTD, gradient_BTD)
-            torch.testing.assert_close(of_ours, torch.autograd.grad(theirs, x_BTD, gradient_BTD)[0])
+            sparse_BTD, dense_BTD = sparse(x_BTD, tokens), dense(x_BTD, tokens)
+            torch.testing.assert_close(sparse_BTD, dense_BTD, rtol=1e-9, atol=1e-9)
+            gradient_BTD = torch.randn_like(sparse_BTD)
+            (of_ours,) = torch.autograd.grad(sparse_BTD, x_BTD, gradient_BTD)
+            torch.testing.assert_close(of_ours, torch.autograd.grad(dense_BTD, x_BTD, gradient_BTD)[0])
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
@@ -172,11 +172,11 @@ def test_documents_are_contexts_of_their_own(transformer: Build, arm: str) -> No
 def test_with_a_cache_equals_the_full_forward(transformer: Build, arm: str) -> None:
     model = transformer(**shape(arm)).double().eval()
     token_BT = torch.randint(50, (3, 13))
-    whole = model(token_BT)
+    full = model(token_BT)
     for parts in ([1] * 13, [4, 1, 8]):
         cache = Cache()
         read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
-        torch.testing.assert_close(torch.cat(read, dim=1), whole, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(torch.cat(read, dim=1), full, rtol=1e-10, atol=1e-10)
 
 
 def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None:
@@ -192,7 +192,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], model(token_BT), rtol=1e-10, atol=1e-10)
 
 
-def gradients(model: Transformer, stage: float, *, own: bool, lm: bool) -> dict[str, Tensor | None]:
+def gradients(model: Transformer, stage: float, *, auxiliary: bool, lm: bool) -> dict[str, Tensor | None]:
     """The gradient of each parameter from the selectors' own losses, the language model's, or both."""
     for selector in selectors(model).values():
         selector.before_update(stage)
@@ -200,26 +200,26 @@ def gradients(model: Transformer, stage: float, *, own: bool, lm: bool) -> dict[
     token_BT = torch.randint(50, (3, 16), generator=torch.Generator().manual_seed(0))
     with record_selections(model) as record:
         loss = model(token_BT).logsumexp(-1).square().mean() * lm
-    (loss + auxiliary_loss(record) * own).backward()
+    (loss + auxiliary_loss(record) * auxiliary).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("arm", LEARNED)
 @pytest.mark.parametrize("stage", [0.0, 0.9])
 def test_every_tensor_of_an_indexer_that_learns_has_a_gradient(transformer: Build, arm: str, stage: float) -> None:
-    found = gradients(transformer(**shape(arm)).double(), stage, own=True, lm=True)
-    indexers = {name: gradient for name, gradient in found.items() if ".indexer." in name}
+    gradient_of = gradients(transformer(**shape(arm)).double(), stage, auxiliary=True, lm=True)
+    indexers = {name: gradient for name, gradient in gradient_of.items() if ".indexer." in name}
     assert len(indexers) == 8
-    for name, gradient in found.items():
+    for name, gradient in gradient_of.items():
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("stage", [0.0, 0.9])
 def test_the_kl_indexer_learns_from_its_loss_alone_and_nothing_else_does(transformer: Build, stage: float) -> None:
     model = transformer(**shape("kl")).double()
-    for name, gradient in gradients(model, stage, own=False, lm=True).items():
+    for name, gradient in gradients(model, stage, auxiliary=False, lm=True).items():
         assert (gradient is None or not gradient.any()) == (".indexer." in name), name
-    for name, gradient in gradients(model, stage, own=True, lm=False).items():
+    for name, gradient in gradients(model, stage, auxiliary=True, lm=False).items():
         assert (gradient is not None and bool(gradient.any())) == (".indexer." in name), name
 
 
@@ -227,8 +227,8 @@ def test_the_kl_indexer_learns_from_its_loss_alone_and_nothing_else_does(transfo
 def test_as_published_nothing_reaches_the_indexer(transformer: Build, budget: dict[str, Any]) -> None:
     mixer = gsa(indexer={"kind": "as_published", "width": 5}, budget=budget)
     model = transformer(mixer=mixer)
-    found = gradients(model, 0.0, own=True, lm=True)
-    assert not [name for name in found if ".indexer." in name]
+    gradient_of = gradients(model, 0.0, auxiliary=True, lm=True)
+    assert not [name for name in gradient_of if ".indexer." in name]
     frozen = {name: tensor for name, tensor in model.state_dict().items() if ".indexer." in name}
     assert len(frozen) == 8
     assert not any(tensor.requires_grad for tensor in frozen.values())
@@ -296,17 +296,17 @@ def test_padding_is_no_decision_and_has_no_loss(transformer: Build) -> None:
     padded = dataclasses.replace(tokens, index_BT=tokens.index_BT.where(real_BT, -1))
     mixer, x_BTD = model.blocks[0].mixer, torch.randn(2, 8, 24)
     losses = []
-    for given in (x_BTD, x_BTD + 5 * torch.randn(2, 8, 24) * ~real_BT.unsqueeze(-1)):
+    for input_BTD in (x_BTD, x_BTD + 5 * torch.randn(2, 8, 24) * ~real_BT.unsqueeze(-1)):
         with record_selections(mixer.train()) as record:
-            mixer(given, padded)
+            mixer(input_BTD, padded)
         losses.append(record["selector"].loss)
         with record_selections(mixer.eval()) as record:
-            mixer(given, padded)
+            mixer(input_BTD, padded)
         assert record["selector"].token_N.tolist() == [*range(8), *range(8, 13)]
     torch.testing.assert_close(losses[0], losses[1])
 
 
-def noted(model: nn.Module, *inputs: Any) -> dict[str, float]:
+def collected_metrics(model: nn.Module, *inputs: Any) -> dict[str, float]:
     with torch.no_grad(), collect_metrics(model) as meter:
         model(*inputs)
     return {name: mean for (_, name, at), mean in meter.means().items() if at is None}
@@ -315,34 +315,39 @@ def noted(model: nn.Module, *inputs: Any) -> dict[str, float]:
 @torch.no_grad()
 def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None:
     x_1TD, tokens = torch.randn(1, 12, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(1, 12))
-    found = {}
+    metrics_of = {}
     for arm in ("as_published", "window", "oracle"):
         mixer, _ = one(model_spec, "learned", **gsa(**ARMS[arm], gates="none"))
         torch.manual_seed(1)
         for parameter in mixer.query_key_value.parameters():
             parameter.data.normal_(0, 0.5)
-        found[arm] = noted(mixer.eval(), x_1TD, tokens)
+        metrics_of[arm] = collected_metrics(mixer.eval(), x_1TD, tokens)
     query_TNh, key_TKh, _ = mixer.query_key_value(x_1TD[0]).unflatten(-1, (-1, 6)).split((4, 2, 2), dim=1)
     logit_NTS = torch.einsum("tnh,snh->nts", query_TNh, key_TKh.repeat_interleave(2, 1)) / 6**0.5
     mass_TS = logit_NTS.masked_fill(torch.ones(12, 12).triu(1).bool(), -torch.inf).softmax(-1).mean(0)
     recall = mass_TS[4:].topk(4).values.sum(-1).mean()
-    assert found["oracle"]["recall"] == pytest.approx(float(recall), rel=1e-9)
+    assert metrics_of["oracle"]["recall"] == pytest.approx(float(recall), rel=1e-9)
     latest = torch.stack([mass_TS[t, t - 3 : t + 1].sum() for t in range(4, 12)]).mean()
-    assert found["window"]["recall"] == pytest.approx(float(latest), rel=1e-9)
-    assert found["as_published"]["recall"] < found["oracle"]["recall"]
+    assert metrics_of["window"]["recall"] == pytest.approx(float(latest), rel=1e-9)
+    assert metrics_of["as_published"]["recall"] < metrics_of["oracle"]["recall"]
     # a window of four sees the first token from queries 1 to 3 alone
     near_NTS = logit_NTS[:, 1:4, :4].masked_fill(torch.ones(3, 4).triu(2).bool(), -torch.inf).softmax(-1)
-    assert found["window"]["first_token_share"] == pytest.approx(float(near_NTS[:, :, 0].mean(0).sum()) / 11, rel=1e-9)
-    assert found["window"]["k_mean"] == pytest.approx((1 + 2 + 3 + 9 * 4) / 12)
+    assert metrics_of["window"]["first_token_share"] == pytest.approx(
+        float(near_NTS[:, :, 0].mean(0).sum()) / 11, rel=1e-9
+    )
+    assert metrics_of["window"]["k_mean"] == pytest.approx((1 + 2 + 3 + 9 * 4) / 12)
     dense, _ = one(model_spec, "learned", kind="attention", num_kv_heads=2)
     dense.load_state_dict(mixer.state_dict(), strict=False)
-    told = noted(dense, x_1TD, tokens)
-    assert told["first_token_share"] == pytest.approx(float(mass_TS[1:, 0].mean()), rel=1e-9)
-    assert told["largest_activation"] == pytest.approx(float(dense(x_1TD, tokens).abs().max()))
+    metrics = collected_metrics(dense, x_1TD, tokens)
+    assert metrics["first_token_share"] == pytest.approx(float(mass_TS[1:, 0].mean()), rel=1e-9)
+    assert metrics["largest_activation"] == pytest.approx(float(dense(x_1TD, tokens).abs().max()))
     # the context's first token is not there: it skipped the layer
-    assert noted(dense, x_1TD, tokens.select(torch.arange(12)[None]))["first_token_share"] == told["first_token_share"]
-    assert noted(dense, x_1TD[:, 1:], tokens.select(torch.arange(1, 12)[None]))["first_token_share"] == 0
-    gated = noted(one(model_spec, "learned", **gsa(**ARMS["kl"]))[0].eval(), x_1TD, tokens)
+    assert (
+        collected_metrics(dense, x_1TD, tokens.select(torch.arange(12)[None]))["first_token_share"]
+        == metrics["first_token_share"]
+    )
+    assert collected_metrics(dense, x_1TD[:, 1:], tokens.select(torch.arange(1, 12)[None]))["first_token_share"] == 0
+    gated = collected_metrics(one(model_spec, "learned", **gsa(**ARMS["kl"]))[0].eval(), x_1TD, tokens)
     assert {"value_gate", "output_gate"} <= set(gated)
 
 
@@ -362,8 +367,8 @@ def test_a_sink_is_measured_in_portions_and_where_exponentials_overflow(monkeypa
 def test_an_attention_that_sees_both_ways_measures_its_sink(model_spec: Callable[..., Any]) -> None:
     model = model_spec(mixer={"num_heads": 4}, causal=False)
     mixer = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
-    told = noted(mixer, torch.zeros(1, 8, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(1, 8)))
-    assert told["first_token_share"] == pytest.approx(1 / 8)
+    metrics = collected_metrics(mixer, torch.zeros(1, 8, 24, dtype=torch.float64), TokenBatch.of(torch.zeros(1, 8)))
+    assert metrics["first_token_share"] == pytest.approx(1 / 8)
 
 
 @pytest.mark.parametrize(("gates", "names"), [("none", set()), ("value", {"value"}), ("output", {"output"})])
@@ -454,10 +459,10 @@ def test_the_warm_up_keeps_no_table_of_scores(model_spec: Callable[..., Any]) ->
 def test_its_flops_are_those_of_the_chosen_and_of_the_ranking(model_spec: Callable[..., Any]) -> None:
     heads, width, k, length = 4, 5, 4, 16
     a_key = 2 * heads * width + 2 * heads
-    for arm, own in (("as_published", 0), ("kl", k * a_key)):
+    for arm, learning_flops in (("as_published", 0), ("kl", k * a_key)):
         options = gsa(**{**ARMS[arm], "indexer": {**ARMS[arm]["indexer"], "heads": heads}})
         mixer, _ = one(model_spec, **options)
-        assert mixer.num_flops(length) == pytest.approx(4 * k * 24 + length * a_key / 3 + own)
+        assert mixer.num_flops(length) == pytest.approx(4 * k * 24 + length * a_key / 3 + learning_flops)
     assert one(model_spec, **gsa(**ARMS["window"]))[0].num_flops(length) == 4 * k * 24
 
 

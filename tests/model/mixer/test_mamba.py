@@ -1,4 +1,4 @@
-"""The mixer against transformers' MambaMixer, against itself token by token, and against each document alone."""
+"""Mamba against transformers' MambaMixer, decoded token by token, and on each document alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +56,7 @@ def test_equals_transformers(model_spec: Spec, sizes: tuple[Any, ...], biases: b
         num_hidden_layers=1,
     )
     config.intermediate_size = int(expand * WIDTH)
-    theirs = MambaMixer(config, layer_idx=0).double().train()
+    hf_mixer = MambaMixer(config, layer_idx=0).double().train()
     names = {
         "mamba.input": "in_proj",
         "mamba.out": "out_proj",
@@ -71,18 +71,20 @@ def test_equals_transformers(model_spec: Spec, sizes: tuple[Any, ...], biases: b
         stem = name.removesuffix(".weight").removesuffix(".bias")
         return names[stem] + name.removeprefix(stem)
 
-    own = dict(ours.named_parameters())
-    given = dict(theirs.named_parameters())
-    theirs.load_state_dict({renamed(name): value.view_as(given[renamed(name)]) for name, value in own.items()})
+    parameters = dict(ours.named_parameters())
+    hf_parameters = dict(hf_mixer.named_parameters())
+    hf_mixer.load_state_dict(
+        {renamed(name): value.view_as(hf_parameters[renamed(name)]) for name, value in parameters.items()}
+    )
     x_BTD = torch.randn(2, 21, WIDTH, dtype=torch.float64)
-    y_BTD, expected_BTD = ours(x_BTD, TokenBatch.of(torch.zeros(2, 21))), theirs(x_BTD)
+    y_BTD, expected_BTD = ours(x_BTD, TokenBatch.of(torch.zeros(2, 21))), hf_mixer(x_BTD)
     # theirs has A, D and the bias of the step in float32, and states with it
     torch.testing.assert_close(y_BTD, expected_BTD, rtol=2e-5, atol=2e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     y_BTD.backward(gradient_BTD)
     expected_BTD.backward(gradient_BTD)
-    for name, parameter in own.items():
-        expected = given[renamed(name)].grad.view_as(parameter)
+    for name, parameter in parameters.items():
+        expected = hf_parameters[renamed(name)].grad.view_as(parameter)
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -131,8 +133,8 @@ def test_rows_can_be_taken_as_a_beam_search_takes_them(model_spec: Spec) -> None
     row_B = torch.tensor([2, 0])
     cache.select(row_B)
     after = model.head(model.read(TokenBatch.of(next_B1, cache=cache)))
-    whole = model(torch.cat([token_BT[row_B], next_B1], dim=1))
-    torch.testing.assert_close(after, whole[:, -1:], rtol=1e-11, atol=1e-11)
+    full = model(torch.cat([token_BT[row_B], next_B1], dim=1))
+    torch.testing.assert_close(after, full[:, -1:], rtol=1e-11, atol=1e-11)
 
 
 def test_padding_before_a_text_changes_nothing_of_it(model_spec: Spec) -> None:
@@ -157,17 +159,17 @@ def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     cache = Cache()
     first = (torch.tensor([[1, 4], [2, 0]]), torch.tensor([[True, True], [True, False]]))
     then = (torch.tensor([[5, 0], [3, 5]]), torch.tensor([[True, False], [True, True]]))
-    found: list[list[Tensor]] = [[], []]
+    outputs: list[list[Tensor]] = [[], []]
     for column_BK, real_BK in (first, then):
         taken = tokens.select(column_BK, real_BK)
         cached = TokenBatch(taken.id_BT, taken.position_BT, taken.index_BT, taken.document_BT, cache)
         y_BKD = mixer(x_BTD.gather(1, column_BK.unsqueeze(-1).expand(-1, -1, WIDTH)), cached)
         for row in range(2):
-            found[row] += list(y_BKD[row][real_BK[row]])
+            outputs[row] += list(y_BKD[row][real_BK[row]])
     for row, columns in ((0, [1, 4, 5]), (1, [2, 3, 5])):
         column_1K = torch.tensor([columns])
         alone = mixer(x_BTD[row : row + 1, columns], TokenBatch.of(torch.zeros(1, 6)).select(column_1K))[0]
-        torch.testing.assert_close(torch.stack(found[row]), alone, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.stack(outputs[row]), alone, rtol=1e-12, atol=1e-12)
 
 
 LENGTHS = [[5, 1, 7, 3], [4, 2, 10], [16]]

@@ -1,4 +1,4 @@
-"""Routing Mamba against Mamba, against its definition token by token, and each arm's promise."""
+"""Routing Mamba against Mamba and its definition, decoded token by token, and what each arm promises."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,16 +50,16 @@ def test_one_expert_is_mamba(model_spec: Spec, routed: str, biases: bool) -> Non
     rom = mixer_of(model_spec, {**ROM, "num_experts": 1, "routed": routed}, biases)
     mamba = mixer_of(model_spec, {"kind": "mamba", "state": 3}, biases)
 
-    def of_mamba(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    def of_mamba(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """RoM's weights, or their gradients, by the names of Mamba's."""
         if routed == "as_published":
-            return {name.replace("experts.0.", ""): value for name, value in own.items() if "router" not in name}
-        found = {name: value for name, value in own.items() if ".space." in name}
+            return {name.replace("experts.0.", ""): value for name, value in weights.items() if "router" not in name}
+        renamed = {name: value for name, value in weights.items() if ".space." in name}
         for kind in ("weight", "bias") if biases else ("weight",):
-            both = [own[f"mamba.{part}.{kind}"][0] for part in ("input", "gate")]
-            found[f"mamba.input.{kind}"] = torch.cat(both, dim=-1).t() if kind == "weight" else torch.cat(both)
-            found[f"mamba.out.{kind}"] = own[f"mamba.out.{kind}"][0].t()
-        return found
+            both = [weights[f"mamba.{part}.{kind}"][0] for part in ("input", "gate")]
+            renamed[f"mamba.input.{kind}"] = torch.cat(both, dim=-1).t() if kind == "weight" else torch.cat(both)
+            renamed[f"mamba.out.{kind}"] = weights[f"mamba.out.{kind}"][0].t()
+        return renamed
 
     mamba.load_state_dict(of_mamba({name: value.detach() for name, value in rom.named_parameters()}))
     x_BTD = torch.randn(2, 9, WIDTH, dtype=torch.float64)

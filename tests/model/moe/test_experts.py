@@ -1,4 +1,4 @@
-"""Both ways of running the experts against a loop over tokens: values and gradients."""
+"""Both implementations of the experts against a loop over tokens, in values and gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The choice, its weights, its losses and its report."""
+"""The top-k router: its choice, weights, losses and Selection."""
 
 import math
 
@@ -58,8 +58,8 @@ def test_balancing_loss_by_hand() -> None:
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_balancing_loss_is_transformers_divided_by_k(top_k: Selecting, k: int) -> None:
     selector, x_ND = top_k(balance=("auxiliary", {"weight": 0.25}), top_k=k), torch.randn(64, WIDTH)
-    theirs = load_balancing_loss_func((x_ND @ selector.scorer.weight.T,), num_experts=8, top_k=k)
-    torch.testing.assert_close(route(selector, x_ND).selection.loss, 0.25 * theirs / k)
+    hf_loss = load_balancing_loss_func((x_ND @ selector.scorer.weight.T,), num_experts=8, top_k=k)
+    torch.testing.assert_close(route(selector, x_ND).selection.loss, 0.25 * hf_loss / k)
 
 
 def test_balancing_loss_at_uniform_and_at_collapsed_load() -> None:

@@ -1,4 +1,4 @@
-"""FLOPs of a step against torch's own counter, which watches every matrix product; and the peak they are shares of."""
+"""FLOPs of a training step against torch's own counter, and the peaks of devices."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a mixer keeps, counted by hand; and the table of it."""
+"""The memory that a mixer keeps, counted by hand, and the table of mixer costs."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Attention over gathered keys against dense attention with everything else masked, in value and gradient."""
+"""Attention over gathered keys against dense attention with all other keys masked, in value and gradient."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""The stable top k against a full sort."""
+
 import random
 
 import pytest

@@ -1,4 +1,4 @@
-"""FLOPs of Mamba's mixers against torch's own counter, where every product is written as one."""
+"""FLOPs of Mamba's mixers against torch's own counter, with every product written as a matrix product."""
 
 from collections.abc import Callable
 from typing import Any

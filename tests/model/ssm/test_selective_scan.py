@@ -1,4 +1,4 @@
-"""The selective scan against its recurrence, one step after the other, which autograd differentiates by itself."""
+"""The selective scan against its recurrence, step by step, differentiated by autograd."""
 
 import pytest
 import torch
@@ -45,8 +45,8 @@ def inputs(length: int = LENGTH, strength: float = 1.0) -> Inputs:
     rate_NI = -strength * torch.rand(STATE, INNER, dtype=torch.float64)
     write_BTN, read_BTN = torch.randn(2, NUM_BLOCKS, length, STATE, dtype=torch.float64)
     state_BNI = torch.randn(NUM_BLOCKS, STATE, INNER, dtype=torch.float64)
-    given = (u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, state_BNI)
-    return tuple(tensor.requires_grad_() for tensor in given)
+    tensors = (u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, state_BNI)
+    return tuple(tensor.requires_grad_() for tensor in tensors)
 
 
 def starts() -> Tensor:
@@ -57,14 +57,14 @@ def starts() -> Tensor:
     return starts_BT
 
 
-def both(given: Inputs, starts_BT: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+def both(tensors: Inputs, starts_BT: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """(ours, the recurrence's) of every output and of every input's gradient."""
-    found = []
+    results = []
     for run in (selective_scan, recurrence):
-        y_BTI, last_BNI = run(*given, starts_BT)
+        y_BTI, last_BNI = run(*tensors, starts_BT)
         total = (y_BTI * torch.linspace(-1, 1, y_BTI.numel()).view_as(y_BTI)).sum() + last_BNI.square().sum()
-        found.append([y_BTI, last_BNI, *torch.autograd.grad(total, given)])
-    return list(zip(*found, strict=True))
+        results.append([y_BTI, last_BNI, *torch.autograd.grad(total, tensors)])
+    return list(zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("bordered", [False, True])
@@ -75,7 +75,7 @@ def test_equals_the_recurrence_in_value_and_gradient(chunk: int, bordered: bool)
 
 def test_its_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "CHUNK_TOKENS", (4, 4))
-    assert torch.autograd.gradcheck(lambda *given: selective_scan(*given, starts()), inputs())
+    assert torch.autograd.gradcheck(lambda *tensors: selective_scan(*tensors, starts()), inputs())
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-12, 1e3, 1e6])
@@ -87,13 +87,13 @@ def test_decays_of_any_strength_stay_finite(chunk: int, strength: float) -> None
 
 
 def test_nothing_before_a_border_is_seen(chunk: int) -> None:
-    given = inputs()
-    y_BTI, _ = selective_scan(*given, starts())
+    tensors = inputs()
+    y_BTI, _ = selective_scan(*tensors, starts())
     for block, start, stop in ((0, 4, 9), (0, 9, 11), (1, 8, 11)):
-        part = [tensor[block : block + 1, start:stop] for tensor in given[:2] + given[3:5]]
-        alone_BTI, _ = selective_scan(part[0], part[1], given[2], part[2], part[3])
+        part = [tensor[block : block + 1, start:stop] for tensor in tensors[:2] + tensors[3:5]]
+        alone_BTI, _ = selective_scan(part[0], part[1], tensors[2], part[2], part[3])
         torch.testing.assert_close(y_BTI[block, start:stop], alone_BTI[0], rtol=1e-13, atol=1e-13)
-    gradient = torch.autograd.grad(y_BTI[0, 9:].square().sum(), given[0])[0]
+    gradient = torch.autograd.grad(y_BTI[0, 9:].square().sum(), tensors[0])[0]
     assert not gradient[0, :9].any()
     assert gradient[0, 9:].all()
 

@@ -1,4 +1,4 @@
-"""The auxiliary loss's scopes: row by row, step by step; over two processes in training/test_distributed.py."""
+"""Scopes of the auxiliary loss, by row and by step; training/distributed tests them over two processes."""
 
 import pytest
 import torch
@@ -15,10 +15,10 @@ def test_of_a_sequence_is_the_mean_over_rows(top_k: Selecting, k: int) -> None:
     rows = zip(selection.probs_NS.split(16), selection.chosen_NS.split(16), strict=True)
     expected = 0.25 * torch.stack([load_balancing_loss(probs_TS, chosen_TS) for probs_TS, chosen_TS in rows]).mean()
     torch.testing.assert_close(selection.loss, expected)
-    mine, by_hand = (
+    actual, by_hand = (
         torch.autograd.grad(loss, selector.scorer.weight, retain_graph=True)[0] for loss in (selection.loss, expected)
     )
-    torch.testing.assert_close(mine, by_hand)
+    torch.testing.assert_close(actual, by_hand)
 
 
 def test_one_domain_a_sequence_is_uneven_by_sequence_and_even_by_batch(top_k: Selecting) -> None:
@@ -48,9 +48,9 @@ def test_of_a_step_counts_all_micro_batches_so_far(top_k: Selecting) -> None:
     assert last is not None
     assert selector.state_dict().keys() == {"scorer.weight", "balance.load_S"}
     selector.scorer.weight.grad = None
-    whole = route(selector, torch.randn(64, WIDTH), torch.randint(VOCABULARY, (4, 16))).selection
+    together = route(selector, torch.randn(64, WIDTH), torch.randint(VOCABULARY, (4, 16))).selection
     torch.testing.assert_close(
-        whole.loss, load_balancing_loss(whole.probs_NS, whole.chosen_NS)
+        together.loss, load_balancing_loss(together.probs_NS, together.chosen_NS)
     )  # alone it is the batch's
 
 

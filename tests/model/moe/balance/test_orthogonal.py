@@ -1,4 +1,4 @@
-"""The Gram matrix by hand."""
+"""The orthogonality loss against a Gram matrix computed by hand."""
 
 import pytest
 import torch

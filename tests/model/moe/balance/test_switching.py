@@ -1,4 +1,4 @@
-"""Balancing that begins or ends in the middle of a training."""
+"""Balancing that starts or ends during the training."""
 
 import torch
 from tests.model.conftest import Selecting, route

@@ -1,4 +1,4 @@
-"""Expert choice against a loop that takes one token after the other; and what it must not do."""
+"""Expert choice against a loop that takes tokens one by one, and the uses that it refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,12 +62,12 @@ def test_a_layer_is_each_experts_weighted_output_on_its_own_tokens(transformer: 
     assert (y_BTD.flatten(0, 1)[~routing.kept_NK.any(-1)] == 0).all()
     gradient_BTD = torch.randn_like(y_BTD)
     parameters = [x_BTD, *layer.parameters()]
-    for mine, by_hand in zip(
+    for actual, by_hand in zip(
         torch.autograd.grad(y_BTD, parameters, gradient_BTD),
         torch.autograd.grad(expected_BTD, parameters, gradient_BTD),
         strict=True,
     ):
-        torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual, by_hand, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Capacity against Switch's router in transformers, and against counting; weights as they are."""
+"""Token choice and its capacity against Switch's router in transformers and against counting."""
 
 import math
 from types import SimpleNamespace
@@ -18,11 +18,11 @@ from speciate.selection.metrics import collect_metrics
 def test_one_slot_with_room_equals_switch(top_k: Selecting, factor: float) -> None:
     settings = {"expert_capacity": math.ceil(factor * 16 / 8), "router_bias": False, "router_jitter_noise": 0.0}
     shape = {"num_experts": 8, "hidden_size": WIDTH, "router_ignore_padding_tokens": False, "router_dtype": "float32"}
-    theirs = SwitchTransformersTop1Router(SimpleNamespace(**settings, **shape))
+    hf_router = SwitchTransformersTop1Router(SimpleNamespace(**settings, **shape))
     ours = top_k(choice=("token", {"capacity_factor": factor, "renormalise": False}))
-    theirs.classifier.weight = ours.scorer.weight
+    hf_router.classifier.weight = ours.scorer.weight
     x_BTD = torch.randn(4, 16, WIDTH)
-    one_hot_BTS, weight_BT1, _ = theirs(x_BTD)
+    one_hot_BTS, weight_BT1, _ = hf_router(x_BTD)
     with collect_metrics(ours) as meter:
         routing = route(ours, x_BTD.flatten(0, 1))
     assert torch.equal(routing.kept_NK.flatten(), one_hot_BTS.sum(-1).flatten() > 0)

@@ -1,4 +1,4 @@
-"""The learned router against those of transformers, with the same weights; its noise by hand."""
+"""The learned router against those of transformers with the same weights; its noise computed by hand."""
 
 import math
 from types import SimpleNamespace
@@ -42,9 +42,9 @@ def test_equals_transformers(top_k: Selecting, theirs: Any, normal: bool) -> Non
     assert torch.equal(routing.slot_NK.gather(1, order_NK), slot_NK.gather(1, their_order_NK))
     torch.testing.assert_close(routing.weight_NK.gather(1, order_NK), weight_NK.gather(1, their_order_NK))
     gradient_NK = torch.randn(64, 3)
-    (mine,) = torch.autograd.grad(routing.weight_NK.gather(1, order_NK), ours.scorer.weight, gradient_NK)
+    (actual,) = torch.autograd.grad(routing.weight_NK.gather(1, order_NK), ours.scorer.weight, gradient_NK)
     (their,) = torch.autograd.grad(weight_NK.gather(1, their_order_NK), peer.weight, gradient_NK)
-    torch.testing.assert_close(mine, their)
+    torch.testing.assert_close(actual, their)
 
 
 def test_an_mlp_is_two_matrices_around_silu(top_k: Selecting) -> None:
@@ -64,9 +64,9 @@ def test_sigmoid_probabilities_are_the_gates_shares_and_one_slot_weighs_one(top_
     gate_NS = torch.sigmoid(x_ND @ ours.scorer.weight.T)
     torch.testing.assert_close(routing.selection.probs_NS, gate_NS / gate_NS.sum(-1, keepdim=True))
     assert torch.equal(routing.weight_NK, torch.ones(64, 1))
-    (mine,) = torch.autograd.grad(routing.weight_NK.sum(), ours.scorer.weight)
+    (actual,) = torch.autograd.grad(routing.weight_NK.sum(), ours.scorer.weight)
     (by_hand,) = torch.autograd.grad(gate_NS.max(-1).values.sum(), ours.scorer.weight)
-    torch.testing.assert_close(mine, by_hand)
+    torch.testing.assert_close(actual, by_hand)
 
 
 def test_learned_noise_by_hand(top_k: Selecting) -> None:

@@ -1,4 +1,4 @@
-"""Which slots a domain has; and that the domain gets there, through training, observation and evaluation."""
+"""The oracle router's slots, and that domains reach it in training, observation and evaluation."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Chance, by its frequencies."""
+"""The uniformly random router, by the frequencies of its choices."""
 
 import pytest
 import torch
