@@ -25,7 +25,8 @@ def test_a_rule_is_one_verb_with_log_benchmark_threads_and_resources(name: str) 
         assert f"{resource}=" in rule
     assert re.findall(r"python -m speciate (\w+)", rule) == [name]
     assert re.search(r"code=(lambda wildcards: digest|digest|code_of)\(", rule)
-    # a training outlives a signal to its whole group, and so must what it writes to (tests/training/distributed/test_signalled.py)
+    # a training outlives a signal to its whole group, and so must what it writes to
+    # (tests/training/distributed/test_signalled.py)
     tee = "(trap '' INT TERM USR1; exec tee -a {log} >&2)" if name == "train" else "tee -a {log} >&2"
     assert f' 2>&1 | {tee}"' in rule
     assert (ROOT / f"src/speciate/stages/{name}.py").is_file()

@@ -1,6 +1,6 @@
-"""Download one source exactly as the study pins it, and write the archive that `clean` reads.
+"""Download one source exactly as the study pins it.
 
-A source that can be divided is fetched shard by shard.
+What is written is the archive that `clean` reads. A source that can be divided is fetched shard by shard.
 
 Example:
     speciate fetch --spec results/data/fetch/django-<key>/spec.json --output archive
