@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from speciate.analysis import collapse, load
+from speciate.config.contracts.statistics import RULES
 
 STEPS = np.arange(0, 110, 10)
 
@@ -53,11 +54,11 @@ def found(shares: dict[str, np.ndarray], armed_step: float = 0.0) -> dict[tuple[
 def test_each_rule_on_each_selector_and_on_the_run() -> None:
     shares = {"a": with_top(*[0.125] * 11), "b": with_top(*[0.3] * 4, *[0.95] * 7), "c": with_top(*[0.39] * 11)}
     steps = found(shares)
-    assert list(steps) == [(selector, rule) for rule in collapse.RULES for selector in ("a", "b", "c", "any")]
+    assert list(steps) == [(selector, rule) for rule in RULES for selector in ("a", "b", "c", "any")]
     assert [steps["b", "rule_60_percent"], steps["any", "rule_60_percent"]] == [60, 60]
     assert [steps["b", "rule_3_over_e"], steps["c", "rule_3_over_e"], steps["any", "rule_3_over_e"]] == [40, 0, 0]
     assert 50 < steps["b", "alarm"] <= steps["any", "alarm"] <= 100
-    assert all(math.isnan(steps["a", rule]) for rule in collapse.RULES)
+    assert all(math.isnan(steps["a", rule]) for rule in RULES)
     assert math.isnan(steps["c", "alarm"])
 
 

@@ -11,9 +11,10 @@ import pytest
 import safetensors.numpy
 from scipy import stats
 
-from speciate.analysis import collapse, losses, observation, selectors, tables
+from speciate.analysis import losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
 from speciate.cli import execute
+from speciate.config.contracts.statistics import RULES
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import MEASURED
 from speciate.stages import measure
@@ -194,13 +195,13 @@ def test_curves_ignore_the_auxiliary_loss() -> None:
 def test_verdicts_of_the_collapsing_run(study: pathlib.Path) -> None:
     rows = run_table(study, "verdicts", "unbalanced_fast")
     assert len(rows) == 3 * (2 + 1)
-    assert set(rows["rule"]) == set(collapse.RULES)
+    assert set(rows["rule"]) == set(RULES)
     fired = rows[rows["fired"]]
     assert set(fired["selector"]) == {PATHS[0], "any"}
-    assert set(fired["rule"]) == set(collapse.RULES)
+    assert set(fired["rule"]) == set(RULES)
     run = run_table(study, "runs", "unbalanced_fast").iloc[0]
     whole = rows[rows["selector"] == "any"].set_index("rule")["first_step"]
-    assert [run[f"{rule}_step"] for rule in collapse.RULES] == whole[list(collapse.RULES)].tolist()
+    assert [run[f"{rule}_step"] for rule in RULES] == whole[list(RULES)].tolist()
     assert not run_table(study, "verdicts", "auxiliary")["fired"].any()
 
 

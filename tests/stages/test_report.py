@@ -183,7 +183,7 @@ def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(stu
 def test_a_hypothesis_without_a_row_is_missing(tables) -> None:
     found = report_tables.hypothesis_rows(tables, spec(hypotheses=("collapse", "forgotten")))
     assert [row["verdict"] for row in found] == ["supported", "missing"]
-    assert found[0]["prediction"] == "max share: unbalanced fast − auxiliary > 0.100"
+    assert found[0]["prediction"] == "largest share: unbalanced fast − auxiliary > 0.100"
     assert found[0]["measured"] == "+0.620 [+0.410, +0.830], 95%, 2 seeds"
 
 
@@ -194,15 +194,15 @@ def parts(tables, settings: ReportSpec) -> dict[str, findings.Finding]:
 def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     found = parts(tables, spec())
     points = dict(found["What collapsed"].points)
-    assert "in every run: unbalanced fast" in found["What collapsed"].text
+    assert "Our alarm fired in every run of unbalanced fast." in found["What collapsed"].text
     assert "our alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
-    assert "P(collapse) is in [34%, 100%]" in points["unbalanced_fast"]
+    assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
         "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
-    assert found["What did not"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs.")
-    assert "may still be as high as 66%" in found["What did not"].text
+    assert found["What did not collapse"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs collapsed.")
+    assert "may still be as high as 66%" in found["What did not collapse"].text
 
 
 def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
@@ -211,10 +211,10 @@ def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:
     found = parts(tables, spec())
-    assert "frozen 0.035 bits and hash 0.041 bits" in found["What a selector has that never learned"].text
-    assert "says nothing about learning" in found["What a selector has that never learned"].text
+    assert "frozen 0.035 bits and hash 0.041 bits" in found["What selectors know that never learned"].text
+    assert "says nothing about learning" in found["What selectors know that never learned"].text
     chance = parts({**tables, "selectors": tables["selectors"].assign(q_value=1.0)}, spec())
-    assert re.search(r"In none of \d+ selectors is that beyond", chance["What a selector has that never learned"].text)
+    assert re.search(r"In none of \d+ selectors does it exceed", chance["What selectors know that never learned"].text)
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)
@@ -233,15 +233,15 @@ def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> 
     }
     found = parts({**tables, **kept}, spec(controls=()))
     assert found["What collapsed"].text.startswith("No arm collapsed")
-    assert "cannot be told" in found["What a selector has that never learned"].text
+    assert "cannot be told" in found["What selectors know that never learned"].text
     assert "What learning added" not in found
 
 
-def test_the_loss_is_lower_higher_or_not_told_apart(tables) -> None:
+def test_the_loss_is_lower_higher_or_undecided(tables) -> None:
     points = dict(parts(tables, spec())["What it did to the loss"].points)
     assert points["top2"].endswith("lower.")
     assert points["hash"].endswith("higher.")
-    assert points["unbalanced_fast"].endswith("not told apart, collapsed.")
+    assert points["unbalanced_fast"].endswith("undecided, collapsed.")
 
 
 def test_a_study_of_dense_runs_only_has_an_answer(tables) -> None:
@@ -311,7 +311,7 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
 
 def test_a_file_that_is_no_benchmark_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.tsv").write_text("not\ta benchmark\n")
-    with pytest.raises(ValueError, match=r"x\.tsv: is no benchmark"):
+    with pytest.raises(ValueError, match=r"x\.tsv: is not a benchmark"):
         manifest_summary.read_benchmarks([tmp_path])
 
 
@@ -412,13 +412,13 @@ def test_losses_of_another_sort_are_not_compared_with_the_references(tables) -> 
 
 def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is_something(tables) -> None:
     quiet = {one.title for one in report_tables.loss_tables(tables, spec())}
-    assert not {"How sure the bounds are, nats per token", "Training that was not smooth"} & quiet
+    assert not {"Standard errors of the bounds, nats per token", "Training that was not smooth"} & quiet
     runs = tables["runs"].copy()
     frozen = runs["ablation"] == "frozen"
     runs.loc[frozen, "loss_error"] = 0.02 + 0.01 * runs.loc[frozen, "seed"]
     runs.loc[runs["ablation"] == "hash", "spikes"] = 2
     found = {one.title: one for one in report_tables.loss_tables({**tables, "runs": runs}, spec())}
-    assert found["How sure the bounds are, nats per token"].rows == [
+    assert found["Standard errors of the bounds, nats per token"].rows == [
         ["frozen", f"{0.02 + 0.01 * runs['seed'].max():.3f}"]
     ]
     assert found["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]

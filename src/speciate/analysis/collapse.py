@@ -21,7 +21,6 @@ import numpy.typing as npt
 from speciate.analysis import alarm, load
 from speciate.selection.tally import Array
 
-RULES = ("rule_60_percent", "rule_3_over_e", "alarm")
 State = Literal["collapsed", "specialised", "indifferent", "undecided"]
 
 RULE_60_SHARE, RULE_60_CHECKS = 0.6, 3

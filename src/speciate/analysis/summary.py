@@ -4,8 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from speciate.analysis.collapse import RULES
-from speciate.config.contracts.statistics import STATISTICS
+from speciate.config.contracts.statistics import RULES, STATISTICS
 
 
 def run_row(

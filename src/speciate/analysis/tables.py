@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from speciate.config.contracts.statistics import LOAD
+from speciate.config.contracts.statistics import LOAD, RULES
 
 _RUN = {"ablation": "str", "seed": "int64"}
 _AT = {**_RUN, "selector": "str", "layer": "int64", "step": "int64", "probe": "str"}
@@ -40,7 +40,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("least_excess_bits", "least_excess_low_bits"),
         **_floats("token_explained_bits", "conditional_information_bits"),
         **_floats("commitment_nats", "drift_nats", "information_nats"),
-        **_floats("rule_60_percent_step", "rule_3_over_e_step", "alarm_step"),
+        **_floats(*(f"{rule}_step" for rule in RULES)),
         "state": "str",
     },
     # one row per run, selector, step and probe

@@ -1,6 +1,6 @@
-"""The study's answer in sentences, made from its tables: what collapsed, what was learned, what it did to the loss.
+"""Sentences that answer the study's question from its tables: what collapsed, what was learned, and at what loss.
 
-Each sentence carries its interval, and says so where the interval decides nothing.
+Each sentence gives its interval, and says so where the interval decides nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ import pandas as pd
 
 from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.formats import (
-    pluralise,
-    format_number,
     format_interval,
-    join_names,
+    format_number,
     format_percent,
     format_percent_interval,
+    join_names,
     plain_name,
+    pluralise,
 )
 
 Tables = Mapping[str, pd.DataFrame]
@@ -24,17 +24,19 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of the answer: a sentence, then what it says of single arms, then what to keep in mind."""
+    """One part of the answer: a sentence, details about single arms, and caveats."""
 
     about: str
+    """Its heading."""
     text: str
     points: Sequence[tuple[str, str]] = ()
-    """(arm, what is said of it)"""
+    """(arm, sentence about it)"""
     after: str = ""
+    """Caveats, and how the intervals were made."""
 
 
 def findings(tables: Tables, spec: ReportSpec) -> list[Finding]:
-    """The study's answer, part by part."""
+    """Return the study's answer, part by part."""
     parts = [
         describe_collapse(tables, spec),
         describe_stable_arms(tables, spec),
@@ -48,61 +50,63 @@ def findings(tables: Tables, spec: ReportSpec) -> list[Finding]:
 
 
 def missing_runs(tables: Tables, spec: ReportSpec) -> list[tuple[str, int, str]]:
-    """The runs that the study has and the tables do not: arm, seed, and why, where that is known."""
+    """Return the runs of the study that the tables lack: arm, seed, and the reason, where it is known."""
     runs = tables["runs"]
     reason = tables["missing"].set_index(["ablation", "seed"])["reason"].fillna("")
-    there = set(zip(runs["ablation"], runs["seed"], strict=True))
+    present = set(zip(runs["ablation"], runs["seed"], strict=True))
     runs_of_study = [(arm.name, seed) for arm in spec.arms for seed in spec.seeds]
-    return [(*key, str(reason.get(key, ""))) for key in runs_of_study if key not in there]
+    return [(*key, str(reason.get(key, ""))) for key in runs_of_study if key not in present]
 
 
 def _runs_with_selectors(tables: Tables, spec: ReportSpec) -> dict[str, pd.DataFrame]:
-    """The runs of every arm that has selectors."""
+    """Return the runs of every arm that has selectors."""
     runs = tables["runs"]
     routed = runs[runs["num_selectors"] > 0]
-    arms = {arm.name: routed[routed["ablation"] == arm.name].sort_values("seed") for arm in spec.arms}
-    return {arm: mine for arm, mine in arms.items() if len(mine)}
+    by_arm = {arm.name: routed[routed["ablation"] == arm.name].sort_values("seed") for arm in spec.arms}
+    return {arm: arm_runs for arm, arm_runs in by_arm.items() if len(arm_runs)}
 
 
-def _has_collapsed(mine: pd.DataFrame) -> bool:
-    """Whether any run of an arm collapsed, by the alarm or by the finished model's interval."""
-    return bool((mine["state"] == "collapsed").any() or mine["alarm_step"].notna().any())
+def _has_collapsed(arm_runs: pd.DataFrame) -> bool:
+    """Return whether any of the runs collapsed, by the alarm or by the finished model's interval."""
+    return bool((arm_runs["state"] == "collapsed").any() or arm_runs["alarm_step"].notna().any())
 
 
 def worst_selector(tables: Tables, arm: str, seed: int) -> pd.Series | None:
-    """The finished model's selector with the largest share, with that share's interval."""
-    full = tables["selectors"]
-    mine = full[(full["probe"] == "full") & (full["ablation"] == arm) & (full["seed"] == seed)]
-    return None if mine["max_share"].isna().all() else mine.loc[mine["max_share"].idxmax()]
+    """Return the row of the finished model's selector with the largest share; None where none was measured."""
+    rows = tables["selectors"]
+    rows = rows[(rows["probe"] == "full") & (rows["ablation"] == arm) & (rows["seed"] == seed)]
+    return None if rows["max_share"].isna().all() else rows.loc[rows["max_share"].idxmax()]
 
 
 def short_path(path: str) -> str:
-    """A module's path without what every one begins with."""
+    """Return a module's path without the prefix that all paths share."""
     return path.removeprefix("parts.").removeprefix("blocks.")
 
 
 def selector_place(row: pd.Series) -> str:
-    """Where a selector is, as columns say it: its layer, or the name of a part beside the layers."""
+    """Return where a selector is: its layer, or the name of a part outside the layers."""
     return str(row["layer"]) if row["layer"] >= 0 else short_path(str(row["selector"]))
 
 
-def group_by_seed(said: Iterable[tuple[int, str]]) -> str:
-    """What is said of each seed, those of which the same is said together: 'X (seeds 0 and 2); Y (seed 1)'."""
-    seeds: dict[str, list[str]] = {}
-    for seed, text in said:
-        seeds.setdefault(text, []).append(str(seed))
-    return "; ".join(f"{text} ({'seed' if len(of) == 1 else 'seeds'} {join_names(of)})" for text, of in seeds.items())
+def group_by_seed(texts: Iterable[tuple[int, str]]) -> str:
+    """Join the texts about seeds, and merge seeds with the same text: 'X (seeds 0 and 2); Y (seed 1)'."""
+    seeds_of: dict[str, list[str]] = {}
+    for seed, text in texts:
+        seeds_of.setdefault(text, []).append(str(seed))
+    return "; ".join(
+        f"{text} ({'seed' if len(seeds) == 1 else 'seeds'} {join_names(seeds)})" for text, seeds in seeds_of.items()
+    )
 
 
 def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
-    """'80.1% [78.0%, 81.2%] of the tokens go to one of the 8 slots of layer 1'."""
+    """Return, for instance, '80.1% [78.0%, 81.2%] of the tokens go to one of the 8 slots of layer 1'."""
     row = worst_selector(tables, arm, seed)
     if row is None:
         return "not measured"
     bounds = format_percent_interval(float(row["max_share_low"]), float(row["max_share_high"]))
-    # with k experts a token, a share of 1/k is every token
+    # with k experts per token, a share of 1/k means every token
     chosen = round(float(row["num_chosen"]))
-    what = "tokens" if chosen == 1 else f"choices ({chosen} a token)"
+    what = "tokens" if chosen == 1 else f"choices ({chosen} per token)"
     where = f"layer {row['layer']}" if row["layer"] >= 0 else selector_place(row)
     return (
         f"{format_percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
@@ -111,168 +115,188 @@ def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
 
 
 def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
-    """Which arms collapsed: how many runs, when, and how much one expert has at the end."""
+    """Describe which arms collapsed: in how many runs, when, and how much one expert has at the end."""
     table = tables["collapse"].set_index("ablation")
     points = []
-    for arm, mine in _runs_with_selectors(tables, spec).items():
-        if not _has_collapsed(mine):
+    for arm, arm_runs in _runs_with_selectors(tables, spec).items():
+        if not _has_collapsed(arm_runs):
             continue
         row = table.loc[arm]
-        steps = [f"{step:.0f}" for step in sorted(mine["alarm_step"].dropna().unique())]
+        steps = [f"{step:.0f}" for step in sorted(arm_runs["alarm_step"].dropna().unique())]
         when = f" ({'step' if len(steps) == 1 else 'steps'} {join_names(steps)})" if steps else ""
-        ends = int((mine["state"] == "collapsed").sum())
+        num_collapsed = int((arm_runs["state"] == "collapsed").sum())
+        worst = ((int(seed), _describe_worst(tables, arm, int(seed))) for seed in arm_runs["seed"])
         chance = format_percent_interval(row["low"], row["high"], 0)
         text = (
-            f"our alarm fired in {int(row['collapsed'])} of {pluralise(int(row['runs']), 'run')}{when}, so P(collapse) is"
-            f" in {chance}; at the end {ends} of {len(mine)} were collapsed:"
-            f" {group_by_seed((int(seed), _describe_worst(tables, arm, int(seed))) for seed in mine['seed'])}."
+            f"our alarm fired in {int(row['collapsed'])} of {pluralise(int(row['runs']), 'run')}{when}, so P(collapse)"
+            f" lies in {chance}; at the end {num_collapsed} of {len(arm_runs)} had collapsed: {group_by_seed(worst)}."
         )
         points.append((arm, text))
     if not points:
-        text = "No arm collapsed, neither by the alarm nor by the finished models’ intervals."
+        text = "No arm collapsed, neither by our alarm nor by the intervals of the finished models."
         return Finding("What collapsed", text)
     after = (
-        "Collapsed at the end: the lower bound of the largest share exceeds three times the even share (of two slots"
-        " 83%, of three 78%). Intervals:"
-        f" {spec.confidence:.0%}, Wilson’s for P(collapse), a bootstrap of documents for shares."
+        "A run has collapsed at the end where the lower bound of its largest share exceeds three times the even share"
+        f" (83% for two slots, 78% for three). Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap"
+        " over documents for shares."
     )
-    whole = table["collapsed"] == table["runs"]
-    every = join_names(arm for arm, _ in points if whole[arm])
-    some = join_names(arm for arm, _ in points if not whole[arm])
-    text = f"By our alarm, in every run: {every}. In some runs, or only by the end: {some}."
+    in_every_run = table["collapsed"] == table["runs"]
+    always = [arm for arm, _ in points if in_every_run[arm]]
+    sometimes = [arm for arm, _ in points if not in_every_run[arm]]
+    text = (
+        f"Our alarm fired in every run of {join_names(always)}." if always else "Our alarm fired in all runs of no arm."
+    )
+    text += f" Collapsed in some runs, or only at the end: {join_names(sometimes)}." if sometimes else ""
     return Finding("What collapsed", text, points, after)
 
 
 def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
-    """Which arms did not collapse, and what so few runs can say about it."""
-    held = {arm: mine for arm, mine in _runs_with_selectors(tables, spec).items() if not _has_collapsed(mine)}
-    if not held:
+    """Describe which arms did not collapse, and how little so few runs can say about it."""
+    routed = _runs_with_selectors(tables, spec)
+    stable = {arm: arm_runs for arm, arm_runs in routed.items() if not _has_collapsed(arm_runs)}
+    if not stable:
         return None
-    runs = pd.concat(held.values())
+    runs = pd.concat(stable.values())
     worst = runs.loc[runs["max_share"].idxmax()]
+    arm, seed = str(worst["ablation"]), int(worst["seed"])
     table = tables["collapse"].set_index("ablation")["high"]
-    reach = float(table[[arm for arm in held if arm in table.index]].max())
-    names = join_names(held)
+    highest = float(table[[name for name in stable if name in table.index]].max())
+    names = join_names(stable)
     text = (
-        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')}. The most uneven of them is"
-        f" {plain_name(str(worst['ablation']))}, where {_describe_worst(tables, str(worst['ablation']), int(worst['seed']))} (seed"
-        f" {worst['seed']}). With so few runs an arm, P(collapse) of each may still be as high as {format_percent(reach, 0)}."
+        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. The most uneven is a"
+        f" run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per arm,"
+        f" P(collapse) of each may still be as high as {format_percent(highest, 0)}."
     )
-    return Finding("What did not", text)
+    return Finding("What did not collapse", text)
 
 
 def describe_controls(tables: Tables, spec: ReportSpec) -> Finding:
-    """How much of the domain selectors that never learned know."""
-    about = "What a selector has that never learned"
+    """Describe how much selectors that never learned know about the domain."""
+    about = "What selectors know that never learned"
     routed = _runs_with_selectors(tables, spec)
     present = [arm for arm in spec.controls if arm in routed]
     if not present:
-        text = "Without a control that never learns, what is learned cannot be told from what any selector has."
+        text = (
+            "The study has no control that never learns, so what was learned cannot be told from what any selector has."
+        )
         return Finding(about, text)
-    told = [f"{plain_name(arm)} {format_number(float(routed[arm]['information_bits'].mean()))} bits" for arm in present]
+    values = [
+        f"{plain_name(arm)} {format_number(float(routed[arm]['information_bits'].mean()))} bits" for arm in present
+    ]
     full = tables["selectors"]
     full = full[(full["probe"] == "full") & full["ablation"].isin(present)]
     level = 1 - spec.confidence
     significant = int((full["q_value"] <= level).sum())
-    beyond = f"beyond the permutation null (q ≤ {level:.2f})"
-    text = f"Mutual information of choice and domain: {join_names(told)}. "
+    null = f"the permutation null (q ≤ {level:.2f})"
+    text = f"Mutual information between choice and domain: {join_names(values)}. "
     if significant:
-        text += f"In {significant} of {pluralise(len(full), 'selector')} that is {beyond}, "
+        text += f"In {significant} of {pluralise(len(full), 'selector')} it exceeds {null}, "
         text += "so a small p-value alone says nothing about learning."
     else:
-        text += f"In none of {pluralise(len(full), 'selector')} is that {beyond}."
+        text += f"In none of {pluralise(len(full), 'selector')} does it exceed {null}."
     return Finding(about, text)
 
 
 def describe_learning(tables: Tables, spec: ReportSpec) -> Finding | None:
-    """What the other selectors have beyond the controls, and where it cannot be told."""
-    routed = {arm: mine for arm, mine in _runs_with_selectors(tables, spec).items() if arm not in spec.controls}
+    """Describe what the other selectors know beyond the controls, and where that cannot be told."""
+    routed = {arm: runs for arm, runs in _runs_with_selectors(tables, spec).items() if arm not in spec.controls}
     if not routed or not any(control in set(tables["runs"]["ablation"]) for control in spec.controls):
         return None
-    # a control's selectors are compared with those of the same place alone
-    alone = [arm for arm, mine in routed.items() if mine["excess_information_bits"].isna().all()]
-    routed = {arm: mine for arm, mine in routed.items() if arm not in alone}
-    sure = [arm for arm, mine in routed.items() if (mine["excess_low_bits"] > 0).all()]
-    text = (
-        f"More than the controls’ mean, in every seed: {join_names(sure)}." if sure else "In no arm more in every seed."
-    )
+    # a control's selectors are compared only with selectors at the same place
+    without_control = [arm for arm, runs in routed.items() if runs["excess_information_bits"].isna().all()]
+    routed = {arm: runs for arm, runs in routed.items() if arm not in without_control}
+    sure = [arm for arm, runs in routed.items() if (runs["excess_low_bits"] > 0).all()]
     unsure = [arm for arm in routed if arm not in sure]
+    text = "No arm exceeds the controls’ mean in every seed."
+    if sure:
+        text = f"Above the controls’ mean in every seed: {join_names(sure)}."
     text += f" Not in every seed: {join_names(unsure)}." if unsure else ""
-    text += f" No control of this study has selectors like those of {join_names(alone)}." if alone else ""
-    points = [(arm, _describe_excess(mine)) for arm, mine in routed.items()]
-    after = f"Intervals: {spec.confidence:.0%}, a paired bootstrap of documents, so of these models and no others."
-    total = routed.get(spec.reference)
-    if total is not None and float(total["information_bits"].mean()) > 0:
-        share = 1 - float(total["excess_information_bits"].mean()) / float(total["information_bits"].mean())
-        after = f"Of what {plain_name(spec.reference)} knows of the domain, the controls have {format_percent(share, 0)}. {after}"
+    if without_control:
+        text += f" No control of this study has selectors like those of {join_names(without_control)}."
+    points = [(arm, _describe_excess(runs)) for arm, runs in routed.items()]
+    after = (
+        f"Intervals: {spec.confidence:.0%}, from a paired bootstrap over documents; they hold for these models and no"
+        " others."
+    )
+    reference = routed.get(spec.reference)
+    if reference is not None and float(reference["information_bits"].mean()) > 0:
+        share = 1 - float(reference["excess_information_bits"].mean()) / float(reference["information_bits"].mean())
+        name = plain_name(spec.reference)
+        after = f"Of what {name} knows about the domain, the controls know {format_percent(share, 0)}. {after}"
     return Finding("What learning added", text, points, after)
 
 
-def _describe_excess(mine: pd.DataFrame) -> str:
+def _describe_excess(runs: pd.DataFrame) -> str:
     bounds = group_by_seed(
         (int(row.seed), format_interval(row.excess_low_bits, row.excess_high_bits, sign=True))
-        for row in mine.itertuples()
+        for row in runs.itertuples()
     )
     return (
-        f"{format_number(float(mine['information_bits'].mean()))} bits,"
-        f" {format_number(float(mine['excess_information_bits'].mean()), sign=True)} beyond the controls: {bounds}."
+        f"{format_number(float(runs['information_bits'].mean()))} bits,"
+        f" {format_number(float(runs['excess_information_bits'].mean()), sign=True)} over the controls: {bounds}."
     )
 
 
 def describe_losses(tables: Tables, spec: ReportSpec) -> Finding | None:
-    """Which arms end with another loss than the reference's, paired by seed."""
+    """Describe which arms end with a loss that differs from the reference's, paired by seed."""
     table = tables["comparisons"]
     other = incomparable(spec.arms, spec.reference)
     rows = table[(table["statistic"] == "loss") & ~table["ablation"].isin(other)]
     if rows.empty:
         return None
     routed = _runs_with_selectors(tables, spec)
-    sides: dict[str, list[str]] = {"lower": [], "higher": [], "not told apart": []}
+    sides: dict[str, list[str]] = {"lower": [], "higher": [], "undecided": []}
     points = []
     for row in rows.itertuples():
-        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "not told apart"
+        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "undecided"
         sides[side].append(str(row.ablation))
         mark = ", collapsed" if row.ablation in routed and _has_collapsed(routed[row.ablation]) else ""
         change = f"{format_number(row.difference, sign=True)} {format_interval(row.low, row.high, sign=True)}"
         points.append((str(row.ablation), f"{change}, {side}{mark}."))
-    told = "; ".join(f"{side}: {join_names(arms)}" for side, arms in sides.items() if arms)
-    text = f"Test loss in nats per token minus that of {plain_name(spec.reference)}, paired by seed; {told}."
-    after = (
-        f"Intervals: {spec.confidence:.0%}, over {pluralise(len(spec.seeds), 'seed')}. One that holds zero does not show"
-        " that there is no difference."
+    summary = "; ".join(f"{side}: {join_names(arms)}" for side, arms in sides.items() if arms)
+    text = (
+        f"Test loss in nats per token minus that of {plain_name(spec.reference)}, paired by seed."
+        f" {summary[0].upper()}{summary[1:]}."
     )
-    left = [arm for arm in other if arm in set(table["ablation"])]
-    if left:
-        after += f" Left out, since a bound is no likelihood, nor is a loss that looks ahead: {join_names(left)}."
+    after = (
+        f"Intervals: {spec.confidence:.0%}, over {pluralise(len(spec.seeds), 'seed')}. Undecided: the interval contains"
+        " zero, which does not show that there is no difference."
+    )
+    omitted = [arm for arm in other if arm in set(table["ablation"])]
+    if omitted:
+        after += (
+            " Left out, because a bound is not a likelihood, and neither is a loss that looks ahead:"
+            f" {join_names(omitted)}."
+        )
     return Finding("What it did to the loss", text, points, after)
 
 
 def describe_published(tables: Tables, spec: ReportSpec) -> Finding | None:
-    """Whether what was predicted of each arm that does as a system's authors released it came true."""
+    """Describe which predictions came true about the arms that follow a system's released code."""
     arms = [arm.name for arm in spec.arms if arm.published]
     if not arms:
         return None
-    came = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
+    outcomes = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
     points = []
     for row in tables["hypotheses"].itertuples():
         if row.arm in arms:
             change = f"{format_number(row.difference, sign=True)} {format_interval(row.low, row.high, sign=True)}"
-            points.append((str(row.arm), f"{row.statement}: {came[row.verdict]} ({change})."))
-    count = {verdict: sum(words in text for _, text in points) for verdict, words in came.items()}
+            points.append((str(row.arm), f"{row.statement}: {outcomes[row.verdict]} ({change})."))
+    count = {verdict: sum(words in text for _, text in points) for verdict, words in outcomes.items()}
     follow = "follows" if len(arms) == 1 else "follow"
     text = (
-        f"{pluralise(len(points), 'prediction')} of {pluralise(len(arms), 'arm')} that {follow} released code:"
-        f" {count['supported']} happened, {count['refuted']} did not, {count['undecided']} cannot be told."
+        f"{pluralise(len(points), 'prediction')} about {pluralise(len(arms), 'arm')} that {follow} released code:"
+        f" {count['supported']} happened, {count['refuted']} did not, {count['undecided']} cannot be decided."
     )
     return Finding("As published", text, points)
 
 
 def describe_predictions(tables: Tables) -> Finding | None:
-    """How the predictions fared."""
+    """Describe how the predictions fared."""
     verdicts = tables["hypotheses"]["verdict"].value_counts()
     total = int(verdicts.sum())
     if not total:
         return None
-    told = [f"{int(verdicts.get(verdict, 0))} {verdict}" for verdict in ("supported", "refuted", "undecided")]
-    text = f"Of {pluralise(total, 'prediction')} written down before the runs: {join_names(told)}."
+    counts = [f"{int(verdicts.get(verdict, 0))} {verdict}" for verdict in ("supported", "refuted", "undecided")]
+    text = f"Of {pluralise(total, 'prediction')} written down before the runs: {join_names(counts)}."
     return Finding("The predictions", text)

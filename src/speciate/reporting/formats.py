@@ -1,4 +1,4 @@
-"""Values as a report prints them, and tables of them: aligned numbers, sensible digits, a dash for what is not."""
+"""Format values for the pages, and build tables of them: sensible digits, real minus signs, a dash for no value."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers are aligned right."""
+    """Heading of a column; numbers are aligned right."""
 
     label: str
     numeric: bool = True
@@ -17,7 +17,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table under a figure; `note` says what a row is."""
+    """A small table under a figure; `note` says what each row is."""
 
     title: str
     columns: Sequence[Column]
@@ -26,21 +26,21 @@ class Table:
 
 
 def make_table(
-    title: str, words: Iterable[str], numbers: Iterable[str], rows: Sequence[Sequence[str]], note: str = ""
+    title: str, words: Iterable[str], numbers: Iterable[str], rows: Sequence[Sequence[str]], *, note: str = ""
 ) -> Table:
-    """A table whose first columns, `words`, are text and whose others, `numbers`, are figures."""
+    """Build a table whose first columns, `words`, hold text and whose others, `numbers`, hold numbers."""
     columns = [*(Column(label, numeric=False) for label in words), *(Column(label) for label in numbers)]
     assert all(len(row) == len(columns) for row in rows), title
     return Table(title, columns, rows, note)
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell of a table of the study holds nothing."""
+    """Return whether a cell of a study's table is empty."""
     return value is None or (isinstance(value, float) and math.isnan(value)) or value == ""
 
 
 def format_number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A number with so many digits after the point and a real minus sign; a dash for NaN."""
+    """Format a number with `digits` digits after the point and a real minus sign; NaN becomes a dash."""
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -52,38 +52,38 @@ def format_number(value: float | None, digits: int = 3, sign: bool = False) -> s
 
 
 def format_percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage."""
+    """Format a share as a percentage."""
     return DASH if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
 
 
 def format_count(value: float | None) -> str:
-    """A count, its thousands apart."""
+    """Format a count with separated thousands."""
     return DASH if value is None or math.isnan(value) else f"{value:,.0f}".replace("-", "−")
 
 
 def format_interval(low: float | None, high: float | None, digits: int = 3, sign: bool = False) -> str:
-    """'[low, high]'; a dash where there is none."""
+    """Format an interval as '[low, high]'; a missing one becomes a dash."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return DASH
     return f"[{format_number(low, digits, sign)}, {format_number(high, digits, sign)}]"
 
 
 def format_percent_interval(low: float | None, high: float | None, digits: int = 1) -> str:
-    """An interval of shares."""
+    """Format an interval of shares as percentages."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return DASH
     return f"[{format_percent(low, digits)}, {format_percent(high, digits)}]"
 
 
 def format_p_value(value: float | None) -> str:
-    """A p-value: three digits, never a zero."""
+    """Format a p-value with three digits, and never as zero."""
     if value is None or math.isnan(value):
         return DASH
     return "< 0.001" if value < 0.001 else format_number(value)
 
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds as a reader says them."""
+    """Format seconds as '59.9 s', '1 min 2 s' or '1 h 2 min'."""
     if seconds is None or math.isnan(seconds):
         return DASH
     if seconds < 60:
@@ -93,23 +93,23 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_bytes(num_bytes: float | None) -> str:
-    """Bytes in MB, or kB where that is less than one."""
+    """Format bytes in MB, or in kB below one MB."""
     if num_bytes is None or math.isnan(num_bytes):
         return DASH
     return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def plain_name(name: str) -> str:
-    """A config key as the report prints it."""
+    """Return a config key as the report prints it: with spaces for underscores."""
     return name.replace("_", " ")
 
 
 def join_names(names: Iterable[str]) -> str:
-    """'a, b and c'."""
+    """Join names as 'a, b and c'; 'none' where there are none."""
     words = [plain_name(name) for name in names]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
 
 
 def pluralise(count: int, thing: str) -> str:
-    """'1 run', '2 runs'."""
+    """Return a count with its noun: '1 run', '2 runs'."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

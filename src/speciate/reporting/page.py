@@ -1,4 +1,4 @@
-"""What the study's pages share: one file each that needs no network, a picture and a caption a section."""
+"""Shared code of the study's pages: read tables and figures, and render a template as one file without a network."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from speciate.reporting import formats
 
 @dataclass(frozen=True)
 class Section:
-    """One question with its figure, caption and tables."""
+    """A question with its figure, caption and tables."""
 
     name: str
     question: str
@@ -26,7 +26,7 @@ class Section:
 
 
 def read_tables(folder: pathlib.Path, names: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The tables called `names`. Raises ValueError naming the one that cannot be read."""
+    """Read the tables called `names`. Raises ValueError naming a table that cannot be read."""
     tables = {}
     for name in names:
         file = folder / f"{name}.parquet"
@@ -38,7 +38,7 @@ def read_tables(folder: pathlib.Path, names: Iterable[str]) -> dict[str, pd.Data
 
 
 def read_json(file: pathlib.Path) -> Any:
-    """What a JSON file holds. Raises ValueError naming the file."""
+    """Read a JSON file. Raises ValueError naming the file."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -46,28 +46,28 @@ def read_json(file: pathlib.Path) -> Any:
 
 
 def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table] = ()) -> Section:
-    """The section of the figure `name`, which `draw` wrote into `folder`. Raises ValueError where it did not."""
-    told = read_json(folder / f"{name}.json")
+    """Read the figure `name` that `draw` wrote into `folder`. Raises ValueError naming a file that cannot be read."""
+    caption = read_json(folder / f"{name}.json")
     try:
         picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
     except OSError as error:
         raise ValueError(f"{folder / f'{name}.svg'}: cannot be read: {error}") from None
-    return Section(name, told["question"], told["caption"], f"data:image/svg+xml;base64,{picture}", tables)
+    return Section(name, caption["question"], caption["caption"], f"data:image/svg+xml;base64,{picture}", tables)
 
 
 def render_page(template: pathlib.Path, **values: Any) -> str:
-    """The page that the file `template` makes of `values`; a value that is not there is an error."""
+    """Render the file `template` with `values`; a missing value is an error."""
     environment = jinja2.Environment(
-        # the template is beside its stage; what several of them include, such as page.style.jinja, is beside this file
+        # a template lies beside its stage; files that several templates include, such as page.style.jinja, lie here
         loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words: dict[str, Callable[..., str]] = {
-        "spoken": formats.plain_name,
-        "listed": formats.join_names,
-        "counted": formats.pluralise,
+    functions: dict[str, Callable[..., str]] = {
+        "plain_name": formats.plain_name,
+        "join_names": formats.join_names,
+        "pluralise": formats.pluralise,
     }
-    return environment.get_template(template.name).render(**words, **values)
+    return environment.get_template(template.name).render(**functions, **values)

@@ -22,10 +22,10 @@ from speciate.io import atomic_write
 
 
 def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> dict[str, pd.DataFrame]:
-    """The tables that a figure needs, from their parquet files.
+    """Read the tables that a figure needs from their parquet files.
 
     Raises:
-        ValueError: a table is missing, unreadable or lacks a column; the message names both.
+        ValueError: a table is missing, cannot be read or lacks a column; the message names both.
     """
     tables: dict[str, pd.DataFrame] = {}
     for name, columns in needed.items():

@@ -26,7 +26,7 @@ from speciate.reporting.manifest_summary import read_benchmarks, sum_by_stage
 
 
 def read_commit(folder: pathlib.Path) -> dict[str, Any]:
-    """The git revision of `folder` and whether tracked files differ from it; None for what git does not tell."""
+    """Return the git revision of `folder` and whether tracked files differ from it; None for what git cannot say."""
 
     def git(*words: str) -> str | None:
         try:
@@ -40,22 +40,22 @@ def read_commit(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def count_environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
-    """The distinct environments in which runs were trained, with how many; more than one is worth knowing."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the distinct environments in which runs were trained, each with its number of runs."""
+    counts: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             environment = {"versions": facts["versions"], "threads": facts["threads"]}
         except (OSError, json.JSONDecodeError, KeyError) as error:
-            raise ValueError(f"{file}: is no run.json: {error}") from None
+            raise ValueError(f"{file}: is not a run.json: {error}") from None
         key = json.dumps(environment, sort_keys=True)
-        found.setdefault(key, {**environment, "runs": 0})["runs"] += 1
-    return list(found.values())
+        counts.setdefault(key, {**environment, "runs": 0})["runs"] += 1
+    return list(counts.values())
 
 
 def package_versions() -> dict[str, str]:
-    """The version of every package in the environment that runs this verb, the same for all verbs."""
-    return dict(sorted((found.name.lower(), found.version) for found in importlib.metadata.distributions()))
+    """Return the version of every package in this environment, which is the same for all stages."""
+    return dict(sorted((package.name.lower(), package.version) for package in importlib.metadata.distributions()))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

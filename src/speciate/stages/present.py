@@ -25,16 +25,16 @@ SECTION_OF_FIGURE = {
     "data_lengths": "lengths",
     "data_duplicates": "duplicates",
 }
-"""Figure -> the section that it opens; others follow at the end."""
+"""Figure -> the section that it opens; other figures follow at the end."""
 
 
 def figure_names() -> list[str]:
-    """The figures of this page."""
+    """Return the names of this page's figures."""
     return [name for name in kinds_in("figures") if figure_options(name).page == "data"]
 
 
 def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     drawn = {SECTION_OF_FIGURE.get(name, name): page.read_section(folder, name) for name in figure_names()}
     return page.render_page(
         pathlib.Path(__file__).with_name("present.html.jinja"),

@@ -23,21 +23,21 @@ TABLES = (
     *data_tables.REPORT_TABLES,
 )
 SECTION_ORDER = ("load", "lift", "information", "commitment", "token_types", "loss_load", "curves")
-"""The order of the sections; figures that are not named follow."""
+"""The order of the figures' sections; figures that are not named here follow."""
 
 
 def read_sections(folder: pathlib.Path, tables: findings.Tables, spec: ReportSpec) -> list[page.Section]:
-    """A section for every figure of the study."""
-    names = sorted(
-        spec.figures,
-        key=lambda name: (SECTION_ORDER.index(name) if name in SECTION_ORDER else len(SECTION_ORDER), name),
-    )
-    behind = {name: report_tables.TABLES_OF_FIGURE.get(name) for name in names}
-    return [page.read_section(folder, name, made(tables, spec) if made else []) for name, made in behind.items()]
+    """Read a section for every figure of the study, with the tables that belong below it."""
+    rank = {name: index for index, name in enumerate(SECTION_ORDER)}
+    sections = []
+    for name in sorted(spec.figures, key=lambda name: (rank.get(name, len(rank)), name)):
+        build_tables = report_tables.TABLES_OF_FIGURE.get(name)
+        sections.append(page.read_section(folder, name, build_tables(tables, spec) if build_tables else []))
+    return sections
 
 
 def render(tables: findings.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
-    """The report as HTML."""
+    """Return the report as HTML."""
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
     return page.render_page(
         pathlib.Path(__file__).with_name("report.html.jinja"),

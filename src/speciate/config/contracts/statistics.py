@@ -1,6 +1,6 @@
-"""The table of a run's statistics: what hypotheses may be about, arms are compared in, and the report shows.
+"""Table of a run's statistics: those that hypotheses may name, that arms are compared in, and that the report shows.
 
-A new one is a row here and, where it is a number of a selector's load, a function in `analysis/load.py` under the same
+A new statistic is a row here and, if it describes a selector's load, a function in `analysis/load.py` under the same
 name. Schema, summary, comparison, tables and report all read this table.
 """
 
@@ -18,26 +18,26 @@ class Statistic:
     """What the report calls it."""
     unit: Literal["nats", "bits", "share", "slots", ""]
     group: Literal["loss", "load", "domain", "null"]
-    """What it is about: the loss; how even the load is; what a choice tells of the text's domain; the distance from the
+    """Its subject: the loss; how even the load is; what a choice tells about the text's domain; the distance from the
     null."""
     over_selectors: Literal["max", "min", "sum", "mean"] | None = None
-    """How the run's selectors become its one number: the worst speaks for the run where the question is collapse, all
-    together where slots are counted, the mean where the question is how much is known. None: it is none of theirs."""
+    """How the values of the run's selectors are reduced to one: the worst where the question is collapse, the sum where
+    slots are counted, the mean where the question is how much is known. None: it is not a reduction over selectors."""
     beside: tuple[str, ...] = ()
-    """Columns that stand beside it in table `selectors` alone."""
+    """Columns that stand beside it, in table `selectors` only."""
     decimals: int = 3
     """Digits after the point in the report; a share is shown in percent."""
 
 
 STATISTICS = (
-    Statistic("loss", "loss", "nats", "loss"),
+    Statistic("loss", "test loss", "nats", "loss"),
     Statistic("bits_per_byte", "bits per byte", "bits", "loss"),
     Statistic("max_share", "largest share", "share", "load", "max", beside=("max_share_low", "max_share_high")),
     Statistic("max_violation", "MaxVio", "", "load", "max", beside=("noise_floor",), decimals=2),
     Statistic("effective_experts", "effective experts", "slots", "load", "min", decimals=2),
     Statistic("gini", "Gini", "", "load", "max", beside=("cv_squared",), decimals=2),
-    Statistic("dead_experts", "dead", "slots", "load", "sum", decimals=0),
-    Statistic("revived_experts", "revived", "slots", "load", "sum", decimals=0),
+    Statistic("dead_experts", "dead experts", "slots", "load", "sum", decimals=0),
+    Statistic("revived_experts", "revived experts", "slots", "load", "sum", decimals=0),
     Statistic("information_bits", "I(E;D)", "bits", "domain"),
     Statistic("excess_information_bits", "excess of I(E;D)", "bits", "domain"),
     Statistic("token_explained_bits", "explained by the token", "bits", "domain", "mean"),
@@ -48,3 +48,11 @@ STATISTICS = (
 )
 NAMES = tuple(statistic.name for statistic in STATISTICS)
 LOAD = tuple(statistic for statistic in STATISTICS if statistic.group == "load")
+BY_NAME = {statistic.name: statistic for statistic in STATISTICS}
+
+RULES = {
+    "rule_60_percent": "moe-emergence: > 60% at 3 checks in a row",
+    "rule_3_over_e": "Kolmogorov-MoE: > 3/E, Gini or entropy",
+    "alarm": "our alarm",
+}
+"""Collapse rule of `analysis/collapse.py` -> what the report calls it. Table `runs` has the column `<rule>_step`."""
