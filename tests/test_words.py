@@ -42,14 +42,14 @@ RETIRED_MODULES = frozenset(
 
 
 def defined_names(tree: ast.Module) -> set[str]:
-    """Every name that a module defines: functions, methods, classes, and the variables of classes."""
+    """Every name that a module defines: functions, methods, classes, and the class variables by which hooks are told."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            assigned = [item.target for item in node.body if isinstance(item, ast.AnnAssign)]
-            names |= {target.id for target in assigned if isinstance(target, ast.Name)}
+            hooks = [item for item in node.body if isinstance(item, ast.AnnAssign) and "ClassVar" in ast.unparse(item)]
+            names |= {item.target.id for item in hooks if isinstance(item.target, ast.Name)}
     return names
 
 

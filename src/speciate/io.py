@@ -1,7 +1,8 @@
-"""Files written atomically: whole under their name, or not there at all."""
+"""Write files atomically, and digest them."""
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import tempfile
@@ -9,6 +10,12 @@ from collections.abc import Iterator
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that only writing meets; a library may not say where."""
+
+
+def sha256(file: pathlib.Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

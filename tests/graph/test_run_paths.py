@@ -9,7 +9,7 @@ import pytest
 from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import DataFolders
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 
 MakeRun = Callable[..., RunSpec]
 

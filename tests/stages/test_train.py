@@ -20,7 +20,7 @@ from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
 from speciate.data.blocks import TrainBlocks
 from speciate.data.sampler import block_rows
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 from speciate.training.checkpoint.state import State
 from speciate.training.logs.progress import Progress

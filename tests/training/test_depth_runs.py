@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from speciate.config.run import RunSpec
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]

@@ -9,7 +9,7 @@ import torch
 
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.model.activation import ACTIVATIONS
 from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer

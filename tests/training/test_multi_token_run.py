@@ -12,7 +12,7 @@ from torch import Tensor
 
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 from speciate.training import loop
 from speciate.training.build_model import build_model

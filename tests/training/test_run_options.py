@@ -14,7 +14,7 @@ import torch
 
 from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 
 MakeRun = Callable[..., RunSpec]

@@ -59,6 +59,40 @@ def test_comments_and_docstrings_make_nothing_stale(workspace: Workspace) -> Non
     assert workspace.stale() == {}
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        pytest.param("training/logs/progress.py", "tokens/s", "tokens a second", id="a progress message"),
+        pytest.param("stages/train.py", "the study goes on without this run", "the rest goes on", id="a log line"),
+        pytest.param("stages/train.py", 'help="', 'help="reworded: ', id="a help text"),
+        pytest.param("model/moe/router/learned.py", '    """', '    """Reworded. ', id="the text of an option"),
+        pytest.param("training/checkpoint/lock.py", "import fcntl\n", "import fcntl\n\nEDITED = 1\n", id="a lock"),
+        pytest.param("training/logs/run_metadata.py", '"platform"', '"system"', id="what is said of the environment"),
+        pytest.param("training/logs/sinks.py", "import os\n", "import os\n\nEDITED = 1\n", id="a metric sink"),
+        pytest.param("config/run.py", "import json\n", "import json\n\nEDITED = 1\n", id="the schema"),
+        pytest.param("graph/run_paths.py", "import pathlib\n", "import pathlib\n\nEDITED = 1\n", id="the graph"),
+        pytest.param("cli.py", "import os\n", "import os\n\nEDITED = 1\n", id="the command line"),
+    ],
+)
+def test_what_changes_no_byte_makes_nothing_stale(workspace: Workspace, file: str, old: str, new: str) -> None:
+    workspace.edit(f"src/speciate/{file}", old, new)
+    assert workspace.stale() == {}
+
+
+def test_the_parquet_writer_of_documents_reads_no_source_anew(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/data/documents.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    stale = workspace.stale()
+    assert "fetch" not in stale
+    assert stale["clean"] == len(STUDY.domains)
+
+
+def test_saving_a_checkpoint_is_part_of_training(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/training/checkpoint/store.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
+    assert workspace.stale() == after_runs(NUM_RUNS)
+
+
 def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:
     file = workspace.folder / "src/speciate/analysis/load.py"
     file.write_text(file.read_text() + "\nEDITED = 1\n")

@@ -13,9 +13,10 @@ COST = [f"{HOME}/tables/cost.parquet"]
 READ_BY = {"card": CARD, "cost": COST, "tables": TABLES}
 
 
-def shard_below(stage):
-    """`/{shard}` where the stage is one job a shard."""
-    return "/{shard}" if GRAPH.stages[stage].sharded else ""
+def folder_pattern(top, stage):
+    """The pattern of a data stage's folder below `top`; a sharded stage has one for each shard."""
+    folder = f"{top}/{stage}/{{name}}-{{key}}"
+    return f"{folder}/{{shard}}" if GRAPH.stages[stage].sharded else folder
 
 
 def inputs_of(stage):
@@ -31,18 +32,18 @@ def inputs_of(stage):
 
 def outputs_of(stage):
     """The files that a data stage writes."""
-    folder = f"results/data/{stage}/{{name}}-{{key}}{shard_below(stage)}"
+    folder = folder_pattern("results/data", stage)
     return [f"{folder}/{file}" for file in GRAPH.stages[stage].writes]
 
 
 def log_of(stage):
     """The log of a data stage's job."""
-    return f"results/data/logs/{stage}/{{name}}-{{key}}{shard_below(stage)}.log"
+    return folder_pattern("results/data/logs", stage) + ".log"
 
 
 def benchmark_of(stage):
     """What a data stage's job took."""
-    return f"results/data/benchmarks/{stage}/{{name}}-{{key}}{shard_below(stage)}.tsv"
+    return folder_pattern("results/data/benchmarks", stage) + ".tsv"
 
 
 def code_of(stage):

@@ -22,16 +22,12 @@ OUTSIDE = (
     *("speciate.cli", "speciate.graph"),
     # what is said of a run while it goes on; tests/graph/test_outside.py shows that no later stage reads a byte of it
     "speciate.training.logs",
+    # locks decide when something may happen, never what
+    *("speciate.training.checkpoint.lock", "speciate.training.distributed.gpu_slots"),
 )
 """Modules and rooms that change no byte of any stage's output."""
 INSIDE = ("speciate.config.contracts", "speciate.training.logs.run_files")
 """What does, within one of these rooms: defaults of hooks, and the files that a run leaves."""
-
-
-def sha256(file: pathlib.Path) -> str:
-    """Return the sha256 of a file's bytes, in hex."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def short_digest(*parts: str) -> str:

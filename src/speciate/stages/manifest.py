@@ -20,8 +20,7 @@ import yaml
 from speciate.config.definitions import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
-from speciate.graph.provenance import sha256
-from speciate.io import atomic_write
+from speciate.io import atomic_write, sha256
 from speciate.reporting.manifest_summary import read_benchmarks, sum_by_stage
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from speciate.config.run import RunSpec, canonical_json
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")

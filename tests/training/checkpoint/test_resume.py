@@ -19,7 +19,7 @@ from tests.training.conftest import BASE
 from speciate.config.components import OneOf, config_errors, kinds_in, options_of
 from speciate.config.extends import merge
 from speciate.config.run import RunSpec, canonical_json
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 
 HERE = pathlib.Path(__file__)

@@ -15,7 +15,7 @@ import pytest
 
 from speciate.cli import execute
 from speciate.config.run import RunSpec, canonical_json
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 from speciate.training.distributed.signals import StopRequest
 

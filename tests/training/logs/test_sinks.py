@@ -11,7 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from speciate.config.run import RunSpec
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.stages import train as verb
 from speciate.training.logs import sinks
 from speciate.training.logs.sinks import Sinks

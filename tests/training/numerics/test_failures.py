@@ -16,7 +16,7 @@ from speciate.cli import execute
 from speciate.config.components import component_module
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import COMPARED, Arm, CompareSpec, MeasureSpec
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 from speciate.model.transformer import Transformer
 from speciate.reporting import findings
 from speciate.stages import compare, evaluate, measure

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from speciate.config.run import RunSpec
-from speciate.graph.provenance import sha256
+from speciate.io import sha256
 
 MAY_CHANGE = (
     *("training.checkpoint_every", "training.keep_last"),

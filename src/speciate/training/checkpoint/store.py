@@ -24,7 +24,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from speciate.graph.provenance import sha256, short_digest
+from speciate.graph.provenance import short_digest
+from speciate.io import sha256
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.identity import Identity, identity_changes
 from speciate.training.checkpoint.sharded import load_sharded

@@ -1,0 +1,61 @@
+"""What stands outside the digest of a stage's code writes no byte that a later stage reads."""
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from tests.analysis.conftest import Size, measure_spec, write_mixture, write_run
+
+from speciate.config.run import RunSpec
+from speciate.io import sha256
+from speciate.stages import measure, train
+from speciate.training.logs import progress
+from speciate.training.logs.run_metadata import environment
+
+SIZE = Size(documents=2, num_steps=20, steps=(0, 10), permutations=19, resamples=19)
+
+
+class Silent(progress.Progress):
+    """Says nothing of a run, and nothing true of its speed."""
+
+    def __call__(self, *words: object) -> None:
+        return None
+
+    def tokens_per_second(self, step: int) -> float:
+        return 1.0
+
+
+def test_a_run_has_the_same_files_whatever_is_said_of_it(
+    mixture: pathlib.Path,
+    tmp_path: pathlib.Path,
+    run_spec: Callable[..., RunSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = run_spec()
+    assert train.train(spec, mixture, tmp_path / "as it is", tmp_path / "checkpoints")
+    monkeypatch.setattr(train, "Progress", Silent)
+    monkeypatch.setattr(train, "environment", lambda ranks: {})
+    monkeypatch.setattr(train, "timing", lambda *arguments: {"wall_seconds": 0})
+    monkeypatch.setattr(train, "log", lambda text: None)
+    assert train.train(spec, mixture, tmp_path / "silent", tmp_path / "other checkpoints")
+    for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
+        assert sha256(tmp_path / "as it is" / name) == sha256(tmp_path / "silent" / name)
+    told, silent = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("as it is", "silent"))
+    assert {key: value for key, value in told.items() if key in silent} == silent
+    assert set(told) - set(silent) == {"threads", "processes", "device", "versions"}
+
+
+def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> None:
+    write_mixture(tmp_path / "mixture", SIZE)
+    write_run(tmp_path / "run", tmp_path / "mixture", "auxiliary", 0, SIZE)
+    before = measure.measure(measure_spec("auxiliary", 0, SIZE), tmp_path / "run", tmp_path / "mixture")
+    file = tmp_path / "run" / "run.json"
+    facts = json.loads(file.read_text())
+    outside = {"threads": 99, "processes": 99, "device": "an abacus", "versions": {"torch": "none"}}
+    file.write_text(json.dumps(facts | outside))
+    after = measure.measure(measure_spec("auxiliary", 0, SIZE), tmp_path / "run", tmp_path / "mixture")
+    assert set(outside) == set(environment(train.ALONE))
+    for name, rows in before.items():
+        pd.testing.assert_frame_equal(rows, after[name])
