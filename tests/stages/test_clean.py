@@ -107,10 +107,10 @@ def test_shards_take_every_nth_text_and_together_all(folder: pathlib.Path) -> No
     assert [ids(out) for out in outs] == [["one/a.py", "two/a.py"], ["one/b.py", "two/copy.py"], [], []]
     counts = [CleaningCounts.from_json(json.loads((out / "counts.json").read_text())) for out in outs]
     together = functools.reduce(operator.add, counts).as_json()
-    whole = verb(folder, sources)
+    reference = verb(folder, sources)
     assert together == {
         key: value
-        for key, value in json.loads((whole / "counts.json").read_text()).items()
+        for key, value in json.loads((reference / "counts.json").read_text()).items()
         if key not in ("stopped", "by_source")
     }
 

@@ -91,6 +91,6 @@ def test_a_hub_that_refuses_ends_in_one_line_and_leaves_nothing(tmp_path: pathli
     with serve({"datasets/me/gated": Repo({"train.jsonl": b""}, gated=True)}) as hub:
         environment = {**os.environ, **hub.environment(tmp_path), "PYTHONPATH": str(SOURCE)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        asked = f"is gated: accept its terms on {hub.endpoint}, then log in with `hf auth login` or set HF_TOKEN\n"
-    assert (done.returncode, done.stderr) == (1, f"speciate fetch: error: source words: dataset me/gated: {asked}")
+        requests = f"is gated: accept its terms on {hub.endpoint}, then log in with `hf auth login` or set HF_TOKEN\n"
+    assert (done.returncode, done.stderr) == (1, f"speciate fetch: error: source words: dataset me/gated: {requests}")
     assert list((tmp_path / "out").iterdir()) == []

@@ -83,9 +83,9 @@ def pipeline(
     for index, file in enumerate(pairs):
         spec = {"scope": "domains", "parts": parts, "near": near}
         verb(bucket, spec, "--signed", *signed, "--bucket", Shard(index, buckets), "--output", file)
-    given = ["--pairs", *pairs] if pairs else []
+    inputs = ["--pairs", *pairs] if pairs else []
     spec = {"scope": "domains", "parts": parts, "near": near, "seed": 0}
-    verb(cluster, spec, "--signed", *signed, *given, "--output-folder", folder / "out")
+    verb(cluster, spec, "--signed", *signed, *inputs, "--output-folder", folder / "out")
     return texts
 
 
@@ -145,11 +145,11 @@ def test_policies_say_what_a_domain_may_lose(tmp_path: pathlib.Path, verb: Verb)
     assert all(texts[place(row)] == texts[place(row, "of_")] for row in rows if row["domain"] == "equal")
     left = [text for where, text in texts.items() if where not in {place(row) for row in rows}]
     assert len([text for text in left if text in set(same)]) == len(same)  # of the first domain, and no copy of any
-    told = json.loads((tmp_path / "out" / "counts.json").read_text())
-    assert told["documents"] == sum(map(len, domains.values()))
+    reported = json.loads((tmp_path / "out" / "counts.json").read_text())
+    assert reported["documents"] == sum(map(len, domains.values()))
     for name, texts_of in domains.items():
         reasons = [row["reason"] for row in rows if row["domain"] == name]
-        counted = told["by_domain"][name]
+        counted = reported["by_domain"][name]
         assert counted["documents"] == len(texts_of)
         assert [counted[f"{reason}s"] for reason in ("exact_duplicate", "near_duplicate")] == [
             reasons.count("exact_duplicate"),
@@ -157,14 +157,14 @@ def test_policies_say_what_a_domain_may_lose(tmp_path: pathlib.Path, verb: Verb)
         ]
         for other in domains:
             pairs = [row for row in rows if (row["domain"], row["of_domain"]) == (name, other)]
-            assert told["dropped_for"][name][other] == len(pairs)
+            assert reported["dropped_for"][name][other] == len(pairs)
     clusters = pq.read_table(tmp_path / "out" / "clusters.parquet").to_pylist()
-    assert told["clusters"] == len(clusters)
-    assert told["largest"] == max(row["size"] for row in clusters) == told["largest_clusters"][0]["size"]
+    assert reported["clusters"] == len(clusters)
+    assert reported["largest"] == max(row["size"] for row in clusters) == reported["largest_clusters"][0]["size"]
     for one, other in itertools.product(domains, domains):
         both = sum({one, other} <= set(row["domains"]) for row in clusters)
-        assert told["shared_clusters"][one][other] == both
-    assert len(told["largest_clusters"]) == 8
+        assert reported["shared_clusters"][one][other] == both
+    assert len(reported["largest_clusters"]) == 8
 
 
 def test_equal_texts_alone_need_no_signatures(tmp_path: pathlib.Path, verb: Verb) -> None:
@@ -182,8 +182,8 @@ def test_equal_texts_alone_need_no_signatures(tmp_path: pathlib.Path, verb: Verb
 def test_empty_shards_and_scopes(tmp_path: pathlib.Path, verb: Verb, policies: list[str], texts: list[str]) -> None:
     pipeline(tmp_path, verb, {"a": texts, "b": []}, policies, 3)
     assert dropped(tmp_path) == []
-    told = json.loads((tmp_path / "out" / "counts.json").read_text())
-    assert (told["documents"], told["clusters"], told["largest"]) == (len(texts), 0, 0)
+    reported = json.loads((tmp_path / "out" / "counts.json").read_text())
+    assert (reported["documents"], reported["clusters"], reported["largest"]) == (len(texts), 0, 0)
 
 
 def test_twice_gives_the_same_bytes(tmp_path: pathlib.Path, verb: Verb) -> None:
@@ -225,8 +225,8 @@ def test_one_id_twice_is_refused(tmp_path: pathlib.Path, verb: Verb, capsys: pyt
     parts = [{"name": name, "shards": 2, "duplicates": "exact"} for name in ("a", "b")]
     signed = [f"{name}={tmp_path / name}" for name in ("a", "b")]
     spec = {"scope": "domains", "parts": parts, "near": None, "seed": 0}
-    said = refused(verb, capsys, cluster, spec, "--signed", *signed, "--output-folder", tmp_path / "new")
-    assert "error: domain b: document 0 of shard 0-of-2 and document 1 of shard 1-of-2 have the same id" in said
+    message = refused(verb, capsys, cluster, spec, "--signed", *signed, "--output-folder", tmp_path / "new")
+    assert "error: domain b: document 0 of shard 0-of-2 and document 1 of shard 1-of-2 have the same id" in message
     assert not (tmp_path / "new").exists()
 
 
@@ -241,16 +241,18 @@ def test_what_does_not_belong_together_is_refused(
         assert "--signed: needs each of a once" in refused(
             verb, capsys, cluster, spec, "--signed", *signed, "--pairs", "x", *end
         )
-    here = ["--signed", f"a={tmp_path / 'a'}"]
-    assert "--pairs: a: needs the pairs of every bucket, 0 files" in refused(verb, capsys, cluster, spec, *here, *end)
+    signed_scope = ["--signed", f"a={tmp_path / 'a'}"]
+    assert "--pairs: a: needs the pairs of every bucket, but 0 files" in refused(
+        verb, capsys, cluster, spec, *signed_scope, *end
+    )
     for pairs in (np.array([[0, 99]]), np.array([0, 1]), np.array([[-1, 0]])):
         np.save(tmp_path / "pairs.npy", pairs)
-        said = refused(verb, capsys, cluster, spec, *here, "--pairs", tmp_path / "pairs.npy", *end)
-        assert "pairs.npy: does not hold pairs of these" in said
+        message = refused(verb, capsys, cluster, spec, *signed_scope, "--pairs", tmp_path / "pairs.npy", *end)
+        assert "pairs.npy: does not hold pairs of these" in message
     exact = tmp_path / "exact"
     pipeline(exact, verb, {"a": corpus(0, 4)}, ["exact"])
-    said = refused(verb, capsys, bucket, spec, "--signed", f"a={exact / 'a'}", "--output", tmp_path / "new.npy")
-    assert "0-of-1: is signed with 0 bands, not 20" in said
-    said = refused(verb, capsys, bucket, spec, "--signed", "a=nowhere", "--output", tmp_path / "new.npy")
-    assert "there is no such file" in said and "nowhere" in said
+    message = refused(verb, capsys, bucket, spec, "--signed", f"a={exact / 'a'}", "--output", tmp_path / "new.npy")
+    assert "0-of-1: is signed with 0 bands, not 20" in message
+    message = refused(verb, capsys, bucket, spec, "--signed", "a=nowhere", "--output", tmp_path / "new.npy")
+    assert "there is no such file" in message and "nowhere" in message
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.npy").exists()

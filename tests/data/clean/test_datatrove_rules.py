@@ -24,7 +24,9 @@ class Rules:
 def test_kept_edited_and_dropped() -> None:
     reasons = {"theirs": ("ours", "why")}
     assert datatrove_rules.apply_rules(Rules(True), reasons, DOCUMENT) is DOCUMENT
-    assert datatrove_rules.apply_rules(Rules(True, "text"), reasons, DOCUMENT) == dataclasses.replace(DOCUMENT, text="text")
+    assert datatrove_rules.apply_rules(Rules(True, "text"), reasons, DOCUMENT) == dataclasses.replace(
+        DOCUMENT, text="text"
+    )
     assert datatrove_rules.apply_rules(Rules((False, "theirs")), reasons, DOCUMENT) == Drop("ours", "why")
 
 

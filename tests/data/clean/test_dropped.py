@@ -33,9 +33,9 @@ def test_the_lowest_ranks_of_each_reason_in_any_order(number: int, order: random
 
 def test_the_lowest_of_the_shards_hold_the_lowest_of_the_whole() -> None:
     documents = [Document(f"s/{index}", "d", "g", "xx") for index in range(300)]
-    whole = sampled(documents)
+    reference = sampled(documents)
     of_shards = [name for shard in range(4) for name in sampled(documents[shard::4])]
-    assert sorted(of_shards, key=sampling_rank)[:3] == whole
+    assert sorted(of_shards, key=sampling_rank)[:3] == reference
 
 
 def test_the_file_is_the_same_twice_and_holds_the_beginning_of_a_text(tmp_path: pathlib.Path) -> None:

@@ -99,7 +99,10 @@ def test_an_edit_is_counted_once_a_kind_and_only_of_what_is_kept() -> None:
     counts = CleaningCounts()
     passages = [Passage("1", "1", "small"), Passage("2", "2", "BIG"), Passage("3", "3", "x" * 30)]
     filters = [Shout(), Shout(), make("length", max_characters=20)]
-    assert [document.text for document in clean_passages("d", "s", passages, filters, counts, DroppedSamples())] == ["SMALL", "BIG"]
+    assert [document.text for document in clean_passages("d", "s", passages, filters, counts, DroppedSamples())] == [
+        "SMALL",
+        "BIG",
+    ]
     assert counts.edited == {"shout": 1}
 
 
@@ -112,7 +115,9 @@ def test_a_text_of_which_a_filter_leaves_nothing_is_empty() -> None:
 
 def test_without_filters_only_empty_texts_go() -> None:
     counts = CleaningCounts()
-    kept = list(clean_passages("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, DroppedSamples()))
+    kept = list(
+        clean_passages("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, DroppedSamples())
+    )
     assert [document.id for document in kept] == ["s/2"]
     assert counts.dropped == {"empty": 1}
 
@@ -124,7 +129,9 @@ def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch
     assert [document.id for document in clean_passages("d", "s", passages, [], counts, samples)] == ["s/2"]
     assert counts.dropped == {"too_large": 1}
     assert samples.table().to_pylist()[0]["note"] == "101 characters"
-    cut = list(clean_passages("d", "s", passages, [make("length", cut_characters=50)], CleaningCounts(), DroppedSamples()))
+    cut = list(
+        clean_passages("d", "s", passages, [make("length", cut_characters=50)], CleaningCounts(), DroppedSamples())
+    )
     assert [len(document.text) for document in cut] == [50, 50]
 
 
@@ -137,10 +144,12 @@ def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
 
     passages = [Passage(str(index), "g", text) for index, text in enumerate(texts)]
     parts = [counted(passages[:cut]), counted(passages[cut:])]
-    whole = counted(passages).as_json()
-    assert functools.reduce(operator.add, parts).as_json() == whole
+    reference = counted(passages).as_json()
+    assert functools.reduce(operator.add, parts).as_json() == reference
     # and so do those read back from the shards' files, while there are no more different texts than are written
-    assert (CleaningCounts.from_json(parts[0].as_json()) + CleaningCounts.from_json(parts[1].as_json())).as_json() == whole
+    assert (
+        CleaningCounts.from_json(parts[0].as_json()) + CleaningCounts.from_json(parts[1].as_json())
+    ).as_json() == reference
 
 
 def test_memory_does_not_grow_with_the_number_of_documents() -> None:
@@ -153,9 +162,9 @@ def test_memory_does_not_grow_with_the_number_of_documents() -> None:
         filters = [make("length", min_characters=140), make("part", index=0, of=2)]
         for _ in clean_passages("d", "s", passages(number), filters, CleaningCounts(), DroppedSamples()):
             pass
-        found = tracemalloc.get_traced_memory()[1]
+        result = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return result
 
     peak(10)
     assert peak(6000) < 1.5 * peak(1500)

@@ -28,10 +28,10 @@ def families(seed: int, count: int, members: int) -> list[str]:
     for _ in range(count):
         words = [f"w{draw.randrange(4000)}" for _ in range(120)]
         for member in range(members):
-            mine = list(words)
+            variant = list(words)
             for _ in range(2 * member):
-                mine[draw.randrange(120)] = f"w{draw.randrange(4000)}"
-            texts.append(" ".join(mine))
+                variant[draw.randrange(120)] = f"w{draw.randrange(4000)}"
+            texts.append(" ".join(variant))
     return texts
 
 
@@ -58,50 +58,56 @@ def exact(one: str, other: str) -> float:
 
 def test_what_is_connected_is_what_all_pairs_connect(tmp_path: pathlib.Path) -> None:
     texts = families(0, 30, 6) + families(1, 60, 1)
-    here = scope(tmp_path, texts)
-    pairs = find_similar_pairs(here, range(20), 0.7)
+    signed_scope = scope(tmp_path, texts)
+    pairs = find_similar_pairs(signed_scope, range(20), 0.7)
     alike = [
         pair for pair in itertools.combinations(range(len(texts)), 2) if exact(texts[pair[0]], texts[pair[1]]) >= 0.7
     ]
     assert {tuple(pair) for pair in pairs.tolist()} <= set(alike)
     assert np.array_equal(connected_components(len(texts), pairs), connected_components(len(texts), np.array(alike)))
     assert 60 < len(pairs) < len(alike)  # connected pairs are not compared again
-    wanted = [exact(texts[one], texts[two]) for one, two in alike]
-    assert here.similarities(np.array(alike)).tolist() == pytest.approx(wanted, abs=1e-12)
+    expected = [exact(texts[one], texts[two]) for one, two in alike]
+    assert signed_scope.similarities(np.array(alike)).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path) -> None:
     texts = families(2, 20, 5)
     texts += texts[::3]
-    found = set()
+    result = set()
     for shards, jobs in ((1, 1), (4, 1), (4, 3)):
-        here = scope(tmp_path / f"{shards}-{jobs}", texts, shards)
+        signed_scope = scope(tmp_path / f"{shards}-{jobs}", texts, shards)
         order = [text for index in range(shards) for text in texts[index::shards]]
-        pairs = np.concatenate([find_similar_pairs(here, range(job, 20, jobs), 0.7) for job in range(jobs)])
-        firsts = here.first_of_same_text()
+        pairs = np.concatenate([find_similar_pairs(signed_scope, range(job, 20, jobs), 0.7) for job in range(jobs)])
+        firsts = signed_scope.first_of_same_text()
         assert [order[first] for first in firsts.tolist()] == order
         assert all(first == order.index(text) for first, text in zip(firsts.tolist(), order, strict=True))
-        labels = connected_components(len(order), np.concatenate([pairs, np.stack([firsts, np.arange(len(order))], axis=1)]))
-        found.add(frozenset(frozenset(np.array(order)[labels == label].tolist()) for label in range(labels.max() + 1)))
-    assert len(found) == 1
-    assert max(map(len, found.pop())) >= 4
+        labels = connected_components(
+            len(order), np.concatenate([pairs, np.stack([firsts, np.arange(len(order))], axis=1)])
+        )
+        result.add(frozenset(frozenset(np.array(order)[labels == label].tolist()) for label in range(labels.max() + 1)))
+    assert len(result) == 1
+    assert max(map(len, result.pop())) >= 4
 
 
 def test_portions_and_parts_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = scope(tmp_path, families(4, 30, 5), 3)
-    pairs, texts = find_similar_pairs(here, range(20), 0.7), here.first_of_same_text()
+    signed_scope = scope(tmp_path, families(4, 30, 5), 3)
+    pairs, texts = find_similar_pairs(signed_scope, range(20), 0.7), signed_scope.first_of_same_text()
     assert len(pairs) > 40
-    for module, name, size in ((candidates, "CHUNK_ROWS", 7), (candidates, "COMPARED_PAIRS", 2), (candidates, "REJECTED_SLOTS", 3)):
+    for module, name, size in (
+        (candidates, "CHUNK_ROWS", 7),
+        (candidates, "COMPARED_PAIRS", 2),
+        (candidates, "REJECTED_SLOTS", 3),
+    ):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setattr(scratch, "PARTITION_ROWS", 20)
-    assert np.array_equal(find_similar_pairs(here, range(20), 0.7), pairs)
-    assert np.array_equal(here.first_of_same_text(), texts)
+    assert np.array_equal(find_similar_pairs(signed_scope, range(20), 0.7), pairs)
+    assert np.array_equal(signed_scope.first_of_same_text(), texts)
 
 
 def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [f"w{index}" for index in range(400)]
     texts = [" ".join([*words[:index], "other", *words[index + 1 :]]) for index in range(400)]
-    here = scope(tmp_path, texts)
+    signed_scope = scope(tmp_path, texts)
     compared = 0
 
     def counting(one: np.ndarray, other: np.ndarray) -> float:
@@ -110,7 +116,7 @@ def test_a_huge_bucket_is_joined_with_few_comparisons(tmp_path: pathlib.Path, mo
         return jaccard_similarity(one, other)
 
     monkeypatch.setattr(candidates, "jaccard_similarity", counting)
-    assert len(np.unique(connected_components(len(texts), find_similar_pairs(here, range(20), 0.8)))) == 1
+    assert len(np.unique(connected_components(len(texts), find_similar_pairs(signed_scope, range(20), 0.8)))) == 1
     assert compared < 4 * len(texts)
 
 
@@ -119,8 +125,8 @@ HASHES = st.sets(st.integers(0, 2**32 - 1) | st.integers(0, 20), max_size=30)
 
 @given(HASHES, HASHES)
 def test_jaccard_is_that_of_the_sets(one: set[int], other: set[int]) -> None:
-    wanted = len(one & other) / len(one | other) if one | other else 0
-    assert jaccard_similarity(np.array(sorted(one), np.uint32), np.array(sorted(other), np.uint32)) == wanted
+    expected = len(one & other) / len(one | other) if one | other else 0
+    assert jaccard_similarity(np.array(sorted(one), np.uint32), np.array(sorted(other), np.uint32)) == expected
 
 
 @pytest.mark.parametrize(("larger", "smaller"), [(30_000, 30_000), (30_000, 3000), (5000, 4000)])
@@ -131,9 +137,9 @@ def test_large_sets_are_compared_by_their_smallest_hashes(larger: int, smaller: 
         both = int(share * smaller)
         other = np.concatenate([one[:both], draw.integers(0, 2**32, smaller - both, dtype=np.uint32)])
         sets = [np.unique(each) for each in (one, other)]
-        wanted = len(np.intersect1d(*sets)) / len(np.union1d(*sets))
-        found = jaccard_similarity(sets[0][:MAX_SHINGLES], sets[1][:MAX_SHINGLES])
-        assert abs(found - wanted) < 4.5 * (max(wanted * (1 - wanted), 1e-4) / min(MAX_SHINGLES, smaller)) ** 0.5
+        expected = len(np.intersect1d(*sets)) / len(np.union1d(*sets))
+        result = jaccard_similarity(sets[0][:MAX_SHINGLES], sets[1][:MAX_SHINGLES])
+        assert abs(result - expected) < 4.5 * (max(expected * (1 - expected), 1e-4) / min(MAX_SHINGLES, smaller)) ** 0.5
 
 
 @pytest.mark.parametrize("texts", [[], ["a"], ["a b c d e"] * 3, ["…", "...", "!"]])

@@ -59,15 +59,17 @@ def test_documents_are_dropped_as_if_gone_through_one_by_one(
     texts: list[int], alike: Edges, policies: list[int]
 ) -> None:
     policies = policies[: len(texts)]
-    found = run(texts, alike, policies)
-    assert found.replacement_D.tolist() == one_by_one(texts, alike, policies)
-    dropped = found.dropped
-    assert found.is_exact(dropped).tolist() == [texts[index] == texts[found.replacement_D[index]] for index in dropped.tolist()]
+    result = run(texts, alike, policies)
+    assert result.replacement_D.tolist() == one_by_one(texts, alike, policies)
+    dropped = result.dropped
+    assert result.is_exact(dropped).tolist() == [
+        texts[index] == texts[result.replacement_D[index]] for index in dropped.tolist()
+    ]
 
 
 @given(TEXTS, EDGES)
 def test_clusters_are_what_hangs_together_and_numbered_by_their_first_documents(texts: list[int], alike: Edges) -> None:
-    found = run(texts, alike, [KEEP] * len(texts))
+    result = run(texts, alike, [KEEP] * len(texts))
     groups = [{document} for document in range(len(texts))]
     for one in range(len(texts)):
         for two in range(one):
@@ -75,12 +77,12 @@ def test_clusters_are_what_hangs_together_and_numbered_by_their_first_documents(
                 joined = groups[one] | groups[two]
                 for member in joined:
                     groups[member] = joined
-    wanted = sorted({tuple(sorted(group)) for group in groups if len(group) > 1})
-    assert [tuple(np.flatnonzero(found.clusters_D == index).tolist()) for index in range(len(wanted))] == wanted
-    assert set(found.clusters_D.tolist()) - {-1} == set(range(len(wanted)))
-    assert found.sizes().tolist() == [len(group) for group in wanted]
-    assert found.has_one_text().tolist() == [len({texts[index] for index in group}) == 1 for group in wanted]
-    assert not len(found.dropped)
+    expected = sorted({tuple(sorted(group)) for group in groups if len(group) > 1})
+    assert [tuple(np.flatnonzero(result.clusters_D == index).tolist()) for index in range(len(expected))] == expected
+    assert set(result.clusters_D.tolist()) - {-1} == set(range(len(expected)))
+    assert result.sizes().tolist() == [len(group) for group in expected]
+    assert result.has_one_text().tolist() == [len({texts[index] for index in group}) == 1 for group in expected]
+    assert not len(result.dropped)
 
 
 def test_portions_and_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,21 +90,31 @@ def test_portions_and_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None
     texts = draw.integers(0, 300, 500).tolist()
     alike = {tuple(sorted(pair)) for pair in draw.integers(0, 300, (150, 2)).tolist() if pair[0] != pair[1]}
     policies = draw.integers(0, 3, 500).tolist()
-    whole = run(texts, alike, policies)
-    told = whole.sizes(), whole.has_one_text(), whole.domain_membership(lambda each: each % 3, 3)
-    for module, name, size in ((clusters, "CHUNK_ROWS", 7), (union_find, "CHUNK_ROWS", 9), (scratch, "PARTITION_ROWS", 20)):
+    reference = run(texts, alike, policies)
+    reported = reference.sizes(), reference.has_one_text(), reference.domain_membership(lambda each: each % 3, 3)
+    for module, name, size in (
+        (clusters, "CHUNK_ROWS", 7),
+        (union_find, "CHUNK_ROWS", 9),
+        (scratch, "PARTITION_ROWS", 20),
+    ):
         monkeypatch.setattr(module, name, size)
-    found = run(texts, alike, policies)
-    assert len(found.dropped) > 100
-    assert np.array_equal(found.replacement_D, whole.replacement_D) and np.array_equal(found.clusters_D, whole.clusters_D)
-    for one, other in zip((found.sizes(), found.has_one_text(), found.domain_membership(lambda each: each % 3, 3)), told, strict=True):
+    result = run(texts, alike, policies)
+    assert len(result.dropped) > 100
+    assert np.array_equal(result.replacement_D, reference.replacement_D) and np.array_equal(
+        result.clusters_D, reference.clusters_D
+    )
+    for one, other in zip(
+        (result.sizes(), result.has_one_text(), result.domain_membership(lambda each: each % 3, 3)),
+        reported,
+        strict=True,
+    ):
         assert np.array_equal(one, other)
 
 
 def test_a_chains_far_end_is_kept() -> None:
-    found = run([0, 1, 2], {(0, 1), (1, 2)}, [NEAR] * 3)
-    assert found.clusters_D.tolist() == [0, 0, 0]
-    assert found.replacement_D.tolist() == [-1, 0, -1]
+    result = run([0, 1, 2], {(0, 1), (1, 2)}, [NEAR] * 3)
+    assert result.clusters_D.tolist() == [0, 0, 0]
+    assert result.replacement_D.tolist() == [-1, 0, -1]
 
 
 def test_a_link_that_was_not_needed_to_connect_is_asked_for() -> None:
@@ -113,28 +125,37 @@ def test_a_link_that_was_not_needed_to_connect_is_asked_for() -> None:
 
 def test_a_copy_of_a_dropped_document_goes_where_only_near_ones_may() -> None:
     texts, alike = [0, 1, 1, 1], {(0, 1)}
-    found = run(texts, alike, [NEAR, NEAR, EXACT, EXACT])
-    assert found.replacement_D.tolist() == [-1, 0, -1, 2]  # the first copy in a domain that loses equal texts only stays
-    assert found.is_exact(found.dropped).tolist() == [False, True]
+    result = run(texts, alike, [NEAR, NEAR, EXACT, EXACT])
+    assert result.replacement_D.tolist() == [
+        -1,
+        0,
+        -1,
+        2,
+    ]  # the first copy in a domain that loses equal texts only stays
+    assert result.is_exact(result.dropped).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_no_duplicates_no_clusters(count: int) -> None:
-    found = run(list(range(count)), set(), [NEAR] * count)
-    assert found.replacement_D.tolist() == found.clusters_D.tolist() == [-1] * count
-    assert not len(found.sizes()) and not len(found.has_one_text()) and found.domain_membership(np.zeros_like, 2).shape == (0, 2)
+    result = run(list(range(count)), set(), [NEAR] * count)
+    assert result.replacement_D.tolist() == result.clusters_D.tolist() == [-1] * count
+    assert (
+        not len(result.sizes())
+        and not len(result.has_one_text())
+        and result.domain_membership(np.zeros_like, 2).shape == (0, 2)
+    )
 
 
 def test_many_copies_of_many_texts_take_few_comparisons() -> None:
-    asked: list[int] = []
+    requests: list[int] = []
     texts = np.sort(np.random.default_rng(0).integers(0, 50, 5000))
     firsts = np.searchsorted(texts, texts)
     links = np.stack([firsts[:1].repeat(len(firsts)), firsts], axis=1)
-    found = cluster_documents(
+    result = cluster_documents(
         firsts,
         [links],
         np.full(5000, NEAR, np.int8),
-        lambda pairs: asked.append(len(pairs)) or np.ones(len(pairs), bool),  # type: ignore[func-returns-value]
+        lambda pairs: requests.append(len(pairs)) or np.ones(len(pairs), bool),  # type: ignore[func-returns-value]
     )
-    assert asked == [49]
-    assert len(found.dropped) == 4999
+    assert requests == [49]
+    assert len(result.dropped) == 4999

@@ -16,12 +16,12 @@ def pairs(size: int, similarity: float) -> tuple[npt.NDArray[np.uint64], npt.NDA
     draw = np.random.default_rng(size)
     both = round(size * similarity)
     alone = (size - both) // 2
-    found, counts = [], []
+    result, counts = [], []
     for _ in range(TRIALS):
         union = draw.integers(0, 2**64, size, dtype=np.uint64)
-        found += [union[: both + alone], np.concatenate([union[:both], union[both + alone :]])]
-        counts += [len(found[-2]), len(found[-1])]
-    return np.concatenate(found), np.array(counts), both / size
+        result += [union[: both + alone], np.concatenate([union[:both], union[both + alone :]])]
+        counts += [len(result[-2]), len(result[-1])]
+    return np.concatenate(result), np.array(counts), both / size
 
 
 @pytest.mark.parametrize("similarity", [0.2, 0.5, 0.8, 0.95])
@@ -38,10 +38,10 @@ def test_the_estimate_has_no_bias_and_the_variance_of_theory(size: int, most: fl
 @given(st.lists(st.lists(st.integers(0, 2**34 - 1), max_size=30), max_size=6))
 def test_sets_are_each_texts_upper_halves_sorted_and_once(texts: list[list[int]]) -> None:
     hashes = np.array([value << 30 for text in texts for value in text], np.uint64)
-    found, counts = hash_sets(hashes, np.array([len(text) for text in texts], np.int64))
-    wanted = [sorted({value >> 2 for value in text}) for text in texts]
-    assert found.tolist() == [value for each in wanted for value in each]
-    assert counts.tolist() == [len(each) for each in wanted]
+    result, counts = hash_sets(hashes, np.array([len(text) for text in texts], np.int64))
+    expected = [sorted({value >> 2 for value in text}) for text in texts]
+    assert result.tolist() == [value for each in expected for value in each]
+    assert counts.tolist() == [len(each) for each in expected]
 
 
 def test_a_signature_is_the_sets_alone_and_equal_sets_have_equal_ones() -> None:
@@ -59,9 +59,9 @@ def test_a_signature_is_the_sets_alone_and_equal_sets_have_equal_ones() -> None:
 
 def test_bands_agree_where_all_their_values_do() -> None:
     values = np.random.default_rng(0).integers(0, 3, (400, 12)).astype(np.uint32)
-    found = band_hashes(values, 4)
-    assert found.shape == (4, 400)
-    for band, hashes in enumerate(found):
+    result = band_hashes(values, 4)
+    assert result.shape == (4, 400)
+    for band, hashes in enumerate(result):
         rows = [tuple(row) for row in values[:, 3 * band : 3 * band + 3].tolist()]
         assert len(set(rows)) == len(set(hashes.tolist())) == len(set(zip(rows, hashes.tolist(), strict=True)))
     assert len(set(band_hashes(np.zeros((1, 12), np.uint32), 4)[:, 0].tolist())) == 4  # equal values, different bands

@@ -46,7 +46,9 @@ def test_no_collision_among_many_runs_and_words_of_every_length(ngram: int) -> N
 def test_separators_and_case_do_not_count_and_words_do() -> None:
     text = "The quick-brown Fox, jumps_over it."
     assert shingle_hashes(text, 3).tolist() == shingle_hashes("the QUICK brown\n\n  fox … jumps_over “it”", 3).tolist()
-    assert set(shingle_hashes(text, 3).tolist()).isdisjoint(shingle_hashes("the quick brown fox jumps over it", 3).tolist()[2:])
+    assert set(shingle_hashes(text, 3).tolist()).isdisjoint(
+        shingle_hashes("the quick brown fox jumps over it", 3).tolist()[2:]
+    )
     assert shingle_hashes("a b", 5)[0] not in shingle_hashes("x x x a b", 5)
 
 
@@ -60,7 +62,10 @@ def test_texts_beyond_one_batch_are_as_if_alone() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert [len(part) for part in batch_shingle_hashes([], 5)] == [0, 0]
-    assert [part.tolist() for part in batch_shingle_hashes(["", " .,", "é", "“”"], 5)] == [shingle_hashes("É", 5).tolist(), [0, 0, 1, 0]]
+    assert [part.tolist() for part in batch_shingle_hashes(["", " .,", "é", "“”"], 5)] == [
+        shingle_hashes("É", 5).tolist(),
+        [0, 0, 1, 0],
+    ]
 
 
 def test_hashes_are_uniform_and_pinned() -> None:

@@ -43,53 +43,56 @@ def number(data: bytes) -> list[int]:
 
 
 def test_digests_are_of_text_group_and_id(tmp_path: pathlib.Path) -> None:
-    found = signed(tmp_path, ROWS)
-    assert found.digests_D5.dtype == np.uint64
-    for row, values in zip(ROWS, found.digests_D5, strict=True):
+    result = signed(tmp_path, ROWS)
+    assert result.digests_D5.dtype == np.uint64
+    for row, values in zip(ROWS, result.digests_D5, strict=True):
         assert values[TEXT_COLUMNS].tolist() == number(hashlib.blake2b(row.text.encode(), digest_size=16).digest())
         assert values[ORDER_COLUMNS].tolist() == number(group_key(row.group, 5))
         assert values[[ID_COLUMN]].tolist() == number(hashlib.blake2b(row.id.encode(), digest_size=8).digest())
-    assert found.bytes_D.tolist() == [len(row.text.encode()) for row in ROWS]
+    assert result.bytes_D.tolist() == [len(row.text.encode()) for row in ROWS]
 
 
 def test_row_groups_do_not_show(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed(tmp_path, ROWS)
-    whole = {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
+    reference = {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
     monkeypatch.setattr(documents, "ROW_GROUP_DOCUMENTS", 7)
     signed(tmp_path, ROWS)
     assert len(list(documents.read_tables(tmp_path / "documents.parquet"))) == 43
-    assert whole == {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
+    assert reference == {name: (tmp_path / "0-of-1" / name).read_bytes() for name in SIGNATURE_FILES}
 
 
 def test_the_smallest_shingles_are_kept(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signatures, "MAX_SHINGLES", 8)
-    found = signed(tmp_path, ROWS)
+    result = signed(tmp_path, ROWS)
     for index, row in enumerate(ROWS):
-        assert found.shingles(index).tolist() == sorted({value >> 32 for value in shingle_hashes(row.text, 3).tolist()})[:8]
+        assert (
+            result.shingles(index).tolist()
+            == sorted({value >> 32 for value in shingle_hashes(row.text, 3).tolist()})[:8]
+        )
 
 
 def test_bands_agree_for_equal_texts_and_for_no_two_without_words(tmp_path: pathlib.Path) -> None:
     texts = ["…", "...", "…", "a b c d e", "A, b; C\nd e", "a b c d f"]
-    found = signed(tmp_path, [Document(str(index), "prose", "g", text) for index, text in enumerate(texts)])
-    assert found.bands_BD.shape == (6, 6)
-    for values in found.bands_BD.tolist():
+    result = signed(tmp_path, [Document(str(index), "prose", "g", text) for index, text in enumerate(texts)])
+    assert result.bands_BD.shape == (6, 6)
+    for values in result.bands_BD.tolist():
         assert values[0] == values[2] != values[1]
         assert values[3] == values[4]
-    assert len(set(found.bands_BD[:, 0].tolist())) == 6
-    assert [len(found.shingles(index)) for index in range(6)] == [0, 0, 0, 3, 3, 3]
+    assert len(set(result.bands_BD[:, 0].tolist())) == 6
+    assert [len(result.shingles(index)) for index in range(6)] == [0, 0, 0, 3, 3, 3]
 
 
 def test_without_near_duplicates_there_are_no_bands(tmp_path: pathlib.Path) -> None:
-    found = signed(tmp_path, ROWS, None)
-    assert (found.bands_BD.shape, found.shingles_S.shape) == ((0, 300), (0,))
-    assert len(found.shingles(299)) == 0
+    result = signed(tmp_path, ROWS, None)
+    assert (result.bands_BD.shape, result.shingles_S.shape) == ((0, 300), (0,))
+    assert len(result.shingles(299)) == 0
 
 
 @pytest.mark.parametrize("near", [NEAR, None])
 def test_a_shard_without_documents(tmp_path: pathlib.Path, near: Duplicates | None) -> None:
-    found = signed(tmp_path, [], near)
-    assert len(found) == 0
-    assert found.bands_BD.shape == (6 if near else 0, 0)
+    result = signed(tmp_path, [], near)
+    assert len(result) == 0
+    assert result.bands_BD.shape == (6 if near else 0, 0)
 
 
 def test_damaged_files_are_named(tmp_path: pathlib.Path) -> None:

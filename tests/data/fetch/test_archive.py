@@ -100,8 +100,8 @@ def _renamed(tar: bytes) -> bytes:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.98])
 def test_a_cut_off_archive_is_refused(tmp_path: pathlib.Path, make, share: float) -> None:
     noise = bytes((index * index * 31 + index // 7) % 251 for index in range(60_000))
-    whole = make(tmp_path / "archive", {f"m{index}": noise[index:] for index in range(3)}).read_bytes()
-    (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share)])
+    reference = make(tmp_path / "archive", {f"m{index}": noise[index:] for index in range(3)}).read_bytes()
+    (tmp_path / "cut").write_bytes(reference[: int(len(reference) * share)])
     with pytest.raises(ValueError, match=r"source s: .*damaged"):
         list(read_members(tmp_path / "cut", "s", ALL))
 

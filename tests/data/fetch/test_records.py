@@ -36,8 +36,8 @@ def test_a_template_joins_columns() -> None:
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_what_a_column_holds_is_never_read_as_a_template(question: str, answer: str) -> None:
-    got = passage({"q": question + "{q}", "a": answer}, text="{q}|{a}").text
-    assert got == f"{question}{{q}}|{answer}"
+    actual = passage({"q": question + "{q}", "a": answer}, text="{q}|{a}").text
+    assert actual == f"{question}{{q}}|{answer}"
 
 
 def test_null_is_no_text_and_no_fault() -> None:
@@ -85,7 +85,7 @@ def test_a_bad_record_is_named_or_dropped_under_its_fault(record: Any, fault: st
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.lists(st.integers())))
 def test_any_record_gives_text_that_can_be_written_or_a_reason(record: dict[str, Any]) -> None:
-    found = passage({"text": "x", **record}, bad_records="drop")
-    assert (found.text is None) == (found.fault is not None or record.get("text", "x") is None)
-    if found.text is not None:
-        found.text.encode()
+    result = passage({"text": "x", **record}, bad_records="drop")
+    assert (result.text is None) == (result.fault is not None or record.get("text", "x") is None)
+    if result.text is not None:
+        result.text.encode()

@@ -151,21 +151,21 @@ def _explain_error(error: BaseException, revision: str) -> str:
 
 def _explain_content_error(error: BaseException) -> str:
     """Return in one line what is wrong with the hub's answer."""
-    for each in _causes(error):
-        said, kind = " ".join(str(each).split()), type(each).__name__
-        if "Consistency check failed" in said:
-            return f"a data file came incomplete: {said[:200]}"
+    for cause in _causes(error):
+        message, kind = " ".join(str(cause).split()), type(cause).__name__
+        if "Consistency check failed" in message:
+            return f"a data file came incomplete: {message[:200]}"
         if kind.startswith("Arrow") or kind in ("OSError", "JSONDecodeError", "EOFError", "BadGzipFile", "ZstdError"):
-            return f"a data file is damaged or cut off: {said[:200]}"
-        match = re.search(r"BuilderConfig '?(.*?)'? not found.*?Available: (\[.*?\])", said)
+            return f"a data file is damaged or cut off: {message[:200]}"
+        match = re.search(r"BuilderConfig '?(.*?)'? not found.*?Available: (\[.*?\])", message)
         if match:
             return f"name: there is no configuration '{match[1]}'; there are: {match[2]}"
-        if "Config name is missing" in said:
-            return f"name: it has several configurations, so one must be named: {said[:300]}"
-        match = re.search(r"(?:Unknown|Bad) split:? \"?(\w+)\"?\..*?(\[.*?\])", said)
+        if "Config name is missing" in message:
+            return f"name: it has several configurations, so one must be named: {message[:300]}"
+        match = re.search(r"(?:Unknown|Bad) split:? \"?(\w+)\"?\..*?(\[.*?\])", message)
         if match:
             return f"split: there is no split '{match[1]}'; there are: {match[2]}"
         if kind in ("EmptyDatasetError", "DataFilesNotFoundError", "EntryNotFoundError", "FileNotFoundError"):
-            return f"has no data file that can be read: {said[:200]}"
-    said = " ".join(str(error).split())
-    return f"could not be read: {type(error).__name__}: {said[:300]}"
+            return f"has no data file that can be read: {message[:200]}"
+    message = " ".join(str(error).split())
+    return f"could not be read: {type(error).__name__}: {message[:300]}"

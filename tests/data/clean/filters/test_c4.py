@@ -30,18 +30,19 @@ def test_what_drops_a_document_and_what_a_line(verdict, prose: str, added: str, 
 
 
 def test_too_few_sentences_are_left(verdict) -> None:
-    said = verdict("c4")
+    message = verdict("c4")
     assert (
-        said("One sentence is here. Two sentences are here. Three of them now. Four of them now.") == "c4_few_sentences"
+        message("One sentence is here. Two sentences are here. Three of them now. Four of them now.")
+        == "c4_few_sentences"
     )
-    assert said("One sentence is here. Two sentences are here. Three of them now. Four now. Five.") == "kept"
+    assert message("One sentence is here. Two sentences are here. Three of them now. Four now. Five.") == "kept"
     assert verdict("c4", min_sentences=1)("One sentence is here.") == "kept"
 
 
 def test_dropped_wrongly_code_and_verse(verdict, code: str) -> None:
-    said = verdict("c4")
-    assert said(code) == "c4_few_sentences"
-    assert said("Tyger Tyger, burning bright,\nIn the forests of the night;\n" * 5) == "c4_few_sentences"
+    message = verdict("c4")
+    assert message(code) == "c4_few_sentences"
+    assert message("Tyger Tyger, burning bright,\nIn the forests of the night;\n" * 5) == "c4_few_sentences"
 
 
 def test_dropped_wrongly_a_line_whose_citation_stands_apart(make, prose: str) -> None:

@@ -19,17 +19,18 @@ def test_each_rule_has_its_reason(verdict, text: str, reason: str) -> None:
 
 
 def test_prose_stays_and_code_goes(verdict, prose: str, code: str) -> None:
-    said = verdict("fineweb")
-    assert said(prose) == "kept"
-    assert said(code) == "fineweb_punctuation"
+    message = verdict("fineweb")
+    assert message(prose) == "kept"
+    assert message(code) == "fineweb_punctuation"
 
 
 def test_missed_spam_in_paragraphs_and_dropped_wrongly_dialogue(verdict) -> None:
-    said = verdict("fineweb")
+    message = verdict("fineweb")
     assert (
-        said("Buy our boats, which are the cheapest boats of all the boats on this coast, and buy them now.") == "kept"
+        message("Buy our boats, which are the cheapest boats of all the boats on this coast, and buy them now.")
+        == "kept"
     )
-    assert said("\n".join(["Who?", "You.", "Me?", "None other."])) == "fineweb_short_lines"
+    assert message("\n".join(["Who?", "You.", "Me?", "None other."])) == "fineweb_short_lines"
 
 
 def test_thresholds_are_settings(verdict, code: str) -> None:

@@ -28,9 +28,9 @@ def test_the_longest(verdict, prose: str) -> None:
 
 
 def test_prose_stays_and_code_goes(verdict, prose: str, code: str) -> None:
-    said = verdict("gopher_quality")
-    assert said(prose) == "kept"
-    assert said(code * 5) == "gopher_not_alphabetic"
+    message = verdict("gopher_quality")
+    assert message(prose) == "kept"
+    assert message(code * 5) == "gopher_not_alphabetic"
 
 
 def test_missed_fluent_nonsense(verdict) -> None:
@@ -39,11 +39,11 @@ def test_missed_fluent_nonsense(verdict) -> None:
 
 
 def test_dropped_wrongly_sums_and_other_languages(verdict) -> None:
-    said = verdict("gopher_quality")
+    message = verdict("gopher_quality")
     sums = "She buys 3 apples at 2 dollars and 4 pears at 5 dollars: 3 * 2 = 6, 4 * 5 = 20, and 6 + 20 = 26. " * 5
-    assert said(sums) == "gopher_short_words"
+    assert message(sums) == "gopher_short_words"
     assert (
-        said("In der Nacht stieg der Fluss und riss die Brücke fort, die ihre Väter bauten. " * 8)
+        message("In der Nacht stieg der Fluss und riss die Brücke fort, die ihre Väter bauten. " * 8)
         == "gopher_stop_words"
     )
 

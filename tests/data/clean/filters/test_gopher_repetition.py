@@ -16,13 +16,13 @@ def unlike(number: int, seed: int = 0) -> str:
 
 
 def test_repeated_lines_and_paragraphs(verdict) -> None:
-    said = verdict("gopher_repetition")
+    message = verdict("gopher_repetition")
     lines = [unlike(8, seed) for seed in range(6)]
-    assert said("\n".join(lines)) == "kept"
-    assert said("\n".join([*lines, *lines[:3]])) == "gopher_duplicate_lines"
-    assert said("\n\n".join([*lines, *lines[:3]])) == "gopher_duplicate_paragraphs"
-    assert said("\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_lines"  # by characters
-    assert said("\n\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_paragraphs"
+    assert message("\n".join(lines)) == "kept"
+    assert message("\n".join([*lines, *lines[:3]])) == "gopher_duplicate_lines"
+    assert message("\n\n".join([*lines, *lines[:3]])) == "gopher_duplicate_paragraphs"
+    assert message("\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_lines"  # by characters
+    assert message("\n\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_paragraphs"
 
 
 @pytest.mark.parametrize(("size", "times"), [(2, 20), (3, 14), (4, 14)])
@@ -42,9 +42,9 @@ def test_runs_seen_before(verdict) -> None:
 
 
 def test_prose_stays_and_a_licence_header_repeated_goes(verdict, prose: str) -> None:
-    said = verdict("gopher_repetition")
-    assert said(prose) == "kept"
-    assert said("\n".join(["All rights are reserved by the owner.", prose] * 3)) == "gopher_duplicate_lines"
+    message = verdict("gopher_repetition")
+    assert message(prose) == "kept"
+    assert message("\n".join(["All rights are reserved by the owner.", prose] * 3)) == "gopher_duplicate_lines"
 
 
 def test_missed_a_paraphrase(verdict) -> None:

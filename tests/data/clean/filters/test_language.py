@@ -18,8 +18,8 @@ TEXTS = {
 
 
 def test_each_language_is_known_and_english_is_kept_by_default(verdict) -> None:
-    said = verdict("language")
-    assert {name: said(text) for name, text in TEXTS.items()} == {
+    message = verdict("language")
+    assert {name: message(text) for name, text in TEXTS.items()} == {
         "en": "kept",
         "de": "other_language",
         "fr": "other_language",
@@ -39,10 +39,10 @@ def test_missed_what_comes_after_the_beginning(verdict) -> None:
 
 
 def test_dropped_wrongly_names_and_code(verdict, code: str) -> None:
-    said = verdict("language")
-    assert said("Xavi, Puyol, Iniesta, Busquets") != "kept"
-    assert said("42") == "uncertain_language"
-    assert said(code) == "uncertain_language"
+    message = verdict("language")
+    assert message("Xavi, Puyol, Iniesta, Busquets") != "kept"
+    assert message("42") == "uncertain_language"
+    assert message(code) == "uncertain_language"
 
 
 def test_nothing_is_downloaded(tmp_path) -> None:

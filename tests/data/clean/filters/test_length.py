@@ -9,8 +9,8 @@ from speciate.data.clean.filters.length import Options, cut_text
 
 
 def test_bounds_are_inclusive_and_count_characters(verdict) -> None:
-    said = verdict("length", min_characters=2, max_characters=4)
-    assert [said("ü" * length) for length in range(1, 6)] == ["too_short", "kept", "kept", "kept", "too_long"]
+    message = verdict("length", min_characters=2, max_characters=4)
+    assert [message("ü" * length) for length in range(1, 6)] == ["too_short", "kept", "kept", "kept", "too_long"]
 
 
 def test_no_upper_bound_by_default(verdict) -> None:
@@ -41,12 +41,12 @@ def test_a_cut_text_is_a_beginning_no_longer_than_asked(text: str, limit: int) -
 
 
 def test_cutting_edits_and_the_bounds_hold_of_what_is_left(verdict) -> None:
-    said = verdict("length", min_characters=9, cut_characters=12, max_characters=30)
-    assert said("x" * 31) == "too_long"
-    assert said("Ten chars. Then much more.") == "edited"
-    assert said("Nine char\n xxxxxxxxxxxx") == "edited"
-    assert said("Eight ch\n xxxxxxxxxxxx") == "too_short"
-    assert said("exactly 12 c") == "kept"
+    message = verdict("length", min_characters=9, cut_characters=12, max_characters=30)
+    assert message("x" * 31) == "too_long"
+    assert message("Ten chars. Then much more.") == "edited"
+    assert message("Nine char\n xxxxxxxxxxxx") == "edited"
+    assert message("Eight ch\n xxxxxxxxxxxx") == "too_short"
+    assert message("exactly 12 c") == "kept"
 
 
 @pytest.mark.parametrize(

@@ -101,11 +101,11 @@ def test_each_can_be_switched_off(without) -> None:
 def test_a_run_without_spaces_costs_time_in_proportion(without, hard: str) -> None:
     started = time.process_time()
     assert isinstance(without(hard), str)
-    whole = time.process_time() - started
+    reference = time.process_time() - started
     started = time.process_time()
     without(hard[: len(hard) // 8])
     # eight times the text: quadratic would be sixty-four
-    assert whole < 24 * (time.process_time() - started) + 0.5
+    assert reference < 24 * (time.process_time() - started) + 0.5
 
 
 @given(st.integers(0, 10**15 - 1))
@@ -115,4 +115,8 @@ def test_luhn_accepts_exactly_one_last_digit(body: int) -> None:
 
 
 def test_luhn_knows_published_numbers() -> None:
-    assert passes_luhn_check("79927398713") and passes_luhn_check("4111 1111 1111 1111") and not passes_luhn_check("79927398710")
+    assert (
+        passes_luhn_check("79927398713")
+        and passes_luhn_check("4111 1111 1111 1111")
+        and not passes_luhn_check("79927398710")
+    )

@@ -17,8 +17,8 @@ def test_our_scores_are_the_packages(prose: str) -> None:
 
 
 def test_prose_and_code_stay(verdict, prose: str, code: str) -> None:
-    said = verdict("toxicity", max_sentences=0)
-    assert said(prose) == "kept" and said(code) == "kept"
+    message = verdict("toxicity", max_sentences=0)
+    assert message(prose) == "kept" and message(code) == "kept"
 
 
 def test_a_document_hides_what_a_sentence_shows(make, prose: str) -> None:

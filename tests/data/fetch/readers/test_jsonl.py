@@ -13,13 +13,13 @@ def run(data: str, **settings: Any) -> list[Passage]:
 
 
 def test_lines_are_texts() -> None:
-    found = run('{"0": "a\\nb"}\n\n{"0": "c"}\n', text="0")
-    assert found == [Passage("m#1", "m#1", "a\nb"), Passage("m#3", "m#3", "c")]
+    result = run('{"0": "a\\nb"}\n\n{"0": "c"}\n', text="0")
+    assert result == [Passage("m#1", "m#1", "a\nb"), Passage("m#3", "m#3", "c")]
 
 
 def test_keys_name_and_group() -> None:
-    found = run('{"text": "a", "g": 7, "n": "x"}\n{"text": "b", "g": "x", "n": 3}', group="g", id="n")
-    assert [(passage.id, passage.group) for passage in found] == [("x", "7"), ("3", "x")]
+    result = run('{"text": "a", "g": 7, "n": "x"}\n{"text": "b", "g": "x", "n": 3}', group="g", id="n")
+    assert [(passage.id, passage.group) for passage in result] == [("x", "7"), ("3", "x")]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_bad_line_is_named(line: str, problem: str) -> None:
 
 
 def test_bad_lines_can_be_dropped_under_their_fault() -> None:
-    found = run('{\n{"text": "ok"}\n{"text": "\\udc00"}', bad_records="drop")
-    assert [(passage.text, passage.fault) for passage in found] == [
+    result = run('{\n{"text": "ok"}\n{"text": "\\udc00"}', bad_records="drop")
+    assert [(passage.text, passage.fault) for passage in result] == [
         (None, "not_json"),
         ("ok", None),
         (None, "surrogate"),

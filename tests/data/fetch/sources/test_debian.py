@@ -171,6 +171,6 @@ def test_a_real_package_comes_from_debian(tmp_path: pathlib.Path) -> None:
     settings = {"include": ["usr/share/games/fortunes/*"], "exclude": ["*.dat", "*.u8"], "reader": "text"}
     options = Options.model_validate({"kind": "debian", **pin, **settings})
     fetch(options, "d", tmp_path / "archive", Shard())
-    found = {each.id: each.text for each in read(options, "d", tmp_path / "archive")}
-    assert set(found) == {f"usr/share/games/fortunes/{name}" for name in ("fortunes", "literature", "riddles")}
-    assert all(text and len(text) > 10_000 for text in found.values())
+    result = {each.id: each.text for each in read(options, "d", tmp_path / "archive")}
+    assert set(result) == {f"usr/share/games/fortunes/{name}" for name in ("fortunes", "literature", "riddles")}
+    assert all(text and len(text) > 10_000 for text in result.values())

@@ -99,9 +99,9 @@ def test_globs_reach_into_folders_and_match_once() -> None:
 def test_shards_share_out_every_record_once_under_the_same_name(count: int) -> None:
     for name in "abcde":
         put(f"{name}.jsonl", b"".join(b'{"text": "%s%d"}\n' % (name.encode(), row) for row in range(4)))
-    whole = run()
+    reference = run()
     parts = [run(shard=Shard(index, count)) for index in range(count)]
-    assert sorted((each for part in parts for each in part), key=lambda each: each.id) == whole
+    assert sorted((each for part in parts for each in part), key=lambda each: each.id) == reference
     assert all(parts)
 
 

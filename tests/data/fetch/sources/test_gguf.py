@@ -54,12 +54,12 @@ def passages(archive: pathlib.Path) -> dict[str, Passage]:
 
 def test_its_ids_are_those_of_the_tokenizer_that_was_written(tmp_path: pathlib.Path) -> None:
     made = tokenizer()
-    found = passages(wheel(tmp_path, made))
-    got = Tokenizer.from_str(found["tokenizer.json"].text or "")
+    result = passages(wheel(tmp_path, made))
+    actual = Tokenizer.from_str(result["tokenizer.json"].text or "")
     for text in (*TEXTS[:3], "  x\t99 <|im_end|> é", "1234567890"):
-        assert got.encode(text).ids == made.encode(text).ids
-        assert got.decode(got.encode(text).ids) == made.decode(made.encode(text).ids)
-    assert found["tokenizer_config.json"].text == '{"eos_token": "<|im_end|>"}'
+        assert actual.encode(text).ids == made.encode(text).ids
+        assert actual.decode(actual.encode(text).ids) == made.decode(made.encode(text).ids)
+    assert result["tokenizer_config.json"].text == '{"eos_token": "<|im_end|>"}'
 
 
 def test_what_holds_no_such_tokenizer_is_refused(tmp_path: pathlib.Path) -> None:

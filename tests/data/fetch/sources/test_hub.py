@@ -147,14 +147,14 @@ FAILS: list[tuple[Case, str]] = [
 
 def run(hub: Hub, folder: pathlib.Path, cases: list[Case], **environment: str) -> dict[str, dict[str, Any]]:
     """What fetch said, and how long it would have slept, by the case's name; archives lie under it in `folder`."""
-    asked = []
+    requests = []
     for name, shard, settings in cases:
-        asked.append((name, shard, {"dataset": f"me/{name.split()[0]}", "revision": COMMIT, **settings}))
+        requests.append((name, shard, {"dataset": f"me/{name.split()[0]}", "revision": COMMIT, **settings}))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment = {**clean, **hub.environment(folder / "home"), "PYTHONPATH": str(SOURCE), **environment}
     command = [sys.executable, "-c", DRIVER]
     done = subprocess.run(
-        command, env=environment, cwd=folder, input=json.dumps(asked), capture_output=True, text=True, check=False
+        command, env=environment, cwd=folder, input=json.dumps(requests), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
@@ -175,8 +175,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def results(hub: Hub, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Every case, in one process."""
     failing = [(f"{case[0]} fails {number}", *case[1:]) for number, (case, _) in enumerate(FAILS)]
-    whole = [(f"{name} whole", shard, {**settings, "streaming": False}) for name, shard, settings in failing]
-    return run(hub, folder, [*CASES, *failing, *whole])
+    reference = [(f"{name} whole", shard, {**settings, "streaming": False}) for name, shard, settings in failing]
+    return run(hub, folder, [*CASES, *failing, *reference])
 
 
 @pytest.fixture
@@ -275,10 +275,10 @@ def test_every_failure_is_one_clear_line(
 ) -> None:
     (name, _, _), problem = FAILS[number]
     called = f"{name} fails {number}{mode}"
-    said = results[called]["said"]
-    assert said.startswith(f"source s: dataset me/{name}: ")
-    assert problem.format(hub=hub.endpoint) in said
-    assert "\n" not in said
+    message = results[called]["said"]
+    assert message.startswith(f"source s: dataset me/{name}: ")
+    assert problem.format(hub=hub.endpoint) in message
+    assert "\n" not in message
 
 
 def test_nothing_but_archives_is_left(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> None:

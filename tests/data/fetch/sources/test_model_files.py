@@ -39,16 +39,16 @@ def test_what_the_hub_gives_and_what_it_refuses(tmp_path: pathlib.Path) -> None:
     }
     repos = {"models/me/tiny": Repo(FILES), "models/me/gated": Repo(FILES, gated=True)}
     with serve(repos) as hub:
-        asked = json.dumps([(str(tmp_path / name), settings) for name, (settings, _) in cases.items()])
+        requests = json.dumps([(str(tmp_path / name), settings) for name, (settings, _) in cases.items()])
         environment = {**os.environ, **hub.environment(tmp_path), "PYTHONPATH": str(SOURCE)}
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER], input=asked, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", DRIVER], input=requests, env=environment, capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr
     for (name, (_, message)), line in zip(cases.items(), done.stdout.splitlines(), strict=True):
         said = json.loads(line)
         assert message in said and bool(message) == bool(said), (name, said)
     with tarfile.open(tmp_path / "whole") as archive:
-        got = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
-    assert got == {name: FILES[name] for name in ("config.json", "model.safetensors")}
+        actual = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    assert actual == {name: FILES[name] for name in ("config.json", "model.safetensors")}
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "again").read_bytes()

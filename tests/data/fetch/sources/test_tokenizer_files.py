@@ -71,19 +71,19 @@ def files(archive: pathlib.Path) -> dict[str, str | None]:
 
 def test_a_models_files_on_a_hub(tmp_path: pathlib.Path) -> None:
     with serve(REPOS, *FAULTS) as hub:
-        given = json.dumps([(str(tmp_path / name), settings) for name, settings, _ in CASES])
+        inputs = json.dumps([(str(tmp_path / name), settings) for name, settings, _ in CASES])
         environment = os.environ | hub.environment(tmp_path) | {"PYTHONPATH": str(SOURCE)}
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER], input=given, env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", DRIVER], input=inputs, env=environment, capture_output=True, text=True, check=True
         )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    for (name, settings, expected), said in zip(CASES, told, strict=True):
+    reported = [json.loads(line) for line in done.stdout.splitlines()]
+    for (name, settings, expected), message in zip(CASES, reported, strict=True):
         if expected:
-            assert said.startswith(f"source tokenizer: repository {settings['repository']}: "), (name, said)
-            assert expected.format(hub=hub.endpoint) in said, (name, said)
+            assert message.startswith(f"source tokenizer: repository {settings['repository']}: "), (name, message)
+            assert expected.format(hub=hub.endpoint) in message, (name, message)
             assert not (tmp_path / name).exists()
         else:
-            assert said == "", name
+            assert message == "", name
     assert files(tmp_path / "llama") == {"tokenizer.json": LLAMA, "tokenizer_config.json": CONFIG}
     assert files(tmp_path / "busy") == files(tmp_path / "llama")
     assert files(tmp_path / "bare") == {"tokenizer.json": LLAMA}
