@@ -27,11 +27,12 @@ from timing import medians, show
 
 from speciate.config.components import component_module, options_of
 from speciate.config.data import Duplicates
-from speciate.data.dedup.candidates import Scope, similar_pairs
-from speciate.data.dedup.clusters import NEAR, cluster
-from speciate.data.dedup.signatures import FILES, read_shards, sign
-from speciate.data.dedup.union_find import components
-from speciate.data.documents import Document, Shard, write_documents
+from speciate.data.dedup.candidates import SignedScope, find_similar_pairs
+from speciate.data.dedup.clusters import NEAR, cluster_documents
+from speciate.data.dedup.signatures import SIGNATURE_FILES, read_signed_shards, sign_documents
+from speciate.data.dedup.union_find import connected_components
+from speciate.data.documents import Document, write_documents
+from speciate.data.shard import Shard
 
 SOURCE = {
     "kind": "package",
@@ -59,11 +60,15 @@ def texts(folder: pathlib.Path) -> list[str]:
 
 def ours(folder: pathlib.Path) -> Labels:
     """Clusters of the documents in `folder`."""
-    sign(folder / "documents.parquet", {name: folder / "0-of-1" / name for name in FILES}, 0, SETTINGS)
-    scope = Scope(read_shards("licences", folder, 1))
-    pairs = similar_pairs(scope, range(SETTINGS.bands), SETTINGS.similarity)
+    sign_documents(
+        folder / "documents.parquet", {name: folder / "0-of-1" / name for name in SIGNATURE_FILES}, 0, SETTINGS
+    )
+    scope = SignedScope(read_signed_shards("licences", folder, 1))
+    pairs = find_similar_pairs(scope, range(SETTINGS.bands), SETTINGS.similarity)
     policies = np.full(len(scope), NEAR, np.int8)
-    found = cluster(scope.texts(), [pairs], policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity)
+    found = cluster_documents(
+        scope.first_of_same_text(), [pairs], policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity
+    )
     alone = np.arange(len(scope)) + len(found.sizes())
     return np.where(found.clusters_D < 0, alone, found.clusters_D)
 
@@ -83,7 +88,7 @@ def by_datasketch(corpus: list[str]) -> Labels:
         sketch.update_batch([shingle.encode() for shingle in shingled(text)])
         pairs += [(other, place) for other in index.query(sketch)]
         index.insert(place, sketch)
-    return components(len(corpus), np.array(pairs, np.int64).reshape(-1, 2))
+    return connected_components(len(corpus), np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def by_rensa(corpus: list[str]) -> npt.NDArray[np.bool_]:
@@ -102,7 +107,7 @@ def exact(corpus: list[str]) -> Labels:
     member = scipy.sparse.csr_array((np.ones(len(columns), np.int32), columns, ends), (len(sets), len(numbers)))
     shared = scipy.sparse.triu(member @ member.T, 1).tocoo()
     alike = shared.data >= 0.8 * (sizes[shared.row] + sizes[shared.col] - shared.data)
-    return components(len(sets), np.stack([shared.row[alike], shared.col[alike]], axis=1).astype(np.int64))
+    return connected_components(len(sets), np.stack([shared.row[alike], shared.col[alike]], axis=1).astype(np.int64))
 
 
 def agreement(found: Labels, wanted: Labels) -> dict[str, float]:
