@@ -11,6 +11,9 @@ import zipfile
 import pytest
 from tests.data.fetch.sources.hub_server import COMMIT, Repo, serve
 
+from speciate.config.components import kinds_in
+from speciate.graph.provenance import closure
+
 SOURCE = pathlib.Path(__file__).parents[2] / "src"
 FILE = "tiny-1.0-py3-none-any.whl"
 
@@ -94,3 +97,11 @@ def test_a_hub_that_refuses_ends_in_one_line_and_leaves_nothing(tmp_path: pathli
         requests = f"is gated: accept its terms on {hub.endpoint}, then log in with `hf auth login` or set HF_TOKEN\n"
     assert (done.returncode, done.stderr) == (1, f"speciate fetch: error: source words: dataset me/gated: {requests}")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", kinds_in("data/fetch/sources"))
+def test_editing_the_writer_of_documents_leaves_every_archive_fresh(kind: str) -> None:
+    modules = closure(["speciate.stages.fetch", f"speciate.data.fetch.sources.{kind}"])
+    assert "speciate.data.shard" in modules
+    assert "speciate.data.documents" not in modules
+    assert not [module for module in modules if module.startswith(("speciate.data.clean", "speciate.data.dedup"))]
