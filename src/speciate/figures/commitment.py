@@ -1,7 +1,7 @@
-"""Is a router indifferent, collapsed or specialised? How far from an unlearned one, and in which of two ways.
+"""Figure: is a router indifferent, collapsed or specialised? Its distance from an unlearned router, in two parts.
 
 commitment = drift + information (chain rule of KL against the null): drift is a preference that is the same for every
-token, information one that depends on the token.
+token, information is one that depends on the token.
 """
 
 from typing import Any
@@ -27,12 +27,12 @@ INFORMATION, HATCH = "#A9C4E0", "#35507A"
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_selectors: int = Field(4, ge=1)
-    """Selectors drawn at most, spread over the depth."""
+    """Largest number of selectors drawn, spread over the depth."""
     max_seeds: int = Field(4, ge=1)
-    """Bars for each seed up to so many; beyond, the mean over the seeds."""
+    """Largest number of seeds with a bar each; with more, the bars show the mean over the seeds."""
 
 
 def _finished_rows(tables: style.Tables) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def _finished_rows(tables: style.Tables) -> pd.DataFrame:
 
 
 def _drawn_selectors(tables: style.Tables, options: Any) -> tuple[list[str], dict[str, str]]:
-    """The selectors that are shown, and every selector's name."""
+    """Return the selectors to draw, and every selector's name."""
     full = _finished_rows(tables)
     names = style.selector_names(full)
     weight = full.groupby("selector")["drift_nats"].max().to_dict()
@@ -49,7 +49,7 @@ def _drawn_selectors(tables: style.Tables, options: Any) -> tuple[list[str], dic
 
 
 def _bar_parts(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
-    """(drift, information) of each bar: the seeds in order, or their mean where there are many."""
+    """Return (drift, information) of each bar: the seeds in order, or their mean where there are many."""
     parts = cell.sort_values("seed")[["drift_nats", "information_nats"]]
     if cell["seed"].nunique() > options.max_seeds:
         parts = parts.mean().to_frame().T
@@ -57,7 +57,7 @@ def _bar_parts(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A column a layer, a group of bars an arm, a bar a seed."""
+    """Draw a column per layer, with a group of bars per arm and a bar per seed."""
     full = _finished_rows(tables)
     if full.empty:
         return style.message_figure("No run of this study has a selector.")
@@ -72,9 +72,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         for row, arm in enumerate(arms):
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector)]
             for bar, (drift, information) in enumerate(_bar_parts(cell, options)):
-                at = row - 0.4 + thick * (bar + 0.5)
-                axes.barh(at, drift, 0.86 * thick, color=style.ACCENT, linewidth=0)
-                axes.barh(at, information, 0.86 * thick, left=drift, color=INFORMATION, hatch="/////", edgecolor=HATCH)
+                y = row - 0.4 + thick * (bar + 0.5)
+                axes.barh(y, drift, 0.86 * thick, color=style.ACCENT, linewidth=0)
+                axes.barh(y, information, 0.86 * thick, left=drift, color=INFORMATION, hatch="/////", edgecolor=HATCH)
                 axes.patches[-1].set_linewidth(0)
         axes.set_title(names[selector])
         axes.tick_params(axis="y", length=0)
@@ -87,17 +87,17 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _label_states(axes: Any, runs: pd.DataFrame, arms: list[str]) -> None:
-    """Behind each arm's bars, what its runs are called and in how many seeds."""
+    """Write the states of each arm's runs, with their numbers, to the right of its bars."""
     for row, arm in enumerate(arms):
         states = runs[runs["ablation"] == arm]["state"].dropna()
-        counted = [f"{state} {count}/{len(states)}" for state, count in states.value_counts().sort_index().items()]
+        counts = [f"{state} {count}/{len(states)}" for state, count in states.value_counts().sort_index().items()]
         axes.annotate(
-            "\n".join(counted), (1, row), (6, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=6.5
+            "\n".join(counts), (1, row), (6, 0), ("axes fraction", "data"), "offset points", va="center", fontsize=6.5
         )
 
 
 def _add_legend(drawn: Figure) -> None:
-    """The two parts of the bars, named above them."""
+    """Add a legend of the two parts of the bars."""
     handles = [
         Patch(color=style.ACCENT, linewidth=0),
         Patch(facecolor=INFORMATION, edgecolor=HATCH, hatch="/////", linewidth=0),
@@ -107,7 +107,7 @@ def _add_legend(drawn: Figure) -> None:
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     full = _finished_rows(tables)
     if full.empty:
         return "No run of this study has a selector, so there is no commitment to show."
@@ -116,22 +116,24 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     part = (means["drift_nats"] / means["commitment_nats"]).dropna()
     most = str(part.idxmax()) if len(part) else None
     drifting = (
-        f" The largest part of drift is in {style.plain_name(most)}: {part[most]:.0%} of"
+        f" Drift has its largest part in {style.plain_name(most)}: {part[most]:.0%} of"
         f" {means.loc[most, 'commitment_nats']:.2f} nats (means over layers and seeds)."
         if most
         else ""
     )
     sizes = np.unique(full["num_slots"])
-    limit = f"; the most there can be is ln {int(sizes[0])} = {np.log(sizes[0]):.2f}" if len(sizes) == 1 else ""
+    limit = f"; the maximum is ln {int(sizes[0])} = {np.log(sizes[0]):.2f}" if len(sizes) == 1 else ""
     num_seeds = full["seed"].nunique()
-    bars = "mean over the seeds" if num_seeds > options.max_seeds else f"a bar for each of the {num_seeds} seeds"
-    bars = "one seed" if num_seeds == 1 else bars
+    bars = (
+        "as means over the seeds" if num_seeds > options.max_seeds else f"with a bar for each of the {num_seeds} seeds"
+    )
+    bars = "for one seed" if num_seeds == 1 else bars
     return (
-        "How far the router's probabilities are from an unlearned router's (uniform, for experts), in the finished"
-        f" model on the whole probe set, {bars}{limit}. Short bars: indifferent; mostly drift: collapsed; mostly"
-        f" information: specialised, in the token if not in its domain.{drifting} The verdicts at the right count"
-        " seeds and come from the rule in the definitions, not from this picture. A control's information is the"
-        " token's own (a hash router is certain of each token and has learned nothing), and the scale of the"
-        " probabilities enters: arms whose routers sharpen differ here even where their choices do not."
-        + style.note_left_out(style.all_and_drawn(names, selectors))
+        "How far the router’s probabilities are from those of an unlearned router (uniform, for experts), in the"
+        f" finished model on the whole probe set, {bars}{limit}. Short bars mean indifferent; mostly drift means"
+        " collapsed; mostly information means specialised, by token if not by domain."
+        f"{drifting} The states at the right count seeds. They come from the rule in the definitions, not from this"
+        " figure. A control’s information is that of the token itself: a hash router is certain about each token and"
+        " has learned nothing. The scale of the probabilities matters too: arms whose routers sharpen differ here even"
+        " if their choices do not." + style.note_left_out(style.all_and_drawn(names, selectors))
     )

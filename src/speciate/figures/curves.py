@@ -1,6 +1,6 @@
-"""Did every run learn, and do the arms part during training? Validation loss of each domain beside the reference's.
+"""Figure: did every run learn, and do the arms diverge during training? Validation losses minus the reference's.
 
-Differences, not curves over one another: a loss falls by nats, and arms differ by hundredths.
+It shows differences, not overlaid curves: a loss falls by nats, and arms differ by hundredths.
 """
 
 from typing import Any
@@ -12,36 +12,36 @@ from pydantic import Field
 from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
-QUESTION = "Did every run learn, and do the arms part during training?"
+QUESTION = "Did every run learn, and do the arms diverge during training?"
 TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_arms: int = Field(8, ge=1)
-    """Arms with a line beside the reference's."""
+    """Largest number of arms compared with the reference."""
 
 
 def _differences(
     tables: style.Tables, subject: style.Subject, options: Any
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Mean paired difference by (step, series, ablation), the arms that are shown, and all arms but the reference."""
+    """Return the mean paired difference by (step, series, ablation), the arms to draw, and all compared arms."""
     curves = tables["curves"]
     held_out = curves[curves["series"].isin(subject.domains)]
     wide = held_out.pivot(index=["seed", "step", "series"], columns="ablation", values="nats")
     if subject.reference not in wide:
         return pd.DataFrame(), [], []
     apart = wide.sub(wide[subject.reference], axis=0).groupby(["step", "series"]).mean()
-    left = {subject.reference, *subject.incomparable}
-    arms = [arm for arm in subject.arms if arm in apart and arm not in left]
+    excluded = {subject.reference, *subject.incomparable}
+    arms = [arm for arm in subject.arms if arm in apart and arm not in excluded]
     weight = apart.abs().groupby("step").mean().iloc[-1].to_dict()
     return apart, style.choose_arms(arms, options.max_arms, weight, subject), arms
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """First panel: the reference's own losses. Then a panel a domain: each arm minus the reference."""
+    """Draw the reference's own losses in the first panel, then a panel per domain with each arm minus the reference."""
     differences, arms, _ = _differences(tables, subject, options)
     if differences.empty:
         return style.message_figure("The reference has no validation losses.")
@@ -49,14 +49,15 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     rows = -(-(1 + len(subject.domains)) // columns)
     drawn = style.new_figure(0.3 + 2.0 * rows)
     grid = drawn.subplots(rows, columns, squeeze=False)
-    own, *panels = grid.flat
-    _draw_reference(own, tables, subject)
+    first, *panels = grid.flat
+    _draw_reference(first, tables, subject)
     low, high = (float(function([0.0, *differences[arms].stack()])) for function in (min, max))
     pad = 0.08 * (high - low) or 0.1
     for axes in panels[len(subject.domains) :]:
         axes.set_axis_off()
     for axes, domain in zip(panels, subject.domains, strict=False):
-        _draw_panel(axes, differences.xs(domain, level="series"), arms, subject, (low - pad, high + pad))
+        axes.set_ylim(low - pad, high + pad)
+        _draw_panel(axes, differences.xs(domain, level="series"), arms, subject)
         axes.set_title(
             f"{style.plain_name(domain)}: minus {style.plain_name(subject.reference)}", loc="left", weight="bold"
         )
@@ -66,11 +67,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _draw_reference(axes: Any, tables: style.Tables, subject: style.Subject) -> None:
-    """The reference's training loss and validation losses: means over seeds."""
-    mine = tables["curves"][tables["curves"]["ablation"] == subject.reference]
+    """Draw the reference's training loss and validation losses: means over seeds."""
+    curves = tables["curves"][tables["curves"]["ablation"] == subject.reference]
     ends: list[tuple[float, float, str]] = []
     for series in ("train", *subject.domains):
-        line = mine[mine["series"] == series].groupby("step")["nats"].mean()
+        line = curves[curves["series"] == series].groupby("step")["nats"].mean()
         if line.empty:
             continue
         trained = series == "train"
@@ -80,8 +81,8 @@ def _draw_reference(axes: Any, tables: style.Tables, subject: style.Subject) -> 
     axes.set_title(f"{style.plain_name(subject.reference)}, its own loss", loc="left", weight="bold")
 
 
-def _draw_panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style.Subject, limits: Any) -> None:
-    """One domain: a labelled line an arm."""
+def _draw_panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: style.Subject) -> None:
+    """Draw one domain: a labelled line per arm."""
     colours = style.colours(subject)
     axes.axhline(0, color=style.INK, linewidth=0.6)
     ends: list[tuple[float, str]] = []
@@ -91,13 +92,13 @@ def _draw_panel(axes: Any, differences: pd.DataFrame, arms: list[str], subject: 
             dash = DASHES[index // len(style.COLOURS) % 3] if arm not in subject.controls else (0, (3, 2))
             axes.plot(line.index, line, color=colours[arm], linestyle=dash)
             ends.append((float(line.iloc[-1]), arm))
-    axes.set(ylim=limits, xlim=(0, None))
+    axes.set(xlim=(0, None))
     named = [(value, style.plain_name(arm), colours[arm]) for value, arm in ends]
     style.label_ends(axes, float(differences.index.max()), named)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     differences, arms, candidates = _differences(tables, subject, options)
     if differences.empty:
         return "The reference has no validation losses, so there is nothing to compare with."
@@ -116,14 +117,15 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         if len(ends) > 1
         else ""
     )
-    told = f" At step {last}, averaged over domains, {lowest}{highest}." if lowest else ""
-    seeds = f"means over {num_seeds} seeds, each paired with the reference's run of the same seed"
+    at_end = f" At step {last}, averaged over domains, {lowest}{highest}." if lowest else ""
+    seeds = f"means over {num_seeds} seeds, each paired with the reference’s run of the same seed"
     return (
-        f"First panel: the loss of {style.plain_name(subject.reference)} on its training batches and on each domain's"
-        " validation blocks. Other panels: validation loss of each arm minus that of"
-        f" {style.plain_name(subject.reference)}, {seeds if num_seeds > 1 else 'one seed'}; below zero is"
-        f" better.{told} The spread between seeds is not drawn: a line apart from zero is no finding by itself, the"
-        " comparisons have the intervals. Validation blocks are few; the test losses in the tables rest on more text."
+        f"First panel: the loss of {style.plain_name(subject.reference)} on its training batches and on each domain’s"
+        " validation blocks. Other panels: the validation loss of each arm minus that of"
+        f" {style.plain_name(subject.reference)} ({seeds if num_seeds > 1 else 'one seed'}); below zero is"
+        f" better.{at_end} The spread between seeds is not drawn: a line that departs from zero is not a finding by"
+        " itself. The comparisons give the intervals. There are few validation blocks; the test losses in the tables"
+        " rest on more text."
         + style.note_left_out((candidates, arms))
         + style.note_incomparable(tables["curves"]["ablation"], subject)
     )

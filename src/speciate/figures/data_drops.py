@@ -1,6 +1,6 @@
-"""What was dropped, and why, in each domain?
+"""Figure: what was dropped, and why, in each domain?
 
-Share of the documents that the sources gave, by the first reason that dropped them: filters, duplicates, size limits.
+The share of the sources' documents by the first reason that dropped them: filters, duplicates, size limits.
 """
 
 from typing import Any, ClassVar
@@ -24,18 +24,19 @@ NAMES = {"clean": "by a filter", "cluster": "as a duplicate", "encode": "beyond 
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     page: ClassVar[str] = "data"
     reads: ClassVar[str] = "card"
     max_reasons: int = Field(24, ge=1)
-    """Reasons with a row: those with most documents."""
+    """Largest number of reasons with a row: those with the most documents."""
     max_domains: int = Field(5, ge=1)
-    """Domains with a panel: the first and the last, the one with most drops, then others spread over the list."""
+    """Largest number of domains with a panel: the first, the last, the one with most drops, then others spread
+    evenly."""
 
 
 def _choose_rows(tables: style.Tables, options: Any) -> tuple[list[str], list[str], list[tuple[str, str]], list[str]]:
-    """The domains that are shown, all of them, the (stage, reason) rows that are shown, and all reasons."""
+    """Return the domains to draw, all domains, the (stage, reason) rows to draw, and all reasons."""
     drops = tables["data_drops"]
     domains = list(dict.fromkeys(tables["data_sources"]["domain"]))
     kept = style.choose_names(domains, options.max_domains, drops.groupby("domain")["documents"].sum().to_dict())
@@ -46,7 +47,7 @@ def _choose_rows(tables: style.Tables, options: Any) -> tuple[list[str], list[st
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel a domain, a row a reason."""
+    """Draw a panel per domain with a row per reason."""
     domains, _, rows, _ = _choose_rows(tables, options)
     if not rows:
         return style.message_figure("No document was dropped.")
@@ -57,7 +58,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         _draw_panel(axes, drops[drops["domain"] == domain], rows)
         axes.set_title(style.plain_name(domain), loc="left", weight="bold")
     most = float(drops["share"].max())
-    # room for the counts right of the longest bar, more of it where panels are narrow
+    # room for the counts right of the longest bar, and more of it where panels are narrow
     grid[0].set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, most * (1.15 + 0.15 * len(domains))))
     grid[0].set_yticks(range(len(rows)), [style.plain_name(reason) for _, reason in rows])
     grid[0].xaxis.set_major_formatter("{x:.0%}" if most >= 0.02 else "{x:.2%}")
@@ -68,12 +69,12 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     return drawn
 
 
-def _draw_panel(axes: Axes, mine: pd.DataFrame, rows: list[tuple[str, str]]) -> None:
-    """One domain's bars, each with its count."""
-    found = mine.set_index(["stage", "reason"])
+def _draw_panel(axes: Axes, drops: pd.DataFrame, rows: list[tuple[str, str]]) -> None:
+    """Draw one domain's bars, each with its count."""
+    by_reason = drops.set_index(["stage", "reason"])
     for row, key in enumerate(rows):
-        documents = int(found["documents"].get(key, 0))
-        share = float(found["share"].get(key, 0.0))
+        documents = int(by_reason["documents"].get(key, 0))
+        share = float(by_reason["share"].get(key, 0.0))
         axes.barh(row, share, 0.66, color=STAGES[key[0]], linewidth=0)
         text = f"{documents:,}" if documents else "–"
         colour = style.INK if documents else style.FAINT
@@ -82,27 +83,28 @@ def _draw_panel(axes: Axes, mine: pd.DataFrame, rows: list[tuple[str, str]]) -> 
 
 
 def _add_legend(drawn: Figure, stages: list[str]) -> None:
-    """The stages, named above the panels."""
+    """Add a legend of the stages above the panels."""
     handles = [Patch(color=STAGES[stage], linewidth=0) for stage in stages]
     texts = [NAMES[stage] for stage in stages]
     drawn.legend(handles, texts, loc="outside upper center", ncols=3, frameon=False, fontsize=7, handlelength=1.2)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     domains, everything, rows, reasons = _choose_rows(tables, options)
     if not rows:
-        return "No document of any domain was dropped: every text that the sources gave is in the splits."
+        return "No document of any domain was dropped: every text from the sources is in the splits."
     drops = tables["data_drops"]
     read = tables["data_sources"].groupby("domain")["documents_read"].sum()
     lost = drops.groupby("domain")["documents"].sum()
-    told = ", ".join(
+    dropped = ", ".join(
         f"{style.plain_name(domain)} {lost.get(domain, 0) / max(1, read[domain]):.1%} of {read[domain]:,}"
         for domain in everything
     )
     return (
-        "Documents dropped, as a share of those that each domain's sources gave, by the reason that came first: filters"
-        " run in the order of the study file, so that a reason's count is what was left to it, and another order"
-        f" gives other counts. Dropped in all: {told}. A share of documents is not a share of text: what is too short"
-        " holds little." + style.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
+        "Dropped documents, as a share of the documents from each domain’s sources, by the first reason that applied."
+        " Filters run in the order of the study file, so a reason counts only what the earlier ones left, and another"
+        f" order gives other counts. Dropped in total: {dropped}. A share of documents is not a share of text:"
+        " documents that are too short hold little."
+        + style.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
     )

@@ -1,6 +1,6 @@
-"""How long are the documents of each domain, and do the splits agree?
+"""Figure: how long are the documents of each domain, and do the splits agree?
 
-Documents by length in tokens, counted by octave (2^b to 2^(b+1) - 1 tokens), as shares of each split's documents.
+Documents are counted by octave of their length (2^b to 2^(b+1) - 1 tokens), as shares of each split's documents.
 """
 
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
+from speciate.config.stage import SPLITS
 from speciate.figures import style
 
 QUESTION = "How long are the documents of each domain, and do the splits agree?"
@@ -20,17 +21,18 @@ TABLES = {
     "data_lengths": ("domain", "split", "unit", "low", "high", "documents"),
     "data_domains": ("domain", "blocks_used", "tokens_used"),
 }
-HELD_OUT = ("validation", "test", "probe")
+HELD_OUT = SPLITS[1:]
 BAR = "#C9CFE8"
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     page: ClassVar[str] = "data"
     reads: ClassVar[str] = "card"
     max_domains: int = Field(12, ge=1)
-    """Domains with a panel: the first and the last, the one with most documents, then others spread over the list."""
+    """Largest number of domains with a panel: the first, the last, the one with most documents, then others spread
+    evenly."""
 
 
 def _token_rows(tables: style.Tables) -> pd.DataFrame:
@@ -39,7 +41,7 @@ def _token_rows(tables: style.Tables) -> pd.DataFrame:
 
 
 def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
-    """The domains that are shown, and all of them."""
+    """Return the domains to draw, and all domains."""
     lengths = _token_rows(tables)
     domains = list(dict.fromkeys(lengths["domain"]))
     return style.choose_names(
@@ -48,14 +50,14 @@ def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list
 
 
 def _block_length(tables: style.Tables) -> float:
-    """Tokens in a block; NaN where nothing is used."""
+    """Return the number of tokens in a block; NaN where nothing is used."""
     used = tables["data_domains"]
     used = used[used["blocks_used"] > 0]
     return float((used["tokens_used"] / used["blocks_used"]).max())
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel a domain: bars for the training text, a mark an octave and held-out split."""
+    """Draw a panel per domain: bars for the training text, and a mark per octave and held-out split."""
     domains, _ = _choose_domains(tables, options)
     if not domains:
         return style.message_figure("No document has been encoded.")
@@ -82,23 +84,25 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     return drawn
 
 
-def _draw_panel(axes: Axes, mine: pd.DataFrame, block: float) -> None:
-    """One domain."""
-    for split, group in mine.groupby("split"):
+def _draw_panel(axes: Axes, lengths: pd.DataFrame, block: float) -> None:
+    """Draw one domain."""
+    for split, group in lengths.groupby("split"):
         share = group["documents"] / group["documents"].sum()
         if split == "train":
             axes.bar(group["low"], share, group["low"], align="edge", color=BAR, edgecolor="white", linewidth=0.4)
             continue
         index = HELD_OUT.index(str(split))
         # side by side inside the octave, so that equal shares do not hide each other
-        places = group["low"] * 2 ** (0.3 + 0.2 * index)
-        axes.plot(places, share, style.MARKERS[index], color=style.COLOURS[index], markersize=2.6, linewidth=0)
+        lengths_in_octave = group["low"] * 2 ** (0.3 + 0.2 * index)
+        axes.plot(
+            lengths_in_octave, share, style.MARKERS[index], color=style.COLOURS[index], markersize=2.6, linewidth=0
+        )
     if block == block:
         axes.axvline(block, color=style.INK, linewidth=0.6, linestyle=(0, (4, 3)))
 
 
 def _add_legend(drawn: Figure) -> None:
-    """Bars and marks, named above the panels."""
+    """Add a legend of bars and marks above the panels."""
     handles: list[Any] = [Patch(color=BAR, linewidth=0)]
     handles += [
         Line2D([], [], color=style.COLOURS[index], marker=style.MARKERS[index], markersize=3, linewidth=0)
@@ -114,26 +118,27 @@ def _short_number(tokens: int) -> str:
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     lengths = _token_rows(tables)
     if lengths.empty:
         return "No document has been encoded, so there are no lengths to show."
     shown, domains = _choose_domains(tables, options)
     train = lengths[lengths["split"] == "train"]
     block = _block_length(tables)
-    told = []
+    medians = []
     for domain in domains:
-        mine = train[train["domain"] == domain].sort_values("low")
-        if mine.empty:
+        lengths_of_domain = train[train["domain"] == domain].sort_values("low")
+        if lengths_of_domain.empty:
             continue
-        middle = mine[mine["documents"].cumsum() >= mine["documents"].sum() / 2].iloc[0]
-        # octaves that lie wholly above the block length, so the share is no overstatement
-        longer = mine["documents"][mine["low"] > block].sum() / mine["documents"].sum()
+        documents = lengths_of_domain["documents"]
+        middle = lengths_of_domain[documents.cumsum() >= documents.sum() / 2].iloc[0]
+        # only octaves wholly above the block length count, so that the share is not overstated
+        longer = documents[lengths_of_domain["low"] > block].sum() / documents.sum()
         beyond = f", at least {longer:.0%} longer than a block" if block == block else ""
-        told.append(f"{style.plain_name(domain)} {middle['low']} to {middle['high']}{beyond}")
+        medians.append(f"{style.plain_name(domain)} {middle['low']} to {middle['high']}{beyond}")
     return (
-        "Length of the documents in tokens, the end-of-text token not counted, on a scale of octaves. Bars: training"
-        " text; marks: the held-out splits, whose documents are few, so their marks scatter. The octave of the median"
-        f" training document: {'; '.join(told)}. Documents are counted, not tokens: a few long ones can hold most of a"
-        " domain's text." + style.note_left_out((domains, shown))
+        "Length of the documents in tokens, without the end-of-text token, on a scale of octaves. Bars: training text;"
+        " marks: the held-out splits, which scatter because they have few documents. The octave of the median training"
+        f" document: {'; '.join(medians)}. The figure counts documents, not tokens: a few long documents can hold most"
+        " of a domain’s text." + style.note_left_out((domains, shown))
     )

@@ -1,6 +1,6 @@
-"""How much text does each domain give, and how much of it is trained on?
+"""Figure: how much text does each domain give, and how much of it is used for training?
 
-Tokens in blocks, as packed, and those of them that the mixture uses (the held-out sets, for the other splits).
+Tokens in blocks, as packed, and the part of them that the mixture (or, for the other splits, the held-out set) uses.
 """
 
 from typing import Any, ClassVar
@@ -11,27 +11,27 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
+from speciate.config.stage import SPLITS
 from speciate.figures import style
 
-QUESTION = "How much text does each domain give, and how much of it is trained on?"
+QUESTION = "How much text does each domain give, and how much of it is used for training?"
 TABLES = {
     "data_domains": ("domain", "split", "tokens", "bytes_per_token", "blocks", "blocks_used", "tokens_used", "epochs")
 }
-SPLITS = ("train", "validation", "test", "probe")
 PACKED = "#C9CFE8"
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     page: ClassVar[str] = "data"
     reads: ClassVar[str] = "card"
     max_domains: int = Field(24, ge=1)
-    """Domains drawn at most: the first and the last, the largest, then others spread over the list."""
+    """Largest number of domains drawn: the first, the last, the largest, then others spread evenly."""
 
 
 def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
-    """The domains that are shown, and all of them."""
+    """Return the domains to draw, and all domains."""
     table = tables["data_domains"]
     domains = list(dict.fromkeys(table["domain"]))
     weight = table.groupby("domain")["tokens"].sum().to_dict()
@@ -39,31 +39,31 @@ def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list
 
 
 def _packed_tokens(table: pd.DataFrame) -> pd.Series:
-    """Tokens in all blocks. A split of which nothing is used has no block length; its tokens stand in."""
+    """Return the tokens in all blocks; a split of which nothing is used has no block length, so its tokens count."""
     length = (table["tokens_used"] / table["blocks_used"].where(table["blocks_used"] > 0)).max()
     return table["blocks"] * length if pd.notna(length) else table["tokens"]
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel a split, each with its own scale; a row a domain."""
+    """Draw a panel per split, each with its own scale, and a row per domain."""
     domains, _ = _choose_domains(tables, options)
     drawn = style.new_figure(0.75 + 0.3 * len(domains))
     grid = drawn.subplots(1, len(SPLITS), sharey=True, squeeze=False, width_ratios=(2.3, 1, 1, 1))[0]
     table = tables["data_domains"].assign(packed=_packed_tokens(tables["data_domains"]))
     for axes, split in zip(grid, SPLITS, strict=True):
-        mine = table[table["split"] == split].set_index("domain").reindex(domains).fillna(0)
-        _draw_panel(axes, mine, split == "train")
+        by_domain = table[table["split"] == split].set_index("domain").reindex(domains).fillna(0)
+        _draw_panel(axes, by_domain, split == "train")
         axes.set_title({"train": "training text"}.get(split, split), loc="left", weight="bold")
     grid[0].set(ylim=(len(domains) - 0.4, -0.6))
     grid[0].set_yticks(range(len(domains)), [style.plain_name(domain) for domain in domains])
-    drawn.supxlabel("tokens in blocks: light, packed; dark, used in the mixture or the held-out set", fontsize=7.5)
+    drawn.supxlabel("tokens in blocks; light: packed, dark: used in the mixture or the held-out set", fontsize=7.5)
     return drawn
 
 
-def _draw_panel(axes: Axes, mine: pd.DataFrame, train: bool) -> None:
-    """The bars of one split, labelled at their ends."""
-    most = float(mine[["packed", "tokens_used"]].to_numpy().max()) or 1.0
-    for row, (_, domain) in enumerate(mine.iterrows()):
+def _draw_panel(axes: Axes, by_domain: pd.DataFrame, train: bool) -> None:
+    """Draw the bars of one split, labelled at their ends."""
+    most = float(by_domain[["packed", "tokens_used"]].to_numpy().max()) or 1.0
+    for row, (_, domain) in enumerate(by_domain.iterrows()):
         axes.barh(row, domain["packed"], 0.62, color=PACKED, linewidth=0)
         axes.barh(row, domain["tokens_used"], 0.26, color=style.COLOURS[0], linewidth=0)
         used = f"{domain['epochs']:.0%} used" if domain["epochs"] <= 1 else f"{domain['epochs']:.1f} times over"
@@ -77,7 +77,7 @@ def _draw_panel(axes: Axes, mine: pd.DataFrame, train: bool) -> None:
 
 
 def _short_number(tokens: float) -> str:
-    """'1.2 M', '340 k', '900'."""
+    """Format a number of tokens as '1.2 M', '340 k' or '900'."""
     for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if tokens >= 0.9995 * size:
             return f"{tokens / size:.3g}{unit}"
@@ -85,28 +85,29 @@ def _short_number(tokens: float) -> str:
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     table = tables["data_domains"]
     shown, domains = _choose_domains(tables, options)
     train = table[table["split"] == "train"].set_index("domain")
     most, least = str(train["blocks"].idxmax()), str(train["blocks"].idxmin())
     ratio = train["blocks"][most] / max(1, train["blocks"][least])
     apart = (
-        f" {style.plain_name(most).capitalize()} has {ratio:.2f} times the training tokens of {style.plain_name(least)}."
+        f" {style.plain_name(most).capitalize()} has {ratio:.2f} times the training tokens of"
+        f" {style.plain_name(least)}."
         if most != least
         else ""
     )
     again = [str(domain) for domain, epochs in train["epochs"].items() if epochs > 1]
     repeated = (
-        f" Trained on more than once: {style.join_names(again)}."
+        f" In the mixture more than once: {style.join_names(again)}."
         if again
-        else " No domain's text is in the mixture more than once."
+        else " No domain’s text is in the mixture more than once."
     )
     total = f"{_short_number(float(train['tokens_used'].sum()))} tokens"
     rates = ", ".join(f"{style.plain_name(str(name))} {rate:.2f}" for name, rate in train["bytes_per_token"].items())
     return (
         "Tokens of each domain and split, in blocks, before balancing (light) and as used (dark); each panel has its"
-        f" own scale. The mixture has {total}.{apart}{repeated} Bytes a token: {rates}; where they differ, equal tokens"
-        " are unequal amounts of text. How long the training goes on, and so how much of the mixture a run sees, is"
-        " each run's own." + style.note_left_out((domains, shown))
+        f" own scale. The mixture has {total}.{apart}{repeated} Bytes per token: {rates}. Where these differ, equal"
+        " numbers of tokens are unequal amounts of text. Runs may train for different lengths, and so see different"
+        " amounts of the mixture." + style.note_left_out((domains, shown))
     )

@@ -1,7 +1,7 @@
-"""How much do a router's choices tell of a text's domain as training goes on, and more than chance and controls do?
+"""Figure: how much do a router's choices tell about a text's domain, beyond chance and the controls?
 
-I(E;D) in bits on hard choices with equal domain weights (plug-in, as it is: its bias is inside the null band too),
-beside the document-level permutation null and the same quantity in routers that do not learn.
+I(E;D) over training, in bits, on hard choices with equal domain weights. It is the plug-in estimate as it is, since its
+bias is in the null band too. Beside it are the permutation null over documents and routers that do not learn.
 """
 
 from typing import Any
@@ -14,9 +14,7 @@ from pydantic import Field
 from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
-QUESTION = (
-    "How much do a router's choices tell of a text's domain as training goes on, and more than chance and controls do?"
-)
+QUESTION = "How much do a router’s choices tell about a text’s domain during training, beyond chance and the controls?"
 TABLES = {
     "selectors": (
         *("ablation", "seed", "selector", "layer", "step", "probe"),
@@ -27,12 +25,12 @@ DASHES = ((0, (4, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (2, 2)))
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_arms: int = Field(9, ge=1)
-    """Arms drawn at most; the caption says which were left out."""
+    """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Selectors drawn at most, spread over the depth."""
+    """Largest number of selectors drawn, spread over the depth."""
 
 
 def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
@@ -41,7 +39,7 @@ def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
 
 
 def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
-    """The arms with a panel: those with selectors that are no controls, or the controls where nothing else is there."""
+    """Return the arms with selectors that are not controls, or the controls where there is nothing else."""
     arms = style.arms_with_selectors(seen, subject)
     return [arm for arm in arms if arm not in subject.controls] or arms
 
@@ -49,7 +47,7 @@ def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
 def _choose_drawn(
     tables: style.Tables, subject: style.Subject, options: Any
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    """The arms and layers that are shown, and every selector's name."""
+    """Return the arms and selectors to draw, and every selector's name."""
     seen = _telemetry_rows(tables)
     names = style.selector_names(seen)
     ends = seen[seen["step"] == seen["step"].max()]
@@ -60,7 +58,7 @@ def _choose_drawn(
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel an arm: a line a layer, the mean of the layers, the controls' means and the null band."""
+    """Draw a panel per arm: a line per layer, the mean over layers, the controls' means and the null band."""
     seen = _telemetry_rows(tables)
     if seen.empty:
         return style.message_figure("No run of this study has a selector.")
@@ -75,7 +73,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         if index >= len(arms):
             axes.set_axis_off()
             continue
-        _draw_panel(axes, seen, arms[index], selectors, names)
+        arm_rows = seen[seen["ablation"] == arms[index]]
+        _draw_panel(axes, arm_rows, {selector: names[selector] for selector in selectors})
         _draw_controls(axes, seen, subject, labelled=index % columns == columns - 1 or index == len(arms) - 1)
         axes.set_title(style.plain_name(arms[index]), loc="left", weight="bold")
         if index + columns >= len(arms):
@@ -85,25 +84,24 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     return drawn
 
 
-def _draw_panel(axes: Any, seen: pd.DataFrame, arm: str, selectors: list[str], names: dict[str, str]) -> None:
-    """One arm's lines and its null band."""
-    mine = seen[seen["ablation"] == arm]
-    null = mine.groupby("step")[["null_low_bits", "null_high_bits"]].mean().dropna()
+def _draw_panel(axes: Any, arm_rows: pd.DataFrame, names: dict[str, str]) -> None:
+    """Draw one arm's lines, of the selectors in `names`, and its null band."""
+    null = arm_rows.groupby("step")[["null_low_bits", "null_high_bits"]].mean().dropna()
     axes.fill_between(null.index, null["null_low_bits"], null["null_high_bits"], color=style.HAIR, linewidth=0)
     ends: list[tuple[float, str]] = []
-    for selector in selectors:
-        line = mine[mine["selector"] == selector].groupby("step")["information_bits"].mean()
+    for selector, name in names.items():
+        line = arm_rows[arm_rows["selector"] == selector].groupby("step")["information_bits"].mean()
         if len(line):
             axes.plot(line.index, line, color=style.COLOURS[0], linewidth=0.6, alpha=0.6)
-            ends.append((float(line.iloc[-1]), names[selector].removeprefix("layer ")))
-    for _, own in mine.groupby("seed"):
-        line = own.groupby("step")["information_bits"].mean()
+            ends.append((float(line.iloc[-1]), name.removeprefix("layer ")))
+    for _, run in arm_rows.groupby("seed"):
+        line = run.groupby("step")["information_bits"].mean()
         axes.plot(line.index, line, color=style.INK, linewidth=1.3)
-    style.label_ends(axes, float(mine["step"].max()), [(*end, style.COLOURS[0]) for end in ends], size=5.5, dx=2)
+    style.label_ends(axes, float(arm_rows["step"].max()), [(*end, style.COLOURS[0]) for end in ends], size=5.5, dx=2)
 
 
 def _draw_controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labelled: bool) -> None:
-    """The controls' means over layers and seeds, labelled in the right-most panels."""
+    """Draw the controls' means over layers and seeds, and label them where `labelled`."""
     ends: list[tuple[float, str]] = []
     present = [arm for arm in subject.controls if arm in set(seen["ablation"])]
     for index, arm in enumerate(present):
@@ -116,40 +114,42 @@ def _draw_controls(axes: Any, seen: pd.DataFrame, subject: style.Subject, labell
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     seen = _telemetry_rows(tables)
     if seen.empty:
         return "No run of this study has a selector, so there is no information to show."
     arms, selectors, names = _choose_drawn(tables, subject, options)
     full = tables["selectors"]
     full = full[full["probe"] == "full"]
-    own = (full["information_bits"] - full["null_mean_bits"]).groupby(full["ablation"]).mean()
-    present = [arm for arm in subject.controls if arm in own.index]
-    best = own[[arm for arm in arms if arm in own.index]].idxmax() if len(own) else None
-    levels = ", ".join(f"{style.plain_name(arm)} {own[arm]:.3f}" for arm in present)
+    bits = (full["information_bits"] - full["null_mean_bits"]).groupby(full["ablation"]).mean()
+    present = [arm for arm in subject.controls if arm in bits.index]
+    best = bits[[arm for arm in arms if arm in bits.index]].idxmax() if len(bits) else None
+    levels = ", ".join(f"{style.plain_name(arm)} {bits[arm]:.3f}" for arm in present)
     after = (
-        f" In the finished models, on the whole probe set and minus the null's mean, {style.plain_name(best)} has most"
-        f" ({own[best]:.3f} bits)" + (f"; the controls: {levels}." if levels else ".")
+        f" In the finished models, on the whole probe set and minus the null’s mean, {style.plain_name(best)} has the"
+        f" most ({bits[best]:.3f} bits)" + (f"; the controls: {levels}." if levels else ".")
         if best is not None
         else ""
     )
     band = (
-        f"Grey band: {subject.confidence:.0%} of permutations of the documents' domains (mean over layers and seeds)."
+        f"Grey band: {subject.confidence:.0%} of permutations of the documents’ domains (means over layers and seeds)."
         if seen["null_low_bits"].notna().any()
         else "No permutation null was computed during training, so there is no band."
     )
     num_seeds = seen["seed"].nunique()
-    lines = "Thick: the mean over layers" + (f", a line for each of the {num_seeds} seeds" if num_seeds > 1 else "")
+    lines = "Thick: the mean over layers" + (
+        f", with a line for each of the {num_seeds} seeds" if num_seeds > 1 else ""
+    )
     dashed = (
-        f" Dashed and dotted: {style.join_names(present)}, routers that do not learn; only what lies above them was"
+        f" Dashed and dotted: {style.join_names(present)}, whose routers do not learn. Only what lies above them was"
         " learned, whatever the null says."
         if present
-        else " The study has no control router, so what is learned cannot be told from what any router has."
+        else " The study has no control router, so what was learned cannot be told from what any router has."
     )
     return (
-        "Mutual information of expert and domain on the telemetry probe, in bits (the most there can be is log2 of the"
+        "Mutual information between expert and domain on the telemetry probe, in bits (the maximum is log2 of the"
         f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
-        f" where they end, means over seeds. {band}{dashed}{after} Values are as estimated on a small probe, bias"
-        " included; that a router knows the domain does not say that the model uses it."
+        f" where they end, means over seeds. {band}{dashed}{after} The values are estimates on a small probe set and"
+        " include their bias. That a router knows the domain does not mean that the model uses it."
         + style.note_left_out((_candidate_arms(seen, subject), arms), style.all_and_drawn(names, selectors))
     )

@@ -1,4 +1,4 @@
-"""How many keys does a query keep, and does it keep more where it is unsure? Histogram, and mean by entropy."""
+"""Figure: how many keys does a query keep, and more of them where it is unsure? Histogram, and mean by entropy."""
 
 from typing import Any, ClassVar
 
@@ -13,42 +13,42 @@ TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name",
 
 
 class Options(FigureOptions):
-    """None."""
+    """No options."""
 
     needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)
-    """Kinds of which a study must use one for this figure to be drawn."""
+    """Components of which a study must use at least one for this figure to be drawn."""
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Left: share of the queries by the number of keys that they keep. Right: mean number by normalised entropy."""
+    """Draw the share of queries by the number of keys that they keep, and the mean number by normalised entropy."""
     share, entropy = (lines.finished_rows(lines.measurement_rows(tables, name)) for name in ("k_share", "k_by_entropy"))
     if share.empty:
         return style.message_figure("No arm of this study chooses how many keys to keep.")
     drawn = style.new_figure(2.6)
     left, right = drawn.subplots(1, 2)
     arms = lines.drawn_arms(share, subject)
-    lines.draw_lines(left, share.assign(at=np.log2(share["at"])), "at", arms, subject)
+    lines.draw_lines(left, share.assign(at=np.log2(share["at"])), by="at", arms=arms, subject=subject)
     ticks = sorted(share["at"].unique())
-    whole = [tick for tick in ticks if float(np.log2(tick)).is_integer()]  # the others would touch one another
-    left.set_xticks(np.log2(whole), [f"{tick:g}" for tick in whole])
-    left.set(xlabel="keys kept, up to", ylabel="share of the queries")
+    powers = [tick for tick in ticks if float(np.log2(tick)).is_integer()]  # more labels would touch one another
+    left.set_xticks(np.log2(powers), [f"{tick:g}" for tick in powers])
+    left.set(xlabel="keys kept, up to", ylabel="share of queries")
     left.set_title("How many", loc="left", weight="bold")
     if len(entropy):
-        lines.draw_lines(right, entropy, "at", lines.drawn_arms(entropy, subject), subject)
-    right.set(xlabel="entropy of dense attention over its largest", ylabel="mean number of keys")
+        lines.draw_lines(right, entropy, by="at", arms=lines.drawn_arms(entropy, subject), subject=subject)
+    right.set(xlabel="entropy of dense attention over its maximum", ylabel="mean number of keys")
     right.set_title("Where it is unsure", loc="left", weight="bold")
     return drawn
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     kept = lines.finished_rows(lines.measurement_rows(tables, "k_mean")).groupby("ablation")["value"].mean()
     if kept.empty:
         return "No arm of this study chooses how many keys to keep."
-    told = "; ".join(f"{style.plain_name(str(arm))} {mean:.1f}" for arm, mean in kept.items())
+    means = "; ".join(f"{style.plain_name(str(arm))} {mean:.1f}" for arm, mean in kept.items())
     return (
-        "Finished models on the whole probe set; means over seeds and layers, bands the range of the seeds. Early"
-        " queries of a block see fewer keys than they may keep, and count with what they see. Mean number of keys:"
-        f" {told}. An adaptive arm whose right line is flat does not spend keys where it is unsure."
-        f"{lines.note_left_out(lines.measurement_rows(tables, 'k_share'), subject)}"
+        "Finished models on the whole probe set: means over seeds and layers; the bands are the range of the seeds."
+        " Early queries of a block see fewer keys than they may keep, and count with the keys that they see. Mean"
+        f" number of keys: {means}. An adaptive arm whose line on the right is flat does not spend more keys where it"
+        f" is unsure.{lines.note_left_out(lines.measurement_rows(tables, 'k_share'), subject)}"
     )

@@ -1,8 +1,8 @@
-"""Which expert serves which domain, layer by layer, and would shuffled documents look the same?
+"""Figure: which expert serves which domain, layer by layer, and would shuffled documents look the same?
 
-Expert x domain lift f(e|d) / f(e) of the finished model on hard choices, above the same quantity after the documents'
-domain labels were shuffled once: whatever pattern the lower strip shows is chance. A column is as wide as the expert's
-share of the tokens, so a collapsed router is one wide, pale column.
+The upper strip is the lift f(e|d) / f(e) of each expert and domain, on hard choices of the finished model. The lower
+strip is the same after the documents' domain labels were shuffled once, so any pattern in it is chance. A column is as
+wide as the expert's share of the tokens, so a collapsed router is one wide, pale column.
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ TABLES = {
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_arms: int = Field(8, ge=1)
-    """Arms drawn at most; the caption says which were left out."""
+    """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Selectors drawn at most, spread over the depth."""
+    """Largest number of selectors drawn, spread over the depth."""
 
 
 def _finished_rows(tables: style.Tables) -> pd.DataFrame:
@@ -39,10 +39,10 @@ def _finished_rows(tables: style.Tables) -> pd.DataFrame:
 def _choose_drawn(
     tables: style.Tables, subject: style.Subject, options: Any
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    """The arms and selectors that are shown, and every selector's name."""
+    """Return the arms and selectors to draw, and every selector's name."""
     full = _finished_rows(tables)
     means = tables["runs"].groupby("ablation")[["excess_information_bits", "max_share"]].mean()
-    # the most uneven arm always, then those that know most
+    # always the most uneven arm, then those that know most
     weight = {**means["excess_information_bits"].abs().to_dict(), str(means["max_share"].idxmax()): np.inf}
     arms = style.choose_arms(style.arms_with_selectors(full, subject), options.max_arms, weight, subject)
     names = style.selector_names(full)
@@ -52,7 +52,7 @@ def _choose_drawn(
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A row an arm, a column a layer; in each, real above placebo. First seed."""
+    """Draw a row per arm and a column per layer, with real above placebo, for the first seed."""
     full = _finished_rows(tables)
     if full.empty:
         return style.message_figure("No run of this study has a selector.")
@@ -66,8 +66,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     style.pack_axes(drawn, h_pad=0.012, left=0.016)
     mesh = None
     for row, arm in enumerate(arms):
-        own = list(full[full["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
+        paths = list(full[full["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
             real, placebo, gap = (grid[3 * row + part, column] for part in range(3))
             gap.set_axis_off()
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector) & (full["seed"] == seed)]
@@ -87,17 +87,17 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _label_rows(axes: Any, arm: str, kind: str, domains: Any) -> None:
-    """The labels left of a strip: domains, then what it is."""
+    """Label a strip on its left: the domains, the arm, and 'real' or 'shuffled'."""
     axes.set_yticks(np.arange(len(domains)) + 0.5, [style.plain_name(domain) for domain in domains])
     axes.tick_params(axis="y", labelsize=5.5, pad=1)
     gutter = -10 - 3.6 * max(len(domain) for domain in domains)
-    at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
-    axes.annotate(arm, (0, 0.72), (gutter, 0), weight="bold", **at)
-    axes.annotate(kind, (0, 0.22 if arm else 0.5), (gutter, 0), color=style.QUIET, fontsize=6, **at)
+    left: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(arm, (0, 0.72), (gutter, 0), weight="bold", **left)
+    axes.annotate(kind, (0, 0.22 if arm else 0.5), (gutter, 0), color=style.QUIET, fontsize=6, **left)
 
 
 def _draw_pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any:
-    """Draws one selector's two strips; an arm that lacks the selector leaves them empty."""
+    """Draw one selector's two strips; an arm without the selector leaves them empty."""
     if cell.empty:
         real.set_axis_off()
         placebo.set_axis_off()
@@ -111,7 +111,7 @@ def _draw_pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     full = _finished_rows(tables)
     if full.empty:
         return "No run of this study has a selector, so there is no lift to show."
@@ -120,24 +120,25 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     seeds = sorted(full["seed"].unique())
     named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(shown)]
     named = named[named["seed"] == seeds[0]]
-    # an expert that hardly any token chose has a lift of any size
+    # an expert that hardly any token chose can have a lift of any size
     used = named[named["share"] * named["lift"].rdiv(1) > 0.01]
     top = used.loc[used["lift"].idxmax()] if len(used) else None
     where = (
-        f" The strongest is {style.plain_name(top['ablation'])}, {names[top['selector']]}: an expert that {top['domain']}"
-        f" chooses {top['lift']:.1f} times as often as the average domain; the largest placebo lift is"
+        f" The strongest is {style.plain_name(top['ablation'])}, {names[top['selector']]}: an expert that"
+        f" {top['domain']} chooses {top['lift']:.1f} times as often as the average domain; the largest placebo lift is"
         f" {used['placebo_lift'].max():.2f}."
         if top is not None
         else ""
     )
-    controls = f": compare the rows of the controls ({style.join_names(subject.controls)})" if subject.controls else ""
-    others = f"; seed {seeds[0]} of {len(seeds)}, experts of different seeds have no common order" if seeds[1:] else ""
+    controls = f" (compare the rows of the controls: {style.join_names(subject.controls)})" if subject.controls else ""
+    one_of = f" One of {len(seeds)} seeds is shown, seed {seeds[0]}: experts of different seeds have no common order."
+    others = one_of if seeds[1:] else ""
     return (
         "How much more often than on average each expert (a column, as wide as its share of the tokens) is chosen for"
-        " tokens of each domain (a row), in the finished model on the whole probe set"
-        f"{others}. Upper strip: real; lower strip: the documents' domains shuffled once, sorted by the same rule, so"
-        " the order in it is made by sorting alone. A lower strip as strong as the upper one would mean that the upper"
-        f" one is chance.{where} One wide pale column is a collapsed router. Lift does not say that the router learned"
+        " tokens of each domain (a row), in the finished model on the whole probe set."
+        f"{others} Upper strip: real; lower strip: with the documents’ domains shuffled once, sorted by the same rule,"
+        " so that sorting alone makes its order. A lower strip as strong as the upper one would mean that the upper one"
+        f" is chance.{where} One wide, pale column is a collapsed router. A lift does not show that the router learned"
         f" it{controls}, nor that the expert is needed."
         + style.note_left_out((style.arms_with_selectors(full, subject), arms), style.all_and_drawn(names, shown))
     )

@@ -1,7 +1,7 @@
-"""Does one expert take over, in which layer, and when? The trajectory of collapse.
+"""Figure: does one expert take over, in which layer, and when? The trajectory of collapse.
 
-Each line is one expert's share f_e of the telemetry probe's tokens on hard choices; 1/E is a balanced router. Shaded:
-shares that a perfectly balanced router of independent choices stays below, (1 + noise floor) / E.
+Each line is one expert's share f_e of the telemetry probe's tokens, on hard choices; a balanced router has 1/E. Shaded:
+the shares below which a perfectly balanced router of independent choices stays, (1 + noise floor) / E.
 """
 
 import textwrap
@@ -22,16 +22,16 @@ TABLES = {
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
 RULE_60_SHARE = 0.6
-"""The share that the rule of the moe-emergence repository calls collapse."""
+"""Above this share the rule of the moe-emergence repository sees collapse; `analysis.collapse` applies it."""
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_arms: int = Field(12, ge=1)
-    """Arms drawn at most; the caption says which were left out."""
+    """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Selectors drawn at most, spread over the depth."""
+    """Largest number of selectors drawn, spread over the depth."""
 
 
 def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
 def _choose_drawn(
     tables: style.Tables, subject: style.Subject, options: Any
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    """The arms and selectors that are shown, and every selector's name."""
+    """Return the arms and selectors to draw, and every selector's name."""
     seen = _telemetry_rows(tables)
     names = style.selector_names(seen)
     last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
@@ -53,7 +53,7 @@ def _choose_drawn(
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A row an arm, a column a layer. Experts of the first seed; of the other seeds the largest share only."""
+    """Draw a row per arm and a column per layer: experts of the first seed, the largest share of the other seeds."""
     seen = _telemetry_rows(tables)
     if seen.empty:
         return style.message_figure("No run of this study has a selector.")
@@ -64,17 +64,20 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     experts = experts[(experts["probe"] == "telemetry") & (experts["domain"] == "all")]
     lowest: dict[int, Any] = {}
     for row, arm in enumerate(arms):
-        own = list(seen[seen["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
+        paths = list(seen[seen["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]])
             if selector is None:
                 style.hide_axes(axes)
                 continue
-            here = [frame[(frame["ablation"] == arm) & (frame["selector"] == selector)] for frame in (seen, experts)]
-            _draw_cell(axes, here[0], here[1])
-            _mark_alarm(axes, tables["verdicts"], arm, selector, int(seen["seed"].min()))
+            cell, cell_experts, verdicts = (
+                frame[(frame["ablation"] == arm) & (frame["selector"] == selector)]
+                for frame in (seen, experts, tables["verdicts"])
+            )
+            _draw_cell(axes, cell, cell_experts)
+            _mark_alarm(axes, verdicts[verdicts["seed"] == int(seen["seed"].min())])
             if selector not in selectors:
                 axes.annotate(names[selector], (0.98, 0.78), xycoords="axes fraction", ha="right", fontsize=6)
             lowest[column] = axes
@@ -90,11 +93,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
-    """One selector's experts over the steps."""
+    """Draw one selector's experts over the steps."""
     first = seen["seed"].min()
-    own = seen[seen["seed"] == first].sort_values("step")
-    floor = (1 + own["noise_floor"]) / own["num_slots"]
-    axes.fill_between(own["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
+    drawn_run = seen[seen["seed"] == first].sort_values("step")
+    floor = (1 + drawn_run["noise_floor"]) / drawn_run["num_slots"]
+    axes.fill_between(drawn_run["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
     axes.axhline(RULE_60_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
     for _, other in seen[seen["seed"] != first].groupby("seed"):
         group = other.sort_values("step")
@@ -109,16 +112,15 @@ def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
     axes.plot(wide.index.to_numpy(), wide[winner].to_numpy(), color=style.ACCENT, linewidth=1.5)
 
 
-def _mark_alarm(axes: Any, verdicts: pd.DataFrame, arm: str, selector: str, seed: int) -> None:
-    """A mark at the step at which our alarm first fired in this selector."""
-    mine = verdicts[(verdicts["ablation"] == arm) & (verdicts["selector"] == selector) & (verdicts["seed"] == seed)]
-    for step in mine[mine["rule"] == "alarm"]["first_step"].dropna():
+def _mark_alarm(axes: Any, verdicts: pd.DataFrame) -> None:
+    """Mark the step at which our alarm first fired."""
+    for step in verdicts[verdicts["rule"] == "alarm"]["first_step"].dropna():
         axes.axvline(step, color=style.INK, linewidth=0.6, zorder=0)
         axes.annotate(f"alarm {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     seen = _telemetry_rows(tables)
     if seen.empty:
         return "No run of this study has a selector, so there is no load to show."
@@ -134,17 +136,18 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     fired = fired[(fired["rule"] == "alarm") & (fired["selector"] != "any") & fired["first_step"].notna()]
     alarmed = [arm for arm in arms if arm in set(fired["ablation"])]
     marks = (
-        f" Upright line: the step at which our alarm first fired in seed {seeds[0]}; in some seed and layer it fired in"
-        f" {style.join_names(alarmed)}."
+        f" Vertical line: the step at which our alarm first fired in seed {seeds[0]}. In some seed and layer it fired"
+        f" in {style.join_names(alarmed)}."
         if alarmed
-        else " Our alarm fired in no arm shown."
+        else " Our alarm fired in none of the arms shown."
     )
     return (
-        f"Share of the telemetry probe's tokens that each expert gets, over training, seed {seeds[0]}; thick: the"
-        f" expert that ends with the most.{others} Balanced is {uniform}; grey: what a perfectly balanced router of"
-        f" independent choices stays below; dashed: {RULE_60_SHARE:.0%}, the limit of the moe-emergence rule.{marks} The"
-        f" largest share at the last step is {worst['max_share']:.0%} ({style.plain_name(worst['ablation'])},"
-        f" {names[worst['selector']]}, seed {worst['seed']}). An expert has no common name across seeds or arms, and"
-        " this is a small probe: the tables give the finished model on the whole one."
+        f"Share of the telemetry probe’s tokens that each expert gets during training, seed {seeds[0]}; thick: the"
+        f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range below which"
+        f" a perfectly balanced router of independent choices stays; dashed: {RULE_60_SHARE:.0%}, the limit of the"
+        f" moe-emergence rule.{marks} The largest share at the last step is {worst['max_share']:.0%}"
+        f" ({style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}). Experts have no"
+        " common names across seeds or arms. This is a small probe set; the tables show the finished model on the whole"
+        " one."
         + style.note_left_out((style.arms_with_selectors(seen, subject), arms), style.all_and_drawn(names, shown))
     )

@@ -1,4 +1,4 @@
-"""Does an uneven load cost anything? Test loss against MaxVio, and each arm's loss beside the reference's.
+"""Figure: does an uneven load cost anything? Test loss against MaxVio, and each arm's loss minus the reference's.
 
 MaxVio = E max f - 1 (Wang et al. 2024, auxiliary-loss-free balancing), the largest over the selectors of a run. Runs of
 one seed saw the same data in the same order, so arms are compared within a seed.
@@ -20,30 +20,30 @@ TABLES = {
     "comparisons": ("statistic", "ablation", "difference", "low", "high"),
 }
 MIN_MAX_VIOLATION = 1e-3
-"""MaxVio below it is drawn at it: a logarithmic axis has no zero."""
+"""A smaller MaxVio is drawn here, because a logarithmic axis has no zero."""
 LABEL_INCHES, MAX_LABELS_MOVED = 0.16, 3
-"""Height of a label with what it needs around it, and by how many of them one may lie off its point."""
+"""Height of a label with its margin, and the largest distance of a label from its point, in such heights."""
 LABEL_BOX = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
-"""What keeps lines off a label."""
+"""Box behind a label that keeps lines from crossing it."""
 
 
 class Options(FigureOptions):
-    """None."""
+    """No options."""
 
 
 def _comparable_runs(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
-    """The runs that have a loss of the reference's sort."""
+    """Return the runs whose loss is of the same kind as the reference's."""
     runs = tables["runs"].dropna(subset=["loss"])
     return runs[~runs["ablation"].isin(list(subject.incomparable))]
 
 
 def _seed_markers(runs: pd.DataFrame) -> dict[int, str]:
-    """Every seed's marker."""
+    """Return every seed's marker."""
     return {seed: style.MARKERS[index % len(style.MARKERS)] for index, seed in enumerate(sorted(runs["seed"].unique()))}
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Left: loss against load, a point a run. Right: the difference from the reference, a point a seed."""
+    """Draw loss against load with a point per run, and the difference from the reference with a point per seed."""
     runs = _comparable_runs(tables, subject)
     if runs.empty:
         return style.message_figure("No run of this study has a test loss.")
@@ -51,31 +51,31 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     drawn = style.new_figure(max(2.9, 0.7 + 0.24 * len(arms)))
     left, right = drawn.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
     _draw_scatter(left, runs, arms, style.colours(subject))
-    _draw_differences(right, tables, runs, [arm for arm in arms if arm != subject.reference], subject)
+    _draw_differences(right, tables["comparisons"], runs, subject)
     return drawn
 
 
 def _draw_scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
-    """A point a run, joined to its arm's middle; an arm without selectors is a line across."""
+    """Draw a point per run, joined to its arm's mean; an arm without selectors is a horizontal line."""
     markers = _seed_markers(runs)
     places: list[tuple[float, float, str]] = []
     across: list[tuple[float, str]] = []
     for arm in arms:
-        mine = runs[runs["ablation"] == arm].sort_values("seed")
-        if mine["max_violation"].isna().all():
-            across.append((float(mine["loss"].mean()), arm))
+        arm_runs = runs[runs["ablation"] == arm].sort_values("seed")
+        if arm_runs["max_violation"].isna().all():
+            across.append((float(arm_runs["loss"].mean()), arm))
             continue
-        x = mine["max_violation"].clip(lower=MIN_MAX_VIOLATION)
-        middle = (float(np.exp(np.log(x).mean())), float(mine["loss"].mean()))
-        # of many seeds the middle is what to look at, and each of them is small; two are their own line
-        many = len(mine) > 2
+        x = arm_runs["max_violation"].clip(lower=MIN_MAX_VIOLATION)
+        middle = (float(np.exp(np.log(x).mean())), float(arm_runs["loss"].mean()))
+        # with many seeds the mean is large and each seed small; two seeds are just a line
+        many = len(arm_runs) > 2
         edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-        for seed, *point in zip(mine["seed"], x, mine["loss"], strict=True):
+        for seed, *point in zip(arm_runs["seed"], x, arm_runs["loss"], strict=True):
             axes.plot(*zip(middle, point, strict=True), color=colours[arm], linewidth=0.4 if many else 0.8)
             axes.plot(*point, markers[seed], color=colours[arm], markersize=2.6 if many else 4, **edge)
         if many:
             axes.plot(*middle, "o", color=colours[arm], markersize=5.5, zorder=3, **edge)
-        places.append((*middle, arm) if many else (float(x.iloc[-1]), float(mine["loss"].iloc[-1]), arm))
+        places.append((*middle, arm) if many else (float(x.iloc[-1]), float(arm_runs["loss"].iloc[-1]), arm))
     axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
     axes.margins(x=0.08, y=0.12)
     for (x_last, _, arm), height in zip(places, _label_heights(places, axes), strict=True):
@@ -97,7 +97,7 @@ def _draw_scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[
 
 
 def _label_heights(places: list[tuple[float, float, str]], axes: Any) -> list[float | None]:
-    """Heights for the labels of `places`, moved as little as keeps them off one another; None: it would be far off."""
+    """Return heights at which the labels of `places` do not overlap; None where a label would be far off."""
     low, high = np.log(axes.get_xlim())
     height = _label_height(axes)
     boxes: list[tuple[float, float, float]] = []
@@ -105,11 +105,11 @@ def _label_heights(places: list[tuple[float, float, str]], axes: Any) -> list[fl
     for x, y, arm in places:
         start = (np.log(x) - low) / (high - low)
         end = start + 0.03 + 0.024 * len(arm)
-        tries = (y + height * sign * step / 4 for step in range(MAX_LABELS_MOVED * 4) for sign in (1, -1))
+        candidates = (y + height * sign * step / 4 for step in range(MAX_LABELS_MOVED * 4) for sign in (1, -1))
         free = (
-            at
-            for at in tries
-            if not any(start < right and left < end and abs(at - taken) < height for left, right, taken in boxes)
+            candidate
+            for candidate in candidates
+            if not any(start < right and left < end and abs(candidate - taken) < height for left, right, taken in boxes)
         )
         heights.append(next(free, None))
         if heights[-1] is not None:
@@ -118,7 +118,7 @@ def _label_heights(places: list[tuple[float, float, str]], axes: Any) -> list[fl
 
 
 def _label_height(axes: Any) -> float:
-    """What a label takes of the upright axis."""
+    """Return the height of a label in units of the vertical axis."""
     return LABEL_INCHES / float(axes.figure.get_size_inches()[1]) * float(np.ptp(axes.get_ylim()))
 
 
@@ -126,14 +126,12 @@ def _is_inside(value: float, limits: tuple[float, float]) -> bool:
     return limits[0] <= value <= limits[1]
 
 
-def _draw_differences(
-    axes: Any, tables: style.Tables, runs: pd.DataFrame, arms: list[str], subject: style.Subject
-) -> None:
-    """Each arm's loss minus the reference's at the same seed, with the interval over seeds."""
+def _draw_differences(axes: Any, comparisons: pd.DataFrame, runs: pd.DataFrame, subject: style.Subject) -> None:
+    """Draw each arm's loss minus the reference's at the same seed, with the interval over seeds."""
     markers, colours = _seed_markers(runs), style.colours(subject)
     wide = runs.pivot(index="seed", columns="ablation", values="loss")
-    compared = tables["comparisons"]
-    compared = compared[compared["statistic"] == "loss"].set_index("ablation")
+    arms = [arm for arm in subject.arms if arm in wide and arm != subject.reference]
+    compared = comparisons[comparisons["statistic"] == "loss"].set_index("ablation")
     axes.axvline(0, color=style.INK, linewidth=0.6)
     reach = 0.0
     for row, arm in enumerate(arms):
@@ -145,7 +143,7 @@ def _draw_differences(
         axes.plot(paired, [row] * len(paired), color=colours[arm], linewidth=0.8)
         for seed, value in paired.items():
             axes.plot(value, row, markers[seed], color=colours[arm], markeredgecolor="white", markeredgewidth=0.4)
-    # two seeds give intervals far wider than the points; the axis shows the points, an arrowless bar runs off it
+    # two seeds give intervals far wider than the points: the axis is scaled to the points, and bars may run off it
     limit = 2.2 * reach or 1.0
     axes.set(xlim=(-limit, limit), ylim=(max(1, len(arms)) - 0.5, -0.5))
     axes.set_yticks(range(len(arms)), [style.plain_name(arm) for arm in arms])
@@ -154,7 +152,7 @@ def _draw_differences(
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     runs = _comparable_runs(tables, subject)
     if runs.empty:
         return "No run of this study has a test loss."
@@ -175,13 +173,13 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         else "with one seed there is no interval"
     )
     large = ", which is larger" if (runs.groupby("ablation").size() > 2).any() else ""
-    crowded = " Where points crowd some have no name; the right panel names every arm." if len(means) > 12 else ""
-    few = " Two seeds give an interval of one degree of freedom: very wide, and honest." if num_seeds == 2 else ""
+    crowded = " In crowded places some points have no name; the right panel names every arm." if len(means) > 12 else ""
+    few = " With two seeds the interval has one degree of freedom: very wide, but honest." if num_seeds == 2 else ""
     return (
-        "Left: test loss (equal weight to every domain; auxiliary losses never inside) against the load of the most"
-        f" uneven layer, a marker a seed, joined to their arm's middle{large}. Right: the loss minus that of"
-        f" {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order; {interval}."
-        f"{few}{worst}{crowded} Arms differ in more than their load, so the left panel is no dose-response curve; and a"
-        " short training of a small model does not say what an uneven load costs later."
+        "Left: test loss (every domain has the same weight; auxiliary losses are never included) against the load of"
+        f" the most uneven layer, with a marker per seed joined to its arm’s mean{large}. Right: the loss minus that of"
+        f" {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
+        f" {interval}.{few}{worst}{crowded} Arms differ in more than their load, so the left panel is not a"
+        " dose-response curve. A short training of a small model does not show what an uneven load costs later."
         + style.note_incomparable(tables["runs"]["ablation"], subject)
     )

@@ -1,6 +1,6 @@
-"""Is as much masked as the noise level says? Mask rate against the noise level, and the curriculum's stages.
+"""Figure: is as much masked as the noise level says? Mask rate against the noise level, and the curriculum's stages.
 
-A budget that is not kept trains the model on other noise than it is evaluated and sampled with.
+If the budget is not kept, the model trains on other noise than it is evaluated and sampled with.
 """
 
 from typing import Any, ClassVar
@@ -15,14 +15,14 @@ TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name",
 
 
 class Options(FigureOptions):
-    """None."""
+    """No options."""
 
     needs: ClassVar[tuple[str, ...]] = ("objective.masked_diffusion",)
-    """Kinds of which a study must use one for this figure to be drawn."""
+    """Components of which a study must use at least one for this figure to be drawn."""
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Left: mask rate by noise level, finished models. Middle: the budget over training. Right: the stage."""
+    """Draw the finished models' mask rate by noise level, and the budget and the stage over training."""
     rate, budget, stage = (lines.measurement_rows(tables, name) for name in ("mask_rate", "mask_budget", "stage"))
     if rate.empty:
         return style.message_figure("No arm of this study has an importance.")
@@ -30,27 +30,30 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     left, middle, right = drawn.subplots(1, 3)
     arms = lines.drawn_arms(rate, subject)
     left.plot([0, 1], [0, 1], color=style.FAINT, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-    lines.draw_lines(left, lines.finished_rows(rate), "at", arms, subject)
-    left.set(xlabel="noise level t", ylabel="share that is masked")
+    lines.draw_lines(left, lines.finished_rows(rate), by="at", arms=arms, subject=subject)
+    left.set(xlabel="noise level t", ylabel="masked share")
     left.set_title("At the end", loc="left", weight="bold")
     middle.axhline(1, color=style.FAINT, linewidth=0.8, linestyle=(0, (4, 2)), zorder=0)
-    lines.draw_lines(middle, lines.telemetry_rows(budget), "step", arms, subject)
-    middle.set(xlabel="optimizer step", ylabel="masked / meant to be")
-    middle.set_title("While training", loc="left", weight="bold")
-    lines.draw_lines(right, lines.telemetry_rows(stage), "step", lines.drawn_arms(stage, subject), subject)
+    lines.draw_lines(middle, lines.telemetry_rows(budget), by="step", arms=arms, subject=subject)
+    middle.set(xlabel="optimizer step", ylabel="masked / intended")
+    middle.set_title("During training", loc="left", weight="bold")
+    lines.draw_lines(
+        right, lines.telemetry_rows(stage), by="step", arms=lines.drawn_arms(stage, subject), subject=subject
+    )
     right.set(xlabel="optimizer step", ylabel="stage of the curriculum")
     right.set_title("Stage", loc="left", weight="bold")
     return drawn
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     budget = lines.finished_rows(lines.measurement_rows(tables, "mask_budget")).groupby("ablation")["value"].mean()
     if budget.empty:
         return "No arm of this study has an importance."
-    told = "; ".join(f"{style.plain_name(str(arm))} {mean:.2f}" for arm, mean in budget.items())
+    ratios = "; ".join(f"{style.plain_name(str(arm))} {mean:.2f}" for arm, mean in budget.items())
     return (
-        "Means over seeds, bands their range; dashed: the budget kept. Masked over what is meant to be, finished"
-        f" models: {told}. Arms without an importance mask every token alike and are not drawn."
+        "Means over seeds, with bands for their range; dashed: the budget is kept. The masked over the intended share"
+        f" in the finished models: {ratios}. Arms without an importance mask every token with the same probability and"
+        " are not drawn."
         f"{lines.note_left_out(lines.measurement_rows(tables, 'mask_rate'), subject)}"
     )

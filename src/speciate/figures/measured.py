@@ -1,4 +1,4 @@
-"""What else changed while the selectors learned? A panel a measurement without a coordinate, a line an arm."""
+"""Figure: what else changed while the selectors learned? A panel per measurement, with a line per arm."""
 
 from typing import Any, ClassVar
 
@@ -14,16 +14,16 @@ TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name",
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_panels: int = Field(8, ge=1)
-    """Measurements drawn at most."""
+    """Largest number of measurements drawn."""
 
     needs: ClassVar[tuple[str, ...]] = (
         *("depth.mod", "depth.mod_published", "objective.multi_token", "objective.masked_diffusion", "mixer.gsa"),
         *("choice.expert", "choice.token"),
     )
-    """Kinds of which a study must use one for this figure to be drawn."""
+    """Components of which a study must use at least one for this figure to be drawn."""
 
 
 def _rows_without_coordinate(tables: style.Tables) -> pd.DataFrame:
@@ -32,17 +32,17 @@ def _rows_without_coordinate(tables: style.Tables) -> pd.DataFrame:
 
 
 def _varying_measurements(tables: style.Tables) -> list[str]:
-    """Those that move: of the measurements, the ones whose means over an arm's modules are not the same everywhere."""
+    """Return the names of the measurements whose values are not the same everywhere."""
     rows = _rows_without_coordinate(tables)
     spread = rows.groupby("name")["value"].agg(lambda value: value.max() - value.min())
     return sorted(str(name) for name in spread[spread > 0].index)
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A panel a measurement."""
+    """Draw a panel per measurement."""
     names = _varying_measurements(tables)[: options.max_panels]
     if not names:
-        return style.message_figure("No module of this study measures anything beside its choices.")
+        return style.message_figure("No module of this study records a metric beside its choices.")
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     drawn = style.new_figure(0.2 + 1.9 * rows)
@@ -51,21 +51,21 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     for axes in list(grid.flat)[len(names) :]:
         axes.set_axis_off()
     for axes, name in zip(grid.flat, names, strict=False):
-        mine = plain[plain["name"] == name]
-        lines.draw_lines(axes, mine, "step", lines.drawn_arms(mine, subject), subject)
+        values = plain[plain["name"] == name]
+        lines.draw_lines(axes, values, by="step", arms=lines.drawn_arms(values, subject), subject=subject)
         axes.set_title(style.plain_name(name), loc="left", weight="bold")
     drawn.supxlabel("optimizer step", fontsize=7.5)
     return drawn
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     names = _varying_measurements(tables)
     if not names:
-        return "No module of this study measures anything beside its choices."
+        return "No module of this study records a metric beside its choices."
     shown = names[: options.max_panels]
     return (
-        "Means over an arm's modules on the prefix of the probe set, bands the range of the seeds; what each is stands"
-        f" in docs/measurements.md. An arm without a line does not measure it. Arms of a panel need not be comparable:"
-        f" each measures itself.{style.note_left_out((names, shown))}"
+        "Means over an arm’s modules on the prefix of the probe set; the bands are the range of the seeds."
+        " docs/measurements.md explains each metric. An arm without a line does not record it. The arms of a panel need"
+        f" not be comparable: each measures itself.{style.note_left_out((names, shown))}"
     )

@@ -1,7 +1,7 @@
-"""Do queries keep the keys that matter, and how much goes to the first token? Over training, and over depth.
+"""Figure: do queries keep the keys that matter, and how much attention goes to the first token?
 
-Recall: of the attention that dense heads would spend, the share on the keys that were kept. First-token share: what
-attention there is on a document's first token, the sink of Xiao et al. (2023).
+Over training and over depth. Recall is the share of the attention of dense heads that lies on the kept keys. The
+first-token share is the attention on a document's first token, the sink of Xiao et al. (2023).
 """
 
 from typing import Any, ClassVar
@@ -11,30 +11,30 @@ from matplotlib.figure import Figure
 from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import lines, style
 
-QUESTION = "Do queries keep the keys that matter, and how much goes to the first token?"
+QUESTION = "Do queries keep the keys that matter, and how much attention goes to the first token?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 LABELS = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
 
 
 class Options(FigureOptions):
-    """None."""
+    """No options."""
 
     needs: ClassVar[tuple[str, ...]] = ("mixer.gsa",)
-    """Kinds of which a study must use one for this figure to be drawn."""
+    """Components of which a study must use at least one for this figure to be drawn."""
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A row a measurement: its course, and its profile over the layers of the finished models."""
+    """Draw a row per measurement: its course over training, and its profile over the layers of the finished models."""
     names = [name for name in LABELS if len(lines.measurement_rows(tables, name))]
     if not names:
-        return style.message_figure("No arm of this study notes what its queries keep.")
+        return style.message_figure("No arm of this study records which keys its queries keep.")
     drawn = style.new_figure(2.3 * len(names) + 0.2)
     grid = drawn.subplots(len(names), 2, squeeze=False)
     for (left, right), name in zip(grid, names, strict=True):
         rows = lines.measurement_rows(tables, name)
         arms = lines.drawn_arms(rows, subject)
-        lines.draw_lines(left, lines.telemetry_rows(rows), "step", arms, subject)
-        lines.draw_lines(right, lines.finished_rows(rows), "layer", arms, subject)
+        lines.draw_lines(left, lines.telemetry_rows(rows), by="step", arms=arms, subject=subject)
+        lines.draw_lines(right, lines.finished_rows(rows), by="layer", arms=arms, subject=subject)
         left.set_title(f"{LABELS[name]}, mean over layers", loc="left", weight="bold")
         right.set_title("by layer, at the end", loc="left", weight="bold")
         right.set_xticks(sorted(lines.finished_rows(rows)["layer"].unique()))
@@ -44,22 +44,23 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
-    told = []
+    """Return what the figure shows and what it does not."""
+    ranges = []
     for name in LABELS:
         means = lines.finished_rows(lines.measurement_rows(tables, name)).groupby("ablation")["value"].mean()
         if len(means):
             least, most = str(means.idxmin()), str(means.idxmax())
-            told.append(
+            ranges.append(
                 f"{LABELS[name]}: from {means.min():.2f} ({style.plain_name(least)}) to {means.max():.2f}"
                 f" ({style.plain_name(most)})"
             )
-    if not told:
-        return "No arm of this study notes what its queries keep."
+    if not ranges:
+        return "No arm of this study records which keys its queries keep."
     return (
-        "Lines are means over seeds and layers, bands the range of the seeds. Recall asks, for queries that see more"
-        " keys than they keep, how much of the attention that the same heads would spend over all visible keys lies on"
-        " the kept ones; an arm without an indexer keeps all and has no recall. Finished models: "
-        f"{'; '.join(told)}. A high recall says that the indexer agrees with the attention that grew beside it, not"
-        f" that another attention would have been worse.{lines.note_left_out(lines.measurement_rows(tables, *LABELS), subject)}"
+        "The lines are means over seeds and layers; the bands are the range of the seeds. Recall is computed for"
+        " queries that see more keys than they keep: how much of the attention that the same heads would spread over"
+        " all visible keys lies on the kept ones. An arm without an indexer keeps all keys and has no recall. Finished"
+        f" models: {'; '.join(ranges)}. A high recall means that the indexer agrees with the attention that was trained"
+        " with it, not that another attention would have been"
+        f" worse.{lines.note_left_out(lines.measurement_rows(tables, *LABELS), subject)}"
     )

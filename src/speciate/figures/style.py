@@ -1,8 +1,8 @@
-"""The one style of all figures: readable in print, in grey and by the colour-blind; the same bytes on every machine.
+"""Style of all figures: readable in print, in grey and by the colour-blind, with the same bytes on every machine.
 
-Each figure is a file of this folder: `Options` (its limits), `QUESTION`, `TABLES` (what it reads, with columns),
-`figure(tables, subject, options)` and `caption(tables, subject, options)`. Colour never carries meaning alone: lines
-are labelled where they end, markers differ, and the lift's colours grow darker from less to more.
+Each figure is a file of this folder: `Options` (its limits), `QUESTION`, `TABLES` (the tables and columns that it
+reads), `figure(tables, subject, options)` and `caption(tables, subject, options)`. Colour never carries meaning alone:
+lines are labelled where they end, markers differ, and the colours of a lift grow darker from less to more.
 """
 
 import contextlib
@@ -23,11 +23,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 Tables = Mapping[str, pd.DataFrame]
 
 WIDTH = 7.2
-"""Inches: the text width of a page, and of the report's column at 1.8 times that size."""
+"""Width of a figure in inches: the text width of a page; the report's column shows it 1.8 times as large."""
 INK, QUIET, FAINT, HAIR = "#1A1A1A", "#6B6B6B", "#B4B4B4", "#DDDDDD"
 ACCENT = "#B3400B"
 COLOURS = ("#1F2EA0", "#8A1709", "#A2910F", "#398D5E", "#BE489D", "#947EF7")
-"""Categories, searched for the largest least distance under normal, protan, deutan and tritan vision."""
+"""Colours of categories, chosen so that the closest two are as far apart as possible under normal, protan, deutan and
+tritan vision."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 # Lightness falls from 'much less' to 'much more', so that a grey print still reads in one direction.
@@ -36,7 +37,7 @@ LIFT = LinearSegmentedColormap.from_list(
     [(0, "#A6DBF2"), (0.5, "#D8D6D3"), (0.62, "#DFAE7D"), (0.75, "#CF7A26"), (0.88, "#963B06"), (1, "#4A1700")],
 )
 LIFT_LIMIT = 4.0
-"""Lifts beyond it, and below its inverse, take the colour of the end."""
+"""Lifts above it, and below its inverse, take the last colour of the scale."""
 
 RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -74,36 +75,36 @@ RC: dict[str, Any] = {
 
 
 class Subject(Protocol):
-    """What a figure must know of the study that its tables do not say (a `speciate.config.stage_specs.DrawSpec`)."""
+    """What a figure must know about the study beyond its tables (a `speciate.config.stage_specs.DrawSpec`)."""
 
     @property
     def arms(self) -> Sequence[str]:
-        """Every ablation, in the study's order."""
+        """Return every ablation, in the study's order."""
 
     @property
     def domains(self) -> Sequence[str]:
-        """In the study's order."""
+        """Return the domains, in the study's order."""
 
     @property
     def reference(self) -> str:
-        """The arm that the others are compared with."""
+        """Return the arm that the others are compared with."""
 
     @property
     def incomparable(self) -> Sequence[str]:
-        """Arms whose loss is another thing than the reference's."""
+        """Return the arms whose loss is of another kind than the reference's."""
 
     @property
     def controls(self) -> Sequence[str]:
-        """The arms whose selectors do not learn."""
+        """Return the arms whose selectors do not learn."""
 
     @property
     def confidence(self) -> float:
-        """Of every interval and null band."""
+        """Return the confidence of every interval and null band."""
 
 
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:
-    """Matplotlib's own defaults, then this style, for drawing and saving; whatever a user has set is put back after."""
+    """Use matplotlib's own defaults with this style to draw and save; afterwards restore whatever a user has set."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         cast(dict[str, Any], matplotlib.rcParams).update(RC)
@@ -111,34 +112,34 @@ def figure_style() -> Iterator[None]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches, without pyplot's global state; laid out so that nothing overlaps."""
+    """Return an empty figure, in inches, without pyplot's global state; its layout avoids overlaps."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def pack_axes(figure: Figure, h_pad: float, left: float) -> None:
-    """Sets the axes of a dense grid close together: `h_pad` inches above and below each, a free share at the `left`."""
+    """Set the axes of a dense grid close together: `h_pad` inches above and below each, a free share at the `left`."""
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=h_pad, w_pad=0.03, hspace=0.0, wspace=0.0, rect=(left, 0, 1 - left, 1))
 
 
 def message_figure(text: str) -> Figure:
-    """A figure that says why it shows nothing."""
+    """Return a figure that says why it shows nothing."""
     figure = new_figure(0.8)
     figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, style="italic")
     return figure
 
 
 def save(figure: Figure, target: pathlib.Path) -> None:
-    """Writes the figure as the target's suffix says; the bytes depend on the figure only."""
+    """Write the figure in the format of the target's suffix; the bytes depend only on the figure."""
     engine = figure.get_layout_engine()
     if engine is not None:
-        # laid out once, so that every format of a figure has the same places
+        # the layout is computed once, so that every format of a figure has the same positions
         engine.execute(figure)
         figure.set_layout_engine("none")
-        # the solver's last digits differ now and then from process to process, and with them the names of clips
+        # the solver's last digits sometimes differ between processes, and with them the names of clip paths
         for axes in figure.axes:
             axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
     metadata = {"Date": None, "Creator": None} if target.suffix == ".svg" else {"Software": None}
@@ -146,53 +147,53 @@ def save(figure: Figure, target: pathlib.Path) -> None:
 
 
 def plain_name(name: str) -> str:
-    """A config key as figures print it."""
+    """Return a config key as figures print it: with spaces for underscores."""
     return name.replace("_", " ")
 
 
 def format_signed(value: float) -> str:
-    """A difference with its sign and three digits, for captions."""
+    """Format a difference with its sign and three digits."""
     return f"{value:+.3f}".replace("-", "−")
 
 
 def join_names(names: Iterable[str]) -> str:
-    """'a, b and c'."""
+    """Join names as 'a, b and c'; 'none' where there are none."""
     words = [plain_name(name) for name in names]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none"
 
 
 def colours(subject: Subject) -> dict[str, str]:
-    """The colour of every arm: grey for controls, ink for the reference, the palette (in turn) for the others."""
-    rest = [arm for arm in subject.arms if arm not in subject.controls and arm != subject.reference]
-    found = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(rest)}
-    return {**found, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
+    """Return the colour of every arm: grey for controls, ink for the reference, the palette in turn for the others."""
+    others = [arm for arm in subject.arms if arm not in subject.controls and arm != subject.reference]
+    palette = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(others)}
+    return {**palette, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
 
 
 def arms_with_selectors(frame: pd.DataFrame, subject: Subject) -> list[str]:
-    """The arms that have selectors, in the order of the study."""
+    """Return the arms of a table of selectors, in the order of the study."""
     present = set(frame["ablation"])
     return [arm for arm in subject.arms if arm in present]
 
 
 def selector_names(frame: pd.DataFrame) -> dict[str, str]:
-    """Every selector's path -> its short name ('layer 3', or the path where a layer has several), in order of depth."""
+    """Map every selector's path, in order of depth, to 'layer 3', or to a short path where a layer has several."""
     pairs = frame[["layer", "selector"]].drop_duplicates().sort_values(["layer", "selector"])
-    alone = pairs["layer"].value_counts()
+    count = pairs["layer"].value_counts()
     return {
         path: f"layer {int(layer)}"
-        if layer >= 0 and (alone[layer] == 1 or path == f"blocks.{layer}")
+        if layer >= 0 and (count[layer] == 1 or path == f"blocks.{layer}")
         else _short_path(path)
         for layer, path in pairs.itertuples(index=False, name=None)
     }
 
 
 def _short_path(path: str) -> str:
-    """A path as a reader sees it: without what every one begins with."""
+    """Return a path without the prefix that all paths share."""
     return path.removeprefix("parts.").removeprefix("blocks.")
 
 
 def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:
-    """At most `limit` of `names`, in order: the first, the last and the heaviest, then evenly spaced others."""
+    """Choose at most `limit` of `names`, in order: the first, the last and the heaviest, then evenly spaced others."""
     if len(names) <= limit:
         return list(names)
     heaviest = max(names, key=lambda name: weight.get(name, 0.0))
@@ -204,49 +205,49 @@ def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) 
 
 
 def choose_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
-    """At most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
+    """Choose at most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
     heaviest = sorted(arms, key=lambda arm: -weight.get(arm, 0.0))
     wanted = [arm for arm in (subject.reference, *subject.controls) if arm in arms][: max(1, limit - 1)]
     kept = list(dict.fromkeys([*wanted, *heaviest]))[:limit]
     return [arm for arm in arms if arm in kept]
 
 
-def selectors_of_columns(own: Sequence[str], columns: Sequence[str]) -> list[str | None]:
-    """The selector that each column shows of an arm that has `own`: the column's; in places left, others of the arm."""
-    others = [path for path in own if path not in columns]
-    places = sum(column not in own for column in columns)
-    shown = iter(choose_names(others, places, {}) if places else [])
-    return [column if column in own else next(shown, None) for column in columns]
+def selectors_of_columns(paths: Sequence[str], columns: Sequence[str]) -> list[str | None]:
+    """Return the selector in each column for an arm with these `paths`: the column's, or another of the arm."""
+    others = [path for path in paths if path not in columns]
+    num_free = sum(column not in paths for column in columns)
+    chosen = iter(choose_names(others, num_free, {}) if num_free else [])
+    return [column if column in paths else next(chosen, None) for column in columns]
 
 
 def drawn_selectors(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Every selector that the rows of `arms` show."""
-    own = frame[frame["ablation"].isin(arms)].groupby("ablation")["selector"].unique()
-    shown = {path for paths in own for path in selectors_of_columns(list(paths), columns) if path is not None}
-    return [path for path in selector_names(frame) if path in shown]
+    """Return every selector that is drawn in the rows of `arms`."""
+    by_arm = frame[frame["ablation"].isin(arms)].groupby("ablation")["selector"].unique()
+    drawn = {path for paths in by_arm for path in selectors_of_columns(list(paths), columns) if path is not None}
+    return [path for path in selector_names(frame) if path in drawn]
 
 
 def column_selectors(names: Mapping[str, str]) -> list[str]:
-    """The selectors that have a column: each that is a layer's only one, unless there are none."""
+    """Return the selectors that may have a column: those that are alone in their layer, or else all of them."""
     layered = [path for path, name in names.items() if name.startswith("layer ")]
     return layered or list(names)
 
 
 def hide_axes(axes: Axes) -> None:
-    """Hides all but the labels beside axes where an arm has nothing to show."""
+    """Hide axes where an arm has nothing to show, but keep the labels beside them."""
     for spine in axes.spines.values():
         spine.set_visible(False)
-    # transparent and not gone, so that a label beside them stands where it does beside the others
+    # transparent rather than absent, so that a label beside these axes is placed as beside the others
     axes.tick_params(length=0, labelbottom=False, labelcolor=(0, 0, 0, 0))
 
 
 def all_and_drawn(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
-    """All selectors' names and those of the `kept` paths, for `left_out`."""
+    """Return the names of all selectors and of the `kept` paths, for `note_left_out`."""
     return list(names.values()), [names[path] for path in kept]
 
 
 def note_left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
-    """' Not shown ...' for a caption, from (all names, shown names) of arms and of layers; or nothing."""
+    """Return ' Not shown ...' for a caption, from pairs (all names, drawn names) of arms or layers; or nothing."""
     missing = [[name for name in everything if name not in shown] for everything, shown in pairs]
     parts = []
     for names in filter(None, missing):
@@ -254,25 +255,27 @@ def note_left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
         parts.append(
             f"layers {join_names(name.removeprefix('layer ') for name in names)}" if layers else join_names(names)
         )
-    return f" Not shown for want of room: {'; '.join(parts)}." if parts else ""
+    return f" Not shown for lack of room: {'; '.join(parts)}." if parts else ""
 
 
 def note_incomparable(present: Iterable[str], subject: Subject) -> str:
-    """' Not drawn ...' for a caption, of those of `present` whose losses do not compare; or nothing."""
+    """Return ' Not drawn ...' for a caption, with those of `present` whose losses cannot be compared; or nothing."""
     names = [arm for arm in subject.arms if arm in subject.incomparable and arm in set(present)]
     if not names:
         return ""
-    return f" Not drawn, since a bound is no likelihood, nor is a loss that looks ahead: {join_names(names)}."
+    return (
+        f" Not drawn, because a bound is not a likelihood, and neither is a loss that looks ahead: {join_names(names)}."
+    )
 
 
 def lift_shade(lift: Any) -> Any:
-    """Lift -> 0..1 for the colour map: 1 at the middle, 1/4 and below at 0, 4 and above at 1 (in octaves)."""
+    """Map a lift to 0..1 for the colour map, in octaves: 1/4 and below to 0, 1 to the middle, 4 and above to 1."""
     octaves = np.log2(np.clip(lift, 1 / LIFT_LIMIT, LIFT_LIMIT))
     return 0.5 + octaves / (2 * np.log2(LIFT_LIMIT))
 
 
 def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
-    """Lift as colour, a row each, experts as columns as wide as their share; sorted by where they are most lifted."""
+    """Draw lifts as colours; experts are columns as wide as their share, sorted by the row of their largest lift."""
     sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
     order = np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
     edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
@@ -283,7 +286,7 @@ def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
         edges, rows, shown, cmap=LIFT, vmin=0, vmax=1, edgecolors="white" if few else "none", linewidth=0.4
     )
     if not few:
-        # thousands of paths: as pixels they look the same and weigh a hundredth; borders would hide thin columns
+        # thousands of paths look the same as pixels, at a hundredth of the size; borders would hide thin columns
         mesh.set_rasterized(True)
         axes.hlines(rows[1:-1], 0, edges[-1], color="white", linewidth=0.5)
     axes.set(xlim=(0, max(edges[-1], 1e-9)), ylim=(lift_RE.shape[0], 0), xticks=[], yticks=[])
@@ -294,15 +297,17 @@ def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
 
 
 def draw_lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
-    """The colour bar of `mosaic`, under the axes."""
+    """Draw the colour bar of `draw_mosaic` under the axes."""
     bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", aspect=60, fraction=0.02, pad=0.01, shrink=0.5)
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["≤ ¼", "½", "1", "2", "≥ 4"])
     bar.set_label("lift: how much more often than on average (1: no preference)")
     cast(Any, bar.outline).set_visible(False)
 
 
-def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], size: float = 6.5, dx: float = 3) -> None:
-    """Names lines at their right ends: (height, name, colour) each, moved off one another, `dx` points off `x`."""
+def label_ends(
+    axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], *, size: float = 6.5, dx: float = 3
+) -> None:
+    """Label lines at their right ends, given as (height, name, colour), without overlap, `dx` points right of `x`."""
     low, high = axes.get_ylim()
     gap = 1.15 * size / 72 * (high - low) / axes.get_position().height / cast(Figure, axes.figure).get_size_inches()[1]
     heights = spread_apart([height for height, _, _ in ends], gap, low + 0.4 * gap, high)
@@ -320,7 +325,7 @@ def label_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]], siz
 
 
 def spread_apart(values: Sequence[float], gap: float, lowest: float = -np.inf, highest: float = np.inf) -> list[float]:
-    """`values`, in their order, moved as little as keeps neighbours `gap` apart and all within the bounds.
+    """Return `values` moved as little as keeps neighbours `gap` apart, in their order and within the bounds.
 
     Where there is no room for all, the lower bound holds.
     """

@@ -1,6 +1,6 @@
-"""Do experts of code serve keywords, names, operators? Token type x expert for domains with a programming language.
+"""Figure: do experts of code serve keywords, names, operators? Lift by token type and expert, for domains of code.
 
-Lift P(e|type) / P(e) over the tokens of code of the finished model; a column is as wide as the expert's share of them.
+Lift is P(e|type) / P(e) over the code tokens in the finished model; a column is as wide as the expert's share of them.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "to
 
 
 class Options(FigureOptions):
-    """How much one page takes."""
+    """Limits of what one page can hold."""
 
     max_arms: int = Field(5, ge=1)
-    """Arms drawn at most; the caption says which were left out."""
+    """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Selectors drawn at most, spread over the depth."""
+    """Largest number of selectors drawn, spread over the depth."""
 
 
 def _with_mass(tables: style.Tables) -> pd.DataFrame:
-    """The table with `mass`, the expected log-lift of each cell: its sum over a selector is I(E;type) in bits."""
+    """Add `mass`, the expected log-lift of each cell, whose sum over a selector is I(E;type) in bits."""
     types = tables["types"]
     known = types[types["tokens"] > 0]
     total = known.groupby(["ablation", "seed", "selector", "slot"])["tokens"].transform("sum")
@@ -36,14 +36,14 @@ def _with_mass(tables: style.Tables) -> pd.DataFrame:
 
 
 def _bits_by_arm(weighed: pd.DataFrame) -> pd.Series:
-    """I(E;type) of each arm, in bits: mean over selectors and seeds."""
+    """Return I(E;type) of each arm in bits, averaged over selectors and seeds."""
     return weighed.groupby(["ablation", "seed", "selector"])["mass"].sum().groupby("ablation").mean()
 
 
 def _choose_drawn(
     weighed: pd.DataFrame, subject: style.Subject, options: Any
 ) -> tuple[list[str], list[str], dict[str, str]]:
-    """The arms and selectors that are shown, and every selector's name."""
+    """Return the arms and selectors to draw, and every selector's name."""
     arms = style.arms_with_selectors(weighed, subject)
     kept = style.choose_arms(arms, options.max_arms, _bits_by_arm(weighed).to_dict(), subject)
     names = style.selector_names(weighed)
@@ -52,13 +52,13 @@ def _choose_drawn(
 
 
 def _order_types(weighed: pd.DataFrame) -> list[str]:
-    """The types, the most frequent first, 'other' last."""
+    """Return the types, the most frequent first and 'other' last."""
     tokens = weighed.groupby("type")["tokens"].max().sort_values(ascending=False, kind="stable")
     return sorted(tokens.index, key=lambda name: name == "other")
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """A row an arm, a column a layer. First seed."""
+    """Draw a row per arm and a column per layer, for the first seed."""
     weighed = _with_mass(tables)
     if weighed.empty:
         return style.message_figure("No tokens of this study have a lexical type.")
@@ -70,8 +70,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     style.pack_axes(drawn, h_pad=0.04, left=0.004)
     mesh = None
     for row, arm in enumerate(arms):
-        own = list(weighed[weighed["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(own, selectors)):
+        paths = list(weighed[weighed["ablation"] == arm]["selector"].unique())
+        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]], pad=3)
@@ -96,14 +96,14 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _label_rows(axes: Any, arm: str, types: list[str]) -> None:
-    """The labels left of a row: types, then the arm, which stays where the axes have nothing to show."""
+    """Label a row on its left with the arm, whose name stays where the axes have nothing to show."""
     axes.tick_params(axis="y", labelsize=5.5, pad=1)
-    at: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
-    axes.annotate(arm, (0, 0.5), (-10 - 3.6 * max(map(len, types)), 0), weight="bold", **at)
+    left: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
+    axes.annotate(arm, (0, 0.5), (-10 - 3.6 * max(map(len, types)), 0), weight="bold", **left)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """What is seen and what is not."""
+    """Return what the figure shows and what it does not."""
     weighed = _with_mass(tables)
     if weighed.empty:
         return "No domain of this study has a programming language, so no token has a lexical type."
@@ -114,17 +114,17 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     top = weighed[weighed["ablation"].isin(arms) & (weighed["type"] != "other")]
     top = top.loc[top["share"].idxmax()]
     seeds = sorted(weighed["seed"].unique())
-    one = f" (seed {seeds[0]} of {len(seeds)})" if seeds[1:] else ""
-    told = ", ".join(f"{style.plain_name(arm)} {bits[arm]:.3f}" for arm in arms)
+    shown_seed = f" (one of {len(seeds)} seeds, seed {seeds[0]})" if seeds[1:] else ""
+    information = ", ".join(f"{style.plain_name(arm)} {bits[arm]:.3f}" for arm in arms)
     return (
-        f"How much more often than on average each expert{one} is chosen for a token of code of each lexical type; a"
-        " column is as wide as the expert's share of the tokens of code, and columns are sorted by the type they serve"
-        f" most, which alone makes a diagonal. Types among the probe's tokens of code: {shares}. The largest share is"
-        f" {top['share']:.0%} of the {top['type']} tokens to one expert ({style.plain_name(top['ablation'])},"
-        f" {names[top['selector']]}, seed {top['seed']}). Information of expert and type, in bits, means over"
-        f" layers and seeds: {told}. A frozen or hash router has some without learning anything, because a type is made"
-        " of few different tokens (a hash router sends every 'return' to one expert): only what exceeds theirs was"
-        " learned."
+        f"How much more often than on average each expert{shown_seed} is chosen for a code token of each lexical type."
+        " A column is as wide as the expert’s share of the code tokens. Columns are sorted by the type that they serve"
+        f" most, which alone makes a diagonal. Types of the probe set’s code tokens: {shares}. The largest share is"
+        f" {top['share']:.0%} of the {top['type']} tokens, to one expert ({style.plain_name(top['ablation'])},"
+        f" {names[top['selector']]}, seed {top['seed']}). Information between expert and type, in bits, as means over"
+        f" layers and seeds: {information}. A frozen or hash router has some without having learned anything, because a"
+        " type consists of few different tokens (a hash router sends every “return” to one expert). Only what exceeds"
+        " theirs was learned."
         + style.note_left_out(
             (style.arms_with_selectors(weighed, subject), arms),
             style.all_and_drawn(names, style.drawn_selectors(weighed, arms, selectors)),

@@ -164,8 +164,8 @@ def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
     names = join_names(stable)
     text = (
         f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. The most uneven is a"
-        f" run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per arm,"
-        f" P(collapse) of each may still be as high as {format_percent(highest, 0)}."
+        f" run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per"
+        f" arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}."
     )
     return Finding("What did not collapse", text)
 
