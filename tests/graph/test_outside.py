@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 from tests.analysis.conftest import Size, measure_spec, write_mixture, write_run
+from tests.stages.test_train import trained
 
 from speciate.config.run import RunSpec
 from speciate.io import sha256
@@ -34,12 +35,12 @@ def test_a_run_has_the_same_files_whatever_is_said_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spec = run_spec()
-    assert train.train(spec, mixture, tmp_path / "as it is", tmp_path / "checkpoints")
+    assert trained(spec, mixture, tmp_path / "as it is")
     monkeypatch.setattr(train, "Progress", Silent)
     monkeypatch.setattr(train, "environment", lambda ranks: {})
-    monkeypatch.setattr(train, "timing", lambda *arguments: {"wall_seconds": 0})
+    monkeypatch.setattr(train, "timing", lambda *arguments: {"wall_seconds": 0.0, "tokens_per_second": 1.0})
     monkeypatch.setattr(train, "log", lambda text: None)
-    assert train.train(spec, mixture, tmp_path / "silent", tmp_path / "other checkpoints")
+    assert trained(spec, mixture, tmp_path / "silent")
     for name in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
         assert sha256(tmp_path / "as it is" / name) == sha256(tmp_path / "silent" / name)
     told, silent = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("as it is", "silent"))

@@ -98,7 +98,8 @@ def is_dead(share: Array, below: float = DEAD_BELOW) -> npt.NDArray[np.bool_]:
 
 def num_dead(share: Array) -> Array:
     """Return the number of dead slots."""
-    return is_dead(share).sum(axis=-1).astype(np.float64)
+    result: Array = is_dead(share).sum(axis=-1).astype(np.float64)
+    return result
 
 
 OF_SHARES: dict[str, Callable[[Array], Array]] = {

@@ -30,5 +30,7 @@ class Stage:
     """(the study's DataGraph, the name of the source, domain or scope) -> the spec that the stage reads."""
     sharded: bool = True
     """Whether it is one job a shard; otherwise one job gathers all shards."""
+    runs_for: Callable[[Any, str], bool] = lambda graph, name: True
+    """(the study's DataGraph, a name) -> whether the stage runs for it."""
     name: str = ""
     """What its one folder is called, for a stage of the whole study."""

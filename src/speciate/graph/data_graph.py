@@ -8,7 +8,7 @@ stage are one level deeper, in a folder for each shard, `k-of-n`.
 import functools
 import glob
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from speciate.config.components import Strict
@@ -124,10 +124,13 @@ class DataGraph:
     def names(self, stage: str) -> list[str]:
         """Return what the stage has folders for: names of sources, domains or scopes, or its one name."""
         row = self.stages[stage]
-        names = {"source": self.sources, "domain": self.study.domains, "scope": self.scopes, "study": [row.name]}[
-            row.per
-        ]
-        return [name for name in names if stage != "bucket" or self.near(name)]
+        units: dict[str, Iterable[str]] = {
+            "source": self.sources,
+            "domain": self.study.domains,
+            "scope": self.scopes,
+            "study": [row.name],
+        }
+        return [name for name in units[row.per] if row.runs_for(self, name)]
 
     def shards(self, domain: str) -> list[str]:
         """Return the names of a domain's shards, `k-of-n`."""
@@ -200,7 +203,7 @@ class DataGraph:
         inputs: dict[str, list[str]] = {earlier: [] for earlier in self.stages[stage].reads}
         for earlier, each in self.upstream(stage, name):
             wanted = self.stages[stage].reads[earlier]
-            if earlier == "fetch" and shard is not None:
+            if self.stages[earlier].per == "source" and shard is not None:
                 parts = [self.folder(earlier, each) / self._fetched_shard(name, each, shard)]
             elif self.stages[earlier].sharded and self.stages[stage].per == "domain" and shard is not None:
                 parts = [self.folder(earlier, each) / shard]

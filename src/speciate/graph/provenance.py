@@ -106,8 +106,11 @@ def _read(module: str) -> tuple[frozenset[str], str]:
 
 def is_outside(module: str) -> bool:
     """Tell whether a module changes no byte of any stage's output."""
-    within = lambda rooms: any(module == room or module.startswith(f"{room}.") for room in rooms)  # noqa: E731
-    return within(OUTSIDE) and not within(INSIDE)
+    return _is_within(module, OUTSIDE) and not _is_within(module, INSIDE)
+
+
+def _is_within(module: str, rooms: Iterable[str]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
 def imports_of(module: str) -> frozenset[str]:

@@ -33,6 +33,7 @@ STAGE = Stage(
     per="scope",
     reads={"sign": SIGNED},
     writes=("pairs.npy",),
+    runs_for=lambda graph, name: graph.near(name) is not None,
     spec=lambda graph, name: Spec(scope=name, parts=graph.compared_domains(name), near=graph.near(name)),
 )
 

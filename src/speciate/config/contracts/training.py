@@ -192,7 +192,9 @@ class StartOptions(ComponentOptions):
 class SinkModule(Protocol):
     """A kind of sink: `training/logs/sink/<kind>.py`."""
 
-    def Sink(self, options: Any, label: Any, folder: pathlib.Path, config: Mapping[str, Any], step: int, /) -> "Sink":
+    def Sink(
+        self, options: Any, /, *, label: str, folder: pathlib.Path, config: Mapping[str, Any], first_step: int
+    ) -> "Sink":
         """Open the place where a run's metrics go besides metrics.jsonl."""
 
 
