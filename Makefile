@@ -15,17 +15,17 @@ export PYTHONNOUSERSITE := 1
 .DEFAULT_GOAL := help
 .PHONY: help study smoke test bench gpu-check image environment dev lock docs format clean
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-study: environment ## regenerate results/default/ from config.yaml
+study: environment ## run the default study: results/default/ from config.yaml
 	$(HOST)/snakemake $(ARGS)
 
-smoke: environment ## the same in small: results/smoke/ from studies/smoke.yaml
+smoke: environment ## run every stage on a small study: results/smoke/ from studies/smoke.yaml
 	$(HOST)/snakemake --configfile studies/smoke.yaml $(ARGS)
 
 test: export OMP_NUM_THREADS := 1
-test: dev ## lint, types, and all tests but the slow ones
+test: dev ## check format, lint and types, and run all tests except the slow ones
 	$(RUFF) format --check .
 	$(RUFF) check .
 	$(STUDY)/mypy
@@ -33,10 +33,10 @@ test: dev ## lint, types, and all tests but the slow ones
 	$(HOST)/snakemake --lint
 	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu' $(ARGS)
 
-bench: dev ## measure against named peers; writes benchmarks/results/
+bench: dev ## measure speed and memory beside named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)
 
-gpu-check: dev ## the tests and benchmarks that need a GPU, where there is one
+gpu-check: dev ## run the tests and benchmarks that need a GPU, if there is one
 	@if $(STUDY)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(STUDY)/python -m pytest -m gpu $(ARGS) && PYTHONPATH=src $(STUDY)/python benchmarks/run.py gpu; \
 	else echo 'gpu-check: torch sees no GPU here; nothing was run'; fi
@@ -44,10 +44,10 @@ gpu-check: dev ## the tests and benchmarks that need a GPU, where there is one
 image: ## build the container image that containers/images.lock.yaml names (Debian, as root)
 	containers/build.sh $(ARGS)
 
-environment: ## .envs/host (Snakemake) and .envs/study (torch), from the hashed locks in envs/
+environment: ## build .envs/host (Snakemake) and .envs/study (torch) from the hashed locks in envs/
 	$(call build,host study)
 
-dev: ## the same, and the developers' tools
+dev: ## build the same, and the developers' tools
 	$(call build,host dev)
 
 lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newer versions
@@ -57,12 +57,12 @@ docs: dev ## generate docs/config.md, docs/bad-input.md and the JSON schema
 	PYTHONPATH=src $(STUDY)/python -m speciate describe --schema workflow/schemas/study.schema.json --page docs/config.md
 	PYTHONPATH=src $(STUDY)/python -m tests.bad_input
 
-format: dev ## lay out the code
+format: dev ## format the code
 	$(RUFF) check --fix .
 	$(RUFF) format .
 	$(HOST)/snakefmt $(SNAKEFILES)
 
-clean: ## remove environments, images and caches; results stay
+clean: ## remove environments, images and caches, but no results
 	rm -rf .envs .cache .snakemake
 
 define build
