@@ -246,7 +246,7 @@ def test_what_cannot_be_exported_is_refused(
     seeing = spec.model_copy(update={"model": spec.model.model_copy(update={"causal": False})})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "load_run", lambda *given: (seeing, model))
-        with pytest.raises(ValueError, match=r"sees the whole block .causal: false., .* it cannot be exported"):
+        with pytest.raises(ValueError, match=r"sees the whole block .causal: false. .* it cannot be exported"):
             exported(run, tokenizer, tmp_path / "masked")
     published = {"kind": "published", "k": 4, "k_min": 2, "k_max": 8, "non_causal": True}
     for name, ahead in {
@@ -264,6 +264,6 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(ValueError, match=r"model.safetensors: cannot be read as weights"):
         exported(run, tokenizer, tmp_path / "model")
     (run / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"holds no model\.safetensors; the run has not finished"):
+    with pytest.raises(ValueError, match=r"has no model\.safetensors; the run has not finished"):
         exported(run, tokenizer, tmp_path / "model")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "there"]

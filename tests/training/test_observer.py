@@ -77,13 +77,17 @@ def test_a_selector_is_seen_with_documents_apart(run_spec: Callable[..., RunSpec
     model, objective = small(run_spec, separate_documents=True)
     blocks = block_set(["a"] * 4, 2)
     token_BT, document_BT = torch.from_numpy(blocks.tokens), torch.from_numpy(blocks.document).long()
-    packed = observe(model, objective, token_BT, document_BT, 4)[0]
+    packed = observe(model, objective, token_BT, document_BT, num_documents=4)[0]
     path = "blocks.1.ffn.router"
     for document in range(4):
         block, part = document // 2, slice(9, 16) if document % 2 else slice(0, 9)
         alone = observe(
-            model, objective, token_BT[block : block + 1, part], torch.zeros(1, part.stop - part.start).long(), 1
+            model,
+            objective,
+            token_BT[block : block + 1, part],
+            torch.zeros(1, part.stop - part.start).long(),
+            num_documents=1,
         )[0]
         np.testing.assert_allclose(packed[path].probs_GS[document], alone[path].probs_GS[0], rtol=1e-5)
-    unseparated = observe(model, objective, token_BT, torch.zeros_like(document_BT), 4)[0]
+    unseparated = observe(model, objective, token_BT, torch.zeros_like(document_BT), num_documents=4)[0]
     assert not np.allclose(unseparated[path].probs_GS.sum(0), packed[path].probs_GS.sum(0), rtol=1e-5)

@@ -73,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
     if failure is not None:
         no_choices: Arrays = {"positions": np.array(0, dtype=np.int64)}
         no_losses, no_details = (pd.DataFrame({name: [] for name in columns}) for columns in (COLUMNS, DETAILS))
-        write_outputs(arguments, no_losses, no_choices, [], no_details)
+        write_outputs(arguments, likelihood=no_losses, choices=no_choices, metrics=[], details=no_details)
         log(f"{spec.ablation} seed {spec.seed}: the run failed ({failure['reason']}), so there is nothing to evaluate")
         return
     torch.set_num_threads(spec.training.threads)
@@ -88,13 +88,15 @@ def main(arguments: argparse.Namespace) -> None:
         choices, metrics = probe_selectors(model, objective, probe)
     model.cpu()  # what remains is small
     metrics += speculative.speculation_metrics(model, torch.from_numpy(probe.tokens))
-    write_outputs(arguments, likelihood, choices, metrics, token_details(model, objective, probe))
+    details = token_details(model, objective, probe)
+    write_outputs(arguments, likelihood=likelihood, choices=choices, metrics=metrics, details=details)
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
     log(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats per token on {len(likelihood)} test documents")
 
 
 def write_outputs(
     paths: argparse.Namespace,
+    *,
     likelihood: pd.DataFrame,
     choices: Arrays,
     metrics: list[list[object]],
@@ -127,7 +129,9 @@ def probe_selectors(model: Transformer, objective: Objective, blocks: BlockSet) 
     token_BT = torch.from_numpy(blocks.tokens)
     document_BT = torch.from_numpy(blocks.document).long()
     domain_B = torch.from_numpy(blocks.domain).long()
-    tallies, metrics = observe(model, objective, token_BT, document_BT, len(blocks.documents), domain_B)
+    tallies, metrics = observe(
+        model, objective, token_BT, document_BT, num_documents=len(blocks.documents), domain_B=domain_B
+    )
     arrays = tally_arrays(tallies)
     num_positions, length = token_BT.numel(), token_BT.shape[1]
     device = next(model.parameters()).device
@@ -136,9 +140,9 @@ def probe_selectors(model: Transformer, objective: Objective, blocks: BlockSet) 
         arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
     for start, batch_BT in batches(token_BT):
         rows = slice(start, start + len(batch_BT))
-        batch = (tensor.to(device) for tensor in (batch_BT, document_BT[rows], domain_B[rows]))
+        batch, batch_domain_B = (batch_BT.to(device), document_BT[rows].to(device)), domain_B[rows].to(device)
         with record_selections(model) as record:
-            run_selectors(model, objective, *batch)
+            run_selectors(model, objective, *batch, domain_B=batch_domain_B)
         for path, selection in record.items():
             position_N = start * length + selection.token_N.cpu().numpy()
             arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).cpu().numpy()

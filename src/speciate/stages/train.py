@@ -151,7 +151,8 @@ def train(
     groups = param_groups.describe_groups(state.optimizer, state.model)
     if ranks.is_main:
         log(f"{run_name(spec)}: {param_groups.summarise_groups(groups)}")
-    resumed = store.restore(checkpoint_folder, state, ranks, identity, log if ranks.is_main else lambda text: None)
+    warn = log if ranks.is_main else lambda text: None
+    resumed = store.restore(checkpoint_folder, state, ranks=ranks, identity=identity, log=warn)
     if resumed and ranks.is_main:
         log(f"{run_name(spec)}: resumes at step {state.step}")
     progress = Progress.of(spec, state, blocks.block_length, ranks)
@@ -167,7 +168,7 @@ def train(
     failure: FailedRun | None = None
     read, num_steps = batch_reader(spec, blocks, ranks), spec.training.num_steps
     with run_sinks.open(state), BatchPrefetcher.for_device(ranks.device, read, num_steps) as batches:
-        context = build_context(spec, blocks, mixture_folder, state, batches, ranks)
+        context = build_context(spec, blocks, mixture_folder, state=state, batches=batches, ranks=ranks)
         try:
             run_files.check_start(start)
             complete = loop.train(
@@ -188,7 +189,8 @@ def train(
     if ranks.sharded:
         gather_shards(state, spec, blocks.vocabulary)
     metadata = run_files.run_size(spec, state, blocks) | environment(ranks) | {"optimizer": groups}
-    write_results(output_folder, spec, state, metadata, timing(timer, progress, state.step), failure, ranks)
+    run_timing = timing(timer, progress, state.step)
+    write_results(output_folder, spec, state, metadata=metadata, run_timing=run_timing, failure=failure, ranks=ranks)
     return True
 
 
@@ -196,6 +198,7 @@ def write_results(
     output_folder: pathlib.Path,
     spec: RunSpec,
     state: State,
+    *,
     metadata: dict[str, Any],
     run_timing: dict[str, Any],
     failure: FailedRun | None,
@@ -208,7 +211,8 @@ def write_results(
         raise failure
     if not ranks.is_main:
         return
-    run_files.write(output_folder, state, spec.training, metadata | run_files.outcome(state, failure), run_timing)
+    metadata = metadata | run_files.outcome(state, failure)
+    run_files.write(output_folder, state, spec.training, metadata=metadata, timing=run_timing)
     if failure is not None:
         place = output_folder / run_files.FAILURE
         log(f"{run_name(spec)}: FAILED: {failure}; the study goes on without this run, see {place}")
@@ -261,6 +265,7 @@ def build_context(
     spec: RunSpec,
     blocks: TrainBlocks,
     mixture_folder: pathlib.Path,
+    *,
     state: State,
     batches: BatchPrefetcher,
     ranks: Ranks,
@@ -288,13 +293,12 @@ def build_context(
     )
 
 
-def save_checkpoint(folder: pathlib.Path, state: State, ranks: Ranks, identity: Identity, keep: int) -> None:
+def save_checkpoint(folder: pathlib.Path, state: State, *, ranks: Ranks, identity: Identity, keep: int) -> None:
     """Save a checkpoint: of an fsdp run each process writes its shards, and rank 0 writes everything else."""
     state.rng_states = ranks.rng_states()
     if ranks.fsdp:
-        ema_weights = None if state.ema is None else state.ema.weights
         state.shards = folder / ".shards"
-        sharded.save_sharded(state.shards, sharded.named_tensors(state.model, state.optimizer, ema_weights), ranks)
+        sharded.save_sharded(state.shards, sharded.named_tensors(state), ranks)
     if ranks.is_main:
         store.save(folder, state, identity, keep)
     ranks.barrier()

@@ -208,7 +208,9 @@ def observe_if_due(context: TrainContext, state: State, timer: PhaseTimer) -> No
     validating = validation_due(telemetry, state.step, num_steps)
     with timer.measure("observe"), _inference(context, state):
         if with_tallies or validating:
-            metrics = context.observer.observe(state.model, state.step, state.telemetry, with_tallies, validating)
+            metrics = context.observer.observe(
+                state.model, state.step, state.telemetry, with_tallies=with_tallies, with_metrics=validating
+            )
             if metrics:
                 state.metrics.append(json.dumps({"step": state.step, "measured": metrics}) + "\n")
     with timer.measure("validate"), _inference(context, state):

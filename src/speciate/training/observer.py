@@ -63,7 +63,7 @@ class Observer:
         ]
 
     def observe(
-        self, model: Transformer, step: int, telemetry: Arrays, with_tallies: bool = True, with_metrics: bool = True
+        self, model: Transformer, step: int, telemetry: Arrays, *, with_tallies: bool = True, with_metrics: bool = True
     ) -> list[list[object]]:
         """Append one observation to `telemetry`, and return the metrics that modules record.
 
@@ -77,8 +77,15 @@ class Observer:
             with_tallies: whether to append to `telemetry`.
             with_metrics: whether to collect metrics.
         """
-        probe = (self.token_BT, self.document_BT, self.num_documents, self.domain_B)
-        tallies, metrics = observe(model, self.objective, *probe, with_metrics=with_metrics)
+        tallies, metrics = observe(
+            model,
+            self.objective,
+            self.token_BT,
+            self.document_BT,
+            num_documents=self.num_documents,
+            domain_B=self.domain_B,
+            with_metrics=with_metrics,
+        )
         if not with_tallies:
             return metrics
         new: Arrays = {"steps": np.array(step, dtype=np.int64), **tally_arrays(tallies)} if tallies else {}

@@ -31,7 +31,7 @@ def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def run_selectors(
-    model: Transformer, objective: Objective, token_BT: Tensor, document_BT: Tensor, domain_B: Tensor | None = None
+    model: Transformer, objective: Objective, token_BT: Tensor, document_BT: Tensor, *, domain_B: Tensor | None = None
 ) -> None:
     """Run every selector of `model` on probe blocks, as the objective says, so that hooks can record them."""
     with in_domains(domain_B):
@@ -44,6 +44,7 @@ def observe(
     objective: Objective,
     token_BT: Tensor,
     document_BT: Tensor,
+    *,
     num_documents: int,
     domain_B: Tensor | None = None,
     with_metrics: bool = True,
@@ -72,7 +73,7 @@ def observe(
             rows = slice(start, start + len(batch_BT))
             document_P, batch_domain_B = document_BT[rows].flatten(), None if domain_B is None else domain_B[rows]
             with record_selections(model) as record:
-                run_selectors(model, objective, batch_BT, document_BT[rows], batch_domain_B)
+                run_selectors(model, objective, batch_BT, document_BT[rows], domain_B=batch_domain_B)
             for path, selection in record.items():
                 of_batch = tally(selection, document_P[selection.token_N], num_documents)
                 tallies[path] = tallies[path] + of_batch if path in tallies else of_batch

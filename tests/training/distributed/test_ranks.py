@@ -28,6 +28,7 @@ from speciate.config.extends import merge
 from speciate.config.run import RunSpec, canonical_json
 from speciate.stages import train as verb
 from speciate.training.checkpoint import sharded
+from speciate.training.checkpoint.state import State
 from speciate.training.diffusion.fixed_uniforms import uniforms
 from speciate.training.distributed import ranks as distributed
 from speciate.training.distributed.ranks import Ranks
@@ -274,7 +275,7 @@ def test_a_sharded_checkpoint_of_another_model_is_refused(
     model = verb.initial_model(spec, 64)
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match=r"step5: holds another run's tensors; they differ in model\.blocks\.0"):
-        sharded.load_sharded(kept, model, optimizer, None, Ranks())
+        sharded.load_sharded(kept, State(0, model, optimizer, [], {}), Ranks())
 
 
 def test_another_number_of_processes_is_refused_unless_asked_for() -> None:

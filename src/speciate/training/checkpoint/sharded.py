@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import Ranks, full_tensor
 
 
@@ -22,18 +23,17 @@ def gather_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: full_tensor(tensor).detach().cpu() for name, tensor in tensors.items()}
 
 
-def named_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, ema_weights: dict[str, Tensor] | None
-) -> dict[str, Tensor]:
+def named_tensors(state: State) -> dict[str, Tensor]:
     """Return all tensors of a run's state by name.
 
     The names are `model.<name>`, `optimizer.<parameter>.<key>` and `average.<parameter>`.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = value
-    return tensors | {f"average.{name}": tensor for name, tensor in (ema_weights or {}).items()}
+    ema_weights = {} if state.ema is None else state.ema.weights
+    return tensors | {f"average.{name}": tensor for name, tensor in ema_weights.items()}
 
 
 def save_sharded(folder: pathlib.Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
@@ -49,13 +49,7 @@ def save_sharded(folder: pathlib.Path, tensors: dict[str, Tensor], ranks: Ranks)
         checkpoint.state_dict_saver.save(tensors, storage_writer=writer, no_dist=ranks.world == 1)
 
 
-def load_sharded(
-    folder: pathlib.Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ema_weights: dict[str, Tensor] | None,
-    ranks: Ranks,
-) -> None:
+def load_sharded(folder: pathlib.Path, state: State, ranks: Ranks) -> None:
     """Load what `save_sharded` wrote into a run's state, whatever number of processes wrote it; a collective call.
 
     Raises:
@@ -65,14 +59,14 @@ def load_sharded(
 
     reader = checkpoint.filesystem.FileSystemReader(folder)
     saved: dict[str, Any] = reader.read_metadata().state_dict_metadata
-    for name, parameter in model.named_parameters():
+    for name, parameter in state.model.named_parameters():
         prefix = f"optimizer.{name}."
         for key in [full_key.removeprefix(prefix) for full_key in saved if full_key.startswith(prefix)]:
             like = saved[prefix + key]
             same = like.size == parameter.shape
             empty = torch.zeros_like(parameter) if same else torch.zeros(like.size, dtype=like.properties.dtype)
-            optimizer.state[parameter][key] = empty.detach()
-    tensors = named_tensors(model, optimizer, ema_weights)
+            state.optimizer.state[parameter][key] = empty.detach()
+    tensors = named_tensors(state)
     if tensors.keys() != saved.keys():
         different = ", ".join(sorted(tensors.keys() ^ saved.keys())[:5])
         raise ValueError(f"{folder}: holds another run's tensors; they differ in {different}")

@@ -12,6 +12,7 @@ A checkpoint is written under a hidden name, synced and renamed. A router's nois
 from torch's generator, so the generator's state is saved. All other randomness is addressed by seed and step.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -24,7 +25,6 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from speciate.graph.provenance import short_digest
 from speciate.io import sha256
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.identity import Identity, identity_changes
@@ -82,7 +82,7 @@ def _write_files(folder: pathlib.Path, state: State, identity: Identity | None) 
         "step": state.step,
         "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
         "identity": identity,
-        "spec_digest": None if identity is None else short_digest(json.dumps(identity["spec"], sort_keys=True)),
+        "spec_digest": None if identity is None else _digest(identity["spec"]),
         **environment(),
     }
     text = json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n"
@@ -92,6 +92,7 @@ def _write_files(folder: pathlib.Path, state: State, identity: Identity | None) 
 def restore(
     folder: pathlib.Path,
     state: State,
+    *,
     ranks: Ranks = ALONE,
     identity: Identity | None = None,
     log: Callable[[str], None] = lambda text: None,
@@ -132,8 +133,7 @@ def restore(
             state.ema.load(safetensors.torch.load_file(checkpoint / EMA))
         state.optimizer.load_state_dict(train_state["optimizer"])
     else:
-        ema_weights = None if state.ema is None else state.ema.weights
-        load_sharded(checkpoint, state.model, state.optimizer, ema_weights, ranks)
+        load_sharded(checkpoint, state, ranks)
     ranks.set_rng_states(train_state["random"])
     state.grad_accumulation = train_state["grad_accumulation"]
     state.telemetry.update(safetensors.numpy.load_file(checkpoint / "telemetry.safetensors"))
@@ -199,8 +199,9 @@ def _checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.glob("step*"), key=lambda path: int(path.name.removeprefix("step")))
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
-    return short_digest(json.dumps(manifest, sort_keys=True))
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return ten hex digits that stand for JSON content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _verify(checkpoint: pathlib.Path) -> tuple[dict[str, Any], str]:

@@ -25,6 +25,7 @@ def write(
     output_folder: pathlib.Path,
     state: State,
     training: TrainingSpec,
+    *,
     metadata: dict[str, object],
     timing: dict[str, object],
 ) -> None:

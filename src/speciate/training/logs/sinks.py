@@ -4,7 +4,7 @@ A sink gets exactly the lines of metrics.jsonl, as they come. It is asked for on
 or by SPECIATE_SINKS=tensorboard,wandb, and never in a spec: it changes neither a run's bits nor its files, so it must
 make no run stale. A sink that fails while the run goes on is dropped with a message, and the run goes on.
 
-    sink/<kind>.py   Sink(options, label, folder, config, first_step)   write(step, values), close()
+    sink/<kind>.py   Sink(options, *, label, folder, config, first_step)   write(step, values), close()
 """
 
 import contextlib
@@ -108,7 +108,7 @@ class Sinks:
         folder = self.folder / options.kind
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            sink: Sink = options.component().Sink(options, label, folder, config, step)
+            sink: Sink = options.component().Sink(options, label=label, folder=folder, config=config, first_step=step)
         except (ValueError, OSError):
             raise
         except Exception as error:  # a foreign library may raise anything

@@ -18,9 +18,11 @@ class Options(SinkOptions):
 class Sink:
     """An event file. When a run resumes, TensorBoard drops what an earlier file holds beyond that step."""
 
-    def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
+    def __init__(
+        self, options: Options, *, label: str, folder: pathlib.Path, config: dict[str, Any], first_step: int
+    ) -> None:
         writer = import_client("tensorboardX", "tensorboardX", options.kind).SummaryWriter
-        self.writer: Any = writer(str(folder / label), purge_step=first or None)
+        self.writer: Any = writer(str(folder / label), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add the values as scalars."""

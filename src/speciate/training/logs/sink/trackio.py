@@ -21,7 +21,9 @@ class Options(SinkOptions):
 class Sink:
     """A run of the project. Its database is in the sink's folder unless TRACKIO_DIR is set."""
 
-    def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
+    def __init__(
+        self, options: Options, *, label: str, folder: pathlib.Path, config: dict[str, Any], first_step: int
+    ) -> None:
         os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))  # read when it is imported
         self.trackio: Any = import_client("trackio", "trackio", options.kind)
         self.trackio.init(project=options.project, name=label, config=config, resume="allow", embed=False)

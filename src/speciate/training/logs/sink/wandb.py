@@ -22,7 +22,9 @@ class Options(SinkOptions):
 class Sink:
     """A run of the project."""
 
-    def __init__(self, options: Options, label: str, folder: pathlib.Path, config: dict[str, Any], first: int) -> None:
+    def __init__(
+        self, options: Options, *, label: str, folder: pathlib.Path, config: dict[str, Any], first_step: int
+    ) -> None:
         wandb: Any = import_client("wandb", "wandb", options.kind)
         settings = wandb.Settings(console="off", silent=True)
         self.run: Any = wandb.init(
