@@ -1,13 +1,15 @@
-"""Two gloo processes against one on the same steps: how long a step takes.
+"""Measure how long a training step takes with two gloo processes instead of one.
 
     python benchmarks/distributed.py
 
-Bar: two processes train at least 1.6 times as many tokens a second as one (a step's time at most .625). A dense GPT
-shape of width 256, 6 layers, vocabulary 4,096, 32 blocks of 128 tokens a step; each process computes on one thread.
+Bar: two processes train at least 1.6 times as many tokens per second as one (a step takes at most .625 of the time).
+The model is a dense GPT of width 256 with 6 layers and a vocabulary of 4,096; a step has 32 blocks of 128 tokens, and
+each process computes on one thread.
 
-The bar is one of wall time: `one, wall`, by the clock. Beside it, as `one`, CPU milliseconds of a step, of two
-processes those of the one that needs more, gloo's threads included: what the clock would show were two cores free and
-no process waiting for the other. On a busy machine only that can be read, and the load beside it says so.
+The bar is about wall-clock time: `one, wall`. Beside it, `one` has the CPU milliseconds of a step; of two processes
+it takes the one that needs more, gloo's threads included. That is what the clock would show if two cores were free
+and no process waited for the other. On a busy machine it is the only number to rely on; the load is printed beside
+it.
 """
 
 import argparse

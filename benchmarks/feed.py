@@ -1,10 +1,10 @@
-"""Reading the next steps' blocks in a thread, as a GPU run does, on a CPU: could it pay there? CPU time of a run.
+"""Measure, on a CPU, what reading the next steps' blocks in a thread costs and could gain, as a GPU run does it.
 
     python benchmarks/feed.py
 
-A bar of 1 for reading ahead over reading in time: the thread costs nothing. What it could gain is the reading alone, in
-a third column. Small steps (width 64, 2 layers, 16 blocks of 128 tokens out of a memory-mapped file of 64 MiB), so that
-reading weighs as much as it ever does.
+Bar: 1 for reading ahead over reading when needed, in CPU time of a run, so the thread costs nothing. The third column
+is the reading alone, which is the most that reading ahead could gain. Steps are small (width 64, 2 layers, 16 blocks
+of 128 tokens from a memory-mapped file of 64 MiB), so reading weighs as much as it ever does.
 """
 
 import argparse

@@ -1,14 +1,16 @@
-"""Training steps on a GPU in bfloat16: GPT-2 small dense, and with 8 experts; sparse attention beside dense, longer and
-longer. Prints nothing where no GPU is.
+"""Measure training steps on a GPU in bfloat16: dense, mixture of experts, and sparse attention by length.
 
     python benchmarks/gpu.py
 
-Bars on one H200: dense at least 45 % of the peak, the mixture of experts at least 35 % of it in active FLOPs, and its
-layer at least twice as fast as transformers' Mixtral experts (eager) on the same tokens; gated sparse attention (k of
-2,048, trained by KL) faster than dense flash attention, forward and backward, at 32,768 tokens. What memory does not
-suffice for is printed as such. Utilisation counts the model's
-own operations (model/profiling/flops.py) over the device's peak from the data sheet; the peak of a plain product is beside it.
-Times are by CUDA events, medians of 5 after 3 to warm up.
+Without a GPU it prints nothing. The dense model is GPT-2 small, the mixture has 8 experts, and sparse attention is
+compared with dense attention at growing lengths.
+
+Bars on one H200: the dense model reaches at least 45 % of the peak, and the mixture of experts at least 35 % of it in
+active FLOPs. The mixture's layer is at least twice as fast as transformers' Mixtral experts (eager) on the same
+tokens. At 32,768 tokens, gated sparse attention (k of 2,048, trained by KL) is faster than dense flash attention,
+forward and backward. A case that does not fit into memory is printed as such. Utilisation is the model's own
+operations (model/profiling/flops.py) over the peak in the device's data sheet; the peak of a plain matrix product is
+beside it. Times are measured by CUDA events: medians of 5, after 3 to warm up.
 """
 
 import argparse
@@ -131,7 +133,11 @@ def experts(top_k: int, rounds: int) -> dict[str, Any]:
 
 def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: TokenBatch) -> None:
     """Forward and backward of one mixer, its indexer's loss included; dense attention is flash attention or fails."""
-    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(SDPBackend.FLASH_ATTENTION), record_selections(mixer) as record:
+    with (
+        torch.autocast("cuda", torch.bfloat16),
+        sdpa_kernel(SDPBackend.FLASH_ATTENTION),
+        record_selections(mixer) as record,
+    ):
         y_BTD = mixer(x_BTD, tokens)
     loss = y_BTD.float().sum() + sum(selection.loss for selection in record.values())
     loss.backward()

@@ -1,12 +1,13 @@
-"""Gated sparse attention beside dense SDPA as blocks grow longer, on one CPU core: memory kept, training, decoding.
+"""Compare gated sparse attention with dense SDPA at growing block lengths, on one CPU core.
 
     python benchmarks/gsa.py [--lengths 512 ... 16384]
 
-Bars: memory linear in T at fixed k (32 times the tokens keep at most 1.05 times 32 times the bytes); faster than dense
-at T = 16,384, forward and backward. One mixer of width 256 with 4 heads, both gates, k = 64, an indexer of 4 heads of
-16 dimensions, trained by KL (its loss is part of the step) or frozen; dense is mixer/attention.py, whose SDPA keeps no
-T x T tensor either. Decoding is one token after T - 1 others. Each line has the slope of log time against log T from
-the length before.
+It measures the memory kept for the backward pass, training and decoding. Bars: memory grows linearly with T at fixed
+k (32 times the tokens keep at most 1.05 times 32 times the bytes), and at T = 16,384 it is faster than dense
+attention, forward and backward. One mixer has width 256, 4 heads, both gates, k = 64, and an indexer of 4 heads of 16
+dimensions, trained by KL (its loss is part of the step) or frozen. Dense attention is mixer/attention.py, whose SDPA
+keeps no T x T tensor either. Decoding is one token after T - 1 others. Each line has the slope of log time against
+log T since the previous length.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Memory of every data stage from 10 MB to 1 GB of text: the largest of each stage's job, and how it grows.
+"""Measure the largest memory of every data stage's jobs, from 10 MB to 1 GB of text.
 
     python benchmarks/memory.py [--megabytes 10 100 1000]
 
-The whole data part of a study of one shard runs by Snakemake in a temporary folder, once a size, on texts of words that
-are drawn at random (log-normal lengths, one in fifty a near copy of another) in parquet files of 25 MB. Every job says
-its own largest memory at its end. One shard is one job: a larger corpus is spread over more of them.
+For each size, Snakemake runs the whole data part of a study with one shard in a temporary folder. The texts are
+random words (log-normal lengths, one text in fifty a near copy of another) in parquet files of 25 MB. Every job
+reports its own largest memory at its end. One shard is one job; a larger corpus is spread over more of them.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""MoE layer, forward and backward, on one CPU core: against a dense layer of equal FLOPs and transformers' Mixtral.
+"""Compare our MoE layer with a dense layer of equal FLOPs and with transformers' Mixtral, on one CPU core.
 
     python benchmarks/moe.py
 
-Bars (bars.md's figures): at most 1.0x dense, at most .97x of transformers' best. 4,096 tokens, width 256, 8 experts of
-1,024 hidden units, SwiGLU, no biases (Mixtral's shape), fp32; all share weights' shapes and the same routing work.
+Bars, forward and backward: at most 1.0 times dense, and at most .97 times the better of transformers'
+implementations. There are 4,096 tokens of width 256 and 8 experts of 1,024 hidden units with SwiGLU and without
+biases (Mixtral's shape), in fp32. All have weights of the same shapes and do the same routing work.
 """
 
 import argparse

@@ -1,14 +1,16 @@
-"""Near-duplicates against `datasketch` and `rensa`, used as their documentation shows: 2310 licence texts, in one run.
+"""Compare the search for near-duplicates with `datasketch` and `rensa`, on 2310 licence texts.
 
     python benchmarks/near_duplicates.py [--sample N]
 
-Ours goes the whole way of the stages, files included: documents.parquet, signatures, buckets, candidates compared by
-their shingles, clusters. The peers start from texts in memory: shingles in Python (the same words, runs of five, as
-strings), MinHash of 128 values, their LSH index at a threshold of 0.8. The texts are those of a pinned package, fetched
-as a study fetches them. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+The peers are used as their documentation shows, in the same run. Ours goes all the way through the stages, files
+included: documents.parquet, signatures, buckets, candidates compared by their shingles, clusters. The peers start
+from texts in memory: shingles in Python (the same words, runs of five, as strings), MinHash of 128 values, and their
+LSH index at a threshold of 0.8. The texts are those of a pinned package, fetched as a study fetches them. Since the
+machine may be shared, CPU time is measured in rounds that take every alternative in turn, and the median of 5 is
+reported.
 
-Beside the times: how far each agrees with all pairs of a sample compared exactly. Precision and recall are of pairs
-that stand in one cluster; clusters are connected components of pairs of a similarity of at least 0.8.
+The output also says how far each agrees with an exact comparison of all pairs of a sample. Precision and recall count
+pairs that are in one cluster; clusters are connected components of pairs with a similarity of at least 0.8.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""What observing a run adds to its training time: the default study's runs, at its own cadence, on one CPU core.
+"""Measure what observing a run adds to its training time, for runs of the default study on one CPU core.
 
     python benchmarks/observation.py
 
-Bar: at most .05 of the time of the same run unobserved. One update, one look at the probe blocks and one measurement of
-the validation loss are timed by turns (the study's model and shapes, half-way through the run; random tokens), and
+Bar: at most .05 of the time of the same run unobserved. One training step, one observation of the probe blocks and
+one measurement of the validation loss are timed by turns, with the study's model and shapes, half-way through the run
+and on random tokens. The study's own cadence gives the numbers of each in
 
     observed = unobserved + looks x look + validations x (noted look + validation),   unobserved = steps x update
 
-with as many of each as the study's cadence gives.
+where a look is one observation, a noted look one that also collects metrics, and an update one training step.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Packing against `datasets.map(group_texts)`, the usual way: every packing, in one run.
+"""Compare every packing with `datasets.map(group_texts)`, the usual way to fill blocks.
 
     python benchmarks/pack.py [--tokens N] [--block-length T]
 
-The same documents for all: token ids drawn at random, lengths log-normal (short, as word problems are, or long, as
-code is). Counted is the work from token ids and document lengths to blocks, our pieces table included. The peer starts
-from a tokenised `datasets.Dataset`, end-of-text tokens already in it, and is measured as training scripts have it (an
-attention mask comes along, the labels are a copy) and with token ids alone. The peer's blocks and those of concat are
-checked to be equal. The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+All get the same documents: random token ids with log-normal lengths (short, like word problems, or long, like code).
+What counts is the work from token ids and document lengths to blocks, our table of segments included. The peer starts
+from a tokenised `datasets.Dataset` that already contains end-of-text tokens. It is measured as training scripts use
+it (with an attention mask, and labels as a copy) and with token ids alone. Its blocks are checked to equal those of
+concat. Since the machine may be shared, CPU time is measured in rounds that take every alternative in turn, and the
+median of 5 is reported.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""What each option of a training step costs or gains, over the plain float32 step, on one CPU core.
+"""Measure what each option of a training step costs or gains over the plain float32 step, on one CPU core.
 
     python benchmarks/precision.py
 
-A whole update of benchmarks/step.py's dense shape (width 256, 6 layers, vocabulary 4,096, 16 blocks of 128 tokens) and
-of the same with 8 experts of a quarter of its hidden units, top-2. A bar of 1 is for an option whose point is speed:
-it pays on this machine where the ratio is below. bfloat16 needs a processor that multiplies it (AVX512-BF16, AMX);
-without, a step takes 20 times as long, and those rows are left out unless --option names them. Recomputation should
-cost the forward pass once more, about a third; its gain is memory, what is kept between the passes. Muon's iteration
-costs the same whatever the batch is, so its share is larger here than with real batches.
+A step is measured for benchmarks/step.py's dense shape (width 256, 6 layers, vocabulary 4,096, 16 blocks of 128
+tokens) and for the same shape with 8 experts of a quarter of its hidden units, top-2. An option whose purpose is
+speed has a bar of 1; it pays on this machine if its ratio is lower. bfloat16 needs a processor that multiplies it
+(AVX512-BF16, AMX); elsewhere a step takes 20 times as long, so those rows are left out unless --option names them.
+Recomputation should cost one more forward pass, about a third; it saves the memory kept between the passes. Muon's
+iteration costs the same for any batch, so its share is larger here than with real batches.
 """
 
 import argparse
@@ -68,7 +68,9 @@ def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> t
     average = None if spec.training.ema is None else WeightAverage(model, spec.training.ema, warmup=False)
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
     objective = component_module(spec.objective).Objective(spec.objective)
-    run = TrainContext(spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=None)
+    run = TrainContext(
+        spec=spec, objective=objective, lr_factor=lambda step: 1.0, tokens=lambda step: token_BT, observer=None
+    )
     return run, State(0, model, built, [], {}, average)
 
 

@@ -1,9 +1,9 @@
-"""Runs every benchmark beside this file, each in a process of its own, and keeps the figures.
+"""Run every benchmark beside this file, each in its own process, and keep the figures.
 
-A benchmark is a file that prints JSON lines (benchmarks/timing.py): ours and its named peers on the same work, median
-CPU milliseconds (or a GPU's, or MiB of memory), and ours over each peer's beside its bar: `bar` is what the ratio may
-be at most, `at_least` what it should reach. A ratio that is not of those figures names its own: `"of": "wall_ms"`.
-Nothing is asserted.
+A benchmark is a file that prints JSON lines (benchmarks/timing.py): ours and its named peers on the same work, in
+median CPU milliseconds (or a GPU's, or MiB of memory), and the ratio of ours over each peer's beside its bar. `bar`
+is the largest value that the ratio should have, `at_least` the smallest. A ratio of other figures names them: `"of":
+"wall_ms"`. Nothing is asserted.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Mamba and Routing Mamba, forward and backward, on one CPU core: against transformers' slow paths and attention.
+"""Compare Mamba and Routing Mamba with transformers' slow paths and with attention, on one CPU core.
 
     python benchmarks/scan.py
 
-Bars (bars.md's figures): at most 1/1.2 of the time of transformers' Mamba-2 slow path; RoM, top-1 of 4, at most 1.3x
-dense Mamba. Width 256, fp32. transformers' Mamba-1 slow path multiplies the work of its backward pass by the length (it
-indexes whole sequences, step by step), so it is measured on one block, once in each round, and only so long.
+Bars, forward and backward: Mamba takes at most 1/1.2 of the time of transformers' Mamba-2 slow path, and Routing
+Mamba (top-1 of 4) at most 1.3 times that of dense Mamba. Width 256, fp32. The backward pass of transformers' Mamba-1
+slow path indexes whole sequences step by step, which multiplies its work by the length. It is therefore measured on
+one block only, once in each round.
 """
 
 import argparse

@@ -1,14 +1,15 @@
-"""One dense training step on one CPU core: ours against transformers' GPT2LMHeadModel in a plain loop, fp32.
+"""Compare one dense training step with transformers' GPT2LMHeadModel in a plain loop, in fp32 on one CPU core.
 
     python benchmarks/step.py
 
-Bar: transformers' step takes at least 1.5x ours (ratio at most .667). The same shape (width 256, 6 layers, GPT-2's tanh
-gelu, vocabulary 4,096), 16 blocks of 128 tokens, clipping at 1. The plain loop is the documented one: loss from the
-model, torch.optim.AdamW as it comes; with no dropout (the same work as ours) and with the model as constructed (dropout
-.1). Ours also with the exact gelu that the default study trains with. The step's matrix products alone are the floor.
+Bar: transformers' step takes at least 1.5 times as long as ours (ratio at most .667). Both have the same shape (width
+256, 6 layers, GPT-2's tanh gelu, vocabulary 4,096), 16 blocks of 128 tokens, and clipping at 1. The plain loop is the
+documented one: the model's own loss and torch.optim.AdamW with its defaults. It is measured without dropout (the same
+work as ours) and with the model as constructed (dropout .1). Ours is also measured with the exact gelu that the
+default study uses. The step's matrix products alone are the lower limit.
 
-Beside it, the step's share of what this core multiplies: model FLOPs (model/profiling/flops.py) a CPU second over those of a
-product of two square matrices, timed by turns with the steps. Bar: at least .75.
+The output also has the step's share of what this core can multiply: model FLOPs (model/profiling/flops.py) per CPU
+second over those of a product of two square matrices, timed by turns with the steps. Bar: at least .75.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Fair timing of alternatives on a machine that others use too: interleaved rounds, CPU seconds, medians."""
+"""Time alternatives fairly on a machine that others use too: interleaved rounds, CPU seconds, medians."""
 
 import json
 import statistics

@@ -1,13 +1,14 @@
-"""The whole encode stage against `datasets.map(tokenizer)`, the usual way, with GPT-2's tokenizer, in one run.
+"""Compare the whole encode stage with `datasets.map(tokenizer)`, the usual way, for GPT-2's tokenizer.
 
     python benchmarks/tokenise.py [--megabytes N]
 
-The same documents for all: the Python sources of the packages in this environment, shuffled; and the same text cut
-into short documents (what a row costs shows there). Ours is the stage from the split's parquet to tokens.npy and
-documents.parquet, with the sample of documents that `tokenizers` encodes too; loading the tokenizer is left out on both
-sides. The peer is transformers' fast tokenizer in a batched map, with its attention mask and without. Before anything
-is timed, the ids of both are compared on every document. As context, each library's encoding alone, its caches warm.
-The machine may be shared: CPU time, rounds that take every way in turn, the median of 5.
+All get the same documents: the Python sources of the packages in this environment, shuffled, and the same text cut
+into short documents (which shows what a row costs). Ours is the stage from the split's parquet to tokens.npy and
+documents.parquet, including the sample of documents that `tokenizers` encodes too; loading the tokenizer is left out
+on both sides. The peer is transformers' fast tokenizer in a batched map, with its attention mask and without. Before
+the timing, the ids of both are compared on every document. For context, each library's encoding alone is measured
+with warm caches. Since the machine may be shared, CPU time is measured in rounds that take every alternative in turn,
+and the median of 5 is reported.
 """
 
 import os
