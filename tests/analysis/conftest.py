@@ -79,7 +79,7 @@ def write_mixture(folder: pathlib.Path, size: Size) -> None:
 
 
 def planted_probs(
-    arm: str, seed: int, layer: int, step: int, size: Size, token_P: np.ndarray, domain_P: np.ndarray
+    arm: str, seed: int, layer: int, step: int, *, size: Size, token_P: np.ndarray, domain_P: np.ndarray
 ) -> np.ndarray:
     """What a router of `arm` gives at `step`, (P, S): softmax of tokens' tastes and of what is planted."""
     taste_VS = np.random.default_rng([seed, layer, 1]).normal(size=(size.vocabulary, size.slots))
@@ -112,7 +112,7 @@ def tally_of(prob_PS: np.ndarray, choice_PS: np.ndarray, document_P: np.ndarray,
     }
 
 
-def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, size: Size) -> None:
+def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, *, size: Size) -> None:
     """One run's files."""
     token_P, document_P = (np.load(mixture / f"probe.{part}.npy").reshape(-1) for part in ("tokens", "document"))
     domain_P = np.repeat(np.load(mixture / "probe.domain.npy"), size.length)
@@ -124,7 +124,7 @@ def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, 
         path = f"blocks.{layer}.ffn.router"
 
         def look(step: int, stop: int, layer: int = layer) -> tuple[dict, np.ndarray]:
-            prob_PS = planted_probs(arm, seed, layer, step, size, token_P, domain_P)[:stop]
+            prob_PS = planted_probs(arm, seed, layer, step, size=size, token_P=token_P, domain_P=domain_P)[:stop]
             choice_PS = np.eye(size.slots, dtype=np.uint8)[prob_PS.argmax(axis=1)]
             return tally_of(prob_PS, choice_PS, document_P[:stop], len(documents)), choice_PS
 
@@ -135,7 +135,7 @@ def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, 
     folder.mkdir(parents=True)
     safetensors.numpy.save_file(early, folder / "telemetry.safetensors")
     safetensors.numpy.save_file(final, folder / "probe.safetensors")
-    write_losses(folder, documents, arm, seed, size)
+    write_losses(folder, documents, arm, seed, size=size)
 
 
 def noted(arm: str, seed: int, progress: float) -> list[list[object]]:
@@ -147,7 +147,7 @@ def noted(arm: str, seed: int, progress: float) -> list[list[object]]:
     return [*rows, ["objective", "share", 1.0, 0.25], ["objective", "share", 2.0, 0.75]]
 
 
-def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: int, size: Size) -> None:
+def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: int, *, size: Size) -> None:
     """likelihood.parquet, metrics.jsonl, run.json: losses near 4 nats, dense a little worse, seeds a little apart."""
     level = 4 + 0.03 * seed + {"dense": 0.06, "unbalanced_fast": 0.005, "frozen": 0.04, "hash": 0.05}.get(arm, 0)
     hardness_R = np.random.default_rng(11).normal(0, 0.2, len(documents))
@@ -195,7 +195,7 @@ def measure_spec(arm: str, seed: int, size: Size) -> MeasureSpec:
     )
 
 
-def predict(name: str, statistic: str, arm: str, reference: str, direction: str, margin: float = 0.0) -> Prediction:
+def predict(name: str, statistic: str, arm: str, reference: str, *, direction: str, margin: float = 0.0) -> Prediction:
     statement = f"The {statistic} of {arm} against {reference}: {direction}, margin {margin}"
     values = (name, statement, statistic, arm, reference, direction, margin)
     keys = ("name", "statement", "statistic", "arm", "reference", "direction", "margin")
@@ -211,10 +211,10 @@ def compare_spec(seeds: tuple[int, ...]) -> CompareSpec:
         controls=CONTROLS,
         confidence=0.95,
         hypotheses=(
-            predict("collapse", "max_share", "unbalanced_fast", "auxiliary", "greater", 0.1),
-            predict("balance", "max_share", "unbalanced_fast", "auxiliary", "less", 0.1),
-            predict("invisible", "loss", "unbalanced_fast", "auxiliary", "equivalent", 0.05),
-            predict("learned", "information_bits", "auxiliary", "frozen", "greater"),
+            predict("collapse", "max_share", "unbalanced_fast", "auxiliary", direction="greater", margin=0.1),
+            predict("balance", "max_share", "unbalanced_fast", "auxiliary", direction="less", margin=0.1),
+            predict("invisible", "loss", "unbalanced_fast", "auxiliary", direction="equivalent", margin=0.05),
+            predict("learned", "information_bits", "auxiliary", "frozen", direction="greater"),
         ),
     )
 
@@ -225,7 +225,7 @@ def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1
     for arm in ARMS:
         for seed in seeds:
             run_folder = folder / "runs" / arm / f"seed{seed}"
-            write_run(run_folder, folder / "mixture", arm, seed, size)
+            write_run(run_folder, folder / "mixture", arm, seed, size=size)
             output = folder / "measures" / arm / f"seed{seed}"
             output.mkdir(parents=True)
             measured = measure.measure(measure_spec(arm, seed, size), run_folder, folder / "mixture")

@@ -56,7 +56,7 @@ def plant_of(arm: str) -> tuple[float, float, float]:
     return PLANT.get(arm, (0.06, 0.5, 0.005 * len(arm) / 10))
 
 
-def shares_DE(arm: str, seed: int, layer: int, progress: float, num_domains: int, num_experts: int) -> np.ndarray:
+def shares_DE(arm: str, seed: int, layer: int, progress: float, *, num_domains: int, num_experts: int) -> np.ndarray:
     """P(expert | domain) at a point of the training, 0..1."""
     rng = np.random.default_rng([sum(map(ord, arm)), seed, layer])
     extra, preference, _ = plant_of(arm)
@@ -93,6 +93,7 @@ def load_row(load: np.ndarray) -> dict[str, float]:
 
 def tables(
     arms: tuple[str, ...] = ARMS,
+    *,
     num_layers: int = 4,
     num_experts: int = 8,
     domains: tuple[str, ...] = ("code", "math", "prose"),
@@ -105,17 +106,19 @@ def tables(
         name: [] for name in ("selectors", "experts", "types", "losses", "curves", "verdicts", "runs")
     }
     for arm, seed in product(arms, seeds):
-        _losses(rows, arm, seed, domains, num_steps)
+        _losses(rows, arm, seed, domains=domains, num_steps=num_steps)
         for layer in range(num_layers if arm != "dense" else 0):
             selector = f"blocks.{layer}.ffn.router"
             key = {"ablation": arm, "seed": seed, "selector": selector, "layer": layer}
             for step, probe in [*((step, "telemetry") for step in steps), (num_steps, "full")]:
-                shares = shares_DE(arm, seed, layer, step / num_steps, len(domains), num_experts)
+                shares = shares_DE(
+                    arm, seed, layer, step / num_steps, num_domains=len(domains), num_experts=num_experts
+                )
                 at = {**key, "step": step, "probe": probe}
-                rows["selectors"].append(_selector(at, arm, shares, seed, layer))
+                rows["selectors"].append(_selector(at, arm, shares, seed=seed, layer=layer))
                 named = probe == "full" or step == num_steps
                 rows["experts"] += _experts(at, shares, domains if named else (), layer)
-            rows["types"] += _types(key, seed, layer, num_experts, plant_of(arm)[1])
+            rows["types"] += _types(key, seed, layer, size=num_experts, preference=plant_of(arm)[1])
     frames = {name: pd.DataFrame(found) for name, found in rows.items() if name != "runs"}
     _verdicts(frames, arms, seeds)
     frames["runs"] = pd.DataFrame(_runs(frames, arms, seeds, num_steps))
@@ -191,7 +194,7 @@ def _details(arms: tuple[str, ...], seeds: tuple[int, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, seed: int, layer: int) -> dict[str, Any]:
+def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, *, seed: int, layer: int) -> dict[str, Any]:
     load = shares.mean(0)
     full = at["probe"] == "full"
     size, information = len(load), information_bits(shares)
@@ -239,7 +242,7 @@ def _experts(at: dict[str, Any], shares: np.ndarray, domains: tuple[str, ...], l
             }
 
 
-def _types(key: dict[str, Any], seed: int, layer: int, size: int, preference: float) -> Iterator[dict[str, Any]]:
+def _types(key: dict[str, Any], seed: int, layer: int, *, size: int, preference: float) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng([seed, layer, 7])
     tokens = np.array([2900, 800, 2500, 300, 700, 1900, 900])
     shares = np.exp(2.2 * preference * rng.normal(size=(len(TYPES), size)))
@@ -257,7 +260,7 @@ def _types(key: dict[str, Any], seed: int, layer: int, size: int, preference: fl
 
 
 def _losses(
-    rows: dict[str, list[dict[str, Any]]], arm: str, seed: int, domains: tuple[str, ...], num_steps: int
+    rows: dict[str, list[dict[str, Any]]], arm: str, seed: int, *, domains: tuple[str, ...], num_steps: int
 ) -> None:
     extra = plant_of(arm)[2] + 0.004 * np.random.default_rng([seed, len(arm)]).normal()
     for index, domain in enumerate(domains):

@@ -33,10 +33,11 @@ def test_the_data_page_has_its_figures() -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_opens_with_its_question_and_reads_what_the_card_writes(name: str) -> None:
+def test_a_figure_asks_its_question_and_reads_what_the_card_writes(name: str) -> None:
     module = importlib.import_module(f"speciate.figures.{name}")
     assert module.QUESTION.endswith("?")
-    assert module.__doc__.startswith(module.QUESTION)
+    first, *_ = module.__doc__.splitlines()
+    assert first.startswith("Figure: ") and "?" in first
     for table, columns in module.TABLES.items():
         assert set(columns) <= set(COLUMNS[table])
 
@@ -49,7 +50,7 @@ def test_one_domain_or_many_keep_the_page(name: str, domains: tuple[str, ...]) -
     assert width <= style.WIDTH
     assert height <= 10.6
     assert "nan" not in caption
-    assert ("Not shown for want of room" in caption) == (len(domains) > 3)
+    assert ("Not shown for lack of room" in caption) == (len(domains) > 3)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -76,7 +77,7 @@ def test_tokens_are_those_of_the_table() -> None:
     assert [bar.get_width() for bar in packed] == (train["blocks"] * planted.BLOCK).tolist()
     assert [bar.get_width() for bar in used] == train["tokens_used"].tolist()
     assert "440 k, 2.0 times over" in texts_of(figure)
-    assert "Trained on more than once: prose." in caption
+    assert "In the mixture more than once: prose." in caption
     assert "Code has 9.99 times the training tokens of prose." in caption
 
 
@@ -110,7 +111,7 @@ def test_duplicates_are_counted_by_octave_of_size() -> None:
     assert texts_of(figure)[:3] == ["40", "4", "1"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["2 to 3", "4 to 7", "8 to 15", "16 to 31"]
-    assert "code 45 with 111 documents, at most 19" in caption
+    assert "code 45 with 111 documents, the largest with 19" in caption
 
 
 @pytest.mark.parametrize(
@@ -133,4 +134,4 @@ def test_a_domain_of_which_nothing_is_used_is_drawn() -> None:
     unused = tables["data_domains"].assign(blocks_used=0, tokens_used=0, epochs=0.0)
     figure, caption = draw("data_tokens", {**tables, "data_domains": unused})
     assert "0% used" in texts_of(figure)[0]
-    assert "No domain's text is in the mixture more than once" in caption
+    assert "No domain’s text is in the mixture more than once" in caption

@@ -59,16 +59,17 @@ def test_a_figure_reads_columns_that_the_analysis_writes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_docstring_opens_with_the_question(name: str) -> None:
+def test_the_docstring_asks_the_question(name: str) -> None:
     module = importlib.import_module(f"speciate.figures.{name}")
     assert module.QUESTION.endswith("?")
-    assert module.__doc__.startswith(module.QUESTION)
+    first, *_ = module.__doc__.splitlines()
+    assert first.startswith("Figure: ") and "?" in first
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_one_arm_beside_dense_one_seed_two_domains(name: str) -> None:
     arms, domains = ("dense", "auxiliary"), ("code", "prose")
-    small = planted.tables(arms, 2, 8, domains, (0,), 60)
+    small = planted.tables(arms, num_layers=2, domains=domains, seeds=(0,), num_steps=60)
     figure, caption = draw(name, small, planted.subject(arms, domains))
     assert figure.axes
     assert "nan" not in caption
@@ -91,13 +92,13 @@ def test_a_study_without_selectors_is_said_and_not_drawn(name: str) -> None:
 def test_many_arms_layers_and_domains_keep_the_page(name: str) -> None:
     arms = (*planted.ARMS, "orthogonal", "sequence_scope", "no_noise")
     domains = ("code", "math", "prose", "law", "medicine", "chat")
-    large = planted.tables(arms, 5, 16, domains, (0,), 20)
+    large = planted.tables(arms, num_layers=5, num_experts=16, domains=domains, seeds=(0,), num_steps=20)
     figure, caption = draw(name, large, planted.subject(arms, domains))
     width, height = figure.get_size_inches()
     assert width <= style.WIDTH
     assert height <= 10.6
     if name in ("lift", "information", "token_types"):
-        assert "Not shown for want of room" in caption
+        assert "Not shown for lack of room" in caption
         assert "unbalanced fast" not in caption.partition("Not shown")[2] or name == "token_types"
         assert "frozen" not in caption.partition("Not shown")[2]
 
@@ -164,7 +165,7 @@ def test_a_loss_of_another_sort_is_not_drawn_and_said_so(name: str, tables) -> N
     texts = [text.get_text() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
     assert "bias" not in texts
     assert "top2" in texts
-    assert "nor is a loss that looks ahead: bias." in caption
+    assert "neither is a loss that looks ahead: bias." in caption
 
 
 def test_lift_shows_real_above_placebo(standard) -> None:
@@ -206,10 +207,10 @@ def test_commitment_bars_add_up(tables, standard) -> None:
 
 
 def test_commitment_of_many_seeds_is_their_mean() -> None:
-    many = planted.tables(("dense", "auxiliary"), 1, 4, seeds=tuple(range(6)), num_steps=10)
+    many = planted.tables(("dense", "auxiliary"), num_layers=1, num_experts=4, seeds=tuple(range(6)), num_steps=10)
     figure, caption = draw("commitment", many, planted.subject(("dense", "auxiliary")))
     assert len(figure.axes[0].patches) == 2
-    assert "mean over the seeds" in caption
+    assert "means over the seeds" in caption
 
 
 def test_loss_load_marks_every_run_once_and_dense_as_a_line(tables, standard) -> None:
@@ -294,7 +295,7 @@ def test_importance_that_does_not_vary_is_said(standard) -> None:
     _, caption = standard("importance_loss")
     assert "unbalanced constant" in caption
     assert "dense r = +0.9" in caption
-    assert "No shade at all: unbalanced" in standard("importance_text")[1]
+    assert "Without shading: unbalanced" in standard("importance_text")[1]
 
 
 def test_an_order_of_unmasking_has_a_panel_a_sampler(standard) -> None:

@@ -93,7 +93,7 @@ def test_telling_arms_keeps_reference_controls_and_the_heaviest() -> None:
 def test_left_out_names_what_is_not_shown() -> None:
     layers = ["layer 0", "layer 1", "layer 2"]
     said = style.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
-    assert said == " Not shown for want of room: a b; layers 0 and 2."
+    assert said == " Not shown for lack of room: a b; layers 0 and 2."
     assert style.note_left_out((layers, layers)) == ""
 
 
@@ -139,14 +139,18 @@ def test_a_row_shows_its_columns_selectors_and_others_in_the_places_left() -> No
     assert style.selectors_of_columns(columns, columns) == columns
     assert style.selectors_of_columns(["blocks.1"], columns) == [None, "blocks.1", None]
     assert style.selectors_of_columns(["parts.importance"], columns) == ["parts.importance", None, None]
-    assert style.selectors_of_columns(["blocks.1", "parts.importance"], columns) == ["parts.importance", "blocks.1", None]
+    assert style.selectors_of_columns(["blocks.1", "parts.importance"], columns) == [
+        "parts.importance",
+        "blocks.1",
+        None,
+    ]
     # of more selectors than places the first, the last and what lies between them
     many = [f"blocks.{layer}.{part}" for layer in range(3) for part in ("depth", "ffn", "mixer")]
     assert style.selectors_of_columns(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
 
 
 def test_columns_are_layers_where_any_selector_is_a_layers_only_one() -> None:
-    assert style.column_selectors({"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}) == [
-        "blocks.0"
-    ]
+    assert style.column_selectors(
+        {"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}
+    ) == ["blocks.0"]
     assert style.column_selectors({"parts.importance": "importance"}) == ["parts.importance"]

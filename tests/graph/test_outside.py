@@ -50,13 +50,13 @@ def test_a_run_has_the_same_files_whatever_is_said_of_it(
 
 def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> None:
     write_mixture(tmp_path / "mixture", SIZE)
-    write_run(tmp_path / "run", tmp_path / "mixture", "auxiliary", 0, SIZE)
-    before = measure.measure(measure_spec("auxiliary", 0, SIZE), tmp_path / "run", tmp_path / "mixture")
+    write_run(tmp_path / "run", tmp_path / "mixture", "auxiliary", 0, size=SIZE)
+    before = measure.measure(measure_spec("auxiliary", 0, size=SIZE), tmp_path / "run", tmp_path / "mixture")
     file = tmp_path / "run" / "run.json"
     facts = json.loads(file.read_text())
     outside = {"threads": 99, "processes": 99, "device": "an abacus", "versions": {"torch": "none"}}
     file.write_text(json.dumps(facts | outside))
-    after = measure.measure(measure_spec("auxiliary", 0, SIZE), tmp_path / "run", tmp_path / "mixture")
+    after = measure.measure(measure_spec("auxiliary", 0, size=SIZE), tmp_path / "run", tmp_path / "mixture")
     assert set(outside) == set(environment(train.ALONE))
     for name, rows in before.items():
         pd.testing.assert_frame_equal(rows, after[name])

@@ -33,7 +33,7 @@ def spec_of(figure: str) -> DrawSpec:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("tables")
-    for name, frame in {**planted.tables(ARMS, 2, 8, num_steps=60), **planted_data.tables()}.items():
+    for name, frame in {**planted.tables(ARMS, num_layers=2, num_steps=60), **planted_data.tables()}.items():
         frame.to_parquet(folder / f"{name}.parquet")
     return folder
 
@@ -84,7 +84,9 @@ def test_a_missing_table_is_named(tables: pathlib.Path, tmp_path: pathlib.Path) 
 
 def test_a_missing_column_is_named(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("curves")))
-    planted.tables(ARMS, 2, 8, num_steps=60)["curves"].drop(columns="series").to_parquet(tmp_path / "curves.parquet")
+    planted.tables(ARMS, num_layers=2, num_steps=60)["curves"].drop(columns="series").to_parquet(
+        tmp_path / "curves.parquet"
+    )
     with pytest.raises(ValueError, match=r"curves\.parquet: has no column series"):
         run(tmp_path / "spec.json", tmp_path, tmp_path)
 

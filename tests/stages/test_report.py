@@ -201,7 +201,9 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
         "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
-    assert found["What did not collapse"].text.startswith("Auxiliary, bias, frozen, hash and top2: none of their 10 runs collapsed.")
+    assert found["What did not collapse"].text.startswith(
+        "Auxiliary, bias, frozen, hash and top2: none of their 10 runs collapsed."
+    )
     assert "may still be as high as 66%" in found["What did not collapse"].text
 
 
@@ -214,7 +216,8 @@ def test_the_answer_counts_controls_and_excess(tables) -> None:
     assert "frozen 0.035 bits and hash 0.041 bits" in found["What selectors know that never learned"].text
     assert "says nothing about learning" in found["What selectors know that never learned"].text
     chance = parts({**tables, "selectors": tables["selectors"].assign(q_value=1.0)}, spec())
-    assert re.search(r"In none of \d+ selectors does it exceed", chance["What selectors know that never learned"].text)
+    text = chance["What selectors know that never learned"].text
+    assert re.search(r"In none of \d+ selectors does it exceed", text)
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)

@@ -139,7 +139,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" Vertical line: the step at which our alarm first fired in seed {seeds[0]}. In some seed and layer it fired"
         f" in {style.join_names(alarmed)}."
         if alarmed
-        else " Our alarm fired in none of the arms shown."
+        else " Our alarm did not fire in the arms shown."
     )
     return (
         f"Share of the telemetry probe’s tokens that each expert gets during training, seed {seeds[0]}; thick: the"
