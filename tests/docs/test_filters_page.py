@@ -1,4 +1,4 @@
-"""docs/filters.md knows every filter."""
+"""docs/filters.md has a row for every filter."""
 
 import pathlib
 import re

@@ -15,23 +15,24 @@ ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MU
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 FINISHED = "speculation_metrics"
 """The function of an evaluation that measures the finished model beside what its modules record."""
-Found = tuple[str, bool]
+Metric = tuple[str, bool]
 """(name, whether it has a coordinate)."""
 
 
 def literals(node: ast.expr) -> list[str]:
     """The strings that an expression holds; of a dict its keys."""
-    inside = node.keys if isinstance(node, ast.Dict) else [node]
+    expressions = node.keys if isinstance(node, ast.Dict) else [node]
     return [
         part.value
-        for one in inside
-        if one is not None
-        for part in ast.walk(one)
+        for expression in expressions
+        if expression is not None
+        for part in ast.walk(expression)
         if isinstance(part, ast.Constant) and isinstance(part.value, str)
     ]
 
 
-def called(call: ast.Call) -> str:
+def function_of(call: ast.Call) -> str:
+    """The name of the function or method that is called."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
@@ -46,40 +47,41 @@ def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
             return literals(over)
         if isinstance(node, ast.FunctionDef) and name in [argument.arg for argument in node.args.args]:
             place = [argument.arg for argument in node.args.args if argument.arg != "self"].index(name)
-            calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and called(call) == node.name]
+            calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call) and function_of(call) == node.name]
             return [text for call in calls for text in literals(call.args[place])]
     return []
 
 
-def recorded(file: pathlib.Path) -> Iterator[Found]:
+def recorded(file: pathlib.Path) -> Iterator[Metric]:
     """The metrics that a file records, and those that `speculation_metrics` adds for the finished model."""
     source = file.read_text(encoding="utf-8")
     if "record_metric(" not in source and f"def {FINISHED}(" not in source:
         return
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and called(node) == "record_metric":
+        if isinstance(node, ast.Call) and function_of(node) == "record_metric":
             name = node.args[1]
-            found = values(name.id, node, tree) if isinstance(name, ast.Name) else literals(name)
-            assert found, f"{file}:{node.lineno}: this test cannot tell what is recorded here"
-            yield from ((one, len(node.args) > 3 or any(key.arg == "at" for key in node.keywords)) for one in found)
+            metrics = values(name.id, node, tree) if isinstance(name, ast.Name) else literals(name)
+            assert metrics, f"{file}:{node.lineno}: this test cannot tell what is recorded here"
+            has_coordinate = len(node.args) > 3 or any(key.arg == "at" for key in node.keywords)
+            yield from ((metric, has_coordinate) for metric in metrics)
         if file.parent.name == "evaluation" and isinstance(node, ast.FunctionDef) and node.name == FINISHED:
-            of_dicts = [part for part in ast.walk(node) if isinstance(part, ast.Dict)]
-            yield from ((one, False) for part in of_dicts for one in literals(part))
+            dicts = [part for part in ast.walk(node) if isinstance(part, ast.Dict)]
+            yield from ((metric, False) for part in dicts for metric in literals(part))
 
 
 @functools.cache
-def in_code() -> dict[Found, set[str]]:
+def in_code() -> dict[Metric, set[str]]:
     """The files that record each metric."""
-    found: dict[Found, set[str]] = defaultdict(set)
+    files: dict[Metric, set[str]] = defaultdict(set)
     for file in sorted(SOURCE.rglob("*.py")):
-        for one in recorded(file):
-            found[one].add(str(file.relative_to(SOURCE)))
-    return dict(found)
+        for metric in recorded(file):
+            files[metric].add(str(file.relative_to(SOURCE)))
+    return dict(files)
 
 
-def on_page() -> dict[Found, set[str]]:
-    """The files that the page names for each."""
+def on_page() -> dict[Metric, set[str]]:
+    """The files that the page names for each metric."""
     return {(name, not prefix): set(re.findall(r"`([^`]+)`", files)) for prefix, name, files, _ in ROW.findall(PAGE)}
 
 
@@ -88,49 +90,55 @@ def test_the_page_names_what_is_recorded_and_where_and_nothing_else() -> None:
     assert on_page() == in_code()
 
 
-def test_no_name_stands_twice_and_each_is_explained() -> None:
+def test_no_name_is_there_twice_and_each_is_explained() -> None:
     rows = ROW.findall(PAGE)
     names = [name for _, name, _, _ in rows]
     assert len(names) == len(set(names))
     assert all(len(what.split()) > 3 for *_, what in rows)
 
 
-def test_studies_ask_for_statistics_that_there_are() -> None:
-    asked = {
+def test_studies_name_metrics_that_exist() -> None:
+    named = {
         name
         for file in (ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml")))
         for name in re.findall(r"measured\.([a-z_]+)", file.read_text(encoding="utf-8"))
     }
-    assert asked
-    assert asked <= {name for name, at in on_page() if not at}
+    assert named
+    assert named <= {name for name, at in on_page() if not at}
 
 
-def shown(file: pathlib.Path) -> set[str]:
+def drawn(file: pathlib.Path) -> set[str]:
     """The metrics that a figure draws: what it gives `lines.measurement_rows`, itself or by a loop over literals."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    given: dict[str, list[str]] = defaultdict(list)
+    strings: dict[str, list[str]] = defaultdict(list)
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            given[node.targets[0].id] += literals(node.value)
+            strings[node.targets[0].id] += literals(node.value)
     for node in ast.walk(tree):
         if isinstance(node, ast.comprehension | ast.For) and isinstance(node.target, ast.Name):
-            given[node.target.id] += given[node.iter.id] if isinstance(node.iter, ast.Name) else literals(node.iter)
-    of = [
+            strings[node.target.id] += strings[node.iter.id] if isinstance(node.iter, ast.Name) else literals(node.iter)
+    calls = [
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "lines.measurement_rows"
     ]
-    asked = [
-        argument.value if isinstance(argument, ast.Starred) else argument for call in of for argument in call.args[1:]
+    arguments = [
+        argument.value if isinstance(argument, ast.Starred) else argument
+        for call in calls
+        for argument in call.args[1:]
     ]
-    return {name for one in asked for name in (given[one.id] if isinstance(one, ast.Name) else literals(one))}
+    return {
+        name
+        for argument in arguments
+        for name in (strings[argument.id] if isinstance(argument, ast.Name) else literals(argument))
+    }
 
 
 @pytest.mark.parametrize("figure", ["sparse", "keys", "mask_budget"])
 def test_figures_draw_what_is_recorded(figure: str) -> None:
-    asked = shown(SOURCE / "figures" / f"{figure}.py")
-    assert asked
-    assert asked <= {name for name, _ in in_code()}
+    names = drawn(SOURCE / "figures" / f"{figure}.py")
+    assert names
+    assert names <= {name for name, _ in in_code()}
 
 
 def test_a_loop_and_a_functions_callers_are_read(tmp_path: pathlib.Path) -> None:

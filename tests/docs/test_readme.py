@@ -1,4 +1,4 @@
-"""The README says what is there: its targets, paths and verbs exist."""
+"""The README: short, in a newcomer's order, and true about the repository."""
 
 import pathlib
 import re
@@ -7,36 +7,51 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MOST_LINES = 150
+LIBRARY = "src/speciate/"
 
 
-def test_every_make_target_that_it_names_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?<!snake)make ([a-z-]+)", README)) - {"and"}
-    assert named
-    assert named <= targets
+def test_it_is_short_and_in_order() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert headings == [
+        *("Two commands", "What you get", "Your own text", "Your own component", "Where things are", "Read on")
+    ]
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_every_link_leads_somewhere(link: str) -> None:
-    assert link.startswith("http") or (ROOT / link).exists()
+def test_nothing_but_the_question_and_the_figure_comes_before_the_first_command() -> None:
+    question, caption = README.split("## Two commands")[0].split("](docs/figures/load.png)")
+    assert len(question.splitlines()) <= 8
+    assert len(caption.strip().splitlines()) == 2
+    assert README.split("## Two commands")[1].strip().startswith("```sh\n")
 
 
-def test_every_file_of_the_tree_exists() -> None:
+def tree_paths() -> list[str]:
+    """Every path that the tree names, from the root."""
     tree = re.search(r"```\n(config\.yaml .*?)```", README, re.DOTALL)
     assert tree
-    inside = ""
+    paths, inside = [], ""
     for line in tree[1].splitlines():
-        names = re.match(r" *\S+(?: \S+)*?(?=  |$)", line)
-        assert names
-        inside = "" if not line.startswith(" ") else inside
-        for name in names[0].split():
-            if name.endswith("/") and not line.startswith(" "):
-                inside = name
-            if "*" not in name and "<" not in name and name != "results/":
-                assert (ROOT / (inside if line.startswith(" ") else "") / name).exists(), line
+        name = line.split()[0]
+        inside = inside if line.startswith(" ") else name if name.endswith("/") else ""
+        paths.append(inside + name if line.startswith(" ") else name)
+    return paths
 
 
-def test_every_stage_of_the_flow_is_a_verb() -> None:
-    for row in re.findall(r"^\| ([a-z, ]+) \| ", README.split("## How it flows")[1].split("## Where")[0], re.MULTILINE):
-        for verb in row.split(", "):
-            assert verb == "stage" or (ROOT / "src/speciate" / f"{verb}.py").is_file()
+@pytest.mark.parametrize("path", tree_paths())
+def test_every_path_of_the_tree_exists(path: str) -> None:
+    assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
+
+
+def test_the_tree_names_every_room() -> None:
+    library = {f"{LIBRARY}{file.name}/" for file in (ROOT / LIBRARY).iterdir() if (file / "__init__.py").is_file()}
+    assert library <= set(tree_paths())
+    rooms = {f"{folder.name}/" for folder in ROOT.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
+    assert rooms - {"src/", "build/"} <= set(tree_paths())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`((?:data|figures|analysis|config|stages)/[\w/.]+)`", README)))
+)
+def test_every_path_of_the_table_of_additions_exists(path: str) -> None:
+    assert (ROOT / LIBRARY / path).exists()

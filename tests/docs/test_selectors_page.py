@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 FAMILIES = ("moe", "upcycle", "hybrid", "attention", "diffusion")
 NO_SELECTOR = ("mtp4_published", "muon_published")
-"""Arms as published of what decides nothing."""
+"""Arms that are as published but have no selector."""
 FOLDERS = (
     *("mixer", "depth", "moe/router", "moe/choice", "moe/balance"),
     *("sparse_attention/indexer", "sparse_attention/budget"),
@@ -48,10 +48,11 @@ def test_its_hypotheses_are_there(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_selector_as_published_stands_with_what_is_predicted_of_it(family: str) -> None:
-    here = study(family)
-    for name in [name for name, arm in here.ablations.items() if arm.published and name not in NO_SELECTOR]:
+    ablations, hypotheses = study(family).ablations, study(family).hypotheses
+    for name in [name for name, arm in ablations.items() if arm.published and name not in NO_SELECTOR]:
         assert f"`{name}`" in PAGE
-        assert any(f"`{family}/{hypothesis}`" in PAGE for hypothesis, one in here.hypotheses.items() if one.arm == name)
+        about_it = [f"`{family}/{hypothesis}`" for hypothesis, spec in hypotheses.items() if spec.arm == name]
+        assert any(hypothesis in PAGE for hypothesis in about_it)
 
 
 def test_every_arm_in_a_table_is_an_ablation() -> None:
@@ -59,14 +60,6 @@ def test_every_arm_in_a_table_is_an_ablation() -> None:
     rows = re.findall(r"^\| (.+) \| (.+) \| .+ \| `[a-z]+/.+ \|$", PAGE, re.MULTILINE)
     assert len(rows) > 10
     assert {arm for row in rows for cell in row for arm in re.findall(r"`([a-z0-9_]+)`", cell)} <= arms
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
-def test_every_link_leads_somewhere(link: str) -> None:
-    file, _, anchor = link.partition("#")
-    assert (ROOT / "docs" / file).exists()
-    if anchor:
-        assert anchor in {title.lower().replace(" ", "-") for title in re.findall(r"^## (.+)$", PAGE, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:model|training|evaluation)/[a-z_/]+\.py)`", PAGE))))
@@ -77,3 +70,25 @@ def test_every_file_exists(file: str) -> None:
 @pytest.mark.parametrize("folder", [*(f"model/{name}" for name in FOLDERS), "training/diffusion/importance"])
 def test_every_kind_is_named(folder: str) -> None:
     assert [kind for kind in kinds_in(folder) if f"`{kind}`" not in PAGE and f"kind: {kind}" not in PAGE] == []
+
+
+ADDITIONS = re.findall(
+    r"^\| an? (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", PAGE.split("## How to add one")[1], re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("defines", "bases"), [row[2:] for row in ADDITIONS], ids=[row[0] for row in ADDITIONS])
+def test_what_a_component_defines_is_named_in_its_base_or_contract(defines: str, bases: str) -> None:
+    package = ROOT / "src" / "speciate"
+    files = [package / base for base in re.findall(r"`([^`]+)`", bases)]
+    source = "\n".join(
+        file.read_text()
+        for file in [*files, package / "config/components.py", *(package / "config/contracts").glob("*.py")]
+    )
+    names = re.findall(r"`([A-Za-z_]+)(?:\([^`]*\))?`", defines)
+    assert names
+    assert [name for name in names if not re.search(rf"\b{name}\b", source)] == []
+
+
+def test_every_slot_of_the_selectors_has_a_row() -> None:
+    assert len(ADDITIONS) == 9
