@@ -213,10 +213,10 @@ def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:
     found = parts(tables, spec())
-    assert "frozen 0.035 bits and hash 0.041 bits" in found["What selectors know that never learned"].text
-    assert "says nothing about learning" in found["What selectors know that never learned"].text
+    assert "frozen 0.035 bits and hash 0.041 bits" in found["What unlearned selectors know"].text
+    assert "says nothing about learning" in found["What unlearned selectors know"].text
     chance = parts({**tables, "selectors": tables["selectors"].assign(q_value=1.0)}, spec())
-    text = chance["What selectors know that never learned"].text
+    text = chance["What unlearned selectors know"].text
     assert re.search(r"In none of \d+ selectors does it exceed", text)
     learned = found["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
@@ -236,7 +236,7 @@ def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> 
     }
     found = parts({**tables, **kept}, spec(controls=()))
     assert found["What collapsed"].text.startswith("No arm collapsed")
-    assert "cannot be told" in found["What selectors know that never learned"].text
+    assert "cannot be told" in found["What unlearned selectors know"].text
     assert "What learning added" not in found
 
 

@@ -143,8 +143,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     )
     return (
         f"Share of the telemetry probe’s tokens that each expert gets during training, seed {seeds[0]}; thick: the"
-        f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range below which"
-        f" a perfectly balanced router of independent choices stays; dashed: {RULE_60_SHARE:.0%}, the limit of the"
+        f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range of a"
+        f" perfectly balanced router of independent choices; dashed: {RULE_60_SHARE:.0%}, the limit of the"
         f" moe-emergence rule.{marks} The largest share at the last step is {worst['max_share']:.0%}"
         f" ({style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}). Experts have no"
         " common names across seeds or arms. This is a small probe set; the tables show the finished model on the whole"

@@ -107,7 +107,7 @@ def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
     # with k experts per token, a share of 1/k means every token
     chosen = round(float(row["num_chosen"]))
     what = "tokens" if chosen == 1 else f"choices ({chosen} per token)"
-    where = f"layer {row['layer']}" if row["layer"] >= 0 else selector_place(row)
+    where = f"layer {row['layer']}" if row["layer"] >= 0 else f"selector {selector_place(row)}"
     return (
         f"{format_percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
         f" of {where}"
@@ -144,7 +144,9 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
     always = [arm for arm, _ in points if in_every_run[arm]]
     sometimes = [arm for arm, _ in points if not in_every_run[arm]]
     text = (
-        f"Our alarm fired in every run of {join_names(always)}." if always else "Our alarm fired in all runs of no arm."
+        f"Our alarm fired in every run of {join_names(always)}."
+        if always
+        else "In no arm did our alarm fire in every run."
     )
     text += f" Collapsed in some runs, or only at the end: {join_names(sometimes)}." if sometimes else ""
     return Finding("What collapsed", text, points, after)
@@ -172,7 +174,7 @@ def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
 
 def describe_controls(tables: Tables, spec: ReportSpec) -> Finding:
     """Describe how much selectors that never learned know about the domain."""
-    about = "What selectors know that never learned"
+    about = "What unlearned selectors know"
     routed = _runs_with_selectors(tables, spec)
     present = [arm for arm in spec.controls if arm in routed]
     if not present:
@@ -207,9 +209,7 @@ def describe_learning(tables: Tables, spec: ReportSpec) -> Finding | None:
     routed = {arm: runs for arm, runs in routed.items() if arm not in without_control}
     sure = [arm for arm, runs in routed.items() if (runs["excess_low_bits"] > 0).all()]
     unsure = [arm for arm in routed if arm not in sure]
-    text = "No arm exceeds the controls’ mean in every seed."
-    if sure:
-        text = f"Above the controls’ mean in every seed: {join_names(sure)}."
+    text = f"Above the controls’ mean in every seed: {join_names(sure)}."
     text += f" Not in every seed: {join_names(unsure)}." if unsure else ""
     if without_control:
         text += f" No control of this study has selectors like those of {join_names(without_control)}."
