@@ -9,8 +9,8 @@ from speciate.analysis.observation import shares_against_null
 
 def test_with_an_even_null_it_is_the_share_to_the_last_bit() -> None:
     chosen_KS = np.random.default_rng(0).integers(0, 100, (5, 6)).astype(float)
-    found = shares_against_null(chosen_KS, np.full((5, 6), 7 / 6))
-    np.testing.assert_array_equal(found, chosen_KS / chosen_KS.sum(-1, keepdims=True))
+    result = shares_against_null(chosen_KS, np.full((5, 6), 7 / 6))
+    np.testing.assert_array_equal(result, chosen_KS / chosen_KS.sum(-1, keepdims=True))
 
 
 def test_a_selector_that_does_as_the_null_does_is_even() -> None:
@@ -20,8 +20,8 @@ def test_a_selector_that_does_as_the_null_does_is_even() -> None:
 
 def test_by_hand() -> None:
     # 3/4 over 3/4 and 1/4 over 1/8 and 0 over 1/8: 1 : 2 : 0
-    found = shares_against_null(np.array([6.0, 2.0, 0.0]), np.array([6.0, 1.0, 1.0]))
-    np.testing.assert_allclose(found, [1 / 3, 2 / 3, 0])
+    result = shares_against_null(np.array([6.0, 2.0, 0.0]), np.array([6.0, 1.0, 1.0]))
+    np.testing.assert_allclose(result, [1 / 3, 2 / 3, 0])
 
 
 def test_a_depth_that_runs_its_capacity_has_not_collapsed_and_one_that_skips_all_has() -> None:
@@ -33,9 +33,9 @@ def test_a_depth_that_runs_its_capacity_has_not_collapsed_and_one_that_skips_all
 
 
 def test_a_slot_that_the_null_hardly_knows_has_no_share() -> None:
-    found = shares_against_null(np.array([5.0, 90.0, 5.0]), np.array([0.0, 95.0, 5.0]))
-    assert found[0] == 0
-    assert found.sum() == pytest.approx(1)
+    result = shares_against_null(np.array([5.0, 90.0, 5.0]), np.array([0.0, 95.0, 5.0]))
+    assert result[0] == 0
+    assert result.sum() == pytest.approx(1)
 
 
 def test_nothing_chosen_is_not_a_number() -> None:

@@ -116,15 +116,15 @@ def test_healthy_runs_never_alarm() -> None:
 
 def test_a_collapse_is_found_soon() -> None:
     logistic = 1 / 8 + (0.9 - 1 / 8) / (1 + np.exp(-(np.arange(CHECKS) - 4) / 1.5))
-    found = first_alarms(healthy_then(logistic, 100, 5))
-    assert (found >= 0).all()
-    assert np.median(found) <= 14
+    result = first_alarms(healthy_then(logistic, 100, 5))
+    assert (result >= 0).all()
+    assert np.median(result) <= 14
 
 
 def test_a_late_collapse_is_found_too() -> None:
     late = np.where(np.arange(40) < 25, 1 / 8, 0.9)
-    found = first_alarms(healthy_then(late, 50, 6))
-    assert (found >= 25).all()
+    result = first_alarms(healthy_then(late, 50, 6))
+    assert (result >= 25).all()
     # a single product that bets its most from the first check has lost nearly all by then
     stake = alarm.STAKES[-1] / TAU
     single = np.cumprod(1 + stake * (late - TAU))

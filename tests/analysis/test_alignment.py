@@ -19,14 +19,14 @@ def test_arms_with_the_same_selectors_stay_as_they_are() -> None:
 def test_an_only_selector_of_a_layer_is_called_by_it_and_one_of_several_by_its_path() -> None:
     rows = frame(*ROUTERS, ("b", "blocks.1.mixer.selector", 1), ("b", "parts.importance", -1))
     several = frame(("c", "blocks.0.depth.router", 0), ("c", "blocks.0.ffn.router", 0), ("c", "any", -1))
-    found = align_selectors(
+    result = align_selectors(
         {"selectors": pd.concat([rows, several]), "verdicts": several.drop(columns="layer"), "runs": rows[["ablation"]]}
     )
-    names = list(found["selectors"]["selector"])
+    names = list(result["selectors"]["selector"])
     assert names[:4] == ["blocks.0", "blocks.1", "blocks.1", "parts.importance"]
     assert names[4:] == ["blocks.0.depth.router", "blocks.0.ffn.router", "any"]
-    assert list(found["verdicts"]["selector"]) == names[4:]
-    assert list(found["runs"]) == ["ablation"]
+    assert list(result["verdicts"]["selector"]) == names[4:]
+    assert list(result["runs"]) == ["ablation"]
 
 
 def test_tables_without_selectors_pass() -> None:

@@ -108,7 +108,7 @@ def test_of_few_slots_the_limit_can_be_exceeded(num_slots: int, expected: float)
 
 def test_all_of_two_slots_on_one_is_a_collapse_and_an_alarm() -> None:
     share_KS = np.tile([1.0, 0.0], (24, 1))
-    found = collapse.apply_rules({"importance": share_KS}, np.arange(24), 6, 0.05)
-    assert all(one.fired for one in found if one.rule == "alarm")
+    result = collapse.apply_rules({"importance": share_KS}, np.arange(24), 6, 0.05)
+    assert all(one.fired for one in result if one.rule == "alarm")
     even = collapse.apply_rules({"importance": np.tile([0.6, 0.4], (24, 1))}, np.arange(24), 6, 0.05)
     assert not any(one.fired for one in even if one.rule == "alarm")

@@ -52,11 +52,11 @@ def test_excess_is_over_the_mean_of_the_controls_at_the_same_place(table: Table)
     rows["unbiased"] = rows["information_bits"] - rows["null_mean_bits"]
     place = ["seed", "selector", "step", "probe"]
     wide = rows.pivot(index=place, columns="ablation", values="unbiased")
-    found = rows.pivot(index=place, columns="ablation", values="excess_information_bits")
+    result = rows.pivot(index=place, columns="ablation", values="excess_information_bits")
     control = (wide["frozen"] + wide["hash"]) / 2
     for arm in ARMS[1:]:
-        np.testing.assert_allclose(found[arm], wide[arm] - control)
-    np.testing.assert_allclose(found["frozen"], -found["hash"])
+        np.testing.assert_allclose(result[arm], wide[arm] - control)
+    np.testing.assert_allclose(result["frozen"], -result["hash"])
     runs = table("runs").set_index(["ablation", "seed"])["excess_information_bits"]
     full = rows[rows["probe"] == "full"].groupby(["ablation", "seed"])["excess_information_bits"].mean()
     np.testing.assert_allclose(runs[full.index], full)
@@ -89,11 +89,11 @@ def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
         values.append(pd.DataFrame({"ablation": arm, "draw": np.arange(999), "value": value}))
     selectors = pd.DataFrame(rows).assign(seed=0, selector="router", probe="full")
     draws = pd.concat(values).assign(seed=0, name="router")
-    found = excess_over_both(selectors, draws)
-    assert found["excess_information_bits"] == pytest.approx(0.15)
-    assert found["excess_high_bits"] - found["excess_low_bits"] < 0.05
-    assert found["least_excess_bits"] == pytest.approx(0.1)
-    assert found["least_excess_low_bits"] == pytest.approx(0.1 - 1.96 * 0.005 * math.sqrt(2), abs=0.002)
+    result = excess_over_both(selectors, draws)
+    assert result["excess_information_bits"] == pytest.approx(0.15)
+    assert result["excess_high_bits"] - result["excess_low_bits"] < 0.05
+    assert result["least_excess_bits"] == pytest.approx(0.1)
+    assert result["least_excess_low_bits"] == pytest.approx(0.1 - 1.96 * 0.005 * math.sqrt(2), abs=0.002)
     one_missing = selectors[selectors["ablation"] != "hash"]
     assert excess_over_both(one_missing, draws) == {}
     # a control of another family, with no such selector, has no say
@@ -179,43 +179,43 @@ def test_an_unknown_statistic_is_refused(table: Table) -> None:
 
 
 def test_a_missing_run_is_named_and_counted(study: pathlib.Path, compare_spec_of) -> None:
-    found = compared(study, compare_spec_of, "unbalanced_fast/seed1")
-    assert found["missing"][["ablation", "seed", "reason"]].to_numpy().tolist() == [["unbalanced_fast", 1, ""]]
-    assert len(found["runs"]) == 9
-    row = found["comparisons"].query("statistic == 'loss' and ablation == 'unbalanced_fast'").iloc[0]
+    result = compared(study, compare_spec_of, "unbalanced_fast/seed1")
+    assert result["missing"][["ablation", "seed", "reason"]].to_numpy().tolist() == [["unbalanced_fast", 1, ""]]
+    assert len(result["runs"]) == 9
+    row = result["comparisons"].query("statistic == 'loss' and ablation == 'unbalanced_fast'").iloc[0]
     assert (row["num_seeds"], row["missing"]) == (1, 1)
     assert math.isnan(row["low"])
-    counted = found["collapse"].set_index("ablation")
+    counted = result["collapse"].set_index("ablation")
     assert counted.loc["unbalanced_fast", ["runs", "missing", "collapsed"]].tolist() == [1, 1, 1]
-    assert found["hypotheses"].set_index("name").loc["collapse", ["missing", "verdict"]].tolist() == [1, "undecided"]
+    assert result["hypotheses"].set_index("name").loc["collapse", ["missing", "verdict"]].tolist() == [1, "undecided"]
 
 
 def test_without_a_control_nothing_counts_as_specialised(study: pathlib.Path, compare_spec_of) -> None:
-    found = compared(study, compare_spec_of, "hash/seed0")
-    runs = found["runs"].set_index(["ablation", "seed"])
+    result = compared(study, compare_spec_of, "hash/seed0")
+    runs = result["runs"].set_index(["ablation", "seed"])
     assert runs["state"]["auxiliary", 0] == "undecided"
     assert runs["state"]["auxiliary", 1] == "specialised"
     assert runs["state"]["unbalanced_fast", 0] == "collapsed"
     assert math.isnan(runs["excess_information_bits"]["auxiliary", 0])
-    rows = found["selectors"]
+    rows = result["selectors"]
     assert rows[rows["seed"] == 0]["excess_information_bits"].isna().all()
     assert rows[rows["seed"] == 1]["excess_information_bits"].notna().all()
 
 
 def test_an_arm_without_any_run_is_missing_and_breaks_nothing(study: pathlib.Path, compare_spec_of) -> None:
-    found = compared(study, compare_spec_of, "auxiliary/seed0", "auxiliary/seed1")
-    assert found["missing"]["ablation"].tolist() == ["auxiliary", "auxiliary"]
-    assert (found["comparisons"]["num_seeds"] == 0).all()
-    assert (found["hypotheses"]["verdict"] == "undecided").all()
-    assert found["collapse"].set_index("ablation").loc["auxiliary", ["runs", "missing"]].tolist() == [0, 2]
+    result = compared(study, compare_spec_of, "auxiliary/seed0", "auxiliary/seed1")
+    assert result["missing"]["ablation"].tolist() == ["auxiliary", "auxiliary"]
+    assert (result["comparisons"]["num_seeds"] == 0).all()
+    assert (result["hypotheses"]["verdict"] == "undecided").all()
+    assert result["collapse"].set_index("ablation").loc["auxiliary", ["runs", "missing"]].tolist() == [0, 2]
 
 
 def test_the_dense_arm_alone_is_a_study(study: pathlib.Path, compare_spec_of) -> None:
     spec = compare_spec_of((0, 1))
-    found = compare.compare(spec, compare.read_measures(spec, folders(study)[:2]))
-    assert found["runs"]["state"].tolist() == ["", ""]
-    assert found["selectors"].empty
-    assert len(found["missing"]) == 8
+    result = compare.compare(spec, compare.read_measures(spec, folders(study)[:2]))
+    assert result["runs"]["state"].tolist() == ["", ""]
+    assert result["selectors"].empty
+    assert len(result["missing"]) == 8
 
 
 def test_foreign_and_repeated_runs_are_refused(study: pathlib.Path, compare_spec_of) -> None:

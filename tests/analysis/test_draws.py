@@ -57,27 +57,27 @@ def test_units_by_hand() -> None:
     # effective groups: 8 / 1 + ... = 4 equal ones; 100 / 38 = 2.6; 36 / 14 = 2.6: three units of each domain
     size_G = np.array([2.0, 2, 2, 2, 5, 3, 2, 3, 2, 1])
     domain_G = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
-    found = draws.gather_units(size_G, domain_G)
-    assert found.domain_U.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert found.unit_G.tolist() == [0, 1, 2, 0, 3, 4, 5, 6, 7, 8]
-    assert found.sum(size_G).tolist() == [4, 2, 2, 5, 3, 2, 3, 2, 1]
-    assert found.sum(np.stack([size_G, size_G]), axis=1).shape == (2, 9)
+    result = draws.gather_units(size_G, domain_G)
+    assert result.domain_U.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert result.unit_G.tolist() == [0, 1, 2, 0, 3, 4, 5, 6, 7, 8]
+    assert result.sum(size_G).tolist() == [4, 2, 2, 5, 3, 2, 3, 2, 1]
+    assert result.sum(np.stack([size_G, size_G]), axis=1).shape == (2, 9)
 
 
 def test_units_are_even_and_as_many_as_the_poorest_domain_has() -> None:
     size_G = np.array([*[10.0] * 40, *[90.0, 110, 100, 100], 0.0])
     domain_G = np.array([*[0] * 40, *[1] * 4, 2])
-    found = draws.gather_units(size_G, domain_G)
-    assert found.domain_U.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # domain 2 was never seen and has none
-    assert found.unit_G[-1] == -1
-    assert found.sum(size_G).tolist() == [100, 100, 100, 100, 110, 100, 100, 90]
+    result = draws.gather_units(size_G, domain_G)
+    assert result.domain_U.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # domain 2 was never seen and has none
+    assert result.unit_G[-1] == -1
+    assert result.sum(size_G).tolist() == [100, 100, 100, 100, 110, 100, 100, 90]
 
 
 def test_units_are_the_groups_where_these_are_equal() -> None:
-    found = draws.gather_units(np.full(6, 7.0), np.array([0, 1, 0, 1, 0, 1]))
-    assert sorted(found.unit_G.tolist()) == list(range(6))
+    result = draws.gather_units(np.full(6, 7.0), np.array([0, 1, 0, 1, 0, 1]))
+    assert sorted(result.unit_G.tolist()) == list(range(6))
 
 
 def test_units_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="without decisions"):
+    with pytest.raises(ValueError, match="made no decision"):
         draws.gather_units(np.zeros(3), np.array([0, 1, 2]))

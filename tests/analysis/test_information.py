@@ -50,8 +50,8 @@ def conditional_by_enumeration(counts_DVS: np.ndarray) -> float:
     bits = 0.0
     for d, v, s in itertools.product(range(num_domains), range(num_tokens), range(num_slots)):
         if joint[d, v, s]:
-            given = joint[d, v, s] / joint[d, v].sum()
-            bits += joint[d, v, s] * math.log2(given / (joint[:, v, s].sum() / joint[:, v].sum()))
+            inputs = joint[d, v, s] / joint[d, v].sum()
+            bits += joint[d, v, s] * math.log2(inputs / (joint[:, v, s].sum() / joint[:, v].sum()))
     return bits
 
 
@@ -93,10 +93,10 @@ def test_token_explained_is_fitted_on_the_other_half_by_hand() -> None:
     token_N = np.array([7, 7, 7, 7, 7, 9])
     group_N = np.array([0, 0, 0, 1, 1, 1])
     chosen_NS = np.eye(2)[[0, 0, 1, 1, 1, 0]]
-    found = information.token_explained(token_N, group_N, chosen_NS, np.array([False, True]))
+    result = information.token_explained(token_N, group_N, chosen_NS, np.array([False, True]))
     # group 1: token 7 twice at (2/3, 1/3) and token 9, unseen, at the first half's overall (2/3, 1/3)
     # group 0: token 7 three times at the second half's (0, 1)
-    np.testing.assert_allclose(found, [[0, 3], [2, 1]])
+    np.testing.assert_allclose(result, [[0, 3], [2, 1]])
 
 
 def planted(num_documents: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -126,9 +126,9 @@ def test_a_domain_router_is_explained_only_as_far_as_tokens_tell_the_domain() ->
     posterior_VD = (law_DV / law_DV.sum(axis=0)).T
     exact = information.domain_information(law_DV @ posterior_VD)
     expected_GS = information.token_explained(token_N, group_N, chosen_NS, draws.assign_halves(domain_G, 0))
-    found = information.domain_information(draws.sums_by_label(domain_G[None], 3, expected_GS)[0])
-    assert found == pytest.approx(exact, rel=0.05)
-    assert found < 0.9 * math.log2(3)
+    result = information.domain_information(draws.sums_by_label(domain_G[None], 3, expected_GS)[0])
+    assert result == pytest.approx(exact, rel=0.05)
+    assert result < 0.9 * math.log2(3)
 
 
 def test_token_explained_does_not_explain_a_document_by_itself() -> None:

@@ -71,10 +71,10 @@ LIFE = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 
 
 
 def test_revivals_by_hand() -> None:
-    found = load.revivals(load.shares(LIFE), STEPS)
-    assert found["slot"].tolist() == [1, 2, 3, 3]
-    assert found["died"].tolist() == [10, 0, 10, 30]
-    assert found["revived"].fillna(-1).tolist() == [30, -1, 20, -1]
+    result = load.revivals(load.shares(LIFE), STEPS)
+    assert result["slot"].tolist() == [1, 2, 3, 3]
+    assert result["died"].tolist() == [10, 0, 10, 30]
+    assert result["revived"].fillna(-1).tolist() == [30, -1, 20, -1]
     later = load.revivals(load.shares(LIFE), STEPS, armed_step=15)
     assert later[["slot", "died"]].to_numpy().tolist() == [[1, 20], [2, 20], [3, 30]]
     assert load.revivals(np.ones((5, 2)) / 2, STEPS).empty

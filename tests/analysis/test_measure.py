@@ -38,12 +38,12 @@ def test_selectors_has_a_row_a_check_and_one_for_the_finished_model(study: pathl
     rows = run_table(study, "selectors")
     assert rows["selector"].unique().tolist() == PATHS
     for path, layer in zip(PATHS, (0, 1), strict=True):
-        mine = rows[rows["selector"] == path]
-        assert mine["layer"].unique().tolist() == [layer]
-        assert mine["step"].tolist() == [*small.steps, small.num_steps]
-        assert mine["probe"].tolist() == ["telemetry"] * len(small.steps) + ["full"]
-        assert mine["num_chosen"].unique().tolist() == [1]
-        assert mine["decisions"].tolist() == [6 * 3 * 64] * len(small.steps) + [12 * 3 * 64]
+        selected = rows[rows["selector"] == path]
+        assert selected["layer"].unique().tolist() == [layer]
+        assert selected["step"].tolist() == [*small.steps, small.num_steps]
+        assert selected["probe"].tolist() == ["telemetry"] * len(small.steps) + ["full"]
+        assert selected["num_chosen"].unique().tolist() == [1]
+        assert selected["decisions"].tolist() == [6 * 3 * 64] * len(small.steps) + [12 * 3 * 64]
 
 
 def test_load_and_information_are_those_of_the_choices(study: pathlib.Path) -> None:
@@ -59,10 +59,10 @@ def test_load_and_information_are_those_of_the_choices(study: pathlib.Path) -> N
         assert row["effective_experts"] == pytest.approx(np.exp(stats.entropy(share)))
         expected = stats.entropy(share, base=2) - np.mean([stats.entropy(one, base=2) for one in by_domain])
         assert row["information_bits"] == pytest.approx(expected)
-        mine = experts[experts["selector"] == path]
-        assert mine[mine["domain"] == "all"]["share"].tolist() == pytest.approx(share.tolist())
+        selected = experts[experts["selector"] == path]
+        assert selected[selected["domain"] == "all"]["share"].tolist() == pytest.approx(share.tolist())
         for index, domain in enumerate(("code", "math", "prose")):
-            part = mine[mine["domain"] == domain]
+            part = selected[selected["domain"] == domain]
             np.testing.assert_allclose(part["share"], by_domain[index])
             np.testing.assert_allclose(part["lift"], by_domain[index] / by_domain.mean(0))
 
@@ -104,12 +104,12 @@ def test_where_no_token_is_shared_by_all_domains_the_conditional_information_is_
     study: pathlib.Path, measure_spec_of, small
 ) -> None:
     spec = measure_spec_of("auxiliary", 0, small).model_copy(update={"min_occurrences": 10**9})
-    found = measure.measure(spec, study / "runs" / "auxiliary" / "seed0", study / "mixture")
-    full = found["selectors"].query("probe == 'full'")
+    result = measure.measure(spec, study / "runs" / "auxiliary" / "seed0", study / "mixture")
+    full = result["selectors"].query("probe == 'full'")
     assert full["shared_token_share"].tolist() == [0, 0]
     nowhere = ["conditional_information_bits", "conditional_p_value"]
     assert full[nowhere].isna().all(axis=None)
-    assert math.isnan(found["runs"]["conditional_information_bits"].item())
+    assert math.isnan(result["runs"]["conditional_information_bits"].item())
     usual = run_table(study, "selectors").query("probe == 'full'")
     assert usual[nowhere].notna().all(axis=None)
     pd.testing.assert_frame_equal(
@@ -141,11 +141,11 @@ def test_types_count_the_tokens_of_code_alone(study: pathlib.Path) -> None:
     code_P = np.repeat(np.load(study / "mixture" / "probe.domain.npy"), 64) == 0
     choice_PS = stored(study)[f"{PATHS[1]}/choice"]
     for index, name in enumerate(observation.TYPES):
-        mine = rows[(rows["selector"] == PATHS[1]) & (rows["type"] == name)]
+        selected = rows[(rows["selector"] == PATHS[1]) & (rows["type"] == name)]
         of_type = code_P & (token_P % 7 == index)
-        assert (mine["tokens"] == of_type.sum()).all()
-        np.testing.assert_allclose(mine["share"], choice_PS[of_type].mean(0))
-        np.testing.assert_allclose(mine["lift"], choice_PS[of_type].mean(0) / choice_PS[code_P].mean(0))
+        assert (selected["tokens"] == of_type.sum()).all()
+        np.testing.assert_allclose(selected["share"], choice_PS[of_type].mean(0))
+        np.testing.assert_allclose(selected["lift"], choice_PS[of_type].mean(0) / choice_PS[code_P].mean(0))
 
 
 def test_losses_by_hand(study: pathlib.Path) -> None:
@@ -200,8 +200,8 @@ def test_verdicts_of_the_collapsing_run(study: pathlib.Path) -> None:
     assert set(fired["selector"]) == {PATHS[0], "any"}
     assert set(fired["rule"]) == set(RULES)
     run = run_table(study, "runs", "unbalanced_fast").iloc[0]
-    whole = rows[rows["selector"] == "any"].set_index("rule")["first_step"]
-    assert [run[f"{rule}_step"] for rule in RULES] == whole[list(RULES)].tolist()
+    complete = rows[rows["selector"] == "any"].set_index("rule")["first_step"]
+    assert [run[f"{rule}_step"] for rule in RULES] == complete[list(RULES)].tolist()
     assert not run_table(study, "verdicts", "auxiliary")["fired"].any()
 
 

@@ -49,8 +49,8 @@ def test_a_hypothesis_may_be_about_a_measurement() -> None:
         (arm, seed, value + seed / 100 * (arm == "a")) for arm, value in (("a", 0.9), ("b", 0.1)) for seed in range(4)
     ]
     runs = pd.DataFrame(rows, columns=["ablation", "seed", "measured.recall"])
-    found = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1, 2, 3), 0.95)
-    assert found["verdict"].tolist() == ["supported"]
+    result = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1, 2, 3), 0.95)
+    assert result["verdict"].tolist() == ["supported"]
     with pytest.raises(
         ValueError, match=r"hypotheses\.one: statistic: nothing in this study is called measured\.recal"
     ):
@@ -59,5 +59,5 @@ def test_a_hypothesis_may_be_about_a_measurement() -> None:
 
 def test_where_every_run_failed_it_is_undecided() -> None:
     runs = pd.DataFrame(columns=["ablation", "seed"])
-    found = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1), 0.95)
-    assert found["verdict"].tolist() == ["undecided"]
+    result = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1), 0.95)
+    assert result["verdict"].tolist() == ["undecided"]

@@ -26,25 +26,25 @@ def test_p_value_against_every_permutation() -> None:
         every.append(information.domain_information(np.stack([counts_GS[label].sum(0), counts_GS[~label].sum(0)])))
     observed = information.domain_information(np.stack([counts_GS[:3].sum(0), counts_GS[3:].sum(0)]))
     exact = np.mean(np.array(every) >= observed - 1e-12)
-    found = nulls.domain_null(counts_GS[None], draws.permuted_labels(domain_G, 9999, 0), 2)
-    assert found.observed[0] == pytest.approx(observed)
-    assert found.p_value[0] == pytest.approx(exact, abs=0.02)
-    assert found.mean[0] == pytest.approx(np.mean(every), rel=0.02)
-    assert found.z[0] == pytest.approx((observed - np.mean(every)) / np.std(every), rel=0.03)
+    result = nulls.domain_null(counts_GS[None], draws.permuted_labels(domain_G, 9999, 0), 2)
+    assert result.observed[0] == pytest.approx(observed)
+    assert result.p_value[0] == pytest.approx(exact, abs=0.02)
+    assert result.mean[0] == pytest.approx(np.mean(every), rel=0.02)
+    assert result.z[0] == pytest.approx((observed - np.mean(every)) / np.std(every), rel=0.03)
 
 
 def test_p_value_counts_ties_and_itself() -> None:
     drawn_BK = np.array([[2.0, 9.0, 0.0], [1, 1, 1], [2, 2, 2], [3, 3, 3]])
-    found = nulls.compare_with_null(drawn_BK, 0.95)
-    assert found.p_value.tolist() == [3 / 4, 1 / 4, 1]
-    assert found.excess.tolist() == [0, 7, -2]
+    result = nulls.compare_with_null(drawn_BK, 0.95)
+    assert result.p_value.tolist() == [3 / 4, 1 / 4, 1]
+    assert result.excess.tolist() == [0, 7, -2]
 
 
 def test_a_null_that_cannot_vary_has_no_z() -> None:
     same_GS = np.ones((6, 3))
-    found = nulls.domain_null(same_GS[None], draws.permuted_labels(np.array([0, 0, 0, 1, 1, 1]), 19, 0), 2)
-    assert (found.observed[0], found.p_value[0]) == (0, 1)
-    assert np.isnan(found.z[0])
+    result = nulls.domain_null(same_GS[None], draws.permuted_labels(np.array([0, 0, 0, 1, 1, 1]), 19, 0), 2)
+    assert (result.observed[0], result.p_value[0]) == (0, 1)
+    assert np.isnan(result.z[0])
 
 
 def routed(seed: int, sizes_G: np.ndarray, spread: float = 5.0, num_slots: int = 6) -> np.ndarray:
@@ -58,13 +58,13 @@ DOMAIN_G = np.repeat(np.arange(3), 12)
 
 
 def test_without_domains_it_rejects_at_its_nominal_rate() -> None:
-    found = nulls.domain_null(routed(1, np.full(36, 80)), draws.permuted_labels(DOMAIN_G, 999, 0), 3)
+    result = nulls.domain_null(routed(1, np.full(36, 80)), draws.permuted_labels(DOMAIN_G, 999, 0), 3)
     for level in (0.01, 0.05, 0.2):
         low, high = rate_bounds(level)
-        assert low <= (found.p_value <= level).mean() <= high
+        assert low <= (result.p_value <= level).mean() <= high
     # and the bias is gone: the excess is zero within its standard error
-    assert abs(found.excess.mean()) < 4 * found.excess.std() / np.sqrt(SIMULATIONS)
-    outside = (found.observed < found.low) | (found.observed > found.high)
+    assert abs(result.excess.mean()) < 4 * result.excess.std() / np.sqrt(SIMULATIONS)
+    outside = (result.observed < result.low) | (result.observed > result.high)
     low, high = rate_bounds(0.05)
     assert low <= outside.mean() <= high
 
@@ -86,8 +86,8 @@ def test_permuting_what_is_not_exchangeable_finds_what_is_not_there() -> None:
     counts_KGS = routed(3, np.full(36, 80))
     draw = np.random.default_rng(4)
     cut_KGS = draw.multinomial(10, np.repeat(counts_KGS / 80, 8, axis=1)).astype(float)
-    found = nulls.domain_null(cut_KGS, draws.permuted_labels(np.repeat(DOMAIN_G, 8), 199, 0), 3)
-    assert (found.p_value <= 0.05).mean() > 0.5
+    result = nulls.domain_null(cut_KGS, draws.permuted_labels(np.repeat(DOMAIN_G, 8), 199, 0), 3)
+    assert (result.p_value <= 0.05).mean() > 0.5
 
 
 # groups of the default study's probe set: files of code, templates of maths, articles of prose
@@ -101,19 +101,19 @@ def test_unequal_groups_permuted_singly_hide_what_is_there_and_in_units_do_not()
     assert singly.mean.mean() > 1.8 * singly.observed.mean()
     assert not (singly.p_value <= 0.05).any()
     units = draws.gather_units(LONG.astype(float), LONG_DOMAIN_G)
-    found = nulls.domain_null(units.sum(counts_KGS, axis=1), draws.permuted_labels(units.domain_U, 999, 0), 3)
-    np.testing.assert_allclose(found.observed, singly.observed)
-    assert found.mean.mean() == pytest.approx(found.observed.mean(), rel=0.05)
+    result = nulls.domain_null(units.sum(counts_KGS, axis=1), draws.permuted_labels(units.domain_U, 999, 0), 3)
+    np.testing.assert_allclose(result.observed, singly.observed)
+    assert result.mean.mean() == pytest.approx(result.observed.mean(), rel=0.05)
     # not exchangeable to the letter, where each document has strong tastes of its own
-    assert rate_bounds(0.05)[0] <= (found.p_value <= 0.05).mean() <= 0.09
+    assert rate_bounds(0.05)[0] <= (result.p_value <= 0.05).mean() <= 0.09
 
 
 def test_unequal_groups_of_mild_tastes_reject_at_the_nominal_rate_in_units() -> None:
     units = draws.gather_units(LONG.astype(float), LONG_DOMAIN_G)
     counts_KUS = units.sum(routed(8, LONG, spread=200.0), axis=1)
-    found = nulls.domain_null(counts_KUS, draws.permuted_labels(units.domain_U, 999, 0), 3)
+    result = nulls.domain_null(counts_KUS, draws.permuted_labels(units.domain_U, 999, 0), 3)
     low, high = rate_bounds(0.05)
-    assert low <= (found.p_value <= 0.05).mean() <= high
+    assert low <= (result.p_value <= 0.05).mean() <= high
 
 
 def test_a_planted_specialisation_is_found_and_its_bits_recovered() -> None:
@@ -136,11 +136,11 @@ def test_a_planted_specialisation_is_found_and_its_bits_recovered() -> None:
 
 def test_observations_a_few_at_a_time_are_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counts_KGS, labels = routed(7, np.full(36, 30))[:20], draws.permuted_labels(DOMAIN_G, 99, 0)
-    whole = nulls.domain_null(counts_KGS, labels, 3)
+    complete = nulls.domain_null(counts_KGS, labels, 3)
     counts_GVS = np.moveaxis(counts_KGS, 0, 1)
     conditional = nulls.conditional_null(counts_GVS, labels, 3)
     monkeypatch.setattr(draws, "SUMS_AT_ONCE", 2000)
-    assert nulls.domain_null(counts_KGS, labels, 3).p_value.tolist() == whole.p_value.tolist()
+    assert nulls.domain_null(counts_KGS, labels, 3).p_value.tolist() == complete.p_value.tolist()
     assert nulls.conditional_null(counts_GVS, labels, 3).mean[0] == pytest.approx(conditional.mean[0], rel=1e-12)
 
 
@@ -157,8 +157,8 @@ def token_router(seed: int, by_domain: bool, num_tokens: int = 10) -> np.ndarray
 
 def test_conditional_null_rejects_at_its_nominal_rate_though_tokens_tell_the_domain() -> None:
     labels = draws.permuted_labels(DOMAIN_G, 99, 0)
-    found = [nulls.conditional_null(token_router(seed, by_domain=False), labels, 3) for seed in range(SIMULATIONS)]
-    p_value = np.array([null.p_value[0] for null in found])
+    result = [nulls.conditional_null(token_router(seed, by_domain=False), labels, 3) for seed in range(SIMULATIONS)]
+    p_value = np.array([null.p_value[0] for null in result])
     low, high = rate_bounds(0.05)
     assert low <= (p_value <= 0.05).mean() <= high
     plain = [nulls.domain_null(token_router(seed, by_domain=False).sum(1)[None], labels, 3) for seed in range(50)]
@@ -167,6 +167,6 @@ def test_conditional_null_rejects_at_its_nominal_rate_though_tokens_tell_the_dom
 
 def test_conditional_null_finds_what_the_domain_adds() -> None:
     labels = draws.permuted_labels(DOMAIN_G, 99, 0)
-    found = [nulls.conditional_null(token_router(seed, by_domain=True), labels, 3) for seed in range(20)]
-    assert all(null.p_value[0] == 1 / 100 for null in found)
-    assert min(null.excess[0] for null in found) > 0.05
+    result = [nulls.conditional_null(token_router(seed, by_domain=True), labels, 3) for seed in range(20)]
+    assert all(null.p_value[0] == 1 / 100 for null in result)
+    assert min(null.excess[0] for null in result) > 0.05

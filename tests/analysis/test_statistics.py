@@ -19,11 +19,11 @@ PUBLISHED = np.array(
 def test_paired_t_is_scipys(num_pairs: int) -> None:
     draw = np.random.default_rng(num_pairs)
     first, second = draw.normal(1, 1, num_pairs), draw.normal(0, 1, num_pairs)
-    found, expected = statistics.paired_t(first - second, 0.9), stats.ttest_rel(first, second)
+    result, expected = statistics.paired_t(first - second, 0.9), stats.ttest_rel(first, second)
     interval = expected.confidence_interval(0.9)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert found.p_value == pytest.approx(expected.pvalue)
-    assert found.estimate == pytest.approx((first - second).mean())
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high))
+    assert result.p_value == pytest.approx(expected.pvalue)
+    assert result.estimate == pytest.approx((first - second).mean())
 
 
 def test_paired_t_with_too_little_to_say() -> None:
@@ -39,8 +39,8 @@ def test_paired_t_with_too_little_to_say() -> None:
 
 
 def test_two_seeds_are_as_wide_as_they_are() -> None:
-    found = statistics.paired_t(np.array([0.1, 0.3]), 0.95)
-    assert found.high - found.estimate == pytest.approx(12.706 * 0.1, rel=1e-4)
+    result = statistics.paired_t(np.array([0.1, 0.3]), 0.95)
+    assert result.high - result.estimate == pytest.approx(12.706 * 0.1, rel=1e-4)
 
 
 @pytest.mark.parametrize("num_pairs", [5, 10, 20])
@@ -81,9 +81,9 @@ def test_holm_by_hand() -> None:
 
 @pytest.mark.parametrize("correct", [statistics.holm, statistics.benjamini_hochberg])
 def test_corrections_leave_out_what_is_not_there(correct) -> None:
-    found = correct(np.array([0.02, math.nan, 0.01]))
-    assert math.isnan(found[1])
-    assert found[[0, 2]] == pytest.approx(correct(np.array([0.02, 0.01])))
+    result = correct(np.array([0.02, math.nan, 0.01]))
+    assert math.isnan(result[1])
+    assert result[[0, 2]] == pytest.approx(correct(np.array([0.02, 0.01])))
     assert len(correct(np.array([]))) == 0
 
 
@@ -96,8 +96,8 @@ def test_corrections_hold_their_rates() -> None:
     for row in p:
         row[8:] = draw.random(12)
         family.append((statistics.holm(row)[~real] <= 0.05).any())
-        found = statistics.benjamini_hochberg(row) <= 0.05
-        false_share.append((found & ~real).sum() / max(found.sum(), 1))
+        result = statistics.benjamini_hochberg(row) <= 0.05
+        false_share.append((result & ~real).sum() / max(result.sum(), 1))
     assert np.mean(family) <= stats.binom.ppf(0.999, 1000, 0.05) / 1000
     assert np.mean(false_share) == pytest.approx(0.05 * 12 / 20, abs=4 * np.std(false_share) / math.sqrt(1000))
 
@@ -163,9 +163,9 @@ def around(low: float, high: float, confidence: float = 0.95) -> np.ndarray:
 )
 def test_verdicts_by_interval(direction, low: float, high: float, verdict: str) -> None:
     difference = around(low, high, 0.9 if direction == "equivalent" else 0.95)
-    found, interval = statistics.decide(difference, direction, 0.1, 0.95)
+    result, interval = statistics.decide(difference, direction, 0.1, 0.95)
     assert (interval.low, interval.high) == pytest.approx((low, high))
-    assert found == verdict
+    assert result == verdict
 
 
 def test_nothing_is_decided_by_one_seed_or_by_seeds_that_do_not_vary() -> None:

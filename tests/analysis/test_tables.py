@@ -10,10 +10,12 @@ from speciate.config import stage_specs
 
 
 def test_frame_fills_what_may_be_missing_and_orders_the_rest() -> None:
-    found = tables.conform("curves", pd.DataFrame({"step": [1.0], "ablation": ["a"], "seed": [0], "series": ["train"]}))
-    assert list(found.columns) == ["ablation", "seed", "step", "series", "nats"]
-    assert found["step"].dtype == np.int64
-    assert math.isnan(found["nats"][0])
+    result = tables.conform(
+        "curves", pd.DataFrame({"step": [1.0], "ablation": ["a"], "seed": [0], "series": ["train"]})
+    )
+    assert list(result.columns) == ["ablation", "seed", "step", "series", "nats"]
+    assert result["step"].dtype == np.int64
+    assert math.isnan(result["nats"][0])
 
 
 def test_frame_refuses_unknown_columns_and_missing_counts() -> None:

@@ -119,7 +119,7 @@ def tables(
                 named = probe == "full" or step == num_steps
                 rows["experts"] += _experts(at, shares, domains if named else (), layer)
             rows["types"] += _types(key, seed, layer, size=num_experts, preference=plant_of(arm)[1])
-    frames = {name: pd.DataFrame(found) for name, found in rows.items() if name != "runs"}
+    frames = {name: pd.DataFrame(result) for name, result in rows.items() if name != "runs"}
     _verdicts(frames, arms, seeds)
     frames["runs"] = pd.DataFrame(_runs(frames, arms, seeds, num_steps))
     frames["comparisons"] = _comparisons(frames["runs"], arms, arms[min(1, len(arms) - 1)])
@@ -309,8 +309,8 @@ def _runs(
     frames: dict[str, pd.DataFrame], arms: tuple[str, ...], seeds: tuple[int, ...], num_steps: int
 ) -> Iterator[dict[str, Any]]:
     for arm, seed in product(arms, seeds):
-        mine = {name: frame[(frame["ablation"] == arm) & (frame["seed"] == seed)] for name, frame in frames.items()}
-        loss, seen, any_ = mine["losses"], mine["selectors"], mine["verdicts"]
+        rows = {name: frame[(frame["ablation"] == arm) & (frame["seed"] == seed)] for name, frame in frames.items()}
+        loss, seen, any_ = rows["losses"], rows["selectors"], rows["verdicts"]
         seen = seen[seen["probe"] == "full"]
         first = any_[any_["selector"] == "any"].set_index("rule")["first_step"]
         state = "indifferent" if len(seen) else None
@@ -378,15 +378,15 @@ def _comparisons(runs: pd.DataFrame, arms: tuple[str, ...], reference: str) -> p
 
 def _collapse(runs: pd.DataFrame, arms: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for arm in arms:
-        mine = runs[(runs["ablation"] == arm) & (runs["num_selectors"] > 0)]
-        fired = int(mine["alarm_step"].notna().sum())
-        if len(mine):
-            low, high = _wilson(fired, len(mine))
+        rows = runs[(runs["ablation"] == arm) & (runs["num_selectors"] > 0)]
+        fired = int(rows["alarm_step"].notna().sum())
+        if len(rows):
+            low, high = _wilson(fired, len(rows))
             yield {
                 "ablation": arm,
-                "runs": len(mine),
+                "runs": len(rows),
                 "collapsed": fired,
-                "share": fired / len(mine),
+                "share": fired / len(rows),
                 "low": low,
                 "high": high,
             }

@@ -45,14 +45,14 @@ def tables(domains: tuple[str, ...] = ("code", "math", "prose"), duplicates: boo
                 rows["data_duplicates"].append(row)
     for text, share in (("raw", 0.62), ("clean", 0.62)):
         row = {"domain": domains[0] if "math" not in domains else "math", "text": text, "measure": "prefix"}
-        found = {"value": "Question: ", "documents": 4774, "uncounted": 3, "share": share}
-        rows["data_formatting"].append({**row, **found})
+        result = {"value": "Question: ", "documents": 4774, "uncounted": 3, "share": share}
+        rows["data_formatting"].append({**row, **result})
     row = {"domain": domains[-1], "text": "raw", "measure": "unseen", "value": "U+00A0 NO-BREAK SPACE"}
     rows["data_formatting"].append({**row, "documents": 3, "uncounted": 0, "share": 0.03})
     text = "prose has 0.3 times the tokens of code; every domain is cut to 3000 blocks"
     rows["data_warnings"].append({"domain": "", "stage": "balance", "warning": text})
     return {
-        name: pd.DataFrame(found, columns=list(COLUMNS[name])).astype(COLUMNS[name]) for name, found in rows.items()
+        name: pd.DataFrame(result, columns=list(COLUMNS[name])).astype(COLUMNS[name]) for name, result in rows.items()
     }
 
 

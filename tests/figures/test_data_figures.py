@@ -98,9 +98,9 @@ def test_drops_have_their_counts_and_their_share() -> None:
     tables = planted.tables()
     figure, caption = draw("data_drops", tables)
     drops = tables["data_drops"]
-    mine = drops[drops["domain"] == "code"]
+    rows = drops[drops["domain"] == "code"]
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    assert sorted(width for width in widths if width) == sorted(mine["share"])
+    assert sorted(width for width in widths if width) == sorted(rows["share"])
     assert [text.get_text() for text in figure.axes[1].texts] == ["374", "–", "3", "187", "65"]
     assert "too short" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert "code 8.8% of 4,164" in caption

@@ -123,10 +123,10 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     figure, caption = standard("load")
     axes = figure.axes[ROUTED.index("unbalanced_fast") * 4 + 1]
     experts = tables["experts"]
-    here = experts[(experts["ablation"] == "unbalanced_fast") & (experts["layer"] == 1) & (experts["seed"] == 0)]
-    here = here[(here["probe"] == "telemetry") & (here["domain"] == "all") & (here["step"] == 250)]
+    selected = experts[(experts["ablation"] == "unbalanced_fast") & (experts["layer"] == 1) & (experts["seed"] == 0)]
+    selected = selected[(selected["probe"] == "telemetry") & (selected["domain"] == "all") & (selected["step"] == 250)]
     thick = max(axes.lines, key=lambda line: line.get_linewidth())
-    assert thick.get_ydata()[-1] == here["share"].max() > 0.7
+    assert thick.get_ydata()[-1] == selected["share"].max() > 0.7
     assert [text.get_text() for text in axes.texts] == ["alarm 25"]
     assert "unbalanced fast, layer 1" in caption
     assert "80%" in caption
@@ -180,8 +180,8 @@ def test_information_draws_each_seed_and_the_controls(tables, standard) -> None:
     axes = figure.axes[0]
     assert axes.get_title(loc="left") == "auxiliary"
     selectors = tables["selectors"]
-    mine = selectors[(selectors["ablation"] == "auxiliary") & (selectors["probe"] == "telemetry")]
-    expected = mine[mine["step"] == 250].groupby("seed")["information_bits"].mean().tolist()
+    rows = selectors[(selectors["ablation"] == "auxiliary") & (selectors["probe"] == "telemetry")]
+    expected = rows[rows["step"] == 250].groupby("seed")["information_bits"].mean().tolist()
     drawn = [line.get_ydata()[-1] for line in axes.lines if line.get_color() == style.INK]
     assert np.allclose(drawn, expected)
     assert sum(line.get_color() == style.ACCENT for line in axes.lines) == 2

@@ -92,8 +92,8 @@ def test_telling_arms_keeps_reference_controls_and_the_heaviest() -> None:
 
 def test_left_out_names_what_is_not_shown() -> None:
     layers = ["layer 0", "layer 1", "layer 2"]
-    said = style.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
-    assert said == " Not shown for lack of room: a b; layers 0 and 2."
+    message = style.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
+    assert message == " Not shown for lack of room: a b; layers 0 and 2."
     assert style.note_left_out((layers, layers)) == ""
 
 

@@ -59,9 +59,9 @@ def test_a_figure_is_drawn_with_its_text_as_text(figure: str, tables: pathlib.Pa
     svg = (tmp_path / "out" / f"{figure}.svg").read_text()
     assert word_of(figure) in svg
     assert "<dc:date>" not in svg
-    told = json.loads((tmp_path / "out" / f"{figure}.json").read_text())
-    assert told["question"].endswith("?")
-    assert len(told["caption"]) > 200
+    text = json.loads((tmp_path / "out" / f"{figure}.json").read_text())
+    assert text["question"].endswith("?")
+    assert len(text["caption"]) > 200
 
 
 def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:

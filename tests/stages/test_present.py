@@ -60,11 +60,11 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
         frame.to_parquet(folder / "tables" / f"{name}.parquet")
     for name in present.figure_names():
         module = importlib.import_module(f"speciate.figures.{name}")
-        told = {
+        text = {
             "question": module.QUESTION,
             "caption": module.caption(tables, None, options_of("figures", name)(kind=name)),
         }
-        (folder / "figures" / f"{name}.json").write_text(json.dumps(told))
+        (folder / "figures" / f"{name}.json").write_text(json.dumps(text))
         (folder / "figures" / f"{name}.svg").write_text(
             '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
         )
@@ -158,12 +158,12 @@ def test_formatting_is_told_before_and_after() -> None:
 
 
 def test_settings_are_those_of_the_study_file() -> None:
-    told = dict(data_texts.describe_settings(spec(("code",))))
-    assert told["filters of code"] == "length (min_characters 200)"
-    assert told["duplicates"] == "within each domain: code equal and similar texts dropped"
-    assert told["at most"] == "code 12,000 training tokens"
-    assert told["held out"] == "validation 5%, test 10%, probe 10% of the text, by a hash of each group, seed 0"
-    assert told["block"] == "128 tokens"
+    text = dict(data_texts.describe_settings(spec(("code",))))
+    assert text["filters of code"] == "length (min_characters 200)"
+    assert text["duplicates"] == "within each domain: code equal and similar texts dropped"
+    assert text["at most"] == "code 12,000 training tokens"
+    assert text["held out"] == "validation 5%, test 10%, probe 10% of the text, by a hash of each group, seed 0"
+    assert text["block"] == "128 tokens"
 
 
 def test_a_missing_figure_or_table_is_named(tmp_path: pathlib.Path) -> None:

@@ -57,8 +57,8 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
         frame.to_parquet(tmp_path / "tables" / f"{name}.parquet")
     for name in ("another", "lift", "load"):
         (tmp_path / "figures" / f"{name}.svg").write_text(SVG)
-        told = {"question": f"Is this {name}?", "caption": f'The caption of "{name}" & more'}
-        (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(told))
+        text = {"question": f"Is this {name}?", "caption": f'The caption of "{name}" & more'}
+        (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(text))
     (tmp_path / "benchmarks/train/auxiliary/seed0.tsv").write_text(
         BENCHMARK + "61.5\t0:01:01\t800.5\t1\t1\t1\t0\t0\t97\t60.2\n"
     )
@@ -97,10 +97,10 @@ class Page(html.parser.HTMLParser):
         self.headings: list[str] = []
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found["href"]] if "href" in found else []
-        self.images += [found] if tag == "img" else []
+        result = dict(attrs)
+        self.ids += [result["id"]] if "id" in result else []
+        self.links += [result["href"]] if "href" in result else []
+        self.images += [result] if tag == "img" else []
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -165,8 +165,8 @@ def test_refuted_is_shown_as_plainly_as_supported(page) -> None:
 
 def test_how_it_was_made_is_told(page) -> None:
     text, _ = page
-    for told in ("torch 2.13.0+cpu", "sha256 c0ffee", "1 min 2 s", "1 job too short"):
-        assert told in text
+    for described in ("torch 2.13.0+cpu", "sha256 c0ffee", "1 min 2 s", "1 job too short"):
+        assert described in text
 
 
 def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(study: pathlib.Path) -> None:
@@ -181,10 +181,10 @@ def test_a_complete_study_has_no_alert_and_a_missing_run_is_shown_at_the_top(stu
 
 
 def test_a_hypothesis_without_a_row_is_missing(tables) -> None:
-    found = report_tables.hypothesis_rows(tables, spec(hypotheses=("collapse", "forgotten")))
-    assert [row["verdict"] for row in found] == ["supported", "missing"]
-    assert found[0]["prediction"] == "largest share: unbalanced fast − auxiliary > 0.100"
-    assert found[0]["measured"] == "+0.620 [+0.410, +0.830], 95%, 2 seeds"
+    result = report_tables.hypothesis_rows(tables, spec(hypotheses=("collapse", "forgotten")))
+    assert [row["verdict"] for row in result] == ["supported", "missing"]
+    assert result[0]["prediction"] == "largest share: unbalanced fast − auxiliary > 0.100"
+    assert result[0]["measured"] == "+0.620 [+0.410, +0.830], 95%, 2 seeds"
 
 
 def parts(tables, settings: ReportSpec) -> dict[str, findings.Finding]:
@@ -192,19 +192,19 @@ def parts(tables, settings: ReportSpec) -> dict[str, findings.Finding]:
 
 
 def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
-    found = parts(tables, spec())
-    points = dict(found["What collapsed"].points)
-    assert "Our alarm fired in every run of unbalanced fast." in found["What collapsed"].text
+    result = parts(tables, spec())
+    points = dict(result["What collapsed"].points)
+    assert "Our alarm fired in every run of unbalanced fast." in result["What collapsed"].text
     assert "our alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
     assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
         "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
-    assert found["What did not collapse"].text.startswith(
+    assert result["What did not collapse"].text.startswith(
         "Auxiliary, bias, frozen, hash and top2: none of their 10 runs collapsed."
     )
-    assert "may still be as high as 66%" in found["What did not collapse"].text
+    assert "may still be as high as 66%" in result["What did not collapse"].text
 
 
 def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
@@ -212,20 +212,20 @@ def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:
 
 
 def test_the_answer_counts_controls_and_excess(tables) -> None:
-    found = parts(tables, spec())
-    assert "frozen 0.035 bits and hash 0.041 bits" in found["What unlearned selectors know"].text
-    assert "says nothing about learning" in found["What unlearned selectors know"].text
+    result = parts(tables, spec())
+    assert "frozen 0.035 bits and hash 0.041 bits" in result["What unlearned selectors know"].text
+    assert "says nothing about learning" in result["What unlearned selectors know"].text
     chance = parts({**tables, "selectors": tables["selectors"].assign(q_value=1.0)}, spec())
     text = chance["What unlearned selectors know"].text
     assert re.search(r"In none of \d+ selectors does it exceed", text)
-    learned = found["What learning added"]
+    learned = result["What learning added"]
     assert "Not in every seed: unbalanced fast" in learned.text
     assert "frozen" not in dict(learned.points)
     runs = tables["runs"].copy()
     runs.loc[runs["ablation"] == "top2", ["excess_information_bits", "excess_low_bits", "excess_high_bits"]] = np.nan
-    told = parts({**tables, "runs": runs}, spec())["What learning added"]
-    assert told.text.endswith("No control of this study has selectors like those of top2.")
-    assert "top2" not in dict(told.points)
+    described = parts({**tables, "runs": runs}, spec())["What learning added"]
+    assert described.text.endswith("No control of this study has selectors like those of top2.")
+    assert "top2" not in dict(described.points)
 
 
 def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> None:
@@ -234,10 +234,10 @@ def test_the_answer_says_when_nothing_collapsed_and_nothing_controls(tables) -> 
         for name, frame in tables.items()
         if "ablation" in frame
     }
-    found = parts({**tables, **kept}, spec(controls=()))
-    assert found["What collapsed"].text.startswith("No arm collapsed")
-    assert "cannot be told" in found["What unlearned selectors know"].text
-    assert "What learning added" not in found
+    result = parts({**tables, **kept}, spec(controls=()))
+    assert result["What collapsed"].text.startswith("No arm collapsed")
+    assert "cannot be told" in result["What unlearned selectors know"].text
+    assert "What learning added" not in result
 
 
 def test_the_loss_is_lower_higher_or_undecided(tables) -> None:
@@ -279,17 +279,19 @@ def test_cells(shown: str, expected: str) -> None:
 
 def test_manifest_holds_digests_and_times(study: pathlib.Path) -> None:
     written(study)
-    found = json.loads((study / "manifest.json").read_text())
+    result = json.loads((study / "manifest.json").read_text())
     file = study / "tables" / "runs.parquet"
-    assert found["tables"]["runs.parquet"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert found["config_digest"] == "c0ffee"
-    assert found["built"] == {"torch": {"sha256": "f00d"}}
-    assert found["environments"] == [{"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "runs": 1}]
-    stages = {stage["stage"]: stage for stage in found["stages"]}
+    assert result["tables"]["runs.parquet"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert result["config_digest"] == "c0ffee"
+    assert result["built"] == {"torch": {"sha256": "f00d"}}
+    assert result["environments"] == [
+        {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "runs": 1}
+    ]
+    stages = {stage["stage"]: stage for stage in result["stages"]}
     assert stages["train"]["wall_seconds"] == 61.5
     assert stages["train"]["cpu_seconds"] == 60.2
     assert stages["compare"]["unmeasured"] == 1
-    assert {job["name"] for job in found["jobs"]} == {"auxiliary/seed0", ""}
+    assert {job["name"] for job in result["jobs"]} == {"auxiliary/seed0", ""}
 
 
 def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Path) -> None:
@@ -301,9 +303,9 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
     log.parent.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli.resource, "getrusage", lambda who: cli.resource.struct_rusage((1.0, 0.5, 51200, *[0] * 13)))
-        said = cli._resources_used()
-    log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {said}\n")
-    (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {said}\n")
+        message = cli._resources_used()
+    log.write_text(f"train: took 9.0 CPU s and at most 90 MiB\ntrain: {message}\n")
+    (tmp_path / "logs" / "train" / "group.log").write_text(f"train: {message}\n")
     jobs = {job["name"]: job for job in manifest_summary.read_benchmarks([tmp_path / "benchmarks"])}
     assert {name: (job["cpu_seconds"], job["max_rss_mib"]) for name, job in jobs.items()} == {
         "short": (None, None),
@@ -369,13 +371,13 @@ def test_nothing_is_missing_where_a_number_is(tables) -> None:
 
 def test_an_arm_as_published_is_told_whether_its_predicted_failure_happened(tables) -> None:
     arms = tuple(Arm(name=arm, about="a", published=arm == "unbalanced_fast") for arm in planted.ARMS)
-    told = findings.describe_published(tables, spec(arms=arms))
+    described = findings.describe_published(tables, spec(arms=arms))
     verdicts = tables["hypotheses"].set_index("arm")["verdict"]
-    assert told.text.startswith(f"{len(told.points)} prediction")
-    assert {arm for arm, _ in told.points} == {"unbalanced_fast"}
+    assert described.text.startswith(f"{len(described.points)} prediction")
+    assert {arm for arm, _ in described.points} == {"unbalanced_fast"}
     words = {"supported": "it happened", "refuted": "it did not happen", "undecided": "these runs cannot tell"}
-    mine = verdicts.loc[["unbalanced_fast"]]
-    for verdict, (_, text) in zip(mine, told.points, strict=True):
+    rows = verdicts.loc[["unbalanced_fast"]]
+    for verdict, (_, text) in zip(rows, described.points, strict=True):
         assert words[verdict] in text
     assert findings.describe_published(tables, spec()) is None
 
@@ -394,17 +396,17 @@ def test_bounds_and_leaks_are_marked_and_explained(study) -> None:
 
 
 def test_measurements_have_a_row_an_arm_and_a_column_a_module(tables) -> None:
-    found = {one.title: one for one in report_tables.measurement_tables(tables, spec())}
-    assert len(found["first token share"].rows) == len(planted.ARMS)
-    assert len(found["first token share"].columns) == 1 + 4
-    assert len(found["mask budget"].columns) == 1 + 1
+    result = {one.title: one for one in report_tables.measurement_tables(tables, spec())}
+    assert len(result["first token share"].rows) == len(planted.ARMS)
+    assert len(result["first token share"].columns) == 1 + 4
+    assert len(result["mask budget"].columns) == 1 + 1
 
 
 def test_losses_of_another_sort_are_not_compared_with_the_references(tables) -> None:
     arms = tuple(Arm(name=arm, about="a", bound=arm == "bias", leaks=arm == "top2") for arm in planted.ARMS)
-    told = findings.describe_losses(tables, spec(arms=arms))
-    assert not {"bias", "top2"} & {arm for arm, _ in told.points}
-    assert told.after.endswith("a loss that looks ahead: bias and top2.")
+    text = findings.describe_losses(tables, spec(arms=arms))
+    assert not {"bias", "top2"} & {arm for arm, _ in text.points}
+    assert text.after.endswith("a loss that looks ahead: bias and top2.")
     for one in report_tables.comparison_tables(tables, spec(arms=arms)):
         of_loss = one.title.startswith(("Test loss", "Bits"))
         assert ("bias" in {row[0] for row in one.rows}) is not of_loss
@@ -420,8 +422,8 @@ def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is
     frozen = runs["ablation"] == "frozen"
     runs.loc[frozen, "loss_error"] = 0.02 + 0.01 * runs.loc[frozen, "seed"]
     runs.loc[runs["ablation"] == "hash", "spikes"] = 2
-    found = {one.title: one for one in report_tables.loss_tables({**tables, "runs": runs}, spec())}
-    assert found["Standard errors of the bounds, nats per token"].rows == [
+    result = {one.title: one for one in report_tables.loss_tables({**tables, "runs": runs}, spec())}
+    assert result["Standard errors of the bounds, nats per token"].rows == [
         ["frozen", f"{0.02 + 0.01 * runs['seed'].max():.3f}"]
     ]
-    assert found["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]
+    assert result["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]

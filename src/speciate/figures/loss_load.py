@@ -177,8 +177,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     few = " With two seeds the interval has one degree of freedom: very wide, but honest." if num_seeds == 2 else ""
     return (
         "Left: test loss (every domain has the same weight; auxiliary losses are never included) against the load of"
-        f" the most uneven layer, with a marker per seed joined to its arm’s centre{large}. Right: the loss minus that of"
-        f" {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
+        f" the most uneven layer, with a marker per seed joined to its arm’s centre{large}. Right: the loss minus that"
+        f" of {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
         f" {interval}.{few}{worst}{crowded} Arms differ in more than their load, so the left panel is not a"
         " dose-response curve. A short training of a small model does not show what an uneven load costs later."
         + style.note_incomparable(tables["runs"]["ablation"], subject)
