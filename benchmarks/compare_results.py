@@ -57,6 +57,9 @@ def results(folder: pathlib.Path, study: str) -> dict[str, pathlib.Path]:
     """Return the files of a study and of the data stages, by canonical path."""
     skipped = {"logs", "benchmarks", "checkpoints", ".snakemake"}
     files = [file for top in (study, "data") for file in (folder / top).rglob("*") if file.is_file()]
+    # a dry run writes specs of stages that never ran
+    planned = {file.parent for file in files if file.name == "spec.json" and len([*file.parent.iterdir()]) == 1}
+    files = [file for file in files if file.parent not in planned or "data" not in file.relative_to(folder).parts[:1]]
     relative = [(file.relative_to(folder), file) for file in files]
     return {canonical_path(path): file for path, file in relative if not skipped & set(path.parts)}
 
@@ -65,7 +68,8 @@ def renamed(value: Any, inside: str = "") -> Any:
     """Return JSON data with present names of keys and kinds."""
     if isinstance(value, dict):
         keep = inside in KEPT_KEYS
-        return {(key if keep else RENAMED.get(key, key)): renamed(item, key) for key, item in value.items()}
+        items = [(key, item) for key, item in value.items() if key != "config_digest"]
+        return {(key if keep else RENAMED.get(key, key)): renamed(item, key) for key, item in items}
     if isinstance(value, list):
         return [renamed(item, inside) for item in value]
     if not isinstance(value, str):

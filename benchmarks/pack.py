@@ -41,7 +41,7 @@ def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.
     options = options_of("data/packing", kind)(kind=kind)
     plan_M4 = segments.concatenate_plan(component_module(options).plan(options, lengths_D, length))
     blocks_BT = np.empty((int(plan_M4[-1, segments.BLOCK]) + 1, length), tokens_N.dtype)
-    fill_blocks(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, END, blocks_BT)
+    fill_blocks(tokens_N, np.cumsum(lengths_D) - lengths_D, lengths_D, plan_M4, end=END, blocks_BT=blocks_BT)
     return blocks_BT
 
 

@@ -154,7 +154,8 @@ def test_a_run_statistic_is_its_function_and_its_row(copy: Copy) -> None:
             facts = {"ablation": arm, "seed": seed, "excess_information_bits": 0.0}
             return summary.run_row(facts, losses, selectors, verdicts)
 
-        runs = pd.concat([row("auxiliary", 0, 0.2), row("auxiliary", 1, 0.3), row("frozen", 0, 0.7), row("frozen", 1, 0.9)])
+        values = {("auxiliary", 0): 0.2, ("auxiliary", 1): 0.3, ("frozen", 0): 0.7, ("frozen", 1): 0.9}
+        runs = pd.concat([row(arm, seed, value) for (arm, seed), value in values.items()])
         assert runs["herfindahl"].tolist() == [0.2, 0.3, 0.7, 0.9]  # the worst selector speaks for the run
         losses = pd.DataFrame([{"ablation": arm, "seed": seed, "domain": "code", "nats": 1.0}
                                for arm in ("auxiliary", "frozen") for seed in (0, 1)])

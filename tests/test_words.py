@@ -42,7 +42,7 @@ RETIRED_MODULES = frozenset(
 
 
 def defined_names(tree: ast.Module) -> set[str]:
-    """Every name that a module defines: functions, methods, classes, and the class variables by which hooks are told."""
+    """Every name that a module defines: functions, methods, classes, and class variables."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

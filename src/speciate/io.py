@@ -20,7 +20,7 @@ def sha256(file: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to in place of `target`; it becomes `target` only when the block ends well.
+    """Yield a path to write to in place of `target`; it becomes `target` only if the block ends well.
 
     Written beside the target, synced and renamed, so that nothing half-written is ever left under the target's name.
     """

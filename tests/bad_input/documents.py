@@ -94,7 +94,9 @@ CASES = [
         "source one: member a.jsonl: line 2: is not JSON: WHY at character 9",
     ),
     record(
-        "a line that is no record", GOOD + b"[1, 2]\n", "source one: member a.jsonl: line 2: is not a JSON object but list"
+        "a line that is no record",
+        GOOD + b"[1, 2]\n",
+        "source one: member a.jsonl: line 2: is not a JSON object but list",
     ),
     record(
         "brackets nested by thousands",
@@ -175,7 +177,12 @@ CASES = [
         status=0,
         then=without_controls,
     ),
-    Case("Documents", "no text at all", texts(" ", "\n"), "domain code: no documents are left (texts read: 2; dropped: {'empty': 2})"),
+    Case(
+        "Documents",
+        "no text at all",
+        texts(" ", "\n"),
+        "domain code: no documents are left (texts read: 2; dropped: {'empty': 2})",
+    ),
     Case(
         "Documents",
         "a filter that drops everything",

@@ -49,7 +49,7 @@ CASES = [
     ),
     refused(
         "an oracle of another number of domains",
-        "study.yaml: ablations.auxiliary: router: oracle is told of 3 domains, and the study has 2",
+        "study.yaml: ablations.auxiliary: router: oracle: domains is 3, but the study has 2 domains",
         arm(router={"kind": "oracle", "domains": 3}, balance="none"),
     ),
     refused(
@@ -75,7 +75,7 @@ CASES = [
     ),
     refused(
         "annealed noise beside learned noise",
-        f"{AT}.block.ffn.router: noise_std: 0.1 is of annealed noise; learned noise has a scale of its own",
+        f"{AT}.block.ffn.router: noise_std: 0.1 is for annealed noise; learned noise has a scale of its own",
         arm(router={"kind": "learned", "noise": "learned", "noise_std": 0.1}),
     ),
 ]

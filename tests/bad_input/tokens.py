@@ -84,7 +84,8 @@ CASES = [
     ),
     tokens(
         "documents whose tokens overlap",
-        "results/data/encode/code-KEY/0-of-2/train.documents.parquet: its documents do not follow one another without gaps",
+        "results/data/encode/code-KEY/0-of-2/train.documents.parquet: its documents do not follow one another"
+        " without gaps",
         "pack",
         of(
             f"{TRAIN}.documents.parquet",

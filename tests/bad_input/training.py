@@ -205,8 +205,8 @@ CASES = [
         "the same, in a study that goes on",
         begin,
         "learned seed 0: FAILED: run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; every"
-        " module's output is finite, so the loss or the gradient is the first that is not; no update was made; the study"
-        " goes on without this run, see"
+        " module's output is finite, so the loss or the gradient is the first that is not; no update was made; the"
+        " study goes on without this run, see"
         " out/failure.json",
         status=0,
         run=after({LOSS: not_finite}),

@@ -87,7 +87,7 @@ def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
         stops = np.arange(1, count + 1) * TOKENS
         encoded = EncodedSplit(read_array(folder / "tokens.npy"), pa.table({"start": stops - TOKENS, "stop": stops}))
         spec = PackSpec(domain="a", packing=options_of("data/packing", "best_fit")(kind="best_fit"), block_length=128)
-        assert pack_split(encoded, spec, 0, folder, "train")["blocks"] == (TOKENS + 1) * count // 128
+        assert pack_split(encoded, spec, 0, folder, split="train")["blocks"] == (TOKENS + 1) * count // 128
 
     return run
 

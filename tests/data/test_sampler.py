@@ -45,7 +45,7 @@ def test_no_blocks() -> None:
 )
 def test_ranks_share_a_step_in_order(seed: int, step: int, world: int, each: int, num_blocks: int) -> None:
     expected = block_rows(seed, step, world * each, num_blocks)
-    parts = [block_rows(seed, step, world * each, num_blocks, rank, world) for rank in range(world)]
+    parts = [block_rows(seed, step, world * each, num_blocks, rank=rank, world=world) for rank in range(world)]
     assert [len(part) for part in parts] == [each] * world
     assert (np.concatenate(parts) == expected).all()
 
@@ -63,4 +63,4 @@ def test_blocks_that_do_not_divide_among_processes() -> None:
     with pytest.raises(
         ValueError, match=r"training.blocks_per_step: 16 blocks cannot be divided evenly among 3 processes"
     ):
-        block_rows(0, 0, 16, 100, 1, 3)
+        block_rows(0, 0, 16, 100, rank=1, world=3)

@@ -64,7 +64,7 @@ def trained(arm: str, num_steps: int) -> Transformer:
 
 
 def greedy(model: Transformer, prompt_T: Tensor, max_tokens: int) -> list[int]:
-    return list(generate(model, prompt_T, Sampling(temperature=0), max_tokens, torch.Generator()))
+    return list(generate(model, prompt_T, Sampling(temperature=0), max_tokens, generator=torch.Generator()))
 
 
 PROMPTS = [text(4)[row, :length] for row, length in enumerate((1, 9, CONTEXT - 2, CONTEXT))]

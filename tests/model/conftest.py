@@ -75,16 +75,17 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
             kind, options = (value, {}) if isinstance(value, str) else value
             options_of_folder[folder] = options_of(f"model/moe/{folder}", kind)(kind=kind, **options)
         place = BuildContext(model_spec(), layer, VOCABULARY)
-        sizes = (8, top_k, z_weight)
         selector = TopK(
             options_of_folder["router"],
             options_of_folder["balance"],
             place,
-            *sizes,
-            options_of_folder["choice"],
-            balanced,
+            8,
+            top_k=top_k,
+            z_weight=z_weight,
+            choice=options_of_folder["choice"],
+            balanced=balanced,
         )
-        initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, 1)
+        initialise(selector, int(torch.randint(2**62, ())), 0.5, 0.5, num_layers=1)
         return selector
 
     return build

@@ -29,7 +29,7 @@ def test_the_chunks_do_not_change_the_blocks(
         monkeypatch.setattr(pack, "MAX_TOKENS", portion)
         monkeypatch.setattr(pack, "MAX_JUMPS", jumps)
         monkeypatch.setattr(pack, "JUMP_TOKENS", far)
-        pack.pack_split(encoded, spec, 0, tmp_path, "train")
+        pack.pack_split(encoded, spec, 0, tmp_path, split="train")
         results.append((tmp_path / "train.blocks.npy").read_bytes())
     assert len(np.load(tmp_path / "train.blocks.npy")) > 100
     assert len(set(results)) == 1

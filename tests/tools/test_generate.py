@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.C
             printed(capsys, generate, "--run", str(run), "--prompt", "a", option, value)
     moved = tmp_path / "elsewhere"
     run.rename(moved)
-    with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so the paths that were left out"):
+    with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so name the paths"):
         printed(capsys, generate, "--run", str(moved), "--prompt", "a")
 
 

@@ -57,7 +57,9 @@ def data() -> Tensor:
 def table(model: Transformer) -> Tensor:
     """Return -log p of each masked token of each text under each set of masks, (X, S, T), by the evaluation's code."""
     share_X = torch.full((len(TEXT_XT),), 0.5, dtype=torch.float64)
-    sets = [masked_nll(model, TEXT_XT, None, masked_T.expand_as(TEXT_XT), share_X, 7) for masked_T in SET_ST]
+    sets = [
+        masked_nll(model, TEXT_XT, None, masked_T.expand_as(TEXT_XT), share_B=share_X, chunk=7) for masked_T in SET_ST
+    ]
     return torch.stack(sets, 1)
 
 

@@ -32,7 +32,7 @@ def end(study: Study, number: int, now: float) -> None:
 @pytest.fixture
 def train_log(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> pathlib.Path:
     """The log of a training at step 120 of 480, written by what a training writes it with."""
-    progress = Progress("top1 seed 0", 480, 0, 512, 1e9, 1e12)
+    progress = Progress("top1 seed 0", 480, 0, 512, flops=1e9, peak=1e12)
     progress.last -= 60
     progress.started -= 60
     progress(SimpleNamespace(step=120), {"loss": 3.4567})  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """The smoke study end to end: complete, a no-op the second time, and the same bytes from nothing again.
 
 In `make test` only one seed is made again, from the archives to what is measured of it; what follows from that has
-tests of its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). All of it is made again by a test marked slow.
+tests of its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). All of it is made again by a test marked
+slow.
 """
 
 import hashlib

@@ -111,7 +111,6 @@ class ObservedSelector:
 
     @property
     def num_slots(self) -> int:
-        """Return S."""
         return int(self.final.chosen_GS.shape[1])
 
     @property

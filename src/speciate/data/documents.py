@@ -43,7 +43,7 @@ class DocumentWriter:
             compression_level=3,
             use_dictionary=["domain"],
             write_statistics=False,
-            write_page_checksum=True,  # Arrow leaves out zstd's own checksum, so a flipped bit would pass as another text
+            write_page_checksum=True,  # Arrow leaves out zstd's own checksum; a flipped bit would pass as another text
         )
         self._rows: list[Document] = []
         self._bytes = 0
@@ -59,7 +59,6 @@ class DocumentWriter:
         self._parquet.close()
 
     def write(self, document: Document) -> None:
-        """Add one document."""
         self._rows.append(document)
         self._bytes += len(document.text)
         if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_DOCUMENTS:

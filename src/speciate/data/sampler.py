@@ -17,7 +17,7 @@ from speciate.data.permutation import permutation
 
 
 def block_rows(
-    seed: int, step: int, blocks_per_step: int, num_blocks: int, rank: int = 0, world: int = 1
+    seed: int, step: int, blocks_per_step: int, num_blocks: int, *, rank: int = 0, world: int = 1
 ) -> npt.NDArray[np.int64]:
     """Return the rows of the training mixture that `rank` reads at `step`, int64 (blocks_per_step / world,).
 

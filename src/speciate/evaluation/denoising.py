@@ -83,11 +83,13 @@ def unmasking_orders(model: Transformer, first: int, length: int, seed: int) -> 
     Returns:
         what (`unmasking_<kind>`), item, position, token, x (step, from 1), y (nats).
     """
-    rows = [row for kind in kinds_in(FOLDER) for row in _unmasking_order(model, kind, first, length, seed)]
+    rows = [row for kind in kinds_in(FOLDER) for row in _unmasking_order(model, kind, first, length, seed=seed)]
     return pd.DataFrame(rows, columns=["what", "item", "position", "token", "x", "y"])
 
 
-def _unmasking_order(model: Transformer, kind: str, first: int, length: int, seed: int) -> Iterator[tuple[object, ...]]:
+def _unmasking_order(
+    model: Transformer, kind: str, first: int, length: int, *, seed: int
+) -> Iterator[tuple[object, ...]]:
     keys = options_of(FOLDER, kind).model_fields
     options = sampler_options(kind, **({"num_steps": NUM_STEPS} if "num_steps" in keys else {}))
     sampler = options.component().Sampler(options)

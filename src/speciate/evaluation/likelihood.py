@@ -29,6 +29,7 @@ def nll_by_document(
     objective: Objective,
     blocks: BlockSet,
     token_bytes_V: npt.NDArray[np.int32],
+    *,
     device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
     """Return the loss of `model` on each document of a held-out set.

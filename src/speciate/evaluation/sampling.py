@@ -54,7 +54,7 @@ def next_token_probs(logit_V: Tensor, sampling: Sampling) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    model: Transformer, token_T: Tensor, sampling: Sampling, max_tokens: int, generator: torch.Generator
+    model: Transformer, token_T: Tensor, sampling: Sampling, max_tokens: int, *, generator: torch.Generator
 ) -> Iterator[int]:
     """Yield the tokens that follow `token_T` (T): `max_tokens`, or fewer where the context is full.
 

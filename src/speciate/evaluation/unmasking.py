@@ -64,18 +64,15 @@ class SeededDraws:
         return torch.rand(like.shape, dtype=torch.float64, generator=self.generator).to(like.device)
 
     def bernoulli(self, prob_BT: Tensor) -> Tensor:
-        """See `Draws`."""
         return self._uniform(prob_BT) < prob_BT
 
     def categorical(self, prob_BTV: Tensor, where_BT: Tensor) -> Tensor:
-        """See `Draws`."""
         cumulative_BTV = prob_BTV.double().cumsum(-1)
         point_BT1 = (self._uniform(where_BT) * cumulative_BTV[..., -1]).unsqueeze(-1)
         word_BT = torch.searchsorted(cumulative_BTV, point_BT1, right=True).squeeze(-1)
         return word_BT.clamp(max=prob_BTV.shape[-1] - 1).where(where_BT, 0)
 
     def random_ranks(self, where_BT: Tensor) -> Tensor:
-        """See `Draws`."""
         return rank_in_row(self._uniform(where_BT), where_BT)
 
 

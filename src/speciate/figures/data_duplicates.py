@@ -71,7 +71,6 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _draw_panel(axes: Axes, clusters_of_scope: pd.DataFrame, octaves: range, reasons: list[str]) -> None:
-    """Draw one scope."""
     counts = clusters_of_scope.set_index(["reason", "octave"])["clusters"]
     for index, reason in enumerate(reasons):
         for octave in octaves:

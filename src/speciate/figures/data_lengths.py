@@ -85,7 +85,6 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
 
 
 def _draw_panel(axes: Axes, lengths: pd.DataFrame, block: float) -> None:
-    """Draw one domain."""
     for split, group in lengths.groupby("split"):
         share = group["documents"] / group["documents"].sum()
         if split == "train":

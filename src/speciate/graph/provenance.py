@@ -136,6 +136,6 @@ def _digest(modules: frozenset[str]) -> str:
 
 
 def digest(verb: str, *specs: object) -> str:
-    """What `speciate VERB` would run on `specs`: a digest of its import closure and its kinds' closures."""
+    """Return a digest of what `speciate VERB` would run on `specs`: its imports and those of its components."""
     kinds = {options.module_name() for spec in specs for options in options_within(spec)}
     return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))

@@ -27,6 +27,7 @@ def record_dense(
     query_BTNh: Tensor,
     key_BSKh: Tensor,
     tokens: TokenBatch,
+    *,
     position_BS: Tensor,
     seen_BTS: Tensor | None,
 ) -> None:

@@ -25,7 +25,7 @@ def generator(*names: object) -> torch.Generator:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int, std: float, embedding_std: float, num_layers: int) -> None:
+def initialise(model: nn.Module, seed: int, std: float, embedding_std: float, *, num_layers: int) -> None:
     """Draw every parameter of `model`, and every buffer called `weight`: a weight that is never trained.
 
     Args:

@@ -51,7 +51,7 @@ class Transformer(nn.Module):
         self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
         beside_blocks = BuildContext(model, -1, vocabulary, seed)
         self.parts = nn.ModuleDict({name: build(beside_blocks) for name, build in (parts or {}).items()})
-        initialise(self, seed, model.init_std, model.embedding_std, model.num_layers)
+        initialise(self, seed, model.init_std, model.embedding_std, num_layers=model.num_layers)
 
     @property
     def head_VD(self) -> Tensor:

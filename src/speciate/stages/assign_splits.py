@@ -45,7 +45,6 @@ STAGE = Stage(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the share of each split")
     parser.add_argument(
         "--signed", type=pathlib.Path, required=True, help="what `sign` wrote for the domain: one folder for each shard"

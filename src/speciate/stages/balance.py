@@ -238,7 +238,6 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument(
         "--packed",

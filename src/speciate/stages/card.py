@@ -77,7 +77,6 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec: the study's data")
     for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         parser.add_argument(

@@ -97,7 +97,9 @@ class ShardCleaning:
         for name, source in self.spec.sources.items():
             counts = self.counts[name]
             with contextlib.closing(self._read_passages(name, source)) as passages:
-                for document in clean_passages(self.spec.domain, name, passages, filters, counts, self.samples):
+                for document in clean_passages(
+                    self.spec.domain, name, passages, filters, counts=counts, samples=self.samples
+                ):
                     yield document
                     if byte_limit is not None and self._bytes_kept() >= byte_limit:
                         self.stopped = True
@@ -132,7 +134,6 @@ class ShardCleaning:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument(
         "--spec", type=pathlib.Path, required=True, help="the stage's spec: the domain's sources and filters"
     )

@@ -95,7 +95,6 @@ def document_policies(scope: SignedScope, parts: Sequence[ComparedDomain]) -> np
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument(
         "--signed", nargs="+", required=True, metavar="DOMAIN=FOLDER", help="what `sign` wrote, for each domain"

@@ -23,7 +23,6 @@ from speciate.io import atomic_write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument(
         "--spec", type=pathlib.Path, required=True, help="JSON of a CompareSpec: arms, reference, hypotheses"
     )

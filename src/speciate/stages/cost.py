@@ -24,7 +24,6 @@ WRITERS = {".csv": pd.DataFrame.to_csv, ".parquet": pd.DataFrame.to_parquet}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, nargs="+", required=True, help="spec.json of each run")
     parser.add_argument("--lengths", type=int, nargs="+", required=True, help="block lengths to measure, in tokens")
     parser.add_argument(

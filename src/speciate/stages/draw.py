@@ -41,7 +41,6 @@ def read_tables(folder: pathlib.Path, needed: Mapping[str, tuple[str, ...]]) -> 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument(
         "--spec", type=pathlib.Path, required=True, help="JSON of a DrawSpec: the figure, the arms, the controls"
     )

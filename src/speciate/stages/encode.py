@@ -57,7 +57,6 @@ def describe(counts: dict[str, Any]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: domain and language")
     parser.add_argument(
         "--split-folder", type=pathlib.Path, required=True, help="folder of {train,validation,test,probe}.parquet"
@@ -93,7 +92,7 @@ def main(arguments: argparse.Namespace) -> None:
             targets = Targets(temp_path("tokens.npy"), temp_path("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
             limit = shard_limit if split == "train" else None
-            counts[split] = write_encoded(documents, encoder, targets, spec.language, limit)
+            counts[split] = write_encoded(documents, encoder, targets, spec.language, max_tokens=limit)
         log(f"{spec.domain} {split}: {describe(counts[split])}")
     summary = {
         "domain": spec.domain,

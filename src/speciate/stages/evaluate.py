@@ -40,7 +40,6 @@ DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="the run's model.safetensors")
     parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
@@ -84,7 +83,7 @@ def main(arguments: argparse.Namespace) -> None:
     probe, test = (read_block_set(arguments.mixture_folder, name) for name in ("probe", "test"))
     with acquire_device(spec.training) as device:
         model.to(device)
-        likelihood = nll_by_document(model, objective, test, token_bytes_V, device)
+        likelihood = nll_by_document(model, objective, test, token_bytes_V, device=device)
         choices, metrics = probe_selectors(model, objective, probe)
     model.cpu()  # what remains is small
     metrics += speculative.speculation_metrics(model, torch.from_numpy(probe.tokens))

@@ -36,7 +36,6 @@ STAGE = Stage(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the tokenizer's options")
     parser.add_argument(
         "--documents",

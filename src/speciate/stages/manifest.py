@@ -58,7 +58,6 @@ def package_versions() -> dict[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ReportSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
     parser.add_argument("--runs", type=pathlib.Path, nargs="*", default=[], help="run.json of every run")

@@ -28,7 +28,6 @@ from speciate.selection.tally import Tally
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a MeasureSpec")
     parser.add_argument(
         "--run-folder",

@@ -59,7 +59,7 @@ JUMP_TOKENS = 1 << 13
 """Distance, in tokens, between consecutive segments that counts as a jump."""
 
 
-def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path, split: str) -> dict[str, int]:
+def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path, *, split: str) -> dict[str, int]:
     """Pack one split into `folder`, chunk by chunk; return the counts of `PackingSummary`."""
     tokens_N, starts_D, lengths_D = encoded.tokens_N, encoded.starts_D, encoded.lengths_D
     summary = PackingSummary(lengths_D, spec.block_length)
@@ -76,7 +76,7 @@ def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path
                 summary.add(chunk_M4)
                 for part_M4 in chunk_segments(chunk_M4, starts_D, spec.block_length):
                     blocks_BT = np.empty((int(part_M4[-1, segments.BLOCK]) + 1, spec.block_length), tokens_N.dtype)
-                    fill_blocks(tokens_N, starts_D, lengths_D, part_M4, end, blocks_BT)
+                    fill_blocks(tokens_N, starts_D, lengths_D, part_M4, end=end, blocks_BT=blocks_BT)
                     release_pages(tokens_N)
                     blocks.append(blocks_BT)
     return summary.counts()
@@ -105,7 +105,6 @@ def chunk_segments(segments_M4: segments.Ints, starts_D: segments.Ints, block_le
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: packing, block length")
     parser.add_argument("--encoded-folder", type=pathlib.Path, required=True, help="what `encode` wrote")
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
@@ -125,7 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
         if highest >= tokenizer.vocabulary:
             file = arguments.encoded_folder / f"{split}.tokens.npy"
             raise ValueError(f"{file}: holds token {highest}, but the vocabulary has {tokenizer.vocabulary}")
-        counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split)
+        counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split=split)
         split_counts = counts[split]
         log(
             f"{spec.domain} {split}: {split_counts['blocks']} blocks; of {split_counts['tokens_in']} tokens "

@@ -63,7 +63,6 @@ def render(tables: Tables, spec: CardSpec, folder: pathlib.Path) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the tables that `card` wrote")
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")

@@ -62,7 +62,6 @@ def render(tables: findings.Tables, spec: ReportSpec, figures: pathlib.Path, man
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ReportSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")

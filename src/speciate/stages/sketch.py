@@ -40,7 +40,6 @@ STAGE = Stage(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: the domain")
     parser.add_argument("--splits", type=pathlib.Path, required=True, help="what `write_splits` wrote for the shard")
     parser.add_argument(

@@ -55,7 +55,6 @@ from speciate.training.prefetch import Batch, BatchPrefetcher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--mixture-folder", type=pathlib.Path, help="what `balance` wrote")
     parser.add_argument("--output-folder", type=pathlib.Path, help="where to write the run's files")
@@ -254,7 +253,9 @@ def batch_reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[
     """Return a function that reads this process's blocks of a step."""
 
     def read(step: int) -> Batch:
-        rows = block_rows(spec.seed, step, spec.training.blocks_per_step, len(blocks), ranks.rank, ranks.world)
+        rows = block_rows(
+            spec.seed, step, spec.training.blocks_per_step, len(blocks), rank=ranks.rank, world=ranks.world
+        )
         documents = torch.from_numpy(blocks.documents(rows)) if spec.model.separate_documents else None
         return torch.from_numpy(blocks.tokens(rows)), documents
 
@@ -276,7 +277,7 @@ def build_context(
     probe, validation = (read_block_set(mixture_folder, name) for name in ("probe", "validation"))
 
     def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
-        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank, world)
+        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank=rank, world=world)
 
     return TrainContext(
         spec=spec,

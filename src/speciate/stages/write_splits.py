@@ -40,7 +40,6 @@ STAGE = Stage(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a Spec")
     parser.add_argument("--documents", type=pathlib.Path, required=True, help="parquet of the shard's documents")
     parser.add_argument(

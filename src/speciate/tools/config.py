@@ -25,7 +25,6 @@ LONGEST_PADDING = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--study", type=pathlib.Path, required=True, help="the study file")
     parser.add_argument("--plain", action="store_true", help="print no comments")
 

@@ -20,7 +20,7 @@ from speciate.io import atomic_write
 
 PAGE_TITLE = """# Every key of a study file
 
-Do not edit: `make docs` generates this page from `src/speciate/config/{study,data,run}.py` and the components' `Options`.
+Do not edit: `make docs` makes this page from `src/speciate/config/{study,data,run}.py` and the components' `Options`.
 A component's `kind` is the name of its file; `router: hash` is short for `router: {kind: hash}`. In a study file
 `base` holds the keys of a run except `ablation` and `seed`. `extends` names a study file, or a list of them, that this
 one is merged over, key by key. `keep` says what to keep of them: `keep: {ablations: [dense], domains: [code]}`. What it
@@ -30,7 +30,6 @@ FILE` prints a study with everything that it extends, and where each key comes f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--schema", type=pathlib.Path, required=True, help="JSON schema of a study file to write")
     parser.add_argument("--page", type=pathlib.Path, required=True, help="page of keys to write, Markdown")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is out of date")

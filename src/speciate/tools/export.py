@@ -58,7 +58,6 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of the finished run")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
     parser.add_argument(
@@ -95,7 +94,7 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     temp_path = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
     try:
-        architecture = write_model(run, model, manifest, tokenizer, temp_path)
+        architecture = write_model(run, model, manifest, tokenizer, folder=temp_path)
         difference = compare_logits(model, temp_path, manifest.vocabulary)
         (temp_path / "README.md").write_text(
             model_card(run, model, architecture, arguments.output.name), encoding="utf-8"
@@ -110,7 +109,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def write_model(
-    run: RunSpec, model: Transformer, manifest: TokenizerManifest, tokenizer: pathlib.Path, folder: pathlib.Path
+    run: RunSpec, model: Transformer, manifest: TokenizerManifest, tokenizer: pathlib.Path, *, folder: pathlib.Path
 ) -> str:
     """Write the model and the tokenizer; return the name of the model's class."""
     ids = {"bos_token_id": manifest.end_of_text, "eos_token_id": manifest.end_of_text}

@@ -43,7 +43,6 @@ TOKEN_WIDTH = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of a run or of an exported model")
     parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
     parser.add_argument(
@@ -101,7 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
         if value:
             raise ValueError(f"{option}: belongs to masked diffusion, and {arguments.run} predicts from left to right")
     first, draw, counts = len(ids), torch.Generator().manual_seed(arguments.seed), speculative.SpeculationCounts()
-    tokens = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, draw)
+    tokens = generate(model, torch.tensor(ids), sampling, arguments.max_tokens, generator=draw)
     if arguments.speculate:
         tokens = speculative.generate(model, torch.tensor(ids), arguments.max_tokens, counts)
     print(prompt, end="", flush=True)

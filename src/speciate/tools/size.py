@@ -23,7 +23,6 @@ Row = tuple[str, str, str, float, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--study", type=pathlib.Path, required=True, help="study file")
     parser.add_argument("--ablation", action="append", help="arm to size; may be repeated (default: all)")
     parser.add_argument(

@@ -65,7 +65,7 @@ def test_every_drop_has_its_reason() -> None:
     passages = [Passage(f"p{index}", f"g{index % 2}", text) for index, text in enumerate(texts)]
     passages.append(Passage("p9", "g1", None, fault="not_json"))
     filters = [make("length", min_characters=5, max_characters=20), Shout()]
-    kept = list(clean_passages("prose", "wiki", passages, filters, counts, samples))
+    kept = list(clean_passages("prose", "wiki", passages, filters, counts=counts, samples=samples))
     assert kept == [
         Document("wiki/p1", "prose", "wiki/g1", "LONG ENOUGH"),
         Document("wiki/p2", "prose", "wiki/g0", "LONG ENOUGH"),
@@ -99,7 +99,10 @@ def test_an_edit_is_counted_once_a_kind_and_only_of_what_is_kept() -> None:
     counts = CleaningCounts()
     passages = [Passage("1", "1", "small"), Passage("2", "2", "BIG"), Passage("3", "3", "x" * 30)]
     filters = [Shout(), Shout(), make("length", max_characters=20)]
-    assert [document.text for document in clean_passages("d", "s", passages, filters, counts, DroppedSamples())] == [
+    assert [
+        document.text
+        for document in clean_passages("d", "s", passages, filters, counts=counts, samples=DroppedSamples())
+    ] == [
         "SMALL",
         "BIG",
     ]
@@ -108,7 +111,10 @@ def test_an_edit_is_counted_once_a_kind_and_only_of_what_is_kept() -> None:
 
 def test_a_text_of_which_a_filter_leaves_nothing_is_empty() -> None:
     counts, samples = CleaningCounts(), DroppedSamples()
-    assert list(clean_passages("d", "s", [Passage("1", "1", "x")], [Erase(), Shout()], counts, samples)) == []
+    assert (
+        list(clean_passages("d", "s", [Passage("1", "1", "x")], [Erase(), Shout()], counts=counts, samples=samples))
+        == []
+    )
     assert counts.dropped == {"empty": 1}
     assert samples.table().to_pylist()[0]["filter"] == "erase"
 
@@ -116,7 +122,9 @@ def test_a_text_of_which_a_filter_leaves_nothing_is_empty() -> None:
 def test_without_filters_only_empty_texts_go() -> None:
     counts = CleaningCounts()
     kept = list(
-        clean_passages("d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts, DroppedSamples())
+        clean_passages(
+            "d", "s", [Passage("1", "1", " \n"), Passage("2", "2", "x")], [], counts=counts, samples=DroppedSamples()
+        )
     )
     assert [document.id for document in kept] == ["s/2"]
     assert counts.dropped == {"empty": 1}
@@ -126,11 +134,15 @@ def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pipeline, "MAX_CHARACTERS", 100)
     counts, samples = CleaningCounts(), DroppedSamples()
     passages = [Passage("1", "1", "x" * 101), Passage("2", "2", "x" * 100)]
-    assert [document.id for document in clean_passages("d", "s", passages, [], counts, samples)] == ["s/2"]
+    assert [document.id for document in clean_passages("d", "s", passages, [], counts=counts, samples=samples)] == [
+        "s/2"
+    ]
     assert counts.dropped == {"too_large": 1}
     assert samples.table().to_pylist()[0]["note"] == "101 characters"
     cut = list(
-        clean_passages("d", "s", passages, [make("length", cut_characters=50)], CleaningCounts(), DroppedSamples())
+        clean_passages(
+            "d", "s", passages, [make("length", cut_characters=50)], counts=CleaningCounts(), samples=DroppedSamples()
+        )
     )
     assert [len(document.text) for document in cut] == [50, 50]
 
@@ -139,7 +151,11 @@ def test_a_huge_text_is_dropped_unless_it_is_cut(monkeypatch: pytest.MonkeyPatch
 def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
     def counted(passages: list[Passage]) -> CleaningCounts:
         counts = CleaningCounts()
-        list(clean_passages("d", "s", passages, [Shout(), make("length", min_characters=3)], counts, DroppedSamples()))
+        list(
+            clean_passages(
+                "d", "s", passages, [Shout(), make("length", min_characters=3)], counts=counts, samples=DroppedSamples()
+            )
+        )
         return counts
 
     passages = [Passage(str(index), "g", text) for index, text in enumerate(texts)]
@@ -160,7 +176,7 @@ def test_memory_does_not_grow_with_the_number_of_documents() -> None:
     def peak(number: int) -> int:
         tracemalloc.start()
         filters = [make("length", min_characters=140), make("part", index=0, of=2)]
-        for _ in clean_passages("d", "s", passages(number), filters, CleaningCounts(), DroppedSamples()):
+        for _ in clean_passages("d", "s", passages(number), filters, counts=CleaningCounts(), samples=DroppedSamples()):
             pass
         result = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

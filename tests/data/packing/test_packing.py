@@ -28,7 +28,7 @@ def pack(kind: str, lengths: list[int], block_length: int) -> tuple[np.ndarray, 
     num_blocks = int(plan[-1, 0]) + 1 if len(plan) else 0
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     blocks = np.full((num_blocks, block_length), 12345678, np.uint32)
-    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, END, blocks)
+    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, plan, end=END, blocks_BT=blocks)
     return blocks, plan, lengths_D
 
 
@@ -311,6 +311,6 @@ def test_selected_blocks_keep_their_segments() -> None:
     chosen = segments.select_blocks(plan, segments.block_edges(plan, len(blocks)), rows)
     values = np.array([100 * d + i for d, length in enumerate(lengths) for i in range(length)], np.uint32)
     again = np.zeros((3, 8), np.uint32)
-    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, END, again)
+    fill_blocks.fill_blocks(values, np.cumsum(lengths_D) - lengths_D, lengths_D, chosen, end=END, blocks_BT=again)
     assert (again == blocks[rows]).all()
     assert (segments.documents_at(chosen, 8) == segments.documents_at(plan, 8)[rows]).all()

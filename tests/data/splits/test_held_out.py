@@ -29,7 +29,7 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     plan = segments.concatenate_plan(concat.plan(options_of("data/packing", "concat")(kind="concat"), lengths_D, 4))
     tokens = np.repeat(first + np.arange(len(lengths)), lengths_D).astype(np.uint16)
     blocks = np.zeros((int(plan[-1, 0]) + 1 if len(plan) else 0, 4), np.uint16)
-    fill_blocks(tokens, stops - lengths_D, lengths_D, plan, END, blocks)
+    fill_blocks(tokens, stops - lengths_D, lengths_D, plan, end=END, blocks_BT=blocks)
     ids = pa.array([f"id{first + d}" for d in range(len(lengths))], pa.string())
     columns = {"id": ids, "group": pa.array(groups, pa.string())}
     table = pa.table(columns | {"start": stops - lengths_D, "stop": stops, "bytes": lengths_D, "surface": lengths_D})

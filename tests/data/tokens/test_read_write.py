@@ -30,7 +30,7 @@ def write(
     rows = [Document(f"id{index}", "code", f"group{index % 2}", text) for index, text in enumerate(texts)]
     write_documents(folder / "source.parquet", rows)
     targets = encoding.Targets(*(folder / f"probe.{part}" for part in ("tokens.npy", "documents.parquet", "types.npy")))
-    return encoding.write_encoded(folder / "source.parquet", Encoder(fitted), targets, language, max_tokens)
+    return encoding.write_encoded(folder / "source.parquet", Encoder(fitted), targets, language, max_tokens=max_tokens)
 
 
 def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:

@@ -41,7 +41,7 @@ def choices(case: str, top_k: int) -> Tensor:
 def test_equals_a_loop_over_tokens(
     monkeypatch: pytest.MonkeyPatch, way: str, case: str, top_k: int, activation: str, biases: bool
 ) -> None:
-    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS[activation], biases)
+    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS[activation], biases=biases)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     # forward chooses by device; on a CPU the GPU's way is put in the CPU's place
@@ -62,7 +62,7 @@ def test_equals_a_loop_over_tokens(
 @pytest.mark.parametrize("way", ["run_looped", "run_grouped"])
 @pytest.mark.parametrize("kept", ["some", "one", "all"])
 def test_only_what_is_kept_is_computed(monkeypatch: pytest.MonkeyPatch, way: str, kept: str) -> None:
-    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
+    experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS["gelu"], biases=True)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     run, rows = getattr(experts, way), []
@@ -83,7 +83,7 @@ def test_only_what_is_kept_is_computed(monkeypatch: pytest.MonkeyPatch, way: str
 
 @pytest.mark.parametrize("biases", [True, False])
 def test_all_of_them_are_the_sum_over_every_expert(biases: bool) -> None:
-    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["swiglu"], biases)
+    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["swiglu"], biases=biases)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x_ND = torch.randn(NUM_TOKENS, WIDTH)
@@ -92,7 +92,7 @@ def test_all_of_them_are_the_sum_over_every_expert(biases: bool) -> None:
 
 
 def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
-    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["gelu"], True)
+    experts = Experts(3, WIDTH, HIDDEN, ACTIVATIONS["gelu"], biases=True)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter)
     expert_NK = torch.tensor([[0], [2], [2]])
@@ -104,13 +104,13 @@ def test_an_expert_without_tokens_has_a_gradient_of_zero() -> None:
 
 
 def test_a_grouped_product_needs_whole_strides() -> None:
-    experts = Experts(2, WIDTH, 6, ACTIVATIONS["gelu"], False)
+    experts = Experts(2, WIDTH, 6, ACTIVATIONS["gelu"], biases=False)
     with pytest.raises(ValueError, match="width and hidden must be multiples of 4, not 6"):
         experts.run_grouped(torch.randn(4, WIDTH), torch.tensor([2, 2]))
 
 
 def test_a_grouped_product_follows_autocast() -> None:
-    experts = Experts(2, WIDTH, 16, ACTIVATIONS["gelu"], True)
+    experts = Experts(2, WIDTH, 16, ACTIVATIONS["gelu"], biases=True)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter)
     x_ND, count_E = torch.randn(4, WIDTH), torch.tensor([1, 3])

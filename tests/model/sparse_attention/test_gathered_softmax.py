@@ -42,7 +42,7 @@ def test_equals_masked_attention(num_groups: int, biased: bool) -> None:
     bias_Rk = random(5, 3) if biased else None
     index_Rk = torch.stack([torch.randperm(7)[:3] for _ in range(5)])
     valid_Rk = torch.tensor([[True, True, True], [True, False, False], [False, True, True], [True] * 3, [True] * 3])
-    mixed_RNh, mass_Rk = gathered_softmax.gathered_attention(*inputs, bias_Rk, index_Rk, valid_Rk)
+    mixed_RNh, mass_Rk = gathered_softmax.gathered_attention(*inputs, bias_Rk, index_Rk=index_Rk, valid_Rk=valid_Rk)
     expected_RNh = masked(*inputs, bias_Rk, index_Rk, valid_Rk)
     torch.testing.assert_close(mixed_RNh, expected_RNh)
     torch.testing.assert_close(mass_Rk.sum(1), torch.ones(5, dtype=torch.float64))
@@ -64,7 +64,7 @@ def test_a_gathered_function_has_the_gradient_of_its_definition() -> None:
         return (torch.einsum("ci,cki->ck", asked[0], kept[0]).sigmoid() * shared[0], asked[0] * 2)
 
     def ours(asked: Tensor, kept: Tensor, shared: Tensor) -> tuple[Tensor, ...]:
-        return gather_recompute.gather_recompute(function, index_Rk, [asked], [kept], [shared])
+        return gather_recompute.gather_recompute(function, index_Rk, [asked], [kept], shared=[shared])
 
     inputs = (random(6, 2), random(4, 2), random(1))
     for one, other in zip(ours(*inputs), function([inputs[0]], [inputs[1][index_Rk]], [inputs[2]]), strict=True):

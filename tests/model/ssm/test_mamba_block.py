@@ -24,13 +24,15 @@ MIXERS: dict[str, dict[str, Any]] = {
 }
 
 
-def products(u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, read: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def products(
+    u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, *, read_BTN: Tensor, **rest: Any
+) -> tuple[Tensor, Tensor]:
     """The recurrence with what writes to states and what reads them as matrix products."""
     state_BNI, y = torch.zeros(len(u), *rate.shape), []
     for t in range(u.shape[1]):
         written_BNI = write[:, t, :, None] @ (delta * u)[:, t, None, :]
         state_BNI = torch.exp(delta[:, t, None, :] * rate) * state_BNI + written_BNI
-        y.append(read[:, t, None, :] @ state_BNI)
+        y.append(read_BTN[:, t, None, :] @ state_BNI)
     return torch.cat(y, dim=1), state_BNI
 
 

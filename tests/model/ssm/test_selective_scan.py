@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from speciate.model.ssm import selective_scan as scan
-from speciate.model.ssm.selective_scan import selective_scan
 
 NUM_BLOCKS, LENGTH, INNER, STATE = 2, 11, 5, 3
 Inputs = tuple[Tensor, ...]
@@ -57,10 +56,16 @@ def starts() -> Tensor:
     return starts_BT
 
 
+def run_scan(*tensors: Tensor, **named: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The scan, its arguments in the order of `recurrence`."""
+    names = ("read_BTN", "state_BNI", "starts_BT")
+    return scan.selective_scan(*tensors[:4], **dict(zip(names, tensors[4:], strict=False)), **named)
+
+
 def both(tensors: Inputs, starts_BT: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """(ours, the recurrence's) of every output and of every input's gradient."""
     results = []
-    for run in (selective_scan, recurrence):
+    for run in (run_scan, recurrence):
         y_BTI, last_BNI = run(*tensors, starts_BT)
         total = (y_BTI * torch.linspace(-1, 1, y_BTI.numel()).view_as(y_BTI)).sum() + last_BNI.square().sum()
         results.append([y_BTI, last_BNI, *torch.autograd.grad(total, tensors)])
@@ -75,7 +80,7 @@ def test_equals_the_recurrence_in_value_and_gradient(chunk: int, bordered: bool)
 
 def test_its_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "CHUNK_TOKENS", (4, 4))
-    assert torch.autograd.gradcheck(lambda *tensors: selective_scan(*tensors, starts()), inputs())
+    assert torch.autograd.gradcheck(lambda *tensors: run_scan(*tensors, starts()), inputs())
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-12, 1e3, 1e6])
@@ -88,10 +93,10 @@ def test_decays_of_any_strength_stay_finite(chunk: int, strength: float) -> None
 
 def test_nothing_before_a_border_is_seen(chunk: int) -> None:
     tensors = inputs()
-    y_BTI, _ = selective_scan(*tensors, starts())
+    y_BTI, _ = run_scan(*tensors, starts())
     for block, start, stop in ((0, 4, 9), (0, 9, 11), (1, 8, 11)):
         part = [tensor[block : block + 1, start:stop] for tensor in tensors[:2] + tensors[3:5]]
-        alone_BTI, _ = selective_scan(part[0], part[1], tensors[2], part[2], part[3])
+        alone_BTI, _ = run_scan(part[0], part[1], tensors[2], part[2], read_BTN=part[3])
         torch.testing.assert_close(y_BTI[block, start:stop], alone_BTI[0], rtol=1e-13, atol=1e-13)
     gradient = torch.autograd.grad(y_BTI[0, 9:].square().sum(), tensors[0])[0]
     assert not gradient[0, :9].any()
@@ -100,11 +105,11 @@ def test_nothing_before_a_border_is_seen(chunk: int) -> None:
 
 def test_a_state_carries_on(chunk: int) -> None:
     u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, state_BNI = inputs()
-    whole_BTI, last_BNI = selective_scan(u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, state_BNI)
+    whole_BTI, last_BNI = run_scan(u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN=read_BTN, state_BNI=state_BNI)
     read = []
     for part in (slice(0, 1), slice(1, 7), slice(7, 11)):
         per_token = (u_BTI[:, part], delta_BTI[:, part], rate_NI, write_BTN[:, part], read_BTN[:, part])
-        y_BTI, state_BNI = selective_scan(*per_token, state_BNI)
+        y_BTI, state_BNI = run_scan(*per_token, state_BNI)
         read.append(y_BTI)
     torch.testing.assert_close(torch.cat(read, dim=1), whole_BTI, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(state_BNI, last_BNI, rtol=1e-13, atol=1e-13)
@@ -112,12 +117,12 @@ def test_a_state_carries_on(chunk: int) -> None:
 
 def test_a_step_of_no_size_leaves_the_state_as_it_was() -> None:
     u_BTI, delta_BTI, *rest = inputs()
-    _, last_BNI = selective_scan(u_BTI, delta_BTI * 0, *rest)
+    _, last_BNI = run_scan(u_BTI, delta_BTI * 0, *rest)
     assert torch.equal(last_BNI, rest[-1])
 
 
 def test_few_states_are_kept_for_the_backward_pass() -> None:
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        selective_scan(*inputs(length=128))
+        run_scan(*inputs(length=128))
     assert max(kept) <= 128 * NUM_BLOCKS * max(STATE * INNER // scan.CHUNK_TOKENS[0], INNER)

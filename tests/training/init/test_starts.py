@@ -265,7 +265,7 @@ def test_7_there_is_noise_in_training_alone(started: Started) -> None:
 @torch.no_grad()
 def test_8_it_generates(started: Started) -> None:
     prompt_T = tokens(1, 5)[0]
-    generated = list(generate(started.model, prompt_T, Sampling(temperature=0), 12, torch.Generator()))
+    generated = list(generate(started.model, prompt_T, Sampling(temperature=0), 12, generator=torch.Generator()))
     text_T = torch.cat([prompt_T, torch.tensor(generated)])
     assert generated == started.model(text_T[None])[0, 4:-1].argmax(-1).tolist()
 

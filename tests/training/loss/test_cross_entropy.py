@@ -27,7 +27,7 @@ def assert_same_gradients(total: Tensor, expected: Tensor, parameters: tuple[Ten
 def test_the_weighted_sum_equals_torchs(chunk: int) -> None:
     x_ND, head_VD = inputs()
     weight_N = torch.arange(7.0, dtype=torch.float64)
-    total, nll_N = weighted_nll(x_ND, head_VD, TARGET_N, weight_N, chunk)
+    total, nll_N = weighted_nll(x_ND, head_VD, TARGET_N, weight_N, chunk=chunk)
     expected_N = F.cross_entropy(x_ND @ head_VD.T, TARGET_N, reduction="none")
     torch.testing.assert_close(nll_N, expected_N.detach())
     torch.testing.assert_close(total, (expected_N * weight_N).sum())
@@ -50,7 +50,7 @@ def test_nothing_to_predict() -> None:
     for weighted in (True, False):
         x_ND, head_VD = torch.zeros(0, 4, requires_grad=True), torch.zeros(6, 4, requires_grad=True)
         if weighted:
-            total, _ = weighted_nll(x_ND, head_VD, no_target, no_weight, 5)
+            total, _ = weighted_nll(x_ND, head_VD, no_target, no_weight, chunk=5)
         else:
             total = summed_nll(x_ND, head_VD, no_target, 5)
         total.backward()

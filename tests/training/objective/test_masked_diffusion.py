@@ -64,7 +64,7 @@ def test_mask_has_no_probability_and_visible_tokens_cost_nothing() -> None:
     masked_BT = torch.rand(token_BT.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     masked_BT[:, 0] = False
     share_B = torch.full((4,), 0.5)
-    nats_BT = mdlm.masked_nll(model, token_BT, None, masked_BT, share_B, 5)
+    nats_BT = mdlm.masked_nll(model, token_BT, None, masked_BT, share_B=share_B, chunk=5)
     logit_BTV = model(token_BT.masked_fill(masked_BT, VOCABULARY))
     logit_BTV[..., VOCABULARY] = -torch.inf
     expected_BT = -logit_BTV.log_softmax(-1).gather(2, token_BT.unsqueeze(2)).squeeze(2)
@@ -135,7 +135,8 @@ def test_documents_are_apart_where_the_model_separates_them() -> None:
     masked_BT = torch.zeros_like(token_BT, dtype=torch.bool)
     masked_BT[:, 4] = True
     alike = [
-        mdlm.masked_nll(model, text_BT, document_BT, masked_BT, torch.ones(2), 9) for text_BT in (token_BT, other_BT)
+        mdlm.masked_nll(model, text_BT, document_BT, masked_BT, share_B=torch.ones(2), chunk=9)
+        for text_BT in (token_BT, other_BT)
     ]
     torch.testing.assert_close(*alike)
 
@@ -147,7 +148,7 @@ def test_time_is_told_only_where_it_is_asked_for() -> None:
     masked_BT[:, 2:5] = True
 
     def at(share: float) -> Tensor:
-        return mdlm.masked_nll(model, token_BT, None, masked_BT, torch.full((4,), share), 9)
+        return mdlm.masked_nll(model, token_BT, None, masked_BT, share_B=torch.full((4,), share), chunk=9)
 
     assert torch.equal(at(0.1), at(0.9))  # it begins as if it were not there
     objective(model, token_BT).backward()

@@ -42,7 +42,6 @@ class SourceOptions(ComponentOptions):
         return ()
 
     def component(self) -> SourceModule:
-        """Load the source's module."""
         return cast(SourceModule, component_module(self))
 
 
@@ -57,7 +56,6 @@ class ReaderOptions(ComponentOptions):
     """Options of a reader of archive members."""
 
     def component(self) -> ReaderModule:
-        """Load the reader's module."""
         return cast(ReaderModule, component_module(self))
 
 
@@ -76,7 +74,6 @@ class FilterOptions(ComponentOptions):
         return {}
 
     def component(self) -> FilterModule:
-        """Load the filter's module."""
         return cast(FilterModule, component_module(self))
 
 
@@ -102,7 +99,6 @@ class TokenizerOptions(ComponentOptions):
         return None
 
     def component(self) -> TokenizerModule:
-        """Load the tokenizer's module."""
         return cast(TokenizerModule, component_module(self))
 
 
@@ -119,7 +115,6 @@ class PackingOptions(ComponentOptions):
     """Options of a packing of documents into blocks."""
 
     def component(self) -> PackingModule:
-        """Load the packing's module."""
         return cast(PackingModule, component_module(self))
 
 
@@ -144,5 +139,4 @@ class MixtureOptions(ComponentOptions):
         return domains
 
     def component(self) -> MixtureModule:
-        """Load the mixture's module."""
         return cast(MixtureModule, component_module(self))

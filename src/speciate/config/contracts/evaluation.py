@@ -19,5 +19,4 @@ class SamplerOptions(ComponentOptions):
     """Options of a sampler of masked text."""
 
     def component(self) -> SamplerModule:
-        """Load the sampler's module."""
         return cast(SamplerModule, component_module(self))

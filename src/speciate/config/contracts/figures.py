@@ -36,7 +36,6 @@ class FigureOptions(ComponentOptions):
     """Whose tables it reads: the study's `tables`, the data `card`, or the `cost` of mixers."""
 
     def component(self) -> FigureModule:
-        """Load the figure's module."""
         return cast(FigureModule, component_module(self))
 
 

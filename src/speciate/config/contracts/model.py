@@ -28,7 +28,6 @@ class MixerOptions(ComponentOptions):
     """Options of what mixes positions."""
 
     def component(self) -> MixerModule:
-        """Load the mixer's module."""
         return cast(MixerModule, component_module(self))
 
 
@@ -43,7 +42,6 @@ class FfnOptions(ComponentOptions):
     """Options of what acts on each token by itself."""
 
     def component(self) -> FfnModule:
-        """Load the feed-forward layer's module."""
         return cast(FfnModule, component_module(self))
 
 
@@ -58,7 +56,6 @@ class DepthOptions(ComponentOptions):
     """Options of what decides which tokens run through a block."""
 
     def component(self) -> DepthModule:
-        """Load the depth's module."""
         return cast(DepthModule, component_module(self))
 
 
@@ -81,7 +78,6 @@ class RouterOptions(ComponentOptions):
         """Refuse a number of slots that the router cannot serve, by a ValueError."""
 
     def component(self) -> RouterModule:
-        """Load the router's module."""
         return cast(RouterModule, component_module(self))
 
 
@@ -103,7 +99,6 @@ class ChoiceOptions(ComponentOptions):
         return top_k / num_slots
 
     def component(self) -> ChoiceModule:
-        """Load the choice's module."""
         return cast(ChoiceModule, component_module(self))
 
 
@@ -121,7 +116,6 @@ class BalanceOptions(ComponentOptions):
     """What the balancing moves: the router's `gradient`, or the `choice` by a bias; None: it does nothing."""
 
     def component(self) -> BalanceModule:
-        """Load the balancing's module."""
         return cast(BalanceModule, component_module(self))
 
 
@@ -139,7 +133,6 @@ class IndexerOptions(ComponentOptions):
     """Whether it has scores that a budget may go by."""
 
     def component(self) -> IndexerModule:
-        """Load the indexer's module."""
         return cast(IndexerModule, component_module(self))
 
 
@@ -157,5 +150,4 @@ class BudgetOptions(ComponentOptions):
     """Whether the number of keys goes by the indexer's scores."""
 
     def component(self) -> BudgetModule:
-        """Load the budget's module."""
         return cast(BudgetModule, component_module(self))

@@ -47,7 +47,6 @@ class ObjectiveOptions(ComponentOptions):
         return False
 
     def component(self) -> ObjectiveModule:
-        """Load the objective's module."""
         return cast(ObjectiveModule, component_module(self))
 
 
@@ -73,7 +72,6 @@ class ImportanceOptions(ComponentOptions):
         return 0.0
 
     def component(self) -> ImportanceModule:
-        """Load the importance's module."""
         return cast(ImportanceModule, component_module(self))
 
 
@@ -88,7 +86,6 @@ class NoiseOptions(ComponentOptions):
     """Options of how the share of masked tokens runs in time."""
 
     def component(self) -> NoiseModule:
-        """Load the noise schedule's module."""
         return cast(NoiseModule, component_module(self))
 
 
@@ -106,7 +103,6 @@ class OptimizerOptions(ComponentOptions):
     """Whether its update works on a part of a matrix, as fsdp needs."""
 
     def component(self) -> OptimizerModule:
-        """Load the optimizer's module."""
         return cast(OptimizerModule, component_module(self))
 
 
@@ -121,7 +117,6 @@ class ScheduleOptions(ComponentOptions):
     """Options of the learning rate over the steps."""
 
     def component(self) -> ScheduleModule:
-        """Load the schedule's module."""
         return cast(ScheduleModule, component_module(self))
 
 
@@ -158,7 +153,6 @@ class OriginOptions(ComponentOptions):
         raise ValueError(f"origin {self.kind} does not say where its model is")
 
     def component(self) -> OriginModule:
-        """Load the origin's module."""
         return cast(OriginModule, component_module(self))
 
 
@@ -185,7 +179,6 @@ class StartOptions(ComponentOptions):
         return why
 
     def component(self) -> StartModule:
-        """Load the start's module."""
         return cast(StartModule, component_module(self))
 
 
@@ -202,5 +195,4 @@ class SinkOptions(ComponentOptions):
     """Options of where metrics go besides metrics.jsonl."""
 
     def component(self) -> SinkModule:
-        """Load the sink's module."""
         return cast(SinkModule, component_module(self))

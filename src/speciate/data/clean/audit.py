@@ -52,7 +52,6 @@ class Audit:
     """Ends of such documents, exactly 16 characters each."""
 
     def add(self, text: str) -> None:
-        """Count one document."""
         self.documents += 1
         self.leading_space += text[:1].isspace()
         self.trailing_space += text[-1:].isspace()

@@ -108,6 +108,7 @@ def clean_passages(
     source: str,
     passages: Iterable[Passage],
     filters: Sequence[Filter],
+    *,
     counts: CleaningCounts,
     samples: DroppedSamples,
 ) -> Iterator[Document]:

@@ -107,7 +107,9 @@ def cluster_documents(
             may_drop_similar[clusters_D[members[policies_D[members] == NEAR]] - first] = True
             is_passive = ~may_drop_similar[clusters_D[members] - first]
             _drop_equal_texts(members[is_passive], texts_D, policies_D, replacement_D)
-            members = _keep_first_members(members[~is_passive], clusters_D, texts_D, policies_D, replacement_D, similar)
+            members = _keep_first_members(
+                members[~is_passive], clusters_D, texts_D, policies_D, replacement_D=replacement_D, similar=similar
+            )
     return Clusters(clusters_D, texts_D, replacement_D)
 
 
@@ -157,6 +159,7 @@ def _keep_first_members(
     clusters_D: Numbers,
     texts_D: Numbers,
     policies_D: npt.NDArray[np.int8],
+    *,
     replacement_D: Numbers,
     similar: SimilarityTest,
 ) -> Indices:

@@ -64,6 +64,7 @@ def read_members(
     source: str,
     globs: Globs,
     member_bytes: int = MAX_MEMBER_BYTES,
+    *,
     total_bytes: int = MAX_TOTAL_BYTES,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the wanted members of `archive` as (name, bytes), in the archive's order.
@@ -100,7 +101,7 @@ def read_members(
 
 
 def read_passages(
-    archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, file: str
+    archive: pathlib.Path, source: str, globs: Globs, reader: ReaderOptions, *, file: str
 ) -> Iterator[Passage]:
     """Yield the texts that `reader` extracts from the wanted members of `archive`, which the study calls `file`.
 

@@ -39,7 +39,7 @@ def plan(options: Options, lengths_D: Ints, block_length: int) -> Iterator[Ints]
     size_I = rest_D[document_I]
     del rest_D
     bin_I, offset_I = best_fit_decreasing(size_I, block_length)
-    for packed in fill_gaps(bin_I, offset_I, document_I, size_I, block_length):
+    for packed in fill_gaps(bin_I, offset_I, document_I, size_I, block_length=block_length):
         packed[:, BLOCK] += num_full
         packed[:, POSITION] += lengths_D[packed[:, DOCUMENT]] // block_length * block_length  # tokens in full blocks
         yield packed
@@ -58,7 +58,7 @@ def full_blocks(lengths_D: Ints, block_length: int) -> Iterator[Ints]:
 
 
 def fill_gaps(
-    bin_I: Numbers, offset_I: Numbers, document_I: Numbers, size_I: Numbers, block_length: int
+    bin_I: Numbers, offset_I: Numbers, document_I: Numbers, size_I: Numbers, *, block_length: int
 ) -> Iterator[Ints]:
     """Yield the segments (M, 4) of full blocks, numbered from 0, made from the items' bins (step 3 above).
 
@@ -89,7 +89,7 @@ def fill_gaps(
         needed = int(gap_B.sum())
         donors = order_I[donor : donor + needed + 1]  # each has at least one token
         cut, consumed, used = _cut_over_gaps(
-            gap_B, block_length, document_I[donors], size_I[donors].astype(np.int64), used
+            gap_B, block_length, document_I[donors], size_I[donors].astype(np.int64), used=used
         )
         donor += consumed
         cut[:, BLOCK] += first
@@ -98,7 +98,7 @@ def fill_gaps(
 
 
 def _cut_over_gaps(
-    gap_B: Ints, block_length: int, document_J: Numbers, size_J: Ints, used: int
+    gap_B: Ints, block_length: int, document_J: Numbers, size_J: Ints, *, used: int
 ) -> tuple[Ints, int, int]:
     """Concatenate items, from token `used` of the first on, and cut them over the gaps at the ends of blocks.
 

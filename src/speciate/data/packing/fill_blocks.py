@@ -19,6 +19,7 @@ def fill_blocks(
     starts_D: Ints,
     lengths_D: Ints,
     segments_M4: Ints,
+    *,
     end: int,
     blocks_BT: npt.NDArray[Any],
 ) -> None:

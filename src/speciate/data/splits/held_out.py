@@ -133,7 +133,7 @@ def read_blocks(shards: Sequence[Pack], rows_S: segments.Ints) -> dict[str, npt.
             document_ST[taken] = segments.documents_at(chosen, length) + first_document
             if pack.types_N is not None:
                 types = np.empty((len(taken), length), np.uint8)
-                fill_blocks(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, 0, types)
+                fill_blocks(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, end=0, blocks_BT=types)
                 types_ST[taken] = types
                 release_pages(pack.types_N)
             release_pages(pack.blocks_PT)
@@ -175,7 +175,7 @@ def choose_blocks(main_P: Numbers, group_D: Numbers, count: int, *purpose: str |
 
 
 def renumber_documents(document_BT: segments.Ints) -> tuple[npt.NDArray[np.int32], segments.Ints]:
-    """Number documents 0 .. G-1 in order of appearance, so that a prefix of the blocks has a prefix of the documents.
+    """Assign 0 .. G-1 to documents in order of appearance, so that a prefix of the blocks has a prefix of them.
 
     Returns:
         row_BT: int32 (B, T), the new number at each position.

@@ -38,7 +38,7 @@ class Targets:
 
 
 def write_encoded(
-    documents: pathlib.Path, encoder: Encoder, targets: Targets, language: str | None, max_tokens: int | None = None
+    documents: pathlib.Path, encoder: Encoder, targets: Targets, language: str | None, *, max_tokens: int | None = None
 ) -> dict[str, Any]:
     """Encode a documents file into `targets`.
 
@@ -80,7 +80,7 @@ def write_encoded(
                 table, texts, lengths_D = table[:kept], texts[:kept], lengths_D[:kept]
                 ids = ids[: lengths_D.sum()]
             bytes_D = pc.binary_length(table["text"]).cast(pa.int64()).to_numpy()
-            surface_D = _token_bytes_of_documents(fitted, table, ids, lengths_D, bytes_D)
+            surface_D = _token_bytes_of_documents(fitted, table, ids, lengths_D, bytes_D=bytes_D)
             stops_D = counts["tokens"] + np.cumsum(lengths_D)
             columns = [table["id"], table["group"], stops_D - lengths_D, stops_D, bytes_D, surface_D]
             rows.write_table(pa.table(columns, schema=schema))
@@ -96,7 +96,7 @@ def write_encoded(
 
 
 def _token_bytes_of_documents(
-    fitted: FittedTokenizer, table: pa.Table, ids: Tokens, lengths_D: Ints, bytes_D: Ints
+    fitted: FittedTokenizer, table: pa.Table, ids: Tokens, lengths_D: Ints, *, bytes_D: Ints
 ) -> Ints:
     """Return the bytes that each document's tokens stand for, int64 (D,), after checking them against its text."""
     end_positions = np.flatnonzero(ids == fitted.manifest.end_of_text)

@@ -152,9 +152,9 @@ class Depth(BlockDepth):
     def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
         """Return the residual stream after the block, (B, T, D)."""
         choice: TokenChoice = self.router(x_BTD, tokens)
-        y_BTD = run_selected(x_BTD, tokens, run, choice, self.causal)
+        y_BTD = run_selected(x_BTD, tokens, run, choice, causal=self.causal)
         if is_collecting() and not self.training and tokens.cache is None:
             trained = self.router.training_choice(*self.router.logits(x_BTD), tokens)
-            again = functools.partial(run_selected, x_BTD, tokens, run, trained, self.causal)
-            record_rule_difference(self.router, choice, trained, y_BTD, again)
+            again = functools.partial(run_selected, x_BTD, tokens, run, trained, causal=self.causal)
+            record_rule_difference(self.router, choice, trained, y_BTD, run_trained=again)
         return y_BTD

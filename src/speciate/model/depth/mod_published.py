@@ -94,5 +94,5 @@ class Depth(BlockDepth):
             if predicted_BT is not None:
                 record_metric(self.router, "predictor_agreement", ((predicted_BT > 0) == trained.run_BT).double())
             again = functools.partial(run_selected, x_BTD, tokens, run, trained)
-            record_rule_difference(self.router, choice, trained, y_BTD, again)
+            record_rule_difference(self.router, choice, trained, y_BTD, run_trained=again)
         return y_BTD

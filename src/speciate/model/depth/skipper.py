@@ -113,7 +113,7 @@ def expert_choice(logit_BT: Tensor, capacity: float) -> Tensor:
     return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True)
 
 
-def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: TokenChoice, causal: bool = True) -> Tensor:
+def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: TokenChoice, *, causal: bool = True) -> Tensor:
     """Return y, (B, T, D): the tokens that run, gathered in each row, go through `run`.
 
     Rows in which fewer tokens run are padded at their end, as documents of their own, so that no token sees padding.
@@ -143,7 +143,12 @@ def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: TokenChoic
 
 
 def record_rule_difference(
-    router: TokenRouter, evaluated: TokenChoice, trained: TokenChoice, y_BTD: Tensor, run_trained: Callable[[], Tensor]
+    router: TokenRouter,
+    evaluated: TokenChoice,
+    trained: TokenChoice,
+    y_BTD: Tensor,
+    *,
+    run_trained: Callable[[], Tensor],
 ) -> None:
     """Record how far the rule of evaluation is from that of training, on the same input.
 

@@ -85,14 +85,14 @@ class FeedForward(HasIdleMatrices, nn.Module):
             options.balance,
             context,
             options.num_experts,
-            options.top_k,
-            options.z_weight,
-            options.choice,
-            (options.balance_from, options.balance_until),
+            top_k=options.top_k,
+            z_weight=options.z_weight,
+            choice=options.choice,
+            balanced=(options.balance_from, options.balance_until),
         )
-        size = (context.model.width, options.hidden, ACTIVATIONS[options.activation], context.model.biases)
-        self.experts = Experts(options.num_experts, *size)
-        self.shared = Experts(options.num_shared, *size) if options.num_shared else None
+        size = (context.model.width, options.hidden, ACTIVATIONS[options.activation])
+        self.experts = Experts(options.num_experts, *size, biases=context.model.biases)
+        self.shared = Experts(options.num_shared, *size, biases=context.model.biases) if options.num_shared else None
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """Return the weighted update of the chosen experts and that of the shared ones, (B, T, D)."""

@@ -94,7 +94,6 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
     def get_input_embeddings(self) -> torch.nn.Module:
-        """Return the token embedding."""
         embedding: torch.nn.Module = self.model.token_embedding
         return embedding
 
@@ -118,6 +117,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: GenerationCache | None = None,
+        *,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,

@@ -83,6 +83,6 @@ class Mixer(CountsFlops, nn.Module):
             if mask_B1TS is None and not self.causal:
                 mask_B1TS = visible_keys(tokens, position_BS, None, self.causal)
             seen_BTS = None if mask_B1TS is None else mask_B1TS.squeeze(1)
-            record_dense(self, query_BTNh, key_BTNh, tokens, position_BS, seen_BTS)
+            record_dense(self, query_BTNh, key_BTNh, tokens, position_BS=position_BS, seen_BTS=seen_BTS)
             record_largest(self, out_BTD)
         return out_BTD

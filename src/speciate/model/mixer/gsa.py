@@ -85,7 +85,7 @@ class Mixer(CountsFlops, nn.Module):
             query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
         if self.value_gate is not None:
             value_BTNh = self._gated(self.value_gate, "value_gate", x_BTD, value_BTNh)
-        mixed_BTNh = self._attend(x_BTD, query_BTNh, key_BTNh, value_BTNh, tokens).mixed_BTNh
+        mixed_BTNh = self._attend(x_BTD, query_BTNh, key_BTNh, value_BTNh, tokens=tokens).mixed_BTNh
         if self.output_gate is not None:
             mixed_BTNh = self._gated(self.output_gate, "output_gate", x_BTD, mixed_BTNh)
         out_BTD: Tensor = self.out(mixed_BTNh.flatten(2))
@@ -100,7 +100,7 @@ class Mixer(CountsFlops, nn.Module):
         return y_BTNh * open_BTNh
 
     def _attend(
-        self, x_BTD: Tensor, query_BTNh: Tensor, key_BTNh: Tensor, value_BTNh: Tensor, tokens: TokenBatch
+        self, x_BTD: Tensor, query_BTNh: Tensor, key_BTNh: Tensor, value_BTNh: Tensor, *, tokens: TokenBatch
     ) -> AttentionOutput:
         """Join the cached keys, and attend. Autocast is off, since its precision would flip near ties."""
         with torch.autocast(x_BTD.device.type, enabled=False):
@@ -130,5 +130,5 @@ class Mixer(CountsFlops, nn.Module):
                 assert result.choice is not None, "a decoder does not train"
                 tokens.cache.set_state(self.layer, *keys, *result.choice.after)
             if is_collecting() and result.choice is not None and result.mass_BTk is not None:
-                record_choice(self.selector, inputs, result.choice, result.mass_BTk, tokens)
+                record_choice(self.selector, inputs, result.choice, result.mass_BTk, tokens=tokens)
         return result

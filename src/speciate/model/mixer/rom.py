@@ -132,8 +132,14 @@ class Mixer(nn.Module):
         shape = Shape.of(model.width, options)
 
         def router() -> TopK:
-            numbers = (options.num_experts, options.top_k, options.z_weight)
-            return TopK(options.router, options.balance, context, *numbers)
+            return TopK(
+                options.router,
+                options.balance,
+                context,
+                options.num_experts,
+                top_k=options.top_k,
+                z_weight=options.z_weight,
+            )
 
         self.router: nn.Module = router()
         if options.routed == "independent":

@@ -24,10 +24,14 @@ from speciate.model.activation import Activation
 STRIDE_BYTES = 16
 
 
+ExpertWeights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+"""The matrix and the bias of an expert's first layer, and those of its second."""
+
+
 class Experts(nn.Module):
     """The experts' weights; a token's output is the weighted sum over its experts."""
 
-    def __init__(self, num_experts: int, width: int, hidden: int, activation: Activation, biases: bool) -> None:
+    def __init__(self, num_experts: int, width: int, hidden: int, activation: Activation, *, biases: bool) -> None:
         super().__init__()
         self.activation = activation
         inputs = hidden * activation.inputs
@@ -57,22 +61,21 @@ class Experts(nn.Module):
 
     def sum_of_all(self, x_ND: Tensor) -> Tensor:
         """Return y_ND, the unweighted sum over all experts, each of which sees every token."""
-        return functools.reduce(torch.add, (self.run_expert(x_ND, *weights) for weights in self._weights_of_each()))
+        return functools.reduce(torch.add, (self.run_expert(x_ND, weights) for weights in self._weights_of_each()))
 
     def run_looped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """Run expert by expert on rows that are sorted by expert, count_E of each; skip experts without rows."""
         counts = count_E.tolist()
         outputs = [
-            self.run_expert(rows_MD, *weights)
+            self.run_expert(rows_MD, weights)
             for rows_MD, weights in zip(x_AD.split(counts), self._weights_of_each(), strict=True)
             if len(rows_MD)
         ]
         return torch.cat(outputs)
 
-    def run_expert(
-        self, x_ND: Tensor, w_in: Tensor, b_in: Tensor | None, w_out: Tensor, b_out: Tensor | None
-    ) -> Tensor:
+    def run_expert(self, x_ND: Tensor, weights: ExpertWeights) -> Tensor:
         """Run one expert on all rows."""
+        w_in, b_in, w_out, b_out = weights
         return _affine(self.activation.apply(_affine(x_ND, w_in, b_in)), w_out, b_out)
 
     def run_grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
@@ -84,8 +87,8 @@ class Experts(nn.Module):
         hidden_AG = _grouped(x_AD, self.in_weight, self.in_bias, count_E)
         return _grouped(self.activation.apply(hidden_AG), self.out_weight, self.out_bias, count_E)
 
-    def _weights_of_each(self) -> Iterator[tuple[Any, ...]]:
-        """Yield each expert's weights, in the order of `run_expert`'s arguments."""
+    def _weights_of_each(self) -> Iterator[ExpertWeights]:
+        """Yield each expert's weights."""
         stacked = self.in_weight, self.in_bias, self.out_weight, self.out_bias
         return zip(*([None] * len(self.in_weight) if w is None else w.unbind() for w in stacked), strict=True)
 

@@ -121,6 +121,7 @@ class TopK(Selector):
         balance: BalanceOptions,
         context: BuildContext,
         num_slots: int,
+        *,
         top_k: int,
         z_weight: float,
         choice: ChoiceOptions | None = None,

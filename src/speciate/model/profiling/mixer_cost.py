@@ -46,7 +46,7 @@ def build_mixer(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
     extended = model.model_copy(update={"context": max(longest, model.context)})
     options = extended.block_of(LAYER).mixer
     mixer: nn.Module = options.component().Mixer(options, BuildContext(extended, LAYER, 2, seed))
-    initialise(mixer, seed, model.init_std, model.embedding_std, model.num_layers)
+    initialise(mixer, seed, model.init_std, model.embedding_std, num_layers=model.num_layers)
     for selector in selectors(mixer).values():
         selector.before_update(1.0)
     return mixer

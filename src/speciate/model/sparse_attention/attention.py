@@ -194,8 +194,8 @@ def attend_to_chosen(
         inputs.key_BSKh.flatten(2).flatten(0, 1),
         value_BSKh.flatten(2).flatten(0, 1),
         None if bias_BTk is None else bias_BTk.flatten(0, 1),
-        flat_rows(choice.index_BTk, inputs),
-        choice.valid_BTk.flatten(0, 1),
+        index_Rk=flat_rows(choice.index_BTk, inputs),
+        valid_Rk=choice.valid_BTk.flatten(0, 1),
     )
     return mixed_RNh.view(inputs.query_BTNh.shape), mass_Rk.view(choice.index_BTk.shape)
 

@@ -27,6 +27,7 @@ def gather_recompute(
     index_Rk: Tensor,
     per_query: Sequence[Tensor],
     per_key: Sequence[Tensor],
+    *,
     shared: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
     """Return the function's outputs for all queries.
@@ -92,7 +93,7 @@ class _Gathered(torch.autograd.Function):
                 tensor.detach().requires_grad_(need)
                 for tensor, need in zip([*gathered, *tensors[num_rows:]], needed, strict=True)
             ]
-            leaf_gradients = iter(_gradients(ctx.function, leaves, (num_per_query, num_rows), gradients, part))
+            leaf_gradients = iter(_gradients(ctx.function, leaves, (num_per_query, num_rows), gradients, part=part))
             for number, total in enumerate(totals):
                 gradient = None if total is None else next(leaf_gradients, None)
                 if total is None or gradient is None:
@@ -111,6 +112,7 @@ def _gradients(
     leaves: list[Tensor],
     borders: tuple[int, int],
     gradients: Sequence[Tensor | None],
+    *,
     part: slice,
 ) -> tuple[Tensor | None, ...]:
     """Return the gradient of each leaf that needs one, from the gradients of these queries' outputs."""

@@ -23,7 +23,7 @@ ELEMENTS = 2**18
 
 
 def gathered_attention(
-    query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, bias_Rk: Tensor | None, index_Rk: Tensor, valid_Rk: Tensor
+    query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, bias_Rk: Tensor | None, *, index_Rk: Tensor, valid_Rk: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (each head's output, (R, N, h); the weight of each chosen key, mean over heads, (R, k), no gradient).
 

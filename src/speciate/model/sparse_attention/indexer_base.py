@@ -125,7 +125,7 @@ class LearnedIndexer(Indexer):
         per_query = [tensor.flatten(0, 1) for tensor in inputs.query_features]
         per_key = [tensor.flatten(0, 1) for tensor in inputs.key_features]
         index_Rk = flat_rows(index_BTk, inputs)
-        (score_Rk,) = gather_recompute(self._scores_of_chosen, index_Rk, per_query, per_key, [self.bias_J])
+        (score_Rk,) = gather_recompute(self._scores_of_chosen, index_Rk, per_query, per_key, shared=[self.bias_J])
         return score_Rk.view(index_BTk.shape)
 
     def _scores_of_chosen(

@@ -24,7 +24,7 @@ BINS = 8
 
 @torch.no_grad()
 def record_choice(
-    selector: SparseAttention, inputs: AttentionInputs, choice: KeyChoice, mass_BTk: Tensor, tokens: TokenBatch
+    selector: SparseAttention, inputs: AttentionInputs, choice: KeyChoice, mass_BTk: Tensor, *, tokens: TokenBatch
 ) -> None:
     """Record how the choice compares with dense attention, and how many keys were chosen.
 

@@ -114,7 +114,9 @@ class StateSpace(DrawsOwnWeights, CountsFlops, nn.Module):
             rate_NI = -self.log_rate.exp().view(self.shape.inner, state).t().contiguous()
             cast = (part.to(rate_NI.dtype) for part in (mixed_BTI, delta_BTI, write_BTN, read_BTN))
             u_BTI, delta_BTI, write_BTN, read_BTN = cast
-            y_BTI, last_BNI = selective_scan(u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, state_BNI, starts_BT)
+            y_BTI, last_BNI = selective_scan(
+                u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN=read_BTN, state_BNI=state_BNI, starts_BT=starts_BT
+            )
             y_BTI = torch.addcmul(y_BTI, u_BTI, self.skip)
         return y_BTI, (*self.last_inputs(joined_BSI, document_BS, real_BT), last_BNI)
 

@@ -33,6 +33,7 @@ def selective_scan(
     delta_BTI: Tensor,
     rate_NI: Tensor,
     write_BTN: Tensor,
+    *,
     read_BTN: Tensor,
     state_BNI: Tensor | None = None,
     starts_BT: Tensor | None = None,
@@ -66,8 +67,10 @@ class _Scan(torch.autograd.Function):
         for part, before_BNI in zip(parts, before_PBNI.unbind(), strict=True):
             before_BNI.copy_(state_BNI)
             decays, states = buffers.for_chunk(part)
-            _compute_decays(delta_BTI, rate_NI, starts_BT, part, decays.whole_BQNI)
-            state_BNI = _compute_states(u_BTI, delta_BTI, write_BTN, before_BNI, part, decays, states)
+            _compute_decays(delta_BTI, rate_NI, starts_BT, part, decay_BQNI=decays.whole_BQNI)
+            state_BNI = _compute_states(
+                u_BTI, delta_BTI, write_BTN, before_BNI, part=part, decays=decays, states=states
+            )
             y_BTI[:, part] = (read_BTN[:, part].unsqueeze(2) @ states.whole_BQNI).squeeze(2)
         ctx.save_for_backward(u_BTI, delta_BTI, rate_NI, write_BTN, read_BTN, starts_BT, before_PBNI)
         return y_BTI, state_BNI.clone()
@@ -85,8 +88,8 @@ class _Scan(torch.autograd.Function):
             decays, states, gradients = buffers.for_chunk(part)
             state_BQNI, g_BQNI = states.whole_BQNI, gradients.whole_BQNI
             delta_BQI, u_BQI, dy_BQI = delta_BTI[:, part], u_BTI[:, part], dy_BTI[:, part]
-            _compute_decays(delta_BTI, rate_NI, starts_BT, part, decays.whole_BQNI)
-            _compute_states(u_BTI, delta_BTI, write_BTN, before_BNI, part, decays, states)
+            _compute_decays(delta_BTI, rate_NI, starts_BT, part, decay_BQNI=decays.whole_BQNI)
+            _compute_states(u_BTI, delta_BTI, write_BTN, before_BNI, part=part, decays=decays, states=states)
             # a row times a matrix that is read transposed is ten times as fast as a matrix times a column
             dread_BTN[:, part] = (dy_BQI.unsqueeze(2) @ state_BQNI.mT).squeeze(2)
             torch.mul(read_BTN[:, part].unsqueeze(-1), dy_BQI.unsqueeze(2), out=g_BQNI)
@@ -139,7 +142,7 @@ class _Buffers:
 
 
 def _compute_decays(
-    delta_BTI: Tensor, rate_NI: Tensor, starts_BT: Tensor | None, part: slice, decay_BQNI: Tensor
+    delta_BTI: Tensor, rate_NI: Tensor, starts_BT: Tensor | None, part: slice, *, decay_BQNI: Tensor
 ) -> None:
     """Compute exp(delta A) of a chunk's tokens in place; it is 0 where a token forgets everything before it."""
     # exp2 takes half the time of exp
@@ -153,6 +156,7 @@ def _compute_states(
     delta_BTI: Tensor,
     write_BTN: Tensor,
     before_BNI: Tensor,
+    *,
     part: slice,
     decays: _Buffer,
     states: _Buffer,

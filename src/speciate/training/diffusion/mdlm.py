@@ -78,7 +78,7 @@ def word_head_VD(model: Transformer) -> Tensor:
 
 @torch.no_grad()
 def masked_nll(
-    model: Transformer, token_BT: Tensor, document_BT: Tensor | None, masked_BT: Tensor, share_B: Tensor, chunk: int
+    model: Transformer, token_BT: Tensor, document_BT: Tensor | None, masked_BT: Tensor, *, share_B: Tensor, chunk: int
 ) -> Tensor:
     """Return -log p of the masked tokens given the others, (B, T), exactly 0 at visible ones; without gradient."""
     x_BTD = denoiser_hidden(model, token_BT.masked_fill(masked_BT, model.vocabulary - 1), document_BT, share_B)
@@ -107,7 +107,7 @@ def antithetic_masks(
 
 @torch.no_grad()
 def nelbo_estimates(
-    model: Transformer, token_BT: Tensor, document_BT: Tensor | None, num_pairs: int, chunk: int
+    model: Transformer, token_BT: Tensor, document_BT: Tensor | None, num_pairs: int, *, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Estimate the uniform-mask bound by pairs of masks.
 
@@ -123,7 +123,7 @@ def nelbo_estimates(
     for pair in range(num_pairs):
         for masked_BT, count_B in antithetic_masks(token_BT, maskable_BT, pair, num_pairs):
             share_B = count_B.double() / num_B.clamp(min=1)
-            nll_BT = masked_nll(model, token_BT, document_BT, masked_BT, share_B, chunk).double()
+            nll_BT = masked_nll(model, token_BT, document_BT, masked_BT, share_B=share_B, chunk=chunk).double()
             estimate_PBT[pair] += nll_BT / share_B.unsqueeze(1).clamp(min=1e-9) / 2
             total_BT += nll_BT
             num_masked_BT += masked_BT

@@ -18,7 +18,7 @@ class Progress:
     """Prints a progress line every few seconds. workflow/live_progress.py reads these lines from the run's log."""
 
     def __init__(
-        self, label: str, num_steps: int, first_step: int, tokens_a_step: int, flops: float, peak: float | None
+        self, label: str, num_steps: int, first_step: int, tokens_a_step: int, *, flops: float, peak: float | None
     ) -> None:
         """Start the clock. `flops`: operations per token; `peak`: the devices' peak per second, None if unknown."""
         self.label, self.num_steps = label, num_steps
@@ -34,7 +34,9 @@ class Progress:
         flops, peak = flops_per_token(state.model, block_length), peak_flops(ranks.device, settings.precision)
         label = f"{spec.ablation} seed {spec.seed}"
         tokens = settings.blocks_per_step * block_length
-        return cls(label, settings.num_steps, state.step, tokens, flops, peak * ranks.world if peak else None)
+        return cls(
+            label, settings.num_steps, state.step, tokens, flops=flops, peak=peak * ranks.world if peak else None
+        )
 
     def tokens_per_second(self, step: int) -> float:
         """Return the mean number of tokens per second since this process began to train."""

@@ -27,7 +27,7 @@ def summed_nll(x_ND: Tensor, head_VD: Tensor, target_N: Tensor, chunk: int) -> T
 
 
 def weighted_nll(
-    x_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, chunk: int
+    x_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, *, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Return the sum of weight times nats, a scalar with gradient, and the nats (N,), both in float32 or better.
 

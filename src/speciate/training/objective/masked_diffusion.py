@@ -135,7 +135,7 @@ class Objective(BaseObjective):
         """Return the mean weighted nats, a scalar with gradient; 0 where nothing may be masked."""
         uniform_B, draw_BT = self.draw_noise(token_BT)
         share_B, slope_B = self.options.noise.component().mask_share(self.options.noise, uniform_B)
-        noisy, probs = self.add_noise(model, token_BT, document_BT, share_B, slope_B, draw_BT)
+        noisy, probs = self.add_noise(model, token_BT, document_BT, share_B, slope_B=slope_B, draw_BT=draw_BT)
         total, nats_BT = self.denoise(model, noisy)
         self.run_importance(model, noisy, probs, nats_BT)
         return total / max(1, int(noisy.maskable_BT.sum()))
@@ -151,6 +151,7 @@ class Objective(BaseObjective):
         token_BT: Tensor,
         document_BT: Tensor | None,
         share_B: Tensor,
+        *,
         slope_B: Tensor,
         draw_BT: Tensor,
     ) -> tuple[NoisyBlocks, MaskProbs | None]:
@@ -178,7 +179,7 @@ class Objective(BaseObjective):
         # after the model has run: with fsdp the head's weight is complete only then
         head_VD = model.head_VD if self.published else mdlm.word_head_VD(model)
         target_N, weight_N = noisy.token_BT[predicted_BT], noisy.weight_BT[predicted_BT]
-        total, nats_N = weighted_nll(x_BTD[predicted_BT], head_VD, target_N, weight_N, self.chunk)
+        total, nats_N = weighted_nll(x_BTD[predicted_BT], head_VD, target_N, weight_N, chunk=self.chunk)
         return total, nats_N.new_zeros(noisy.token_BT.shape).masked_scatter_(predicted_BT, nats_N)
 
     def run_importance(self, model: Transformer, noisy: NoisyBlocks, probs: MaskProbs | None, nats_BT: Tensor) -> None:
@@ -191,7 +192,7 @@ class Objective(BaseObjective):
             loss_mask_BT = noisy.maskable_BT & (draw_BT < noisy.share_B.unsqueeze(1))
             with mark_recomputation():
                 nats_BT = mdlm.masked_nll(
-                    model, noisy.token_BT, noisy.document_BT, loss_mask_BT, noisy.share_B, self.chunk
+                    model, noisy.token_BT, noisy.document_BT, loss_mask_BT, share_B=noisy.share_B, chunk=self.chunk
                 )
         model.parts["importance"](noisy, probs, nats_BT, loss_mask_BT)
 
@@ -209,7 +210,7 @@ class Objective(BaseObjective):
         Each estimate uses one pair of masks. Over the pairs the masks' sizes are stratified, so the standard error is
         an upper estimate.
         """
-        return mdlm.nelbo_estimates(model, token_BT, document_BT, self.num_pairs, self.chunk)[0][:, :, 1:]
+        return mdlm.nelbo_estimates(model, token_BT, document_BT, self.num_pairs, chunk=self.chunk)[0][:, :, 1:]
 
     @property
     def is_estimated(self) -> bool:
@@ -221,7 +222,9 @@ class Objective(BaseObjective):
         """Run importance and denoiser at one of 8 noise levels per block, on masks that the block alone decides."""
         share_B = ((uniforms(token_BT, LEVEL_KEY)[:, 0] * PROBE_LEVELS).floor() + 0.5) / PROBE_LEVELS
         draw_BT = uniforms(token_BT, DRAW_KEY)
-        noisy, probs = self.add_noise(model, token_BT, document_BT, share_B, torch.ones_like(share_B), draw_BT)
+        noisy, probs = self.add_noise(
+            model, token_BT, document_BT, share_B, slope_B=torch.ones_like(share_B), draw_BT=draw_BT
+        )
         _, nats_BT = self.denoise(model, noisy)
         self.run_importance(model, noisy, probs, nats_BT)
 
@@ -237,9 +240,11 @@ class Objective(BaseObjective):
         if "importance" not in model.parts:
             return pd.DataFrame({name: [] for name in ("what", "item", "position", "token", "x", "y")})
         half_B = torch.full((len(token_BT),), 0.5, dtype=torch.float64, device=device)
-        noisy, probs = self.add_noise(model, token_BT, document_BT, half_B, half_B, uniforms(token_BT, DRAW_KEY))
+        noisy, probs = self.add_noise(
+            model, token_BT, document_BT, half_B, slope_B=half_B, draw_BT=uniforms(token_BT, DRAW_KEY)
+        )
         assert probs is not None
-        _, nats_BT = mdlm.nelbo_estimates(model, token_BT, document_BT, self.num_pairs, self.chunk)
+        _, nats_BT = mdlm.nelbo_estimates(model, token_BT, document_BT, self.num_pairs, chunk=self.chunk)
         item_N, position_N = noisy.maskable_BT.nonzero().T
         columns = {"item": item_N, "position": position_N, "token": token_BT[item_N, position_N]}
         columns |= {"x": probs.importance_BT[item_N, position_N], "y": nats_BT[item_N, position_N]}

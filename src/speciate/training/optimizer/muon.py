@@ -116,7 +116,7 @@ def muon(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
 
 def muon_batched(rows: list[dict[str, Any]], options: Options) -> torch.optim.Optimizer:
     """Build Muon for stacks of matrices."""
-    return BatchedMuon(rows, options.lr, options.momentum, options.adjust_lr_fn, options.iteration)
+    return BatchedMuon(rows, options.lr, options.momentum, options.adjust_lr_fn, iteration=options.iteration)
 
 
 PART_BUILDERS: dict[str, Callable[[list[dict[str, Any]], Options], torch.optim.Optimizer]] = {
@@ -166,7 +166,7 @@ class BatchedMuon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, rows: list[dict[str, Any]], lr: float, momentum: float, adjust_lr_fn: str, iteration: str
+        self, rows: list[dict[str, Any]], lr: float, momentum: float, adjust_lr_fn: str, *, iteration: str
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "adjust_lr_fn": adjust_lr_fn, "iteration": iteration}
         super().__init__(rows, defaults)

@@ -50,4 +50,4 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
         ValueError: the package is hostile or damaged, the reader cannot read a file, or no file matches.
     """
     globs = archives.Globs(options.include, options.exclude)
-    yield from archives.read_passages(archive, name, globs, options.reader, options.file)
+    yield from archives.read_passages(archive, name, globs, options.reader, file=options.file)

@@ -81,9 +81,11 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
     where = f"source {name}: dataset {options.dataset}"
     pinned = resolve_revision(options.dataset, options.revision, where)
     with tempfile.TemporaryDirectory(prefix=".arrow-", dir=target.parent) as cache:
-        rows = _read_shard_rows(options, pinned, cache, shard, parser, where)
+        rows = _read_shard_rows(options, pinned, cache, shard, parser=parser, where=where)
         count = write_passages(
-            target, _limit_passages(options, rows, shard, parser, where), _archive_metadata(options, pinned, shard)
+            target,
+            _limit_passages(options, rows, shard, parser, where=where),
+            _archive_metadata(options, pinned, shard),
         )
     if not count:
         raise ValueError(f"{where}: split {options.split} has no record for shard {shard}")
@@ -132,7 +134,7 @@ def _matching_files(options: Options, pinned: PinnedDataset, where: str) -> list
 
 
 def _read_shard_rows(
-    options: Options, pinned: PinnedDataset, cache: str, shard: Shard, parser: RecordParser, where: str
+    options: Options, pinned: PinnedDataset, cache: str, shard: Shard, *, parser: RecordParser, where: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield this shard's records, each with its name."""
     dataset = _load_dataset(options, pinned, cache, where)
@@ -163,7 +165,7 @@ def _iterate_rows(dataset: Any, where: str, commit: str) -> Iterator[dict[str, A
 
 
 def _limit_passages(
-    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, parser: RecordParser, where: str
+    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, parser: RecordParser, *, where: str
 ) -> Iterator[Passage]:
     """Yield the passages of `rows` up to this shard's share of `max_bytes` and `max_documents`."""
     bytes_left, documents_left = _shard_share(options.max_bytes, shard), _shard_share(options.max_documents, shard)

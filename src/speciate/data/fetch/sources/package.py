@@ -48,4 +48,4 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
         ValueError: the archive is hostile or damaged, the reader cannot read a member, or no member matches.
     """
     globs = archives.Globs(options.include, options.exclude)
-    yield from archives.read_passages(archive, name, globs, options.reader, options.file)
+    yield from archives.read_passages(archive, name, globs, options.reader, file=options.file)

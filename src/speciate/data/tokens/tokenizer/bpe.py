@@ -31,7 +31,6 @@ class Options(TokenizerOptions):
     """Approximate bytes of training text to fit to, shared evenly among the domains; null uses all of it."""
 
     def max_fitting_bytes(self) -> int | None:
-        """Return `max_bytes`."""
         return self.max_bytes
 
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from speciate.config.run import RunSpec
+from speciate.model.block import Block
 from speciate.model.hf.pretrained import Pretrained
 from speciate.model.initial_weights import generator
 from speciate.model.moe.experts import Experts
@@ -51,7 +52,10 @@ def initialise(options: Options, model: Transformer, run: RunSpec, path: pathlib
     copy_weights(model, source, layers)
     for layer in layers:
         where = f"{run.ablation}: start: upcycle: layer {layer}"
-        experts, shared = (getattr(model.blocks[layer].ffn, name, None) for name in ("experts", "shared"))
+        block = model.blocks[layer]
+        assert isinstance(block, Block)
+        children = dict(block.ffn.named_children())
+        experts, shared = children.get("experts"), children.get("shared")
         if not isinstance(experts, Experts):
             raise ValueError(f"{where}: {run.model.block_of(layer).ffn.kind} has no experts to fill")
         dense = _expert_layout(source, layer, run, where)
@@ -85,11 +89,11 @@ def fill_experts(experts: Experts, dense: dict[str, Tensor], options: Options, n
             noise = torch.empty(tensor.shape).normal_(generator=draw)
             copy = tensor + options.noise * tensor.std() * noise
             if len(dropped_R) and name != "out_bias":
-                _redraw(copy, tensor, dropped_R, hidden, draw, rows=name == "out_weight")
+                _redraw(copy, tensor, dropped_R, hidden, draw=draw, rows=name == "out_weight")
             getattr(experts, name)[expert] = copy
 
 
-def _redraw(copy: Tensor, dense: Tensor, dropped_R: Tensor, hidden: int, draw: torch.Generator, *, rows: bool) -> None:
+def _redraw(copy: Tensor, dense: Tensor, dropped_R: Tensor, hidden: int, *, draw: torch.Generator, rows: bool) -> None:
     """Redraw the weights of these hidden units: rows of W_out, else columns (of gate and up)."""
     for start in range(0, dense.shape[0] if rows else dense.shape[-1], hidden):
         index = dropped_R + start

@@ -33,5 +33,4 @@ class Sink:
         self.trackio.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
         self.trackio.finish()

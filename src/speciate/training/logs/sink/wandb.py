@@ -39,5 +39,4 @@ class Sink:
         self.run.log({**values, "step": step})
 
     def close(self) -> None:
-        """Finish the run."""
         self.run.finish()
