@@ -157,7 +157,7 @@ class DataGraph:
         return sorted(shards or {WHOLE})
 
     def _fetched_shard(self, domain: str, source: str, shard: str) -> str:
-        """Return the shard in which a source is fetched for a shard of a domain; a source that cannot be cut is whole."""
+        """Return the shard in which a source is fetched for a domain's shard; one that cannot be cut is whole."""
         own = self.study.domains[domain].sources
         return shard if source in own and own[source].sharded else WHOLE
 
