@@ -172,7 +172,8 @@ def test_in_float32_it_is_torchs_iteration_without_its_rounding(
 
     matrices = update if update.ndim == 3 else update[None]
     expected = torch.stack([_muon._zeropower_via_newtonschulz(m, (3.4445, -4.7750, 2.0315), 5, 1e-7) for m in matrices])
-    torch.testing.assert_close(orthogonal, expected.view(shape), rtol=1e-5, atol=1e-6)
+    # 485 float32 eps, as above: a batch is rounded otherwise than its matrices one by one
+    torch.testing.assert_close(orthogonal, expected.view(shape), rtol=0, atol=6e-5)
     values = torch.linalg.svdvals(orthogonal)
     assert values.min() > 0.6
     assert values.max() < 1.25
