@@ -57,7 +57,7 @@ CASES = [
         "Size",
         "an arm that the study does not have",
         sizing(ablation="hybrid"),
-        "--ablation: no ablation is called hybrid; there are KINDS",
+        "--ablation: no ablation is called hybrid; available: KINDS",
     ),
     Case(
         "Size",

@@ -106,7 +106,7 @@ CASES = [
     record(
         "a column that is not there",
         b'{"body": "a"}\n',
-        "source one: member a.jsonl: line 1: there is no column 'text'; there are: body",
+        "source one: member a.jsonl: line 1: there is no column 'text'; available: body",
     ),
     record(
         "a number for a text", b'{"text": 7}\n', "source one: member a.jsonl: line 1: column 'text' holds int, not text"
@@ -153,7 +153,7 @@ CASES = [
         "Documents",
         "parquet without the column",
         of_files(parquet({"body": ["a"]}), "a.parquet"),
-        "source one: file a.parquet: there is no column 'text'; there are: body",
+        "source one: file a.parquet: there is no column 'text'; available: body",
     ),
     Case(
         "Documents",

@@ -74,8 +74,8 @@ CASES = [
         arm(balance_from=0.6, balance_until=0.4),
     ),
     refused(
-        "annealed noise beside learned noise",
-        f"{AT}.block.ffn.router: noise_std: 0.1 is for annealed noise; learned noise has a scale of its own",
+        "annealed noise together with learned noise",
+        f"{AT}.block.ffn.router: noise_std: 0.1 is for annealed noise; learned noise learns its scale",
         arm(router={"kind": "learned", "noise": "learned", "noise_std": 0.1}),
     ),
 ]

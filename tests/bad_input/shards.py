@@ -79,7 +79,7 @@ CASES = [
     ),
     shards(
         "the inventory cut off",
-        "results/data/fetch/code-KEY/0-of-2/archive: is no spec: WHY",
+        "results/data/fetch/code-KEY/0-of-2/archive: is not a spec: WHY",
         "clean",
         of("fetch/code-*/0-of-2/archive", cut),
     ),
@@ -147,7 +147,7 @@ CASES = [
     ),
     shards(
         "a stage's spec cut off",
-        "results/data/sign/code-KEY/spec.json: is no spec: WHY",
+        "results/data/sign/code-KEY/spec.json: is not a spec: WHY",
         "sign",
         of("sign/code-*/spec.json", cut),
     ),

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import types
 from collections.abc import Iterator
@@ -179,8 +180,10 @@ def call(command: Command) -> Ended:
 
 def ended(command: Command, status: int, said: str) -> Ended:
     """How a command ended, from its exit status and what it wrote on standard error."""
-    mark = f"speciate {command.verb}: error: "
-    return Ended(status, tuple(line.removeprefix(mark) for line in said.splitlines() if line.startswith(mark)), said)
+    # reading a study is no verb: its messages have whatever name this process had last, or none
+    mark = re.compile(r"speciate(?: \w+)?: error: " if command.verb == "study" else f"speciate {command.verb}: error: ")
+    marked = [(mark.match(line), line) for line in said.splitlines()]
+    return Ended(status, tuple(line[match.end() :] for match, line in marked if match), said)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ CASES = [
         "Study file",
         "keeps an ablation that the extended file does not have",
         keeps,
-        "study.yaml: keep.ablations: there is no magic; there are: dense, auxiliary",
+        "study.yaml: keep.ablations: there is no magic; available: dense, auxiliary",
     ),
     study("an unknown key", "study.yaml: blok_length: unknown key", ("blok_length", 64)),
     study(
@@ -90,7 +90,7 @@ CASES = [
     ),
     study(
         "an unknown kind of filter",
-        "study.yaml: domains.prose.filters.0: 'spelling' is no kind of data/clean/filters; there are: KINDS",
+        "study.yaml: domains.prose.filters.0: 'spelling' is not a kind of data/clean/filters; available: KINDS",
         ("domains.prose.filters", ["spelling"]),
     ),
     study(
