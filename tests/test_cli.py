@@ -82,7 +82,7 @@ def test_a_verb_that_does_not_exist_is_named_with_the_nearest(capsys: pytest.Cap
     for word, hint in (("trian", "did you mean `speciate train`? "), ("xyzzy", "")):
         with pytest.raises(SystemExit, match="2"):
             main([word, "--spec", "x"])
-        error = f"speciate: error: '{word}' is no stage or tool; {hint}`speciate --help` lists them\n"
+        error = f"speciate: error: '{word}' is not a stage or tool; {hint}`speciate --help` lists them\n"
         assert capsys.readouterr().err == error
 
 
@@ -95,7 +95,7 @@ def test_no_word_at_all_shows_the_help_as_an_error(capsys: pytest.CaptureFixture
 def test_log_lines_name_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["draw", "--spec", str(tmp_path / "none"), "--tables", "x", "--output-folder", "x"])
-    assert capsys.readouterr().err.startswith(f"speciate draw: error: {tmp_path / 'none'}: is no spec: ")
+    assert capsys.readouterr().err.startswith(f"speciate draw: error: {tmp_path / 'none'}: is not a spec: ")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from speciate.io import DISK_FULL
 VERSION = "0.1.0"
 """The package's version; pyproject.toml reads it here."""
 
-ROOMS = ("stages", "tools")
+VERB_FOLDERS = ("stages", "tools")
 GROUPS = {
     "data": "fetch clean sign bucket cluster assign_splits write_splits sketch fit encode pack balance card present",
     "training": "train evaluate",
@@ -74,15 +74,15 @@ def execute(words: Sequence[str]) -> None:
 
 def verb_files() -> dict[str, pathlib.Path]:
     """Return the source file of every verb, by name."""
-    folders = [pathlib.Path(__file__).parent / room for room in ROOMS]
+    folders = [pathlib.Path(__file__).parent / name for name in VERB_FOLDERS]
     return {file.stem: file for folder in folders for file in sorted(folder.glob("[a-z]*.py"))}
 
 
 def _refuse_unknown(word: str) -> int:
-    """Print why `word` is no verb; return the exit status."""
-    nearest = difflib.get_close_matches(word, verb_files(), n=1, cutoff=0.5)
+    """Print that `word` is not a verb, with the nearest one; return the exit status."""
+    nearest = difflib.get_close_matches(word, verb_files(), n=1, cutoff=0.6)
     hint = f"did you mean `speciate {nearest[0]}`? " if nearest else ""
-    print(f"speciate: error: '{word}' is no stage or tool; {hint}`speciate --help` lists them", file=sys.stderr)
+    print(f"speciate: error: '{word}' is not a stage or tool; {hint}`speciate --help` lists them", file=sys.stderr)
     return 2
 
 
@@ -91,8 +91,8 @@ def overview() -> str:
     files = verb_files()
     groups = {heading: names.split() for heading, names in GROUPS.items()}
     named = {name for names in groups.values() for name in names}
-    for heading, room in (("other stages", "stages"), ("tools", "tools")):
-        groups[heading] = [name for name, file in files.items() if file.parent.name == room and name not in named]
+    for heading, folder in (("other stages", "stages"), ("tools", "tools")):
+        groups[heading] = [name for name, file in files.items() if file.parent.name == folder and name not in named]
     lines = ["usage: speciate VERB ...", "", "When does a learned selector specialise, and when does it collapse?"]
     width = max(map(len, files))
     for heading, names in groups.items():
@@ -135,7 +135,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def run(action: Callable[[], None]) -> None:
-    """Run a verb. An error that its user can mend ends as one message and exit status 1, without a traceback.
+    """Run a verb. An error that its user can fix ends as one message and exit status 1, without a traceback.
 
     A verb that ends well reports its processor time and its largest memory, those of its children included.
     """
@@ -177,7 +177,7 @@ def _resources_used() -> str:
 
 
 def error_message(error: BaseException) -> str:
-    """Return an error's message; for the operating system's most common errors, one that says what to look at."""
+    """Return an error's message; the operating system's most common errors get one that names file and cause."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     if error.errno in DISK_FULL:
@@ -190,7 +190,7 @@ def error_message(error: BaseException) -> str:
 
 
 def log(text: str) -> None:
-    """Print one line on standard error at once; drop it where nobody reads there any more, which ends no stage."""
+    """Print one line on standard error at once; a closed pipe drops the line and does not end the stage."""
     try:
         print(f"speciate {_verb}: {text}" if _verb else f"speciate: {text}", file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -201,7 +201,7 @@ def log(text: str) -> None:
 
 
 def parse_named_paths(pairs: Sequence[str], names: Iterable[str], complaint: str) -> dict[str, pathlib.Path]:
-    """Return NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is given once."""
+    """Return NAME=PATH arguments as paths, in the order of `names`. Raises ValueError unless each is named once."""
     paths = {name: pathlib.Path(path) for name, equals, path in (pair.partition("=") for pair in pairs) if equals}
     names = list(names)
     if len(paths) != len(pairs) or set(paths) != set(names):

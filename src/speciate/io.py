@@ -22,7 +22,7 @@ def sha256(file: pathlib.Path) -> str:
 def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a path to write to in place of `target`; it becomes `target` only if the block ends well.
 
-    Written beside the target, synced and renamed, so that nothing half-written is ever left under the target's name.
+    The file is written next to the target, synced and renamed, so no half-written file ever has the target's name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)

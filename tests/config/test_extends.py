@@ -80,7 +80,7 @@ def test_keep_leaves_out_what_it_does_not_name(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        ("{ablations: [one, tow]}", "keep.ablations: there is no tow; there are: one, two, three"),
+        ("{ablations: [one, tow]}", "keep.ablations: there is no tow; available: one, two, three"),
         ("{domains.c.sources: [x]}", "keep.domains.c.sources: the extended files have no such mapping"),
         ("{ablations: one}", "keep.ablations: must be a list of names, not 'one'"),
         ("[ablations]", r"keep: must be a mapping of paths to lists of names, not \['ablations'\]"),

@@ -88,8 +88,8 @@ def test_an_ablation_adds_and_removes_groups() -> None:
         ({"a": {"layers": [0], "blok": {}}}, "a.blok: unknown key"),
         ({"a": {"block": {}}}, "a.layers: is missing"),
         ({"a": {"layers": [0, 9]}}, r"a.layers: layers \[9\] do not exist in a model of 4"),
-        ({"a": {"layers": [0, 1]}, "b": {"layers": [1]}}, r"b.layers: layers \[1\] are in another group, too"),
-        ({"a": {"layers": [0], "block": {"ffn": {"kind": "dens"}}}}, "a.block.ffn: 'dens' is no kind of model/ffn"),
+        ({"a": {"layers": [0, 1]}, "b": {"layers": [1]}}, r"b.layers: layers \[1\] are also in another group"),
+        ({"a": {"layers": [0], "block": {"ffn": {"kind": "dens"}}}}, "a.block.ffn: 'dens' is not a kind of model/ffn"),
     ],
 )
 def test_a_wrong_group_is_named_with_its_field(groups: dict[str, Any], message: str) -> None:
@@ -103,7 +103,9 @@ def test_a_wrong_group_is_named_with_its_field(groups: dict[str, Any], message: 
 
 def test_groups_and_exceptions_do_not_mix() -> None:
     whole = [{"layers": [0], "block": BASE["model"]["block"]}]
-    with pytest.raises(ValueError, match=r"base\.model\.layer_groups: stands beside exceptions; give one or the other"):
+    with pytest.raises(
+        ValueError, match=r"base\.model\.layer_groups: cannot be combined with exceptions; give one or the other"
+    ):
         study(merge(BASE, {"model": {"layer_groups": GROUPS, "exceptions": whole}}))
     with pytest.raises(ValueError, match="must be a mapping of names to groups"):
         study(merge(BASE, {"model": {"layer_groups": [1]}}))

@@ -33,9 +33,9 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
     [
         ({"tokeniser": "bpe"}, "config.yaml: tokeniser: unknown key"),
         ({"block_length": "128"}, "config.yaml: block_length: input should be a valid integer, not '128'"),
-        ({"seeds": [0, 0]}, "config.yaml: seeds: [0, 0] names one twice"),
+        ({"seeds": [0, 0]}, "config.yaml: seeds: [0, 0] names a seed twice"),
         ({"seeds": []}, "seeds: "),
-        ({"domains": {}, "packing": "best_fti"}, "packing: 'best_fti' is no kind of data/packing; there are: "),
+        ({"domains": {}, "packing": "best_fti"}, "packing: 'best_fti' is not a kind of data/packing; available: "),
         ({"analysis": {"reference": "nothing"}}, "analysis.reference: no ablation is called nothing"),
         ({"hypotheses": {"learned": {"arm": "frosen"}}}, "hypotheses.learned: no ablation is called frosen"),
         (
@@ -72,7 +72,7 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
         ({"base": {"training": {"accumulation": 2}}}, "accumulation: unknown key; it is called grad_accumulation now"),
         (
             {"base": {"start": {"kind": "teacher", "origin": {"kind": "run", "ablation": "dense"}}}},
-            "start: 'teacher' is no kind of training/init/start; it is called oracle_model now; there are: ",
+            "start: 'teacher' is not a kind of training/init/start; it is called oracle_model now; available: ",
         ),
         # an option of today that other kinds of its folder have is no old name
         (

@@ -91,5 +91,5 @@ def test_digest_changes_with_what_the_closure_does_only(
 
 
 def test_a_verb_that_does_not_exist_is_an_error(package: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match=r"speciate\.stages\.nothing is no module"):
+    with pytest.raises(ValueError, match=r"speciate\.stages\.nothing is not a module"):
         provenance.digest("nothing")

@@ -75,5 +75,5 @@ def test_what_is_not_there_is_named(results: pathlib.Path, tmp_path: pathlib.Pat
     with pytest.raises(ValueError, match=r"mixture\.json does not exist yet: `snakemake .*mixture\.json` makes it"):
         run("--spec", str(spec))
     (results / "study" / "specs" / "folders.json").unlink()
-    with pytest.raises(ValueError, match=r"folders\.json: is no spec"):
+    with pytest.raises(ValueError, match=r"folders\.json: is not a spec"):
         run("--spec", str(spec))

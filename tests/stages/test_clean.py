@@ -201,8 +201,8 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("sources", "archives", "message"),
     [
-        ({"one": source(reader="pdf")}, (), "sources.one.reader: 'pdf' is no kind of data/fetch/readers"),
-        ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is no kind of data/fetch/sources"),
+        ({"one": source(reader="pdf")}, (), "sources.one.reader: 'pdf' is not a kind of data/fetch/readers"),
+        ({"one": source(kind="torrent")}, (), "sources.one: 'torrent' is not a kind of data/fetch/sources"),
         ({"one": source()}, ("two=x",), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one=x", "one=y"), "--archive: domain code needs each of one once, as NAME=PATH"),
         ({"one": source()}, ("one",), "--archive: domain code needs each of one once, as NAME=PATH"),
@@ -227,7 +227,7 @@ def test_a_wrong_spec_or_argument_is_named(
     [
         ({"shard": "1-of-3", "shards": 2}, "--shard: 1-of-3 of domain code, which has 2"),
         ({"shard": "2-of-2", "shards": 2}, "--shard: '2-of-2' is not a shard; the first of eight is 0-of-8"),
-        ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is no kind of data/clean/filters"),
+        ({"filters": ["exact_duplicate"]}, "filters.0: 'exact_duplicate' is not a kind of data/clean/filters"),
         ({"filters": [{"kind": "length", "max_words": 3}]}, "filters.0.max_words: unknown key"),
         (
             {"filters": [{"kind": "gopher_quality", "max_symbol_ratio": 0.0}]},

@@ -93,5 +93,5 @@ def test_a_missing_column_is_named(tables: pathlib.Path, tmp_path: pathlib.Path)
 
 def test_a_figure_that_does_not_exist_is_refused(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")).replace('"load"', '"lode"'))
-    with pytest.raises(ValueError, match=r"figure: 'lode' is no kind of figures; there are: .*load"):
+    with pytest.raises(ValueError, match=r"figure: 'lode' is not a kind of figures; available: .*load"):
         run(tmp_path / "spec.json", tables, tmp_path)

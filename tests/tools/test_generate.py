@@ -120,7 +120,7 @@ def test_speculation_says_the_same_and_how_much_it_spared(
     with pytest.raises(ValueError, match="--speculate: is greedy; give --temperature 0 with it"):
         printed(capsys, generate, "--run", str(run), "--prompt", "a", "--speculate")
     plain = write_run(tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"--speculate: .*seed0 has no further heads that could draft"):
+    with pytest.raises(ValueError, match=r"--speculate: .*seed0 has no further heads to draft with"):
         printed(capsys, generate, "--run", str(plain), "--prompt", "a", "--temperature", "0", "--speculate")
 
 

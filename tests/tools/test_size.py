@@ -150,7 +150,7 @@ def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"ablation": "hybrid"}, "--ablation: no ablation is called hybrid; there are published, repaired"),
+        ({"ablation": "hybrid"}, "--ablation: no ablation is called hybrid; available: published, repaired"),
         ({"vocabulary": "0"}, "--vocabulary: must be at least 1, not 0"),
         ({"device": "abacus"}, "--device: no peak speed is known of 'abacus'"),
         ({"mfu": "1.5"}, "--mfu: must be above 0 and at most 1, not 1.5"),

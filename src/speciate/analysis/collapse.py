@@ -127,7 +127,7 @@ def run_state(collapsed: bool, least_q_value: float, least_excess_low: float, le
     undecided    it would be specialised, but the study has no control to compare with, or one is missing at this seed.
 
     Commitment is not part of the definition. It is a scale of the probabilities: ln E by definition for a hash router,
-    and small for a top-1 router of low temperature whose hard choices are as specialised as any. It is reported beside
+    and small for a top-1 router of low temperature whose hard choices are as specialised as any. It is reported next to
     the state.
 
     Args:

@@ -1,4 +1,4 @@
-"""Metrics that modules recorded beside their choices (selection/metrics.py), as a table and as run statistics."""
+"""Metrics that modules recorded besides their choices (selection/metrics.py), as a table and as run statistics."""
 
 from typing import Any
 

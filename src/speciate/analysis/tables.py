@@ -49,7 +49,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "num_slots": "int64",
         "num_chosen": "float64",
         "decisions": "int64",
-        **_floats(*(column for statistic in LOAD for column in (statistic.name, *statistic.beside))),
+        **_floats(*(column for statistic in LOAD for column in (statistic.name, *statistic.companions))),
         **_floats("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "information_z", "p_value"),
         **_floats("q_value", "excess_information_bits", "normalised_information"),
         **_floats("commitment_nats", "drift_nats", "information_nats"),
@@ -86,7 +86,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
-    # one row per run, step, probe, module and metric that it recorded beside its choices (selection/metrics.py)
+    # one row per run, step, probe, module and metric that it recorded besides its choices (selection/metrics.py)
     "measurements": {
         **_RUN,
         "step": "int64",

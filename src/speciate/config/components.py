@@ -60,13 +60,13 @@ class _OneClassPerModule(ModelMetaclass):
             return super().__new__(mcs, name, bases, namespace, **settings)
         if module not in mcs._made:
             mcs._made[module] = super().__new__(mcs, name, bases, namespace, **settings)
-        elif "__classcell__" in namespace:  # a method calls super(): tell it which class it belongs to
+        elif "__classcell__" in namespace:  # a method calls super(), which looks its class up here
             namespace["__classcell__"].cell_contents = mcs._made[module]
         return mcs._made[module]
 
 
 class ComponentOptions(Strict, metaclass=_OneClassPerModule):
-    """Options of one component, whatever its slot; `config/contracts` adds what each slot has.
+    """Options of one component, whatever its slot; `config/contracts` adds the hooks of each slot.
 
     The methods and class variables here are the hooks that a component may override.
     """
@@ -75,7 +75,7 @@ class ComponentOptions(Strict, metaclass=_OneClassPerModule):
     """The stem of the component's file."""
 
     causal_only: ClassVar[bool] = False
-    """Whether it serves only models in which each position sees those before it."""
+    """Whether it works only in models whose positions see nothing but the positions before them."""
 
     @classmethod
     def module_name(cls) -> str:
@@ -91,13 +91,13 @@ class ComponentOptions(Strict, metaclass=_OneClassPerModule):
         return False
 
     def check_domains(self, domains: tuple[str, ...]) -> None:
-        """Raise ValueError, with the reason, for a study whose domains it cannot serve."""
+        """Raise ValueError, with the reason, if it cannot work with a study's domains."""
 
     def check(self, model: Any) -> None:
-        """Raise ValueError, with the reason, where it does not fit the rest of the model, a ModelSpec."""
+        """Raise ValueError, with the reason, if it does not fit the rest of the model, a ModelSpec."""
 
     def check_run(self, run: Any) -> None:
-        """Raise ValueError, with the reason, where it does not fit the rest of the run, a RunSpec."""
+        """Raise ValueError, with the reason, if it does not fit the rest of the run, a RunSpec."""
 
 
 @functools.cache
@@ -131,7 +131,7 @@ def options_of(folder: str, kind: str) -> type[ComponentOptions]:
     """
     if not kind.isidentifier() or kind not in kinds_in(folder):
         renamed = f"it is called {RENAMED_KINDS[kind]} now; " if kind in RENAMED_KINDS else ""
-        raise ValueError(f"'{kind}' is no kind of {folder}; {renamed}there are: {', '.join(kinds_in(folder))}")
+        raise ValueError(f"'{kind}' is not a kind of {folder}; {renamed}available: {', '.join(kinds_in(folder))}")
     module = ".".join(["speciate", *folder.split("/"), kind])
     options: type[ComponentOptions] = run_definitions(module, "Options")["Options"]
     return options
@@ -165,7 +165,7 @@ def _unknown(key: object) -> str:
 
 
 def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
-    """Return every error in `error` as (dotted path of the field, reason), in the terms of whoever wrote the config."""
+    """Return every error in `error` as (dotted path of the field, reason), in the terms of the config's author."""
     errors: list[tuple[str, str]] = []
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"] if part != "[key]")
@@ -253,6 +253,6 @@ def options_within(value: Any) -> Iterator[ComponentOptions]:
 
 def component_module(options: ComponentOptions) -> ModuleType:
     """Import the module that `options` configure. The slot's contract in `config/contracts` says what the module
-    offers.
+    must define.
     """
     return importlib.import_module(options.module_name())

@@ -1,4 +1,4 @@
-"""What a study says of its texts: domains, duplicates, splits, held-out sets."""
+"""The settings of a study's texts: domains, duplicates, splits, held-out sets."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,7 +11,7 @@ from speciate.config.run import Name
 
 
 class Domain(Strict):
-    """One domain of text: where it comes from and what is kept of it."""
+    """One domain of text: where it comes from, and which documents are kept."""
 
     sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]] = Field(min_length=1)
     """Name of a source -> where its documents come from."""
@@ -51,7 +51,7 @@ class Duplicates(Strict):
     """Number of jobs that the bands are spread over."""
 
     @pydantic.model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _check_bands(self) -> Self:
         if self.permutations % self.bands:
             raise ValueError(f"bands: {self.bands} does not divide {self.permutations} permutations")
         if self.buckets > self.bands:

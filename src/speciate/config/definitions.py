@@ -1,7 +1,7 @@
 """Run single definitions of a source file without importing the file.
 
 The workflow's side of the project has no torch, and must still know a component's options and a stage's spec. Both are
-declared in the file that uses them, beside code that needs torch; so only their definitions are run.
+declared in the file that uses them, next to code that needs torch; so only their definitions are run.
 """
 
 import ast

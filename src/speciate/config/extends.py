@@ -95,7 +95,7 @@ def keep_only(settings: Mapping[str, Any], keep: Any, where: str = "keep") -> di
     left out goes with it, unless `keep` names the hypotheses too.
 
     Raises:
-        ValueError: `keep` is no such mapping, or names a path or an entry that there is not.
+        ValueError: `keep` is not such a mapping, or names a path or an entry that does not exist.
     """
     if not isinstance(keep, Mapping):
         raise ValueError(f"{where}: must be a mapping of paths to lists of names, not {keep!r}")
@@ -110,7 +110,7 @@ def keep_only(settings: Mapping[str, Any], keep: Any, where: str = "keep") -> di
             raise ValueError(f"{where}.{path}: the extended files have no such mapping")
         missing = [name for name in names if name not in mapping]
         if missing:
-            raise ValueError(f"{where}.{path}: there is no {', '.join(missing)}; there are: {', '.join(mapping)}")
+            raise ValueError(f"{where}.{path}: there is no {', '.join(missing)}; available: {', '.join(mapping)}")
         for name in [name for name in mapping if name not in names]:
             del mapping[name]
     if "ablations" in keep and "hypotheses" not in keep and isinstance(kept.get("hypotheses"), dict):

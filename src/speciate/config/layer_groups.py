@@ -19,8 +19,8 @@ from speciate.config.run import BlockSpec, LayerGroup, ModelSpec
 def expand_layer_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's plain data with `exceptions` in the place of `layer_groups`, in its base and its ablations.
 
-    An ablation gets exceptions of its own where its merge with the base does not give the base's. Whatever has not the
-    shape of a study is left for the study's own validation to refuse.
+    An ablation whose merge with the base changes the groups gets its own exceptions. What does not have the shape of a
+    study is left for the study's own validation to refuse.
 
     Raises:
         ConfigErrors: a group is wrong; each error names the ablation (or the base), the group and the field.
@@ -28,18 +28,18 @@ def expand_layer_groups(settings: Mapping[str, Any]) -> dict[str, Any]:
     base, ablations = settings.get("base"), settings.get("ablations")
     if not isinstance(base, Mapping) or not isinstance(ablations, Mapping):
         return dict(settings)
-    usual = _exceptions(base, "base")
+    base_exceptions = _exceptions(base, "base")
     expanded = dict(ablations)
     for name, ablation in ablations.items():
         change = ablation.get("change", {}) if isinstance(ablation, Mapping) else None
         if not isinstance(change, Mapping):
             continue
         exceptions = _exceptions(merge(base, change), f"ablations.{name}")
-        if (exceptions or []) != (usual or []):
+        if (exceptions or []) != (base_exceptions or []):
             expanded[name] = {**ablation, "change": _replace_groups(change, exceptions or [])}
         elif _groups_of(change) is not None:
             expanded[name] = {**ablation, "change": _replace_groups(change, None)}
-    return {**settings, "base": _replace_groups(base, usual), "ablations": expanded}
+    return {**settings, "base": _replace_groups(base, base_exceptions), "ablations": expanded}
 
 
 def _groups_of(run: Mapping[str, Any]) -> Any:
@@ -67,7 +67,7 @@ def _exceptions(run: Mapping[str, Any], where: str) -> list[dict[str, Any]] | No
         raise ConfigErrors([(where, f"must be a mapping of names to groups, not {groups!r}")])
     model = run["model"]
     if model.get("exceptions"):
-        raise ConfigErrors([(where, "stands beside exceptions; give one or the other")])
+        raise ConfigErrors([(where, "cannot be combined with exceptions; give one or the other")])
     block = model.get("block")
     errors = _group_errors(groups, block, model.get("num_layers", ModelSpec.model_fields["num_layers"].default))
     if errors:
@@ -91,7 +91,7 @@ def _group_errors(groups: Mapping[str, Any], block: Any, num_layers: Any) -> lis
             if beyond:
                 problems.append(("layers", f"layers {beyond} do not exist in a model of {num_layers}"))
             if twice:
-                problems.append(("layers", f"layers {twice} are in another group, too"))
+                problems.append(("layers", f"layers {twice} are also in another group"))
             # where the model's own block is wrong, the error belongs to that block
             if isinstance(block, Mapping) and not _errors_of(BlockSpec, block):
                 problems += [

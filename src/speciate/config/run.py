@@ -1,8 +1,8 @@
 """The spec of one training run, and how specs are read and written.
 
 `RunSpec` is a study's base with an ablation's changes (study.py) and a seed. Unknown keys, wrong types and impossible
-combinations are refused here. The Snakefile imports this room, so it needs only what both environments lock: pydantic
-and PyYAML.
+combinations are refused here. The Snakefile imports this package, so it needs only what both environments lock:
+pydantic and PyYAML.
 """
 
 import json
@@ -80,7 +80,7 @@ class ModelSpec(Strict):
     """Whether each position sees only the positions before it. With false it sees its whole block, or its whole
     document where documents are separated; masked diffusion needs this."""
     separate_documents: bool = False
-    """Whether each document in a block is a context of its own: attention stays inside the document, and positions
+    """Whether each document in a block is a separate context: attention stays inside the document, and positions
     start again at 0. A document that packing cut in two is one context in each of its blocks; the packing
     `best_fit_truncate` cuts none. Nothing predicts the first token of a context, so every loss leaves it out. Such a
     loss is a mean over fewer tokens than that of a model which does not separate documents."""
@@ -97,7 +97,7 @@ class ModelSpec(Strict):
     """Layers with another block. A study file may say this shorter, in `layer_groups`."""
 
     @pydantic.model_validator(mode="after")
-    def _crossings(self) -> Self:
+    def _check_components(self) -> Self:
         for exception in self.exceptions:
             beyond = [layer for layer in exception.layers if not 0 <= layer < self.num_layers]
             if beyond:
@@ -116,25 +116,29 @@ class ModelSpec(Strict):
         return self.block
 
     def difference(self, other: "ModelSpec") -> str:
-        """Return where the weights of `other` would mean something else in this model, feed-forward layers aside;
-        empty: nowhere.
+        """Return the first setting that gives the weights of `other` another meaning in this model; empty: none does.
 
-        Shapes show the other differences. Rotary positions have no weights, so contexts may differ.
+        Feed-forward layers are not compared. Shapes show the other differences. Rotary positions have no weights, so
+        contexts may differ.
         """
         names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases", "tied_head"]
         names.append("rotary_base" if self.position == "rotary" else "context")
         pairs = {f"model.{name}": (getattr(self, name), getattr(other, name)) for name in names}
         for layer in range(min(self.num_layers, other.num_layers)):
-            mine, theirs = self.block_of(layer), other.block_of(layer)
-            for part, old in (("mixer", theirs.mixer.model_dump()), ("depth", theirs.depth.model_dump())):
-                new = getattr(mine, part).model_dump()
-                for key in sorted(set(new) | set(old)):
-                    pairs[f"layer {layer}: {part}.{key}"] = (new.get(key), old.get(key))
-        for field, (here, there) in pairs.items():
-            numbers = isinstance(here, float) and isinstance(there, float)
-            defaulted = here is None or there is None
-            if here != there and not defaulted and not (numbers and math.isclose(here, there, rel_tol=1e-6)):
-                return f"{field} is {here!r} here, {there!r} there"
+            block, other_block = self.block_of(layer), other.block_of(layer)
+            for slot in ("mixer", "depth"):
+                options, other_options = (getattr(spec, slot).model_dump() for spec in (block, other_block))
+                for key in sorted(set(options) | set(other_options)):
+                    pairs[f"layer {layer}: {slot}.{key}"] = (options.get(key), other_options.get(key))
+        for field, (value, other_value) in pairs.items():
+            numbers = isinstance(value, float) and isinstance(other_value, float)
+            defaulted = value is None or other_value is None
+            if (
+                value != other_value
+                and not defaulted
+                and not (numbers and math.isclose(value, other_value, rel_tol=1e-6))
+            ):
+                return f"{field} is {value!r} here, {other_value!r} there"
         return ""
 
 
@@ -164,7 +168,7 @@ class TrainingSpec(Strict):
     keep_last: int = Field(2, ge=1)
     """Number of checkpoints kept of an unfinished run. An older one serves where the newest is damaged."""
     keep_steps: Annotated[tuple[int, ...], pydantic.Strict(False)] = ()
-    """Steps after which the weights are kept beside the finished ones, as snapshots/step<n>.safetensors."""
+    """Steps after which the weights are kept next to the finished ones, as snapshots/step<n>.safetensors."""
     keep_best: bool = False
     """Whether the weights with the lowest validation loss are kept too, as best.safetensors."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -192,35 +196,35 @@ class TrainingSpec(Strict):
     """Whether torch may use only algorithms whose bits repeat, and fails where it has none. A run on a CPU repeats
     without it."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay per step of an exponential moving average of the weights, kept beside them. With null there is none."""
+    """Decay per step of an exponential moving average of the weights, kept next to them. With null there is none."""
     ema_warmup: bool = False
     """Whether the decay of step n (from 1) is at most (1 + n) / (10 + n)."""
     evaluate_ema: bool = False
     """Whether the average is the run's model (model.safetensors): what is evaluated, exported and started from."""
 
     @pydantic.model_validator(mode="after")
-    def _kept(self) -> Self:
+    def _check_keep_steps(self) -> Self:
         beyond = [step for step in self.keep_steps if not 1 <= step <= self.num_steps]
         if beyond:
             raise ValueError(f"keep_steps: there are no steps {beyond} in a run of {self.num_steps}")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _average(self) -> Self:
+    def _check_ema(self) -> Self:
         if self.ema is None and (self.ema_warmup or self.evaluate_ema):
             key = "ema_warmup" if self.ema_warmup else "evaluate_ema"
             raise ValueError(f"{key}: there is no average of the weights; set ema to its decay")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _check_batch(self) -> Self:
         if self.blocks_per_step % self.grad_accumulation:
             raise ValueError(
                 f"grad_accumulation: {self.grad_accumulation} does not divide {self.blocks_per_step} blocks_per_step"
             )
         if self.blocks_per_step % (self.processes * self.grad_accumulation):
-            each = f"{self.grad_accumulation} micro-batches of each of {self.processes} processes"
-            raise ValueError(f"processes: {each} do not divide {self.blocks_per_step} blocks_per_step")
+            micro_batches = f"{self.grad_accumulation} micro-batches of each of {self.processes} processes"
+            raise ValueError(f"processes: {micro_batches} do not divide {self.blocks_per_step} blocks_per_step")
         return self
 
 
@@ -238,8 +242,8 @@ class TelemetrySpec(Strict):
     probe_blocks: int = Field(12, ge=1)
     """Number of probe blocks of each domain in each observation. The finished model is observed on all of them."""
     validation_every: int = Field(50, ge=1)
-    """Number of steps between measurements of the validation loss and of the metrics that modules record beside their
-    choices."""
+    """Number of steps between measurements of the validation loss and of the metrics that modules record besides
+    their choices."""
     gradient_norms: bool = False
     """Whether metrics.jsonl holds, for every step, the norm of each selector's own gradient before clipping."""
 
@@ -269,13 +273,13 @@ class RunSpec(Strict):
     """What the weights are before the first step."""
 
     @pydantic.model_validator(mode="after")
-    def _shards(self) -> Self:
+    def _check_sharding(self) -> Self:
         if self.training.parallel == "fsdp" and not self.optimizer.supports_sharding:
             raise ValueError(f"training.parallel: fsdp splits matrices, and {self.optimizer.kind} needs them whole")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _crossings(self) -> Self:
+    def _check_components(self) -> Self:
         needed = self.objective.causal
         if self.model.causal != needed:
             sees = "only what came before" if needed else "the whole block"
@@ -298,7 +302,7 @@ def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
     except pydantic.ValidationError as error:
         raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in config_errors(error))) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: is no spec: {error}") from None
+        raise ValueError(f"{file}: is not a spec: {error}") from None
 
 
 def canonical_json(spec: Strict) -> str:

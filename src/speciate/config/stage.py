@@ -1,4 +1,4 @@
-"""What a data stage is: where it stands in the flow, what it reads, what it writes, and which spec it gets.
+"""The description of a data stage: its unit of work, the files that it reads and writes, and its spec.
 
 Each file of `stages/` that prepares data declares a class `Spec` and a constant `STAGE`. From these rows the graph
 derives folders, specs, the inputs of rules, logs and benchmarks; nothing else names the stages one by one.
@@ -12,7 +12,7 @@ from speciate.config.components import Strict
 
 SPLITS = ("train", "validation", "test", "probe")
 SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
-"""What `sign` writes of a shard, for those that compare documents."""
+"""The files that `sign` writes for each shard, which the stages that compare documents read."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Stage:
     """One row of the table of data stages."""
 
     per: Literal["source", "domain", "scope", "study"]
-    """What has a folder of its own: a source, a domain, a scope (the domains that are compared with each other when
+    """What gets its own folder: a source, a domain, a scope (the domains that are compared with each other when
     duplicates are looked for), or the whole study."""
     reads: Mapping[str, tuple[str, ...]]
     """Earlier stage -> the files of it that are read; relative to a shard's folder where that stage is sharded."""
@@ -29,7 +29,7 @@ class Stage:
     spec: Callable[[Any, str], Strict]
     """(the study's DataGraph, the name of the source, domain or scope) -> the spec that the stage reads."""
     sharded: bool = True
-    """Whether it is one job a shard; otherwise one job gathers all shards."""
+    """Whether each shard is a job; otherwise one job gathers all shards."""
     runs_for: Callable[[Any, str], bool] = lambda graph, name: True
     """(the study's DataGraph, a name) -> whether the stage runs for it."""
     name: str = ""

@@ -91,15 +91,13 @@ class Arm(Strict):
     published: bool = False
     """Whether it does what a system's authors released."""
     leaks: bool = False
-    """Whether one of its components looks at later tokens, so that its loss is no likelihood."""
+    """Whether one of its components looks at later tokens, so that its loss is not a likelihood."""
     bound: bool = False
     """Whether its loss is an upper bound of the negative log-likelihood."""
 
 
 def incomparable(arms: Sequence[Arm], reference: str) -> Names:
-    """Return the arms whose loss means something else than the reference's: a bound beside a likelihood, or a look
-    ahead.
-    """
+    """Return the arms whose loss cannot be compared with the reference's: a bound, or a loss that sees later tokens."""
     bound = next((arm.bound for arm in arms if arm.name == reference), False)
     return tuple(arm.name for arm in arms if arm.name != reference and (arm.leaks or arm.bound != bound))
 
@@ -137,7 +135,7 @@ class DrawSpec(Strict):
     domains: Names = ()
     reference: Name = "none"
     incomparable: Names = ()
-    """Arms whose losses are not drawn beside the reference's."""
+    """Arms whose losses are not drawn next to the reference's."""
     controls: Names = ()
     confidence: float = 0.95
     armed_after: float = 0.0

@@ -19,7 +19,7 @@ from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
-"""A metric that modules record beside their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
+"""A metric that modules record besides their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
 modules."""
 if TYPE_CHECKING:
     Statistic = str
@@ -135,9 +135,9 @@ class Study(Strict):
         return expand_layer_groups(settings) if isinstance(settings, Mapping) else settings
 
     @pydantic.model_validator(mode="after")
-    def _names(self) -> Self:
+    def _check_names(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: {list(self.seeds)} names one twice")
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
         used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
         used["cost.ablations"] = [] if self.cost is None else list(self.cost.ablations)
         for name, hypothesis in self.hypotheses.items():
@@ -149,17 +149,17 @@ class Study(Strict):
         predicted = {hypothesis.arm for hypothesis in self.hypotheses.values()}
         for arm, difference in self.ablations.items():
             if difference.published and arm not in predicted:
-                raise ValueError(f"ablations.{arm}: is as published, and no hypothesis predicts how it fails")
+                raise ValueError(f"ablations.{arm}: is marked published, and no hypothesis predicts how it fails")
         return self
 
     @pydantic.model_validator(mode="after")
-    def _crossings(self) -> Self:
+    def _check_runs(self) -> Self:
         self.mixture.check_domains(tuple(self.domains))
         for ablation in self.ablations:
             run = self.run(ablation, self.seeds[0])
             if run.model.context < self.block_length:
-                shorter = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
-                raise ValueError(f"ablations.{ablation}: {shorter}")
+                problem = f"model.context {run.model.context} is shorter than block_length {self.block_length}"
+                raise ValueError(f"ablations.{ablation}: {problem}")
             for options in options_within(run):
                 try:
                     options.check_domains(tuple(self.domains))
@@ -174,18 +174,18 @@ class Study(Strict):
 
     def _check_start(self, run: RunSpec) -> None:
         """Raise ValueError where a run starts from a missing run, from itself, or from one whose weights do not fit."""
-        where, line = f"ablations.{run.ablation}.start.origin.ablation", [run.ablation]
+        where, chain = f"ablations.{run.ablation}.start.origin.ablation", [run.ablation]
         while run.parent is not None:
             if run.parent not in self.ablations:
                 raise ValueError(f"{where}: no ablation is called {run.parent}")
-            line.append(run.parent)
-            if run.parent in line[:-1]:
-                raise ValueError(f"{where}: leads back to itself: {' from '.join(line)}")
-            older = self.run(run.parent, self.seeds[0])
-            difference = run.start.difference(run.model, older.model)
+            chain.append(run.parent)
+            if run.parent in chain[:-1]:
+                raise ValueError(f"{where}: leads back to itself: {' from '.join(chain)}")
+            parent = self.run(run.parent, self.seeds[0])
+            difference = run.start.difference(run.model, parent.model)
             if difference:
-                raise ValueError(f"{where}: {line[-2]} cannot start from {line[-1]}: {difference}")
-            run = older
+                raise ValueError(f"{where}: {chain[-2]} cannot start from {chain[-1]}: {difference}")
+            run = parent
 
     def run(self, ablation: str, seed: int) -> RunSpec:
         """Return the run of one ablation and one seed.

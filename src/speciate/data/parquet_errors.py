@@ -1,4 +1,4 @@
-"""What Arrow says of a damaged file, turned into one line that names the file."""
+"""Turn Arrow's errors about damaged files into one line that names the file."""
 
 import contextlib
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ class DiffusionTimeOptions(SamplerOptions):
 
 
 class OrderedOptions(SamplerOptions):
-    """Options of a sampler that replaces equally many masks at each step, in an order of its own."""
+    """Options of a sampler that replaces equally many masks at each step, in its own order."""
 
     num_steps: int | None = Field(None, ge=1)
     """Number of steps; null: as many as there are masks, one at a time."""

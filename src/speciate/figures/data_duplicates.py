@@ -43,7 +43,7 @@ def _choose_scopes(tables: style.Tables, options: Any) -> tuple[list[str], list[
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Draw a panel per scope, with a row per octave of sizes and a bar per reason, beside the number of clusters."""
+    """Draw a panel per scope, with a row per octave of sizes and a bar per reason, next to the number of clusters."""
     scopes, _ = _choose_scopes(tables, options)
     if not scopes:
         return style.message_figure("No two documents that were compared are the same or nearly the same.")

@@ -42,7 +42,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     """Draw a panel per measurement."""
     names = _varying_measurements(tables)[: options.max_panels]
     if not names:
-        return style.message_figure("No module of this study records a metric beside its choices.")
+        return style.message_figure("No module of this study records a metric besides its choices.")
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     drawn = style.new_figure(0.2 + 1.9 * rows)
@@ -62,7 +62,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return what the figure shows and what it does not."""
     names = _varying_measurements(tables)
     if not names:
-        return "No module of this study records a metric beside its choices."
+        return "No module of this study records a metric besides its choices."
     shown = names[: options.max_panels]
     return (
         "Means over an arm’s modules on the prefix of the probe set; the bands are the range of the seeds."

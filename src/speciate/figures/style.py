@@ -234,10 +234,10 @@ def column_selectors(names: Mapping[str, str]) -> list[str]:
 
 
 def hide_axes(axes: Axes) -> None:
-    """Hide axes where an arm has nothing to show, but keep the labels beside them."""
+    """Hide axes where an arm has nothing to show, but keep the labels next to them."""
     for spine in axes.spines.values():
         spine.set_visible(False)
-    # transparent rather than absent, so that a label beside these axes is placed as beside the others
+    # transparent rather than absent, so that a label next to these axes is placed like the others
     axes.tick_params(length=0, labelbottom=False, labelcolor=(0, 0, 0, 0))
 
 

@@ -1,8 +1,8 @@
 """The part of the graph that studies share: the data stages, their folders, specs and files.
 
-A stage's files are in `results/data/<stage>/<name>-<key>/`. The key stands for everything that made them: the stage's
-own settings and all that is upstream of it. A changed pin can therefore never meet an old file. The files of a sharded
-stage are one level deeper, in a folder for each shard, `k-of-n`.
+A stage's files are in `results/data/<stage>/<name>-<key>/`. The key is a digest of everything that made them: the
+stage's own settings and all that is upstream of it. So a study with a changed pin never reads an old file. The
+files of a sharded stage are one level deeper, in a folder for each shard, `k-of-n`.
 """
 
 import functools
@@ -20,7 +20,7 @@ from speciate.graph.provenance import short_digest
 from speciate.graph.stage_table import data_stages
 
 WHOLE = "0-of-1"
-"""The only shard of what is not cut."""
+"""The name of the only shard of a stage, source or domain that is not sharded."""
 
 
 class DataGraph:
@@ -157,9 +157,9 @@ class DataGraph:
         return sorted(shards or {WHOLE})
 
     def _fetched_shard(self, domain: str, source: str, shard: str) -> str:
-        """Return the shard in which a source is fetched for a domain's shard; one that cannot be cut is whole."""
-        own = self.study.domains[domain].sources
-        return shard if source in own and own[source].sharded else WHOLE
+        """Return the shard of a source that a domain's shard reads; WHOLE for a source that is fetched whole."""
+        domain_sources = self.study.domains[domain].sources
+        return shard if source in domain_sources and domain_sources[source].sharded else WHOLE
 
     @functools.cache  # noqa: B019 (one graph lives as long as its process)
     def folder(self, stage: str, name: str) -> pathlib.Path:
@@ -169,7 +169,7 @@ class DataGraph:
             stage: the stage's verb.
             name: a source, a domain, a scope, or the stage's one name, as its row in the table says.
         """
-        upstream = [self.folder(earlier, each).name for earlier, each in self.upstream(stage, name)]
+        upstream = [self.folder(earlier, earlier_name).name for earlier, earlier_name in self.upstream(stage, name)]
         key = short_digest(canonical_json(self.spec(stage, name)), *upstream)
         return self.data / stage / f"{name}-{key}"
 
@@ -180,8 +180,8 @@ class DataGraph:
 
     def files(self, stage: str, name: str, *files: str) -> list[str]:
         """Return the paths of `files` (by default, of all that it writes) of a stage for one name, over its shards."""
-        wanted = files or self.stages[stage].writes
-        return [str(part / file) for part in self.parts(stage, name) for file in wanted]
+        names = files or self.stages[stage].writes
+        return [str(part / file) for part in self.parts(stage, name) for file in names]
 
     def upstream(self, stage: str, name: str) -> Iterator[tuple[str, str]]:
         """Yield (earlier stage, name) of each folder that the stage reads for `name`."""
@@ -196,20 +196,21 @@ class DataGraph:
                 names = [self.scope(name) if per == "domain" else name]
             else:
                 names = {"domain": [name], "scope": self.scopes.get(name, []), "study": list(self.study.domains)}[per]
-            yield from ((earlier, each) for each in names if each in self.names(earlier))
+            existing = self.names(earlier)
+            yield from ((earlier, earlier_name) for earlier_name in names if earlier_name in existing)
 
     def inputs(self, stage: str, name: str, shard: str | None = None) -> dict[str, list[str]]:
         """Return earlier stage -> the files of it that the stage reads for `name`, in one shard where it is sharded."""
         inputs: dict[str, list[str]] = {earlier: [] for earlier in self.stages[stage].reads}
-        for earlier, each in self.upstream(stage, name):
-            wanted = self.stages[stage].reads[earlier]
+        for earlier, earlier_name in self.upstream(stage, name):
+            files = self.stages[stage].reads[earlier]
             if self.stages[earlier].per == "source" and shard is not None:
-                parts = [self.folder(earlier, each) / self._fetched_shard(name, each, shard)]
+                parts = [self.folder(earlier, earlier_name) / self._fetched_shard(name, earlier_name, shard)]
             elif self.stages[earlier].sharded and self.stages[stage].per == "domain" and shard is not None:
-                parts = [self.folder(earlier, each) / shard]
+                parts = [self.folder(earlier, earlier_name) / shard]
             else:
-                parts = self.parts(earlier, each)
-            inputs[earlier] += [str(part / file) for part in parts for file in wanted]
+                parts = self.parts(earlier, earlier_name)
+            inputs[earlier] += [str(part / file) for part in parts for file in files]
         return inputs
 
     def spec(self, stage: str, name: str) -> Strict:

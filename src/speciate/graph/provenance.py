@@ -1,4 +1,4 @@
-"""Tell what makes a stage stale: the code that it runs.
+"""Digest the code that a stage runs, so that a change of the code makes the stage stale.
 
 Snakemake does not see imports. Each rule therefore carries `params: code=digest(...)`: a hash over the stage's own
 file, every file of this package that it imports, however deep, and the files of the components that its spec names. A
@@ -16,18 +16,18 @@ from speciate.config.components import options_within
 from speciate.config.definitions import PACKAGE
 
 OUTSIDE = (
-    # settings reach a stage as values in its spec, which is an input of its own
+    # settings reach a stage as values in its spec, which is a separate input
     "speciate.config",
     # the command line, and the graph of paths: what calls a stage, not what it does
     *("speciate.cli", "speciate.graph"),
-    # what is said of a run while it goes on; tests/graph/test_outside.py shows that no later stage reads a byte of it
+    # progress, log lines and metadata of a run; tests/graph/test_outside.py shows that no later stage reads them
     "speciate.training.logs",
     # locks decide when something may happen, never what
     *("speciate.training.checkpoint.lock", "speciate.training.distributed.gpu_slots"),
 )
-"""Modules and rooms that change no byte of any stage's output."""
+"""Modules and packages that change no byte of any stage's output."""
 INSIDE = ("speciate.config.contracts", "speciate.training.logs.run_files")
-"""What does, within one of these rooms: defaults of hooks, and the files that a run leaves."""
+"""The exceptions within these packages: defaults of hooks, and the files that a run writes."""
 
 
 def short_digest(*parts: str) -> str:
@@ -36,7 +36,7 @@ def short_digest(*parts: str) -> str:
 
 
 def source_of(module: str) -> pathlib.Path | None:
-    """Return the file of a module of this package; None where it is foreign or a package's empty `__init__`."""
+    """Return the file of a module of this package; None if it is another package's or an empty `__init__`."""
     parts = module.split(".")
     if parts[0] != "speciate":
         return None
@@ -53,7 +53,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
             inner = vars(node).get(field)
             if isinstance(inner, list):
-                inner[:] = [each for each in inner if not (isinstance(each, ast.stmt) and _is_silent(each))]
+                inner[:] = [child for child in inner if not (isinstance(child, ast.stmt) and _is_silent(child))]
                 waiting += inner
         if isinstance(node, ast.stmt):
             _forget_help(node)
@@ -83,14 +83,14 @@ def _read(module: str) -> tuple[frozenset[str], str]:
     """Return the names that a module imports anywhere in it, and its meaning: its syntax tree without silent
     statements.
 
-    A template beside the module that shares its stem (`report.html.jinja`) is part of the meaning, as it is.
+    The text of a template next to the module with the same stem (`report.html.jinja`) is part of the meaning.
 
     Raises:
-        ValueError: it is no module of this package.
+        ValueError: it is not a module of this package.
     """
     file = source_of(module)
     if file is None:
-        raise ValueError(f"{module} is no module of speciate")
+        raise ValueError(f"{module} is not a module of speciate")
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported: set[str] = set()
     for node in _statements(tree):
@@ -109,8 +109,8 @@ def is_outside(module: str) -> bool:
     return _is_within(module, OUTSIDE) and not _is_within(module, INSIDE)
 
 
-def _is_within(module: str, rooms: Iterable[str]) -> bool:
-    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+def _is_within(module: str, packages: Iterable[str]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
 def imports_of(module: str) -> frozenset[str]:

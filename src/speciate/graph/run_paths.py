@@ -60,7 +60,7 @@ def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
     """
     folder = spec_file.resolve().parent
     if (folder.name, folder.parent.name, folder.parents[1].name) != (f"seed{run.seed}", run.ablation, "runs"):
-        place = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
-        raise ValueError(f"{spec_file}: is not in {place}, so name the paths on the command line")
+        expected = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
+        raise ValueError(f"{spec_file}: is not in {expected}, so name the paths on the command line")
     home = folder.parents[2]
     return RunPaths(home, run)

@@ -53,14 +53,14 @@ class StudyGraph(DataGraph):
 
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
-        measured = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
+        available = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
         return [
             name
             for name in kinds_in("figures")
             for options in [figure_options(name)]
             if options.page == page
             and (not options.needs or self.used.intersection(options.needs))
-            and options.reads in measured
+            and options.reads in available
         ]
 
     def read_by(self, figure: str) -> str:
@@ -82,7 +82,7 @@ class StudyGraph(DataGraph):
     @functools.cached_property
     def arms(self) -> tuple[Arm, ...]:
         """What a reader should know of each arm."""
-        found = []
+        arms = []
         for name, ablation in self.study.ablations.items():
             run = self.study.run(name, self.study.seeds[0])
             leaks = any(options.looks_ahead() for options in options_within(run))
@@ -93,8 +93,8 @@ class StudyGraph(DataGraph):
                 leaks=leaks,
                 bound=not run.model.causal,
             )
-            found.append(arm)
-        return tuple(found)
+            arms.append(arm)
+        return tuple(arms)
 
     def card_spec(self) -> CardSpec:
         """Return the spec of the data card."""
@@ -125,9 +125,7 @@ class StudyGraph(DataGraph):
         return self.home / "runs" / ablation / f"seed{seed}"
 
     def start(self, ablation: str, seed: int) -> str | None:
-        """Return what a run starts from, as `train --start` takes it: a file or a user's folder. None: it starts from
-        nothing.
-        """
+        """Return the file or user's folder that `train --start` gets; None: the run starts from scratch."""
         origin = self.run(ablation, seed).start.origin_options()
         return None if origin is None else origin.model_path(self.home / "runs", seed, self.start_archive)
 
@@ -137,15 +135,15 @@ class StudyGraph(DataGraph):
         Raises:
             ValueError: the user's folder is not there, or holds no model; names the ablation.
         """
-        place = self.start(ablation, seed)
+        start = self.start(ablation, seed)
         origin = self.run(ablation, seed).start.origin_options()
-        path = None if origin is None else origin.model_folder()
-        if place is None or path is None:
-            return [] if place is None else [place]
-        files = [str(file) for file in sorted(pathlib.Path(path).glob("*")) if file.suffix in MODEL_SUFFIXES]
+        folder = None if origin is None else origin.model_folder()
+        if start is None or folder is None:
+            return [] if start is None else [start]
+        files = [str(file) for file in sorted(pathlib.Path(folder).glob("*")) if file.suffix in MODEL_SUFFIXES]
         if not files:
             where = f"ablations.{ablation}.start.origin.path"
-            raise ValueError(f"{where}: {path} in {pathlib.Path.cwd()} holds no {', '.join(MODEL_SUFFIXES)} file")
+            raise ValueError(f"{where}: {folder} in {pathlib.Path.cwd()} holds no {', '.join(MODEL_SUFFIXES)} file")
         return files
 
     def folders(self) -> DataFolders:
@@ -229,18 +227,18 @@ class StudyGraph(DataGraph):
 
     def specs(self) -> dict[pathlib.Path, Strict]:
         """Return every spec of the study, by the path of its file."""
-        found = self.data_specs()
+        specs = self.data_specs()
         for ablation in self.study.ablations:
             for seed in self.study.seeds:
-                found[self.run_folder(ablation, seed) / "spec.json"] = self.run(ablation, seed)
-                found[self.measure_folder(ablation, seed) / "spec.json"] = self.measure_spec(ablation, seed)
-        found[self.home / "specs" / "folders.json"] = self.folders()
-        found[self.home / "specs" / "compare.json"] = self.compare_spec()
-        found[self.home / "specs" / "card.json"] = self.card_spec()
+                specs[self.run_folder(ablation, seed) / "spec.json"] = self.run(ablation, seed)
+                specs[self.measure_folder(ablation, seed) / "spec.json"] = self.measure_spec(ablation, seed)
+        specs[self.home / "specs" / "folders.json"] = self.folders()
+        specs[self.home / "specs" / "compare.json"] = self.compare_spec()
+        specs[self.home / "specs" / "card.json"] = self.card_spec()
         for figure in kinds_in("figures"):
-            found[self.home / "specs" / "draw" / f"{figure}.json"] = self.draw_spec(figure)
-        found[self.home / "specs" / "report.json"] = self.report_spec()
-        return found
+            specs[self.home / "specs" / "draw" / f"{figure}.json"] = self.draw_spec(figure)
+        specs[self.home / "specs" / "report.json"] = self.report_spec()
+        return specs
 
     def write_specs(self) -> None:
         """Write each spec file whose content differs. An unchanged file keeps its time stamp, so nothing goes stale."""

@@ -27,7 +27,7 @@ class CountsFlops(ABC):
 
     @abstractmethod
     def num_flops(self, length: float) -> float:
-        """Return the FLOPs beside its weights of one token's forward pass, in a block of `length` tokens."""
+        """Return the FLOPs besides its weights' of one token's forward pass, in a block of `length` tokens."""
 
 
 class HasIdleParameters(ABC):

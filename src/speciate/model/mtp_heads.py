@@ -5,7 +5,7 @@
 
 Head i of 1, 2, ... predicts token t + 1 + i from the tokens up to t; head 0 is the model's own last block, norm and
 output layer. After training the heads can draft tokens (evaluation/speculative.py). A head's block keeps what it needs
-of earlier tokens in a cache of its own.
+of earlier tokens in its own cache.
 
 B blocks of T tokens, D width, V vocabulary.
 """
@@ -73,7 +73,7 @@ class BlockHead(CountsFlops, PredictionHead):
 
 
 class LinearHead(CountsFlops, PredictionHead):
-    """An output layer of its own on the input of the model's own head.
+    """A separate output layer on the input of the model's own head.
 
     Args:
         context: the model.

@@ -1,4 +1,4 @@
-"""The tokens that go through the blocks beside x (TokenBatch), and what a component is built from (BuildContext).
+"""TokenBatch, the token information that goes through the blocks with x; BuildContext, what a component is built from.
 
 A block may see only some of a sequence's tokens (behind a Mixture-of-Depths), so the row of x does not identify a
 token. Routers that hash need its id, rotary embeddings its position, and an observer its index in the whole batch.
@@ -107,7 +107,7 @@ class BuildContext:
 
     model: ModelSpec
     layer: int
-    """Number of the layer, from 0; -1 for a part beside the blocks."""
+    """Number of the layer, from 0; -1 for a part outside the blocks."""
     vocabulary: int
     """Number of token ids."""
     seed: int = 0

@@ -16,7 +16,7 @@ LOG_LINE = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
 def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     """Read every job's time and memory from the workflow's benchmark files; a folder stands for all files in it.
 
-    Snakemake samples CPU time and memory every other second. What the job's verb wrote last in its log (`logs/` beside
+    Snakemake samples CPU time and memory every other second. The last line of the job's log (`logs/` next to
     `benchmarks/`) is exact for one process. The larger of the two counts. A job that was never sampled and has no log
     has no CPU time (None).
 

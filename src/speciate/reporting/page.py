@@ -58,7 +58,7 @@ def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table
 def render_page(template: pathlib.Path, **values: Any) -> str:
     """Render the file `template` with `values`; a missing value is an error."""
     environment = jinja2.Environment(
-        # a template lies beside its stage; files that several templates include, such as page.style.jinja, lie here
+        # a template is next to its stage; files that several templates include, such as page.style.jinja, are here
         loader=jinja2.FileSystemLoader([template.parent, pathlib.Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,

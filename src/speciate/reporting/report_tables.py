@@ -317,7 +317,7 @@ def comparison_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
 
 
 def measurement_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
-    """Return a table for each metric that modules recorded beside their choices: a row per arm, a column per module."""
+    """Return a table for each metric that modules recorded besides choices: a row per arm, a column per module."""
     rows = tables["measurements"]
     final = rows[(rows["probe"] == "full") & rows["at"].isna()]
     measured = []

@@ -23,7 +23,7 @@ class MetricCollector:
 
     def __init__(self, model: nn.Module, *others: nn.Module) -> None:
         self._paths = {id(module): path for path, module in model.named_modules()}
-        # an objective is no part of the model; what it records belongs to the run
+        # an objective is not part of the model; what it records belongs to the run
         self._paths |= {id(other): "objective" for other in others}
         self._sums: dict[Key, tuple[float, int]] = {}
 

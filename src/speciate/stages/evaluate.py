@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-bytes",
         type=pathlib.Path,
         required=True,
-        help="bytes of each token id, .npy, with tokenizer.json beside it",
+        help="bytes of each token id, .npy, with tokenizer.json next to it",
     )
     parser.add_argument(
         "--likelihood", type=pathlib.Path, required=True, help="table of each test document's loss to write, .parquet"
@@ -56,10 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probe", type=pathlib.Path, required=True, help="selectors' choices on the probe set to write, .safetensors"
     )
     parser.add_argument(
-        "--details", type=pathlib.Path, help="table of single tokens to write (default: details.parquet beside --probe)"
+        "--details",
+        type=pathlib.Path,
+        help="table of single tokens to write (default: details.parquet next to --probe)",
     )
     parser.add_argument(
-        "--measured", type=pathlib.Path, help="recorded metrics to write (default: measured.json beside --probe)"
+        "--measured", type=pathlib.Path, help="recorded metrics to write (default: measured.json next to --probe)"
     )
 
 
@@ -162,7 +164,7 @@ def token_details(model: Transformer, objective: Objective, blocks: BlockSet) ->
 
 
 def write_details(file: pathlib.Path, token_bytes: pathlib.Path, rows: pd.DataFrame) -> None:
-    """Write `rows` with each token's text, from the tokenizer beside `token_bytes`; '' for a token beyond it."""
+    """Write `rows` with each token's text, from the tokenizer next to `token_bytes`; '' for a token beyond it."""
     tokenizer = Tokenizer.from_file(str(token_bytes.with_name("tokenizer.json"))) if len(rows) else None
     text = [] if tokenizer is None else [tokenizer.decode([int(token)]) for token in rows["token"]]
     with atomic_write(file) as temp_path:

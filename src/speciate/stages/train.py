@@ -121,7 +121,7 @@ def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
 
 
 def run_identity(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> Identity:
-    """Return what a checkpoint must agree with to be resumed, the code aside: spec, data, vocabulary and start."""
+    """Return what a checkpoint must agree with to be resumed, besides the code: spec, data, vocabulary and start."""
     mixture = json.loads((mixture_folder / "mixture.json").read_text(encoding="utf-8"))
     vocabulary = {"tokens": mixture["vocabulary"], "tokenizer": mixture["tokenizer_fingerprint"]}
     return identify(spec, mixture_folder, vocabulary, start)
@@ -271,7 +271,7 @@ def build_context(
     batches: BatchPrefetcher,
     ranks: Ranks,
 ) -> TrainContext:
-    """Return what the run needs beside its state."""
+    """Return what the run needs besides its state."""
     settings, schedule = spec.training, spec.schedule.component()
     objective = spec.objective.component().Objective(spec.objective)
     probe, validation = (read_block_set(mixture_folder, name) for name in ("probe", "validation"))

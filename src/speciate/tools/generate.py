@@ -83,7 +83,7 @@ def main(arguments: argparse.Namespace) -> None:
     sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
     model, tokenizer, end = load_model(arguments.run, arguments.tokenizer)
     if arguments.speculate and not prediction_heads(model):
-        raise ValueError(f"--speculate: {arguments.run} has no further heads that could draft")
+        raise ValueError(f"--speculate: {arguments.run} has no further heads to draft with")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids or ([] if end is None else [end])
     if len(ids) > model.context:
@@ -205,7 +205,7 @@ def load_tokenizer(folder: pathlib.Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # `tokenizers` raises nothing narrower
-        raise ValueError(f"{folder / 'tokenizer.json'}: is no tokenizer: {error}") from None
+        raise ValueError(f"{folder / 'tokenizer.json'}: is not a tokenizer: {error}") from None
 
 
 @torch.no_grad()

@@ -73,13 +73,13 @@ def check_arguments(vocabulary: int, device: str, mfu: float) -> None:
 
 
 def estimate_arm(study: Study, ablation: str, vocabulary: int) -> tuple[RunSpec, ResourceEstimate]:
-    """Return an arm's run and the estimate of what it takes.
+    """Return an arm's run and the estimate of its resources.
 
     Raises:
         ValueError: there is no such arm.
     """
     if ablation not in study.ablations:
-        raise ValueError(f"--ablation: no ablation is called {ablation}; there are {', '.join(study.ablations)}")
+        raise ValueError(f"--ablation: no ablation is called {ablation}; available: {', '.join(study.ablations)}")
     run = study.run(ablation, study.seeds[0])
     return run, estimate_resources(run, vocabulary, study.block_length)
 

@@ -1,8 +1,8 @@
 """Build the model of a run: the decoder that its spec describes, with what its objective adds.
 
 An objective's Options may ask for `extra_tokens` more token ids than the tokenizer has ([MASK]: the last one). Its file
-defines `parts(options, run)`: modules by name, such as further heads or an importance estimator, which live in the
-model's state beside the blocks.
+defines `parts(options, run)`: modules by name, such as further heads or an importance estimator. They belong to the
+model and are saved with it.
 """
 
 from speciate.config.run import RunSpec

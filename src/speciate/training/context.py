@@ -1,4 +1,4 @@
-"""What a run trains with beside its state: its spec, data, objective and processes; and a step's micro-batches."""
+"""The context of a training run (spec, data, objective, processes), and a step's snapshot and micro-batches."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from speciate.training.observer import Observer
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What a run needs beside its state."""
+    """What a run needs besides its state."""
 
     spec: RunSpec
     objective: Objective
@@ -37,7 +37,7 @@ class TrainContext:
     rows: Callable[[int], npt.NDArray[np.int64]] | None = None
     """Step -> the numbers of its blocks in the mixture, for the report of a step that failed."""
     domains: Callable[[int], Tensor] | None = None
-    """Step -> the domain of each of this process's blocks, (blocks_per_step,); None: no module is told."""
+    """Step -> the domain of each of this process's blocks, (blocks_per_step,); None: no module needs it."""
     loss_limit: float | None = None
     """The loss above which the run has diverged; None: no limit."""
 
@@ -48,7 +48,7 @@ class TrainContext:
 
 
 class StepSnapshot:
-    """What a step changes before its update: buffers (a balancer's counts) and this process's random state."""
+    """The state that a step changes before its update: buffers (a balancer's counts) and this process's RNG state."""
 
     def __init__(self, state: State) -> None:
         self.device = next(state.model.parameters()).device
@@ -87,11 +87,12 @@ def micro_batches(context: TrainContext, state: State) -> list[MicroBatch]:
     Raises:
         ValueError: the step predicts nothing.
     """
-    number = state.grad_accumulation or context.spec.training.grad_accumulation
-    tokens = context.tokens(state.step).chunk(number)
+    num_micro_batches = state.grad_accumulation or context.spec.training.grad_accumulation
+    tokens = context.tokens(state.step).chunk(num_micro_batches)
     document_BT = None if context.documents is None else context.documents(state.step)
-    documents = [None] * number if document_BT is None else document_BT.chunk(number)
-    domains = [None] * number if context.domains is None else context.domains(state.step).chunk(number)
+    documents = [None] * num_micro_batches if document_BT is None else document_BT.chunk(num_micro_batches)
+    all_domains_B = None if context.domains is None else context.domains(state.step)
+    domains = [None] * num_micro_batches if all_domains_B is None else all_domains_B.chunk(num_micro_batches)
     blocks = list(zip(tokens, documents, strict=True))
     counts = [int(context.objective.loss_mask(state.model, *batch).sum()) for batch in blocks]
     (num_predictions,) = context.ranks.mean(sum(counts))

@@ -2,7 +2,7 @@
 
 A step reads its blocks by number, so a run can resume at any step. It accumulates gradients over micro-batches, clips
 them, updates the weights, and then lets the selectors adjust. The reported loss is the objective's alone. The
-selectors' own losses are added to what is minimised, and reported beside it as `auxiliary`.
+selectors' own losses are added to what is minimised, and reported separately as `auxiliary`.
 
 A step's loss is the mean over all its predictions, however they are spread over its micro-batches: with c_i predictions
 of mean loss m_i in micro-batch i, it is sum_i c_i m_i / sum_i c_i. The selectors' losses are averaged over
@@ -45,7 +45,7 @@ def train(
     """Train from `state` to the end of the run, or until it should stop.
 
     Args:
-        context: what the run needs beside its state.
+        context: what the run needs besides its state.
         state: where to begin; altered in place.
         save: saves a checkpoint; called every `checkpoint_every` steps and before the run stops.
         should_stop: whether to stop after the current step.
@@ -86,7 +86,7 @@ def train_step(context: TrainContext, state: State) -> dict[str, float]:
 
     Raises:
         FailedRun: the loss or the gradient is not finite, and such a step may not be skipped.
-        MemoryError: memory ran out; the message says what to lower.
+        MemoryError: memory ran out; the message names the settings to lower.
         ValueError: the step predicts nothing.
 
         In each case the weights are still those before the step.
@@ -222,7 +222,7 @@ def observe_if_due(context: TrainContext, state: State, timer: PhaseTimer) -> No
 
 @contextlib.contextmanager
 def _inference(context: TrainContext, state: State) -> Iterator[None]:
-    """Run the model as the training does, but for backward passes and compiled parts."""
+    """Run the model as in training, but without gradients and uncompiled."""
     settings, device = context.spec.training, next(state.model.parameters()).device
     with context.ranks.inference(state.model), autocast(settings, device), uncompiled(settings):
         yield

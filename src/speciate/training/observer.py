@@ -33,7 +33,7 @@ def validation_due(telemetry: TelemetrySpec, step: int, num_steps: int) -> bool:
 
 @runtime_checkable
 class ReportsTelemetry(Protocol):
-    """An optimizer that reports about its own updates."""
+    """An optimizer that reports numbers about its updates."""
 
     def telemetry(self) -> dict[str, float]:
         """Return numbers by name."""

@@ -1,4 +1,4 @@
-"""Prefetching: a thread reads and pins the batches of the coming steps while the device computes.
+"""Prefetch batches: a thread reads and pins the batches of the coming steps while the device computes.
 
 What a step reads is a function of its number alone (data/sampler.py), so reading ahead changes no bit. Pinned memory
 lets a GPU fetch a batch while it computes. On a CPU the thread would only take turns with the training itself

@@ -53,11 +53,11 @@ def observe(
 
     Args:
         model: put into evaluation mode, so without noise, and back.
-        objective: says what runs on probe blocks.
+        objective: decides what runs on probe blocks.
         token_BT: token ids.
         document_BT: the document of each position.
         num_documents: number of groups of each Tally.
-        domain_B: the domain of each block, for a router that is told it.
+        domain_B: the domain of each block, for a router that sees it.
         with_metrics: whether metrics are collected; some take modules extra work.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Estimate what a run takes before it is run: parameters, memory, FLOPs and device time, from its shapes alone.
+"""Estimate a run's parameters, memory, FLOPs and device time from its shapes alone, before it is run.
 
     parameters    by part of the model; active: those that a token uses, averaged where some tokens skip a part
     weights, gradients                  4 bytes per parameter: both are float32, whatever the compute precision
@@ -7,7 +7,7 @@
     activations   of a micro-batch, estimated: every matrix that a token goes through keeps its input and its output,
                   in the compute precision, 2 or 4 bytes each. With activation checkpointing: the blocks' inputs, 4
                   bytes each, and the activations of the largest block. Left out: the head's logits, which are
-                  computed in chunks, and what a mixer keeps beside its projections' inputs and outputs, which grows
+                  computed in chunks, and what a mixer keeps besides its projections' inputs and outputs, which grows
                   no faster with the width.
     time          tokens x FLOPs per token (model/profiling/flops.py) / (MFU x the device's peak)
 

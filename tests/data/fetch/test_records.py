@@ -53,7 +53,7 @@ def test_what_is_no_template_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("policy", ["refuse", "drop"])
 def test_a_missing_column_is_an_error_of_the_study(policy: str) -> None:
-    with pytest.raises(ValueError, match=r"source s: f: row 1: there is no column 'text'; there are: content, id$"):
+    with pytest.raises(ValueError, match=r"source s: f: row 1: there is no column 'text'; available: content, id$"):
         passage({"content": "a", "id": 1}, bad_records=policy)
 
 

@@ -185,7 +185,7 @@ def test_a_missing_package_is_named_before_the_run_begins(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("comet", "--sink comet: 'comet' is no kind of training/logs/sink; there are: tensorboard, trackio, wandb"),
+        ("comet", "--sink comet: 'comet' is not a kind of training/logs/sink; available: tensorboard, trackio, wandb"),
         ('{"kind": ', r'--sink \{"kind": : is not JSON'),
         ('{"kind": "wandb", "team": "x"}', "team: unknown key"),
         ('{"kind": "wandb", "mode": "dry"}', "mode: input should be 'offline' or 'online', not 'dry'"),

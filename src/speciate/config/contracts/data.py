@@ -1,6 +1,6 @@
-"""Contracts of the data components: what each slot's options may say, and what its module must offer.
+"""Contracts of the data components: the options of each slot, and what its module must define.
 
-A component subclasses its slot's options and sets only what differs from the defaults here. Its module offers the
+A component subclasses its slot's options and sets only what differs from the defaults here. Its module defines the
 functions of the slot's Protocol; `options.component()` loads that module.
 """
 
@@ -108,7 +108,7 @@ class PackingModule(Protocol):
     def plan(
         self, options: Any, lengths_D: "npt.NDArray[np.int64]", block_length: int
     ) -> "Iterator[npt.NDArray[np.int64]]":
-        """Yield which run of which document lies where in which block."""
+        """Yield segments: which tokens of which document go where in which block."""
 
 
 class PackingOptions(ComponentOptions):

@@ -1,4 +1,4 @@
-"""Contracts of the model components: what each slot's options may say, and what its module must offer.
+"""Contracts of the model components: the options of each slot, and what its module must define.
 
 A component subclasses its slot's options and sets only what differs from the defaults here. Its module holds the class
 that the slot's Protocol names; `options.component()` loads that module.
@@ -25,7 +25,7 @@ class MixerModule(Protocol):
 
 
 class MixerOptions(ComponentOptions):
-    """Options of what mixes positions."""
+    """Options of a mixer: what mixes positions."""
 
     def component(self) -> MixerModule:
         return cast(MixerModule, component_module(self))
@@ -39,7 +39,7 @@ class FfnModule(Protocol):
 
 
 class FfnOptions(ComponentOptions):
-    """Options of what acts on each token by itself."""
+    """Options of a feed-forward layer: what acts on each token by itself."""
 
     def component(self) -> FfnModule:
         return cast(FfnModule, component_module(self))
@@ -53,7 +53,7 @@ class DepthModule(Protocol):
 
 
 class DepthOptions(ComponentOptions):
-    """Options of what decides which tokens run through a block."""
+    """Options of a depth: what decides which tokens run through a block."""
 
     def component(self) -> DepthModule:
         return cast(DepthModule, component_module(self))
@@ -75,7 +75,7 @@ class RouterOptions(ComponentOptions):
     """Whether it scores every slot, so that more than one can be chosen; otherwise it names one slot a token."""
 
     def check_slots(self, num_slots: int) -> None:
-        """Refuse a number of slots that the router cannot serve, by a ValueError."""
+        """Raise ValueError for a number of slots that the router does not support."""
 
     def component(self) -> RouterModule:
         return cast(RouterModule, component_module(self))
@@ -89,7 +89,7 @@ class ChoiceModule(Protocol):
 
 
 class ChoiceOptions(ComponentOptions):
-    """Options of how scores become chosen slots."""
+    """Options of a choice: how scores become chosen slots."""
 
     balances: ClassVar[bool] = False
     """Whether the choice itself fills every slot evenly, so that no balancing goes with it."""
@@ -110,7 +110,7 @@ class BalanceModule(Protocol):
 
 
 class BalanceOptions(ComponentOptions):
-    """Options of what keeps the slots' loads even."""
+    """Options of a balancing: what keeps the slots' loads even."""
 
     acts_by: ClassVar[str | None] = None
     """What the balancing moves: the router's `gradient`, or the `choice` by a bias; None: it does nothing."""
@@ -130,7 +130,7 @@ class IndexerOptions(ComponentOptions):
     """Options of a sparse attention's indexer."""
 
     supports_adaptive_k: ClassVar[bool] = True
-    """Whether it has scores that a budget may go by."""
+    """Whether it has scores from which an adaptive budget can decide."""
 
     def component(self) -> IndexerModule:
         return cast(IndexerModule, component_module(self))
@@ -140,14 +140,14 @@ class BudgetModule(Protocol):
     """A kind of budget: `model/sparse_attention/budget/<kind>.py`."""
 
     def Budget(self, options: Any, /) -> "Budget":
-        """Build the module that says how many keys each query keeps."""
+        """Build the module that decides how many keys each query keeps."""
 
 
 class BudgetOptions(ComponentOptions):
-    """Options of how many keys a query keeps."""
+    """Options of a budget: how many keys a query keeps."""
 
     adaptive: ClassVar[bool] = False
-    """Whether the number of keys goes by the indexer's scores."""
+    """Whether the number of keys depends on the indexer's scores."""
 
     def component(self) -> BudgetModule:
         return cast(BudgetModule, component_module(self))

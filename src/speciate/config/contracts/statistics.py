@@ -21,10 +21,10 @@ class Statistic:
     """Its subject: the loss; how even the load is; what a choice tells about the text's domain; the distance from the
     null."""
     over_selectors: Literal["max", "min", "sum", "mean"] | None = None
-    """How the values of the run's selectors are reduced to one: the worst where the question is collapse, the sum where
-    slots are counted, the mean where the question is how much is known. None: it is not a reduction over selectors."""
-    beside: tuple[str, ...] = ()
-    """Columns that stand beside it, in table `selectors` only."""
+    """How the values of the run's selectors become one: the worst selector for collapse, the sum for counts of slots,
+    the mean for information. None: it is not a reduction over selectors."""
+    companions: tuple[str, ...] = ()
+    """Columns that go with it, in table `selectors` only."""
     decimals: int = 3
     """Digits after the point in the report; a share is shown in percent."""
 
@@ -32,10 +32,10 @@ class Statistic:
 STATISTICS = (
     Statistic("loss", "test loss", "nats", "loss"),
     Statistic("bits_per_byte", "bits per byte", "bits", "loss"),
-    Statistic("max_share", "largest share", "share", "load", "max", beside=("max_share_low", "max_share_high")),
-    Statistic("max_violation", "MaxVio", "", "load", "max", beside=("noise_floor",), decimals=2),
+    Statistic("max_share", "largest share", "share", "load", "max", companions=("max_share_low", "max_share_high")),
+    Statistic("max_violation", "MaxVio", "", "load", "max", companions=("noise_floor",), decimals=2),
     Statistic("effective_experts", "effective experts", "slots", "load", "min", decimals=2),
-    Statistic("gini", "Gini", "", "load", "max", beside=("cv_squared",), decimals=2),
+    Statistic("gini", "Gini", "", "load", "max", companions=("cv_squared",), decimals=2),
     Statistic("dead_experts", "dead experts", "slots", "load", "sum", decimals=0),
     Statistic("revived_experts", "revived experts", "slots", "load", "sum", decimals=0),
     Statistic("information_bits", "I(E;D)", "bits", "domain"),

@@ -1,6 +1,6 @@
-"""Contracts of the training components: what each slot's options may say, and what its module must offer.
+"""Contracts of the training components: the options of each slot, and what its module must define.
 
-A component subclasses its slot's options and sets only what differs from the defaults here. Its module offers what the
+A component subclasses its slot's options and sets only what differs from the defaults here. Its module defines what the
 slot's Protocol names; `options.component()` loads that module.
 """
 
@@ -32,7 +32,7 @@ class ObjectiveModule(Protocol):
 
 
 class ObjectiveOptions(ComponentOptions):
-    """Options of what is minimised."""
+    """Options of an objective: what training minimises."""
 
     causal: ClassVar[bool] = True
     """Whether it needs a model in which each position sees only those before it."""
@@ -40,7 +40,7 @@ class ObjectiveOptions(ComponentOptions):
     """Token ids that it needs beyond the tokenizer's ([MASK]: the last one)."""
 
     def check_length(self, block_length: int) -> None:
-        """Refuse blocks of `block_length` tokens by a ValueError where they are too short."""
+        """Raise ValueError if blocks of `block_length` tokens are too short."""
 
     def needs_oracle(self) -> bool:
         """Return whether it asks a causal model which tokens are important."""
@@ -58,17 +58,17 @@ class ImportanceModule(Protocol):
 
 
 class ImportanceOptions(ComponentOptions):
-    """Options of which tokens of a masked-diffusion model are important, and so masked more."""
+    """Options of an importance: which tokens a masked-diffusion model masks more often."""
 
     has_selector: ClassVar[bool] = True
-    """Whether there is an importance at all, so that masking can act by it."""
+    """Whether it gives an importance at all, on which masking can depend."""
     published: ClassVar[bool] = False
     """Whether the original release has it."""
     needs_oracle: ClassVar[bool] = False
     """Whether it asks a causal model of the same study."""
 
     def learned_share(self) -> float:
-        """Return the learned network's share of the importance; the rest is what is known of the token."""
+        """Return the learned network's share of the importance; the rest comes from the token's frequency."""
         return 0.0
 
     def component(self) -> ImportanceModule:
@@ -83,7 +83,7 @@ class NoiseModule(Protocol):
 
 
 class NoiseOptions(ComponentOptions):
-    """Options of how the share of masked tokens runs in time."""
+    """Options of a noise schedule: the share of masked tokens over time."""
 
     def component(self) -> NoiseModule:
         return cast(NoiseModule, component_module(self))
@@ -110,11 +110,11 @@ class ScheduleModule(Protocol):
     """A kind of schedule: `training/schedule/<kind>.py`."""
 
     def factor(self, options: Any, step: int, num_steps: int) -> float:
-        """Return the share of the peak learning rate that step `step` (0 <= step < num_steps) is made with."""
+        """Return the share of the peak learning rate at step `step` (0 <= step < num_steps)."""
 
 
 class ScheduleOptions(ComponentOptions):
-    """Options of the learning rate over the steps."""
+    """Options of a schedule: the learning rate over the steps."""
 
     def component(self) -> ScheduleModule:
         return cast(ScheduleModule, component_module(self))
@@ -128,10 +128,10 @@ class OriginModule(Protocol):
 
 
 class OriginOptions(ComponentOptions):
-    """Options of where a trained model comes from."""
+    """Options of an origin: where a trained model comes from."""
 
     def parent_ablation(self) -> str | None:
-        """Return the ablation of the same study whose run it is; None: it is no run of the study."""
+        """Return the ablation of the same study whose run it is; None: it is not a run of the study."""
         return None
 
     def sources(self) -> Mapping[str, SourceOptions]:
@@ -164,7 +164,7 @@ class StartModule(Protocol):
 
 
 class StartOptions(ComponentOptions):
-    """Options of what a run's weights are before its first step."""
+    """Options of a start: a run's weights before its first step."""
 
     loads_oracle: ClassVar[bool] = False
     """Whether its origin becomes the oracle of the objective's importance, not the model itself."""
@@ -174,7 +174,7 @@ class StartOptions(ComponentOptions):
         return None
 
     def difference(self, model: Any, origin: Any) -> str:
-        """Return why weights of a model like `origin` cannot serve one like `model` (ModelSpecs); empty: they can."""
+        """Return why weights of the ModelSpec `origin` do not fit the ModelSpec `model`; empty: they do."""
         why: str = model.difference(origin)
         return why
 
@@ -192,7 +192,7 @@ class SinkModule(Protocol):
 
 
 class SinkOptions(ComponentOptions):
-    """Options of where metrics go besides metrics.jsonl."""
+    """Options of a sink: where metrics go besides metrics.jsonl."""
 
     def component(self) -> SinkModule:
         return cast(SinkModule, component_module(self))

@@ -1,4 +1,4 @@
-"""Run the quality rules that datatrove implements (Penedo et al. 2024) on our documents, with our words.
+"""Run the quality rules that datatrove implements (Penedo et al. 2024) on our documents, with our word splitter.
 
 Decision: datatrove's own classes judge, so that each rule is the one its users know. Words and sentences are ours
 (`words`), passed through datatrove's tokenizer interface. Texts beyond 4 million characters are dropped without

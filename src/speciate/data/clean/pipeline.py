@@ -26,7 +26,7 @@ class Drop:
     reason: str
     """A snake_case word under which the drop is counted."""
     note: str = ""
-    """What was measured or seen, for whoever reads the sample."""
+    """What was measured or seen, for readers of the sample."""
 
 
 class Filter(Protocol):

@@ -7,8 +7,8 @@ similar to none that is kept. So the documents of a cluster are visited in order
 dropped only if it equals, or is similar to, a document that is kept. Every dropped text has a counterpart among those
 kept. Where all of a domain's duplicates may be dropped, no two documents left in a cluster are similar.
 
-A domain's policy says what it may lose: `keep` nothing, `exact` what equals a kept document, `near` also what is
-similar to one. The decisions are made in rounds over many clusters at once: the first undecided document of each
+A domain's policy says which documents may be dropped: `keep` none, `exact` those equal to a kept document, `near` also
+those similar to one. The decisions are made in rounds over many clusters at once: the first undecided document of each
 cluster stays, and its duplicates are dropped.
 
 Memory: 14 bytes a document (three numbers of 4 bytes, a policy, a mark), one group of clusters at a time (at least the

@@ -3,7 +3,7 @@
 Of two sets of hashes, the chance that the smallest is the same is their Jaccard similarity J = |A & B| / |A | B|
 (Broder 1997). One permutation stands for all K (Li, Owen, Zhang 2012): the range of the hashes is cut into K bins, and
 the smallest hash of each bin is one value of the signature. A bin that is empty, as most are for a short text, takes
-the value of the first filled bin, in an order of its own, drawn once for all sets (optimal densification: Shrivastava
+the value of the first filled bin, in its own order, drawn once for all sets (optimal densification: Shrivastava
 2017). The share of places that agree is an unbiased estimate of J. Its variance is J(1 - J) / K for sets much larger
 than K, and for smaller ones about J(1 - J) over the number of filled bins.
 

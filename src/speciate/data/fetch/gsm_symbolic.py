@@ -1,4 +1,4 @@
-"""Generate gsm_symbolic items with reasoning-gym's wheel, in a process of their own, one JSON object a line.
+"""Generate gsm_symbolic items with reasoning-gym's wheel, in a separate process, one JSON object a line.
 
 `import reasoning_gym` would run every generator of the package. Empty stand-ins for the parent packages let Python find
 the one module without running its parents. The items equal those of a full installation byte for byte.

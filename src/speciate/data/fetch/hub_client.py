@@ -143,7 +143,7 @@ def _explain_error(error: BaseException, revision: str) -> str:
         if status:
             return f"{hub} answered {status}: {message[:200]}"
         if kind == "RuntimeError" and "scripts are no longer supported" in message:
-            return "needs a script of its own, which is never run; try revision: refs/convert/parquet"
+            return "needs its own script, which is never run; try revision: refs/convert/parquet"
     for cause in filter(_is_connection_error, _causes(error)):
         return f"cannot reach {hub}, or the connection kept breaking: {' '.join(str(cause).split())[:200]}"
     return _explain_content_error(error)
@@ -159,12 +159,12 @@ def _explain_content_error(error: BaseException) -> str:
             return f"a data file is damaged or cut off: {message[:200]}"
         match = re.search(r"BuilderConfig '?(.*?)'? not found.*?Available: (\[.*?\])", message)
         if match:
-            return f"name: there is no configuration '{match[1]}'; there are: {match[2]}"
+            return f"name: there is no configuration '{match[1]}'; available: {match[2]}"
         if "Config name is missing" in message:
             return f"name: it has several configurations, so one must be named: {message[:300]}"
         match = re.search(r"(?:Unknown|Bad) split:? \"?(\w+)\"?\..*?(\[.*?\])", message)
         if match:
-            return f"split: there is no split '{match[1]}'; there are: {match[2]}"
+            return f"split: there is no split '{match[1]}'; available: {match[2]}"
         if kind in ("EmptyDatasetError", "DataFilesNotFoundError", "EntryNotFoundError", "FileNotFoundError"):
             return f"has no data file that can be read: {message[:200]}"
     message = " ".join(str(error).split())

@@ -63,7 +63,7 @@ class RecordParser:
         """Raise ValueError, with `where` and the columns present, unless `columns` has every column that is read."""
         for name in self.columns:
             if name not in columns:
-                raise ValueError(f"{where}: there is no column '{name}'; there are: {', '.join(columns) or 'none'}")
+                raise ValueError(f"{where}: there is no column '{name}'; available: {', '.join(columns) or 'none'}")
 
     def to_passage(self, record: Mapping[str, Any] | BadRecord, name: str, where: str) -> Passage:
         """Return the passage of one record.

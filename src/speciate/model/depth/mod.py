@@ -2,8 +2,8 @@
 
     x_t + r_t (run(x)_t - x_t) where t runs, x_t where it skips;   r_t = sigmoid(w . x_t)
 
-A token that skips a block skips all of it, attention included, and is no key for the others. skipper.py holds what the
-kinds of Mixture-of-Depths share.
+A token that skips a block skips all of it, attention included, and is not a key for the others. The kinds of
+Mixture-of-Depths share skipper.py.
 
 Decision: in training the router takes the k = round(c T) tokens with the highest scores (expert choice), so the compute
 is exact. Because expert choice looks at the whole sequence, **the training loss is not that of a causal model**. In

@@ -1,4 +1,4 @@
-"""Registers our models with transformers' Auto classes, so that they load what `speciate export` wrote.
+"""Register our models with transformers' Auto classes, so that they load what `speciate export` wrote.
 
     import speciate.model.hf.auto_classes
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -140,7 +140,7 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         index_BT = torch.arange(input_ids.numel(), device=input_ids.device).view(input_ids.shape)
         document_BT = None
         if attention_mask is not None and not bool(attention_mask.all()):
-            # padding is a document of its own, so that no token of the text sees it
+            # padding is a separate document, so that no token of the text sees it
             document_BT = (attention_mask == 0).long()[:, first : first + length]
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, first : first + length]

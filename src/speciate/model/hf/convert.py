@@ -1,4 +1,4 @@
-"""Converts weights between our parameter names and those of transformers' checkpoints, in both directions.
+"""Convert weights between our parameter names and those of transformers' checkpoints, in both directions.
 
 One of our parameters is one or more tensors of transformers, concatenated along the outputs: queries, keys and values
 are one projection here, and so are a gate and its units. It is transposed if transformers stores it the other way round
@@ -46,7 +46,7 @@ class Family:
     settings: Callable[[Config], dict[str, Any]]
     """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if it is not supported."""
     config: Callable[[ModelSpec], dict[str, Any] | None]
-    """Returns transformers' config of a shape, without the vocabulary; None if the family has no such model."""
+    """Return transformers' config of a shape, without the vocabulary; None if the family has no such model."""
     buffers: tuple[str, ...]
     """Suffixes of names that hold no weights: masks and angles in old checkpoints."""
 

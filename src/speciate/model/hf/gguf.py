@@ -1,4 +1,4 @@
-"""Reads a GGUF file (llama.cpp's format) of Llama's architecture as transformers' config and named weights.
+"""Read a GGUF file (llama.cpp's format) of Llama's architecture as transformers' config and named weights.
 
 Tensors are renamed and quantised blocks decoded. Queries and keys are reordered: GGUF interleaves the two halves of a
 head, since llama.cpp rotates neighbouring dimensions where Llama's own weights pair (i, i + h/2).

@@ -1,4 +1,4 @@
-"""Reads pretrained weights: a folder that transformers wrote (GPT-2 or Llama), or a GGUF file (Llama).
+"""Read pretrained weights: a folder that transformers wrote (GPT-2 or Llama), or a GGUF file (Llama).
 
 Both are read in float32 and renamed to our names. The result includes the shape that their config describes, with which
 the shape of a run that starts from them is compared.

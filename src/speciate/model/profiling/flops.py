@@ -1,6 +1,6 @@
-"""Counts of a training step's floating-point operations, by the convention of model FLOPs utilisation (MFU).
+"""Count a training step's floating-point operations, by the convention of model FLOPs utilisation (MFU).
 
-    forward, a token:  2 x (elements of every matrix that acts on it) + what modules compute beside their weights
+    forward, a token:  2 x (elements of every matrix that acts on it) + what modules compute besides their weights
     forward and backward: 3 x forward;   MFU = tokens/s x that / peak   (Chowdhery et al. 2022, appendix B)
 
 Only matrix products are counted, each multiplication and each addition. Of experts, those that a token is sent to
@@ -46,12 +46,12 @@ def flops_per_token(model: Transformer, length: int) -> float:
     embeddings = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Embedding))
     idle = _idle_matrix_elements(model.modules())
     body = learned - embeddings - idle - (0 if model.unembedding is None else model.unembedding.weight.numel())
-    beside = sum(module.num_flops(length) for module in model.modules() if isinstance(module, CountsFlops))
+    without_weights = sum(module.num_flops(length) for module in model.modules() if isinstance(module, CountsFlops))
     skipped = sum(_skipped_flops(block, length) for block in model.modules() if isinstance(block, Block))
     head = 2 * model.head_VD.numel() * (length - 1) / length
     # weights that are never trained take part in the forward pass only
     fixed = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith(".weight"))
-    return 3 * (2 * body + beside - skipped + head) + 2 * fixed
+    return 3 * (2 * body + without_weights - skipped + head) + 2 * fixed
 
 
 def _idle_matrix_elements(modules: Iterable[nn.Module]) -> int:

@@ -1,4 +1,4 @@
-"""Measures what a mixer costs as blocks grow longer: memory kept for the backward pass, and CPU time.
+"""Measure what a mixer costs as blocks grow longer: memory kept for the backward pass, and CPU time.
 
 The memory is exact: the bytes of all distinct tensors that autograd saves in the forward pass, without weights and
 input. The time is CPU time, the median of a few rounds in which all mixers take turns. Run it on one thread, so that

@@ -1,4 +1,4 @@
-"""Computes a function of each query and the k keys that it chose; the backward pass recomputes it.
+"""Compute a function of each query and the k keys that it chose; the backward pass recomputes it.
 
     out_r = f(per_query_r, per_key[index_r1], ..., per_key[index_rk], shared)     for each query r
 

@@ -1,4 +1,4 @@
-"""Folders and files whose names survive a power cut."""
+"""Create folders and files that survive a power cut."""
 
 import os
 import pathlib

@@ -1,6 +1,6 @@
 """The identity of a run: a checkpoint is resumed only with the same spec, data, vocabulary and start.
 
-The code is no part of it: a checkpoint that other code wrote is in another folder, and the run starts from scratch.
+The code is not part of it: a checkpoint that other code wrote is in another folder, and the run starts from scratch.
 """
 
 import pathlib

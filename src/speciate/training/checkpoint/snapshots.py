@@ -1,4 +1,4 @@
-"""Weights that stay beside a run's final ones: after chosen steps, and those of the best validation loss.
+"""Weights that are kept besides a run's final ones: after chosen steps, and those of the best validation loss.
 
     best.safetensors               lowest mean of the domains' validation losses, over the steps from 1 on
     snapshots/step<n>.safetensors  after each step of training.keep_steps

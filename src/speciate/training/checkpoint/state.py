@@ -12,7 +12,7 @@ from speciate.training.probe import Arrays
 MODEL = "model.safetensors"
 """The weights in a checkpoint, and those of a finished run that are evaluated."""
 EMA = "ema.safetensors"
-"""The moving average of the weights, in a checkpoint and beside a finished run's model that is not the average."""
+"""The moving average of the weights, in a checkpoint, and next to a finished run's model if that is not the average."""
 
 
 @dataclass

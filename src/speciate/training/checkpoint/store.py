@@ -143,7 +143,7 @@ def restore(
 
 
 def environment() -> dict[str, Any]:
-    """Return what the bits depend on beside the run and its code: library versions, and threads, which order sums."""
+    """Return what the bits depend on besides the run and its code: library versions and the number of threads."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__}
     return {"versions": versions, "threads": torch.get_num_threads()}
 
@@ -177,7 +177,7 @@ def check_identity(folder: pathlib.Path, manifest: Mapping[str, Any], identity: 
 
 
 def code_change(folder: pathlib.Path, code: str, identity: Identity) -> str:
-    """Look for checkpoints that other code wrote of this run, in the folders beside that of `code`.
+    """Look for checkpoints that other code wrote of this run, in the folders next to that of `code`.
 
     Returns:
         A sentence for the reader if the code has changed, so that the run starts from scratch; otherwise "".

@@ -9,11 +9,11 @@ A kind of training/diffusion/importance offers `Importance(options, context)`, a
     masking importance: p_i = tau^(1/v_i);  inverse: p_i = tau^(v_i);  balanced: p_i = min(1, c v_i);  uniform: p_i = s
     loss = importance_weight mean_{i masked} ((ln V softplus(logit_i) - sg[nats_i]) / ln V)^2
 
-tau or c is such that each row has s L expected masks (mask_probabilities.py). An importance so moves masks from token
+tau or c is such that each row has s L expected masks (mask_probabilities.py). An importance thus moves masks from token
 to token; neither it nor the curriculum changes how many there are. Everything is computed by row, so no block depends
-on another block of its batch. The estimator sees clean tokens; adaptive_masking_published.py has the original's way.
+on another block of its batch. The estimator sees clean tokens; adaptive_masking_published.py is the original.
 
-B blocks of T tokens, N of all maskable, V words, [MASK] aside.
+B blocks of T tokens, N maskable ones in total, V token ids without [MASK].
 """
 
 import math

@@ -1,6 +1,6 @@
 """The small network that estimates how hard each token is: bidirectional transformer blocks and one number per token.
 
-It has embeddings of its own, so the denoiser gets no gradient from it and it gets none from the denoiser's loss.
+It has its own embeddings, so the denoiser gets no gradient from it and it gets none from the denoiser's loss.
 Its blocks are the model's (model/block.py), with attention and a dense layer.
 
 B blocks of T tokens.

@@ -6,8 +6,8 @@
                                                                                or 0 where p_i = 1
 
 w_i > 0 is an exponent (a large one keeps its token visible for long), v_i > 0 an importance. Weights w of mean 1 alone
-would not keep the budget: sum_i s^(w_i) >= s L, by convexity. Each p_i rises from 0 to 1 as s does, so each token has a
-clock of its own (Shi et al. 2024 have one for each word). The weight of a token's nats is d log p_i / d s times the
+would not keep the budget: sum_i s^(w_i) >= s L, by convexity. Each p_i rises from 0 to 1 as s does, so each token has
+its own clock (Shi et al. 2024 have one for each word). The weight of a token's nats is d log p_i / d s times the
 slope of s in time. All arithmetic is in float64 and without gradient.
 
 B rows of T tokens, L of a row maskable.

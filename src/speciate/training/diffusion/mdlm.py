@@ -59,7 +59,7 @@ def maskable_tokens(model: Transformer, token_BT: Tensor, document_BT: Tensor | 
 
 
 def stratified_times(num_blocks: int, device: torch.device) -> Tensor:
-    """Draw a number in (0, 1] for each block, each from a stratum of its own (low-discrepancy times); float64."""
+    """Draw a number in (0, 1] for each block, each from its own stratum (low-discrepancy times); float64."""
     within_B = 1 - torch.rand(num_blocks, dtype=torch.float64, device=device)
     return (torch.arange(num_blocks, device=device) + within_B) / num_blocks
 

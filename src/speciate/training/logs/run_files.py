@@ -18,7 +18,7 @@ from speciate.training.numerics.loss_monitor import FailedRun, num_skipped, spik
 
 LAST = "last.safetensors"
 FAILURE = "failure.json"
-"""Beside a failed run's files: the step, its blocks, and where the first number was that is not finite."""
+"""Next to a failed run's files: the step, its blocks, and where the first number was that is not finite."""
 
 
 def write(
@@ -32,7 +32,7 @@ def write(
     """Write a finished run's files.
 
     model.safetensors is what is evaluated and what other runs start from: the last weights, or with `evaluate_ema`
-    their moving average. If a run keeps an average, the other of the two is written beside it, as ema.safetensors or
+    their moving average. If a run keeps an average, the other of the two is written next to it, as ema.safetensors or
     last.safetensors.
     """
     files = {MODEL: state.ema if training.evaluate_ema else None}

@@ -1,4 +1,4 @@
-"""What run.json says of the environment in which a run was computed; only the study's manifest repeats it."""
+"""The metadata in run.json about the environment of a run; only the study's manifest repeats it."""
 
 import platform
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where a run's time went: what timing.json holds. No later stage reads it, since no two runs agree on it."""
+"""Where a run's time went: the content of timing.json. No later stage reads it, since it never repeats."""
 
 import resource
 import time

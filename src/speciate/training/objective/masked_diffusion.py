@@ -4,7 +4,7 @@
 
 over the n tokens that may be masked. s(u) is the schedule's share of masked tokens (training/diffusion/noise). p_i is
 the probability that token i is masked then: s itself, or a function of an importance
-(training/diffusion/adaptive_masking.py), whose estimator has a loss of its own. Evaluation is the same for every arm,
+(training/diffusion/adaptive_masking.py), whose estimator has its own loss. Evaluation is the same for every arm,
 whatever it was trained on: the uniform-mask bound on fixed masks (training/diffusion/mdlm.py gives the reason). [MASK]
 is the last token id.
 

@@ -51,7 +51,7 @@ class Options(ObjectiveOptions):
     heads: int = Field(4, ge=1)
     """Number of tokens that are predicted at once; fewer than a block has. 1: next-token prediction."""
     form: Literal["block", "linear"] = "block"
-    """Form of each head but the first. block: a block on the trunk; linear: a linear map beside the output layer."""
+    """Form of each head but the first. block: a block on the trunk; linear: a separate output layer on the trunk."""
     weights: Literal["equal", "published"] = "equal"
     """Weights of the heads' losses. equal: the plain sum; published: moe_arch's 1, .5, .3, .2, one per head, divided by
     their sum."""

@@ -1,6 +1,6 @@
 """Several optimizers that act as one, for an optimizer with one rule for matrices and another for the rest.
 
-Beside it are the helpers that observe such a rule: the singular values of its updates.
+With it are the helpers that observe such a rule: the singular values of its updates.
 """
 
 from collections.abc import Iterable

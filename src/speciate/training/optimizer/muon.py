@@ -36,7 +36,7 @@ EPSILON = 1e-7
 
 
 class Options(MuonOptions):
-    """Options of Muon, with Nesterov momentum, and of the AdamW beside it."""
+    """Options of Muon, with Nesterov momentum, and of AdamW for the rest."""
 
     lr: float = Field(0.003, gt=0)
     """Peak learning rate of the hidden matrices; with `original` scaling, about ten times AdamW's."""

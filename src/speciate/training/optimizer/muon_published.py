@@ -1,4 +1,4 @@
-"""Muon as moe_arch released it (commit ad29f66), a control beside muon.py: a cubic, and a momentum that is overwritten.
+"""Muon as moe_arch released it (commit ad29f66), a control for muon.py: a cubic, and a momentum that is overwritten.
 
     B <- mu B + G;   B <- cubic^5(B);   W <- (1 - lr decay) W - lr (G + mu B)
     cubic(X) = 1.5 X - .5 X X^T X,   X_0 = B / |B|_F
@@ -39,7 +39,7 @@ EPSILON = 1e-7
 
 
 class Options(MuonOptions):
-    """Options of Muon as released, and of the AdamW beside it."""
+    """Options of Muon as released, and of AdamW for the rest."""
 
     lr: float = Field(0.003, gt=0)
     """Peak learning rate of the matrices that the cubic updates."""

@@ -28,7 +28,7 @@ def check_pattern_matches(key: str, pattern: str, names: Iterable[str]) -> None:
     """Raise ValueError, naming the optimizer's `key`, if `pattern` matches none of `names`."""
     names = list(names)
     if not any(fnmatchcase(name, pattern) for name in names):
-        raise ValueError(f"optimizer.{key}: {pattern} matches no parameter; there are {', '.join(names)}")
+        raise ValueError(f"optimizer.{key}: {pattern} matches no parameter; available: {', '.join(names)}")
 
 
 def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:

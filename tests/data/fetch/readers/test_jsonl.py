@@ -29,7 +29,7 @@ def test_keys_name_and_group() -> None:
         ("[1]", "line 2: is not a JSON object but list"),
         ('{"text": 3, "g": 1}', "line 2: column 'text' holds int, not text"),
         ('{"text": "\\ud800", "g": 1}', "line 2: column 'text' holds half a surrogate pair at character 0"),
-        ('{"text": "x"}', "line 2: there is no column 'g'; there are: text"),
+        ('{"text": "x"}', "line 2: there is no column 'g'; available: text"),
     ],
 )
 def test_a_bad_line_is_named(line: str, problem: str) -> None:

@@ -157,8 +157,8 @@ def test_a_file_that_changes_under_the_reader_is_refused(here: pathlib.Path) -> 
         ("a.jsonl.gz", LINES, "is damaged or cut off: zlib inflate failed"),
         ("a.parquet", parquet(ROWS)[:-40], "is damaged or cut off: Parquet magic bytes not found"),
         ("a.parquet", b"", "is damaged or cut off: Parquet file size is 0 bytes"),
-        ("a.parquet", parquet({"content": ["a"]}), ": there is no column 'text'; there are: content"),
-        ("a.jsonl", b'{"content": "a"}', ": row 1: there is no column 'text'; there are: content"),
+        ("a.parquet", parquet({"content": ["a"]}), ": there is no column 'text'; available: content"),
+        ("a.jsonl", b'{"content": "a"}', ": row 1: there is no column 'text'; available: content"),
         ("a.jsonl", LINES + b'{"text": ', ": row 5: is not JSON"),
         ("a.parquet", parquet({"text": [b"x"]}), ": row 1: column 'text' holds bytes, not text"),
         (

@@ -99,5 +99,5 @@ def test_learned_noise_begins_at_ln_2_never_ends_and_is_not_in_evaluation(top_k:
 
 def test_two_noises_at_once_are_refused() -> None:
     learned = options_of("model/moe/router", "learned")
-    with pytest.raises(ValueError, match=r"noise_std: 0.1 is for annealed noise; learned noise has a scale of its own"):
+    with pytest.raises(ValueError, match=r"noise_std: 0.1 is for annealed noise; learned noise learns its scale"):
         learned.model_validate({"kind": "learned", "noise": "learned", "noise_std": 0.1})

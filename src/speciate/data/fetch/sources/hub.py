@@ -62,7 +62,7 @@ class Options(SourceOptions):
     @model_validator(mode="after")
     def _check_data_files(self) -> Self:
         if self.data_files and self.name is not None:
-            raise ValueError("name: has no effect beside data_files, which already say what is read")
+            raise ValueError("name: has no effect with data_files, which already say what is read")
         formats = {file.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2] for file in self.data_files}
         if not (formats <= {"json", "jsonl"} or formats == {"parquet"}):
             raise ValueError(f"data_files: must be all parquet or all json, not {', '.join(sorted(formats))}")
@@ -112,7 +112,7 @@ def _load_dataset(options: Options, pinned: PinnedDataset, cache: str, where: st
     load = import_datasets().load_dataset
     settings: dict[str, Any] = {"split": options.split, "streaming": options.streaming, "cache_dir": cache}
     # with the scheme in front, a local folder of the same name is never taken for the dataset
-    if options.data_files:  # read by their format, so a script beside them is ignored
+    if options.data_files:  # read by their format, so a script next to them is ignored
         path = "parquet" if options.data_files[0].endswith(".parquet") else "json"
         root = f"hf://datasets/{options.dataset}@{pinned.commit}"
         settings["data_files"] = {options.split: [f"{root}/{file}" for file in _matching_files(options, pinned, where)]}

@@ -75,7 +75,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
-    """Yield the texts, each a group of its own."""
+    """Yield the texts, each its own group."""
     with archive.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             yield Passage(f"text{number}", f"text{number}", json.loads(line))

@@ -3,7 +3,7 @@
     weight x || R R^T - I ||_1,   R the router's last matrix, a row a slot; the sum over all S^2 entries
 
 Orthonormal rows keep the angles between tokens. So similar tokens go to the same slots, and dissimilar ones are not all
-drawn to one slot. The loss balances only as far as the tokens themselves are spread: the load is no part of it.
+drawn to one slot. The loss balances only as far as the tokens themselves are spread: the load does not enter it.
 
 S slots, D inputs of the matrix.
 """

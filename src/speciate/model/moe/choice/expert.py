@@ -4,7 +4,7 @@
 
 Every slot is full, so the load is even without balancing. A token has as many slots as took it: k times
 `capacity_factor` on average, often none. Whether a slot takes a token depends on later tokens, so such a model's loss
-is no likelihood, and it cannot generate. Hence a causal model refuses it without `non_causal: true`.
+is not a likelihood, and it cannot generate. Hence a causal model refuses it without `non_causal: true`.
 
 Decision: a slot takes its tokens from one block, in training and evaluation alike, so that no block's result depends on
 the rest of its batch; Zhou et al. take them from a batch. As in their paper, the weight is the router's probability.
@@ -33,7 +33,7 @@ class Options(ChoiceOptions):
     capacity_factor: float = Field(1.0, gt=0)
     """Number of tokens that a slot takes, as a multiple of its even share of a block's choices (`top_k` a token)."""
     non_causal: bool = False
-    """Allow this component to look at later tokens; the loss of such an arm is no likelihood."""
+    """Allow this component to look at later tokens; the loss of such an arm is not a likelihood."""
 
     balances: ClassVar[bool] = True
     breaks_causality: ClassVar[str] = "whether an expert takes a token depends on the block's later tokens"

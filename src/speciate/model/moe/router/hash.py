@@ -23,7 +23,7 @@ class Options(RouterOptions):
     """Seed of the assignment."""
 
     seed: int = Field(0, ge=0)
-    """Seed of the assignment of ids to slots, beside the run's seed: runs of a study have independent assignments."""
+    """Seed of the assignment of ids to slots, combined with the run's seed, so that runs have independent ones."""
 
     scores_all_slots: ClassVar[bool] = False
 

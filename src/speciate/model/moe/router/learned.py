@@ -50,9 +50,7 @@ class Options(RouterOptions):
     @model_validator(mode="after")
     def _one_noise(self) -> Self:
         if self.noise == "learned" and self.noise_std:
-            raise ValueError(
-                f"noise_std: {self.noise_std:g} is for annealed noise; learned noise has a scale of its own"
-            )
+            raise ValueError(f"noise_std: {self.noise_std:g} is for annealed noise; learned noise learns its scale")
         return self
 
 

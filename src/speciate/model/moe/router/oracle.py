@@ -2,7 +2,7 @@
 
     slots of domain d = {s : s mod domains = d};   among them the token's id decides, assigned as in `hash`
 
-Every domain has slots of its own, so the slot reveals the domain: the most specialised routing there is. Next to it, a
+Every domain has its own slots, so the slot reveals the domain: the most specialised routing there is. Next to it, a
 learned router shows how far it came, and whether dividing by domain helps the loss at all.
 
 All tokens of a block are of one domain (data/blocks.py), which training and evaluation provide
@@ -30,7 +30,7 @@ class Options(RouterOptions):
     domains: int = Field(ge=1)
     """Number of domains of the study."""
     seed: int = Field(0, ge=0)
-    """Seed of the assignment of ids to a domain's slots, beside the run's seed."""
+    """Seed of the assignment of ids to a domain's slots, combined with the run's seed."""
 
     scores_all_slots: ClassVar[bool] = False
 

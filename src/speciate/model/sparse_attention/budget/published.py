@@ -3,7 +3,7 @@
     k_t = k (1/2 + 1 / (1 + temperature v_t / mean v)), kept in [k_min, k_max],   v_t = variance of I_t over all S keys
 
 A key after the query counts as a score of 0, and the mean is over every query of every block. So a token's number of
-keys depends on later tokens and on the other blocks of its batch. A loss measured with it is no likelihood, and a
+keys depends on later tokens and on the other blocks of its batch. A loss measured with it is not a likelihood, and a
 decoder, which has not read those tokens, chooses otherwise. Hence it must be requested (`non_causal`). Metric `leak`
 records how many queries that changes. running.py repairs it.
 """
@@ -20,7 +20,7 @@ class Options(AdaptiveBudgetOptions):
     """Numbers of keys, and permission to look ahead."""
 
     non_causal: bool = False
-    """Allow this component to look at later tokens; the loss of such an arm is no likelihood."""
+    """Allow this component to look at later tokens; the loss of such an arm is not a likelihood."""
 
     breaks_causality: ClassVar[str] = "the number of keys is normalised over the whole batch, later tokens included"
     """How it looks at later tokens, for messages."""

@@ -1,4 +1,4 @@
-"""Reference: chooses the keys with the largest dense attention, mean over heads; as expensive as dense attention.
+"""Reference: choose the keys with the largest dense attention, mean over heads; as expensive as dense attention.
 
 Its recall is the best that any indexer can reach with the same number of keys and the same weights.
 """

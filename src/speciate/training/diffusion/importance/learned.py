@@ -1,4 +1,4 @@
-"""Importance estimated by a small network, trained beside the denoiser on each token's loss in nats."""
+"""Importance estimated by a small network, trained alongside the denoiser on each token's loss in nats."""
 
 from torch import Tensor, nn
 

@@ -20,7 +20,7 @@ class Options(NetworkImportanceOptions):
 
 
 class Importance(nn.Module):
-    """The network beside the token's surprisal."""
+    """The network's estimate combined with the token's surprisal."""
 
     def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class Options(OriginOptions):
 
 
 def load_model(options: Options, path: pathlib.Path) -> Pretrained:
-    """Load the model of `path`, a run's model.safetensors with its spec.json beside it.
+    """Load the model of `path`, a run's model.safetensors with its spec.json next to it.
 
     Raises:
         ValueError: one of the two cannot be read, or the run is another ablation's.

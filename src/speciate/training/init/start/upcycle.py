@@ -6,7 +6,7 @@ The noise breaks the symmetry of the copies (moe-emergence has 1e-3). Drop-upcyc
 of it: each expert redraws a share `drop` of its hidden units, chosen for that expert. Each of their tensors comes from
 a normal distribution with the mean and the standard deviation of the dense tensor on those units.
 
-A shared expert is a copy too, with noise and without drops. With C of them beside the chosen ones, the second layer of
+A shared expert is a copy too, with noise and without drops. With C of them besides the chosen ones, the second layer of
 every copy is divided by 1 + C. Weights over the chosen experts sum to one, unless `choice` says otherwise, so without
 noise and drops the model computes the same function as the dense one.
 
