@@ -1,4 +1,4 @@
-"""Small models for the tests."""
+"""Provide small models for the tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def model_spec() -> Callable[..., ModelSpec]:
-    """A model of width 24; `ffn`, `mixer` and `depth` change its block, the other keys the model itself."""
+    """Make the spec of a model of width 24; `ffn`, `mixer` and `depth` change its block, other keys the model."""
 
     def build(
         *, ffn: dict[str, Any] | None = None, mixer: dict[str, Any] | None = None, depth: Any = "every", **changes: Any
@@ -43,7 +43,7 @@ def model_spec() -> Callable[..., ModelSpec]:
 
 @pytest.fixture
 def transformer(model_spec: Callable[..., ModelSpec]) -> Callable[..., Transformer]:
-    """A Transformer of such a spec, with weights large enough to matter."""
+    """Build a Transformer from such a spec, with weights large enough to matter."""
 
     def build(**changes: Any) -> Transformer:
         return Transformer(model_spec(**{"init_std": 0.3, "embedding_std": 0.3, **changes}), VOCABULARY)
@@ -53,13 +53,13 @@ def transformer(model_spec: Callable[..., ModelSpec]) -> Callable[..., Transform
 
 @pytest.fixture
 def moe() -> Callable[..., dict[str, Any]]:
-    """Options of a mixture of 4 experts, with changes."""
+    """Make the options of a mixture of 4 experts, with changes."""
     return lambda **changes: {**MOE, **changes}
 
 
 @pytest.fixture
 def top_k(model_spec: Callable[..., Any]) -> Selecting:
-    """A selector of 8 slots, its router, balance and choice given as `kind` or (kind, options)."""
+    """Build a selector of 8 slots; give its router, balance and choice as `kind` or (kind, options)."""
 
     def build(
         router: Any = "learned",
@@ -92,7 +92,7 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
 
 
 def route(selector: TopK, x_ND: Tensor | None = None, token_BT: Tensor | None = None) -> Routing:
-    """Routes 4 blocks of 16 random tokens, or those given."""
+    """Route 4 blocks of 16 random tokens, or the given tokens."""
     token_BT = torch.randint(VOCABULARY, (4, 16)) if token_BT is None else token_BT
     result: Routing = selector(torch.randn(token_BT.numel(), WIDTH) if x_ND is None else x_ND, TokenBatch.of(token_BT))
     return result

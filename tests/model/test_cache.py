@@ -1,4 +1,4 @@
-"""Decoding with a cache, one or several tokens at a time, gives what one full forward pass gives."""
+"""Test that decoding with a cache, one or several tokens at a time, equals one full forward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def parted(model: Transformer, token_BT: torch.Tensor, parts: list[int]) -> torch.Tensor:
-    """Logits of the tokens, read in parts of these lengths."""
+    """Return the logits of the tokens, read in parts of these lengths."""
     cache = Cache()
     read = [model.head(model.read(TokenBatch.of(part_BT, cache=cache))) for part_BT in token_BT.split(parts, dim=1)]
     assert cache.length == token_BT.shape[1]
@@ -46,7 +46,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
     model = transformer().double().eval()
     token_BT = torch.randint(VOCABULARY, (1, 9))
     full = model(token_BT)
-    # 3 tokens of padding, another document, and the text's own positions after them
+    # 3 tokens of padding, another document, and then the text with its own positions
     padded_BT = torch.cat([torch.zeros((1, 3), dtype=torch.long), token_BT], dim=1)
     position_BT = torch.tensor([[0, 0, 0, *range(9)]])
     document_BT = torch.tensor([[1] * 3 + [0] * 9])
@@ -92,7 +92,7 @@ def test_a_cut_cache_goes_on_as_if_the_rest_had_never_been_read(transformer: Bui
         after = model.head(model.read(TokenBatch.of(other_BT, cache=cache)))
         torch.testing.assert_close(after, full, rtol=1e-10, atol=1e-10)
         full = model(torch.cat([token_BT, other_BT], dim=1))[:, 7:]
-        after = model.head(model.read(TokenBatch.of(other_BT, cache=before)))  # the copy is as it was
+        after = model.head(model.read(TokenBatch.of(other_BT, cache=before)))  # the copy is unchanged
         torch.testing.assert_close(after, full, rtol=1e-10, atol=1e-10)
 
 
@@ -110,7 +110,7 @@ def test_what_a_cache_cannot_forget_is_refused() -> None:
     skipping, recurrent = cache.copy(), cache.copy()
     skipping.append(1, torch.zeros(1, 2, 2))
     cannot(skipping, 2, "skipped tokens, cannot be cut; keep a copy")
-    recurrent.set_state(1, torch.zeros(1, 3, 2))  # of as many numbers as there are tokens, by chance
+    recurrent.set_state(1, torch.zeros(1, 3, 2))  # its size happens to equal the number of tokens
     assert not recurrent.copy().can_truncate
     cannot(recurrent, 2, "a recurrent state, or skipped tokens, cannot be cut; keep a copy")
     recurrent.truncate(3)

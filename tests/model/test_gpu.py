@@ -1,4 +1,4 @@
-"""The model on a GPU: loss and gradients against double precision on a CPU."""
+"""Test the model on a GPU: loss and gradients against double precision on a CPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Initial weights: their scales, and that they depend on seed and name alone."""
+"""Test the scales of initial weights, and that they depend on the seed and the name alone."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Documents of one block that are kept apart: each is computed as if it were alone, in value and gradient."""
+"""Test that separated documents of one block are computed as if each were alone, in value and gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from speciate.config.components import component_module, options_of
 from speciate.model.transformer import Transformer
 
 Build = Callable[..., Transformer]
-# a document of one token, one that comes twice in a block, one of a whole block
+# a document of one token, a document that comes twice in a block, a document that fills a block
 LENGTHS = [[5, 1, 7, 3], [4, 2, 10], [16]]
 DOCUMENTS = torch.tensor(
     [[3] * 5 + [8] + [1] * 7 + [9] * 3, [6] * 4 + [2] * 2 + [6] * 10, [0] * 16],
@@ -20,7 +20,7 @@ DOCUMENTS = torch.tensor(
 
 
 def alone(block: int) -> list[slice]:
-    """The columns of each context of a block."""
+    """Return the columns of each context of a block."""
     stops = torch.tensor(LENGTHS[block]).cumsum(0).tolist()
     return [slice(stop - length, stop) for stop, length in zip(stops, LENGTHS[block], strict=True)]
 
@@ -50,7 +50,7 @@ def test_a_documents_logits_in_a_pack_are_its_logits_alone(
             torch.testing.assert_close(
                 packed_BTV[block, part], model(token_BT[block : block + 1, part])[0], rtol=0, atol=1e-12
             )
-    # and it makes a difference
+    # separating the documents changes the result
     whole_BTV = model(token_BT)
     assert not torch.allclose(whole_BTV[:2], packed_BTV[:2], atol=1e-3)
     assert torch.allclose(whole_BTV[2], packed_BTV[2], atol=1e-12)
@@ -125,7 +125,7 @@ def test_equals_transformers_on_each_document_alone(transformer: Build, token_BT
 
 
 def renamed(shape: str, hf_weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their weights under our names; GPT-2's linear layers are stored transposed."""
+    """Return their weights under our names; GPT-2 stores the matrices of linear layers transposed."""
     weights = {name: value.detach() for name, value in hf_weights.items()}
     if shape == "gpt2":
         ours = {

@@ -1,4 +1,4 @@
-"""TokenBatch: what a choice of columns keeps, and positions in documents."""
+"""Test what TokenBatch keeps for selected columns, and positions in documents."""
 
 import torch
 

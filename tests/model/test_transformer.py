@@ -1,4 +1,4 @@
-"""The Transformer equals transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
+"""Test the Transformer against transformers' GPT-2 and Llama on the same weights: logits, loss and every gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ VOCABULARY, WIDTH, HIDDEN, LAYERS, CONTEXT = 50, 24, 40, 2, 16
 
 
 def assert_equal_models(ours: Transformer, hf_model: PreTrainedModel, shape: ModelSpec) -> None:
-    """The same logits, loss and gradients, to 1e-5, on random weights copied from theirs to ours and back."""
+    """Compare logits, loss and gradients to 1e-5, on random weights copied from theirs to ours and back."""
     family, described = shape_of(hf_model.config.to_dict())
     assert described.difference(shape) == "" and family.architecture == type(hf_model).__name__
     rules = family.rules(described)

@@ -1,4 +1,4 @@
-"""A mixture small enough to train on in a test, and runs on it."""
+"""Provide a mixture small enough to train on in a test, and runs on it."""
 
 import json
 import pathlib
@@ -51,13 +51,13 @@ def one_thread() -> None:
 
 @pytest.fixture
 def run_spec() -> Callable[..., RunSpec]:
-    """Makes a run from differences to the small base run."""
+    """Make a run from its differences to the small base run."""
     return lambda **change: RunSpec.model_validate(merge(BASE, change))
 
 
 @pytest.fixture(scope="session")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A mixture's folder in the format of the balance stage: each domain uses its own half of the vocabulary."""
+    """Write a mixture's folder in the balance stage's format; each domain uses its own half of the vocabulary."""
     folder = tmp_path_factory.mktemp("data") / "mixture"
     folder.mkdir()
     draw = np.random.Generator(np.random.Philox(7))

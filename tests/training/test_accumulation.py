@@ -1,4 +1,4 @@
-"""Micro-batches add up to the whole batch, in double precision, also where they have unequally many predictions."""
+"""Test that micro-batches add up to the whole batch in float64, even with unequal numbers of predictions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,13 +16,13 @@ from speciate.training.checkpoint.state import State
 from speciate.training.context import TrainContext
 
 NUM_BLOCKS, LENGTH, VOCABULARY = 8, 16, 64
-# the balancing and the z-loss are taken in each micro-batch, and the noise drawn there
+# each micro-batch computes its own balancing loss and z-loss, and draws its own noise
 QUIET = {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}
 MakeRun = Callable[..., RunSpec]
 
 
 def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[TrainContext, State]:
-    """A run of the small spec in double precision on fixed random blocks, without an observer."""
+    """Set up a run of the small spec in float64 on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY).double()
     token_BT = torch.randint(VOCABULARY, (NUM_BLOCKS, LENGTH))
@@ -38,12 +38,12 @@ def prepared(spec: RunSpec, document_BT: Tensor | None) -> tuple[TrainContext, S
 
 
 def groups(model: Transformer) -> list[dict[str, Any]]:
-    """Plain gradient descent of rate 1: what the weights lose in a step is the gradient."""
+    """Use plain gradient descent with rate 1, so that a step subtracts exactly the gradient from the weights."""
     return [{"params": list(model.parameters()), "peak": 1.0, "scale": 1.0}]
 
 
 def gradient(spec: RunSpec, document_BT: Tensor | None) -> tuple[float, Tensor]:
-    """The reported loss and the whole gradient of one step."""
+    """Return the reported loss and the whole gradient of one step."""
     context, state = prepared(spec, document_BT)
     before = torch.cat([p.detach().flatten().clone() for p in state.model.parameters()])
     step_metrics = loop.train_step(context, state)
@@ -51,11 +51,12 @@ def gradient(spec: RunSpec, document_BT: Tensor | None) -> tuple[float, Tensor]:
 
 
 def documents(cuts: list[int]) -> Tensor:
-    """Blocks of so many documents each, all borders in the front."""
+    """Make blocks of this many documents each, with all document borders at the front."""
     return torch.stack([torch.arange(LENGTH).clamp(max=cut - 1) for cut in cuts])
 
 
-# of 8 blocks: all alike; ragged; a block, and with eight portions a micro-batch, with nothing to predict
+# numbers of documents in 8 blocks: all alike; ragged; one block, and with eight portions one micro-batch, with nothing
+# to predict
 CUTS = {"whole": None, "ragged": [1, 9, 3, 16, 2, 1, 12, 5], "empty": [16, 16, 1, 1, 1, 1, 1, 2]}
 
 
@@ -88,11 +89,12 @@ def test_the_loss_of_a_step_is_the_mean_over_its_predictions(run_spec: MakeRun) 
     within_BS = document_BT[:, 1:] == document_BT[:, :-1]
     means = [(nats_BS[i : i + 2][within_BS[i : i + 2]].mean()) for i in range(0, 8, 2)]
     assert loop.train_step(context, state)["loss"] == pytest.approx(float(nats_BS[within_BS].mean()), abs=1e-12)
-    assert abs(float(torch.stack(means).mean() - nats_BS[within_BS].mean())) > 1e-4  # the mean of means is another
+    # the mean of the micro-batches' means is a different number
+    assert abs(float(torch.stack(means).mean() - nats_BS[within_BS].mean())) > 1e-4
 
 
 def test_the_selectors_losses_are_averaged_over_micro_batches(run_spec: MakeRun) -> None:
-    # a z-loss is a mean over tokens, so over equal micro-batches its average is that of the whole
+    # a z-loss is a mean over tokens, so its average over equal micro-batches is that of the whole batch
     change = {"ffn": {"balance": "none", "z_weight": 0.1, "router": {"noise_std": 0.0}}}
     results = []
     for accumulation in (1, 4):

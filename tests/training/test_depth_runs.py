@@ -1,4 +1,4 @@
-"""Runs with a Mixture-of-Depths, to the whole hybrid: they train, stop and continue with the same bits, and tell."""
+"""Test runs with a Mixture-of-Depths, up to the whole hybrid: they train, resume bit-identically and report."""
 
 import json
 import pathlib
@@ -35,7 +35,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 class StopAt:
-    """Asks to stop after so many steps."""
+    """Ask to stop after a number of steps."""
 
     received = 15
 
@@ -66,7 +66,7 @@ def test_an_arm_trains_continues_and_is_observed(
     assert digests(tmp_path / "whole") == digests(tmp_path / "parts")
     seen = safetensors.numpy.load_file(tmp_path / "whole" / "telemetry.safetensors")
     for layer in (0, 1):
-        # every look found the selector, and each of its decisions
+        # every observation found the selector and each of its decisions
         decisions = seen[f"blocks.{layer}.depth.router/decisions_G"]
         assert decisions.shape[0] == len(seen["steps"])
         np.testing.assert_array_equal(decisions.sum(1), 2 * 2 * 16)

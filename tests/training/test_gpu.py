@@ -27,7 +27,7 @@ QUIET = {"router": {"noise_std": 0.0}}
 
 
 def steps(spec: RunSpec, device: str, ahead: int = 0) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses of three steps and the weights after them."""
+    """Return the losses of three steps and the weights after them."""
     torch.manual_seed(0)
     ranks = Ranks(device=torch.device(device))
     model = ranks.place(Transformer(spec.model, 64))

@@ -1,4 +1,4 @@
-"""One update: what it refuses, and that micro-batches add up to the whole batch."""
+"""Test one training step: what it refuses, and that micro-batches add up to the whole batch."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from speciate.training.loss.objective import Objective
 
 
 def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainContext, State]:
-    """A run of the small spec on fixed random blocks, without an observer."""
+    """Set up a run of the small spec on fixed random blocks, without an observer."""
     torch.manual_seed(0)
     model = Transformer(spec.model, 64).double()
     token_BT = torch.randint(0, 64, (4, 16))
@@ -36,7 +36,7 @@ def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainCo
 
 
 class NotFinite(Objective):
-    """An objective whose loss is infinite times a weight."""
+    """Use an objective whose loss is infinite times a weight."""
 
     def forward(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> Tensor:
         return model.hidden(token_BT).sum() * float("inf")
@@ -61,7 +61,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(run_spec: Callable[..
 def test_micro_batches_add_up_to_the_whole_batch(run_spec: Callable[..., RunSpec], separate: bool) -> None:
     weights, losses = [], []
     for accumulation in (1, 2, 4):
-        # the balancing loss is taken in each micro-batch, so it is left out
+        # each micro-batch computes its own balancing loss, so it is left out
         change = {"ffn": {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}}
         model = {"block": change, "separate_documents": separate}
         context, state = prepared(run_spec(model=model, training={"grad_accumulation": accumulation}))

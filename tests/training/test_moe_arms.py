@@ -1,4 +1,4 @@
-"""Every arm of the mixture of experts, whole: trained, looked at, evaluated; and that domains get to the oracle."""
+"""Train, observe and evaluate every arm of the mixture of experts; test that domains reach the oracle."""
 
 import json
 import pathlib
@@ -39,7 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 class StopAfter:
-    """Asks to stop after so many steps; it is asked twice a step."""
+    """Ask to stop after a number of steps; a run asks twice a step."""
 
     def __init__(self, step: int) -> None:
         self.left, self.received = step - 1, signal.SIGTERM
@@ -91,7 +91,8 @@ def test_the_oracle_is_told_each_blocks_domain(
 
     monkeypatch.setattr(router, "forward", watched)
     assert trained(spec, mixture, tmp_path / "run")
-    assert seen == {(True, 2), (False, 4), (False, 2)}  # micro-batches, the probe's prefix, each pack's validation set
+    # micro-batches, the probe's prefix, and each pack's validation set
+    assert seen == {(True, 2), (False, 4), (False, 2)}
     _, model = load_run(tmp_path / "run", 64)
     objective, probe = component_module(spec.objective).Objective(spec.objective), read_block_set(mixture, "probe")
     nll_by_document(model, objective, read_block_set(mixture, "test"), np.ones(64, dtype=np.int32))

@@ -1,4 +1,4 @@
-"""A run with further heads as any other: micro-batches add up, it continues with the same bits, and starts another."""
+"""Test that a run with further heads adds up micro-batches, resumes bit-identically and can start another run."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ QUIET = {"balance": "none", "z_weight": 0.0, "router": {"noise_std": 0.0}}
 
 
 class Stop:
-    """Asks to stop after so many steps; it is asked twice a step."""
+    """Ask to stop after a number of steps; a run asks twice a step."""
 
     received = None
 
@@ -38,7 +38,7 @@ class Stop:
 
 
 def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
-    """The loss of one step of plain gradient descent in double precision, and the weights after it."""
+    """Return the loss of one step of plain gradient descent in float64, and the weights after it."""
     torch.manual_seed(0)
     model = build_model(spec, 64).double()
     token_BT = torch.randint(64, document_BT.shape)
@@ -56,7 +56,7 @@ def step(spec: RunSpec, document_BT: Tensor) -> tuple[float, Tensor]:
 
 
 def test_micro_batches_add_up_where_heads_have_unequally_many_targets(run_spec: MakeRun) -> None:
-    # documents of one token have none, of two only head 0 has one
+    # documents of one token have no target; with two tokens only head 0 has one
     document_BT = torch.stack([torch.arange(16) // length for length in (16, 1, 2, 5, 3, 2, 1, 7)])
     results = {}
     for accumulation in (1, 2, 8):

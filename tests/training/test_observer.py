@@ -1,4 +1,4 @@
-"""What the observer measures: by the domain of the document, whatever block it is in."""
+"""Test that the observer measures by the domain of each document, whatever block the document is in."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from speciate.training.probe import BLOCKS_AT_ONCE, batches, observe
 
 
 def block_set(label_G: list[str], num_blocks: int) -> BlockSet:
-    """Blocks of two packs in turns, two documents a block; document g is of domain label_G[g]."""
+    """Make blocks of two alternating packs with two documents each; document g is of domain label_G[g]."""
     draw = np.random.Generator(np.random.Philox(3))
     document = 2 * np.arange(num_blocks)[:, None] + (np.arange(16) >= 9)
     names = [str(row) for row in range(len(label_G))]

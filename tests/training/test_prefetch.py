@@ -1,4 +1,4 @@
-"""Batches that are read ahead are those that would be read in time."""
+"""Test that prefetched batches equal those read on demand."""
 
 import threading
 
@@ -9,7 +9,7 @@ from speciate.training.prefetch import Batch, BatchPrefetcher
 
 
 class Reader:
-    """Batches of a step's number; remembers what was read, and where."""
+    """Return batches filled with the step's number, and record what was read and in which thread."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []

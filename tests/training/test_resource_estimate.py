@@ -1,4 +1,4 @@
-"""What a run takes, against models that are really built and really trained a step."""
+"""Test the resource estimate of a run against models that are really built and trained for a step."""
 
 from typing import Any
 
@@ -43,7 +43,8 @@ def test_every_parameter_is_in_one_part(ffn: dict[str, Any], depth: str) -> None
     estimate = resource_estimate.estimate_resources(run, VOCABULARY, 16)
     total, active = count_parameters(build_model(run, VOCABULARY))
     assert sum(part.total for part in estimate.parts) == total
-    assert sum(part.active for part in estimate.parts) == pytest.approx(active, abs=6)  # that one rounds by block
+    # `count_parameters` rounds per block
+    assert sum(part.active for part in estimate.parts) == pytest.approx(active, abs=6)
     assert {part.name for part in estimate.parts} >= {"token embedding", "unembedding", "norm", "mixer attention"}
 
 
@@ -78,7 +79,7 @@ def test_activations_are_counted_by_hand() -> None:
     assert memory["activations"] == 4 * 16 * 2 * 3 * block
     memory = resource_estimate.estimate_resources(run_of(activation_checkpointing=True), VOCABULARY, 16).memory
     assert memory["activations"] == 8 * 16 * 4 * (3 * 32 + block)
-    # of four experts two; the router 32 -> 4
+    # two of four experts; the router 32 -> 4
     moe = (32 + 96) + (32 + 32) + (32 + 4) + 2 * ((32 + 40) + (40 + 32))
     assert (
         resource_estimate.estimate_resources(run_of(MOE), VOCABULARY, 16).memory["activations"] == 8 * 16 * 4 * 3 * moe

@@ -1,4 +1,4 @@
-"""Options of a run, whole: stopped and continued with the same bits, and what they leave behind."""
+"""Test a run's options in whole runs: they resume bit-identically, and leave the expected files."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 class StopAfter:
-    """Asks to stop after so many steps; it is asked twice a step."""
+    """Ask to stop after a number of steps; a run asks twice a step."""
 
     def __init__(self, step: int) -> None:
         self.left = step - 1
@@ -97,7 +97,7 @@ def test_the_average_has_the_models_tensors_and_its_buffers(
     assert model.keys() == average.keys()
     for name in model:
         assert torch.equal(model[name], average[name]) == ("balance" in name), name
-    # a run without one leaves none behind
+    # a run without the option leaves none behind
     assert verb.train(run_spec(), mixture, tmp_path / "run", tmp_path / "other-checkpoints", stop=StopAfter(10**9))
     assert not (tmp_path / "run/ema.safetensors").exists()
 

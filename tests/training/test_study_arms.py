@@ -1,4 +1,4 @@
-"""Every arm of these studies trains for some steps, is observed, saved, read back and evaluated."""
+"""Train every arm of these studies for some steps; observe, save, read back and evaluate it."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ SHORT: dict[str, Any] = {
 
 
 class Never:
-    """Is never asked to stop."""
+    """Never ask to stop."""
 
     received = None
 
@@ -52,7 +52,7 @@ ARMS = [(name, arm) for name in STUDIES for arm in study(name).ablations]
 
 
 def run_of(name: str, arm: str) -> RunSpec:
-    """The arm's run at eight blocks a step; the tests' mixture has two domains."""
+    """Return the arm's run at eight blocks a step; the tests' mixture has two domains."""
     run = study(name).run(arm, 0)
     change: dict[str, Any] = {"training": {"blocks_per_step": 8, **SHORT["training"]}}
     mixer = run.model.block.mixer
@@ -96,7 +96,7 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
         for hypothesis in study(name).hypotheses.values()
         if arm in (hypothesis.arm, hypothesis.reference) and hypothesis.statistic.startswith("measured.")
     }
-    # the acceptance of drafts is measured on texts, by evaluate itself
+    # `evaluate` itself measures the acceptance of drafts, on texts
     assert wanted - {"acceptance"} <= {str(row[1]) for row in measured}
     assert {path for path in selectors(model) if path in arrays or f"{path}/probs_GS" in arrays} == set(
         selectors(model)

@@ -1,4 +1,4 @@
-"""A toy for masked diffusion: blocks of one given token and 4 maskable ones from 3 words.
+"""Provide a toy for masked diffusion: blocks of one given token and 4 maskable ones from 3 words.
 
 It is small enough to sum over every text and every mask.
 
@@ -35,7 +35,7 @@ def denoiser(**changes: object) -> Transformer:
 
 
 class Oracle:
-    """The exact denoiser of a known distribution: -log p(token | visible) of every text under every set of masks."""
+    """Stand in for a known distribution's exact denoiser: -log p(token | visible) of each text under each mask set."""
 
     def __init__(self, probs_X: Tensor) -> None:
         self.probs_X = probs_X

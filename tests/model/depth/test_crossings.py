@@ -1,4 +1,4 @@
-"""Every mixer behind a Mixture-of-Depths, with experts inside it: row by row, with a cache, and causal."""
+"""Test every mixer behind a Mixture-of-Depths, with experts inside it: row by row, with a cache, and for causality."""
 
 from collections.abc import Callable
 from typing import Any

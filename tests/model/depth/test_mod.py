@@ -1,4 +1,4 @@
-"""Mixture-of-Depths: its choice against brute force, its block in closed form, and causal evaluation."""
+"""Test Mixture-of-Depths: its choice against brute force, its block in closed form, and causal evaluation."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ VOCABULARY = 50
 
 @pytest.fixture
 def built(transformer: Build, moe: Callable[..., dict[str, Any]]) -> Build:
-    """A model of two blocks, float64, each a mixture of experts inside a Mixture-of-Depths."""
+    """Build a model of two float64 blocks, each with a mixture of experts inside a Mixture-of-Depths."""
 
     def build(ffn: dict[str, Any] | None = None, **changes: Any) -> Transformer:
         options = {"kind": "mod", "capacity": 0.5, **changes.pop("depth", {})}
@@ -38,7 +38,7 @@ def built(transformer: Build, moe: Callable[..., dict[str, Any]]) -> Build:
 
 
 def undecided(model: Transformer) -> Transformer:
-    """Predictors that say yes to some tokens and no to others, as they do once they have learned."""
+    """Set predictors that accept some tokens and reject others, as trained ones do."""
     for module in model.modules():
         if isinstance(module, skipper.Predictor):
             torch.nn.init.normal_(module.down.weight)
@@ -82,7 +82,7 @@ def test_what_runs_takes_r_of_the_block_and_what_skips_is_untouched(built: Build
     r_BT = (x_BTD @ block.depth.router.scorer.weight[0]).sigmoid()
     for row in range(2):
         column_K = run_BT[row].nonzero().flatten()
-        # those that run see each other alone
+        # the tokens that run see only each other
         alone = tokens.select(column_K.expand(2, -1))
         ran_KD = block.run(x_BTD[:, column_K], alone)[row]
         kept_KD = x_BTD[row, column_K]
@@ -99,7 +99,7 @@ def test_at_capacity_1_it_is_the_plain_block_times_r(built: Build, training: boo
     expected_BTD = x_BTD + r_BT1 * (block.run(x_BTD, tokens) - x_BTD)
     torch.testing.assert_close(block(x_BTD, tokens), expected_BTD, rtol=1e-12, atol=1e-12)
     selection = block.depth.router(x_BTD, tokens).selection
-    # nothing is decided, so nothing is learned
+    # nothing is decided, so there is nothing to learn
     assert float(tally(selection, torch.zeros(32, dtype=torch.long), 1).divergence_G[0]) == 0.0
     assert block.depth.router.predictor is None
 
@@ -225,7 +225,7 @@ def test_where_every_token_skips_the_block_is_the_identity(built: Build) -> None
     block, x_BTD, tokens = block_of(model, torch.randint(VOCABULARY, (2, 16)))
     with record_selections(model) as record:
         assert torch.equal(block(x_BTD, tokens), x_BTD)
-    # the router inside was asked, and had nothing to decide: an observer finds it at every look
+    # the inner router was called without a token to decide on; an observer still finds it at every observation
     inner = record["blocks.0.ffn.router"]
     assert len(inner.token_N) == 0
     assert tally(inner, inner.token_N, 1).decisions_G.tolist() == [0.0]
@@ -242,7 +242,8 @@ def test_the_random_control_runs_exactly_its_share(built: Build, capacity: float
     runs = [record[f"blocks.{layer}.depth.router"] for layer in (0, 1)]
     for one in runs:
         assert one.chosen_NS[:, 1].view(3, 16).sum(1).tolist() == [16 * capacity] * 3
-        # its null is its probabilities, broadcast: logarithms in another memory layout; 48 decisions of float64 eps
+        # the null equals the probabilities, but a broadcast tensor's logarithms have another memory layout: allow the
+        # rounding of 48 float64 decisions
         assert abs(float(tally(one, torch.zeros(48, dtype=torch.long), 1).divergence_G[0])) < 48 * 1e-15
     assert not torch.equal(runs[0].chosen_NS, runs[1].chosen_NS), "each layer is dealt anew"
     assert not any(".predictor." in name for name, _ in model.named_parameters())
@@ -293,7 +294,7 @@ def test_the_predictor_learns_whom_expert_choice_takes(built: Build) -> None:
         optimizer.zero_grad()
     expert_BT = router(x_BTD, tokens).run_BT
     said_BT = router.eval()(x_BTD, tokens).run_BT
-    assert float((said_BT == expert_BT).double().mean()) > 0.9  # never to run would be .75
+    assert float((said_BT == expert_BT).double().mean()) > 0.9  # predicting "never runs" would score .75
 
 
 def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> None:
@@ -301,7 +302,7 @@ def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> Non
     router, x_BTD = model.blocks[0].depth.router, torch.randn(64, 16, 24, dtype=torch.float64)
     tokens = TokenBatch.of(torch.zeros(64, 16, dtype=torch.long))
     assert float(router.threshold) == pytest.approx(math.log(0.25 / 0.75))
-    # a predictor that has learned nothing, and is sure that none of the tokens runs
+    # an untrained predictor that is certain that no token runs
     torch.nn.init.normal_(router.predictor.down.weight, std=0.1)
     router.predictor.down.bias.data.fill_(-9.0)
     for _ in range(60):
@@ -316,6 +317,6 @@ def test_the_threshold_lets_the_share_run_that_was_paid_for(built: Build) -> Non
 def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Callable[..., ModelSpec]) -> None:
     dense = {"mixer": {"kind": "attention", "num_heads": 4}, "ffn": {"kind": "dense", "hidden": 40}}
     total, active = count_parameters(transformer(block={**dense, "depth": {"kind": "mod", "capacity": 0.25}}))
-    # a block: two norms 2 x 48, attention 24 x 72 + 72 + 24 x 24 + 24, feed-forward 24 x 40 + 40 + 40 x 24 + 24
+    # per block: two norms 2 x 48, attention 24 x 72 + 72 + 24 x 24 + 24, feed-forward 24 x 40 + 40 + 40 x 24 + 24
     block = 96 + 2400 + 1984
     assert total - active == 2 * round(0.75 * block)

@@ -1,4 +1,4 @@
-"""Mixture-of-Depths as moe_arch released it: mean weight 1/k in training, all tokens at full weight in evaluation."""
+"""Test Mixture-of-Depths as moe_arch released it: mean weight 1/k in training, every token at full weight after it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -85,7 +85,7 @@ def test_training_and_evaluation_compute_different_things_and_say_so(built: Buil
     assert metrics["capacity"] == 1.0
     assert 0 <= metrics["predictor_agreement"] <= 1
     assert metrics["train_eval_difference"] > 0.3
-    # of the logits, whatever the weights: half of them and more
+    # relative to the logits, so the scale of the weights does not matter: the difference is more than half of them
     assert float(((trained - evaluated).norm() / evaluated.norm()).detach()) > 0.5
 
 

@@ -1,4 +1,4 @@
-"""The MoE layer against Mixtral, DeepSeek-V3 and a dense layer; its training; and the options that it refuses."""
+"""Test the MoE layer against Mixtral, DeepSeek-V3 and a dense layer, its training, and the options that it refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ def test_equals_mixtral(transformer: Build, moe: Options, k: int) -> None:
 
 @pytest.mark.parametrize("num_shared", [1, 3])
 def test_equals_deepseek_v3(transformer: Build, moe: Options, num_shared: int) -> None:
-    """Sigmoid gates, a bias that only the choice sees, shared experts: theirs is one, as wide as ours together."""
+    """Compare sigmoid gates, a bias that only the choice sees, and shared experts (theirs is one, as wide as ours)."""
     config = DeepseekV3Config(
         hidden_size=WIDTH, moe_intermediate_size=HIDDEN, n_routed_experts=4, num_experts_per_tok=2,
         n_shared_experts=num_shared, n_group=1, topk_group=1, routed_scaling_factor=1.0, norm_topk_prob=True,
@@ -94,7 +94,7 @@ def test_equals_deepseek_v3(transformer: Build, moe: Options, num_shared: int) -
 
 @pytest.mark.parametrize(("factor", "k"), [(0.5, 1), (1.0, 2)])
 def test_what_has_no_room_adds_nothing(transformer: Build, moe: Options, factor: float, k: int) -> None:
-    """Against the layer that has room, its experts' outputs weighted by hand."""
+    """Compare with a layer that has room for every token, and weight its experts' outputs by hand."""
     free = transformer(ffn=moe(top_k=k)).blocks[0].ffn
     full = transformer(ffn=moe(top_k=k, choice={"kind": "token", "capacity_factor": factor})).blocks[0].ffn
     full.load_state_dict(free.state_dict())

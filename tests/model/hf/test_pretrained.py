@@ -1,4 +1,4 @@
-"""Checkpoints of other libraries are read as those libraries read them; unsupported ones are refused."""
+"""Test that checkpoints of other libraries are read as those libraries read them, and unsupported ones refused."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ def logits(pretrained: Pretrained, token_BT: torch.Tensor) -> torch.Tensor:
 
 
 def saved(model: Any, folder: pathlib.Path, **settings: Any) -> pathlib.Path:
-    """A folder as transformers writes it, of random weights large enough to matter."""
+    """Save a folder as transformers writes it, with random weights large enough to matter."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.2)
@@ -65,7 +65,7 @@ def test_shards_and_the_names_of_old_checkpoints_are_read(tmp_path: pathlib.Path
     whole = saved(MODELS["gpt2"](), tmp_path / "whole")
     expected = read_pretrained(whole).weights
     theirs = safetensors.torch.load_file(whole / "model.safetensors")
-    # as in openai-community/gpt2: no prefix, a mask a layer, and in two files
+    # the format of openai-community/gpt2: no prefix, one mask per layer, and two files
     old = {name.removeprefix("transformer."): weight for name, weight in theirs.items()}
     old["h.0.attn.bias"] = torch.ones((1, 1, 16, 16))
     (tmp_path / "old").mkdir()
@@ -79,7 +79,7 @@ def test_shards_and_the_names_of_old_checkpoints_are_read(tmp_path: pathlib.Path
 
 
 def write_gguf(model: Any, file: pathlib.Path, kind: gguf.GGMLQuantizationType) -> None:
-    """The model as llama.cpp's converter lays it out: its own names, heads interleaved, matrices quantised."""
+    """Write the model as llama.cpp's converter does: with its names, interleaved heads and quantised matrices."""
     config, theirs = model.config, model.state_dict()
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_block_count(config.num_hidden_layers)
@@ -95,7 +95,7 @@ def write_gguf(model: Any, file: pathlib.Path, kind: gguf.GGMLQuantizationType) 
     for name, weight in theirs.items():
         array = weight.numpy()
         for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
-            if part in name:  # llama.cpp's own LlamaModel.permute
+            if part in name:  # the same as llama.cpp's own LlamaModel.permute
                 array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
         if array.ndim == 2:
             data = gguf.quants.quantize(np.ascontiguousarray(array), kind)
@@ -117,7 +117,7 @@ def test_a_gguf_file_gives_the_logits_of_the_model_that_it_was_made_of(
     token_BT = torch.randint(VOCABULARY, (2, 13))
     with torch.no_grad():
         expected = theirs(token_BT).logits
-    del theirs.lm_head  # tied: the file has no head, as SmolLM2's has none
+    del theirs.lm_head  # the head is tied, so the file has none, like SmolLM2's
     write_gguf(theirs, tmp_path / "model.gguf", gguf.GGMLQuantizationType[kind])
     pretrained = read_pretrained(tmp_path / "model.gguf")
     assert pretrained.model.tied_head

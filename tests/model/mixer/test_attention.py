@@ -1,4 +1,4 @@
-"""Attention against its equation, on selected columns, and the head counts that it refuses."""
+"""Test attention against its equation and on selected columns, and the head counts that it refuses."""
 
 import dataclasses
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_some_columns_attend_as_if_the_others_were_not_there(model_spec: Callabl
     x_BKD = torch.randn(1, 4, 24, dtype=torch.float64)
     tokens = TokenBatch.of(torch.zeros(1, 9))
     some = mixer(x_BKD, tokens.select(column_BK))
-    # the same by masking: every other column in a context of its own
+    # the same by masking: every other column gets a context of its own
     x_BTD = torch.randn(1, 9, 24, dtype=torch.float64)
     x_BTD[0, column_BK[0]] = x_BKD[0]
     document_BT = torch.arange(1, 10).unsqueeze(0).scatter(1, column_BK, 0)

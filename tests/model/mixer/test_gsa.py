@@ -1,4 +1,4 @@
-"""Gated sparse attention against its equations and dense attention, decoded token by token, and for causality."""
+"""Test gated sparse attention against its equations and dense attention, decoded token by token, and for causality."""
 
 import dataclasses
 import re
@@ -51,7 +51,7 @@ def sparse_stage(model: nn.Module) -> None:
 
 
 def one(model_spec: Callable[..., Any], position: str = "rotary", **mixer: Any) -> tuple[nn.Module, Any]:
-    """A mixer in float64 with weights that matter."""
+    """Build a mixer in float64 with weights large enough to matter."""
     model = model_spec(mixer=mixer, position=position)
     built = component_module(model.block.mixer).Mixer(model.block.mixer, BuildContext(model, 0, 50)).double()
     for parameter in [*built.parameters(), *built.buffers()]:
@@ -193,7 +193,7 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
 
 
 def gradients(model: Transformer, stage: float, *, auxiliary: bool, lm: bool) -> dict[str, Tensor | None]:
-    """The gradient of each parameter from the selectors' own losses, the language model's, or both."""
+    """Return each parameter's gradient from the selectors' own losses, the language model's loss, or both."""
     for selector in selectors(model).values():
         selector.before_update(stage)
     model.zero_grad(set_to_none=True)
@@ -232,7 +232,7 @@ def test_as_published_nothing_reaches_the_indexer(transformer: Build, budget: di
     frozen = {name: tensor for name, tensor in model.state_dict().items() if ".indexer." in name}
     assert len(frozen) == 8
     assert not any(tensor.requires_grad for tensor in frozen.values())
-    # and what it was drawn is what an arm that learns begins with
+    # its random draw equals the initial weights of an arm that learns
     torch.manual_seed(0)
     first = transformer(mixer=mixer).state_dict()
     torch.manual_seed(0)
@@ -245,7 +245,7 @@ def test_the_loss_is_the_divergence_from_attention(
     model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, stage: float
 ) -> None:
     mixer, _ = one(model_spec, "learned", **gsa(indexer={"kind": "kl", "width": 5, "weight": 3.0}, gates="none"))
-    monkeypatch.setattr(query_chunks, "ELEMENTS", 200)  # some queries at a time
+    monkeypatch.setattr(query_chunks, "ELEMENTS", 200)  # compute a few queries at a time
     mixer.selector.before_update(stage)
     x_1TD = torch.randn(1, 9, 24, dtype=torch.float64)
     with record_selections(mixer) as record:
@@ -275,7 +275,7 @@ def test_reports_its_choice_by_distance(transformer: Build, arm: str) -> None:
     with torch.no_grad(), record_selections(model) as record:
         model(torch.randint(50, (2, 16)))
     for selection in record.values():
-        assert selection.probs_NS.shape == (32, 6)  # the first token; distances 0, 1, 2-3, 4-7, 8-15
+        assert selection.probs_NS.shape == (32, 6)  # bins: the first token; distances 0, 1, 2-3, 4-7, 8-15
         for rows_NS in (selection.probs_NS, selection.chosen_NS, selection.null_NS):
             torch.testing.assert_close(rows_NS.sum(-1).float(), torch.ones(32))
         # query 11 sees the first token and 11 others: 1 at 0, 1 at 1, 2 at 2-3, 4 at 4-7, 3 at 8-10
@@ -330,7 +330,7 @@ def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None
     latest = torch.stack([mass_TS[t, t - 3 : t + 1].sum() for t in range(4, 12)]).mean()
     assert metrics_of["window"]["recall"] == pytest.approx(float(latest), rel=1e-9)
     assert metrics_of["as_published"]["recall"] < metrics_of["oracle"]["recall"]
-    # a window of four sees the first token from queries 1 to 3 alone
+    # with a window of four, only queries 1 to 3 see the first token
     near_NTS = logit_NTS[:, 1:4, :4].masked_fill(torch.ones(3, 4).triu(2).bool(), -torch.inf).softmax(-1)
     assert metrics_of["window"]["first_token_share"] == pytest.approx(
         float(near_NTS[:, :, 0].mean(0).sum()) / 11, rel=1e-9
@@ -341,7 +341,7 @@ def test_measures_recall_sinks_and_gates(model_spec: Callable[..., Any]) -> None
     metrics = collected_metrics(dense, x_1TD, tokens)
     assert metrics["first_token_share"] == pytest.approx(float(mass_TS[1:, 0].mean()), rel=1e-9)
     assert metrics["largest_activation"] == pytest.approx(float(dense(x_1TD, tokens).abs().max()))
-    # the context's first token is not there: it skipped the layer
+    # the context's first token skipped the layer, so it is not there
     assert (
         collected_metrics(dense, x_1TD, tokens.select(torch.arange(12)[None]))["first_token_share"]
         == metrics["first_token_share"]
@@ -383,7 +383,7 @@ def test_gates_begin_half_open(transformer: Build, gates: str, names: set[str]) 
 
 
 class Largest(TorchDispatchMode):
-    """Bytes of the largest tensor that any operation makes."""
+    """Record the bytes of the largest tensor that any operation makes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Mamba against transformers' MambaMixer, decoded token by token, and on each document alone."""
+"""Test Mamba against transformers' MambaMixer, decoded token by token, and on each document alone."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,7 +78,7 @@ def test_equals_transformers(model_spec: Spec, sizes: tuple[Any, ...], biases: b
     )
     x_BTD = torch.randn(2, 21, WIDTH, dtype=torch.float64)
     y_BTD, expected_BTD = ours(x_BTD, TokenBatch.of(torch.zeros(2, 21))), hf_mixer(x_BTD)
-    # theirs has A, D and the bias of the step in float32, and states with it
+    # theirs keeps A, D and the step's bias in float32, and therefore the states too
     torch.testing.assert_close(y_BTD, expected_BTD, rtol=2e-5, atol=2e-5)
     gradient_BTD = torch.randn_like(x_BTD)
     y_BTD.backward(gradient_BTD)
@@ -155,7 +155,7 @@ def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     mixer = mixer_of(model_spec)
     x_BTD = torch.randn(2, 6, WIDTH, dtype=torch.float64)
     tokens = TokenBatch.of(torch.zeros(2, 6, dtype=torch.long))
-    # row 0 goes on with columns 1 and 4 and then with 5, row 1 with 2 and then with 3 and 5
+    # row 0 continues with columns 1 and 4 and then with 5, row 1 with 2 and then with 3 and 5
     cache = Cache()
     first = (torch.tensor([[1, 4], [2, 0]]), torch.tensor([[True, True], [True, False]]))
     then = (torch.tensor([[5, 0], [3, 5]]), torch.tensor([[True, False], [True, True]]))

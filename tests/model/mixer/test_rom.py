@@ -1,4 +1,4 @@
-"""Routing Mamba against Mamba and its definition, decoded token by token, and what each arm promises."""
+"""Test Routing Mamba against Mamba and its definition, decoded token by token, and what each arm promises."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +51,7 @@ def test_one_expert_is_mamba(model_spec: Spec, routed: str, biases: bool) -> Non
     mamba = mixer_of(model_spec, {"kind": "mamba", "state": 3}, biases)
 
     def of_mamba(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """RoM's weights, or their gradients, by the names of Mamba's."""
+        """Name RoM's weights, or their gradients, as Mamba names them."""
         if routed == "as_published":
             return {name.replace("experts.0.", ""): value for name, value in weights.items() if "router" not in name}
         renamed = {name: value for name, value in weights.items() if ".space." in name}
@@ -127,7 +127,7 @@ def test_the_language_modelling_loss_teaches_every_router(model_spec: Spec, rout
     for router in found.values():
         assert isinstance(router, TopK)
         gradient = router.scorer.weight.grad
-        # as published the one weight is renormalised to 1, and the router never hears of the loss
+        # as published, the single weight is renormalised to 1, so the loss has no gradient for the router
         assert bool(gradient.any()) == (routed != "as_published" or top_k == 2)
 
 

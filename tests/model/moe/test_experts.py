@@ -1,4 +1,4 @@
-"""Both implementations of the experts against a loop over tokens, in values and gradients."""
+"""Test both implementations of the experts against a loop over tokens, in values and gradients."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 8, 12, 5, 17
 
 
 def naive(experts: Experts, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor) -> Tensor:
-    """Token by token, expert by expert."""
+    """Compute token by token and expert by expert."""
     rows = []
     for x_D, chosen_K, weight_K in zip(x_ND, expert_NK, weight_NK, strict=True):
         row = torch.zeros(WIDTH, dtype=x_ND.dtype)
@@ -26,7 +26,7 @@ def naive(experts: Experts, x_ND: Tensor, expert_NK: Tensor, weight_NK: Tensor) 
 
 
 def choices(case: str, top_k: int) -> Tensor:
-    """(N, K) experts: at random; with some experts never chosen; all tokens on the last ones."""
+    """Yield (N, K) experts: at random; with some experts never chosen; with all tokens on the last experts."""
     if case == "spread":
         return torch.rand(NUM_TOKENS, NUM_EXPERTS).argsort(dim=1)[:, :top_k]
     if case == "some empty":
@@ -44,7 +44,7 @@ def test_equals_a_loop_over_tokens(
     experts = Experts(NUM_EXPERTS, WIDTH, HIDDEN, ACTIVATIONS[activation], biases=biases)
     for parameter in experts.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    # forward chooses by device; on a CPU the GPU's way is put in the CPU's place
+    # `forward` chooses by device; on a CPU the GPU's implementation replaces the CPU's
     monkeypatch.setattr(experts, "run_looped", getattr(experts, way))
     x_ND = torch.randn(NUM_TOKENS, WIDTH, requires_grad=True)
     weight_NK = torch.rand(NUM_TOKENS, top_k, requires_grad=True)
@@ -135,7 +135,7 @@ def test_linear_maps_equal_a_loop_over_tokens(
     expert_NK = choices(case, top_k)
 
     def each() -> Tensor:
-        """Every token by every expert of its own."""
+        """Send every token to an expert of its own."""
         y_NKF = (x_ND[:, None, None] @ linears.weight[expert_NK]).squeeze(2)
         y_NKF = y_NKF if linears.bias is None else y_NKF + linears.bias[expert_NK]
         return (y_NKF * weight_NK.unsqueeze(-1)).sum(1)

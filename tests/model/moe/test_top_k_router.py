@@ -1,4 +1,4 @@
-"""The top-k router: its choice, weights, losses and Selection."""
+"""Test the top-k router: its choice, weights, losses and Selection."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_balancing_loss_at_uniform_and_at_collapsed_load() -> None:
     assert load_balancing_loss(uniform_NS, one_hot_NS).item() == pytest.approx(1.0)
     collapsed_NS = torch.zeros(8, 8).index_fill_(1, torch.tensor([3]), 1.0)
     assert load_balancing_loss(collapsed_NS, collapsed_NS).item() == pytest.approx(8.0)
-    # why it is no measure of collapse
+    # this is why the loss does not measure collapse
     assert load_balancing_loss(uniform_NS, collapsed_NS).item() == pytest.approx(1.0)
 
 
@@ -105,7 +105,7 @@ def test_bias_moves_by_hand_over_all_micro_batches_and_changes_the_choice_alone(
     loads_S = torch.zeros(8)
     for _ in range(3):
         loads_S += route(selector).selection.chosen_NS.sum(0)
-    route(selector.eval())  # an observer's look is not counted
+    route(selector.eval())  # an observer's forward pass is not counted
     selector.after_update()
     mean = 3 * 64 / 8
     expected = [0.01 if load < mean else -0.01 if load > mean else 0.0 for load in loads_S.tolist()]
@@ -160,7 +160,7 @@ def test_a_frozen_routers_logits_have_the_scale_it_is_given(top_k: Selecting, sc
     for _ in range(40):
         selector = top_k(("frozen", {"logit_std": 1.7}))
         log_NS = route(selector, scale * torch.randn(64, WIDTH)).selection.probs_NS.log()
-        # the logits are known up to a constant a token, which takes one of the 8 degrees of freedom
+        # logits are known up to a constant per token, which removes one of the 8 degrees of freedom
         logits.append((log_NS - log_NS.mean(-1, keepdim=True)).square().sum() / (64 * 7))
     assert torch.stack(logits).mean().sqrt().item() == pytest.approx(1.7, rel=0.05)
 

@@ -1,4 +1,4 @@
-"""FLOPs of a training step against torch's own counter, and the peaks of devices."""
+"""Test the FLOPs of a training step against torch's own counter, and the peak rates of devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,15 +64,15 @@ def test_a_step_has_the_products_that_torch_counts(transformer: Callable[..., Tr
     options = options_of("training/objective", "causal")(kind="causal")
     objective = component_module(options).Objective(options)
     token_BT = torch.randint(50, (6, 16))
-    # attention as plain products: a fused kernel computes its scores twice, which is no work of the model
+    # attention as plain products: a fused kernel computes its scores twice, and the model's FLOPs count them once
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         with record_selections(model) as record:
             loss = objective(model, token_BT)
         (loss + auxiliary_loss(record) if selectors(model) else loss).backward()
     counted = counter.get_total_flops()
-    # what reads a detached x makes no gradient of it
+    # a module that reads a detached x computes no gradient of x
     detached = sum(2 * part.up.weight.numel() for part in model.modules() if isinstance(part, Predictor))
-    # of the balancing loss: a dot product of two vectors a layer, no work a token
+    # the balancing loss adds a dot product of two vectors per layer, and no work per token
     expected = (flops.flops_per_token(model, 16) - detached) * token_BT.numel()
     assert expected == pytest.approx(counted, rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""The memory that a mixer keeps, counted by hand, and the table of mixer costs."""
+"""Test the memory that a mixer keeps against a count by hand, and the table of mixer costs."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
             self.weight = torch.nn.Parameter(torch.randn(4, 4))
 
         def forward(self, x_BTD: torch.Tensor, tokens: TokenBatch) -> torch.Tensor:
-            # kept: x (given), the weight, the exponential (once, for two)
+            # autograd keeps x (given), the weight, and the exponential (once, though two operations use it)
             y_BTD = (x_BTD @ self.weight).exp()
             return y_BTD * y_BTD
 

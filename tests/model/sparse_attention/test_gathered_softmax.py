@@ -1,4 +1,4 @@
-"""Attention over gathered keys against dense attention with all other keys masked, in value and gradient."""
+"""Test attention over gathered keys against dense attention with all other keys masked, in value and gradient."""
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ def random(*shape: int) -> Tensor:
 def masked(
     query_RNh: Tensor, key_MW: Tensor, value_MW: Tensor, bias_Rk: Tensor | None, index_Rk: Tensor, valid_Rk: Tensor
 ) -> Tensor:
-    """The same with scores of all keys."""
+    """Compute the same with the scores of all keys."""
     num_heads, width = query_RNh.shape[1:]
     groups = num_heads * width // key_MW.shape[1]
     key_MNh, value_MNh = (x.unflatten(1, (-1, width)).repeat_interleave(groups, 1) for x in (key_MW, value_MW))
     score_NRM = torch.einsum("rnh,mnh->nrm", query_RNh, key_MNh) / width**0.5
     extra_RM = torch.full(score_NRM.shape[1:], -torch.inf, dtype=torch.float64)
-    # a key that is not valid goes to a column of its own, cut off again
+    # an invalid key goes to an extra column, which is cut off again
     column_Rk = index_Rk.where(valid_Rk, len(key_MW))
     bias_Rk = torch.zeros(index_Rk.shape, dtype=torch.float64) if bias_Rk is None else bias_Rk
     extra_RM = torch.cat([extra_RM, extra_RM[:, :1]], 1).scatter(1, column_Rk, bias_Rk)[:, :-1]

@@ -1,4 +1,4 @@
-"""The stable top k against a full sort."""
+"""Test the stable top k against a full sort."""
 
 import random
 

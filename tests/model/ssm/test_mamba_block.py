@@ -1,4 +1,4 @@
-"""FLOPs of Mamba's mixers against torch's own counter, with every product written as a matrix product."""
+"""Test FLOPs of Mamba's mixers against torch's own counter, with every product written as a matrix product."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ MIXERS: dict[str, dict[str, Any]] = {
 def products(
     u: Tensor, delta: Tensor, rate: Tensor, write: Tensor, *, read_BTN: Tensor, **rest: Any
 ) -> tuple[Tensor, Tensor]:
-    """The recurrence with what writes to states and what reads them as matrix products."""
+    """Compute the recurrence with its writes to states and its reads from states as matrix products."""
     state_BNI, y = torch.zeros(len(u), *rate.shape), []
     for t in range(u.shape[1]):
         written_BNI = write[:, t, :, None] @ (delta * u)[:, t, None, :]
@@ -37,7 +37,7 @@ def products(
 
 
 def taps(space: mamba_block.StateSpace, joined_BSI: Tensor, document_BS: Tensor | None) -> Tensor:
-    """The convolution of each token's own window with each channel's taps, as products of a row and a column."""
+    """Convolve each token's own window with each channel's taps, as products of a row and a column."""
     assert space.conv.bias is not None
     window_BTIK = joined_BSI.unfold(1, space.shape.taps, 1)
     y_BTI = (window_BTIK.permute(2, 0, 1, 3).flatten(1, 2) @ space.conv.weight.mT).squeeze(-1).t()

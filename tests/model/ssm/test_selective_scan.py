@@ -1,4 +1,4 @@
-"""The selective scan against its recurrence, step by step, differentiated by autograd."""
+"""Test the selective scan against its recurrence, computed step by step and differentiated by autograd."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ Inputs = tuple[Tensor, ...]
 
 @pytest.fixture(params=[1, 4, 11, 64])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Chunks of one token, with a remainder, of just all tokens, of more."""
+    """Set the chunk length: one token, one that leaves a remainder, exactly all tokens, more than all."""
     monkeypatch.setattr(scan, "CHUNK_TOKENS", (request.param, request.param))
     return int(request.param)
 
@@ -26,7 +26,7 @@ def recurrence(
     state_BNI: Tensor,
     starts_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As the paper's equation reads."""
+    """Compute the paper's equation as it reads."""
     read = []
     for t in range(u_BTI.shape[1]):
         if starts_BT is not None:
@@ -38,7 +38,7 @@ def recurrence(
 
 
 def inputs(length: int = LENGTH, strength: float = 1.0) -> Inputs:
-    """u, delta, A, B, C and a first state; decays about exp(-strength)."""
+    """Draw u, delta, A, B, C and a first state; decays are about exp(-strength)."""
     u_BTI = torch.randn(NUM_BLOCKS, length, INNER, dtype=torch.float64)
     delta_BTI = torch.rand(NUM_BLOCKS, length, INNER, dtype=torch.float64)
     rate_NI = -strength * torch.rand(STATE, INNER, dtype=torch.float64)
@@ -49,7 +49,7 @@ def inputs(length: int = LENGTH, strength: float = 1.0) -> Inputs:
 
 
 def starts() -> Tensor:
-    """Borders in the middle, one after the other, and at the first token."""
+    """Set document borders in the middle, next to each other, and at the first token."""
     starts_BT = torch.zeros(NUM_BLOCKS, LENGTH, dtype=torch.bool)
     starts_BT[0, [3, 4, 9]] = True
     starts_BT[1, [0, 8]] = True
@@ -57,13 +57,13 @@ def starts() -> Tensor:
 
 
 def run_scan(*tensors: Tensor, **named: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The scan, its arguments in the order of `recurrence`."""
+    """Run the scan with its arguments in the order of `recurrence`."""
     names = ("read_BTN", "state_BNI", "starts_BT")
     return scan.selective_scan(*tensors[:4], **dict(zip(names, tensors[4:], strict=False)), **named)
 
 
 def both(tensors: Inputs, starts_BT: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
-    """(ours, the recurrence's) of every output and of every input's gradient."""
+    """Return (ours, the recurrence's) for every output and every input's gradient."""
     results = []
     for run in (run_scan, recurrence):
         y_BTI, last_BNI = run(*tensors, starts_BT)
@@ -85,7 +85,7 @@ def test_its_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("strength", [0.0, 1e-12, 1e3, 1e6])
 def test_decays_of_any_strength_stay_finite(chunk: int, strength: float) -> None:
-    # summed up over a block, 1e6 would ask for exp(1e7) from whoever divides by a decay
+    # summed over a block, 1e6 would require exp(1e7) in an implementation that divides by a decay
     for ours, expected in both(inputs(strength=strength)):
         assert ours.isfinite().all()
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)

@@ -1,11 +1,12 @@
-"""Trains one run, kills it again and again, and lets it go on: `python killed.py SPEC MIXTURE FOLDER SEED`.
+"""Train one run, kill it again and again, and let it resume: `python killed.py SPEC MIXTURE FOLDER SEED`.
 
-A process of its own that has imported torch and run nothing: each training is a fork of it, so that it begins at once.
-A training counts the calls that it makes, of Python's functions and of C's, from when it first enters a place, and is
-killed at a drawn one: nothing depends on the clock. In the middle of a file the kernel kills it: it sends SIGXFSZ when
-a write passes the limit of a file's size. The first training is left alone, and says how many calls there are.
+This process imports torch but runs nothing itself: each training is a fork of it and therefore starts at once. A
+training counts its calls of Python and C functions from the moment it first enters a given place. It is killed at a
+randomly drawn call, so nothing depends on the clock. In the middle of a file the kernel kills it: the kernel sends
+SIGXFSZ when a write passes the limit of a file's size. The first training runs undisturbed and reports how many calls
+there are.
 
-Prints, as JSON, how each ended and where it was killed.
+Print, as JSON, how each training ended and where it was killed.
 """
 
 import functools
@@ -34,7 +35,7 @@ from speciate.training.logs import run_files
 
 PLACES = {"training": (train, "train"), "saving": (store, "save"), "ending": (run_files, "write")}
 STEPS = 4
-"""Of a training, in which it is killed."""
+"""Number of steps of a training in which it is killed."""
 KILLS = [
     *[(signal.SIGKILL, "training")] * 5,
     *[(signal.SIGTERM, "training")] * 4,
@@ -44,7 +45,7 @@ KILLS = [
 ]
 LAST = [(signal.SIGKILL, "ending")] * 2
 REPORTS = 3
-"""The file descriptor by which a training tells what happened."""
+"""File descriptor by which a training reports what happened."""
 
 
 def report(what: Any) -> None:
@@ -52,7 +53,7 @@ def report(what: Any) -> None:
 
 
 def around(place: tuple[Any, str], begun: Callable[[], None], ended: Callable[..., None]) -> None:
-    """Calls these before and after each call of a module's function."""
+    """Call these functions before and after each call of a module's function."""
     module, name = place
     function = getattr(module, name)
 
@@ -67,7 +68,7 @@ def around(place: tuple[Any, str], begun: Callable[[], None], ended: Callable[..
 
 
 class Kill:
-    """Sends a signal at the `at`-th call once `place` was entered, or when a file is to be longer than `at` bytes."""
+    """Send a signal at the `at`-th call after entering `place`, or when a file would grow beyond `at` bytes."""
 
     def __init__(self, number: signal.Signals, place: str, at: int) -> None:
         self.number, self.at, self.calls = number, at, 0
@@ -90,7 +91,7 @@ class Kill:
 
 
 class Measure:
-    """How many calls the first steps, a save and the end have, and how many bytes a checkpoint's longest file."""
+    """Count the calls of the first steps, of a save and of the end, and the bytes of a checkpoint's longest file."""
 
     def __init__(self) -> None:
         self.calls, self.steps, self.before = 0, 0, 0
@@ -126,13 +127,13 @@ class Measure:
 
 
 def trained(arguments: list[str], log: pathlib.Path, prepare: Callable[[], object]) -> tuple[int, Any]:
-    """Trains in a fork of this process; its exit status and what it reported."""
+    """Train in a fork of this process; return its exit status and what it reported."""
     reading, writing = os.pipe()
     process = os.fork()
     if process:
         os.close(writing)
         with os.fdopen(reading, "rb") as reports:
-            told = reports.read()  # until it has ended
+            told = reports.read()  # read until the training has ended
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), json.loads(told or "null")
     status = 1
     try:
@@ -150,11 +151,11 @@ def trained(arguments: list[str], log: pathlib.Path, prepare: Callable[[], objec
 
 
 def main() -> None:
-    """Lets one end, then kills the other."""
+    """Let one training end, then kill the others."""
     spec, mixture, folder = (pathlib.Path(text) for text in sys.argv[1:4])
     draw, log = random.Random(int(sys.argv[4])), folder / "log"
     torch.set_num_threads(1)
-    # what every training would otherwise import and read anew
+    # import here what every training would otherwise import and read again
     digest("train", read_spec(RunSpec, spec))
     train.initial_state(read_spec(RunSpec, spec), 64, None, ALONE)
 

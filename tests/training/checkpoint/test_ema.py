@@ -1,4 +1,4 @@
-"""The moving average of the weights: torch's own, and its place in a run."""
+"""Test the moving average of the weights against torch's own, and its use in a run."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from speciate.training.checkpoint.ema import WeightAverage
 
 
 def trained(model: nn.Module, num_steps: int, seen: Callable[[int], object]) -> None:
-    """Some steps of gradient descent; `seen` is called after each with its number, from 1."""
+    """Run some steps of gradient descent; call `seen` after each step with its number, counted from 1."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(1, num_steps + 1):
         model(torch.randn(4, 5)).square().sum().backward()
@@ -27,7 +27,7 @@ def model() -> nn.Module:
 
 
 def with_warmup(averaged: list[Tensor], current: list[Tensor], number: Tensor | int) -> None:
-    """torch_ema's rule, for torch's AveragedModel, whose number is 1 at the second of its calls."""
+    """Apply torch_ema's rule in torch's AveragedModel, whose counter is 1 at the second call."""
     decay = min(0.9, (1 + int(number)) / (10 + int(number)))
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
@@ -37,7 +37,7 @@ def test_equals_torchs_averaged_model(warmup: bool) -> None:
     of = model()
     theirs = AveragedModel(of, multi_avg_fn=with_warmup if warmup else get_ema_multi_avg_fn(0.9))
     ours = WeightAverage(of, 0.9, warmup)
-    theirs.update_parameters(of)  # its first call takes the weights as they are
+    theirs.update_parameters(of)  # its first call copies the weights unchanged
 
     def seen(step: int) -> None:
         ours.update(of, step)

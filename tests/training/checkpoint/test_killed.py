@@ -1,4 +1,4 @@
-"""A training killed at random points, also in the middle of a save, ends with the bits of an undisturbed one."""
+"""Test that a training killed at random points, even during a save, ends bit-identically to an undisturbed one."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told, log = json.loads(done.stdout), (tmp_path / "log").read_text()
-    # each was hit, by the signal that was meant, inside the place that was drawn
+    # each training was killed by the intended signal, inside the place that was drawn
     for kill in told["ended"]:
         assert kill["where"] is not None, (kill, log)
         assert kill["status"] == (75 if kill["signal"] == "SIGTERM" else -signal.Signals[kill["signal"]]), (kill, log)

@@ -1,7 +1,8 @@
-"""Stopped and continued, every kind ends with the bits of a run that never stopped: found by themselves, new ones too.
+"""Test that every kind, stopped and resumed, ends bit-identically to a run that never stopped.
 
-Each kind that a run's spec can name, at any depth, is trained in a tiny run whose epochs end inside a step, of two
-micro-batches; it is stopped after two steps drawn for it. Borders are stopped at by name.
+The kinds are discovered, so new ones are tested too. Each kind that a run's spec can name, at any depth, is trained in
+a tiny run of two micro-batches per step, whose epochs end inside a step. The run is stopped after two steps drawn for
+its kind. Steps at which an epoch or a stage ends are listed by name.
 """
 
 import pathlib
@@ -25,7 +26,7 @@ from speciate.stages import train as verb
 HERE = pathlib.Path(__file__)
 SMALL = {
     **merge(BASE, {"model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}}}),
-    # 48 blocks are an epoch: it ends inside step 4, from 0
+    # 48 blocks are an epoch: it ends inside step 4, counted from 0
     "training": {"num_steps": 6, "blocks_per_step": 10, "grad_accumulation": 2, "checkpoint_every": 100, "ema": 0.9},
     "telemetry": {"every": 2, "early_every": 2, "early_until": 2, "probe_blocks": 2, "validation_every": 3},
 }
@@ -63,7 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     **{f"training/init/start/{kind}": {"origin": {"kind": "run", "ablation": "parent"}} for kind in FROM_PARENT},
     "training/diffusion/noise/points": {"points": [[0.0, 0.0], [0.5, 0.7], [1.0, 1.0]]},
 }
-"""What a kind must be told, or had better be told to be small; one that is not here is built with its defaults."""
+"""Options that a kind requires, or that keep it small; a kind that is missing here is built with its defaults."""
 BESIDES: dict[str, dict[str, Any]] = {
     "model/moe/router/frozen": UNBALANCED,
     "model/moe/router/hash": UNBALANCED,
@@ -81,15 +82,15 @@ BESIDES: dict[str, dict[str, Any]] = {
     },
     "training/init/start/upcycle": {"model": {"block": {"ffn": EXPERTS | {"hidden": 16}}}},
 }
-"""What the rest of the run must then be."""
+"""What the rest of the run must be for that kind."""
 HOSTS = {"model/moe/router": "model/ffn/moe", "model/moe/balance": "model/ffn/moe", "model/ffn": "run"}
-"""Which of the kinds that have such a part has it here; of other folders, the first that is found."""
+"""The kind that hosts the part here, if several can; in other folders, the first kind that is found."""
 ELSEWHERE = {"training/init/origin": "where its first weights are is known at a run's first step alone"}
 """Folders whose kinds are not run here, and why."""
 
 
 def folder_of(field: FieldInfo) -> str | None:
-    """The folder that a spec's key names a file of."""
+    """Return the folder in which a spec's key names a file."""
     inside = [each for part in get_args(field.annotation) for each in getattr(part, "__metadata__", ())]
     return next((each.folder for each in (*field.metadata, *inside) if isinstance(each, OneOf)), None)
 
@@ -101,7 +102,7 @@ def walk(
     seen: set[str],
     host: str = "run",
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each kind that the keys of `cls` can name, each once, and the run that has it."""
+    """Yield each kind that the keys of `cls` can name, once, with the run that uses it."""
     deeper = []
     for name, field in cls.model_fields.items():
         folder = folder_of(field)
@@ -138,22 +139,22 @@ MORE: dict[str, dict[str, Any]] = {
     "recomputed": {"model": {"block": {"ffn": EXPERTS}}, "training": {"activation_checkpointing": True}},
     # two steps are an epoch of 48 blocks: it ends with a step
     "border of epochs": {"training": {"blocks_per_step": 24, "num_steps": 5}},
-    # the stages change before the steps 3 and 7, from 0
+    # the stages change before steps 3 and 7, counted from 0
     "borders of a curriculum": {
         "model": {"causal": False},
         "objective": {"kind": "masked_diffusion", "importance": "learned", "curriculum": "default", "eval_draws": 4},
         "training": {"num_steps": 10},
     },
-    # the first epoch ends between the two micro-batches of step 1, from 0, the second with step 2
+    # the first epoch ends between the two micro-batches of step 1, counted from 0, the second one with step 2
     "border of micro-batches": {"model": {"block": {"ffn": EXPERTS}}, "training": {"blocks_per_step": 32}},
     "bfloat16": {"model": {"block": {"ffn": EXPERTS}}, "training": {"precision": "bfloat16"}},
 }
 STOPS = {"border of epochs": (2, 4), "borders of a curriculum": (3, 7), "border of micro-batches": (1, 2)}
-"""Of the cases whose borders are known: the steps to stop after."""
+"""Steps to stop after, for the cases whose epoch or stage boundaries are known."""
 
 
 def spec_of(case: str, change: Mapping[str, Any]) -> RunSpec:
-    """The run; says what to do where a kind cannot be built."""
+    """Return the run; fail with advice if a kind cannot be built."""
     try:
         return RunSpec.model_validate(merge(SMALL, change))
     except (pydantic.ValidationError, ValueError) as error:
@@ -162,7 +163,7 @@ def spec_of(case: str, change: Mapping[str, Any]) -> RunSpec:
 
 
 class Stop:
-    """Asks to stop once a run has made so many steps more; it is asked again after the save."""
+    """Ask to stop after a number of further steps; a run asks once more after the save."""
 
     def __init__(self, steps: int | None) -> None:
         self.left, self.received = steps, signal.SIGTERM
@@ -175,7 +176,7 @@ class Stop:
 
 @pytest.fixture(scope="module")
 def parent(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The weights of a run that others start from."""
+    """Write the weights of a run that others start from."""
     folder = tmp_path_factory.mktemp("parent") / "seed0"
     spec = RunSpec.model_validate(merge(SMALL, {"ablation": "parent", "training": {"num_steps": 1}}))
     assert verb.train(spec, mixture, folder, folder.with_name("checkpoints"), stop=Stop(None))
@@ -214,6 +215,6 @@ def test_the_kinds_of_a_run_are_found() -> None:
     folders = {path.rsplit("/", 1)[0] for path in CASES}
     assert {path for folder in folders for path in (f"{folder}/{kind}" for kind in kinds_in(folder))} == set(CASES)
     assert set(OPTIONS) | set(BESIDES) <= set(CASES)
-    # a run of each does have it
+    # the run of each kind really uses that kind
     for case, change in CASES.items():
         assert f"'kind': '{case.rsplit('/', 1)[1]}'" in str(spec_of(case, change).model_dump())

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified, of this model."""
+"""Test that checkpoints are complete or absent, verified, and of this model."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def state(step: int = 3) -> State:
 def test_a_checkpoint_brings_everything_back(tmp_path: pathlib.Path) -> None:
     saved, loaded = state(3), state(0)
     store.save(tmp_path, saved)
-    expected = torch.rand(2)  # what follows the saved random state
+    expected = torch.rand(2)  # draw the numbers that follow the saved random state
     torch.manual_seed(99)
     assert store.restore(tmp_path, loaded)
     assert loaded.step == 3
@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: pathlib.Path, name: s
 
 def test_the_previous_one_serves_where_the_newest_is_damaged(tmp_path: pathlib.Path) -> None:
     store.save(tmp_path, state(1))
-    (tmp_path / "step2").mkdir()  # what a machine that died while removing may leave
+    (tmp_path / "step2").mkdir()  # what a machine that died during removal may leave behind
     loaded = state(0)
     assert store.restore(tmp_path, loaded)
     assert loaded.step == 1
@@ -108,7 +108,7 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
 
     monkeypatch.setattr(os, "fsync", watched)
     with lock.exclusive(folder.parent):
-        # the names of the folders that are new
+        # these folders hold the names of the new folders
         assert synced == [(tmp_path.stat().st_ino, False), (folder.parents[1].stat().st_ino, False)]
         synced.clear()
         store.save(folder, state(3))
@@ -117,7 +117,7 @@ def test_files_and_folders_are_on_the_disk_before_and_after_the_rename(
     files = {inode[file] for file in step.iterdir()}
     before = [each for each, renamed in synced if not renamed]
     assert len(files) == 5
-    assert before[0] == inode[folder.parent]  # holds the name of the folder of the code
+    assert before[0] == inode[folder.parent]  # it holds the name of the folder of the code
     assert set(before[1:-1]) == files
     assert before[-1] == inode[step]
     assert [each for each, renamed in synced if renamed] == [inode[folder], inode[folder.parent]]

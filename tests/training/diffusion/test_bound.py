@@ -17,7 +17,7 @@ POWER = {
     "position": torch.tensor([1, 0.5, 2.0, 1.0, 1.7], dtype=torch.float64).expand_as(toy.TEXT_XT),
     "context": torch.empty(81, 5, dtype=torch.float64).uniform_(0.3, 3, generator=torch.Generator().manual_seed(1)),
 }
-"""Exponents that depend on a token's identity, on its position, on the whole text."""
+"""Exponents that depend on a token's identity, on its position, and on the whole text."""
 
 
 def schedule(kind: str, **settings: object) -> Noise:
@@ -85,7 +85,7 @@ def test_discrete_times_come_near_it(nats: Tensor) -> None:
         steps = [(step / num, 1 / num) for step in range(1, num + 1)]
         return float((toy.expected(nats, uniform, steps, schedule("linear")) - toy.subsets(nats)).mean())
 
-    # not monotone for every network, so only the ends
+    # the bound need not be monotone for every network, so compare only the ends
     assert abs(off(256)) < abs(off(4)) / 20
     assert abs(off(256)) < 0.01
 
@@ -94,7 +94,7 @@ def test_discrete_times_come_near_it(nats: Tensor) -> None:
 def test_importance_weighed_by_its_own_clock_gives_the_entropy_of_who_knows_the_data(
     oracle: toy.Oracle, depends_on: str
 ) -> None:
-    """Given the text, the rates only choose among orders, whatever they depend on, and each order gives -log p(x)."""
+    """Whatever the rates depend on, given the text they only choose among orders, and each order gives -log p(x)."""
 
     def rate(share_X: Tensor) -> tuple[Tensor, Tensor]:
         return mask_probabilities.power_probs(POWER[depends_on], toy.MASKABLE_XT, share_X)
@@ -114,7 +114,7 @@ def test_the_weight_1_over_t_for_all_goes_below_the_entropy(oracle: toy.Oracle, 
 
 
 def best_on_its_own_masks(probs_X: Tensor, rate: toy.Rate) -> Tensor:
-    """Return the smallest training loss of any denoiser: it knows how often each word is under these masks."""
+    """Return the smallest training loss of any denoiser: it knows how often each word occurs under these masks."""
     total, steps = torch.zeros((), dtype=torch.float64), []
     for share, step in toy.nodes(40, 4):
         prob_XT, rate_XT = rate(torch.full_like(probs_X, share))

@@ -1,4 +1,4 @@
-"""Test the stages, their borders included."""
+"""Test the stages, including their boundaries."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Test against the published generator, and that a block's own tokens alone decide its numbers."""
+"""Test against the published generator, and check that only a block's own tokens decide its numbers."""
 
 import torch
 
@@ -16,7 +16,7 @@ def test_it_mixes_as_splitmix64() -> None:
     states = [0, 1, 2**63 - 1, -1, GOLDEN, 123456789]
     expected = [splitmix64(state % 2**64) for state in states]
     assert [value % 2**64 for value in mix_bits(torch.tensor(states)).tolist()] == expected
-    assert splitmix64(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # its first number from seed 0, as published
+    assert splitmix64(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first number from seed 0, as published
 
 
 def test_a_block_has_its_own_numbers_in_any_batch() -> None:

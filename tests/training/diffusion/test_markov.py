@@ -27,7 +27,7 @@ class Chain:
         return float(-(self.stationary_S.unsqueeze(1) * self.next_SS.xlogy(self.next_SS)).sum())
 
     def blocks(self, num: int) -> Tensor:
-        """(num, LENGTH) tokens."""
+        """Draw (num, LENGTH) tokens."""
         columns = [torch.multinomial(self.stationary_S, num, True, generator=self.draw)]
         for _ in range(LENGTH - 1):
             columns.append(torch.multinomial(self.next_SS[columns[-1]], 1, generator=self.draw).squeeze(1))
@@ -60,7 +60,7 @@ def trained(kind: str, chain: Chain, steps: int, **settings: Any) -> tuple[Trans
 def test_both_come_near_the_entropy_of_the_source() -> None:
     chain = Chain()
     text_BT = chain.blocks(1000)
-    # of these very texts, which is what both losses are about
+    # the entropy of exactly these texts, which is what both losses measure
     actual = float(-chain.next_SS[text_BT[:, :-1], text_BT[:, 1:]].log().mean())
     assert actual == pytest.approx(chain.entropy(), rel=0.03)
     model, causal = trained("causal", chain, 250)

@@ -1,4 +1,4 @@
-"""GPUs are shared out one a process; the number of them is faked, no test here needs one."""
+"""Test that each process gets a GPU of its own; the number of GPUs is faked, so no test here needs one."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ def locks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pa
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Two GPUs, as far as torch is asked; what was chosen."""
+    """Pretend to torch that there are two GPUs; return which ones were chosen."""
     chosen: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -1,8 +1,9 @@
-"""Two processes train as one does: the same losses and weights within 1e-6 in double precision, with DDP and FSDP2.
+"""Test that two processes train as one does: the same losses and weights within 1e-6, in float64, with DDP and FSDP2.
 
-What is drawn while training is each process's own, so that of a noisy router two processes and one have other losses.
-So have those of masked diffusion, times and masks: here they are told by the blocks, and all else must then be the
-same. With draws of their own two processes must still have the same weights at the end, and the same bits again.
+Each process makes its own random draws during training, so two processes and one have different losses with a noisy
+router. The same holds for the times and masks of masked diffusion. Here the blocks determine those, and everything else
+must then be equal. With their own draws, two processes must still end with the same weights as each other, and repeat
+bit-identically.
 """
 
 import contextlib
@@ -47,7 +48,7 @@ GSA = {
 ROM = {"kind": "rom", "state": 4, "num_experts": 2, "router": {"kind": "learned"}, "balance": "auxiliary"}
 DIFFUSION = merge(DENSE, {"model": {"causal": False}, "objective": {"kind": "masked_diffusion", "eval_draws": 4}})
 ADAPTIVE = {"importance": {"kind": "learned", "width": 8}, "masking": "importance", "curriculum": "default"}
-# name -> change of the small run, and how many micro-batches one process needs to have what two have
+# name -> change of the small run, and the micro-batches that one process needs to match two processes
 CASES: dict[str, tuple[dict[str, Any], int]] = {
     "dense": (DENSE, 1),
     # ragged documents: one process has more predictions than the other
@@ -58,23 +59,23 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
         },
         1,
     ),
-    # further heads beside the blocks, with unequally many targets
+    # further heads besides the blocks, with unequal numbers of targets
     "heads": (
         merge(DENSE, {"model": {"separate_documents": True}, "objective": {"kind": "multi_token", "heads": 3}}),
         1,
     ),
-    # the load is everybody's; the selectors' losses are each process's own
+    # the load is counted over all processes; the selectors' losses are each process's own
     "bias": ({"model": {"block": {"ffn": BIAS}}, "training": {"activation_checkpointing": True}}, 1),
     "auxiliary": ({"model": {"block": {"ffn": QUIET}}, "telemetry": {"gradient_norms": True}}, 2),
     "gsa": (merge(DENSE, {"model": {"block": {"mixer": GSA}}}), 1),
     "rom": (merge(DENSE, {"model": {"block": {"mixer": ROM}}}), 2),
-    # the predictor's threshold follows the logits of everybody
+    # the predictor's threshold follows the logits of all processes
     "mod": (merge(DENSE, {"model": {"block": {"depth": {"kind": "mod", "capacity": 0.5, "hidden": 8}}}}), 1),
     "muon": (merge(DENSE, {"optimizer": {"kind": "muon", "lr": 0.01, "iteration": "float32"}}), 1),
     "diffusion": (DIFFUSION, 1),
     # the estimator's loss is each process's own, over the masks that it has
     "adaptive": (merge(DIFFUSION, {"objective": ADAPTIVE}), 2),
-    # the shares are everybody's, so that one process has them in one micro-batch
+    # the shares are those of all processes, so one process must have them in one micro-batch
     "global": ({"model": {"block": {"ffn": GLOBAL}}, "training": {"activation_checkpointing": True}}, 1),
 }
 PARALLEL = ("ddp", "fsdp")
@@ -92,7 +93,7 @@ def spec_of(case: str, processes: int, parallel: str = "ddp", **training: Any) -
 
 
 class StopAt:
-    """Asks to stop after so many steps."""
+    """Ask to stop after a number of steps."""
 
     def __init__(self, step: int) -> None:
         self.left, self.received = step - 1, signal.SIGTERM
@@ -117,7 +118,7 @@ def double_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def drawn_from_the_blocks() -> Iterator[None]:
-    """Times and masks of diffusion depend on the tokens alone."""
+    """Make diffusion's times and masks depend on the tokens alone."""
 
     def draw_noise(self: masked_diffusion.Objective, token_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return 1 - uniforms(token_BT, 11)[:, 0], uniforms(token_BT, 12)
@@ -129,7 +130,7 @@ def drawn_from_the_blocks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seen(models: list[torch.nn.Module]) -> Iterator[None]:
-    """Inside the block `models` is what is trained."""
+    """Put the model that is trained inside the block into `models`."""
 
     def build(*given: Any) -> torch.nn.Module:
         models[:] = [original(*given)]
@@ -142,7 +143,7 @@ def seen(models: list[torch.nn.Module]) -> Iterator[None]:
 
 
 def assert_the_same_everywhere(model: torch.nn.Module) -> None:
-    """Each process has these weights and buffers, bit by bit."""
+    """Check that every process has these weights and buffers, bit for bit."""
     for name, mine in model.state_dict().items():
         both = [torch.empty_like(mine) for _ in range(2)]
         dist.all_gather(both, mine)
@@ -150,7 +151,7 @@ def assert_the_same_everywhere(model: torch.nn.Module) -> None:
 
 
 def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
-    """What each of two processes does; they meet in a file."""
+    """Do what each of two processes does; they meet in a file."""
     torch.set_num_threads(1)
     limit = datetime.timedelta(seconds=120)
     dist.init_process_group("gloo", init_method=f"file://{home}/store", rank=rank, world_size=2, timeout=limit)
@@ -163,7 +164,7 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
                     assert trained(spec_of(case, 2, parallel), mixture, home / f"{case}-{parallel}", ranks)
                     if parallel == "ddp":
                         assert_the_same_everywhere(models[0])
-            # what is drawn is each process's own; only the second process is asked to stop
+            # each process makes its own draws; only the second process is asked to stop
             for name, spec in own_draws(parallel).items():
                 with seen(models):
                     assert trained(spec, mixture, home / f"{name}-whole-{parallel}", ranks)
@@ -172,20 +173,20 @@ def two(rank: int, home: pathlib.Path, mixture: pathlib.Path) -> None:
                 parts = home / f"{name}-parts-{parallel}"
                 assert not trained(spec, mixture, parts, ranks, stop=3 if rank else 10**9)
                 assert trained(spec, mixture, parts, ranks)
-            # to be continued by one process
+            # one process will resume it
             assert not trained(spec_of("documents", 2, parallel), mixture, home / f"left-{parallel}", ranks, stop=3)
     dist.destroy_process_group()
 
 
 def noisy(parallel: str) -> RunSpec:
-    """A run whose router has noise to its last step, each process its own."""
+    """Make a run whose router has noise until its last step, drawn by each process for itself."""
     noise = {"model": {"block": {"ffn": {"router": {"noise_std": 0.5, "noise_until": 1.0}}}}}
     settings = {"training": {"num_steps": 6, "processes": 2, "parallel": parallel}, **noise}
     return RunSpec.model_validate(merge(BASE, settings))
 
 
 def own_draws(parallel: str) -> dict[str, RunSpec]:
-    """Runs of which each process draws its own part."""
+    """Make runs in which each process draws its own part."""
     longer = {"training": {"num_steps": 6}}
     diffusion = "adaptive" if parallel == "ddp" else "diffusion"
     masked = RunSpec.model_validate(merge(json.loads(canonical_json(spec_of(diffusion, 2, parallel))), longer))
@@ -194,9 +195,9 @@ def own_draws(parallel: str) -> dict[str, RunSpec]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, mixture: pathlib.Path) -> pathlib.Path:
-    """What two processes wrote."""
+    """Return the folder that two processes wrote."""
     folder = tmp_path_factory.mktemp("two")
-    # imports torch, and this file, once for both
+    # import torch and this file once for both
     multiprocessing.set_forkserver_preload([__name__, "torch.distributed.fsdp", "torch.distributed.checkpoint"])
     torch.multiprocessing.start_processes(two, (folder, mixture), nprocs=2, start_method="forkserver")
     return folder
@@ -207,13 +208,13 @@ def rows(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def assert_alike(one: pathlib.Path, other: pathlib.Path) -> None:
-    """Losses, norms, validation and weights within 1e-6."""
+    """Check that losses, norms, validation and weights agree within 1e-6."""
     ours, theirs = rows(one), rows(other)
     assert len(ours) == len(theirs)
     for mine, yours in zip(ours, theirs, strict=True):
         assert mine.keys() == yours.keys()
         for key, value in mine.items():
-            if key == "measured":  # [path, name, at, mean] of each
+            if key == "measured":  # [path, name, coordinate, mean] of each metric
                 assert [row[:3] for row in value] == [row[:3] for row in yours[key]]
                 value, yours[key] = ([row[3] for row in rows_of] for rows_of in (value, yours[key]))
             assert value == pytest.approx(yours[key], rel=0, abs=1e-6), (key, mine, yours)
@@ -322,7 +323,7 @@ def test_torchrun_launches_a_run(tmp_path: pathlib.Path, mixture: pathlib.Path) 
         [*launcher, sys.executable, *command], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("small seed 0: done") == 1  # the first alone speaks
+    assert done.stderr.count("small seed 0: done") == 1  # only the first process logs
     assert json.loads((tmp_path / "run/run.json").read_text())["processes"] == 2
     assert not list((tmp_path / "kept").iterdir())
 

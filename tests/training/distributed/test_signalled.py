@@ -1,4 +1,4 @@
-"""The training rule's own command line, when its whole process group is signalled: tee must not be what ends a run."""
+"""Test the training rule's command line when its whole process group is signalled: `tee` must not end the run."""
 
 import ast
 import os
@@ -23,7 +23,7 @@ RULE = pathlib.Path(__file__).parents[3] / "workflow/rules/train.smk"
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STEP = 3
-"""In which the signal comes."""
+"""The place that the signal arrives in."""
 START = f"""
 import time
 from speciate import cli
@@ -49,7 +49,7 @@ cli.main()
 
 
 def command_line(folder: pathlib.Path, mixture: pathlib.Path) -> str:
-    """What Snakemake gives to bash."""
+    """Return the command line that Snakemake gives to bash."""
     rule = re.search(r"^rule train:.*?^    shell:\n(.*?)(?=^\S|\Z)", RULE.read_text(), re.MULTILINE | re.DOTALL)
     assert rule is not None
     shell: str = ast.literal_eval(f"({rule[1]})")
@@ -59,7 +59,7 @@ def command_line(folder: pathlib.Path, mixture: pathlib.Path) -> str:
 
 
 class Never(StopRequest):
-    """Is not asked to stop, and leaves this process's signals alone."""
+    """Never ask to stop, and leave this process's signals alone."""
 
     def __init__(self) -> None:
         self.received = None
@@ -67,7 +67,7 @@ class Never(StopRequest):
 
 @pytest.fixture
 def environment(tmp_path: pathlib.Path) -> dict[str, str]:
-    """Where `python -m speciate train` runs the training of START."""
+    """Return an environment in which `python -m speciate train` runs the training of START."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/train.py").write_text(START)
     program = tmp_path / "bin/python"
@@ -82,7 +82,7 @@ def environment(tmp_path: pathlib.Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """What a training in this process does to signals is undone."""
+    """Undo what a training in this process does to signals."""
     before = {number: signal.getsignal(number) for number in REQUESTS}
     yield
     for number, handler in before.items():
@@ -106,10 +106,11 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
         assert pipeline.poll() is None, log.read_text()
         time.sleep(0.01)
     os.killpg(pipeline.pid, number)
-    assert pipeline.wait(60) == 75, log.read_text()  # by pipefail the training's own, since tee ends well
+    # with pipefail it is the training's own exit status, since tee ends well
+    assert pipeline.wait(60) == 75, log.read_text()
     assert f"{number.name} received; saved, and the same command resumes the run" in log.read_text()
     assert [saved.name for saved in (tmp_path / "kept").glob("*/*/step*")] == [f"step{STEP + 1}"]
-    # the same command, in this process: it is quicker
+    # run the same command in this process, which is quicker
     execute(line.partition("python -m speciate ")[2].partition(" 2>&1")[0].split())
     assert not list((tmp_path / "kept").iterdir())
     assert verb.train(spec, mixture, tmp_path / "whole", tmp_path / "unused", stop=Never())

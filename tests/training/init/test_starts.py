@@ -1,6 +1,6 @@
 """Run the ten integration checks of moe-emergence on every way a run can start, and test the refused starts.
 
-Its checks: installation, warm-start parity, shapes, what the router reports, bounds of its losses, its gradient, noise
+The checks: installation, warm-start parity, shapes, what the router reports, bounds of its losses, its gradient, noise
 in training alone, greedy generation, padding, and that every expert can be reached.
 """
 
@@ -185,7 +185,7 @@ def test_2_it_begins_where_the_dense_model_was(started: Started) -> None:
             assert torch.equal(weight, theirs[name]), name
     if started.run.start.kind == "dense":
         scratch = initial_model(run_spec("experts", MOE), VOCABULARY)
-        for layer in MOE_LAYERS:  # nothing to take over: what the seed gave
+        for layer in MOE_LAYERS:  # nothing is inherited: these are the weights that the seed gave
             for ours, drawn in zip(
                 started.model.blocks[layer].ffn.parameters(), scratch.blocks[layer].ffn.parameters(), strict=True
             ):
@@ -196,7 +196,7 @@ def test_2_it_begins_where_the_dense_model_was(started: Started) -> None:
         mine, dense = started.model.blocks[layer].ffn, started.dense.blocks[layer].ffn
         y_BTD, expected = mine(x_BTD, TokenBatch.of(tokens(2))), dense(x_BTD, TokenBatch.of(tokens(2)))
         change = float((y_BTD - expected).abs().mean() / expected.abs().mean())
-        # the bar of moe-emergence; a model with units drawn anew is another model, though not any
+        # the bar of moe-emergence; redrawn units make it another model, but still a related one
         assert 0 < change < 0.02 if not started.drop else 0.1 < change < 2
         weight = mine.router(x_BTD.flatten(0, 1), TokenBatch.of(tokens(2))).weight_NK
         assert torch.equal(weight, torch.ones_like(weight))
@@ -358,7 +358,7 @@ def test_a_share_of_each_experts_units_is_drawn_anew(tmp_path: pathlib.Path, dro
         old: Any = dense.blocks[layer].ffn
         kept_EF = (experts.in_weight == old.up.weight.T).all(1)
         assert kept_EF.sum(1).tolist() == [HIDDEN - round(drop * HIDDEN)] * EXPERTS
-        # a unit is drawn anew on both its sides, and only such a unit; the output's bias belongs to none
+        # a redrawn unit is new on both its sides, and no other unit is; the output's bias belongs to no unit
         assert torch.equal(kept_EF, (experts.out_weight == old.out.weight.T).all(-1))
         assert torch.equal(experts.out_bias, old.out.bias.expand(EXPERTS, -1))
         if drop < 1:
@@ -387,7 +387,7 @@ def test_the_seed_decides_the_noise_and_no_other_draw(tmp_path: pathlib.Path) ->
     one, two = initial_model(run, VOCABULARY, path), initial_model(run, VOCABULARY, path)
     after = torch.rand(1)
     initial_model(run.model_copy(update={"start": run_spec("experts", MOE).start}), VOCABULARY)
-    assert torch.equal(after, torch.rand(1))  # training's own noise is that of the same run from scratch
+    assert torch.equal(after, torch.rand(1))  # the training draws the same noise as the same run from scratch
     assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
     other = initial_model(run.model_copy(update={"seed": 4}), VOCABULARY, path)
     name = "blocks.1.ffn.experts.in_weight"

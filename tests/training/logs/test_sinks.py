@@ -21,7 +21,7 @@ RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 
 
 class Stop:
-    """Asks to stop once it has been asked so many times whether to stop."""
+    """Ask to stop once a run has asked this many times."""
 
     def __init__(self, asked: int = 10**9) -> None:
         self.left = asked
@@ -40,7 +40,7 @@ def trained(
 
 
 def numbers(folder: pathlib.Path) -> list[tuple[int, str, float]]:
-    """(step, name, value) of all that metrics.jsonl holds."""
+    """Return every (step, name, value) in metrics.jsonl."""
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     return [(row["step"], name, value) for row in rows for name, value in sinks.flatten(row).items()]
 
@@ -50,7 +50,7 @@ def digests(folder: pathlib.Path) -> list[str]:
 
 
 def events(file: pathlib.Path) -> list[tuple[int, str, float]]:
-    """The scalars of an event file: records of a length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    """Return an event file's scalars: records of a length (8 bytes), its checksum (4), the event, its checksum (4)."""
     data, offset, scalars = file.read_bytes(), 0, []
     while offset < len(data):
         length = int.from_bytes(data[offset : offset + 8], "little")
@@ -78,7 +78,7 @@ def test_tensorboard_gets_every_number_and_no_bit_of_the_run_changes(
 
 
 class Recorder(types.ModuleType):
-    """A module that stands for a tracker's client and writes down what is asked of it."""
+    """Stand in for a tracker's client and record its calls."""
 
     def __init__(self, name: str, failing_after: int = 10**9) -> None:
         super().__init__(name)
@@ -207,7 +207,8 @@ def test_the_environment_may_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_client_takes_it_offline(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "watched/sinks/trackio"))  # read when it is imported
+    # the client reads it when it is imported
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "watched/sinks/trackio"))
     pytest.importorskip(kind, reason=f"{kind} is not in the lock; pip install {kind} runs this test")
     messages: list[str] = []
     assert trained(run_spec(), mixture, tmp_path / "plain", [], messages)

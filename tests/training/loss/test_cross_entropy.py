@@ -1,4 +1,4 @@
-"""The chunked cross-entropy equals torch's own, weighted or plain; the nats beside it carry no gradient."""
+"""Test the chunked cross-entropy against torch's own, weighted and plain; the nats it returns carry no gradient."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ TARGET_N = torch.tensor([0, 5, 5, 2, 1, 3, 0])
 
 
 def inputs() -> tuple[Tensor, Tensor]:
-    """Inputs of the output layer and its weight, in double precision."""
+    """Draw the output layer's inputs and its weight, in double precision."""
     draw = torch.Generator().manual_seed(0)
     x_ND, head_VD = (torch.randn(size, 4, dtype=torch.float64, generator=draw, requires_grad=True) for size in (7, 6))
     return x_ND, head_VD

@@ -1,4 +1,4 @@
-"""Runs that go wrong: not finite, diverged, out of memory; what is written of them, and what the study makes of it."""
+"""Test runs that become non-finite, diverge or run out of memory: what they write, and how the study reports them."""
 
 import json
 import pathlib
@@ -48,7 +48,7 @@ def read_run_json(folder: pathlib.Path) -> dict[str, Any]:
 
 
 class Spoiled(Objective):
-    """The causal objective; at chosen calls in training what leaves the first block is infinite."""
+    """Use the causal objective, but make the first block's output infinite at chosen calls in training."""
 
     def __init__(self, spec: RunSpec, calls: set[int]) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[RunSpec, set[int]], None
 
 
 BIAS = {"block": {"ffn": {"balance": {"kind": "bias", "rate": 0.01}}}}
-# a rate at which the loss stays finite and ever higher
+# a learning rate at which the loss stays finite and keeps growing
 LOST = {
     "model": {"block": {"ffn": {"kind": "dense", "hidden": 16}}},
     "optimizer": {"lr": 3.0},
@@ -99,7 +99,7 @@ LOST = {
 def test_a_step_that_is_not_finite_is_reported_with_its_place(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, spoil: Any
 ) -> None:
-    # another run, undisturbed, that ends where this one fails
+    # an undisturbed run that ends at the step where this one fails
     short = run_spec(model=BIAS, training={"num_steps": 12, "grad_accumulation": 2, "on_failure": "report"})
     spoil(short, {2 * 7 + 1, 2 * 7 + 2, 2 * 7 + 3})
     assert trained(short, mixture, tmp_path / "run")
@@ -173,11 +173,11 @@ def test_a_spike_is_a_loss_far_above_those_before() -> None:
     before = losses[10:60]
     assert spike["step"] == 60
     assert spike["z"] == pytest.approx((losses[60] - np.mean(before)) / np.std(before, ddof=1))
-    assert loss_monitor.spikes(lines[55:]) == []  # five before it say nothing
+    assert loss_monitor.spikes(lines[55:]) == []  # five losses before it are too few to judge
 
 
 class Small(Objective):
-    """The causal objective on a machine that holds so many blocks at once; some are drawn before it fails."""
+    """Use the causal objective on a machine that holds only so many blocks at once; it draws some before it fails."""
 
     def __init__(self, spec: RunSpec, blocks: int, error: type[BaseException]) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def test_out_of_memory_the_step_is_tried_in_smaller_portions(run_spec: MakeRun, 
     context = TrainContext(**{**vars(context), "objective": Small(context.spec, 1, error)})
     expected_context, expected_state = alone(run_spec(model=BIAS, training={"grad_accumulation": 4}))
     for _ in range(2):
-        torch.manual_seed(5)  # of the noise, the same for both
+        torch.manual_seed(5)  # the seed of the noise, the same for both runs
         step_metrics = loop.train_step(context, state)
         torch.manual_seed(5)
         assert step_metrics == loop.train_step(expected_context, expected_state)
@@ -232,20 +232,21 @@ def planted(*losses: float) -> list[str]:
 @pytest.mark.parametrize(
     ("losses", "num_steps", "median"),
     [
-        ([11.0] * 19, 100, None),  # too few to judge
+        ([11.0] * 19, 100, None),  # too few losses to judge
         ([11.0] * 20, 100, 11.0),
         ([2.0] * 30 + [11.0] * 10, 100, None),  # half of the last 20: (2 + 11) / 2
         ([2.0] * 30 + [11.0] * 11, 100, 11.0),
-        ([11.0] * 20 + [2.0] * 11, 100, None),  # it came back
-        ([10.0] * 20, 100, None),  # the limit itself is none above it
-        ([11.0] * 4, 4, 11.0),  # a short run is judged by all it has
+        ([11.0] * 20 + [2.0] * 11, 100, None),  # the loss recovered
+        ([10.0] * 20, 100, None),  # a median at the limit is not above it
+        ([11.0] * 4, 4, 11.0),  # a short run is judged by all its losses
         ([11.0] * 3, 4, None),
     ],
 )
 def test_it_has_diverged_once_the_median_of_its_last_20_losses_is_above_the_limit(
     losses: list[float], num_steps: int, median: float | None
 ) -> None:
-    monitor = loss_monitor.LossMonitor(planted(*losses), 10.0, num_steps)  # as a continued run begins
+    # a resumed run starts with the earlier losses
+    monitor = loss_monitor.LossMonitor(planted(*losses), 10.0, num_steps)
     assert monitor.diverged() == median
     from_start = loss_monitor.LossMonitor([], 10.0, num_steps)
     for loss in losses:
@@ -268,7 +269,7 @@ def test_a_diverged_run_ends_at_that_step_also_where_it_was_stopped_before(
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     limit = 10 * np.log(64)
-    # no earlier step would do: each median of 20 before the last is within the limit
+    # no earlier step qualifies: each earlier median of 20 is within the limit
     ends = [end for end in range(20, len(losses) + 1) if np.median(losses[end - 20 : end]) > limit]
     assert ends == [len(losses)] == [run_json["step"]]
     median = f"{np.median(losses[-20:]):.4g}"

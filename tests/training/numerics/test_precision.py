@@ -1,4 +1,4 @@
-"""Options of how a run computes: each against the plain path."""
+"""Test each option of how a run computes against the plain path."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +22,12 @@ VOCABULARY, LENGTH = 64, 16
 BIAS = {"kind": "bias", "rate": 0.01}
 DENSE = {"kind": "dense", "hidden": 16}
 MakeRun = Callable[..., RunSpec]
-# dynamo looks at the .grad of what is no leaf, and hides the warning from the log alone
+# dynamo looks at .grad of a non-leaf tensor, and hides the warning only from the log
 compiling = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
 def prepared(spec: RunSpec, backend: str = "aot_eager") -> tuple[TrainContext, State]:
-    """A run of the small spec on random blocks, without an observer, set up as its spec says."""
+    """Set up a run of the small spec on random blocks as its spec says, without an observer."""
     torch.manual_seed(spec.seed)
     model = Transformer(spec.model, VOCABULARY)
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
@@ -152,10 +152,10 @@ def test_routing_and_loss_are_float32_under_autocast(run_spec: MakeRun) -> None:
         logit_BTV = state.model(token_BT)
     assert logit_BTV.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
-    # the logits' own rounding aside, the loss is what float32 makes of them
+    # apart from the rounding of the logits, the loss is what float32 computes from them
     expected = F.cross_entropy(logit_BTV[:, :-1].float().flatten(0, 1), token_BT[:, 1:].flatten())
-    # products of chunks may round single logits to the other bfloat16 neighbour: 1/256 of .1, averaged over 60 losses;
-    # a loss that bfloat16 rounds is off by 1/200 and more
+    # chunked products may round single logits to the other bfloat16 neighbour: 1/256 of .1, averaged over 60 losses; a
+    # loss rounded to bfloat16 would be off by 1/200 or more
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-3)
     for selection in record.values():
         assert selection.probs_NS.dtype == selection.loss.dtype == torch.float32
@@ -178,7 +178,7 @@ def test_compiled_parts_keep_selectors_seen_and_the_numbers(
         counted.append({path: selection.chosen_NS.sum(0).tolist() for path, selection in record.items()})
         results.append([loop.train_step(context, state)["loss"] for _ in range(2)])
         with arithmetic.uncompiled(context.spec.training), torch.no_grad(), record_selections(state.model) as record:
-            state.model.hidden(context.tokens(0)[:3])  # another shape, and no graph for it
+            state.model.hidden(context.tokens(0)[:3])  # another shape, for which there is no graph
         assert len(record) == (0 if change else 2)
         names = {name for name, _ in state.model.named_parameters()}
         assert not any("_orig_mod" in name for name in names)

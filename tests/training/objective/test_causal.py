@@ -97,7 +97,7 @@ def test_the_whole_logits_are_never_there() -> None:
     model = small(False)
     with Watch():
         objective(20)(model, torch.randint(VOCABULARY, (4, 16))).backward()
-    assert largest == 20  # of 60 predictions; the head's weight, transposed, has 16 rows
+    assert largest == 20  # 20 of 60 predictions; the head's weight, transposed, has 16 rows
 
 
 def test_micro_batches_average_to_the_batch() -> None:

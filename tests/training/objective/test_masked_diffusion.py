@@ -115,7 +115,8 @@ def test_times_are_stratified() -> None:
 def test_a_block_is_evaluated_alike_in_any_batch() -> None:
     model, objective = build()
     token_BT = blocks(6)
-    # float32 products of other shapes: their rounding, not that of the float64 in which the draws are averaged
+    # float32 products of other shapes: the tolerance covers their rounding, not that of the float64 averages of the
+    # draws
     torch.testing.assert_close(
         objective.token_nll(model, token_BT)[2:4], objective.token_nll(model, token_BT[2:4]), rtol=1e-5, atol=1e-6
     )
@@ -150,7 +151,7 @@ def test_time_is_told_only_where_it_is_asked_for() -> None:
     def at(share: float) -> Tensor:
         return mdlm.masked_nll(model, token_BT, None, masked_BT, share_B=torch.full((4,), share), chunk=9)
 
-    assert torch.equal(at(0.1), at(0.9))  # it begins as if it were not there
+    assert torch.equal(at(0.1), at(0.9))  # before training, the time changes nothing
     objective(model, token_BT).backward()
     assert model.parts["time"].out.weight.grad.any()
     with torch.no_grad():
@@ -166,7 +167,7 @@ def test_every_repaired_strategy_keeps_the_budget_whatever_its_batch(kind: str, 
     selector.before_update(0.9)
     with torch.no_grad():
         for parameter in selector.estimator.parameters():
-            parameter.normal_()  # importances far apart
+            parameter.normal_()  # widely spread importances
         selector.count_V += torch.arange(VOCABULARY + 1)
     token_BT = blocks(6)
     share_B = torch.linspace(0.05, 1, 6, dtype=torch.float64)
@@ -311,7 +312,7 @@ def test_as_published_the_estimator_learns_the_mask_bit_and_the_masks_die_out() 
     model, (before, after) = trained(60, mode="as_published", importance_weight=1.0)
     assert before["mask_budget"] > 0.3
     assert after["mask_budget"] < 0.1 * before["mask_budget"]
-    # it tells [MASK] from words, which is all that it was asked
+    # the estimator distinguishes [MASK] from words, which is all that it was asked to do
     selector, token_BT = model.parts["importance"].eval(), blocks(4)
     noisy_BT = token_BT.clone()
     noisy_BT[:, 2::2] = VOCABULARY
@@ -328,7 +329,7 @@ def test_as_published_the_curriculum_divides_the_masks_by_the_length() -> None:
         probs = model.parts["importance"].mask_probs(model.tokens(blocks()), maskable_BT, share_B)
         rates.append(probs.prob_BT.sum(1).mean())
     assert float(rates[1] / rates[0]) == pytest.approx(1 / (LENGTH - 1), rel=0.1)
-    assert rates[1] < 1  # less than one mask in a block, whatever its length
+    assert rates[1] < 1  # less than one mask per block, whatever the block's length
 
 
 def test_as_published_visible_tokens_are_part_of_the_loss() -> None:
@@ -346,13 +347,13 @@ def test_repaired_the_importance_goes_with_the_loss_and_keeps_the_budget() -> No
     assert after["mask_budget"] == pytest.approx(1)
     assert after["importance_std"] > 0.2
     assert after["importance_loss_correlation"] > 0.3
-    assert after["importance_frequency_correlation"] < -0.3  # rare tokens cost more
+    assert after["importance_frequency_correlation"] < -0.3  # rare tokens have a higher loss
 
 
 def test_frequency_counts_each_training_token_once() -> None:
     model, objective = build(importance="frequency", masking="importance")
     selector, token_BT = model.parts["importance"], blocks()
-    # two logarithms, torch's and Python's: a few float64 eps apart
+    # torch's and Python's logarithms differ by a few float64 eps
     expected_BT = torch.full(token_BT.shape, math.log(VOCABULARY + 1), dtype=torch.float64)
     torch.testing.assert_close(selector.surprisal(token_BT), expected_BT, rtol=1e-14, atol=0)
     model.train()

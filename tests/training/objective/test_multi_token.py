@@ -107,7 +107,7 @@ def test_further_heads_change_nothing_of_the_next_token_model(run_spec: MakeRun)
         assert torch.equal(weight, model.state_dict()[name]), name
     assert torch.equal(plain(token_BT), model(token_BT))
     assert torch.equal(causal.token_nll(plain, token_BT), objective.token_nll(model, token_BT))
-    # and the value of the loss is its own, to the last bit
+    # the value of the loss is the causal loss's own, to the last bit
     assert torch.equal(causal(plain, token_BT), objective(model, token_BT))
 
 
@@ -116,12 +116,12 @@ def test_further_heads_change_nothing_of_the_next_token_model(run_spec: MakeRun)
 def test_no_target_is_in_another_document(run_spec: MakeRun, separate: bool) -> None:
     model, objective = built(run_spec, multi(4), separate_documents=separate)
     token_BT = torch.randint(VOCABULARY, (4, LENGTH))
-    # a document that comes again is another context; the last block is one of single tokens
+    # a repeated document is another context; the last block consists of single tokens
     document_BT = torch.tensor([[0] * 5 + [1] * 2 + [0] * 9, [3] * 16, [2] * 13 + [4] * 3, [*range(16)]])
     sums_H, count = [0.0] * 4, 0
     for token_T, document_T in zip(token_BT, document_BT.tolist(), strict=True):
         lengths = [len(list(run)) for _, run in itertools.groupby(document_T)] if separate else [LENGTH]
-        for context_T in token_T.split(lengths):  # each by itself: there is nothing else to predict
+        for context_T in token_T.split(lengths):  # each token alone: there is nothing else to predict
             count += len(context_T) - 1
             logits_HTV = [logit_BTV[0] for logit_BTV in by_hand(model, context_T[None])]
             for ahead in range(4):

@@ -73,6 +73,6 @@ def test_one_step_by_hand() -> None:
     optimizer = built(layer, lr=0.1, weight_decay=0.5)
     layer.weight.grad, layer.bias.grad = torch.full((1, 1), 3.0), torch.full((1,), 3.0)
     optimizer.step()
-    # the first step of Adam is the gradient's sign; decay is 2 x .1 x .5
+    # Adam's first step is the gradient's sign; decay is 2 x .1 x .5
     assert layer.weight.item() == pytest.approx(2.0 - 0.1 - 0.1)
     assert layer.bias.item() == pytest.approx(2.0 - 0.1)

@@ -64,7 +64,7 @@ def test_hidden_matrices_are_muons_and_the_rest_adamws(iteration: str) -> None:
 
 def test_the_split_in_one_line() -> None:
     model = transformer(DENSE)
-    # a layer's matrices: 16 x (48 + 16 + 24 + 24); two layers
+    # matrices per layer: 16 x (48 + 16 + 24 + 24); two layers
     line = param_groups.summarise_groups(param_groups.describe_groups(built(model), model))
     assert line.startswith("muon updates 3,584 parameters in 8 tensors, adamw updates ")
 
@@ -134,7 +134,7 @@ def steps_of_stack_and_singles(
 
 
 SHAPES = [(3, 16, 24), (4, 24, 16), (2, 16, 16), (1, 5, 64)]
-# the scales that know inputs from outputs need the matrices as linear layers hold them
+# the scales that depend on inputs and outputs need the matrices as linear layers hold them
 WAYS = [("match_rms_adamw", False), ("match_rms_adamw", True), ("original", True)]
 
 
@@ -236,7 +236,7 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 def test_patterns_that_fit_nothing_are_refused_but_for_the_default_ones() -> None:
-    built(transformer(DENSE))  # has no router
+    built(transformer(DENSE))  # it has no router, and the default patterns name one
     with pytest.raises(ValueError, match=r"optimizer\.adamw: \*\.ruoter\.\* matches no parameter"):
         built(transformer(MOE), adamw=["*.ruoter.*"])
     with pytest.raises(ValueError, match=r"optimizer\.lr_scales: \*\.ruoter\.\* matches no parameter"):

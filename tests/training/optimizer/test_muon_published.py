@@ -60,7 +60,7 @@ def test_singular_values_of_both_on_a_random_matrix_of_1024() -> None:
     assert float(published.max()) == pytest.approx(0.45, abs=0.01)
     assert float(ours.median()) == pytest.approx(0.89, abs=0.02)
     assert float(ours.max()) == pytest.approx(1.20, abs=0.02)
-    # all but the smallest, of which a square matrix always has some
+    # all but the smallest singular values: a square matrix always has some near zero
     assert float((ours > 0.65).double().mean()) > 0.95
     assert float((published > 0.65).double().mean()) == 0.0
 
@@ -91,7 +91,7 @@ def test_the_momentum_stays_what_the_first_gradient_made_it() -> None:
         model = nn.Linear(64, 64, bias=False)
         optimizer = built(model, kind, lr=0.001, **given)
         for step in range(100):
-            # nothing in common with each other; of norm .1, as a clipped gradient has on one of a hundred matrices
+            # unrelated to each other; of norm .1, as a clipped gradient has on one of a hundred matrices
             model.weight.grad = 0.1 * nn.functional.normalize(torch.randn(4096), dim=0).view(64, 64)
             optimizer.step()
             if step == 0:

@@ -17,7 +17,7 @@ def test_by_hand() -> None:
 
 
 def test_it_is_transformers_schedule_one_step_ahead() -> None:
-    # theirs begins with a step of rate 0
+    # theirs begins with a step at rate 0
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     (factor,) = get_constant_schedule_with_warmup(optimizer, num_warmup_steps=30).lr_lambdas
     assert curve(100, warmup=0.3) == pytest.approx([factor(step + 1) for step in range(100)])

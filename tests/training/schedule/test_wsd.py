@@ -32,7 +32,7 @@ def test_equals_transformers(shape: str, final: float) -> None:
     (factor,) = reference.lr_lambdas
     ours = curve(100, warmup=0.1, decay=0.3, shape=shape, final=final)
     assert ours[10:] == pytest.approx([factor(step) for step in range(10, 100)])
-    # theirs warms up from `final` and begins with it
+    # theirs warms up from `final` and starts there
     assert ours[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
 
 

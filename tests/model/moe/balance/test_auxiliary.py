@@ -1,4 +1,4 @@
-"""Scopes of the auxiliary loss, by row and by step; training/distributed tests them over two processes."""
+"""Test the auxiliary loss by row and by step; training/distributed tests its scopes over two processes."""
 
 import pytest
 import torch
@@ -22,12 +22,12 @@ def test_of_a_sequence_is_the_mean_over_rows(top_k: Selecting, k: int) -> None:
 
 
 def test_one_domain_a_sequence_is_uneven_by_sequence_and_even_by_batch(top_k: Selecting) -> None:
-    """Qiu et al.'s point: what a sequence's loss forbids, a batch's allows."""
+    """Check the point of Qiu et al.: a batch's loss allows what a sequence's loss forbids."""
     losses = {}
     for scope in ("sequence", "micro_batch"):
         selector = top_k(balance=("auxiliary", {"weight": 1.0, "scope": scope}))
         selector.scorer.weight.data = 9 * torch.eye(8, WIDTH)
-        x_ND = torch.eye(8, WIDTH).repeat_interleave(16, 0)  # each of eight blocks goes to a slot of its own
+        x_ND = torch.eye(8, WIDTH).repeat_interleave(16, 0)  # each of eight blocks goes to its own slot
         losses[scope] = route(selector, x_ND, torch.zeros((8, 16), dtype=torch.long)).selection.loss.item()
     assert losses["sequence"] == pytest.approx(8, rel=0.01)
     assert losses["micro_batch"] == pytest.approx(1)
@@ -35,14 +35,14 @@ def test_one_domain_a_sequence_is_uneven_by_sequence_and_even_by_batch(top_k: Se
 
 def test_of_a_step_counts_all_micro_batches_so_far(top_k: Selecting) -> None:
     selector = top_k(balance=("auxiliary", {"weight": 1.0, "scope": "global_batch"}))
-    for _ in range(2):  # steps: each counts anew
+    for _ in range(2):  # two steps: each starts counting anew
         chosen, last = [], None
         for _ in range(3):
             selection = route(selector).selection
             chosen.append(selection.chosen_NS)
             share_S, mean_S = torch.cat(chosen).mean(0), selection.probs_NS.mean(0)
             torch.testing.assert_close(selection.loss, 8 * share_S.dot(mean_S))
-            selection.loss.backward()  # and the next one does not spoil it
+            selection.loss.backward()  # the next micro-batch does not invalidate this graph
             last = selection
         selector.after_update()
     assert last is not None
@@ -51,7 +51,7 @@ def test_of_a_step_counts_all_micro_batches_so_far(top_k: Selecting) -> None:
     together = route(selector, torch.randn(64, WIDTH), torch.randint(VOCABULARY, (4, 16))).selection
     torch.testing.assert_close(
         together.loss, load_balancing_loss(together.probs_NS, together.chosen_NS)
-    )  # alone it is the batch's
+    )  # a single micro-batch has the loss of its own batch
 
 
 def test_a_repeated_forward_pass_and_an_observers_look_are_not_counted(top_k: Selecting) -> None:

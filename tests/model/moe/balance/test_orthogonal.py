@@ -1,4 +1,4 @@
-"""The orthogonality loss against a Gram matrix computed by hand."""
+"""Test the orthogonality loss against a Gram matrix computed by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Balancing that starts or ends during the training."""
+"""Test balancing that starts or ends during training."""
 
 import torch
 from tests.model.conftest import Selecting, route

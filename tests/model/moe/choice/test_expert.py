@@ -1,4 +1,4 @@
-"""Expert choice against a loop that takes tokens one by one, and the uses that it refuses."""
+"""Test expert choice against a loop that takes tokens one by one, and the uses that it refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -79,7 +79,7 @@ def test_a_blocks_result_does_not_depend_on_its_batch(transformer: Build, moe: A
 
 @torch.no_grad()
 def test_it_does_look_ahead(transformer: Build, moe: Any) -> None:
-    """Why it must be allowed: an earlier token's result changes with a later token."""
+    """Show why expert choice must be allowed explicitly: a later token changes an earlier token's result."""
     model = transformer(ffn=moe(choice=CHOICE)).eval()
     one_BT = torch.randint(VOCABULARY, (8, 16))
     other_BT = one_BT.clone()

@@ -1,4 +1,4 @@
-"""Token choice and its capacity against Switch's router in transformers and against counting."""
+"""Test token choice and its capacity against the Switch router in transformers and against counting."""
 
 import math
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ def test_what_has_room_by_counting(top_k: Selecting, k: int, factor: float) -> N
                 slot = int(routing.slot_NK[token, choice])
                 assert bool(routing.kept_NK[token, choice]) == (left[slot] > 0)
                 left[slot] -= 1
-    # what was chosen and its weight are as if there were room
+    # the choice and its weight are the same as with room for every token
     assert routing.selection.chosen_NS.sum(-1).allclose(torch.ones(64))
     torch.testing.assert_close(routing.weight_NK.sum(-1), torch.ones(64))
 
@@ -77,7 +77,7 @@ def test_padding_takes_no_room(top_k: Selecting) -> None:
     tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long)).select(column_BK, real_BK)
     with collect_metrics(selector) as meter:
         kept_N = selector(torch.ones(8, WIDTH), tokens).kept_NK.flatten()
-    assert kept_N[4:].tolist() == [True, False, False, False]  # all want one slot, which has room for one
+    assert kept_N[4:].tolist() == [True, False, False, False]  # all tokens want one slot, which has room for one
     assert list(meter.means().values()) == [0.75]
 
 

@@ -1,4 +1,4 @@
-"""The learned router against those of transformers with the same weights; its noise computed by hand."""
+"""Test the learned router against transformers' routers with the same weights, and its noise by hand."""
 
 import math
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ GROUPS = {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0}
 @pytest.mark.parametrize("normal", [True, False])
 @pytest.mark.parametrize("theirs", [DeepseekV3TopkRouter, OlmoeTopKRouter])
 def test_equals_transformers(top_k: Selecting, theirs: Any, normal: bool) -> None:
-    """DeepSeek-V3: sigmoid gates, a bias that only the choice sees. OLMoE: softmax."""
+    """Compare with DeepSeek-V3 (sigmoid gates, a bias that only the choice sees) and OLMoE (softmax)."""
     deepseek = theirs is DeepseekV3TopkRouter
     peer = theirs(SimpleNamespace(**SHAPE, **GROUPS, norm_topk_prob=normal))
     ours = top_k(

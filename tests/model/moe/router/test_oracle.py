@@ -1,4 +1,4 @@
-"""The oracle router's slots, and that domains reach it in training, observation and evaluation."""
+"""Test the oracle router's slots, and that domains reach it in training, observation and evaluation."""
 
 import pytest
 import torch

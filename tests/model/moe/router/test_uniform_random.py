@@ -1,4 +1,4 @@
-"""The uniformly random router, by the frequencies of its choices."""
+"""Test the uniformly random router by the frequencies of its choices."""
 
 import pytest
 import torch
@@ -17,10 +17,11 @@ def test_every_set_of_slots_is_as_likely(top_k: Selecting, training: bool, k: in
     assert (routing.slot_NK.sort(-1).values.diff() > 0).all()
     counts = routing.slot_NK.flatten().bincount(minlength=8).double()
     expected = 6400 * k / 8
-    # chi-squared of 7 degrees of freedom: above 24.3 once in a thousand
+    # chi-squared with 7 degrees of freedom exceeds 24.3 once in a thousand
     assert float(((counts - expected) ** 2).sum() / expected) < 24.3
     joint = (8 * routing.slot_NK[:-1, 0] + routing.slot_NK[1:, 0]).bincount(minlength=64).double()
-    assert float(((joint - joint.mean()) ** 2).sum() / joint.mean()) < 104  # neighbours are independent; 63 degrees
+    # neighbouring choices are independent; 63 degrees of freedom
+    assert float(((joint - joint.mean()) ** 2).sum() / joint.mean()) < 104
     assert torch.equal(routing.selection.probs_NS, torch.full((6400, 8), 1 / 8))
     torch.testing.assert_close(routing.weight_NK, torch.full((6400, k), 1 / k))
 
