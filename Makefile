@@ -33,7 +33,7 @@ test: dev ## check format, lint and types, and run all tests except the slow one
 	$(HOST)/snakemake --lint
 	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu' $(ARGS)
 
-bench: dev ## measure speed and memory beside named libraries; writes benchmarks/results/
+bench: dev ## measure speed and memory against named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)
 
 gpu-check: dev ## run the tests and benchmarks that need a GPU, if there is one

@@ -6,9 +6,9 @@ Bar: two processes train at least 1.6 times as many tokens per second as one (a 
 The model is a dense GPT of width 256 with 6 layers and a vocabulary of 4,096; a step has 32 blocks of 128 tokens, and
 each process computes on one thread.
 
-The bar is about wall-clock time: `one, wall`. Beside it, `one` has the CPU milliseconds of a step; of two processes
+The bar is about wall-clock time: `one, wall`. Besides, `one` has the CPU milliseconds of a step; of two processes
 it takes the one that needs more, gloo's threads included. That is what the clock would show if two cores were free
-and no process waited for the other. On a busy machine it is the only number to rely on; the load is printed beside
+and no process waited for the other. On a busy machine it is the only number to rely on; the load is printed with
 it.
 """
 
@@ -39,7 +39,7 @@ NUM_BLOCKS, LENGTH, BAR = 32, 128, 1 / 1.6
 
 
 def prepared(ranks: Ranks) -> tuple[TrainContext, State]:
-    """A run on random blocks, without an observer."""
+    """Return a run on random blocks, without an observer."""
     torch.manual_seed(0)
     block = {
         "mixer": {"kind": "attention", "num_heads": NUM_HEADS},
@@ -73,7 +73,7 @@ def prepared(ranks: Ranks) -> tuple[TrainContext, State]:
 
 
 def work(rank: int, world: int, folder: str, rounds: int, parallel: str) -> None:
-    """Times steps; each process writes the seconds of each, by its own CPU time and by the clock."""
+    """Time steps; each process writes the seconds of each, by its own CPU time and by the clock."""
     torch.set_num_threads(1)
     if world > 1:
         limit = datetime.timedelta(seconds=300)
@@ -93,7 +93,7 @@ def work(rank: int, world: int, folder: str, rounds: int, parallel: str) -> None
 
 
 def main() -> None:
-    """Times one process, then two, by turns."""
+    """Time one process, then two, in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="steps to take the median of, in each of three turns")
     rounds = parser.parse_args().rounds
@@ -103,9 +103,11 @@ def main() -> None:
         for parallel, world in (("ddp", 1), ("ddp", 2), ("fsdp", 2)):
             with tempfile.TemporaryDirectory() as folder:
                 torch.multiprocessing.spawn(work, (world, folder, rounds, parallel), nprocs=world)
-                each = [json.loads((pathlib.Path(folder) / f"{rank}.json").read_text()) for rank in range(world)]
+                times_of_ranks = [
+                    json.loads((pathlib.Path(folder) / f"{rank}.json").read_text()) for rank in range(world)
+                ]
             name = "one" if world == 1 else f"two_{parallel}"
-            for step in zip(*each, strict=True):  # of a step, the process that takes longest
+            for step in zip(*times_of_ranks, strict=True):  # of a step, the process that takes longest
                 cpu.setdefault(name, []).append(max(seconds for seconds, _ in step))
                 wall.setdefault(name, []).append(max(seconds for _, seconds in step))
     cpu_ms, wall_ms = (

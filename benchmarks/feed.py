@@ -25,7 +25,7 @@ NUM_STEPS = 5
 
 
 def main() -> None:
-    """Times both."""
+    """Time training with and without the prefetching thread."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
     rounds = parser.parse_args().rounds

@@ -10,7 +10,7 @@ active FLOPs. The mixture's layer is at least twice as fast as transformers' Mix
 tokens. At 32,768 tokens, gated sparse attention (k of 2,048, trained by KL) is faster than dense flash attention,
 forward and backward. A case that does not fit into memory is printed as such. Utilisation is the model's own
 operations (model/profiling/flops.py) over the peak in the device's data sheet; the peak of a plain matrix product is
-beside it. Times are measured by CUDA events: medians of 5, after 3 to warm up.
+next to it. Times are measured by CUDA events: medians of 5, after 3 to warm up.
 """
 
 import argparse
@@ -51,7 +51,7 @@ MIXERS: dict[str, dict[str, Any]] = {
 
 
 def seconds_of(case: Callable[[], object], rounds: int) -> float:
-    """Median seconds of a call, by the device's own clock."""
+    """Return the median seconds of a call, by the device's clock."""
     times = []
     for index in range(3 + rounds):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -65,7 +65,7 @@ def seconds_of(case: Callable[[], object], rounds: int) -> float:
 
 
 def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict[str, Any]:
-    """A whole update's share of the peak."""
+    """Measure the share of the device's peak that a whole training step reaches."""
     device = torch.device("cuda")
     block = {"mixer": {"kind": "attention", "num_heads": NUM_HEADS}, "ffn": FFN[name], "depth": "every"}
     settings = {
@@ -111,7 +111,7 @@ def utilisation(name: str, num_blocks: int, compiled: bool, rounds: int) -> dict
 
 
 def experts(top_k: int, rounds: int) -> dict[str, Any]:
-    """Forward and backward of one layer, ours against transformers', in milliseconds."""
+    """Time forward and backward of one layer, ours against transformers', in milliseconds."""
     x_BTD = torch.randn(64, 512, 256, device="cuda", requires_grad=True)
     tokens = TokenBatch.of(torch.randint(512, x_BTD.shape[:2], device="cuda"))
     shape = {"num_experts": 8, "top_k": top_k, "hidden": 1024, "activation": "swiglu"}
@@ -132,7 +132,7 @@ def experts(top_k: int, rounds: int) -> dict[str, Any]:
 
 
 def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: TokenBatch) -> None:
-    """Forward and backward of one mixer, its indexer's loss included; dense attention is flash attention or fails."""
+    """Return forward and backward of one mixer with its indexer's loss; dense attention is flash attention or fails."""
     with (
         torch.autocast("cuda", torch.bfloat16),
         sdpa_kernel(SDPBackend.FLASH_ATTENTION),
@@ -144,7 +144,7 @@ def passes(mixer: nn.Module, x_BTD: torch.Tensor, tokens: TokenBatch) -> None:
 
 
 def attention(length: int, rounds: int) -> dict[str, Any]:
-    """One block of that length, gated sparse attention against dense flash attention, in milliseconds."""
+    """Time one block of that length, gated sparse attention against dense flash attention, in milliseconds."""
     times: dict[str, float] = {}
     failed: dict[str, str] = {}
     for name, mixer_options in MIXERS.items():
@@ -170,7 +170,7 @@ def attention(length: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints a line a measurement."""
+    """Print a line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--blocks", type=int, default=32, help=f"blocks of {LENGTH} tokens in a step")

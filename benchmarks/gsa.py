@@ -25,20 +25,20 @@ K = 64
 
 
 def model(mixer: dict[str, Any]) -> ModelSpec:
-    """A model with that mixer."""
+    """Return a model with that mixer."""
     block = {"mixer": {"num_heads": 4, **mixer}, "ffn": "dense", "depth": "every"}
     shape = {"width": 256, "context": 512, "position": "rotary", "norm": "rms", "biases": False, "init_std": 0.06}
     return ModelSpec.model_validate({**shape, "block": block})
 
 
 def sparse(indexer: str) -> ModelSpec:
-    """One with sparse attention."""
+    """Return a model with sparse attention."""
     shape = {} if indexer == "window" else {"width": 16}
     return model({"kind": "gsa", "indexer": {"kind": indexer, **shape}, "budget": {"kind": "fixed", "k": K}})
 
 
 def slope(now: MixerCost, before: MixerCost | None, field: str) -> float | None:
-    """Of log time against log T."""
+    """Return the slope of log time over log T."""
     if before is None:
         return None
     times = math.log(getattr(now, field) / getattr(before, field))
@@ -46,7 +46,7 @@ def slope(now: MixerCost, before: MixerCost | None, field: str) -> float | None:
 
 
 def main() -> None:
-    """Measures every length, then holds the longest against the bars."""
+    """Measure every length, then compare the longest with the bars."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")

@@ -39,7 +39,7 @@ BAR = 2.0
 
 
 def texts(num_bytes: int, seed: int) -> list[str]:
-    """Texts of about `num_bytes` bytes together."""
+    """Yield texts of about `num_bytes` bytes together."""
     draw = np.random.default_rng(0)
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
     words = ["".join(draw.choice(letters, size)) for size in draw.integers(1, 11, 20_000)]  # the same in every file
@@ -57,7 +57,7 @@ def texts(num_bytes: int, seed: int) -> list[str]:
 
 
 def prepare(folder: pathlib.Path, megabytes: int) -> None:
-    """A copy of the workflow in `folder`, its study, and the input of that size."""
+    """Set up a copy of the workflow in `folder`, its study, and the input of that size."""
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
@@ -70,7 +70,7 @@ def prepare(folder: pathlib.Path, megabytes: int) -> None:
 
 
 def peaks(folder: pathlib.Path) -> dict[str, float]:
-    """The largest memory in MiB of each data stage's jobs, as they say in their logs."""
+    """Return the largest memory in MiB of each data stage's jobs, from their logs."""
     snakemake = str(ROOT / ".envs/host/bin/snakemake")
     command = [snakemake, "--configfile", "studies/memory.yaml", "--cores", "1", "--quiet", "all", "--", "data"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -86,7 +86,7 @@ def peaks(folder: pathlib.Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 1000])
     sizes = parser.parse_args().megabytes

@@ -25,7 +25,7 @@ WIDTH, HIDDEN, NUM_EXPERTS, NUM_TOKENS = 256, 1024, 8, 4096
 
 
 def layer(ffn: dict[str, object]) -> nn.Module:
-    """One of our feed-forward layers."""
+    """Return one of our feed-forward layers."""
     block = {"mixer": {"kind": "attention"}, "ffn": ffn, "depth": "every"}
     model = ModelSpec.model_validate({"width": WIDTH, "biases": False, "block": block})
     built: nn.Module = component_module(model.block.ffn).FeedForward(model.block.ffn, BuildContext(model, 0, 512))
@@ -34,7 +34,7 @@ def layer(ffn: dict[str, object]) -> nn.Module:
 
 
 def mixtral(top_k: int, implementation: str) -> nn.Module:
-    """transformers' layer of the same shape."""
+    """Return transformers' layer of the same shape."""
     config = MixtralConfig(
         hidden_size=WIDTH, intermediate_size=HIDDEN, num_local_experts=NUM_EXPERTS, num_experts_per_tok=top_k
     )
@@ -45,14 +45,14 @@ def mixtral(top_k: int, implementation: str) -> nn.Module:
 
 
 def pass_through(run: Callable[[Tensor], Tensor], module: nn.Module, x_BTD: Tensor, gradient_BTD: Tensor) -> None:
-    """Forward and backward once."""
+    """Run forward and backward once."""
     x_BTD.grad = None
     module.zero_grad(set_to_none=True)
     run(x_BTD).backward(gradient_BTD)
 
 
 def main() -> None:
-    """Times top-1 and top-2."""
+    """Time top-1 and top-2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
     rounds = parser.parse_args().rounds

@@ -53,7 +53,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def texts(folder: pathlib.Path) -> list[str]:
-    """The licence texts, in the package's order."""
+    """Return the licence texts, in the package's order."""
     options = options_of("data/fetch/sources", "package").model_validate(SOURCE)
     source = component_module(options)
     source.fetch(options, "licences", folder / "archive", Shard(0, 1))
@@ -61,28 +61,28 @@ def texts(folder: pathlib.Path) -> list[str]:
 
 
 def ours(folder: pathlib.Path) -> Labels:
-    """Clusters of the documents in `folder`."""
+    """Return our clusters of the documents in `folder`."""
     sign_documents(
         folder / "documents.parquet", {name: folder / "0-of-1" / name for name in SIGNATURE_FILES}, 0, SETTINGS
     )
     scope = SignedScope(read_signed_shards("licences", folder, 1))
     pairs = find_similar_pairs(scope, range(SETTINGS.bands), SETTINGS.similarity)
     policies = np.full(len(scope), NEAR, np.int8)
-    found = cluster_documents(
+    clusters = cluster_documents(
         scope.first_of_same_text(), [pairs], policies, lambda asked: scope.similarities(asked) >= SETTINGS.similarity
     )
-    alone = np.arange(len(scope)) + len(found.sizes())
-    return np.where(found.clusters_D < 0, alone, found.clusters_D)
+    alone = np.arange(len(scope)) + len(clusters.sizes())
+    return np.where(clusters.clusters_D < 0, alone, clusters.clusters_D)
 
 
 def shingled(text: str) -> set[str]:
-    """Runs of five words, the usual way in Python."""
+    """Return the runs of five words of a text, computed as is usual in Python."""
     words = WORDS.findall(text.lower())
     return {" ".join(words[start : start + 5]) for start in range(max(1, len(words) - 4))}
 
 
 def by_datasketch(corpus: list[str]) -> Labels:
-    """Clusters by MinHashLSH, each text looked up and then inserted; what it finds is joined."""
+    """Return clusters by MinHashLSH: each text is looked up, joined with its matches, and then inserted."""
     index = datasketch.MinHashLSH(threshold=0.8, num_perm=128)
     pairs = []
     for place, text in enumerate(corpus):
@@ -94,13 +94,13 @@ def by_datasketch(corpus: list[str]) -> Labels:
 
 
 def by_rensa(corpus: list[str]) -> npt.NDArray[np.bool_]:
-    """Which texts RMinHashDeduplicator keeps; it gives no clusters."""
+    """Return which texts RMinHashDeduplicator keeps; it gives no clusters."""
     index = rensa.RMinHashDeduplicator(threshold=0.8, num_perm=128, use_lsh=True)
     return np.array(index.add_pairs((str(place), list(shingled(text))) for place, text in enumerate(corpus)))
 
 
 def exact(corpus: list[str]) -> Labels:
-    """Clusters by the exact similarity of all pairs."""
+    """Return clusters by the exact similarity of all pairs."""
     sets = [shingled(text) for text in corpus]
     numbers = {shingle: number for number, shingle in enumerate(sorted(set().union(*sets)))}
     columns = [numbers[shingle] for each in sets for shingle in each]
@@ -112,35 +112,39 @@ def exact(corpus: list[str]) -> Labels:
     return connected_components(len(sets), np.stack([shared.row[alike], shared.col[alike]], axis=1).astype(np.int64))
 
 
-def agreement(found: Labels, wanted: Labels) -> dict[str, float]:
-    """Of pairs in one cluster: how many of the found are wanted, and how many of the wanted are found."""
-    mine, theirs = (labels[:, None] == labels for labels in (found, wanted))
-    both, mine_count, theirs_count = (int(np.triu(each, 1).sum()) for each in (mine & theirs, mine, theirs))
-    lost = len(found) - len(np.unique(found))
-    return {"precision": round(both / mine_count, 4), "recall": round(both / theirs_count, 4), "duplicates": lost}
+def agreement(labels: Labels, exact_labels: Labels) -> dict[str, float]:
+    """Return the precision and recall of pairs that share a cluster."""
+    predicted, true = (cluster_D[:, None] == cluster_D for cluster_D in (labels, exact_labels))
+    num_both, num_predicted, num_true = (int(np.triu(pairs, 1).sum()) for pairs in (predicted & true, predicted, true))
+    lost = len(labels) - len(np.unique(labels))
+    return {
+        "precision": round(num_both / num_predicted, 4),
+        "recall": round(num_both / num_true, 4),
+        "duplicates": lost,
+    }
 
 
 def compare(corpus: list[str], folder: pathlib.Path) -> None:
-    """Prints how far the clusters of a sample agree with exact ones."""
+    """Print how far the clusters of a sample agree with exact ones."""
     write(folder, corpus)
-    wanted = exact(corpus)
+    exact_labels = exact(corpus)
     ways: dict[str, Callable[[], Labels]] = {"ours": lambda: ours(folder), "datasketch": lambda: by_datasketch(corpus)}
-    found = {name: agreement(way(), wanted) for name, way in ways.items()}
-    found["exact"] = {"duplicates": len(wanted) - len(np.unique(wanted))}
-    found["rensa"] = {"duplicates": int((~by_rensa(corpus)).sum())}
+    agreements = {name: agreement(way(), exact_labels) for name, way in ways.items()}
+    agreements["exact"] = {"duplicates": len(exact_labels) - len(np.unique(exact_labels))}
+    agreements["rensa"] = {"duplicates": int((~by_rensa(corpus)).sum())}
     title = f"near-duplicates: clusters of {len(corpus)} licence texts against exact ones"
-    print(json.dumps({"benchmark": title, "cpu_ms": {}, "ours_over": {}, "agreement": found}), flush=True)
+    print(json.dumps({"benchmark": title, "cpu_ms": {}, "ours_over": {}, "agreement": agreements}), flush=True)
 
 
 def write(folder: pathlib.Path, corpus: list[str]) -> None:
-    """The corpus as `clean` leaves it."""
+    """Write the corpus in the format of `clean`."""
     (folder / "0-of-1").mkdir(exist_ok=True)
     rows = (Document(str(place), "licences", str(place), text) for place, text in enumerate(corpus))
     write_documents(folder / "documents.parquet", rows)
 
 
 def main() -> None:
-    """Times each way on all texts, then compares clusters on a sample."""
+    """Time each way on all texts, then compare clusters on a sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=2000, help="documents compared exactly (default: %(default)s)")
     sample = parser.parse_args().sample

@@ -36,7 +36,7 @@ ARMS, VOCABULARY, BAR = ("dense", "auxiliary", "sparse"), 4096, 0.05
 
 
 def blocks(name: str, domains: tuple[str, ...], per_domain: int, length: int) -> BlockSet:
-    """A held-out set of random tokens; two documents a block, as wide as the default study's."""
+    """Return a held-out set of random tokens, with two documents a block, as wide as the default study's."""
     num_blocks = per_domain * len(domains)
     domain_B = np.arange(num_blocks, dtype=np.int32) % len(domains)
     documents = pd.DataFrame({"domain": [domains[index] for index in domain_B.repeat(2)]})
@@ -52,7 +52,7 @@ def blocks(name: str, domains: tuple[str, ...], per_domain: int, length: int) ->
 
 
 def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[TrainContext, State]:
-    """A run on random blocks, half-way through."""
+    """Return a run on random blocks, half-way through."""
     torch.manual_seed(0)
     model = Transformer(spec.model, VOCABULARY)
     optimizer = component_module(spec.optimizer).build(spec.optimizer, model)
@@ -66,7 +66,7 @@ def prepared(spec: RunSpec, probe: BlockSet, validation: BlockSet) -> tuple[Trai
 
 
 def main() -> None:
-    """Times each arm."""
+    """Time each arm."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="rounds to take the median of")
     rounds = parser.parse_args().rounds

@@ -29,7 +29,7 @@ REPEATS = 5
 
 
 def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-    """About `num_tokens` token ids, and the lengths of the documents that they make up."""
+    """Return about `num_tokens` token ids, and the lengths of the documents that they make up."""
     draw = np.random.default_rng(0)
     lengths = np.maximum(1, draw.lognormal(mean, deviation, int(num_tokens / np.exp(mean + deviation**2 / 2))))
     lengths_D = lengths.astype(np.int64)
@@ -37,7 +37,7 @@ def documents(num_tokens: int, mean: float, deviation: float) -> tuple[npt.NDArr
 
 
 def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.int64], length: int) -> Any:
-    """The blocks (B, T) that a packing makes."""
+    """Return the blocks (B, T) that a packing makes."""
     options = options_of("data/packing", kind)(kind=kind)
     plan_M4 = segments.concatenate_plan(component_module(options).plan(options, lengths_D, length))
     blocks_BT = np.empty((int(plan_M4[-1, segments.BLOCK]) + 1, length), tokens_N.dtype)
@@ -46,7 +46,7 @@ def ours(kind: str, tokens_N: npt.NDArray[np.uint16], lengths_D: npt.NDArray[np.
 
 
 def group_texts(tokenised: datasets.Dataset, length: int) -> datasets.Dataset:
-    """Concatenates each batch of documents and cuts it into blocks, column by column; labels are a copy of the ids."""
+    """Concatenate each batch of documents and cut it into blocks, column by column; labels are a copy of the ids."""
 
     def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
         streams = {name: list(itertools.chain.from_iterable(lists)) for name, lists in batch.items()}
@@ -60,7 +60,7 @@ def group_texts(tokenised: datasets.Dataset, length: int) -> datasets.Dataset:
 
 
 def measure(num_tokens: int, length: int, shape: str) -> None:
-    """Times each way on one shape of corpus."""
+    """Time each way on one shape of corpus."""
     datasets.disable_progress_bars()
     tokens_N, lengths_D = documents(num_tokens, *SHAPES[shape])
     texts = [[*text.tolist(), END] for text in np.split(tokens_N, np.cumsum(lengths_D)[:-1])]
@@ -83,7 +83,7 @@ def measure(num_tokens: int, length: int, shape: str) -> None:
 
 
 def main() -> None:
-    """Times every shape of corpus."""
+    """Time every shape of corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--block-length", type=int, default=128)

@@ -49,7 +49,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 
 
 def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> tuple[TrainContext, State]:
-    """A run on random blocks, without an observer."""
+    """Return a run on random blocks, without an observer."""
     torch.manual_seed(0)
     block = {"mixer": {"kind": "attention", "num_heads": NUM_HEADS}, "ffn": FFN[ffn], "depth": "every"}
     settings = {
@@ -75,7 +75,7 @@ def prepared(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> t
 
 
 def updating(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> Callable[[], None]:
-    """One update after another."""
+    """Return a function that makes one update after another."""
     run, state = prepared(ffn, training, optimizer)
 
     def step() -> None:
@@ -86,9 +86,9 @@ def updating(ffn: str, training: dict[str, Any], optimizer: dict[str, Any]) -> C
 
 
 def kept_mib(ffn: str, training: dict[str, Any]) -> float:
-    """MiB that a forward pass keeps for the backward pass, parameters aside; each storage once."""
+    """Return the MiB that a forward pass keeps for the backward pass, without parameters; each storage counts once."""
     run, state = prepared(ffn, training, ADAMW)
-    own = {parameter.untyped_storage().data_ptr() for parameter in state.model.parameters()}
+    parameter_storages = {parameter.untyped_storage().data_ptr() for parameter in state.model.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -97,12 +97,14 @@ def kept_mib(ffn: str, training: dict[str, Any]) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         run.objective(state.model, run.tokens(0))
-    num_bytes = sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in own)
+    num_bytes = sum(
+        tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in parameter_storages
+    )
     return round(num_bytes / 2**20, 1)
 
 
 def main() -> None:
-    """Times the options that were asked for."""
+    """Time the options that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     usual = [name for name in OPTIONS if "bfloat16" not in name or torch.cpu._is_avx512_bf16_supported()]

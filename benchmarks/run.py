@@ -1,7 +1,7 @@
-"""Run every benchmark beside this file, each in its own process, and keep the figures.
+"""Run every benchmark in this folder, each in its own process, and keep the figures.
 
 A benchmark is a file that prints JSON lines (benchmarks/timing.py): ours and its named peers on the same work, in
-median CPU milliseconds (or a GPU's, or MiB of memory), and the ratio of ours over each peer's beside its bar. `bar`
+median CPU milliseconds (or a GPU's, or MiB of memory), and the ratio of ours over each peer's next to its bar. `bar`
 is the largest value that the ratio should have, `at_least` the smallest. A ratio of other figures names them: `"of":
 "wall_ms"`. Nothing is asserted.
 """
@@ -23,22 +23,22 @@ HOME = pathlib.Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The benchmarks: files with a main of their own, this one aside."""
+    """Return the names of the benchmarks: the files with a main, except this one."""
     files = sorted(HOME.glob("*.py"))
     return [file.stem for file in files if file.stem != "run" and "__main__" in file.read_text(encoding="utf-8")]
 
 
 def processor() -> str:
-    """The processor's name as the system tells it, or its architecture."""
+    """Return the processor's name, or its architecture if the system gives no name."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found[1] if found else platform.machine()
+        match = None
+    return match[1] if match else platform.machine()
 
 
 def measure(name: str) -> list[dict[str, Any]]:
-    """The JSON lines of one benchmark, run on one thread."""
+    """Run one benchmark on one thread, and return its JSON lines."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(HOME / f"{name}.py")], stdout=subprocess.PIPE, text=True, env=environment
@@ -49,13 +49,13 @@ def measure(name: str) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    """What the results of this machine are kept under: its processor, its cores and its GPU."""
+    """Return the name under which this machine's results are kept: its processor, its cores and its GPU."""
     gpu = f" {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return re.sub(r"[^a-z0-9]+", "-", f"{processor()} {os.cpu_count()} cores{gpu}".lower()).strip("-")
 
 
 def table(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """A row for each ratio: ours, the peer's, the ratio, its bar, and whether that was met."""
+    """Return a row for each ratio: ours, the peer's, the ratio, its bar, and whether that was met."""
     for line in lines:
         usual = next((unit for unit in ("cpu_ms", "cuda_ms", "mib") if unit in line), None)
         for name, over in line.get("ours_over", {}).items():
@@ -70,7 +70,7 @@ def table(lines: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def keep(target: pathlib.Path, name: str, lines: list[dict[str, Any]]) -> None:
-    """Puts a benchmark's lines into the file, beside what is there by then."""
+    """Add a benchmark's lines to the file, and keep what is already there."""
     kept: dict[str, Any] = json.loads(target.read_text()) if target.is_file() else {}
     kept[name] = lines
     target.parent.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def keep(target: pathlib.Path, name: str, lines: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="*", help=f"benchmarks to run; default: all of {', '.join(names())}")
     chosen = parser.parse_args().name or names()

@@ -37,7 +37,7 @@ OURS: dict[str, dict[str, object]] = {
 
 
 def layer(mixer: dict[str, object], length: int) -> nn.Module:
-    """One of our mixers."""
+    """Return one of our mixers."""
     block = {"mixer": mixer, "ffn": "dense", "depth": "every"}
     settings = {"width": WIDTH, "context": length, "biases": False, "position": "rotary", "block": block}
     model = ModelSpec.model_validate(settings)
@@ -47,7 +47,7 @@ def layer(mixer: dict[str, object], length: int) -> nn.Module:
 
 
 def theirs(name: str, length: int) -> nn.Module:
-    """transformers' layer of the same width; Mamba-2 with as many states a channel as its paper has, and as we have."""
+    """Return transformers' layer of the same width; Mamba-2 with as many states a channel as its paper, and as ours."""
     if name == "transformers_mamba1":
         return MambaMixer(MambaConfig(hidden_size=WIDTH, state_size=STATE, num_hidden_layers=1), layer_idx=0)
     state = {"transformers_mamba2": 128, "transformers_mamba2_state16": STATE}[name]
@@ -56,7 +56,7 @@ def theirs(name: str, length: int) -> nn.Module:
 
 
 def cases(names: list[str], num_blocks: int, length: int) -> dict[str, Callable[[], None]]:
-    """Forward and backward once, of each."""
+    """Return forward and backward of each layer, by name."""
     x_BTD = torch.randn(num_blocks, length, WIDTH, requires_grad=True)
     gradient_BTD = torch.randn_like(x_BTD)
     tokens = TokenBatch.of(torch.randint(512, (num_blocks, length)))
@@ -76,7 +76,7 @@ def cases(names: list[str], num_blocks: int, length: int) -> dict[str, Callable[
 
 
 def main() -> None:
-    """Times blocks of the study's length and long ones."""
+    """Time blocks of the study's length and long ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
     rounds = parser.parse_args().rounds

@@ -33,7 +33,7 @@ SIZE = 2048
 
 
 def our_step(token_BT: Tensor, activation: str) -> tuple[Callable[[], None], float]:
-    """One update of our model, and its FLOPs."""
+    """Return one update of our model, and its FLOPs."""
     block = {
         "mixer": {"kind": "attention", "num_heads": NUM_HEADS},
         "ffn": {"kind": "dense", "hidden": 4 * WIDTH, "activation": activation},
@@ -56,7 +56,7 @@ def our_step(token_BT: Tensor, activation: str) -> tuple[Callable[[], None], flo
 
 
 def their_step(token_BT: Tensor, dropout: float) -> Callable[[], None]:
-    """One update of transformers' model."""
+    """Return one update of transformers' model."""
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=LENGTH,
@@ -84,7 +84,7 @@ def their_step(token_BT: Tensor, dropout: float) -> Callable[[], None]:
 
 
 def products() -> Callable[[], None]:
-    """The step's matrix products alone, forward and backward: no step in this precision can be faster."""
+    """Return the step's matrix products alone, forward and backward: no step in this precision can be faster."""
     num_tokens = NUM_BLOCKS * LENGTH
     joint = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH)]
     shapes = joint * NUM_LAYERS + [(WIDTH, VOCABULARY)]
@@ -101,7 +101,7 @@ def products() -> Callable[[], None]:
 
 
 def main() -> None:
-    """Times a step."""
+    """Time a step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="rounds to take the median of")
     rounds = parser.parse_args().rounds

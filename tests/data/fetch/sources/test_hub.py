@@ -1,7 +1,7 @@
-"""The real clients of datasets and huggingface_hub against a hub on the loopback.
+"""Test the real clients of datasets and huggingface_hub against a hub on the loopback.
 
-Importing them costs seconds, and they read their settings then; so one process of its own runs every case, with the
-waits between retries written down instead of slept.
+Importing the clients takes seconds, and they read their settings on import. One separate process therefore runs every
+case; it records the waits between retries instead of sleeping.
 """
 
 import gzip
@@ -134,7 +134,7 @@ FAILS: list[tuple[Case, str]] = [
     (("configured", (0, 1), {}), "name: it has several configurations, so one must be named"),
     (("configured", (0, 1), {"name": "c"}), "name: there is no configuration 'c'; available: ['a', 'b']"),
     (("gated", (0, 1), {}), "is gated: accept its terms on {hub}, then log in with `hf auth login` or set HF_TOKEN"),
-    (("script", (0, 1), {}), "needs a script of its own, which is never run; try revision: refs/convert/parquet"),
+    (("script", (0, 1), {}), "needs its own script, which is never run; try revision: refs/convert/parquet"),
     (("cut", (0, 1), {}), "a data file is damaged or cut off: Parquet magic bytes not found"),
     (("garbage", (0, 1), {}), "a data file is damaged or cut off: Couldn't deserialize thrift"),
     (("half_line", (0, 1), {}), "a data file is damaged or cut off: JSON parse error"),
@@ -146,7 +146,7 @@ FAILS: list[tuple[Case, str]] = [
 
 
 def run(hub: Hub, folder: pathlib.Path, cases: list[Case], **environment: str) -> dict[str, dict[str, Any]]:
-    """What fetch said, and how long it would have slept, by the case's name; archives lie under it in `folder`."""
+    """Return, by the case's name, what fetch reported and how long it would have slept; archives lie in `folder`."""
     requests = []
     for name, shard, settings in cases:
         requests.append((name, shard, {"dataset": f"me/{name.split()[0]}", "revision": COMMIT, **settings}))
@@ -173,7 +173,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def results(hub: Hub, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Every case, in one process."""
+    """Run every case in one process."""
     failing = [(f"{case[0]} fails {number}", *case[1:]) for number, (case, _) in enumerate(FAILS)]
     reference = [(f"{name} whole", shard, {**settings, "streaming": False}) for name, shard, settings in failing]
     return run(hub, folder, [*CASES, *failing, *reference])
@@ -181,7 +181,7 @@ def results(hub: Hub, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def fetched(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> Any:
-    """The passages of a case that must not have failed."""
+    """Return the passages of a case that must not fail."""
 
     def passages(name: str) -> list[Any]:
         assert results[name]["said"] == ""
@@ -258,14 +258,14 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(fetched: Any, hub: Hub)
 def test_a_stream_that_breaks_off_is_read_again_from_there(fetched: Any, hub: Hub) -> None:
     assert [passage.text for passage in fetched("dropped_stream")] == numbered(0, 10)["text"]
     ranges = hub.ranges("/dropped_stream/")
-    assert len(ranges) > len(set(ranges))  # the range that broke off was asked for twice
+    assert len(ranges) > len(set(ranges))  # the interrupted range was requested twice
     assert [passage.text for passage in fetched("dropped_lines")] == [f"text {number}" for number in range(3000)]
 
 
 def test_a_rate_limit_is_waited_for_as_long_as_the_hub_asks(fetched: Any, results: dict[str, dict[str, Any]]) -> None:
     assert len(fetched("busy")) == len(fetched("busy_file")) == 10
     assert results["busy"]["slept"] == [7.0]
-    assert [round(seconds) for seconds in results["busy_file"]["slept"]] == [6, 6]  # the client adds one
+    assert [round(seconds) for seconds in results["busy_file"]["slept"]] == [6, 6]  # the client adds one second
 
 
 @pytest.mark.parametrize("mode", ["", " whole"])
@@ -283,8 +283,8 @@ def test_every_failure_is_one_clear_line(
 
 def test_nothing_but_archives_is_left(results: dict[str, dict[str, Any]], folder: pathlib.Path) -> None:
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    assert not (folder / "home" / "hf" / "datasets").exists()  # where Arrow's copies would have stayed
-    assert list((folder / "home" / "hf" / "hub").glob("datasets--me--dropped/blobs/*"))  # what a retry goes on from
+    assert not (folder / "home" / "hf" / "datasets").exists()  # Arrow's copies would have stayed there
+    assert list((folder / "home" / "hf" / "hub").glob("datasets--me--dropped/blobs/*"))  # a retry continues from these
 
 
 def test_a_hub_that_is_not_there_is_said(hub: Hub, tmp_path: pathlib.Path) -> None:
