@@ -1,7 +1,8 @@
-"""For all tests: one torch thread (two give other bits, and crawl on a busy machine); no GPU tests without a GPU.
+"""Configure all tests: one torch thread, and no GPU tests without a GPU.
 
-Under pytest-xdist a file's tests stay together, for the sake of its fixtures, and those that run the workflow go first
-and one after another: they take longest, and share one finished study.
+Two threads give other bits, and crawl on a busy machine. Under pytest-xdist a file's tests stay together, for the sake
+of its fixtures. The tests that run the workflow go first and one after another: they take longest, and share one
+finished study.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ WORKFLOW = "tests/workflow/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the workflow's tests first; skips what is marked gpu where torch sees none."""
+    """Put the workflow's tests first; skip the tests marked gpu if torch sees no GPU."""
     items.sort(key=lambda item: not item.nodeid.startswith(WORKFLOW))
     if torch.cuda.is_available():
         return
@@ -24,10 +25,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
 
 
-# xdist's own loadgroup, which would do, has no effect with pytest 9.2: it renames tests by a field that is gone
+# xdist's own loadgroup would suffice, but has no effect with pytest 9.2: it renames tests by a field that was removed
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests go to one process, and the workflow's files to the same one."""
+    """Send a file's tests to one process, and all of the workflow's files to the same process."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

@@ -1,4 +1,4 @@
-"""The directions of imports between rooms, and what keeps a stage's code closure exact."""
+"""Test the directions of imports between packages, and what keeps a stage's code closure exact."""
 
 import ast
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = pathlib.Path(__file__).parents[1] / "src" / "speciate"
 FILES = sorted(file for file in SOURCE.rglob("*.py") if file.name != "__init__.py")
-# room -> the rooms that it may import, itself aside; `cli` and `io` stand below all of them
+# package -> the packages that it may import besides itself; `cli` and `io` are below all of them
 MAY_IMPORT = {
     "config": set(),
     "selection": {"config"},
@@ -34,14 +34,14 @@ MAY_IMPORT = {
     },
     "tools": {"config", "selection", "data", "model", "training", "evaluation", "graph"},
 }
-# what training may know of the graph: the code that a checkpoint was written by
+# (importing package, imported module) pairs that are allowed against the table; there are none
 EXCEPTIONS: set[tuple[str, str]] = set()
 HEAVY = {"torch", "transformers", "datasets"}
 CROWDED = 18
 
 
 def imports(file: pathlib.Path, for_types_too: bool = True) -> set[str]:
-    """Every module that a file imports anywhere in it, as dotted names."""
+    """Return every module that a file imports anywhere in it, as dotted names."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     nodes = list(ast.walk(tree))
     if not for_types_too:
@@ -59,7 +59,7 @@ def imports(file: pathlib.Path, for_types_too: bool = True) -> set[str]:
 
 
 def ours(file: pathlib.Path) -> set[tuple[str, ...]]:
-    """What a file imports of this package, as paths below it; what type checkers alone import left out."""
+    """Return what a file imports of this package, as paths below it, without the imports for type checkers."""
     return {tuple(name.split(".")[1:]) for name in imports(file, False) if name.split(".")[0] == "speciate"}
 
 
@@ -121,7 +121,7 @@ def test_no_room_is_crowded() -> None:
 
 
 def test_no_hook_is_found_by_a_string() -> None:
-    """A misspelt name silently gives `getattr` its default; only torch's own attributes may be asked for so."""
+    """A misspelt name makes `getattr` return its default silently, so only torch's own attributes may be read so."""
     allowed = {
         ("training/distributed/ranks.py", "reshard"),
         ("training/distributed/ranks.py", "full_tensor"),
@@ -138,7 +138,7 @@ def test_no_hook_is_found_by_a_string() -> None:
 
 
 def test_no_function_takes_more_than_four_arguments_by_position() -> None:
-    """A forward or backward pass that torch calls by position (autograd's functions) has its equation's arguments."""
+    """Forward and backward passes that torch calls by position (autograd functions) take the equation's arguments."""
     crowded = []
     for file in FILES:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def test_no_function_takes_more_than_four_arguments_by_position() -> None:
 
 
 def test_options_are_one_class_for_specs_and_for_their_module() -> None:
-    """`isinstance` holds, whether the spec was read before the module was imported or after it."""
+    """Check that `isinstance` holds, whether the spec was read before or after the module was imported."""
     from speciate.config import contracts
     from speciate.config.components import component_module, kinds_in, options_of
 

@@ -1,4 +1,4 @@
-"""The benchmarks' own rules: where there is no GPU, `make gpu-check` says so; a table says what missed its bar."""
+"""Test that `make gpu-check` reports a missing GPU, and that a table names what missed its target."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_gpu_check_says_where_there_is_no_gpu() -> None:
-    # the interpreter of these tests in place of the developers' environment, which is not built again
+    # this interpreter replaces the developers' environment, which is not built again
     command = ["make", "--no-print-directory", "-o", "dev", "gpu-check", f"STUDY={pathlib.Path(sys.executable).parent}"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=120)

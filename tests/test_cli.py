@@ -1,4 +1,4 @@
-"""One door: what help says without an import, and one clear message when a verb fails, with nothing half-written."""
+"""Test the command line: help without imports, and one clear message and no partial output when a command fails."""
 
 import errno
 import importlib
@@ -19,7 +19,7 @@ HEAVY = {"torch", "numpy", "pandas", "pydantic", "pyarrow", "scipy", "matplotlib
 
 
 def speciate(*words: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """`python -m speciate WORDS` in a process of its own; the last line that it prints names what it imported."""
+    """Run `python -m speciate WORDS` in a separate process; the last line that it prints names what it imported."""
     lines = f"""
 import runpy, sys
 {before}

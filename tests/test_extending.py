@@ -1,4 +1,4 @@
-"""In how many places is the package touched to extend it? Counted on real additions to a copy of the repository."""
+"""Count how many places of the package an extension touches, on real additions to a copy of the repository."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", 
 
 
 class Copy:
-    """A copy of the repository, which remembers the files that were touched."""
+    """Hold a copy of the repository, and record which files were touched."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -27,20 +27,20 @@ class Copy:
         (folder / ".envs").symlink_to(ROOT / ".envs")
 
     def add(self, file: str, text: str) -> None:
-        """Writes a new file."""
+        """Write a new file."""
         assert not (self.folder / file).exists()
         (self.folder / file).write_text(textwrap.dedent(text))
         self.touched.add(file)
 
     def insert(self, file: str, before: str, text: str) -> None:
-        """Inserts `text` before a text that occurs once."""
+        """Insert `text` before a text that occurs once."""
         content = (self.folder / file).read_text()
         assert content.count(before) == 1, f"{before!r} occurs {content.count(before)} times in {file}"
         (self.folder / file).write_text(content.replace(before, textwrap.dedent(text) + before))
         self.touched.add(file)
 
     def python(self, script: str) -> str:
-        """Runs a script with the copy's package; fails the test with what it printed where it fails."""
+        """Run a script with the copy's package; if it fails, fail the test with what it printed."""
         return self.run([sys.executable, "-c", textwrap.dedent(script)])
 
     def run(self, command: list[str]) -> str:

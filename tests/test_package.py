@@ -1,4 +1,4 @@
-"""The package as others install it: what the wheel holds, and what it can do without torch."""
+"""Test the package as others install it: what the wheel holds, and what works without torch."""
 
 import configparser
 import email
@@ -22,13 +22,13 @@ from speciate.config.run import canonical_json
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIGHT = ("analysis", "config", "figures", "graph", "reporting")
-"""Rooms that need no extra, as these verbs do."""
+"""Packages that need no extra; neither do the verbs below."""
 LIGHT_VERBS = ("compare", "draw", "manifest", "report", "card", "present", "config", "describe")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The wheel, built from a copy, since a build leaves folders beside the sources."""
+    """Build the wheel from a copy, because a build leaves folders next to the sources."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):

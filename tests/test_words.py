@@ -1,4 +1,4 @@
-"""No retired name comes back. How the rest reads, only a reader can tell (docs/glossary.md has the words)."""
+"""Test that no retired name returns. Only a reader can judge the remaining prose (docs/glossary.md lists the words)."""
 
 import ast
 import pathlib
@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = pathlib.Path(__file__).parents[1] / "src" / "speciate"
 FILES = sorted(SOURCE.rglob("*.py"))
-# names of functions, methods, classes and class variables that the field calls otherwise
+# functions, methods, classes and class variables that have standard names now
 RETIRED = frozenset(
     [
         *("say", "told", "writing", "named", "portions", "let_go", "Kind", "Choice", "Problems", "problems"),
@@ -18,7 +18,7 @@ RETIRED = frozenset(
         *("Connected", "Commonest", "Before", "s1", "s4"),
     ]
 )
-# files and folders that stand in a room of another name now
+# files and folders that have another name now
 RETIRED_MODULES = frozenset(
     [
         *(
@@ -42,7 +42,7 @@ RETIRED_MODULES = frozenset(
 
 
 def defined_names(tree: ast.Module) -> set[str]:
-    """Every name that a module defines: functions, methods, classes, and class variables."""
+    """Return every name that a module defines: functions, methods, classes, and class variables."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""Fake runs in the files that training and evaluation write, with behaviours planted in their selectors.
+"""Make fake runs in the files that training and evaluation write, with behaviours planted in their selectors.
 
 Shape suffixes: P positions, R documents, S slots, V tokens, B blocks, T positions of a block.
 """
@@ -31,7 +31,7 @@ CONTROLS = ("frozen", "hash")
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large a fake study is."""
+    """Set how large a fake study is."""
 
     blocks: int = 12
     prefix: int = 6
@@ -47,7 +47,7 @@ class Size:
 
 
 def write_mixture(folder: pathlib.Path, size: Size) -> None:
-    """The probe set: blocks in turn by domain, each block a few whole documents, two documents to a group."""
+    """Write the probe set: blocks alternate by domain; each block is a few whole documents, two documents per group."""
     draw = np.random.default_rng(7)
     num_blocks = size.blocks * len(DOMAINS)
     domain_B = np.arange(num_blocks) % len(DOMAINS)
@@ -55,7 +55,7 @@ def write_mixture(folder: pathlib.Path, size: Size) -> None:
     token_BT = np.zeros((num_blocks, size.length), dtype=np.uint16)
     document_BT = np.zeros((num_blocks, size.length), dtype=np.int32)
     for block, domain in enumerate(domain_B):
-        # each domain has a Zipf law of its own over the same tokens: the order of two thirds of them is shuffled
+        # each domain has its own Zipf law over the same tokens: the order of two thirds of them is shuffled
         order_V = np.random.default_rng(domain).permutation(rank_V)
         weight_V = 1 / (1 + np.where(rank_V % 3 == 0, rank_V, order_V))
         token_BT[block] = draw.choice(size.vocabulary, size.length, p=weight_V / weight_V.sum())
@@ -81,7 +81,7 @@ def write_mixture(folder: pathlib.Path, size: Size) -> None:
 def planted_probs(
     arm: str, seed: int, layer: int, step: int, *, size: Size, token_P: np.ndarray, domain_P: np.ndarray
 ) -> np.ndarray:
-    """What a router of `arm` gives at `step`, (P, S): softmax of tokens' tastes and of what is planted."""
+    """Return a router's probabilities in `arm` at `step`, (P, S): softmax of token tastes and planted effects."""
     taste_VS = np.random.default_rng([seed, layer, 1]).normal(size=(size.vocabulary, size.slots))
     noise_PS = np.random.default_rng([seed, layer, 2]).normal(size=(len(token_P), size.slots))
     progress = min(step / (0.4 * size.num_steps), 1)
@@ -98,7 +98,7 @@ def planted_probs(
 
 
 def tally_of(prob_PS: np.ndarray, choice_PS: np.ndarray, document_P: np.ndarray, num_documents: int) -> dict:
-    """The fields of a Tally, written down anew from their definitions."""
+    """Compute the fields of a Tally again, from their definitions."""
     member_RP = (np.arange(num_documents)[:, None] == document_P).astype(np.float64)
     entropy_P = -(prob_PS * np.log(np.maximum(prob_PS, 1e-300))).sum(axis=1)
     num_slots = prob_PS.shape[1]
@@ -113,7 +113,7 @@ def tally_of(prob_PS: np.ndarray, choice_PS: np.ndarray, document_P: np.ndarray,
 
 
 def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, *, size: Size) -> None:
-    """One run's files."""
+    """Write the files of one run."""
     token_P, document_P = (np.load(mixture / f"probe.{part}.npy").reshape(-1) for part in ("tokens", "document"))
     domain_P = np.repeat(np.load(mixture / "probe.domain.npy"), size.length)
     documents = pd.read_parquet(mixture / "probe.documents.parquet")
@@ -139,7 +139,7 @@ def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, 
 
 
 def noted(arm: str, seed: int, progress: float) -> list[list[object]]:
-    """What two modules noted: a recall that grows, more of it in layer 1, and a share at two bins."""
+    """Return the metrics of two modules: a recall that grows and is higher in layer 1, and a share at two bins."""
     level = {"dense": 0.9, "auxiliary": 0.5}.get(arm, 0.4) + 0.01 * seed
     rows: list[list[object]] = [
         [f"blocks.{layer}.mixer", "recall", None, level * progress + layer / 10] for layer in (0, 1)
@@ -148,7 +148,7 @@ def noted(arm: str, seed: int, progress: float) -> list[list[object]]:
 
 
 def write_losses(folder: pathlib.Path, documents: pd.DataFrame, arm: str, seed: int, *, size: Size) -> None:
-    """likelihood.parquet, metrics.jsonl, run.json: losses near 4 nats, dense a little worse, seeds a little apart."""
+    """Write likelihood.parquet, metrics.jsonl, run.json: near 4 nats, dense a little worse, seeds a little apart."""
     level = 4 + 0.03 * seed + {"dense": 0.06, "unbalanced_fast": 0.005, "frozen": 0.04, "hash": 0.05}.get(arm, 0)
     hardness_R = np.random.default_rng(11).normal(0, 0.2, len(documents))
     noise_R = np.random.default_rng([seed, sum(map(ord, arm))]).normal(0, 0.02, len(documents))
@@ -220,7 +220,7 @@ def compare_spec(seeds: tuple[int, ...]) -> CompareSpec:
 
 
 def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1)) -> None:
-    """A whole study under `folder`: mixture, runs, measures, tables."""
+    """Write a whole study under `folder`: mixture, runs, measures, tables."""
     write_mixture(folder / "mixture", size)
     for arm in ARMS:
         for seed in seeds:
@@ -241,7 +241,7 @@ def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of a small fake study, two seeds of every arm."""
+    """Return the folder of a small fake study with two seeds of every arm."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder / "fake", Size())
     return folder / "fake"
@@ -264,5 +264,5 @@ def compare_spec_of() -> Callable[[tuple[int, ...]], CompareSpec]:
 
 @pytest.fixture(scope="session")
 def table(study: pathlib.Path) -> Callable[[str], pd.DataFrame]:
-    """A table of the fake study by name."""
+    """Return a table of the fake study by name."""
     return lambda name: tables.read_table(study / "tables" / f"{name}.parquet", name)

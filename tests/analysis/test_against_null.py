@@ -1,4 +1,4 @@
-"""Load against a null that is not even: f / q, renormalised, so that as the null means even."""
+"""Test load against an uneven null: f / q, renormalised, so a load equal to the null counts as even."""
 
 import numpy as np
 import pytest

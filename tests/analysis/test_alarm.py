@@ -1,4 +1,4 @@
-"""The alarm's martingale by hand and by enumeration, its false alarms at the boundary, and what it finds."""
+"""Test the alarm's martingale by hand and by enumeration, its false alarms at the boundary, and what it detects."""
 
 import itertools
 
@@ -14,7 +14,7 @@ LEVEL = 0.05
 
 
 def first_alarms(share_RLKS: np.ndarray) -> np.ndarray:
-    """The check at which each run's alarm first fires, -1: never; all runs at once, their slots side by side."""
+    """Return the check at which each run's alarm first fires (-1: never); all runs at once, slots side by side."""
     num_runs, num_selectors, num_checks, num_slots = share_RLKS.shape
     wealth = alarm.slot_wealth(np.moveaxis(share_RLKS, 2, 0).reshape(num_checks, -1), alarm.TAU_SHARES / num_slots)
     fired_KR = wealth.reshape(num_checks, num_runs, num_selectors * num_slots).mean(axis=2) >= 1 / LEVEL
@@ -28,7 +28,8 @@ def test_wealth_is_the_mean_over_stakes_and_starts_by_hand() -> None:
         for stake in alarm.STAKES:
             bets = [1 + stake / tau * (share - tau) for share in share_KS[:until, slot]]
             starts = [np.prod(bets[start - 1 :]) / (start * (start + 1)) for start in range(1, until + 1)]
-            members.append(sum(starts) + 1 / (until + 1))  # the stakes of all later starts: 1 - sum of the weights
+            # the stake reserved for all later starts: 1 - sum of the weights
+            members.append(sum(starts) + 1 / (until + 1))
         assert alarm.slot_wealth(share_KS, tau)[until - 1, slot] == pytest.approx(np.mean(members))
 
 
@@ -48,7 +49,7 @@ def test_all_runs_at_once_are_each_run_alone() -> None:
 
 @pytest.mark.parametrize("high", [0.35, 0.6, 1.0])
 def test_it_is_a_martingale_at_the_boundary_by_enumeration(high: float) -> None:
-    # X is `high` or 0 with a mean of tau: every path of six checks, weighted by its probability
+    # X is `high` or 0 with mean tau: enumerate every path of six checks, weighted by its probability
     chance = TAU / high
     expected = np.zeros(6)
     for path in itertools.product([0, 1], repeat=6):
@@ -67,13 +68,13 @@ def test_below_the_boundary_it_is_expected_to_fall() -> None:
 
 
 def boundary(kind: str, draw: np.random.Generator) -> np.ndarray:
-    """Shares whose mean given the past is exactly tau in every slot: the worst that is still healthy."""
+    """Draw shares whose mean given the past is exactly tau in every slot: the worst case that is still healthy."""
     shape = (RUNS, SELECTORS, CHECKS, SLOTS)
     if kind == "jumps":  # all or nothing
         return draw.binomial(1, TAU, shape).astype(float)
-    if kind == "together":  # every slot of a run the same: no averaging over slots helps
+    if kind == "together":  # all slots of a run are equal, so averaging over slots does not help
         return np.broadcast_to(draw.binomial(1, TAU, (RUNS, 1, CHECKS, 1)), shape).astype(float)
-    if kind == "bold":  # a fair gamble whose size depends on the past: all or nothing only where it has lost so far
+    if kind == "bold":  # a fair gamble whose size depends on the past: all or nothing only after losses
         share = np.full(shape, TAU)
         for check in range(1, CHECKS):
             losing = share[:, :, :check].mean(axis=2) <= TAU
@@ -100,7 +101,7 @@ def test_the_guarantee_is_not_kept_by_never_firing() -> None:
 
 
 def healthy_then(share_K: np.ndarray, runs: int, seed: int) -> np.ndarray:
-    """Balanced routers whose one slot of one selector follows `share_K`, the others sharing the rest."""
+    """Draw balanced routers; one slot of one selector follows `share_K`, and the others share the rest."""
     draw = np.random.default_rng(seed)
     share = draw.dirichlet(np.full(SLOTS, 40.0), size=(runs, SELECTORS, len(share_K)))
     rest = share[:, 1, :, 1:] / share[:, 1, :, 1:].sum(axis=-1, keepdims=True)
@@ -125,7 +126,7 @@ def test_a_late_collapse_is_found_too() -> None:
     late = np.where(np.arange(40) < 25, 1 / 8, 0.9)
     result = first_alarms(healthy_then(late, 50, 6))
     assert (result >= 25).all()
-    # a single product that bets its most from the first check has lost nearly all by then
+    # a single product that bets the most from the first check has lost nearly everything by then
     stake = alarm.STAKES[-1] / TAU
     single = np.cumprod(1 + stake * (late - TAU))
     assert single.max() / (SLOTS * SELECTORS) < 1 / LEVEL

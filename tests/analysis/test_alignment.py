@@ -1,4 +1,4 @@
-"""One column a layer for arms of different families; nothing changes where all arms have the same selectors."""
+"""Test one column per layer for arms of different families; with the same selectors in all arms nothing changes."""
 
 import pandas as pd
 

@@ -10,7 +10,7 @@ STEPS = np.arange(0, 110, 10)
 
 
 def with_top(*tops: float, num_slots: int = 8) -> np.ndarray:
-    """A selector whose first slot has `tops`, the others sharing the rest evenly."""
+    """Make a selector whose first slot has `tops`; the others share the rest evenly."""
     return np.array([[top, *[(1 - top) / (num_slots - 1)] * (num_slots - 1)] for top in tops])
 
 
@@ -19,7 +19,7 @@ def test_s1_needs_three_checks_in_a_row() -> None:
     assert collapse.rule_60_percent(share).tolist() == [False] * 5 + [True, True, False]
     assert collapse.rule_60_percent(with_top(0.7, 0.7)).tolist() == [False, False]
     assert collapse.rule_60_percent(with_top(0.7)).tolist() == [False]
-    # three checks of three different slots count as well: any expert
+    # three checks of three different slots count as well: the rule asks for any expert
     assert collapse.rule_60_percent(np.stack([np.roll(with_top(0.7)[0], turn) for turn in range(3)])).tolist() == [
         False,
         False,
@@ -66,7 +66,7 @@ def test_what_happens_before_warm_up_counts_for_nothing() -> None:
     shares = {"a": with_top(*[0.95] * 4, *[0.125] * 7)}
     assert [found(shares)["a", rule] for rule in ("rule_60_percent", "rule_3_over_e")] == [20, 0]
     assert [found(shares, 20)["a", rule] for rule in ("rule_3_over_e",)] == [20]
-    assert math.isnan(found(shares, 20)["a", "rule_60_percent"])  # two checks are left of the three
+    assert math.isnan(found(shares, 20)["a", "rule_60_percent"])  # two of the three checks remain
     assert all(math.isnan(step) for step in found(shares, 40).values())
 
 
@@ -77,14 +77,14 @@ def test_a_run_without_selectors_has_no_verdicts() -> None:
 @pytest.mark.parametrize(
     ("collapsed", "q_value", "excess_low", "state"),
     [
-        (True, 0.001, 0.2, "collapsed"),  # by load alone, however much it knows
+        (True, 0.001, 0.2, "collapsed"),  # the load alone decides, however much the router knows
         (True, math.nan, math.nan, "collapsed"),
         (False, 0.001, 0.2, "specialised"),
         (False, 0.05, 0.2, "specialised"),
         (False, 0.06, 0.2, "indifferent"),  # not significant
-        (False, 0.001, 0.0, "indifferent"),  # significant, as frozen routers are, and no more than they
-        (False, 0.001, -math.inf, "indifferent"),  # a control
-        (False, 0.001, math.nan, "undecided"),  # no control to say
+        (False, 0.001, 0.0, "indifferent"),  # significant, as frozen routers are, and not above them
+        (False, 0.001, -math.inf, "indifferent"),  # the run is a control
+        (False, 0.001, math.nan, "undecided"),  # there is no control to compare with
         (False, 0.06, math.nan, "indifferent"),
         (False, math.nan, 0.2, "indifferent"),
     ],

@@ -1,4 +1,4 @@
-"""A whole fake study compared: what was planted is found, what is missing is named, and the bytes are the same."""
+"""Compare a whole fake study: what was planted is found, what is missing is named, and the bytes are the same."""
 
 import math
 import pathlib
@@ -96,12 +96,12 @@ def test_a_paired_bootstrap_cancels_what_the_texts_have_in_common() -> None:
     assert result["least_excess_low_bits"] == pytest.approx(0.1 - 1.96 * 0.005 * math.sqrt(2), abs=0.002)
     one_missing = selectors[selectors["ablation"] != "hash"]
     assert excess_over_both(one_missing, draws) == {}
-    # a control of another family, with no such selector, has no say
+    # a control of another family, without such a selector, does not count
     another = selectors.assign(selector=selectors["selector"].where(selectors["ablation"] != "hash", "depth.router"))
     alone = excess_over_both(another, draws)
     assert alone["excess_information_bits"] == pytest.approx(0.2)
     assert excess.matching_controls(another, ("frozen", "hash"), {"depth.router"}) == ("hash",)
-    # and one that has it at another seed alone is missing here
+    # a control that has the selector only at another seed is missing here
     later = selectors.assign(seed=selectors["ablation"].eq("hash").astype(int))
     assert excess_over_both(later, draws) == {}
 
@@ -147,7 +147,7 @@ def test_losses_differ_from_the_reference_by_document(table: Table) -> None:
     dense = rows[rows["ablation"] == "dense"].set_index(["seed", "domain"])
     np.testing.assert_allclose(dense["difference_bits"], (wide["dense"] - wide["auxiliary"])[dense.index])
     assert (dense["difference_low_bits"] > 0).all()
-    # paired by document the interval is much narrower than that of the loss itself
+    # paired by document, the interval is much narrower than that of the loss itself
     assert (dense["difference_high_bits"] - dense["difference_low_bits"] < 0.05).all()
 
 

@@ -68,7 +68,7 @@ def test_units_are_even_and_as_many_as_the_poorest_domain_has() -> None:
     size_G = np.array([*[10.0] * 40, *[90.0, 110, 100, 100], 0.0])
     domain_G = np.array([*[0] * 40, *[1] * 4, 2])
     result = draws.gather_units(size_G, domain_G)
-    assert result.domain_U.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # domain 2 was never seen and has none
+    assert result.domain_U.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]  # domain 2 was never seen and has no units
     assert result.unit_G[-1] == -1
     assert result.sum(size_G).tolist() == [100, 100, 100, 100, 110, 100, 100, 90]
 

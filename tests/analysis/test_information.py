@@ -40,7 +40,7 @@ def test_several_domains_weigh_the_same_whatever_their_size() -> None:
 def test_extremes() -> None:
     assert information.domain_information(np.eye(3)) == pytest.approx(math.log2(3))
     assert information.domain_information(np.ones((3, 4)) * [[1], [2], [7]]) == 0
-    # a domain without a decision is left out, and the others weigh a half each
+    # a domain without decisions is left out, and the other two weigh one half each
     assert information.domain_information(np.array([[1.0, 0], [0, 5], [0, 0]])) == pytest.approx(1)
 
 
@@ -68,7 +68,7 @@ def test_conditional_information_of_routers_known_to_the_last_bit() -> None:
     by_token = np.eye(3)[[0, 1, 1]]  # the slot is a function of the token
     assert information.conditional_information(count_DV[:, :, None] * by_token) == 0
     by_domain = np.eye(3)[[0, 2]][:, None, :]  # the slot is a function of the domain
-    # what is left to know of the domain given the token: H(D|V)
+    # the remaining information about the domain given the token: H(D|V)
     joint = count_DV / count_DV.sum()
     left = stats.entropy(joint.ravel(), base=2) - stats.entropy(joint.sum(0), base=2)
     assert information.conditional_information(count_DV[:, :, None] * by_domain) == pytest.approx(left)
@@ -132,7 +132,7 @@ def test_a_domain_router_is_explained_only_as_far_as_tokens_tell_the_domain() ->
 
 
 def test_token_explained_does_not_explain_a_document_by_itself() -> None:
-    # every document has a token of its own and a slot of its own: nothing to learn from one half for the other
+    # every document has its own token and its own slot: one half teaches nothing about the other
     token_N, group_N = np.repeat(np.arange(8), 50), np.repeat(np.arange(8), 50)
     chosen_NS = np.eye(8)[group_N]
     domain_G = np.repeat([0, 1], 4)

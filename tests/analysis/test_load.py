@@ -6,7 +6,7 @@ from speciate.analysis import load
 EVEN = np.full(8, 1 / 8)
 ONE = np.eye(8)[3]
 HAND = np.array([0.5, 0.25, 0.25, 0.0])
-# layer 9 of the no-balance run of moe-emergence at its stop, with the statistics published or derived beside it
+# layer 9 of the no-balance run of moe-emergence when it was stopped, with statistics published with it or derived
 S1 = np.array([0.034, 0.745, 0.045, 0.021, 0.018, 0.052, 0.076, 0.010])
 
 
@@ -55,7 +55,7 @@ def test_noise_floor_is_what_chance_gives() -> None:
     counts = np.random.default_rng(2).multinomial(4096, np.full(64, 1 / 64), size=2000)
     drawn = load.shares(counts.astype(float))
     floor = load.noise_floor(64, 4096.0, 1)
-    # sqrt(2 ln E) standard deviations is the largest of E normal ones from above, within a fifth at E = 64
+    # sqrt(2 ln E) standard deviations bounds the largest of E normal variables from above, within a fifth at E = 64
     assert 0.8 * floor < load.max_violation(drawn).mean() < floor
     assert load.cv_squared(drawn).mean() == pytest.approx(63 / 4096, rel=0.02)
 
@@ -66,7 +66,7 @@ def test_dead_is_strictly_below_a_tenth_of_the_even_share() -> None:
 
 
 STEPS = np.array([0, 10, 20, 30, 40])
-# slot 0 lives, slot 1 dies at 10 and is back at 30, slot 2 is dead from the first check on, slot 3 dies twice
+# slot 0 lives, slot 1 dies at 10 and recovers at 30, slot 2 is dead from the first check, slot 3 dies twice
 LIFE = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [1, 1, 0, 0]], dtype=float)
 
 

@@ -1,4 +1,4 @@
-"""One run measured, from files in the formats that training writes, against the definitions and what was planted."""
+"""Measure one run from files in training's formats, against the definitions and what was planted."""
 
 import functools
 import math
@@ -85,7 +85,7 @@ def test_planted_behaviours_show(study: pathlib.Path) -> None:
     assert row["auxiliary"]["max_share"] < 0.3
     assert row["auxiliary"]["information_bits"] > 0.4
     assert max(row[arm]["information_bits"] for arm in ("frozen", "hash")) < 0.15
-    # a hash router is a function of the token: what it tells of the domain, tokens explain, and nothing is left
+    # a hash router is a function of the token: tokens explain all that it tells of the domain, and nothing remains
     assert row["hash"]["token_explained_bits"] == pytest.approx(row["hash"]["information_bits"], rel=0.15)
     assert row["hash"]["conditional_information_bits"] == 0
     assert row["hash"]["commitment_nats"] == pytest.approx(math.log(8))
@@ -165,7 +165,7 @@ def test_losses_by_hand(study: pathlib.Path) -> None:
 
 
 def test_an_estimated_loss_has_the_standard_error_of_its_draws() -> None:
-    # two documents of one domain that are off together, and one of another that is off the other way: in the mean over
+    # two documents of one domain deviate together, and one of another domain deviates the other way: in the mean over
     # the domains these half cancel
     likelihood = pd.DataFrame(
         {
@@ -281,7 +281,7 @@ def test_groups_of_one_name_in_two_domains_are_two() -> None:
 
 @pytest.fixture
 def command(study: pathlib.Path, tmp_path: pathlib.Path, measure_spec_of, small):
-    """A command line for a copy of one run; returns the folders of the copy and of the tables, and what runs it."""
+    """Copy one run; return the folders of the copy and of the tables, and a function that runs the command."""
     run_folder, output = tmp_path / "run", tmp_path / "out"
     shutil.copytree(study / "runs" / "auxiliary" / "seed0", run_folder)
     (tmp_path / "spec.json").write_text(canonical_json(measure_spec_of("auxiliary", 0, small)))
@@ -336,7 +336,7 @@ def test_missing_facts_and_domains_are_named(command) -> None:
 def test_a_check_at_which_nothing_was_decided_has_no_figures(
     study: pathlib.Path, small, tmp_path, measure_spec_of
 ) -> None:
-    # as a router inside a Mixture-of-Depths that runs no token yet
+    # like a router inside a Mixture-of-Depths that runs no token yet
     shutil.copytree(study / "runs" / "auxiliary" / "seed0", tmp_path / "run")
     file = tmp_path / "run" / "telemetry.safetensors"
     seen = safetensors.numpy.load_file(file)

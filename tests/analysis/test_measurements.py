@@ -1,4 +1,4 @@
-"""What modules noted: as rows, as a statistic of a run, in comparisons and hypotheses."""
+"""Test what modules recorded: as rows, as a statistic of a run, and in comparisons and hypotheses."""
 
 import pathlib
 

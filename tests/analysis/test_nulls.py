@@ -1,4 +1,4 @@
-"""The permutation null against enumeration, and its rate of false finds where there is nothing to find."""
+"""Test the permutation null against enumeration, and its rate of false positives without any effect."""
 
 import itertools
 
@@ -12,7 +12,7 @@ SIMULATIONS = 600
 
 
 def rate_bounds(level: float) -> tuple[float, float]:
-    """The binomial interval that a true rate of `level` leaves once in a thousand."""
+    """Return the binomial interval that a true rate of `level` leaves once in a thousand."""
     low, high = stats.binom.ppf([0.0005, 0.9995], SIMULATIONS, level) / SIMULATIONS
     return float(low), float(high)
 
@@ -48,7 +48,7 @@ def test_a_null_that_cannot_vary_has_no_z() -> None:
 
 
 def routed(seed: int, sizes_G: np.ndarray, spread: float = 5.0, num_slots: int = 6) -> np.ndarray:
-    """SIMULATIONS x groups x slots: each group of documents has tastes of its own and no domain has any."""
+    """Draw SIMULATIONS x groups x slots: each group of documents has its own tastes, and no domain has any."""
     draw = np.random.default_rng(seed)
     taste = draw.dirichlet(np.full(num_slots, spread), size=(SIMULATIONS, len(sizes_G)))
     return draw.multinomial(np.broadcast_to(sizes_G, taste.shape[:2]), taste).astype(float)
@@ -62,7 +62,7 @@ def test_without_domains_it_rejects_at_its_nominal_rate() -> None:
     for level in (0.01, 0.05, 0.2):
         low, high = rate_bounds(level)
         assert low <= (result.p_value <= level).mean() <= high
-    # and the bias is gone: the excess is zero within its standard error
+    # the bias is gone: the excess is zero within its standard error
     assert abs(result.excess.mean()) < 4 * result.excess.std() / np.sqrt(SIMULATIONS)
     outside = (result.observed < result.low) | (result.observed > result.high)
     low, high = rate_bounds(0.05)
@@ -70,7 +70,7 @@ def test_without_domains_it_rejects_at_its_nominal_rate() -> None:
 
 
 def test_shuffled_labels_of_specialised_routers_are_no_specialisation() -> None:
-    # the study's negative control: the choices are specialised, and the labels given to the test are not theirs
+    # the study's negative control: the choices are specialised, but the test is given other labels
     draw = np.random.default_rng(2)
     share_DS = np.array([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
     counts_KGS = draw.multinomial(50, np.broadcast_to(share_DS[DOMAIN_G], (SIMULATIONS, 36, 3))).astype(float)
@@ -82,7 +82,7 @@ def test_shuffled_labels_of_specialised_routers_are_no_specialisation() -> None:
 
 
 def test_permuting_what_is_not_exchangeable_finds_what_is_not_there() -> None:
-    # each group cut into eight documents that are permuted singly: the mistake that the group level avoids
+    # each group is cut into eight documents, which are permuted one by one: the mistake that the group level avoids
     counts_KGS = routed(3, np.full(36, 80))
     draw = np.random.default_rng(4)
     cut_KGS = draw.multinomial(10, np.repeat(counts_KGS / 80, 8, axis=1)).astype(float)
@@ -104,7 +104,7 @@ def test_unequal_groups_permuted_singly_hide_what_is_there_and_in_units_do_not()
     result = nulls.domain_null(units.sum(counts_KGS, axis=1), draws.permuted_labels(units.domain_U, 999, 0), 3)
     np.testing.assert_allclose(result.observed, singly.observed)
     assert result.mean.mean() == pytest.approx(result.observed.mean(), rel=0.05)
-    # not exchangeable to the letter, where each document has strong tastes of its own
+    # where each document has strong tastes of its own, units are not strictly exchangeable
     assert rate_bounds(0.05)[0] <= (result.p_value <= 0.05).mean() <= 0.09
 
 
@@ -127,10 +127,10 @@ def test_a_planted_specialisation_is_found_and_its_bits_recovered() -> None:
 
     few, many = found(15), found(400)
     assert (few.p_value <= 0.05).mean() > 0.95
-    # with few tokens the plug-in is a quarter too high, and the excess is not
+    # with few tokens the plug-in estimate is a quarter too high, but the excess is not
     assert few.observed.mean() > 1.2 * exact
     assert few.excess.mean() == pytest.approx(exact, rel=0.07)
-    # shuffled groups of specialised routers still differ: the null takes (D - 1) / (G - 1) of the information with it
+    # shuffled groups of specialised routers still differ, so the null removes (D - 1) / (G - 1) of the information
     assert many.excess.mean() == pytest.approx(exact * (1 - 2 / 35), rel=0.01)
 
 
@@ -145,7 +145,7 @@ def test_observations_a_few_at_a_time_are_all_at_once(monkeypatch: pytest.Monkey
 
 
 def token_router(seed: int, by_domain: bool, num_tokens: int = 10) -> np.ndarray:
-    """Groups x tokens x slots of a router with tastes by token, token laws by domain, and perhaps tastes by domain."""
+    """Draw groups x tokens x slots of a router: tastes by token, token laws by domain, optional domain tastes."""
     draw = np.random.default_rng(seed)
     law_DV = draw.dirichlet(np.full(num_tokens, 2.0), size=3)
     count_GV = draw.multinomial(60, law_DV[DOMAIN_G])

@@ -1,4 +1,4 @@
-"""Intervals and corrections against scipy, published vectors, and simulation."""
+"""Test intervals and corrections against scipy, published vectors, and simulation."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_holm_and_bh_on_a_published_vector() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_bh_is_its_definition_whatever_is_missing(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    p = (1 + draw.integers(0, 200, 30)) / 201  # permutation p-values, so with ties
+    p = (1 + draw.integers(0, 200, 30)) / 201  # permutation p-values, which have ties
     p[draw.random(30) < 0.2] = math.nan
     known = sorted(value for value in p if not math.isnan(value))
     # q of p: the smallest m p_(j) / j over all p_(j) that are at least p
@@ -90,7 +90,7 @@ def test_corrections_leave_out_what_is_not_there(correct) -> None:
 def test_corrections_hold_their_rates() -> None:
     draw = np.random.default_rng(1)
     p = np.sort(draw.random((1000, 20)), axis=1)
-    p[:, :8] = draw.random((1000, 8)) * 1e-4  # eight real effects, twelve none
+    p[:, :8] = draw.random((1000, 8)) * 1e-4  # eight real effects and twelve nulls
     real = np.arange(20) < 8
     family, false_share = [], []
     for row in p:
@@ -105,14 +105,14 @@ def test_corrections_hold_their_rates() -> None:
 @pytest.mark.parametrize(("successes", "trials"), [(0, 2), (2, 2), (3, 10), (10, 10), (17, 40)])
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_wilson_bounds_solve_the_score_equation(successes: int, trials: int, confidence: float) -> None:
-    # Wilson (1927): the shares whose distance from the observed one is z of their own standard errors
+    # Wilson (1927): the shares whose distance from the observed one is z times their own standard errors
     z = stats.norm.ppf((1 + confidence) / 2)
     low, high = statistics.wilson_interval(successes, trials, confidence)
     share = successes / trials
     for bound in (low, high):
         assert (share - bound) ** 2 == pytest.approx(z**2 * bound * (1 - bound) / trials, abs=1e-12)
     assert 0 <= low <= share <= high <= 1
-    # at 0 and n successes the border is 0 and 1 exactly
+    # at 0 and n successes the bound is exactly 0 and 1
     assert (low == 0) == (successes == 0) and (high == 1) == (successes == trials)
 
 
@@ -138,7 +138,7 @@ def test_tost_needs_pairs_that_vary() -> None:
 
 
 def around(low: float, high: float, confidence: float = 0.95) -> np.ndarray:
-    """Two differences whose t interval of `confidence` is (low, high)."""
+    """Return two differences whose t interval of `confidence` is (low, high)."""
     half = (high - low) / 2 / stats.t.ppf((1 + confidence) / 2, 1)
     return (low + high) / 2 + np.array([-half, half])
 
@@ -175,7 +175,7 @@ def test_nothing_is_decided_by_one_seed_or_by_seeds_that_do_not_vary() -> None:
 
 
 def documents(seed: int, num_groups: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """tokens of each group, and the nats of two runs on them: hard texts are hard for both."""
+    """Return the tokens of each group and the nats of two runs on them: hard texts are hard for both."""
     draw = np.random.default_rng(seed)
     tokens = draw.integers(50, 500, num_groups).astype(float)
     hardness = draw.normal(4, 0.6, num_groups)

@@ -1,4 +1,4 @@
-"""Writes docs/bad-input.md from the cases; run in the repository's root, with src on PYTHONPATH."""
+"""Write docs/bad-input.md from the cases; run it in the repository's root, with src on PYTHONPATH."""
 
 from tests.bad_input import page
 

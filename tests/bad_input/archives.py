@@ -1,4 +1,4 @@
-"""Archives and downloads: a stranger's files, read without extracting them."""
+"""Define bad archives and downloads, which are untrusted files and are read without extracting them."""
 
 import io
 import os
@@ -16,19 +16,19 @@ ENCRYPTED = 0x1
 
 
 def archive(make: Callable[[], bytes]) -> Callable[[Place], Command]:
-    """`clean` of this archive."""
+    """Run `clean` on this archive."""
     return lambda place: place.clean({"one": make()}, package())
 
 
 def no_archive(place: Place) -> Command:
-    """`clean` of an archive that is not there."""
+    """Run `clean` on an archive that does not exist."""
     command = place.clean({"one": b""}, package())
     (place.folder / "one").unlink()
     return command
 
 
 def link() -> bytes:
-    """A zip whose member is a symbolic link."""
+    """Make a zip whose member is a symbolic link."""
     member = zipfile.ZipInfo("a.py")
     member.external_attr = (stat.S_IFLNK | 0o777) << 16
     opened = io.BytesIO()
@@ -38,7 +38,7 @@ def link() -> bytes:
 
 
 def device() -> bytes:
-    """A tar with a device."""
+    """Make a tar that contains a device."""
     opened = io.BytesIO()
     with tarfile.open(fileobj=opened, mode="w:gz") as tar:
         member = tarfile.TarInfo("a.py")
@@ -48,7 +48,7 @@ def device() -> bytes:
 
 
 def encrypted() -> bytes:
-    """A zip that says that its members are encrypted."""
+    """Make a zip that declares its members encrypted."""
     data = bytearray(wheel({"a.py": "x = 1\n"}))
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(header) + flags] |= ENCRYPTED
@@ -56,7 +56,7 @@ def encrypted() -> bytes:
 
 
 def damaged() -> bytes:
-    """A zip with a byte of a member changed."""
+    """Make a zip with one byte of a member changed."""
     opened = io.BytesIO()
     with zipfile.ZipFile(opened, "w") as zipped:
         zipped.writestr("a.py", "unmistakable = 1\n")
@@ -64,19 +64,19 @@ def damaged() -> bytes:
 
 
 def other_wheel(place: Place) -> Command:
-    """A generator's wheel with other bytes than the pinned ones: its code would be run."""
+    """Make a generator's wheel that differs from the pinned one: its code would be run."""
     source = {"kind": "generator", "dataset": "gsm_symbolic", "version": "0.1", "sha256": "0" * 64}
     return place.clean({"one": wheel(GOOD)}, {**source, "file": "reasoning_gym-0.1-py3-none-any.whl"})
 
 
 def fetched(source: dict[str, object]) -> Callable[[Place], Command]:
-    """`fetch` of this source."""
+    """Run `fetch` on this source."""
     arguments = ("--output", "archive")
     return lambda place: Command("fetch", ("--spec", place.spec(name="one", source=source), *arguments))
 
 
 def by_pip(place: Place, command: Command) -> Ended:
-    """Fetches with pip from a folder that holds another wheel of the pinned name."""
+    """Fetch with pip from a folder that holds another wheel with the pinned name."""
     links = place.elsewhere / "links"
     links.mkdir()
     metadata = {"tiny-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"}
@@ -87,19 +87,19 @@ def by_pip(place: Place, command: Command) -> Ended:
 
 
 def without_network(place: Place, command: Command) -> Ended:
-    """Fetches with pip from an index where nobody listens."""
+    """Fetch with pip from an index where nobody listens."""
     place.environment |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     place.environment |= {"PIP_CONFIG_FILE": os.devnull}
     return separately(place, command)
 
 
 def of_hub(**settings: object) -> Callable[[Place], Command]:
-    """`fetch` of a dataset on the hub."""
+    """Run `fetch` on a dataset on the hub."""
     return fetched({"kind": "hub", "dataset": "me/tiny", "revision": COMMIT, **settings})
 
 
 def from_hub(gated: bool = False, **environment: str) -> Callable[[Place, Command], Ended]:
-    """Fetches from a hub on the loopback."""
+    """Fetch from a hub on the loopback."""
 
     def run(place: Place, command: Command) -> Ended:
         repo = Repo({"train.jsonl": b'{"text": "one"}\n'}, gated=gated)

@@ -1,4 +1,4 @@
-"""One case of bad input: how it is made, what is run, and what must be said; and how that is checked."""
+"""Define one case of bad input: how to make it, what to run, what message to expect; and check it."""
 
 import hashlib
 import io
@@ -28,31 +28,31 @@ PLACEHOLDERS = {
     "HERE": r"/\S+",
     "KINDS": ".+",
 }
-"""What may differ from one time to the next; WHY is a library's own words, KINDS a list of all there are."""
+"""Placeholders for what differs from one time to the next; WHY is a library's own words, KINDS a list of all kinds."""
 PIN = {"kind": "package", "name": "tiny", "version": "1.0", "file": "tiny-1.0-py3-none-any.whl", "sha256": "0" * 64}
 
 
 @dataclass
 class Place:
-    """The folder of one case, in which it is run."""
+    """Hold the folder of one case, in which it is run."""
 
     folder: pathlib.Path
     reference: pathlib.Path
-    """A folder where all data stages have run; only read."""
+    """A folder in which all data stages have run; it is only read."""
     elsewhere: pathlib.Path
-    """For what is neither input nor output."""
+    """A folder for what is neither input nor output."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables that are set while it runs."""
+    """Environment variables that are set while the case runs."""
 
     def spec(self, **settings: Any) -> str:
-        """Writes a stage's spec; gives its path."""
+        """Write a stage's spec; return its path."""
         (self.folder / "spec.json").write_text(json.dumps(settings))
         return "spec.json"
 
     def clean(
         self, archives: Mapping[str, bytes], source: Mapping[str, Any], filters: Sequence[Any] = (), **settings: Any
     ) -> Command:
-        """`clean` of a domain whose sources, all alike, have these archives."""
+        """Return the command `clean` for a domain whose sources, all alike, have these archives."""
         given = []
         for name, data in archives.items():
             (self.folder / name).write_bytes(data)
@@ -62,18 +62,18 @@ class Place:
         return Command("clean", ("--spec", spec, *given, "--output-folder", "out"))
 
     def stages(self, verb: str, part: str = "") -> Command:
-        """All stages' files, copied here; the command of `verb` whose arguments hold `part`."""
+        """Copy the files of all stages here; return the command of `verb` whose arguments contain `part`."""
         shutil.copytree(self.reference, self.folder, dirs_exist_ok=True)
         with small.within(self.folder):
             return next(each for each in small.commands(small.plan()) if each.verb == verb and part in str(each))
 
     def file(self, pattern: str) -> pathlib.Path:
-        """The one file here that matches."""
+        """Return the one file here that matches."""
         (found,) = self.folder.glob(pattern)
         return found
 
     def study(self, *change: tuple[str, Any], text: str | None = None) -> Command:
-        """The study file, some keys (dotted) changed; a value of None takes the key away."""
+        """Write the study file with some keys (dotted) changed; a value of None removes the key."""
         settings = small.settings()
         for path, value in change:
             *above, last = path.split(".")
@@ -88,38 +88,38 @@ class Place:
 
 @dataclass(frozen=True)
 class Case:
-    """What is wrong, and what is said."""
+    """Describe what is wrong and which message must follow."""
 
     area: str
     wrong: str
-    """One plain line."""
+    """What is wrong, in one plain line."""
     make: Callable[[Place], Command]
     says: str
-    """The message, whole; with the placeholders."""
+    """The whole message, with the placeholders."""
     status: int = 1
-    """0: it is no error; the message is a line among others."""
+    """The exit status; 0 means that it is no error, and the message is one line among others."""
     run: Callable[[Place, Command], Ended] | None = None
-    """How it is run, where not in this process."""
+    """How the case is run, if not in this process."""
     then: Callable[[Place], None] | None = None
-    """What must hold afterwards, where it is no error."""
+    """What must hold afterwards, if it is no error."""
     alone: bool = True
-    """Nothing else writes into the folder meanwhile."""
+    """Whether nothing else writes into the folder meanwhile."""
 
 
 def pattern(says: str) -> str:
-    """A regular expression for exactly a message."""
+    """Return a regular expression that matches exactly this message."""
     names = "|".join(PLACEHOLDERS)
     return re.sub(rf"\b({names})\b", lambda found: PLACEHOLDERS[found[0]], re.escape(says).replace("\\\n", "\n"))
 
 
 def state(folder: pathlib.Path) -> dict[str, str]:
-    """Every file below `folder`, with its digest; Snakemake's own are left out."""
+    """Return every file below `folder` with its digest, except Snakemake's own files."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and ".snakemake" not in file.parts)
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def separately(place: Place, command: Command, before: str = "") -> Ended:
-    """Runs a verb as a process of its own; `before` is Python that it runs first."""
+    """Run a stage as a separate process; `before` is Python code that it runs first."""
     lines = f"import sys\n{before}\nfrom speciate import cli\ncli.main({[command.verb, *command.arguments]!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", lines],
@@ -140,7 +140,7 @@ def separately(place: Place, command: Command, before: str = "") -> Ended:
 
 
 def wheel(members: Mapping[str, str | bytes]) -> bytes:
-    """A zip of these members."""
+    """Make a zip of these members."""
     with zipfile.ZipFile(opened := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
@@ -148,21 +148,21 @@ def wheel(members: Mapping[str, str | bytes]) -> bytes:
 
 
 def package(reader: Any = "text") -> dict[str, Any]:
-    """A source of kind `package`."""
+    """Return a source of kind `package`."""
     return {**PIN, "include": ["*.py", "*.jsonl"], "reader": reader}
 
 
 def cut(file: pathlib.Path, share: float = 0.5) -> None:
-    """Cuts a file off."""
+    """Truncate a file."""
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
 
 
 def save(file: pathlib.Path, array: npt.NDArray[Any]) -> None:
-    """Writes another array into a .npy file."""
+    """Write another array into a .npy file."""
     np.save(file, array)
 
 
 def rows(file: pathlib.Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Writes a changed table into a parquet file."""
+    """Write a changed table into a parquet file."""
     pq.write_table(change(pq.read_table(file)), file)

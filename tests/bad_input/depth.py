@@ -1,4 +1,4 @@
-"""Mixtures of Depths that cannot be, optimizers that leave nothing to do, runs that cannot be sized."""
+"""Define impossible Mixtures of Depths, optimizers that leave nothing to optimize, and runs that cannot be sized."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ AT = "ablations.dense.model.block.depth"
 
 
 def sizing(**given: str) -> Callable[[Place], Command]:
-    """`size` of the small study."""
+    """Run `size` on the small study."""
 
     def make(place: Place) -> Command:
         place.study()

@@ -1,4 +1,4 @@
-"""Records and documents: what cannot be read is refused and named; what can be counted is dropped and counted."""
+"""Define bad records and documents: unreadable ones are refused and named, others are dropped and counted."""
 
 import gzip
 import json
@@ -15,19 +15,19 @@ from speciate.data.documents import read_documents
 GOOD = b'{"text": "alpha beta gamma"}\n'
 LARGE = 100_000_000
 MOST_MIB = 900
-"""What a document of 100 MB may take."""
+"""Limit on the memory that a document of 100 MB may take."""
 PEAK = "next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))"
-"""The most memory that a process has had, in KiB; the kernel's count of its children starts with their parent's."""
+"""Peak memory of a process in KiB; the kernel starts its count for children at their parent's peak."""
 
 
 def lines(data: bytes, *filters: Any, **reader: Any) -> Callable[[Place], Command]:
-    """`clean` of a jsonl member."""
+    """Run `clean` on a jsonl member."""
     source = package({"kind": "jsonl", **reader})
     return lambda place: place.clean({"one": wheel({"a.jsonl": data})}, source, filters)
 
 
 def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
-    """`clean` of a file of the user's; `spoil` changes it after it was fetched."""
+    """Run `clean` on a user's file; `spoil` changes it after it was fetched."""
 
     def make(place: Place) -> Command:
         (place.folder / name).write_bytes(data)
@@ -42,26 +42,26 @@ def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes]
 
 
 def parquet(columns: dict[str, list[Any]]) -> bytes:
-    """A parquet file."""
+    """Make a parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue())
 
 
 def texts(*found: str | bytes) -> Callable[[Place], Command]:
-    """`clean` of members with these texts."""
+    """Run `clean` on members with these texts."""
     members = {f"{index}.py": text for index, text in enumerate(found)}
     return lambda place: place.clean({"one": wheel(members)}, package())
 
 
 def large(place: Place) -> Command:
-    """A document of 100 MB and a short one."""
+    """Make a document of 100 MB and a short one."""
     line = b'{"text": "' + b"word " * (LARGE // 5) + b'"}\n'
     return of_files(line + GOOD)(place)
 
 
 def measured(place: Place, command: Command) -> Ended:
-    """Runs it in a process of its own, and fails where that took too much memory."""
+    """Run the case in a separate process, and fail if it took too much memory."""
     done = separately(place, command, f"import atexit; atexit.register(lambda: print({PEAK}, file=sys.stderr))")
     peak_kib = int(done.said.splitlines()[-1])
     assert 100 < peak_kib / 1024 < MOST_MIB, done.said
@@ -69,7 +69,7 @@ def measured(place: Place, command: Command) -> Ended:
 
 
 def without_controls(place: Place) -> None:
-    """The text is there without its control characters, which the audit counts."""
+    """Check that the text lacks its control characters, which the audit counts."""
     (document,) = read_documents(place.folder / "out" / "documents.parquet")
     assert document.text == "ab = 1"
     audit = json.loads((place.folder / "out" / "counts.json").read_text())["audit"]
@@ -77,12 +77,12 @@ def without_controls(place: Place) -> None:
 
 
 def dropping(place: Place) -> Command:
-    """A filter that keeps nothing."""
+    """Configure a filter that keeps nothing."""
     return lines(GOOD * 3, {"kind": "length", "min_characters": 1000})(place)
 
 
 def record(wrong: str, data: bytes, says: str, filters: Sequence[Any] = (), status: int = 1, **reader: Any) -> Case:
-    """A case of one jsonl member."""
+    """Make a case of one jsonl member."""
     return Case("Documents", wrong, lines(data, *filters, **reader), says, status)
 
 

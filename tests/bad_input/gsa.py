@@ -1,4 +1,4 @@
-"""Sparse attention that cannot be, refused before there is a graph of jobs."""
+"""Define impossible sparse attention, refused before there is a graph of jobs."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ HERE = "study.yaml: ablations.dense.model"
 
 
 def gsa(wrong: str, says: str, *more: tuple[str, Any], **change: Any) -> Case:
-    """A case of sparse attention with these options."""
+    """Make a case of sparse attention with these options."""
     return study(f"sparse attention, {wrong}", says, (MIXER, {**GSA, **change}), *more)
 
 

@@ -1,4 +1,4 @@
-"""What the machine does to a stage: a full disk, a kill, an interruption, a file in the way, two workflows at once."""
+"""Define what the machine can do to a stage: full disk, kill, interruption, a file in the way, a second workflow."""
 
 import os
 import pathlib
@@ -19,12 +19,12 @@ from tests.bad_input.small import ROOT, Command, Ended
 KILLED = 137
 STOPPED = 130
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
-"""A write beyond so many bytes of a file fails, as on a full disk."""
+"""A write beyond this many bytes of a file fails, as on a full disk."""
 OLD = b"what was there before"
 
 
 def over_old(verb: str, file: str, part: str = "code") -> Callable[[Place], Command]:
-    """A stage's command whose output is already there, from an earlier time."""
+    """Return a stage's command whose output already exists from an earlier time."""
 
     def make(place: Place) -> Command:
         command = place.stages(verb, part)
@@ -36,17 +36,17 @@ def over_old(verb: str, file: str, part: str = "code") -> Callable[[Place], Comm
 
 
 def afresh(place: Place) -> Command:
-    """`clean`, to a folder that is not there yet."""
+    """Run `clean` with a new output folder."""
     return place.stages("clean", "code").changed(output_folder="out")
 
 
 def limited(size: int) -> Callable[[Place, Command], Ended]:
-    """Runs it where no file may be larger."""
+    """Run the command in a process whose files may not exceed this size."""
     return lambda place, command: separately(place, command, LIMIT.format(size))
 
 
 def tiny_disk(place: Place, command: Command) -> Ended:
-    """Runs it where `out` is a file system of 32 KiB, which the pack's blocks do not fit into."""
+    """Run the command with `out` on a file system of 32 KiB, too small for the pack's blocks."""
     script = textwrap.dedent(f"""
         set -e
         mount -t tmpfs -o size=32k none out
@@ -73,7 +73,7 @@ def tiny_disk(place: Place, command: Command) -> Ended:
 
 
 def long_blocks(place: Place) -> Command:
-    """`pack` of so much text that its blocks take more than 32 KiB."""
+    """Run `pack` on enough text that its blocks take more than 32 KiB."""
     command = place.stages("pack", "prose").changed(output_folder="out")
     (place.folder / "out").mkdir()
     folder = pathlib.Path(command.arguments[command.arguments.index("--encoded-folder") + 1])
@@ -99,7 +99,7 @@ documents.DocumentWriter.write = die
 
 
 def killed(place: Place, command: Command) -> Ended:
-    """Kills the stage after some of its documents are written; then runs it again, which must succeed."""
+    """Kill the stage after it has written some documents; then run it again, which must succeed."""
     done = separately(place, command, KILL.format("os.kill(os.getpid(), signal.SIGKILL)"))
     assert done.status == -9, done.said
     left = [file.name for file in (place.folder / "out").iterdir()]
@@ -112,15 +112,15 @@ def killed(place: Place, command: Command) -> Ended:
 
 
 def interrupted(place: Place, command: Command) -> Ended:
-    """Presses Ctrl-C after some of its documents are written."""
-    # whoever starts the tests in the background may have them ignore it, and so all that they start
+    """Press Ctrl-C after the stage has written some documents."""
+    # a shell that starts the tests in the background may make them, and all processes that they start, ignore it
     heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"
     done = separately(place, command, KILL.format("os.kill(os.getpid(), signal.SIGINT)") + heard)
     return Ended(done.status, ("",), done.said)
 
 
 def in_the_way(place: Place) -> Command:
-    """A file where the output folder should be."""
+    """Put a file where the output folder should be."""
     command = place.stages("sign", "code").changed(output_folder="out/0-of-2")
     (place.folder / "out").write_bytes(OLD)
     return command

@@ -1,4 +1,4 @@
-"""Mixtures of experts that cannot be, refused before there is a graph of jobs, or by a model that is asked too much."""
+"""Define impossible mixtures of experts, refused before there is a graph of jobs, or by a model asked for too much."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +11,17 @@ AT = "study.yaml: ablations.auxiliary.model"
 
 
 def changed(*change: tuple[str, Any]) -> Callable[[Place], Command]:
-    """The study with these keys changed."""
+    """Return the study with these keys changed."""
     return lambda place: place.study(*change)
 
 
 def refused(wrong: str, says: str, *change: tuple[str, Any]) -> Case:
-    """A case of one changed study file."""
+    """Make a case of one changed study file."""
     return Case("Mixture of experts", wrong, changed(*change), says)
 
 
 def arm(**ffn: Any) -> tuple[str, Any]:
-    """The arm `auxiliary`, its experts changed."""
+    """Return the arm `auxiliary` with its experts changed."""
     return "ablations.auxiliary.change", {"model": {"block": {"ffn": ffn}}}
 
 

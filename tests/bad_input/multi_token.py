@@ -1,4 +1,4 @@
-"""Multi-token prediction that cannot be, refused before there is a graph of jobs."""
+"""Define impossible multi-token prediction, refused before there is a graph of jobs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ DENSE = ("base.model.block.ffn", {"kind": "dense", "hidden": 64})
 
 
 def heads(wrong: str, says: str, *change: tuple[str, Any], **options: Any) -> Case:
-    """A case of a dense study with this objective."""
+    """Make a case of a dense study with this objective."""
     objective = {"kind": "multi_token", "ffn": {"kind": "dense", "hidden": 64}, **options}
     ablations = {"dense": {"about": "Dense"}}
     alone = (("ablations", ablations), ("hypotheses", {}), ("analysis.reference", "dense"), ("analysis.controls", []))

@@ -1,4 +1,4 @@
-"""Mamba and Routing Mamba as they cannot be, refused before there is a graph of jobs."""
+"""Define impossible Mamba and Routing Mamba, refused before there is a graph of jobs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ AT = "study.yaml: ablations.dense.model"
 
 
 def refused(wrong: str, says: str, mixer: dict[str, Any], **model: Any) -> Case:
-    """A case of the study's arm `dense`, with another mixer."""
+    """Make a case of the study's arm `dense` with another mixer."""
     feed = {"kind": "dense", "hidden": 256}
     change = {"model": {"block": {"mixer": mixer, "ffn": feed}, **model}}
 
@@ -20,7 +20,7 @@ def refused(wrong: str, says: str, mixer: dict[str, Any], **model: Any) -> Case:
 
 
 def rom(**options: Any) -> dict[str, Any]:
-    """Routing Mamba with these options."""
+    """Return Routing Mamba with these options."""
     return {"kind": "rom", "router": "learned", "balance": "none", **options}
 
 

@@ -1,4 +1,4 @@
-"""Shards that are missing, damaged, or of another domain: what the stages say before there are tokens."""
+"""Define shards that are missing, damaged, or of another domain, in the stages before there are tokens."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ CODE = "sign/code-*/0-of-2"
 
 
 def signed_again(place: Place) -> None:
-    """Two documents of one id, signed."""
+    """Write signatures of two documents with the same id."""
     file = place.file(f"{DATA}/sign/code-*/0-of-2/digests.npy")
     digests = np.load(file)
     digests[1, 4] = digests[0, 4]
@@ -18,7 +18,7 @@ def signed_again(place: Place) -> None:
 
 
 def few(place: Place) -> None:
-    """Three groups."""
+    """Make a domain of three groups."""
     for file in ("digests", "bytes", "ends"):
         path = place.file(f"{DATA}/sign/prose-*/0-of-1/{file}.npy")
         save(path, np.load(path)[:3])
@@ -27,7 +27,7 @@ def few(place: Place) -> None:
 
 
 def shards(wrong: str, says: str, verb: str, harm: Harm, part: str = "code", **arguments: str) -> Case:
-    """A case of the stages before there are tokens."""
+    """Make a case of the stages before there are tokens."""
     return Case("Shards", wrong, stage(verb, harm, part, **arguments), says)
 
 

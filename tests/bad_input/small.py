@@ -1,6 +1,6 @@
-"""A small study through every data stage: the command lines of its verbs, in order, and a way to run one here.
+"""Run a small study through every data stage: the command lines of its stages, in order, and a way to run one here.
 
-All paths are relative, so a folder that holds its results can be copied, spoiled, and run again in.
+All paths are relative, so a folder with its results can be copied, spoiled, and run again.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from speciate.graph.study_graph import StudyGraph
 
 ROOT = pathlib.Path(__file__).parents[2]
 PATIENCE = 60
-"""Seconds after which a verb that was run here counts as one that hangs."""
+"""Seconds after which a stage that runs here counts as hanging."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One verb, as the workflow calls it."""
+    """Hold one stage's command line, as the workflow calls it."""
 
     verb: str
     arguments: tuple[str, ...]
 
     def changed(self, **values: str) -> "Command":
-        """The same with other values of some options, such as output_folder."""
+        """Return the same command with other values of some options, such as output_folder."""
         given = list(self.arguments)
         for name, value in values.items():
             given[given.index(f"--{name.replace('_', '-')}") + 1] = value
@@ -45,23 +45,23 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Describe how a command ended."""
 
     status: int
     errors: tuple[str, ...]
-    """Its messages, without `speciate VERB: error: `."""
+    """The command's messages, without `speciate VERB: error: `."""
     said: str
     """All of standard error."""
 
 
 def text_of(seed: int, words: int) -> str:
-    """A text that shares no run of words with another seed's."""
+    """Return a text that shares no run of words with another seed's."""
     draw = random.Random(seed)
     return " ".join(f"w{draw.randrange(10**5)}" for _ in range(words))
 
 
 def corpus(folder: pathlib.Path) -> None:
-    """code: 24 texts in two files, two of them nearly equal; prose: 20."""
+    """Write the corpus. code: 24 texts in two files, two of them nearly equal; prose: 20 texts."""
     code = [f"x = {seed}\n# {text_of(seed, 60)}" for seed in range(24)]
     code[20] = code[3] + " more"
     prose = [text_of(1000 + seed, 60) for seed in range(20)]
@@ -72,7 +72,7 @@ def corpus(folder: pathlib.Path) -> None:
 
 
 def settings() -> dict:
-    """The study file, as plain data."""
+    """Return the study file as plain data."""
     change = {
         "study": "small",
         "tokenizer": {"kind": "bpe", "entries": 280},
@@ -90,12 +90,12 @@ def settings() -> dict:
 
 
 def plan() -> StudyGraph:
-    """The study's plan; it writes to `results` of the folder that the process is in."""
+    """Return the study's graph, which writes to `results` in the process's working folder."""
     return StudyGraph(parse_study(settings(), "small.yaml"), pathlib.Path("results"))
 
 
 def commands(of: StudyGraph) -> Iterator[Command]:
-    """The command lines of all data stages, in an order in which they can be run."""
+    """Return the command lines of all data stages, in an order in which they can run."""
     domains, at = list(of.study.domains), of.folder
 
     def stage(name: str, unit: str, *arguments: object, below: str = "", output: str = "--output-folder") -> Command:
@@ -139,7 +139,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
 
 
 def card(of: StudyGraph) -> Command:
-    """The command line of the data card."""
+    """Return the command line of the data card."""
     given = ["--spec", str(of.home / "specs" / "card.json")]
     for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         given += [f"--{stage}", *(f"{domain}={of.folder(stage, domain)}" for domain in of.study.domains)]
@@ -150,14 +150,14 @@ def card(of: StudyGraph) -> Command:
 
 @contextlib.contextmanager
 def within(folder: pathlib.Path) -> Iterator[None]:
-    """Runs the block in `folder`."""
+    """Run the block in `folder`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield
 
 
 def check_study(command: Command) -> None:
-    """What the workflow does with a study file before there are jobs."""
+    """Do what the workflow does with a study file before there are jobs."""
     found = StudyGraph(read_study(pathlib.Path(command.arguments[0])), pathlib.Path("results"))
     for name in found.sources:
         found.local_files(name)
@@ -165,7 +165,7 @@ def check_study(command: Command) -> None:
 
 
 def call(command: Command) -> Ended:
-    """Runs a verb in this process and this folder. Any exception but the exit that a user meets goes on its way."""
+    """Run a stage in this process and this folder. Let any exception pass, except the exit that a user sees."""
     said, status = io.StringIO(), 0
     with contextlib.redirect_stderr(said), _impatient(command):
         try:
@@ -179,8 +179,8 @@ def call(command: Command) -> Ended:
 
 
 def ended(command: Command, status: int, said: str) -> Ended:
-    """How a command ended, from its exit status and what it wrote on standard error."""
-    # reading a study is no verb: its messages have whatever name this process had last, or none
+    """Describe how a command ended, from its exit status and what it wrote on standard error."""
+    # reading a study is not a stage: its messages carry the name that this process used last, or none
     mark = re.compile(r"speciate(?: \w+)?: error: " if command.verb == "study" else f"speciate {command.verb}: error: ")
     marked = [(mark.match(line), line) for line in said.splitlines()]
     return Ended(status, tuple(line[match.end() :] for match, line in marked if match), said)
@@ -201,7 +201,7 @@ def _impatient(command: Command) -> Iterator[None]:
 
 
 def make(folder: pathlib.Path) -> list[Command]:
-    """Runs every data stage in `folder`; returns the command lines."""
+    """Run every data stage in `folder`; return the command lines."""
     corpus(folder)
     with within(folder):
         of = plan()

@@ -1,4 +1,4 @@
-"""Ways to spoil what earlier stages wrote: cut off, damaged, or mixed up with another stage's, shard's or study's."""
+"""Spoil what earlier stages wrote: cut it off, damage it, or mix it up with another stage, shard or study."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ DATA = "results/data"
 
 
 def stage(verb: str, harm: Harm, part: str = "", **arguments: str) -> Callable[[Place], Command]:
-    """A stage's command after all stages have run and one file was spoiled; it writes to `out`."""
+    """Return a stage's command after all stages have run and one file was spoiled; it writes to `out`."""
 
     def make(place: Place) -> Command:
         command = place.stages(verb, part)
@@ -25,19 +25,19 @@ def stage(verb: str, harm: Harm, part: str = "", **arguments: str) -> Callable[[
 
 
 def of(file: str, spoil: Callable[[pathlib.Path], object]) -> Harm:
-    """Spoils one file of the data stages."""
+    """Spoil one file of the data stages."""
     return lambda place: spoil(place.file(f"{DATA}/{file}"))
 
 
 def flipped(file: pathlib.Path) -> None:
-    """One byte in the middle of a file is another."""
+    """Flip a byte in the middle of a file."""
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.write_bytes(data)
 
 
 def settings(change: Callable[[dict[str, Any]], object]) -> Callable[[pathlib.Path], None]:
-    """Changes a JSON file."""
+    """Change a JSON file."""
 
     def apply(file: pathlib.Path) -> None:
         read = json.loads(file.read_text())
@@ -48,9 +48,9 @@ def settings(change: Callable[[dict[str, Any]], object]) -> Callable[[pathlib.Pa
 
 
 def swapped(first: str, second: str) -> Harm:
-    """The first file becomes a copy of the second."""
+    """Replace the first file by a copy of the second."""
     return lambda place: place.file(f"{DATA}/{first}").write_bytes(place.file(f"{DATA}/{second}").read_bytes())
 
 
 def nothing(place: Place) -> None:
-    """No harm to a file."""
+    """Leave a file as it is."""

@@ -1,4 +1,4 @@
-"""Study files that cannot be, refused before there is a graph of jobs."""
+"""Define impossible study files, refused before there is a graph of jobs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,31 +10,31 @@ FFN = "base.model.block.ffn"
 
 
 def changed(*change: tuple[str, Any]) -> Callable[[Place], Command]:
-    """The study with these keys changed."""
+    """Return the study with these keys changed."""
     return lambda place: place.study(*change)
 
 
 def circle(place: Place) -> Command:
-    """Two study files that extend each other."""
+    """Write two study files that extend each other."""
     (place.folder / "other.yaml").write_text("extends: study.yaml\n")
     return place.study(text="extends: other.yaml\n")
 
 
 def keeps(place: Place) -> Command:
-    """A study file that keeps an ablation under a wrong name."""
+    """Write a study file that keeps an ablation under a wrong name."""
     (place.folder / "base.yaml").write_text("ablations: {dense: {about: x}, auxiliary: {about: y}}\n")
     return place.study(text="extends: base.yaml\nkeep: {ablations: [dense, magic]}\n")
 
 
 def two_sources(place: Place) -> Command:
-    """One name for two sources."""
+    """Write one name for two sources."""
     return place.study(
         ("domains.prose.sources", {"code": {"kind": "files", "paths": ["corpus/prose.jsonl"]}}),
     )
 
 
 def study(wrong: str, says: str, *change: tuple[str, Any]) -> Case:
-    """A case of one changed study file."""
+    """Make a case of one changed study file."""
     return Case("Study file", wrong, changed(*change), says)
 
 

@@ -1,4 +1,4 @@
-"""Every case of bad input ends as docs/bad-input.md says: one message, nothing half-written, inputs as they were."""
+"""Test that each case of bad input ends as docs/bad-input.md says: one message, no partial output, same inputs."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ from tests.bad_input import page, small
 from tests.bad_input.case import Case, Place, pattern, state
 
 FROM_DATA = 30
-"""Cases of data preparation, at least."""
+"""Least number of cases of data preparation."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tokens, blocks, mixture and card: what the stages say from the tokenizer on."""
+"""Define bad tokens, blocks, mixtures and cards, in the stages from the tokenizer on."""
 
 import pathlib
 
@@ -13,21 +13,21 @@ SPLIT = "write_splits/code-*/0-of-2/train.parquet"
 
 
 def empty(place: Place, shard: int) -> None:
-    """A shard whose text is shorter than a block."""
+    """Make a shard whose text is shorter than a block."""
     for part in ("blocks", "pieces"):
         file = place.file(f"{DATA}/pack/code-*/{shard}-of-2/train.{part}.npy")
         save(file, np.load(file)[:0])
 
 
 def reshaped(place: Place, split: str) -> None:
-    """A split of a shard in blocks of half the length."""
+    """Make a shard's split in blocks of half the length."""
     file = place.file(f"{DATA}/pack/code-*/0-of-2/{split}.blocks.npy")
     blocks = np.load(file)
     save(file, blocks[:, : blocks.shape[1] // 2])
 
 
 def tokens(wrong: str, says: str, verb: str, harm: Harm, part: str = "") -> Case:
-    """A case of the stages from the tokenizer on."""
+    """Make a case of the stages from the tokenizer on."""
     return Case("Tokens", wrong, stage(verb, harm, part), says)
 
 

@@ -1,4 +1,4 @@
-"""What can befall a training: two at once, damaged checkpoints, what changed meanwhile, a full disk, no memory."""
+"""Define what can go wrong in training: two at once, bad checkpoints, changed inputs, a full disk, no memory."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from tests.bad_input.case import Case, Place, separately
 from tests.bad_input.small import Command, Ended
 
 STOP = {"speciate.training.distributed.signals.StopRequest.__bool__": lambda self: True}
-"""Makes a training stop after its first step; a second one makes two checkpoints of it."""
+"""Make a training stop after its first step; a second such training makes a second checkpoint."""
 RUN = "checkpoints/learned-seed0"
 MODEL = {
     "width": 16,
@@ -25,7 +25,7 @@ MODEL = {
 
 
 def begin(place: Place, **training: object) -> Command:
-    """The command of a small training on the data stages' mixture."""
+    """Return the command of a small training on the data stages' mixture."""
     place.stages("balance")
     settings = {"num_steps": 4, "blocks_per_step": 2, "device": "cpu", **training}
     spec = place.spec(
@@ -44,7 +44,7 @@ def begin(place: Place, **training: object) -> Command:
 
 
 def here(place: Place, command: Command, changed: dict[str, Any] | None = None) -> Ended:
-    """Trains in this process, with some functions changed; signals are then what they were."""
+    """Train in this process with some functions changed; restore the signal handlers afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as after:
         for number, handler in handlers.items():
@@ -55,7 +55,7 @@ def here(place: Place, command: Command, changed: dict[str, Any] | None = None) 
 
 
 def stopped(harm: Callable[[Place], object], **training: object) -> Callable[[Place], Command]:
-    """A training that was stopped twice, so that it has two checkpoints, and then harmed."""
+    """Stop a training twice, so that it has two checkpoints, and then damage it."""
 
     def make(place: Place) -> Command:
         command = begin(place, **training)
@@ -70,17 +70,17 @@ def stopped(harm: Callable[[Place], object], **training: object) -> Callable[[Pl
 
 
 def steps(place: Place) -> list[pathlib.Path]:
-    """Its checkpoints, the oldest first."""
+    """Return the training's checkpoints, the oldest first."""
     return sorted(place.folder.glob(f"{RUN}/*/step*"))
 
 
 def spoil(file: pathlib.Path) -> None:
-    """Changes the last byte."""
+    """Change the last byte."""
     file.write_bytes(file.read_bytes()[:-1] + b"?")
 
 
 def spec(key: str, value: object) -> Callable[[Place], None]:
-    """Changes a key of the spec's training."""
+    """Change a key of the spec's training."""
 
     def harm(place: Place) -> None:
         read = json.loads((place.folder / "spec.json").read_text())
@@ -91,7 +91,7 @@ def spec(key: str, value: object) -> Callable[[Place], None]:
 
 
 def mixture(key: str, value: object) -> Callable[[Place], None]:
-    """Changes the mixture's facts."""
+    """Change the mixture's facts."""
 
     def harm(place: Place) -> None:
         file = place.file("results/data/balance/mixture-*/mixture.json")
@@ -101,29 +101,29 @@ def mixture(key: str, value: object) -> Callable[[Place], None]:
 
 
 def beside(place: Place, command: Command) -> Ended:
-    """Runs it while another one holds the run."""
+    """Run the training while another process holds the run."""
     with (place.folder / RUN / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         return here(place, command)
 
 
 def after(changed: dict[str, Any]) -> Callable[[Place, Command], Ended]:
-    """Runs it with functions changed."""
+    """Run the training with functions changed."""
     return lambda place, command: here(place, command, changed)
 
 
 def not_finite(self: Any, model: Any, *given: Any) -> Any:
-    """An objective's loss, infinite."""
+    """Return an infinite loss for an objective."""
     return model.hidden(*given).sum() * float("inf")
 
 
 def no_memory(self: Any, *given: Any) -> Any:
-    """What the system says to a process that asks for too much."""
+    """Raise what the system raises for a process that asks for too much memory."""
     raise MemoryError("no room")
 
 
 LOSS = "speciate.training.objective.causal.Objective.forward"
-# lines of Python, for a process of its own
+# lines of Python for a separate process
 STOPPING = "from speciate.training.distributed import signals; signals.StopRequest.__bool__ = lambda self: True"
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
 DIE = "import os, signal; os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)"
@@ -132,7 +132,7 @@ REMEDY = "\n  undo the change to resume, or remove the folder to start from scra
 
 
 def killed(place: Place, command: Command) -> Ended:
-    """Kills it while it saves; what it saved before is still there, and the same command ends the run."""
+    """Kill the training during a save; the earlier checkpoint must remain, and the same command must finish the run."""
     done = separately(place, command, f"{STOPPING}\n{DIE}")
     assert done.status == -9, done.said
     assert [step.name for step in steps(place)] == ["step1", "step2"]
@@ -142,14 +142,14 @@ def killed(place: Place, command: Command) -> Ended:
 
 
 def full(place: Place, command: Command) -> Ended:
-    """Saves where no file may be large; the checkpoints that were there stay."""
+    """Save with a limit on the size of files; the earlier checkpoints must remain."""
     done = separately(place, command, f"{STOPPING}\n{FULL}")
     assert [step.name for step in steps(place)] == ["step1", "step2"]
     return done
 
 
 def case(wrong: str, make: Callable[[Place], Command], says: str, **more: object) -> Case:
-    """A case of this area."""
+    """Make a case of this area."""
     return Case("Training", wrong, make, says, alone=False, **{"run": here, **more})  # type: ignore[arg-type]
 
 

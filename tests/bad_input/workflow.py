@@ -1,4 +1,4 @@
-"""What Snakemake makes of it: a wrong study file before any job, and a second workflow in the same folder."""
+"""Define cases in Snakemake: a wrong study file before any job, and a second workflow in the same folder."""
 
 import os
 import shutil
@@ -11,15 +11,15 @@ from tests.bad_input import small
 from tests.bad_input.case import Case, Place
 from tests.bad_input.small import ROOT, Command, Ended
 
-# the profile too: it has half-made files made again, so that what another workflow is just writing is no error of its
-# own before the lock is looked at
+# copy the profile too: it makes half-made files again, so the files that another workflow is writing are not an error
+# before Snakemake looks at the lock
 COPIED = ("Snakefile", "workflow", "profiles", "src", "containers", "config.yaml", "studies")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
 GIVEN = ("--configfile", "study.yaml", "--cores", "1")
 
 
 def workspace(place: Place) -> None:
-    """A copy of what the workflow needs."""
+    """Make a copy of what the workflow needs."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, place.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -29,7 +29,7 @@ def workspace(place: Place) -> None:
 
 
 def in_workspace(*change: tuple[str, object]) -> Callable[[Place], Command]:
-    """A study in a copy of the repository."""
+    """Put a study into a copy of the repository."""
 
     def make(place: Place) -> Command:
         place.study(*change)
@@ -40,7 +40,7 @@ def in_workspace(*change: tuple[str, object]) -> Callable[[Place], Command]:
 
 
 def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
-    """Snakemake as a user starts it."""
+    """Start Snakemake as a user starts it."""
     keep = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.Popen(
         [SNAKEMAKE, *arguments],
@@ -54,21 +54,21 @@ def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
 
 
 def told(said: str) -> tuple[str, ...]:
-    """The lines of Snakemake's own error, without its mark and its file."""
+    """Return the lines of Snakemake's own error, without its mark and its file."""
     lines = [line for line in said.splitlines() if line.strip()]
     first = next(index for index, line in enumerate(lines) if line.startswith(("WorkflowError", "Error: Directory")))
     return tuple(line.strip() for line in lines[first:] if not line.strip().startswith(("WorkflowError", "File ")))
 
 
 def refused(place: Place, command: Command) -> Ended:
-    """Runs it, to its refusal."""
+    """Run the workflow until it is refused."""
     with start(place, *command.arguments) as process:
         said, _ = process.communicate(timeout=small.PATIENCE)
     return Ended(process.returncode, told(said), said)
 
 
 def beside_another(place: Place, command: Command) -> Ended:
-    """Runs it while another workflow is at work here."""
+    """Run the workflow while another one works in the same folder."""
     with start(place, *command.arguments) as first:
         try:
             locks = place.folder / ".snakemake" / "locks"

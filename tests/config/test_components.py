@@ -1,4 +1,4 @@
-"""A run's spec: layers, components, and its file."""
+"""Test a run's spec: its layers, its components, and its file."""
 
 import pathlib
 

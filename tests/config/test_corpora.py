@@ -1,4 +1,4 @@
-"""Every ready corpus can be laid over the default study, and says what its pin rests on."""
+"""Test that every ready corpus can be laid over the default study, and states the evidence for its pin."""
 
 import pathlib
 import re
@@ -20,7 +20,7 @@ NAMED = {
 
 
 def source(file: pathlib.Path, text: str | None = None) -> Any:
-    """The source of a corpus file, by way of the whole study; with `text` instead of the file's own lines."""
+    """Return the source of a corpus file as the whole study parses it; `text` replaces the file's own lines."""
     settings = yaml.safe_load(text or file.read_text(encoding="utf-8"))
     study = parse_study(extend({**settings, "extends": "config.yaml"}, ROOT), str(file))
     (domain,) = settings["domains"]

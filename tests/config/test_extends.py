@@ -1,4 +1,4 @@
-"""Study files as plain data: one laid over another."""
+"""Test study files as plain data: one extends another."""
 
 import json
 import pathlib
@@ -70,7 +70,7 @@ def test_keep_leaves_out_what_it_does_not_name(tmp_path: pathlib.Path) -> None:
     settings = read_yaml(tmp_path / "study.yaml")
     assert settings["domains"] == {"a": {"sources": {"y": 2}}}
     assert list(settings["ablations"]) == ["one", "two", "four"]
-    # what is said of `three` goes with it
+    # removing `three` also removes the hypotheses about it
     assert list(settings["hypotheses"]) == ["first", "fourth"]
     assert "keep" not in settings
     (tmp_path / "study.yaml").write_text("extends: base.yaml\nkeep: {ablations: [one], hypotheses: [third]}\n")

@@ -1,4 +1,4 @@
-"""Layer groups: the short form of exceptions in study files."""
+"""Test layer groups, the short form of exceptions in study files."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ BASE = {"model": {"block": {"mixer": ATTENTION, "ffn": DENSE, "depth": "every"}}
 
 
 def study(base: dict[str, Any], **changes: dict[str, Any]) -> Study:
-    """The default study with other ablations: `plain`, and one for each of `changes`."""
+    """Make the default study with other ablations: `plain`, and one for each of `changes`."""
     settings = read_yaml(ROOT / "config.yaml")
     del settings["base"]["model"]["block"], settings["hypotheses"]
     arms = {"plain": {}, **changes}

@@ -1,4 +1,4 @@
-"""The study files that ship: each is valid, none deletes an inherited key, every part is used."""
+"""Test the shipped study files: each is valid, none deletes an inherited key, every part is used."""
 
 import pathlib
 from typing import Any
@@ -20,12 +20,12 @@ def name_of(file: pathlib.Path) -> str:
 
 
 def plain(file: pathlib.Path) -> Any:
-    """The file's own keys, without those of the files that it extends."""
+    """Return the file's own keys, without those of the files that it extends."""
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def nulls(value: Any, path: str = "") -> list[str]:
-    """The paths at which plain data hold None."""
+    """Return the paths at which plain data hold None."""
     if isinstance(value, dict):
         return [found for key, item in value.items() for found in nulls(item, f"{path}.{key}")]
     if isinstance(value, list):
@@ -34,7 +34,7 @@ def nulls(value: Any, path: str = "") -> list[str]:
 
 
 def files_below(file: pathlib.Path) -> set[pathlib.Path]:
-    """Every file that `file` extends, however deep."""
+    """Return every file that `file` extends, at any depth."""
     direct = {(file.parent / name).resolve() for name in extended_files(plain(file))}
     return direct.union(*(files_below(other) for other in direct)) if direct else direct
 

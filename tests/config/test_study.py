@@ -1,4 +1,4 @@
-"""What a study may say, and what it is told when it may not."""
+"""Test what a study may contain, and the errors when it may not."""
 
 import pathlib
 from typing import Any
@@ -17,7 +17,7 @@ def settings() -> dict[str, Any]:
 
 
 def refused(settings: dict[str, Any], change: dict[str, Any]) -> str:
-    """The message that a changed study is refused with."""
+    """Return the message that refuses a changed study."""
     with pytest.raises(ValueError) as caught:
         parse_study(merge(settings, change), "config.yaml")
     return str(caught.value)
@@ -74,7 +74,7 @@ def test_the_default_and_the_smoke_study_have_their_names() -> None:
             {"base": {"start": {"kind": "teacher", "origin": {"kind": "run", "ablation": "dense"}}}},
             "start: 'teacher' is not a kind of training/init/start; it is called oracle_model now; available: ",
         ),
-        # an option of today that other kinds of its folder have is no old name
+        # a current option of other kinds in the same folder is not an old name
         (
             {"base": {"model": {"block": {"ffn": {"balance": {"rate": 0.1}}}}}},
             "balance.rate: unknown key of auxiliary; bias has it",

@@ -1,4 +1,4 @@
-"""Read a mixture over shards that is made by hand."""
+"""Read a mixture over hand-made shards."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Documents go to disk and come back, the same bytes each time."""
+"""Test that documents go to disk and come back, with the same bytes each time."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Measure the memory per document of the stages that sort, from peaks at two sizes (mapped pages included)."""
+"""Measure the memory per document of the stages that sort, from peaks at two sizes, mapped pages included."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def stored(file: pathlib.Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> 
 
 
 def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """Pairs of documents share a bucket and differ in all but their bands."""
+    """Prepare pairs of documents that share a bucket and differ in all but their bands."""
     shingles = stored(folder / "shingles.npy", np.uint32, (count * HASHES,))
     digests = stored(folder / "digests.npy", np.uint64, (count, 5))
     np.save(folder / "bands.npy", np.arange(count, dtype=np.uint64)[None] // 2 * (2**64 // count))
@@ -58,7 +58,7 @@ def bucket(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
 
 def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """Documents are similar in pairs, and every second one is dropped."""
+    """Prepare documents that are similar in pairs, every second of which is dropped."""
 
     def run() -> None:
         firsts = range(0, count, 1000)
@@ -73,14 +73,14 @@ def clusters(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
 
 def balance(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """A mixture of five blocks per document."""
+    """Prepare a mixture of five blocks per document."""
     return lambda: (
         interleave([shuffled_blocks("a", 4 * count, 0), shuffled_blocks("b", count, 0)]).shape == (5 * count, 2) or None
     )
 
 
 def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
-    """Documents of a little more than two blocks."""
+    """Prepare documents of a little more than two blocks."""
     stored(folder / "tokens.npy", np.uint16, (TOKENS * count,))
 
     def run() -> None:
@@ -93,7 +93,7 @@ def pack(folder: pathlib.Path, count: int) -> Callable[[], None]:
 
 
 STAGES = {"bucket": (bucket, 80), "cluster": (clusters, 50), "balance": (balance, 30), "pack": (pack, 150)}
-"""Stage -> its workload, and the most bytes of memory per further document."""
+"""Stage -> its workload, and the most bytes of memory per additional document."""
 
 
 def status(name: str) -> int:
@@ -103,14 +103,14 @@ def status(name: str) -> int:
 
 
 def measure(folder: pathlib.Path) -> None:
-    """Print the bytes per further document of each stage."""
+    """Print the bytes per additional document of each stage."""
     scratch.PARTITION_ROWS = disk_permutation.PARTITION_ROWS = 1 << 13  # so that the larger size has many parts
     bytes_per_document = {}
     for stage, (prepared, _) in STAGES.items():
         peaks = []
         for count in (SIZES[0], *SIZES):  # the first run loads libraries
             run = prepared(folder, count)
-            pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             before = status("VmRSS")
             run()
             peaks.append(status("VmHWM") - before)

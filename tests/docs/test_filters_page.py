@@ -1,4 +1,4 @@
-"""docs/filters.md has a row for every filter."""
+"""Test that docs/filters.md has a row for every filter."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""docs/measurements.md names every metric that modules record, the file that records it, and nothing else."""
+"""Test that docs/measurements.md names every metric that modules record, and its file, and nothing else."""
 
 import ast
 import functools
@@ -14,13 +14,13 @@ SOURCE = ROOT / "src" / "speciate"
 ROW = re.compile(r"^\| `(measured\.)?([a-z_]+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 FINISHED = "speculation_metrics"
-"""The function of an evaluation that measures the finished model beside what its modules record."""
+"""The evaluation's function that measures the finished model, in addition to what its modules record."""
 Metric = tuple[str, bool]
 """(name, whether it has a coordinate)."""
 
 
 def literals(node: ast.expr) -> list[str]:
-    """The strings that an expression holds; of a dict its keys."""
+    """Return the strings in an expression; for a dict, return its keys."""
     expressions = node.keys if isinstance(node, ast.Dict) else [node]
     return [
         part.value
@@ -32,12 +32,12 @@ def literals(node: ast.expr) -> list[str]:
 
 
 def function_of(call: ast.Call) -> str:
-    """The name of the function or method that is called."""
+    """Return the name of the function or method that is called."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
-    """The names that a variable in a `record_metric` call stands for: a loop's literals, or a function's arguments."""
+    """Return the names that a variable in a `record_metric` call can hold: a loop's literals, or arguments."""
     around = [node for node in ast.walk(tree) if any(inner is at for inner in ast.walk(node))]
     for node in reversed(around):
         if isinstance(node, ast.For) and name in {
@@ -53,7 +53,7 @@ def values(name: str, at: ast.Call, tree: ast.Module) -> list[str]:
 
 
 def recorded(file: pathlib.Path) -> Iterator[Metric]:
-    """The metrics that a file records, and those that `speculation_metrics` adds for the finished model."""
+    """Return the metrics that a file records, and those that `speculation_metrics` adds for the finished model."""
     source = file.read_text(encoding="utf-8")
     if "record_metric(" not in source and f"def {FINISHED}(" not in source:
         return
@@ -72,7 +72,7 @@ def recorded(file: pathlib.Path) -> Iterator[Metric]:
 
 @functools.cache
 def in_code() -> dict[Metric, set[str]]:
-    """The files that record each metric."""
+    """Return the files that record each metric."""
     files: dict[Metric, set[str]] = defaultdict(set)
     for file in sorted(SOURCE.rglob("*.py")):
         for metric in recorded(file):
@@ -81,7 +81,7 @@ def in_code() -> dict[Metric, set[str]]:
 
 
 def on_page() -> dict[Metric, set[str]]:
-    """The files that the page names for each metric."""
+    """Return the files that the page names for each metric."""
     return {(name, not prefix): set(re.findall(r"`([^`]+)`", files)) for prefix, name, files, _ in ROW.findall(PAGE)}
 
 
@@ -108,7 +108,7 @@ def test_studies_name_metrics_that_exist() -> None:
 
 
 def drawn(file: pathlib.Path) -> set[str]:
-    """The metrics that a figure draws: what it gives `lines.measurement_rows`, itself or by a loop over literals."""
+    """Return a figure's metrics: what it gives `lines.measurement_rows`, itself or by a loop over literals."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     strings: dict[str, list[str]] = defaultdict(list)
     for node in ast.walk(tree):

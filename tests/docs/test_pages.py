@@ -1,4 +1,4 @@
-"""The README and every page of docs: links lead somewhere, commands and make targets exist, examples are valid."""
+"""Test the README and every page of docs: links lead somewhere, commands and make targets exist, examples are valid."""
 
 import argparse
 import functools
@@ -35,7 +35,7 @@ def links_of(text: str) -> list[str]:
 
 
 def anchors_of(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -57,19 +57,19 @@ def fenced(text: str, language: str) -> list[str]:
 
 
 def words_after_speciate(command: str) -> list[str] | None:
-    """The words after `speciate` in a line of a shell, comments left out; None: the line does not run it."""
+    """Return the words after `speciate` in a line of shell without comments, or None if the line does not run it."""
     match = re.search(r"(?:^|(?<=\s))(?:python -m )?speciate (.+)", command)
     return None if match is None else shlex.split(match[1], comments=True)
 
 
 def shell_commands(text: str) -> list[list[str]]:
-    """The words after `speciate` of every command in a block of shell."""
+    """Return the words after `speciate` for every command in a block of shell."""
     lines = "\n".join(fenced(text, "sh")).replace("\\\n", " ").splitlines()
     return [words for line in lines if "alias" not in line and (words := words_after_speciate(line))]
 
 
 def inline_commands(text: str) -> list[list[str]]:
-    """The words after `speciate` in code within a sentence; `VERB` stands for any verb."""
+    """Return the words after `speciate` in code within a sentence; `VERB` stands for any verb."""
     return [
         shlex.split(code) for code in re.findall(r"`(?:python -m )?speciate ([^`\n]+)`", text) if "VERB" not in code
     ]
@@ -81,7 +81,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
 
 
 def unknown_in(words: list[str]) -> list[str]:
-    """What a command names that there is not: its verb, or its flags."""
+    """Return what a command names that does not exist: its verb, or its flags."""
     if words[0] in ("--help", "--version"):
         return words[1:]
     if words[0] not in cli.verb_files():
@@ -91,7 +91,7 @@ def unknown_in(words: list[str]) -> list[str]:
 
 
 def check_example(example: str) -> None:
-    """Read an example as a study, as a part of one over the default study, or as an ablation's change."""
+    """Read an example as a study, as part of a study over the default one, or as an ablation's change."""
     settings = yaml.safe_load(example)
     default = read_yaml(ROOT / "config.yaml")
     if set(settings) <= set(RunSpec.model_fields):
@@ -168,7 +168,7 @@ def test_every_path_exists(page: pathlib.Path) -> None:
     text = page.read_text(encoding="utf-8")
     if page.name == "four_systems.md":  # its first column names their files
         text = re.sub(r"^\|(?:[^|\\]|\\.)*\|", "", text, flags=re.MULTILINE)
-    if page.name == "CHANGELOG.md":  # it names what was
+    if page.name == "CHANGELOG.md":  # this page names what existed before
         return
     paths = set(re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|yaml|smk|md|lock))`", text))
     places = (ROOT, ROOT / "src" / "speciate", ROOT / "studies", page.parent)

@@ -1,4 +1,4 @@
-"""The README: short, in a newcomer's order, and true about the repository."""
+"""Test that the README is short, in a newcomer's order, and true about the repository."""
 
 import pathlib
 import re
@@ -27,7 +27,7 @@ def test_nothing_but_the_question_and_the_figure_comes_before_the_first_command(
 
 
 def tree_paths() -> list[str]:
-    """Every path that the tree names, from the root."""
+    """Return every path that the tree names, from the root."""
     tree = re.search(r"```\n(config\.yaml .*?)```", README, re.DOTALL)
     assert tree
     paths, inside = [], ""

@@ -1,4 +1,4 @@
-"""docs/running.md: its table and its picture name every stage, and nothing else."""
+"""Test that the table and the picture of docs/running.md name every stage, and nothing else."""
 
 import pathlib
 import re
@@ -22,4 +22,4 @@ def test_the_picture_shows_stages() -> None:
     lines = [line for line in picture[1].splitlines() if "-->" in line]
     names = {word for line in lines for word in re.findall(r"[a-z_]+", re.sub(r"\[.*?\]", "", line))}
     assert names <= STAGES
-    assert STAGES - names == {"cost", "manifest"}  # beside the flow
+    assert STAGES - names == {"cost", "manifest"}  # these stand outside the flow

@@ -1,4 +1,4 @@
-"""docs/selectors.md: its examples parse, and the hypotheses, arms, kinds and files that it names exist."""
+"""Test that docs/selectors.md has valid examples, and that its hypotheses, arms, kinds and files exist."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""The environment builder, on an index and a folder of tiny wheels made here: the real pip, no network."""
+"""Test the environment builder on an index and a folder of tiny wheels made here, with the real pip and no network."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ CPU, REGISTRY = "2.13.0+cpu", "2.13.0"
 
 
 def wheel(folder: pathlib.Path, name: str, version: str, requires: str = "") -> str:
-    """Writes a wheel with nothing but metadata; returns its lock line."""
+    """Write a wheel with nothing but metadata; return its lock line."""
     folder.mkdir(exist_ok=True)
     file, home = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -30,7 +30,7 @@ def wheel(folder: pathlib.Path, name: str, version: str, requires: str = "") -> 
 
 
 class Machine:
-    """A clone with the real builder and small locks, an index, and a folder of local files."""
+    """Hold a clone with the real builder and small locks, an index, and a folder of local files."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.envs, self.index, self.files = folder / "envs", folder / "index", folder / "files"
@@ -53,7 +53,7 @@ class Machine:
             page.write_text(f'<a href="{file.as_uri()}#sha256={sha256}">{file.name}</a>')
 
     def build(self, *names: str) -> subprocess.CompletedProcess[str]:
-        """Runs the builder with pip set up for this machine and nothing else."""
+        """Run the builder with pip configured for this machine and nothing else."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "PYTHON"))}
         pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": str(self.files)}
         pip["PIP_INDEX_URL"] = (self.index / "simple").as_uri()
@@ -61,12 +61,12 @@ class Machine:
         return subprocess.run(command, capture_output=True, text=True, env={**kept, **pip}, check=False)
 
     def installed(self, name: str) -> set[str]:
-        """The packages of an environment, as 'name-version', without those of a bare one."""
+        """Return the packages of an environment as 'name-version', without those of an empty environment."""
         found = (self.envs.parent / ".envs" / name / "lib").glob("python3*/site-packages/*.dist-info")
         return {item.stem for item in found if not item.name.startswith(("pip-", "setuptools-"))}
 
     def record(self, name: str) -> pathlib.Path:
-        """Where the builder records what an environment holds."""
+        """Return the file in which the builder records what an environment holds."""
         return self.envs.parent / ".envs" / name / "build.json"
 
 
@@ -124,9 +124,9 @@ def test_built_once_and_again_when_its_lock_changes_or_its_record_is_missing(
     ensure("study")
     ensure("host")
     assert built == ["host", "study", "host"]
-    machine.record("host").unlink()  # as an interrupted build leaves it
+    machine.record("host").unlink()  # the state after an interrupted build
     ensure("host")
-    (machine.record("host").parent / "bin" / "python").unlink()  # its Python was removed from the machine
+    (machine.record("host").parent / "bin" / "python").unlink()  # as if its Python had been removed from the machine
     ensure("host")
     assert built == ["host", "study", "host", "host", "host"]
 
@@ -142,7 +142,7 @@ def test_the_locks_name_one_version_of_torch_and_share_every_other_package() -> 
         return found
 
     cpu, cuda = pins("study") | pins("torch-cpu"), pins("study-cuda")
-    # setuptools is a need of CPU builds alone; what only the registry's build needs comes from elsewhere
+    # only CPU builds need setuptools; only the registry's build needs packages from elsewhere
     assert {name: cuda[name] for name in cpu if name in cuda} == {name: cpu[name] for name in cpu if name in cuda}
     assert set(cpu) - set(cuda) <= {"setuptools"}
     assert all(re.match(r"cuda-|nvidia-|triton", name) for name in set(cuda) - set(cpu))

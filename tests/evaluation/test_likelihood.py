@@ -12,7 +12,7 @@ from speciate.training.loss.objective import Objective
 
 
 class Known(Objective):
-    """An objective and its model in one: token v has the probability (v + 1) / 10 after any token."""
+    """Act as an objective and its model in one: token v has the probability (v + 1) / 10 after any token."""
 
     def forward(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         raise NotImplementedError
@@ -25,7 +25,7 @@ class Known(Objective):
 
 
 class Separate(Known):
-    """The objective without each document's first token."""
+    """Leave out each document's first token."""
 
     def loss_mask(self, model: nn.Module, token_BT: Tensor, document_BT: Tensor | None = None) -> Tensor:
         return document_BT[:, 1:] == document_BT[:, :-1]
@@ -59,7 +59,7 @@ def test_nats_tokens_and_bytes_go_to_the_predicted_tokens_document(blocks: Block
 
 
 def test_where_tokens_do_not_keep_every_byte_a_documents_own_bytes_are_shared_among_them(blocks: BlockSet) -> None:
-    """Document w has 30 bytes, its tokens spell 10; z's tokens spell nothing at all."""
+    """Document w has 30 bytes, but its tokens spell 10; z's tokens spell nothing at all."""
     blocks.documents["bytes"] = [30, 55, 7, 11]
     blocks.documents["surface"] = [10, 110, 7, 0]
     known = Known()
@@ -77,7 +77,7 @@ def test_a_prediction_that_does_not_count_is_no_ones(blocks: BlockSet) -> None:
 
 
 class Estimated(Known):
-    """The objective with four estimates of each token's nats, up to .3 nats off."""
+    """Return four estimates of each token's nats, up to .3 nats off."""
 
     is_estimated = True
 
@@ -91,6 +91,6 @@ def test_an_estimated_loss_keeps_each_of_its_estimates(blocks: BlockSet) -> None
     exact, table = (nll_by_document(nn.Linear(1, 1), known, blocks, token_bytes_V) for known in (Known(), Estimated()))
     assert "nats_draws" not in exact
     np.testing.assert_allclose(table["nats"], exact["nats"], rtol=1e-6)
-    # all tokens of a document are off together
+    # all tokens of a document deviate together
     for row, nats in zip(table.itertuples(), exact["nats"], strict=True):
         np.testing.assert_allclose(row.nats_draws, nats + np.array([-0.3, -0.1, 0.1, 0.3]) * row.tokens, rtol=1e-5)

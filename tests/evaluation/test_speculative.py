@@ -25,7 +25,7 @@ ARMS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "two": ({"heads": 2}, {"position": "rotary", "norm": "rms"}, DENSE),
     "experts": ({"ffn": DENSE}, {"tied_head": False}, MOE),
     "one layer": ({}, {"num_layers": 1}, DENSE),
-    # whose caches cannot be cut
+    # their caches cannot be truncated
     "skipping": ({"ffn": DENSE}, {"depth": {"kind": "mod", "capacity": 0.5}}, DENSE),
     "recurrent": ({}, {"mixer": "mamba"}, DENSE),
 }
@@ -75,15 +75,15 @@ PROMPTS = [text(4)[row, :length] for row, length in enumerate((1, 9, CONTEXT - 2
 def test_the_text_is_head_0s_greedy_text(arm: str, num_steps: int) -> None:
     model, counts, length = trained(arm, num_steps), speculative.SpeculationCounts(), 0
     for prompt_T in PROMPTS:
-        for max_tokens in (1, 6, 1000):  # the last one: up to the end of the context
+        for max_tokens in (1, 6, 1000):  # with the last value, up to the end of the context
             expected = greedy(model, prompt_T, max_tokens)
             assert list(speculative.generate(model, prompt_T, max_tokens, counts)) == expected
             length += len(expected)
     assert counts.tokens == length
-    # each forward pass tells one token, and one for each draft that stands
+    # each forward pass gives one token, plus one for each accepted draft
     assert counts.forwards + counts.accepted == length
     assert 0 <= counts.acceptance <= 1
-    if num_steps and arm != "skipping":  # which tokens run is hard to learn in so few steps
+    if num_steps and arm != "skipping":  # which tokens to run is hard to learn in so few steps
         assert counts.acceptance > 0.2
         assert counts.tokens_per_forward > 1.2
 

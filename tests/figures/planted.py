@@ -1,4 +1,4 @@
-"""A whole study's tables with a planted answer: `unbalanced_fast` collapses, frozen and hash routers do not learn.
+"""Make a whole study's tables with a planted answer: `unbalanced_fast` collapses, frozen and hash routers do not learn.
 
 Shape suffixes: D domains, E experts.
 """
@@ -38,7 +38,7 @@ PLANT = {
 
 
 def subject(arms: tuple[str, ...] = ARMS, domains: tuple[str, ...] = ("code", "math", "prose")) -> SimpleNamespace:
-    """What a figure must know of the study."""
+    """Return what a figure must know of the study."""
     controls = tuple(arm for arm in ("frozen", "hash") if arm in arms)
     return SimpleNamespace(
         arms=arms,
@@ -52,12 +52,12 @@ def subject(arms: tuple[str, ...] = ARMS, domains: tuple[str, ...] = ("code", "m
 
 
 def plant_of(arm: str) -> tuple[float, float, float]:
-    """What is planted in `arm`; an invented one is a mildly uneven learned router."""
+    """Return what is planted in `arm`; an invented arm is a mildly uneven learned router."""
     return PLANT.get(arm, (0.06, 0.5, 0.005 * len(arm) / 10))
 
 
 def shares_DE(arm: str, seed: int, layer: int, progress: float, *, num_domains: int, num_experts: int) -> np.ndarray:
-    """P(expert | domain) at a point of the training, 0..1."""
+    """Return P(expert | domain) at a point of the training, 0..1."""
     rng = np.random.default_rng([sum(map(ord, arm)), seed, layer])
     extra, preference, _ = plant_of(arm)
     grown = 1.0 if arm in ("frozen", "hash") else min(1.0, 4 * progress)
@@ -70,13 +70,13 @@ def shares_DE(arm: str, seed: int, layer: int, progress: float, *, num_domains: 
 
 
 def information_bits(shares: np.ndarray) -> float:
-    """I(expert; domain) with equal domain weights."""
+    """Return I(expert; domain) with equal domain weights."""
     load = shares.mean(0)
     return float(np.mean(np.sum(shares * np.log2(np.maximum(shares, 1e-12) / np.maximum(load, 1e-12)), 1)))
 
 
 def load_row(load: np.ndarray) -> dict[str, float]:
-    """The load statistics of a selector's row."""
+    """Return the load statistics of a selector's row."""
     size = len(load)
     entropy = -np.sum(load * np.log(np.maximum(load, 1e-12)))
     ordered = np.sort(load)
@@ -100,7 +100,7 @@ def tables(
     seeds: tuple[int, ...] = (0, 1),
     num_steps: int = 250,
 ) -> dict[str, pd.DataFrame]:
-    """Every table of a planted study."""
+    """Make every table of a planted study."""
     steps = sorted({*range(0, 31, 5), *range(30, num_steps + 1, 10), num_steps})
     rows: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("selectors", "experts", "types", "losses", "curves", "verdicts", "runs")
@@ -139,7 +139,7 @@ PROFILES = {"k_share": (4.0, 8.0, 16.0, 32.0), "k_by_entropy": (0.25, 0.5, 0.75,
 
 
 def _measurements(arms: tuple[str, ...], seeds: tuple[int, ...], num_layers: int, num_steps: int) -> pd.DataFrame:
-    """A mixer that learns which keys to keep; an importance that keeps its budget, but in the arm unbalanced."""
+    """Plant a mixer that learns which keys to keep, and an importance that keeps its budget but in `unbalanced`."""
     rows: list[dict[str, Any]] = []
     checks = ((0, "telemetry"), (num_steps // 2, "telemetry"), (num_steps, "telemetry"), (num_steps, "full"))
     for arm, seed, (step, probe) in product(arms, seeds, checks):
@@ -159,7 +159,7 @@ def _measurements(arms: tuple[str, ...], seeds: tuple[int, ...], num_layers: int
 
 
 def _cost(arms: tuple[str, ...]) -> pd.DataFrame:
-    """Arms that grow with the square of the length, and one, top2, that grows with it."""
+    """Plant arms whose cost grows with the square of the length, and one, top2, with linear growth."""
     rows = [
         {
             "ablation": arm,
@@ -176,7 +176,7 @@ def _cost(arms: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _details(arms: tuple[str, ...], seeds: tuple[int, ...]) -> pd.DataFrame:
-    """An importance that follows the loss, but in the arm unbalanced, whose is the same everywhere; two samplers."""
+    """Plant an importance that follows the loss, but is constant in the arm unbalanced; and two samplers."""
     rng, rows = np.random.default_rng(5), []
     words = ["def", " run", "(", "self", ")", ":", "\n", "  ", "return", " one"]
     for arm, seed, item, position in product(arms, seeds, (0, 1), range(40)):

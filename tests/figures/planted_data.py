@@ -1,4 +1,4 @@
-"""The tables of a data card with a planted answer: code is largest, prose is repeated, math has many short texts."""
+"""Make a data card's tables with a planted answer: code is largest, prose is repeated, math has many short texts."""
 
 import math
 from itertools import product
@@ -21,12 +21,12 @@ DROPS = (
 
 
 def size_of(domain: str) -> tuple[int, int, float]:
-    """Documents, bytes and bytes a token of a domain; an invented one is like prose."""
+    """Return the documents, bytes and bytes per token of a domain; an invented domain is like prose."""
     return SIZES.get(domain, (400, 1_500_000 + 10_000 * len(domain), 4.4))
 
 
 def tables(domains: tuple[str, ...] = ("code", "math", "prose"), duplicates: bool = True) -> dict[str, pd.DataFrame]:
-    """Every table of a planted card."""
+    """Make every table of a planted card."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
     least = min(int(0.75 * size / each) // BLOCK for _, size, each in map(size_of, domains))
     for domain in domains:

@@ -1,4 +1,4 @@
-"""The figures of the data page: they show the planted counts, keep the page, and say when there is nothing to show."""
+"""Test that the data page's figures show the planted counts, fit the page, and say when there is nothing to show."""
 
 import importlib
 import itertools
@@ -16,7 +16,7 @@ MANY = tuple(f"domain_{letter}" for letter in "abcdefghijklmnopqrstuvwxyzabcd")
 
 
 def draw(name: str, tables, **options):
-    """The figure and its caption, from no more than `TABLES` says and knowing nothing of the arms."""
+    """Draw the figure and its caption from the tables in `TABLES` alone, without the arms."""
     module = importlib.import_module(f"speciate.figures.{name}")
     needed = {table: tables[table][list(columns)] for table, columns in module.TABLES.items()}
     settings = options_of("figures", name)(kind=name, **options)
@@ -90,7 +90,7 @@ def test_lengths_are_shares_of_each_split() -> None:
         assert len(held_out) == 3
         assert np.allclose([line.get_ydata().sum() for line in held_out], 1)
         assert [line.get_xdata()[0] for line in axes.lines if line.get_linewidth()] == [planted.BLOCK]
-    # 1713 documents of 5.9 million tokens: 3,400 each; math has 100 tokens a document
+    # 1713 documents with 5.9 million tokens: 3,400 each; math has 100 tokens per document
     assert "code 2048 to 4095, at least 100% longer than a block; math 128 to 255" in caption
 
 

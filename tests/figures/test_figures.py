@@ -1,4 +1,4 @@
-"""Every figure: draws studies of all sizes, shows the planted answer, and says in its caption what it leaves out."""
+"""Test that every figure draws studies of all sizes, shows the planted answer, and says what it leaves out."""
 
 import functools
 import importlib
@@ -28,7 +28,7 @@ def tables():
 
 @pytest.fixture(scope="module")
 def standard(tables):
-    """Name -> the figure of the whole planted study and its caption, drawn once, from no more than `TABLES` says."""
+    """Name -> the figure of the whole planted study and its caption, drawn once from the tables in `TABLES` alone."""
 
     @functools.cache
     def drawn(name: str):
@@ -39,7 +39,7 @@ def standard(tables):
 
 
 def draw(name: str, tables, subject=None, **options):
-    """The figure and its caption."""
+    """Draw the figure; return it and its caption."""
     module = importlib.import_module(f"speciate.figures.{name}")
     subject = subject or planted.subject()
     settings = options_of("figures", name)(kind=name, **options)
@@ -134,7 +134,7 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
 
 @pytest.fixture(scope="module")
 def mixed(tables):
-    """The same, but the arm bias has one selector beside the layers, as an importance is."""
+    """Return the same tables, but in the arm bias one selector is outside the layers, as an importance is."""
     changed = {}
     for name, frame in tables.items():
         if {"ablation", "selector", "layer"} <= set(frame.columns):

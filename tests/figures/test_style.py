@@ -1,4 +1,4 @@
-"""The style keeps its promises: colours that all can tell apart, labels that do not overlap, choices that are told."""
+"""Test the style: colours that everyone can tell apart, labels that do not overlap, and stated choices."""
 
 import importlib.util
 import itertools
@@ -38,14 +38,14 @@ def linear(colour) -> np.ndarray:
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* of linear RGB, D65."""
+    """Convert linear RGB to CIE L*a*b*, D65."""
     xyz = TO_XYZ @ np.clip(rgb, 0, 1) / np.array([0.95047, 1, 1.08883])
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 def contrast(colour) -> float:
-    """WCAG contrast with white."""
+    """Return the WCAG contrast with white."""
     return 1.05 / ((TO_XYZ @ linear(colour))[1] + 0.05)
 
 
@@ -116,7 +116,7 @@ def test_mosaic_columns_are_as_wide_as_their_shares() -> None:
     axes = style.new_figure(1).add_subplot()
     mesh = style.draw_mosaic(axes, np.array([[2.0, 0.5, 1.0], [0.0, 1.5, 1.0]]), np.array([0.2, 0.5, 0.3]))
     edges = mesh.get_coordinates()[0, :, 0]
-    # sorted by the row that lifts a column most, then by how much: expert 0, expert 2, expert 1
+    # sorted by the row that lifts a column most, then by how much it does: expert 0, expert 2, expert 1
     assert np.allclose(np.diff(edges), [0.2, 0.3, 0.5])
     assert np.allclose(mesh.get_array()[0], style.lift_shade([2.0, 1.0, 0.5]))
 
@@ -144,7 +144,7 @@ def test_a_row_shows_its_columns_selectors_and_others_in_the_places_left() -> No
         "blocks.1",
         None,
     ]
-    # of more selectors than places the first, the last and what lies between them
+    # with more selectors than places: the first, the last and one between them
     many = [f"blocks.{layer}.{part}" for layer in range(3) for part in ("depth", "ffn", "mixer")]
     assert style.selectors_of_columns(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
 

@@ -1,4 +1,4 @@
-"""What stands outside the digest of a stage's code writes no byte that a later stage reads."""
+"""Test that code outside a stage's digest writes no byte that a later stage reads."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ SIZE = Size(documents=2, num_steps=20, steps=(0, 10), permutations=19, resamples
 
 
 class Silent(progress.Progress):
-    """Says nothing of a run, and nothing true of its speed."""
+    """Report nothing about a run, and a false speed."""
 
     def __call__(self, *words: object) -> None:
         return None

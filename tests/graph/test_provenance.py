@@ -1,4 +1,4 @@
-"""What makes a stage stale, and what does not."""
+"""Test what makes a stage stale, and what does not."""
 
 import pathlib
 
@@ -31,7 +31,7 @@ def main(arguments):
 
 @pytest.fixture
 def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A small package in place of ours: verb -> noun -> deep, and an unrelated module."""
+    """Make a small package in place of ours: verb -> noun -> deep, and an unrelated module."""
     for folder in ("noun", "stages", "config", "training/logs"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "stages" / "verb.py").write_text(VERB)
@@ -48,7 +48,7 @@ def package(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
 
 
 def forget() -> None:
-    """Clears what provenance remembers of files."""
+    """Clear what provenance caches about files."""
     for remembered in (provenance._read, provenance._digest):
         remembered.cache_clear()
 

@@ -1,4 +1,4 @@
-"""One run by hand: paths that are left out are told from the spec's own place in a study's results."""
+"""Run one stage by hand: omitted paths follow from the spec's place in a study's results."""
 
 import pathlib
 import shutil
@@ -16,7 +16,7 @@ MakeRun = Callable[..., RunSpec]
 
 @pytest.fixture
 def results(mixture: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A results folder whose study has its mixture made."""
+    """Make a results folder of a study that has made its mixture."""
     home = tmp_path / "results"
     shutil.copytree(mixture.parent, home / "data" / "balance")
     (home / "study" / "specs").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a run starts from is an input of it, and nothing else is."""
+"""Test that what a run starts from is an input of it, and nothing else is."""
 
 import pathlib
 from typing import Any
@@ -14,7 +14,7 @@ EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}
 
 
 def study(**starts: Any) -> Study:
-    """The default study with ablations that start so."""
+    """Make the default study with ablations that start in this way."""
     arms = {name: {"about": name, "change": {**EXPERTS, "start": start}} for name, start in starts.items()}
     return parse_study(merge(read_yaml(CONFIG), {"ablations": arms}), "study")
 
@@ -46,7 +46,7 @@ def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     assert (spec.name, spec.source.kind) == ("start", "gguf")
     assert plan.folders().starts == {"start": str(pathlib.Path(archive).relative_to("results"))}
     other = StudyGraph(study(), pathlib.Path("results"))
-    assert other.folder("balance", "mixture") == plan.folder("balance", "mixture")  # a start is no part of the data
+    assert other.folder("balance", "mixture") == plan.folder("balance", "mixture")  # a start is not part of the data
 
 
 def test_a_folder_of_the_users_is_its_files(tmp_path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""The study as a graph of paths: what a change moves, and what it leaves where it is."""
+"""Test the study as a graph of paths: which paths a change moves, and which it leaves in place."""
 
 import pathlib
 from typing import Any
@@ -27,7 +27,7 @@ def make(settings: dict[str, Any], change: dict[str, Any] | None = None) -> Stud
 
 
 def folders(one: StudyGraph) -> dict[str, pathlib.Path]:
-    """Every data stage's folder, by stage/name."""
+    """Return every data stage's folder, by stage/name."""
     found = [path.parent for path in one.specs() if path.parts[1] == "data"]
     return {f"{folder.parent.name}/{folder.name.rsplit('-', 1)[0]}": folder for folder in found}
 
@@ -68,7 +68,7 @@ def test_shards_spread_the_stages_of_one_domain(settings: dict[str, Any]) -> Non
     one = make(settings, {"domains": {"math": {"shards": 3}}})
     assert one.shards("math") == ["0-of-3", "1-of-3", "2-of-3"]
     assert [path.name for path in one.parts("pack", "math")] == one.shards("math")
-    # a generator cannot be cut: it is fetched once, and each shard reads its part of it
+    # a generator cannot be split: it is fetched once, and each shard reads its part of it
     assert one.fetches("gsm_symbolic") == ["0-of-1"]
     assert {pathlib.Path(path).parent.name for path in one.inputs("clean", "math", "2-of-3")["fetch"]} == {"0-of-1"}
 

@@ -1,4 +1,4 @@
-"""Metrics are kept as means by path, name and coordinate, and only while they are collected."""
+"""Test that metrics are kept as means by path, name and coordinate, and only while they are collected."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from speciate.selection.metrics import collect_metrics, is_collecting, record_me
 
 
 class Noting(nn.Module):
-    """Notes what it is given."""
+    """Record the metrics that it is given."""
 
     def forward(self, x_N: Tensor) -> Tensor:
         record_metric(self, "level", x_N)

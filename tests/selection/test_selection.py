@@ -1,4 +1,4 @@
-"""Selections are recorded from outside a model."""
+"""Test that Selections are recorded from outside a model."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Output:
 
 
 class Router(Selector):
-    """The smallest selector: two slots."""
+    """Act as the smallest selector, with two slots."""
 
     num_slots = 2
 
@@ -62,7 +62,7 @@ def test_each_selection_lies_under_its_modules_path_in_order() -> None:
         model(x)
     paths = ["blocks.0.router", "blocks.1.router", "blocks.2.router"]
     assert list(record) == paths == list(selectors(model))
-    # what the second layer saw is x + 1, whatever was recorded
+    # the second layer saw x + 1, whatever was recorded
     assert torch.equal(record[paths[1]].probs_NS, model.blocks[1].router.project(x + 1).softmax(-1))
 
 

@@ -1,4 +1,4 @@
-"""The commitment identity and the Tally's sums against scipy, enumeration and cases computed by hand."""
+"""Test the commitment identity and the Tally's sums against scipy, enumeration and cases computed by hand."""
 
 import math
 
@@ -23,7 +23,7 @@ def random_selection(seed: int, num_decisions: int = 40, num_slots: int = 6) -> 
     draw = torch.Generator().manual_seed(seed)
     probs = torch.softmax(3 * torch.randn(num_decisions, num_slots, generator=draw, dtype=torch.float64), -1)
     null = torch.softmax(torch.randn(num_decisions, num_slots, generator=draw, dtype=torch.float64), -1)
-    # some slots are impossible for some decisions, under both: an indexer behind a causal mask
+    # some slots are impossible for some decisions under both distributions: an indexer behind a causal mask
     probs[: num_decisions // 2, 0] = 0
     null[: num_decisions // 2, 0] = 0
     return selection(probs / probs.sum(-1, keepdim=True), null / null.sum(-1, keepdim=True))
@@ -65,7 +65,8 @@ def test_information_is_mutual_information_under_a_constant_null(seed: int) -> N
         ([[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5]], (LN2, 0.0, LN2)),  # specialised
         ([[1.0, 0.0], [1.0, 0.0]], [[0.5, 0.5]], (LN2, LN2, 0.0)),  # collapsed
         ([[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5]], (0.0, 0.0, 0.0)),  # indifferent
-        ([[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.5, 0.5]], (0.0, 0.0, 0.0)),  # does what its null does: indifferent
+        # does what its null does, so it is indifferent
+        ([[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.5, 0.5]], (0.0, 0.0, 0.0)),
         # a Mixture-of-Depths of capacity 1/4 that runs every token: 0 nats of information, ln 4 of drift
         ([[0.0, 1.0], [0.0, 1.0]], [[0.75, 0.25]], (math.log(4), math.log(4), 0.0)),
         # half the decisions certain, half not: I = H(3/4, 1/4) - (0 + ln 2) / 2

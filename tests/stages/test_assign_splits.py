@@ -1,4 +1,4 @@
-"""assign_splits puts each group of a domain into one split, whatever the shards; duplicates do not count."""
+"""Test that assign_splits puts each group of a domain into one split in any sharding, and does not count duplicates."""
 
 import json
 import pathlib

@@ -31,7 +31,7 @@ def words(seed: int, count: int) -> str:
 
 
 def texts() -> dict[str, list[str]]:
-    """Code: 37 texts with one licence, 2 equal, and 3 short. Prose: 30 texts with one prefix, and one of code's."""
+    """Return texts. Code: 37 with one licence, 2 equal, 3 short. Prose: 30 with one prefix, and one of code's texts."""
     code = [f"{words(seed, 60)} {LICENCE}" for seed in range(37)] + ["short"] * 3
     code[20] = code[3]
     prose = [f"{PREFIX}{words(1000 + seed, 50 + 10 * seed)}" for seed in range(30)]
@@ -187,7 +187,7 @@ def test_every_document_read_is_kept_somewhere_or_dropped_for_one_reason(tables)
     drops = tables["data_drops"].set_index(["domain", "stage", "reason"])["documents"]
     assert drops["code", "clean", "too_short"] == 3
     assert drops["code", "cluster", "exact_duplicate"] == 1
-    assert drops["prose", "cluster", "exact_duplicate"] == 1  # of a text of code
+    assert drops["prose", "cluster", "exact_duplicate"] == 1  # a duplicate of one of code's texts
     assert drops["prose", "encode", "max_tokens"] > 0
     read = tables["data_sources"].set_index("domain")["documents_read"]
     encoded = tables["data_domains"].groupby("domain")["encoded"].sum()
@@ -212,14 +212,15 @@ def test_overlaps_are_those_of_the_texts(plan: StudyGraph, tables) -> None:
         return {run for text in documents(plan, domain, split) for run in shingle_hashes(text, 13).tolist()}
 
     overlaps = tables["data_overlaps"]
-    assert len(overlaps) == 2 * 4 * 3 + 2 * 4  # splits of one domain, and splits in the other's training text
+    # the splits of one domain, and the splits in the other domain's training text
+    assert len(overlaps) == 2 * 4 * 3 + 2 * 4
     for _, overlap in overlaps.iterrows():
         part, other = runs(overlap["domain"], overlap["split"]), runs(overlap["in_domain"], overlap["in_split"])
         assert overlap["share"] == pytest.approx(len(part & other) / len(part))
         assert overlap["similarity"] == pytest.approx(len(part & other) / len(part | other))
         assert (overlap["compared"], overlap["standard_error"]) == (len(part), 0)
     licence = row(overlaps, domain="code", split="test", in_domain="code", in_split="train")
-    assert licence["share"] > 0.02  # the 28 runs inside the licence that all texts share
+    assert licence["share"] > 0.02  # the 28 runs inside the licence, which all these texts share
 
 
 def test_duplicates_show_what_was_dropped_beside_what_was_kept(tables) -> None:

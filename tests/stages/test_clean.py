@@ -1,4 +1,4 @@
-"""The verb clean: two sources of one domain become documents and counts, or one message."""
+"""Test the stage clean: two sources of one domain become documents and counts, or a single message."""
 
 import functools
 import json
@@ -121,7 +121,7 @@ def test_an_archive_of_one_shard_is_read_whole(folder: pathlib.Path, monkeypatch
 
 
 def test_reading_stops_at_max_bytes(folder: pathlib.Path) -> None:
-    # two is no archive: after the first source has its bytes, nobody opens it
+    # two is not an archive: once the first source has given its bytes, nothing opens the second
     (folder / "two").write_text("no archive")
     sources = {"one": source(), "two": source()}
     out = verb(folder, sources, max_bytes=10)

@@ -1,4 +1,4 @@
-"""draw: the same bytes whenever and wherever, text that stays text, and messages that name what is wrong."""
+"""Test draw: the same bytes at any time and place, text that stays text, and messages that name what is wrong."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def run(spec: pathlib.Path, tables: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def word_of(figure: str) -> str:
-    """A word that must stand in the figure: an arm's in one of runs, a domain's in one of data, a sampler's."""
+    """Return a word that the figure must contain: an arm's in one of runs, a domain's in one of data, a sampler's."""
     if figure == "unmasking":
         return "semi autoregressive"
     return "math" if getattr(options_of("figures", figure), "page", "report") == "data" else "unbalanced"

@@ -1,4 +1,4 @@
-"""What the stages fit and encode log, count and refuse."""
+"""Test what the stages fit and encode log, count and refuse."""
 
 import json
 import pathlib
@@ -85,7 +85,7 @@ def test_a_shard_takes_its_share_of_training_tokens(tmp_path: pathlib.Path, caps
     unlimited = encoded(tmp_path)["splits"]
     ends = np.cumsum(read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit")).lengths_D)
     limited = encoded(tmp_path, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
-    assert limited["train"]["tokens"] == ends[1]  # a third, rounded up, is one more than the first document has
+    assert limited["train"]["tokens"] == ends[1]  # a third, rounded up, is one more token than the first document has
     assert (limited["train"]["documents"], limited["train"]["documents_left_out"]) == (2, 3)
     assert "2 documents, " in capsys.readouterr().err.split("train: ")[-1]
     assert {split: limited[split] for split in SPLITS[1:]} == {split: unlimited[split] for split in SPLITS[1:]}

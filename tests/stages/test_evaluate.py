@@ -1,4 +1,4 @@
-"""What the finished model chose on the probe set, against its own routers asked block by block."""
+"""Test the choices of the finished model on the probe set against its own routers, called block by block."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def probe_set() -> BlockSet:
     import pandas as pd
 
     draw = np.random.Generator(np.random.Philox(1))
-    num_blocks = 70  # more than are evaluated at once, and no multiple of that
+    num_blocks = 70  # more blocks than are evaluated at once, and not a multiple of that number
     return BlockSet(
         name="probe",
         domains=("a",),
@@ -43,7 +43,7 @@ def test_choices_are_those_of_each_block_alone() -> None:
         choice_PS = arrays[f"{path}/choice"]
         assert choice_PS.shape == (420, 4)
         assert (choice_PS.sum(1) == 2).all()
-        # a choice counts for half in the tally, whose groups are the documents: here the blocks
+        # the tally counts each choice as a half; its groups are the documents, here the blocks
         np.testing.assert_allclose(arrays[f"{path}/chosen_GS"], choice_PS.reshape(70, 6, 4).sum(1) / 2)
         for block in (0, 31, 32, 69):
             with torch.no_grad(), record_selections(model) as record:

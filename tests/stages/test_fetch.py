@@ -1,4 +1,4 @@
-"""The verb fetch, as the workflow runs it."""
+"""Test the stage fetch as the workflow runs it."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ FILE = "tiny-1.0-py3-none-any.whl"
 
 
 def run(folder: pathlib.Path, sha256: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m speciate fetch` with pip shown one folder and no network."""
+    """Run `python -m speciate fetch` with a pip that sees one folder and no network."""
     pin = {"kind": "package", "name": "tiny", "version": "1.0", "file": FILE, "sha256": sha256}
     spec = {"name": "words", "source": {**pin, "include": ["*"], "exclude": [], "reader": {"kind": "text"}}}
     (folder / "spec.json").write_text(json.dumps(spec))

@@ -122,7 +122,7 @@ def test_the_training_blocks_hold_the_documents(tmp_path: pathlib.Path, packing:
             run = tokens_T[documents_T == document]
             ends = np.flatnonzero(run == mixture.end_of_text)
             assert ends.tolist() in ([], [len(run) - 1])
-            text = tokenizer.decode(run[: len(run) - len(ends)]).strip("\ufffd")  # a character may be cut in two
+            text = tokenizer.decode(run[: len(run) - len(ends)]).strip("\ufffd")  # a cut may fall inside a character
             assert text in whole[DOMAINS[domain]][shard][document]
             assert not len(ends) or whole[DOMAINS[domain]][shard][document].endswith(text)
             assert packing != "best_fit_truncate" or whole[DOMAINS[domain]][shard][document].startswith(text)

@@ -1,4 +1,4 @@
-"""Packing in chunks, between which the memory of mapped pages is released."""
+"""Test packing in chunks, between which the memory of mapped pages is released."""
 
 import pathlib
 

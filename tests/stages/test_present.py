@@ -1,4 +1,4 @@
-"""present: one offline file that tells sources, counts, drops with texts to read, and what to know first."""
+"""Test present: one offline file with sources, counts, texts of dropped documents, and the warnings first."""
 
 import importlib
 import json
@@ -53,7 +53,7 @@ def spec(domains: tuple[str, ...] = ("code", "math", "prose")) -> CardSpec:
 
 
 def study(folder: pathlib.Path, tables) -> pathlib.Path:
-    """Tables and figures, as `card` and `draw` leave them."""
+    """Write tables and figures as `card` and `draw` leave them."""
     (folder / "tables").mkdir()
     (folder / "figures").mkdir()
     for name, frame in tables.items():
@@ -73,7 +73,7 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
 
 
 def written(folder: pathlib.Path) -> tuple[str, Page]:
-    """The page, its tags checked."""
+    """Return the page, after a check of its tags."""
     arguments = ["--spec", str(folder / "spec.json"), "--tables", str(folder / "tables")]
     arguments += ["--figures", str(folder / "figures"), "--output", str(folder / "data.html")]
     execute(["present", *arguments])

@@ -1,4 +1,4 @@
-"""report and manifest: one offline file that says what the tables say, and shows what failed."""
+"""Test report and manifest: one offline file that says what the tables say, and shows what failed."""
 
 import hashlib
 import html.parser
@@ -50,7 +50,7 @@ def tables():
 
 @pytest.fixture
 def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A study's folder, ready for its manifest and report."""
+    """Make a study's folder, ready for its manifest and report."""
     for folder in ("tables", "figures", "benchmarks/train/auxiliary", "runs/auxiliary/seed0"):
         (tmp_path / folder).mkdir(parents=True)
     for name, frame in {**tables, **planted_data.tables()}.items():
@@ -71,7 +71,7 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def written(study: pathlib.Path) -> str:
-    """The report of a study, made by both verbs."""
+    """Make the report of a study by both stages."""
     common = ["--spec", str(study / "spec.json"), "--tables", str(study / "tables")]
     runs = [str(file) for file in study.glob("runs/*/*/run.json")]
     arguments = [*common, "--runs", *runs, "--benchmarks", str(study / "benchmarks")]
@@ -84,7 +84,7 @@ def written(study: pathlib.Path) -> str:
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that tags close in order, and collects ids, links and images."""
+    """Check that tags close in order, and collect ids, links and images."""
 
     VOID = {"meta", "img", "link", "br", "hr", "!doctype"}
 
@@ -132,7 +132,7 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
 
 def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:
     _, parsed = page
-    # the page of the data lies beside the report
+    # the page of the data lies next to the report
     assert {link.removeprefix("#") for link in parsed.links} - {"data.html"} <= set(parsed.ids)
     assert len(set(parsed.ids)) == len(parsed.ids)
 
@@ -410,7 +410,7 @@ def test_losses_of_another_sort_are_not_compared_with_the_references(tables) -> 
     for one in report_tables.comparison_tables(tables, spec(arms=arms)):
         of_loss = one.title.startswith(("Test loss", "Bits"))
         assert ("bias" in {row[0] for row in one.rows}) is not of_loss
-    # where the reference's is a bound too, only what looks ahead is left out
+    # if the reference's loss is a bound too, only losses that look ahead are left out
     bounds = tuple(arm.model_copy(update={"bound": True}) for arm in arms)
     assert {"bias"} < {arm for arm, _ in findings.describe_losses(tables, spec(arms=bounds)).points}
 

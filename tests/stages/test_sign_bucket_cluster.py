@@ -1,4 +1,4 @@
-"""The verbs sign, bucket and cluster: duplicates within and across shards and domains, against all pairs compared."""
+"""Test sign, bucket and cluster: duplicates within and across shards and domains, against all pairs compared."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ Verb = Callable[..., None]
 
 @pytest.fixture
 def verb(tmp_path: pathlib.Path) -> Verb:
-    """Runs a verb on a spec and arguments."""
+    """Run a stage on a spec and arguments."""
 
     def call(module: Any, spec: dict[str, Any], *arguments: object) -> None:
         (tmp_path / "spec.json").write_text(json.dumps(spec))
@@ -36,7 +36,7 @@ def verb(tmp_path: pathlib.Path) -> Verb:
 
 
 def corpus(seed: int, count: int = 60) -> list[str]:
-    """Texts of random words, some with a few words replaced, some again as they are, some in other punctuation."""
+    """Make texts of random words: some with a few words replaced, some repeated, some with other punctuation."""
     draw = random.Random(seed)
     texts: list[str] = []
     for index in range(count):
@@ -63,7 +63,7 @@ def similarity(one: str, other: str) -> float:
 def pipeline(
     folder: pathlib.Path, verb: Verb, domains: Corpus, policies: list[str], shards: int = 1, buckets: int = 1
 ) -> dict[tuple[str, int, int], str]:
-    """Runs all three verbs; returns the text of each document by domain, shard, row."""
+    """Run all three stages; return the text of each document by domain, shard and row."""
     near = {**NEAR, "buckets": buckets} if "near" in policies else None
     texts: dict[tuple[str, int, int], str] = {}
     for domain, all_texts in domains.items():
@@ -144,7 +144,8 @@ def test_policies_say_what_a_domain_may_lose(tmp_path: pathlib.Path, verb: Verb)
     assert {row["reason"] for row in rows if row["domain"] == "equal"} == {"exact_duplicate"}
     assert all(texts[place(row)] == texts[place(row, "of_")] for row in rows if row["domain"] == "equal")
     left = [text for where, text in texts.items() if where not in {place(row) for row in rows}]
-    assert len([text for text in left if text in set(same)]) == len(same)  # of the first domain, and no copy of any
+    # those of the first domain stay, and none of their copies
+    assert len([text for text in left if text in set(same)]) == len(same)
     reported = json.loads((tmp_path / "out" / "counts.json").read_text())
     assert reported["documents"] == sum(map(len, domains.values()))
     for name, texts_of in domains.items():
@@ -170,7 +171,7 @@ def test_policies_say_what_a_domain_may_lose(tmp_path: pathlib.Path, verb: Verb)
 def test_equal_texts_alone_need_no_signatures(tmp_path: pathlib.Path, verb: Verb) -> None:
     texts = pipeline(tmp_path, verb, {"a": ["x", "y", "x", "z", "y", "x", "X"]}, ["exact"], 2)
     kept = {where for where in texts if where not in {place(row) for row in dropped(tmp_path)}}
-    assert kept == {("a", 0, 0), ("a", 0, 2), ("a", 0, 3), ("a", 1, 1)}  # x y X | y z x: shard by shard
+    assert kept == {("a", 0, 0), ("a", 0, 2), ("a", 0, 3), ("a", 1, 1)}  # x y X | z y x, by shard
     assert [texts[where] for where in sorted(kept)] == ["x", "y", "X", "z"]
     assert [row["reason"] for row in pq.read_table(tmp_path / "out" / "clusters.parquet").to_pylist()] == (
         ["exact_duplicate"] * 2

@@ -1,4 +1,4 @@
-"""A run as a whole: the same bits every time, stopped and continued at any step, watched or not."""
+"""Test that whole runs are bit-identical each time, if stopped and resumed at any step, with or without an observer."""
 
 import json
 import os
@@ -30,7 +30,7 @@ MakeRun = Callable[..., RunSpec]
 
 
 class StopAt:
-    """Asks to stop once it has been asked so many times whether to stop: twice a step."""
+    """Ask to stop once a run has asked this many times; a run asks twice a step."""
 
     def __init__(self, step: int) -> None:
         self.left = step
@@ -46,7 +46,7 @@ def digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def trained(spec: RunSpec, mixture: pathlib.Path, folder: pathlib.Path, stop: StopAt | None = None) -> bool:
-    """Trains into `folder`, with checkpoints beside it."""
+    """Train into `folder`, with checkpoints next to it."""
     checkpoints = folder.parent / f"{folder.name}-checkpoints"
     stop = StopAt(10**9) if stop is None else stop
     return verb.train(spec, mixture, folder, checkpoints, stop=stop)
@@ -66,7 +66,7 @@ def test_the_same_run_has_the_same_bits(
 
 @pytest.fixture(scope="module")
 def whole(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec], pathlib.Path]:
-    """The folder of a run that never stopped, made once for all who ask."""
+    """Return the folder of a run that never stopped; it is made once for all tests."""
     made: dict[str, pathlib.Path] = {}
 
     def folder_of(spec: RunSpec) -> pathlib.Path:
@@ -89,7 +89,7 @@ def test_a_run_stopped_after_any_step_continues_with_the_same_bits(
     balance: dict[str, object],
     step: int,
 ) -> None:
-    # noise until half of the run, accumulation, an epoch that ends inside a step (48 blocks, 5 a step)
+    # noise until half of the run, accumulation, and an epoch that ends inside a step (48 blocks, 5 per step)
     spec = run_spec(
         model={"block": {"ffn": {"balance": balance}}},
         training={"blocks_per_step": 5, "grad_accumulation": 5, "checkpoint_every": 100},
@@ -146,7 +146,7 @@ def test_telemetry_is_at_its_cadence_and_counts_every_probe_token(
     for layer in range(2):
         path = f"blocks.{layer}.ffn.router"
         decisions_KG = seen[f"{path}/decisions_G"]
-        # 2 blocks of each of 2 domains, each of a document of 9 tokens and one of 7; the other documents are not seen
+        # 2 blocks of each of 2 domains, each with a document of 9 tokens and one of 7; the other documents are not read
         assert decisions_KG.shape == (5, 16)
         assert decisions_KG[:, :8].tolist() == [[9, 7] * 4] * 5
         assert not decisions_KG[:, 8:].any()
@@ -161,7 +161,7 @@ def test_metrics_have_a_row_a_step_and_the_validation_loss_by_domain(
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == list(range(12))
-    assert steps[0]["loss"] == pytest.approx(np.log(64), abs=0.1)  # an untrained model knows nothing of 64 tokens
+    assert steps[0]["loss"] == pytest.approx(np.log(64), abs=0.1)  # an untrained model predicts 64 tokens uniformly
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert all(0 < row["auxiliary"] < 0.1 for row in steps)
     validation = [row for row in rows if "validation" in row]
@@ -214,7 +214,7 @@ def test_sigterm_saves_and_the_same_command_continues(
     while not list((tmp_path / "checkpoints").glob("*/*/step*")):
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)  # it stands still, some steps in, while a second one comes
+    process.send_signal(signal.SIGSTOP)  # it is suspended after some steps, while a second training starts
     with pytest.raises(ValueError, match="another process is training this run"):
         execute(command[2:])
     process.send_signal(signal.SIGTERM)
@@ -222,7 +222,7 @@ def test_sigterm_saves_and_the_same_command_continues(
     _, errors = process.communicate()
     assert process.returncode == 75, errors
     assert "SIGTERM received; saved, and the same command resumes the run" in errors
-    # how often it is saved may change meanwhile
+    # the interval between saves may change meanwhile
     spec = run_spec(training={"num_steps": 200, "checkpoint_every": 1000}, telemetry={"every": 100})
     (tmp_path / "spec.json").write_text(canonical_json(spec))
     execute(command[2:])
@@ -254,7 +254,7 @@ def test_what_fails_while_it_tells_of_a_step_fails_after_the_save_and_a_snapshot
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """What a training in this process does to signals is undone."""
+    """Undo what a training in this process does to signals."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     yield
     for number, handler in before.items():

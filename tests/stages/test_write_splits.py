@@ -49,7 +49,7 @@ def test_documents_are_where_their_groups_are(tmp_path: pathlib.Path) -> None:
     left = [row for index, row in enumerate(ROWS) if index not in (0, 7, 399)]
     assert by_split == {
         split: [row for row in left if number(row.group) == index] for index, split in enumerate(SPLITS)
-    }  # in their order
+    }  # in their original order
     assert json.loads((tmp_path / "out" / "counts.json").read_text()) == {
         split: {"documents": len(rows), "bytes": sum(len(row.text.encode()) for row in rows)}
         for split, rows in by_split.items()

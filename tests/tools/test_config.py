@@ -1,4 +1,4 @@
-"""`speciate config` prints a study with everything that it extends, and where each value comes from."""
+"""Test that `speciate config` prints a study with everything that it extends, and where each value comes from."""
 
 import pathlib
 import re
@@ -18,7 +18,7 @@ STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    """What `speciate config WORDS` prints."""
+    """Return what `speciate config WORDS` prints."""
     execute(["config", *map(str, words)])
     return capsys.readouterr().out
 
@@ -37,7 +37,7 @@ def test_what_is_printed_is_the_same_study(
 def test_each_value_names_the_file_and_the_line_that_set_it_last(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three layers of files: attention_slimpajama.yaml over attention.yaml over a part, and a corpus."""
+    """Read three layers of files: attention_slimpajama.yaml over attention.yaml over a part, and a corpus."""
     monkeypatch.chdir(ROOT)
     text = printed(capsys, "--study", "studies/attention_slimpajama.yaml")
     origins = dict(re.findall(r"^ *(\w+): .*# (\S+):\d+$", text, re.MULTILINE))
@@ -48,7 +48,8 @@ def test_each_value_names_the_file_and_the_line_that_set_it_last(
     seen = 0
     for key, value, name, line in re.findall(r"^ *(\w+): ([^{\[]*?) *# (\S+):(\d+)$", text, re.MULTILINE):
         source = (ROOT / name).read_text().splitlines()[int(line) - 1]
-        if not source.endswith((">-", "|")) and "<<" not in source:  # a text over several lines starts there
+        # for a text over several lines, this line is where it starts
+        if not source.endswith((">-", "|")) and "<<" not in source:
             assert key in source or key == "kind"
             assert str(yaml.safe_load(value)).lower() in source.lower()
             seen += 1

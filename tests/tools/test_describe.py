@@ -1,4 +1,4 @@
-"""The generated schema and page: current, complete, and agreeing with the models."""
+"""Test that the generated schema and page are current, complete, and agree with the models."""
 
 import json
 import pathlib

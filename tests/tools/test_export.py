@@ -1,4 +1,4 @@
-"""What is exported gives the run's logits in transformers, and generates with a cache what the full forward says."""
+"""Test that an exported model gives the run's logits in transformers, and the same text with and without a cache."""
 
 import pathlib
 import shutil
@@ -51,7 +51,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A tokenizer's folder, as the fit stage writes it."""
+    """Write a tokenizer's folder as the fit stage does."""
     folder = tmp_path_factory.mktemp("tokenizer")
     options = bpe.Options(kind="bpe", entries=ENTRIES)
     fitted = FittedTokenizer(bpe.build(options, iter(TEXTS), None).to_str(), "bpe")
@@ -62,7 +62,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
-    """Writes a run's folder with random weights, large enough to matter."""
+    """Write a run's folder with random weights, large enough to matter."""
 
     def write(
         changes: dict[str, Any], ffn: dict[str, Any], objective: Any = "causal", name: str = "run"
@@ -76,7 +76,7 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         built = build_model(run, ENTRIES)
         for name, buffer in built.named_buffers():
             if name.endswith("bias_S"):
-                buffer.normal_()  # what loss-free balancing has learned must come along
+                buffer.normal_()  # the export must include what loss-free balancing has learned
         folder = tmp_path / name
         folder.mkdir()
         (folder / "spec.json").write_text(canonical_json(run))
@@ -87,7 +87,7 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
 
 
 def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path, *more: str) -> pathlib.Path:
-    """What the command line writes."""
+    """Return what the command line writes."""
     arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target), *more]
     execute(["export", *arguments])
     return target
@@ -104,7 +104,7 @@ def test_a_run_is_the_same_in_transformers(
     theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(theirs).__name__ == architecture
     ours = load_run(run, ENTRIES)[1]
-    token_BT = torch.randint(1, ENTRIES, (2, 10))  # 0 ends a text, and pads
+    token_BT = torch.randint(1, ENTRIES, (2, 10))  # token 0 ends a text, and pads
     expected = ours(token_BT)
     torch.testing.assert_close(theirs(token_BT).logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -177,7 +177,7 @@ def test_padding_beams_samples_and_the_loss_are_as_they_should_be(
     token_BT = torch.randint(1, ENTRIES, (1, 6))
     settings: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
     alone = theirs.generate(token_BT, do_sample=False, **settings)[:, 6:]
-    # beside a longer text it is padded on the left
+    # in a batch with a longer text it is padded on the left
     other_BT = torch.randint(1, ENTRIES, (1, 9))
     padded_BT = torch.cat([torch.cat([torch.zeros((1, 3), dtype=torch.long), token_BT], dim=1), other_BT])
     mask_BT = torch.ones_like(padded_BT)

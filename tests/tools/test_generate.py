@@ -1,4 +1,4 @@
-"""The playground: greedy text is what the full forward says, and the table shows what the routers chose."""
+"""Test the playground: greedy text equals the full forward pass, and the table shows what the routers chose."""
 
 import io
 import pathlib
@@ -28,7 +28,7 @@ SWIGLU = {"kind": "dense", "hidden": 24, "activation": "swiglu"}
 
 
 def write_run(results: pathlib.Path, **changes: Any) -> pathlib.Path:
-    """A study's results with one finished run, its weights random; returns the run's folder."""
+    """Write a study's results with one finished run of random weights; return the run's folder."""
     fitted = FittedTokenizer(bpe.build(bpe.Options(kind="bpe", entries=ENTRIES), iter(TEXTS), None).to_str(), "bpe")
     tokenizer = results / "data" / "fit" / "tokenizer-0"
     tokenizer.mkdir(parents=True)
@@ -80,7 +80,7 @@ def test_greedy_text_is_the_full_forwards_and_the_table_the_routers(
             " ".join(str(slot) for slot in range(4) if selection.chosen_NS[place, slot] > 0)
             for selection in record.values()
         ]
-        # a token's text may itself hold spaces, so the row is read from its end
+        # a token's text may itself contain spaces, so the row is read from its end
         assert row.split()[-4:] == " ".join(chosen).split()
         assert row.startswith(repr(tokenizer.decode([ids[place]]))[:16])
     assert "\x1b" not in table[0]

@@ -1,4 +1,4 @@
-"""moe_arch's "5 B" configuration, as released and repaired: every number of the table computed here by hand."""
+"""Compute every number of the table by hand for moe_arch's "5 B" configuration, as released and repaired."""
 
 import csv
 import pathlib
@@ -15,13 +15,13 @@ DENSE = 3 * D * 5632
 EXPERTS, EXPERT = 16, 3 * D * 2816
 ROUTER = D * 128 + 128 * EXPERTS
 INNER, STATE, RANK, TAPS = 4096, 16, 128, 4
-# convolution and its bias, the map to steps and states, the steps' own, A, D
+# convolution and its bias, the projection to steps and states, the steps' own, A, D
 SPACE = INNER * TAPS + INNER + INNER * (RANK + 2 * STATE) + RANK * INNER + INNER + INNER * STATE + INNER
 SPACE_MATRICES = INNER * TAPS + INNER * (RANK + 2 * STATE) + RANK * INNER
 PROJECTIONS = 3 * D * INNER  # in, gate, out
 MAMBA = PROJECTIONS + SPACE
 SKIP = D + D * 128 + 128 + 1  # scores; the predictor, its last bias
-# 25 layers of attention, 4 of Mamba, 3 of routed Mamba; 16 mixtures of experts, 16 dense layers
+# 25 layers of attention, 4 of Mamba, 3 of Routing Mamba; 16 mixtures of experts, 16 dense layers
 PARAMETERS = {
     "published": {
         "token embedding": V * D,
@@ -66,7 +66,7 @@ ACTIVE = {
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], float]:
-    """(arm, quantity, about) -> value, as the verb writes them."""
+    """Return (arm, quantity, about) -> value, as the tool writes them."""
     output = tmp_path_factory.mktemp("size") / "size.csv"
     options = {"study": STUDY, "vocabulary": V, "device": "H100", "mfu": 0.4, "output": output}
     execute(["size", *(part for name, value in options.items() for part in (f"--{name}", str(value)))])
@@ -92,7 +92,7 @@ def test_active_parameters(rows: dict[tuple[str, str, str], float], arm: str) ->
 
 
 def forward(arm: str) -> float:
-    """FLOPs of one token forward: two for each element of a matrix that it meets, and what a mixer does beside."""
+    """Count a token's forward FLOPs: two for each matrix element that it meets, plus the mixers' other work."""
     scores, states = 4 * T * D, 4 * INNER * STATE
     skip, moe, head = SKIP - 1, 2 * EXPERT + ROUTER, 2 * V * D * (T - 1) / T
     mamba = PROJECTIONS + SPACE_MATRICES
@@ -103,7 +103,7 @@ def forward(arm: str) -> float:
     rom = 2 * PROJECTIONS + SPACE_MATRICES + ROUTER
     matrices = 0.75 * (25 * ATTENTION + 4 * mamba + 3 * rom + 16 * (DENSE + moe)) + 32 * skip + 3 * (ATTENTION + DENSE)
     heads = sum(2 * V * D * (T - 1 - ahead) / T + scores for ahead in (1, 2, 3))
-    # of 2048 tokens 1536 run, and see each other alone
+    # 1536 of 2048 tokens run, and they see only each other
     beside = 0.75 * (25 * 0.75 * scores + (4 + 3) * states)
     return 2 * matrices + beside + head + heads
 
@@ -125,16 +125,16 @@ def test_operations_and_time(rows: dict[tuple[str, str, str], float], arm: str) 
 def test_memory(rows: dict[tuple[str, str, str], float], arm: str) -> None:
     parts, total = PARAMETERS[arm], sum(PARAMETERS[arm].values())
     assert rows[arm, "memory", "weights"] == rows[arm, "memory", "gradients"] == pytest.approx(4 * total / 1e9)
-    # adamw keeps two numbers: of the embedding, norms, vectors; muon one of a matrix
+    # AdamW keeps two numbers for each element of the embedding, norms and vectors; Muon keeps one for each of a matrix
     if arm == "published":
         vectors = (4 + 3 * 16) * (SPACE - SPACE_MATRICES + INNER * TAPS)
         adamw = 4 * V * D + parts["norm"] + vectors + 16 * EXPERTS * EXPERT + 32
     else:
         vectors = 7 * (SPACE - SPACE_MATRICES + INNER * TAPS)
-        lines = 32 * (D + 128 + 1)  # what has a side of one is no matrix
+        lines = 32 * (D + 128 + 1)  # a tensor with a side of one does not count as a matrix
         adamw = V * D + parts["norm"] + 9 * D + vectors + (16 + 3) * ROUTER + 32 * D * 128 + lines
     assert rows[arm, "memory", "optimizer state"] == pytest.approx(4 * (total + adamw) / 1e9, rel=1e-9)
-    # recomputed: 8 blocks of 2048 tokens keep each layer's input, and one layer whole
+    # with recomputation, 8 blocks of 2048 tokens keep each layer's input, and everything of one layer
     assert 1 < rows[arm, "memory", "activations"] < 20
     parts_of = ("weights", "gradients", "optimizer state", "activations")
     assert rows[arm, "memory", "a device"] == pytest.approx(sum(rows[arm, "memory", part] for part in parts_of))

@@ -1,4 +1,4 @@
-"""Training on a device: the same as on the CPU, within the precision. On a CPU the tests show themselves."""
+"""Test that training on a device equals training on the CPU, within the precision; on a CPU, test the tests."""
 
 import pathlib
 from collections.abc import Callable

@@ -79,7 +79,7 @@ def test_it_trains_and_is_evaluated(
 def test_the_oracle_is_told_each_blocks_domain(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it trains, is observed, validated, evaluated: each domain of this mixture has a half of the vocabulary."""
+    """Check training, observation, validation and evaluation; each domain has its own half of the vocabulary."""
     spec = run_spec(model={"block": {"ffn": ARMS["oracle"]}}, training={"num_steps": 4, "grad_accumulation": 2})
     router = component_module(spec.model.block.ffn.router).Router  # type: ignore[attr-defined]
     forward, seen = router.forward, set()

@@ -1,4 +1,4 @@
-"""The smoke study run for real, in a copy of the repository, once for all tests of the workflow."""
+"""Run the smoke study for real, once for all tests of the workflow, in a copy of the repository."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ SMOKE = ("--configfile", "studies/smoke.yaml")
 
 
 class Workspace:
-    """A copy of what the workflow needs, with its own results."""
+    """Hold a copy of what the workflow needs, with its own results."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
@@ -28,7 +28,7 @@ class Workspace:
         self.results = folder / "results" / "smoke"
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs Snakemake here as a user would, with output and errors in one text."""
+        """Run Snakemake in the copy as a user would; return output and errors in one text."""
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         return subprocess.run(
             [str(ROOT / ".envs/host/bin/snakemake"), *arguments],
@@ -41,13 +41,13 @@ class Workspace:
         )
 
     def smoke(self, *arguments: str) -> str:
-        """Runs the smoke study; fails the test with its whole output where it does not succeed."""
+        """Run the smoke study; if it fails, fail the test with its whole output."""
         done = self.snakemake(*SMOKE, *arguments)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def stale(self) -> dict[str, int]:
-        """What a run would do: rule -> number of jobs, by a dry run; the final `all` is left out."""
+        """Return rule -> number of jobs that a run would execute, from a dry run and without the final `all`."""
         output = self.smoke("--dry-run")
         if "Nothing to be done" in output:
             return {}
@@ -56,7 +56,7 @@ class Workspace:
         return {name: count for name, count in counts.items() if name not in ("total", "all")}
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Replaces a text that must be there."""
+        """Replace a text; fail if it is not there."""
         text = (self.folder / file).read_text()
         assert old in text, f"{file} has no {old!r}"
         (self.folder / file).write_text(text.replace(old, new, 1))
@@ -64,7 +64,7 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The smoke study, run from nothing. Tests that edit files here must put them back."""
+    """Run the smoke study from nothing. Tests that edit files in it must restore them."""
     workspace = Workspace(tmp_path_factory.mktemp("smoke") / "clone")
     (workspace.folder / "first.txt").write_text(workspace.smoke("--cores", "2"))
     return workspace

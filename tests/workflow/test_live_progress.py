@@ -1,4 +1,4 @@
-"""What a terminal shows of a running study, from log records and log files as Snakemake and the stages write them."""
+"""Test what a terminal shows of a running study, from log records and log files of Snakemake and the stages."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def end(study: Study, number: int, now: float) -> None:
 
 @pytest.fixture
 def train_log(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> pathlib.Path:
-    """The log of a training at step 120 of 480, written by what a training writes it with."""
+    """Write the log of a training at step 120 of 480, with the code that a training logs with."""
     progress = Progress("top1 seed 0", 480, 0, 512, flops=1e9, peak=1e12)
     progress.last -= 60
     progress.started -= 60
@@ -46,7 +46,7 @@ def test_a_training_shows_its_step_loss_speed_and_time_left(train_log: pathlib.P
     text = train_log.read_text()
     train_log.write_text(text.splitlines()[0] + "\n")
     start(study, 1, "train", 0, train_log, ablation="top1", seed="0")
-    assert study.lines(5, 2)[1] == "  train top1 0  0:05"  # what an earlier attempt said is no news
+    assert study.lines(5, 2)[1] == "  train top1 0  0:05"  # lines of an earlier attempt are not shown
     train_log.write_text("")  # Snakemake removes what an earlier run has logged
     assert study.lines(6, 2)[1] == "  train top1 0  0:06"
     train_log.write_text(text.splitlines(keepends=True)[1])
@@ -67,7 +67,7 @@ def test_the_study_counts_jobs_and_the_time_that_the_rest_takes() -> None:
     assert study.lines(0, 2) == ["smoke: 0 of 6 jobs, 0:00 so far, time left not known yet"]
     start(study, 1, "clean", 0)
     end(study, 1, 10)
-    # two more of 10 s, one at a time; of training nothing is known
+    # two more jobs of 10 s, one at a time; the time of a training is not known yet
     assert study.lines(10, 2) == ["smoke: 1 of 6 jobs, 0:10 so far, at least 0:20 left"]
     start(study, 2, "train", 10)
     end(study, 2, 110)

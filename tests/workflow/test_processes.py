@@ -1,4 +1,4 @@
-"""What a run of several processes asks of the machine, and how it is launched."""
+"""Test what a run of several processes asks of the machine, and how it is launched."""
 
 import pathlib
 import runpy
@@ -26,12 +26,12 @@ CASES: dict[str, tuple[dict[str, Any], int, int, str]] = {
 
 @pytest.fixture(scope="module")
 def functions() -> dict[str, Any]:
-    """The functions of the rules' paths, of a study with an arm of each case."""
+    """Return the functions of paths.smk, for a study with an arm for each case."""
     arms = {name: {"about": name, "change": {"training": training}} for name, (training, *_) in CASES.items()}
     study = parse_study(merge(read_yaml(ROOT / "studies/smoke.yaml"), {"ablations": arms}), "study")
     found = {"GRAPH": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
     found |= {"COMPARED": COMPARED, "CARDED": CARDED, "expand": lambda *given, **named: []}
-    # it holds no rule: plain Python
+    # the file contains no rules, so it is plain Python
     return runpy.run_path(str(ROOT / "workflow/rules/paths.smk"), {**found, "pathlib": pathlib})
 
 
@@ -47,5 +47,5 @@ def test_the_rule_asks_so() -> None:
     for line in ("threads: cores_of\n", "gpu=gpus_of,\n", "launcher=launcher_of,\n"):
         assert line in rule
     assert "{params.launcher} python -m speciate train" in rule
-    # one process evaluates, on one GPU
+    # evaluation uses one process, on one GPU
     assert "gpu=lambda wildcards: min(1, gpus_of(wildcards))," in RULES["evaluate"]

@@ -1,4 +1,4 @@
-"""What every rule has, read from the rules themselves."""
+"""Test what every rule must have, by reading the rules."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_a_rule_is_one_verb_with_log_benchmark_threads_and_resources(name: str) 
         assert f"{resource}=" in rule
     assert re.findall(r"python -m speciate (\w+)", rule) == [name]
     assert re.search(r"code=(lambda wildcards: digest|digest|code_of)\(", rule)
-    # a training outlives a signal to its whole group, and so must what it writes to
+    # a training survives a signal to its whole group, so the process that it writes to must survive it too
     # (tests/training/distributed/test_signalled.py)
     tee = "(trap '' INT TERM USR1; exec tee -a {log} >&2)" if name == "train" else "tee -a {log} >&2"
     assert f' 2>&1 | {tee}"' in rule

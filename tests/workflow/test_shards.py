@@ -1,4 +1,4 @@
-"""A user's own folder of parquet as a domain of eight shards: from the files to the data card, nothing trained."""
+"""Test a user's own folder of parquet as a domain of eight shards, from the files to the data card, untrained."""
 
 import json
 import pathlib
@@ -26,7 +26,7 @@ WORDS = [f"{first}{second}{third}" for first in "bdfglm" for second in "aeiou" f
 
 
 def papers(seed: int) -> list[str]:
-    """400 texts that have nothing in common, 20 near copies of some (one word of 120 another), 10 equal ones."""
+    """Write 400 unrelated texts, 20 near copies of some of them (one word of 120 changed), and 10 equal ones."""
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(WORDS, k=120)) for _ in range(400)]
     near = [text.split() for text in texts[:20]]

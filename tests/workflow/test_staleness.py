@@ -1,6 +1,6 @@
-"""What reruns after which change: the trigger matrix. Each case is a dry run on the finished smoke study.
+"""Test which jobs rerun after which change: the trigger matrix. Each case is a dry run on the finished smoke study.
 
-How many runs and figures there are is the smoke study's to say.
+The smoke study determines the numbers of runs and figures.
 """
 
 import os
@@ -20,7 +20,7 @@ AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 
 def after_runs(count: int) -> dict[str, int]:
-    """The jobs that follow `count` retrained runs."""
+    """Return the jobs that follow `count` retrained runs."""
     return {"train": count, "evaluate": count, "measure": count, **AFTER_MEASURES}
 
 
@@ -145,7 +145,7 @@ def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     of_code = ("fetch", "clean", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
         **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
-        # the tokenizer is fitted to all domains, so every domain is encoded anew
+        # the tokenizer is fitted to all domains, so every domain is encoded again
         **dict.fromkeys(("encode", "pack"), len(STUDY.domains)),
         **after_runs(NUM_RUNS),
         "draw": NUM_FIGURES + NUM_DATA_FIGURES,

@@ -1,8 +1,7 @@
-"""The smoke study end to end: complete, a no-op the second time, and the same bytes from nothing again.
+"""Test the smoke study end to end: complete, a no-op the second time, and bit-identical when made again from nothing.
 
-In `make test` only one seed is made again, from the archives to what is measured of it; what follows from that has
-tests of its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). All of it is made again by a test marked
-slow.
+In `make test` only one seed is made again, from the archives to its measurements. What follows from those has tests of
+its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). A test marked slow makes all of it again.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from tests.workflow.conftest import ROOT, Workspace
 from speciate.config.study import read_study
 
 TIMED = ("timing.json",)
-"""Of a run's files, those that say how fast it was."""
+"""The files of a run that say how fast it was."""
 
 
 def test_everything_promised_is_there(finished: Workspace) -> None:

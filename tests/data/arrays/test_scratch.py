@@ -1,4 +1,4 @@
-"""Arrays and partitions on disk give back the rows that were added."""
+"""Test that arrays and partitions on disk give back the rows that were added."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Compare with plain counts: never above them, and below by at most the stated bound."""
+"""Compare with plain counts: the estimate is never above them, and below by at most the stated bound."""
 
 import random
 from collections import Counter
@@ -43,7 +43,7 @@ def test_what_is_written_covers_what_is_left_out() -> None:
     hitters = counted([chr(ord("a") + index) for index in range(20) for _ in range(30 - index)])
     written = hitters.as_json()
     assert [count for _, _, count in written["top"]] == list(range(30, 14, -1))
-    assert written["below"] == 14  # the seventeenth's count
+    assert written["below"] == 14  # the count of the seventeenth
 
 
 def test_the_common_part_of_texts_under_one_key() -> None:

@@ -1,4 +1,4 @@
-"""Sketches merge into the sketch of the whole, and estimates agree with exact shares within their standard errors."""
+"""Test that sketches merge into the sketch of the union, and that estimates match exact shares within their errors."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_the_order_and_the_chunks_do_not_matter() -> None:
     growing = GrowingSketch(256)
     for portion in np.array_split(np.random.default_rng(0).permutation(values), 37):
         growing.add(portion)
-        assert len(growing._kept) + growing._num_pending <= 6 * 256  # it never grows
+        assert len(growing._kept) + growing._num_pending <= 6 * 256  # the sketch never grows
     assert growing.sketch().hashes_K.tolist() == sketch_of(values).hashes_K.tolist()
 
 
@@ -71,12 +71,12 @@ def test_estimates_lie_about_the_exact_shares_by_their_standard_error(size_a: in
         exact = {"containment": shared / size_a, "similarity": shared / (size_a + size_b - shared)}
         for name, function in (("containment", containment), ("similarity", similarity)):
             estimate = function(one, other)
-            seen = 256 / min(9000, max(size_a, size_b))  # about the part of all elements that was looked at
+            seen = 256 / min(9000, max(size_a, size_b))  # about the fraction of all elements that the sketches hold
             expected = math.sqrt(exact[name] * (1 - exact[name]) * (1 - seen) / estimate.compared)
             off[name].append((estimate.share - exact[name]) / expected)
     for name, values in off.items():
         assert abs(np.mean(values)) < 4 / math.sqrt(len(values)), name  # unbiased
-        assert 0.8 < np.std(values) < 1.2, name  # neither too sure nor too unsure
+        assert 0.8 < np.std(values) < 1.2, name  # the standard error is neither too small nor too large
 
 
 def test_the_error_of_a_nearly_whole_sketch_is_nearly_nothing() -> None:

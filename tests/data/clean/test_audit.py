@@ -1,4 +1,4 @@
-"""Formatting artefacts are found, named and counted."""
+"""Test that formatting artefacts are found, named and counted."""
 
 from speciate.data.clean.audit import Audit
 

@@ -1,4 +1,4 @@
-"""datatrove's rules on our documents: what they return becomes ours."""
+"""Test datatrove's rules on our documents: their results are converted to ours."""
 
 import dataclasses
 

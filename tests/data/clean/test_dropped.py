@@ -1,4 +1,4 @@
-"""The same few of each reason, whatever the order and however the shards were cut."""
+"""Test that each reason keeps the same few samples, in whatever order or shards the documents come."""
 
 import pathlib
 import random

@@ -1,4 +1,4 @@
-"""Texts become documents: normalised, filtered in order, drops counted by reason and edits by kind."""
+"""Test how texts become documents: normalised, filtered in order, drops counted by reason and edits by kind."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ def make(kind: str, **settings: object):
 
 
 class Shout:
-    """Edits texts that begin with a small letter."""
+    """Edit texts that begin with a lower-case letter."""
 
     options = ComponentOptions(kind="shout")
 
@@ -162,7 +162,7 @@ def test_counts_of_parts_add_up(texts: list[str], cut: int) -> None:
     parts = [counted(passages[:cut]), counted(passages[cut:])]
     reference = counted(passages).as_json()
     assert functools.reduce(operator.add, parts).as_json() == reference
-    # and so do those read back from the shards' files, while there are no more different texts than are written
+    # counts that were read from the shards' files also add up, as long as the files list all different texts
     assert (
         CleaningCounts.from_json(parts[0].as_json()) + CleaningCounts.from_json(parts[1].as_json())
     ).as_json() == reference

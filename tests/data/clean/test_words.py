@@ -1,4 +1,4 @@
-"""Words and sentences, the marks that stay together, and the known faults."""
+"""Test words and sentences, the marks that stay together, and the known faults."""
 
 import pytest
 from hypothesis import given

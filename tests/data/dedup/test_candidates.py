@@ -1,4 +1,4 @@
-"""Similar documents, found through buckets, against all pairs compared by plain sets."""
+"""Test similar documents found through buckets against a comparison of all pairs by plain sets."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ NEAR = Duplicates(ngram=2, permutations=120, bands=20)
 
 
 def families(seed: int, count: int, members: int) -> list[str]:
-    """Texts in families: in each member of one, some words of the first are others."""
+    """Return texts in families: each member of a family has some words of the first member replaced."""
     draw = random.Random(seed)
     texts = []
     for _ in range(count):
@@ -36,7 +36,7 @@ def families(seed: int, count: int, members: int) -> list[str]:
 
 
 def scope(folder: pathlib.Path, texts: list[str], shards: int = 1) -> SignedScope:
-    """The texts, signed, text i in shard i mod shards."""
+    """Sign the texts, with text i in shard i mod shards."""
     for index in range(shards):
         part = folder / f"{index}-of-{shards}"
         part.mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_what_is_connected_is_what_all_pairs_connect(tmp_path: pathlib.Path) -> 
     ]
     assert {tuple(pair) for pair in pairs.tolist()} <= set(alike)
     assert np.array_equal(connected_components(len(texts), pairs), connected_components(len(texts), np.array(alike)))
-    assert 60 < len(pairs) < len(alike)  # connected pairs are not compared again
+    assert 60 < len(pairs) < len(alike)  # pairs that are already connected are not compared again
     expected = [exact(texts[one], texts[two]) for one, two in alike]
     assert signed_scope.similarities(np.array(alike)).tolist() == pytest.approx(expected, abs=1e-12)
 

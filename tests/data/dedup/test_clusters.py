@@ -1,4 +1,4 @@
-"""Clusters and what is dropped of them, against the same rule gone through one document at a time."""
+"""Test clusters and the documents dropped from them against the same rule applied one document at a time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,12 @@ Edges = set[tuple[int, int]]
 
 
 def first_of(texts: list[int]) -> npt.NDArray[np.int64]:
-    """The first document of each one's text."""
+    """Return, for each document, the first document with the same text."""
     return np.array([texts.index(text) for text in texts], np.int64)
 
 
 def run(texts: list[int], alike: Edges, policies: list[int], links: Edges | None = None) -> Clusters:
-    """Clusters documents of numbered texts; `alike` are pairs of texts."""
+    """Cluster documents of numbered texts; `alike` holds pairs of texts."""
     firsts = first_of(texts)
     both = alike | {(two, one) for one, two in alike}
     pairs = [
@@ -29,14 +29,14 @@ def run(texts: list[int], alike: Edges, policies: list[int], links: Edges | None
     ]
     return cluster_documents(
         firsts,
-        np.array(pairs, np.int64).reshape(len(pairs), 1, 2),  # a portion each
+        np.array(pairs, np.int64).reshape(len(pairs), 1, 2),  # one portion each
         np.array(policies, np.int8),
         lambda asked: np.array([(texts[one], texts[two]) in both for one, two in asked.tolist()], bool),
     )
 
 
 def one_by_one(texts: list[int], alike: Edges, policies: list[int]) -> list[int]:
-    """The rule itself: drop a document where its policy allows it and an earlier kept one is a reason to."""
+    """Apply the rule itself: drop a document if its policy allows it and an earlier kept document is a reason to."""
     both = alike | {(two, one) for one, two in alike}
     of: list[int] = []
     for document, (text, policy) in enumerate(zip(texts, policies, strict=True)):
@@ -118,7 +118,7 @@ def test_a_chains_far_end_is_kept() -> None:
 
 
 def test_a_link_that_was_not_needed_to_connect_is_asked_for() -> None:
-    """`bucket` leaves out pairs that are connected already; documents are compared again with the one that is kept."""
+    """`bucket` leaves out pairs that are already connected; documents are compared again with the one that is kept."""
     alike = {(0, 1), (1, 2), (0, 2)}
     assert run([0, 1, 2], alike, [NEAR] * 3, links={(0, 1), (1, 2)}).replacement_D.tolist() == [-1, 0, 0]
 
@@ -131,7 +131,7 @@ def test_a_copy_of_a_dropped_document_goes_where_only_near_ones_may() -> None:
         0,
         -1,
         2,
-    ]  # the first copy in a domain that loses equal texts only stays
+    ]  # the first copy stays in a domain that drops only equal texts
     assert result.is_exact(result.dropped).tolist() == [False, True]
 
 

@@ -1,4 +1,4 @@
-"""MinHash against exact Jaccard similarities of random sets: no bias, and the variance that theory gives."""
+"""Test MinHash against exact Jaccard similarities of random sets: no bias, and the theoretical variance."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ TRIALS = 600
 
 
 def pairs(size: int, similarity: float) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], float]:
-    """Random sets two by two, each pair with a union of `size` hashes; and their exact similarity."""
+    """Return random sets in pairs, each pair with a union of `size` hashes, and their exact similarities."""
     draw = np.random.default_rng(size)
     both = round(size * similarity)
     alone = (size - both) // 2
@@ -64,4 +64,4 @@ def test_bands_agree_where_all_their_values_do() -> None:
     for band, hashes in enumerate(result):
         rows = [tuple(row) for row in values[:, 3 * band : 3 * band + 3].tolist()]
         assert len(set(rows)) == len(set(hashes.tolist())) == len(set(zip(rows, hashes.tolist(), strict=True)))
-    assert len(set(band_hashes(np.zeros((1, 12), np.uint32), 4)[:, 0].tolist())) == 4  # equal values, different bands
+    assert len(set(band_hashes(np.zeros((1, 12), np.uint32), 4)[:, 0].tolist())) == 4  # equal values in different bands

@@ -1,4 +1,4 @@
-"""Shingles against a plain Python reading of their definition: equal runs of words <-> equal hashes."""
+"""Test shingles against a plain Python version of their definition: equal runs of words <-> equal hashes."""
 
 import re
 
@@ -14,7 +14,7 @@ TEXTS = st.text(alphabet=LETTERS, max_size=60) | st.text(max_size=60)
 
 
 def plain(text: str, ngram: int) -> list[tuple[str, ...]]:
-    """The runs of words themselves."""
+    """Return the runs of words themselves."""
     words = re.findall(r"\w+", text.lower())
     if len(words) < ngram:
         return [tuple(words)] if words else []

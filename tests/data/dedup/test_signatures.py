@@ -1,4 +1,4 @@
-"""What is signed of a document, row group by row group, against its text."""
+"""Test a document's signature, row group by row group, against its text."""
 
 import hashlib
 import pathlib

@@ -1,4 +1,4 @@
-"""Archives are read as files of a stranger: every way in which one can be wrong ends in a message that names it."""
+"""Test that archives are treated as untrusted: every defect ends in a message that names the archive."""
 
 import bz2
 import gzip
@@ -88,7 +88,7 @@ def test_two_members_of_one_name_are_refused(tmp_path: pathlib.Path, make) -> No
 
 
 def _renamed(tar: bytes) -> bytes:
-    """The tar whose second header says `a` too, its checksum mended."""
+    """Return the tar with its second member renamed to `a` too, and the checksum corrected."""
     header = bytearray(tar[1024:1536])
     header[0:1] = b"a"
     header[148:156] = b" " * 8

@@ -1,4 +1,4 @@
-"""Passages survive their file, nulls and faults included, with where they came from."""
+"""Test that passages survive their file, including nulls, faults and their origin."""
 
 import pathlib
 

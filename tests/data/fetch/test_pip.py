@@ -1,4 +1,4 @@
-"""The pinned file and no other, by the real pip, from a folder instead of a network."""
+"""Test that the real pip accepts only the pinned file, from a folder instead of a network."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ FOREIGN = "tiny-1.0-cp37-cp37m-win_amd64.whl"
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The only place where pip may look."""
+    """Make a folder that is the only place where pip may look."""
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -28,7 +28,7 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 
 
 def put_wheel(folder: pathlib.Path, file: str, requires_python: str = ">=3.6") -> Pin:
-    """A wheel that pip accepts, and its pin."""
+    """Write a wheel that pip accepts; return its pin."""
     path = folder / "links" / file
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("tiny/words.txt", file)

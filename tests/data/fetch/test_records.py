@@ -1,4 +1,4 @@
-"""A record becomes a passage by the study's columns, or says what is wrong with it."""
+"""Test that a record becomes a passage by the study's columns, or an error that says what is wrong with it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every prefix of a mixture has its domains in proportion."""
+"""Test that every prefix of a mixture has its domains in proportion."""
 
 import numpy as np
 import pytest

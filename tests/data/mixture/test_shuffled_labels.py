@@ -60,7 +60,7 @@ def test_the_analysis_finds_nothing_no_more_often_than_its_level_says() -> None:
         labels = draws.permuted_labels(units.domain_U, 99, seed)
         null = nulls.domain_null(units.sum(counts_GS)[None], labels, 2)
         rejected += int(null.p_value[0] <= 0.05)
-    assert 6 <= rejected <= 36  # binomial(400, 0.05): 99.9 % lie between
+    assert 6 <= rejected <= 36  # binomial(400, 0.05): 99.9 % of draws lie between
 
 
 def test_the_true_labels_would_have_been_found() -> None:

@@ -23,7 +23,7 @@ def test_four_to_one_with_no_block_twice() -> None:
     assert warnings == []
     assert len(set(map(tuple, mixture.tolist()))) == 125
     assert counts(mixture[:50]) == [40, 10]
-    # the scarce domain decides
+    # the scarcest domain decides
     assert counts(weights.mix(options({"code": 4, "prose": 1}), {"code": 100, "prose": 10})[0]) == [40, 10]
 
 

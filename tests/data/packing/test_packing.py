@@ -177,14 +177,14 @@ def test_placing_equal_sizes_at_once_is_best_fit_decreasing(data: st.DataObject,
     held: dict[int, list[tuple[int, int]]] = {}
     for size, index, offset in zip(sizes, bins.tolist(), offsets.tolist(), strict=True):
         held.setdefault(index, []).append((offset, size))
-    for items in held.values():  # no overlap and no hole before the last item's end
+    for items in held.values():  # no overlap, and no hole before the end of the last item
         stop = 0
         for offset, size in sorted(items):
             assert offset == stop
             stop += size
         assert stop <= capacity
     assert sorted(held) == list(range(len(held)))
-    # bins of equal space are equal to best fit, so which of them an item went to may differ; what they hold may not
+    # two bins of equal space are equal for best fit, so an item may go to either; the bins' contents must agree
     filled = sorted(sum(size for _, size in items) for items in held.values())
     assert filled == sorted(sum(held) for held in slow_best_fit_decreasing(sizes, capacity))
 
@@ -244,7 +244,7 @@ def test_a_gap_longer_than_any_document_is_filled_by_several() -> None:
 
 
 def test_gaps_are_filled_by_the_emptiest_block() -> None:
-    # T = 10; ten documents of 7 tokens: ten bins with 3 tokens of space each, 70 tokens, 7 blocks, 3 given up
+    # T = 10; ten documents of 7 tokens: ten bins with 3 tokens of space each, 70 tokens, 7 blocks, 3 documents cut up
     _, plan, lengths_D = pack("best_fit", [6] * 10, 10)
     counts = summary(lengths_D, plan, 10)
     assert counts["blocks"] == 7

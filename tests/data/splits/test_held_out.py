@@ -62,7 +62,7 @@ def test_domains_alternate_and_every_position_knows_its_document() -> None:
             else:
                 assert table["id"][row] == f"id{token}"
                 assert kind == token % 7
-    # rows are numbered as they first appear, and none is without a position
+    # rows are numbered in order of first appearance, and every row has a position
     assert block_set["document"].reshape(-1)[0] == 0
     seen = list(dict.fromkeys(block_set["document"].reshape(-1).tolist()))
     assert seen == list(range(len(table)))
@@ -115,7 +115,7 @@ def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None
     for part in ("tokens", "document", "domain", "types"):
         digest.update(block_set[part].tobytes())
     digest.update(block_set["documents"][["document", "domain", "id", "group"]].to_csv(index=False).encode())
-    assert digest.hexdigest()[:16] == "30172461f6ee21d3"  # of the code without shards
+    assert digest.hexdigest()[:16] == "30172461f6ee21d3"  # the digest from the code before shards were added
 
 
 def in_full(main: np.ndarray, group: np.ndarray, *purpose: str | int) -> np.ndarray:
@@ -164,9 +164,9 @@ def test_groups_alternate_among_documents_of_one_block() -> None:
 
 def test_the_main_document_of_a_block_has_most_of_it() -> None:
     plan = np.array([[0, 0, 7, 0], [0, 1, 3, 0], [1, 0, 3, 3], [1, 2, 5, 0], [2, 0, 5, 2]])
-    # block 0: 7 once, 3 three times; block 1: 3 and 5 twice each: the lower; block 2: 5 alone
+    # block 0: 7 once, 3 three times; block 1: 3 and 5 twice each, so the lower one; block 2: only 5
     order = choose_blocks(main_documents(plan, 4), np.arange(8), 3, "x")
-    assert sorted(order[:2].tolist()) in ([0, 2], [1, 2])  # 3, 3, 5: one of the blocks of 3 comes last
+    assert sorted(order[:2].tolist()) in ([0, 2], [1, 2])  # 3, 3, 5: one of the blocks with 3 comes last
     row, old = renumber_documents(np.array([[7, 3], [3, 5], [7, 5]]))
     assert row.tolist() == [[0, 1], [1, 2], [0, 2]]
     assert old.tolist() == [7, 3, 5]

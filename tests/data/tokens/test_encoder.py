@@ -67,7 +67,7 @@ ODD = [
 
 
 def same(encoder: Encoder, texts: list[str]) -> None:
-    """Compare every document; a run compares a sample."""
+    """Compare every document; a run compares only a sample."""
     fitted = encoder.fitted
     assert encoder.name.startswith("fastokens ")
     assert encoder.reason is None
@@ -124,7 +124,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_served_by_tokenizers_and_it_says_s
 
 
 class Wrong:
-    """A faulty tokenizer library: gets one token of one text wrong, or fails."""
+    """Stand in for a faulty tokenizer library that gets one token of one text wrong, or fails."""
 
     def __init__(self, right: object, place: int) -> None:
         self.right, self.place = right, place
@@ -171,4 +171,4 @@ def test_the_sample_is_spread_over_the_documents_and_bounded(monkeypatch: pytest
     assert checked[:10] == list(range(10))  # the first 100 characters, then every tenth document
     assert set(np.diff(checked[12:]).tolist()) == {10}
     encoder.encode(["y" * 10_000], ["long"])
-    assert encoder.documents_checked == len(checked)  # one that is longer than the sample is not in it
+    assert encoder.documents_checked == len(checked)  # a document longer than the sample is not in it

@@ -85,7 +85,7 @@ def test_nothing_makes_it_fail(text: str) -> None:
     assert types.shape == (len(text),)
     sizes = [len(character.encode()) for character in text]
     by_token, _ = lexical.token_types(text, np.array(sizes, np.int64))
-    assert by_token.tolist() == types.tolist()  # one token a character
+    assert by_token.tolist() == types.tolist()  # one token per character
 
 
 def test_a_token_takes_the_type_that_covers_most_of_its_bytes() -> None:

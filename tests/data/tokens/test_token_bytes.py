@@ -21,7 +21,7 @@ def test_byte_level_tokens_are_as_long_as_their_symbols() -> None:
     assert lossless
     assert size_of["Ã"] == 1
     assert size_of["Ġthe"] == 4
-    assert size_of["naïve café"] == 12  # an added token that is not special is read out of texts
+    assert size_of["naïve café"] == 12  # an added token that is not special is also recognised in texts
     assert size_of["<|begin|>"] == size_of["<|end|>"] == 0
 
 

@@ -37,10 +37,10 @@ def test_domains_share_evenly_and_what_a_small_one_leaves_goes_to_the_others(tmp
     assert indices["b", "1"] == [*range(100)]  # 10 kB, all there is; 100 kB each for a and c
     assert 0.93 < len(indices["c", "0"]) / 1000 < 1.01
     assert 0.93 < (len(indices["a", "0"]) + len(indices["a", "1"])) / 1000 < 1.01
-    assert 2.8 < len(indices["a", "0"]) / len(indices["a", "1"]) < 3.2  # as the shards' own sizes
+    assert 2.8 < len(indices["a", "0"]) / len(indices["a", "1"]) < 3.2  # in proportion to the sizes of the shards
     assert 0.93 * 210_000 < sum(len(text.encode()) for text in texts) < 210_000 + 4 * 100
     steps = {later - index for index, later in zip(indices["c", "0"], indices["c", "0"][1:], strict=False)}
-    assert steps <= {2, 3}  # spread over the file, not its start alone
+    assert steps <= {2, 3}  # spread over the file, not only from its start
     assert list(training_texts(files, 210_000)) == texts
 
 

@@ -128,7 +128,8 @@ def test_the_least_sure_first_is_exact_one_at_a_time_weighed_or_not() -> None:
 
 def test_strides_of_one_are_an_autoregressive_model() -> None:
     assert total_variation(distribution("semi_autoregressive", stride=1)) < 1e-12
-    assert total_variation(distribution("semi_autoregressive", stride=2)) < 1e-12  # one at a time within, too
+    # one token at a time within blocks, too
+    assert total_variation(distribution("semi_autoregressive", stride=2)) < 1e-12
     one_step = {"kind": "ancestral", "num_steps": 1}
     assert total_variation(distribution("semi_autoregressive", stride=2, within=one_step)) > 1e-3
 
@@ -149,7 +150,7 @@ def test_all_in_one_step_is_the_product_of_the_marginals(kind: str, options: dic
 
 def test_ancestral_sampling_comes_nearer_with_more_steps() -> None:
     far = [total_variation(distribution("ancestral", num_steps=steps)) for steps in (1, 2, 4, 8)]
-    # computed once by this enumeration and written down in docs/log.md
+    # computed once by this enumeration, and recorded in docs/log.md
     assert far == pytest.approx([0.558, 0.305, 0.162, 0.084], abs=0.001)
     torch.testing.assert_close(distribution("cached", num_steps=4), distribution("ancestral", num_steps=4))
 

@@ -1,4 +1,4 @@
-"""A sink gets every line of metrics.jsonl and changes nothing; one that fails is dropped, a missing one is named."""
+"""Test that a sink gets every line of metrics.jsonl and changes nothing, and how a failing or missing sink ends."""
 
 import json
 import pathlib

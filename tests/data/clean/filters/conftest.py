@@ -1,4 +1,4 @@
-"""Filters made as the verb makes them, and what they say of a text."""
+"""Build filters as the stage builds them, and return their verdicts on a text."""
 
 import pathlib
 from collections.abc import Callable, Mapping
@@ -44,19 +44,19 @@ class Circle:
 
 @pytest.fixture
 def prose() -> str:
-    """Three paragraphs of ordinary English, written for these tests."""
+    """Provide three paragraphs of ordinary English, written for these tests."""
     return PROSE
 
 
 @pytest.fixture
 def code() -> str:
-    """An ordinary small module, written for these tests."""
+    """Provide an ordinary small module, written for these tests."""
     return CODE
 
 
 @pytest.fixture
 def make() -> Callable[..., Any]:
-    """A filter of some kind with some settings."""
+    """Build a filter of a kind with some settings."""
 
     def made(kind: str, archives: Mapping[str, pathlib.Path] | None = None, **settings: Any) -> Any:
         options = options_of("data/clean/filters", kind).model_validate({"kind": kind, **settings})
@@ -67,7 +67,7 @@ def make() -> Callable[..., Any]:
 
 @pytest.fixture
 def verdict(make: Callable[..., Any]) -> Callable[..., Verdict]:
-    """What such a filter says of a text: `kept`, `edited`, or the reason of the drop."""
+    """Return a filter's verdict on a text: `kept`, `edited`, or the reason for the drop."""
 
     def of(kind: str, **settings: Any) -> Verdict:
         judge = make(kind, **settings)

@@ -1,4 +1,4 @@
-"""What C4's rules cut out of a page, and which pages go."""
+"""Test what C4's rules cut out of a page, and which pages they drop."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_prose_is_not_touched(verdict, prose: str) -> None:
     [
         ("\nThe brace { is here, in a line of text.", "c4_curly_bracket"),
         ("\nLorem ipsum dolor sit amet, said the page.", "c4_lorem_ipsum"),
-        ("\nA line with {a brace} but no end", "edited"),  # removed before anyone looks for brackets
+        ("\nA line with {a brace} but no end", "edited"),  # removed before the check for brackets
         ("\n" + "x" * 1001 + " is a long word here.", "edited"),
     ],
 )
@@ -46,7 +46,7 @@ def test_dropped_wrongly_code_and_verse(verdict, code: str) -> None:
 
 
 def test_dropped_wrongly_a_line_whose_citation_stands_apart(make, prose: str) -> None:
-    # its end is looked at before the space that the citation leaves is gone
+    # the check of the line's end sees the space that the removed citation leaves
     left = make("c4").apply(Document("", "", "", f"{prose}\nThe last line has a source. [12]"))
     assert left.text == prose
 

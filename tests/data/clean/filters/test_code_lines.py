@@ -1,4 +1,4 @@
-"""What the rules for code catch and what they miss."""
+"""Test what the rules for code catch and what they miss."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_each_rule_has_its_reason(verdict, text: str, reason: str) -> None:
 
 def test_bounds_are_inclusive(verdict) -> None:
     message = verdict("code_lines", max_line=8, max_mean_line=6, min_alphanumeric=0.5)
-    assert message("a" * 8 + "\nabc") == "kept"  # twelve characters, the newline among them, in two lines
+    assert message("a" * 8 + "\nabc") == "kept"  # twelve characters in two lines, counting the newline
     assert message("a" * 8 + "\nabcd") == "code_long_lines"
     assert message("ab__") == "kept"
     assert message("ab___") == "code_symbols"

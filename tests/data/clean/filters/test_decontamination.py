@@ -1,4 +1,4 @@
-"""Runs of words in common with an evaluation set, against a count by hand and a plain search."""
+"""Test runs of words in common with an evaluation set, against a count by hand and a plain search."""
 
 import pathlib
 import random
@@ -33,7 +33,7 @@ def said(judge, text: str) -> str:
 
 def test_a_run_in_common_drops_and_is_shown(make, sets) -> None:
     judge = compare(make, sets)
-    # fourteen of the question's words, in another case, with other punctuation and line breaks
+    # fourteen words of the question, in another case, with other punctuation and line breaks
     quoted = "It says: a TRAIN leaves the northern\nstation, at nine, and meets the slow ferry at dawn. So it says."
     run = "a train leaves the northern station at nine and meets the slow ferry"
     assert said(judge, quoted) == f"exam, 2 of 8 runs: {run}"

@@ -1,4 +1,4 @@
-"""What FineWeb's rules catch, with one text made for each, and what they miss."""
+"""Test what FineWeb's rules catch, with one text for each, and what they miss."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What Gopher's quality rules catch, with one text made for each rule, and what they miss."""
+"""Test what Gopher's quality rules catch, with one text for each rule, and what they miss."""
 
 import pytest
 

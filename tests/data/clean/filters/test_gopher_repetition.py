@@ -1,4 +1,4 @@
-"""What Gopher's repetition rules catch, with one text made for each, and what they miss."""
+"""Test what Gopher's repetition rules catch, with one text for each, and what they miss."""
 
 import random
 
@@ -10,7 +10,7 @@ VOCABULARY = [
 
 
 def unlike(number: int, seed: int = 0) -> str:
-    """Words with hardly a run twice."""
+    """Return words in which hardly any run occurs twice."""
     draw = random.Random(seed)
     return " ".join(f"{draw.choice(VOCABULARY)}{draw.randrange(10**6):x}" for _ in range(number))
 
@@ -21,7 +21,8 @@ def test_repeated_lines_and_paragraphs(verdict) -> None:
     assert message("\n".join(lines)) == "kept"
     assert message("\n".join([*lines, *lines[:3]])) == "gopher_duplicate_lines"
     assert message("\n\n".join([*lines, *lines[:3]])) == "gopher_duplicate_paragraphs"
-    assert message("\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_lines"  # by characters
+    # counted in characters
+    assert message("\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_lines"
     assert message("\n\n".join([unlike(40, 9), *lines, unlike(40, 9)])) == "gopher_duplicate_paragraphs"
 
 

@@ -1,4 +1,4 @@
-"""Languages told apart without a network; why code must be spared."""
+"""Test that the filter tells languages apart without a network, and why code must be exempt."""
 
 import re
 import socket
@@ -54,7 +54,7 @@ def test_nothing_is_downloaded(tmp_path) -> None:
         "from speciate.data.clean.filters.language import Filter, Options\n"
         "print(Filter(Options(kind='language'), {}).apply(Document('', '', '', 'This is plain English text.')).text)\n"
     )
-    assert callable(socket.create_connection)  # what the program replaces exists
+    assert callable(socket.create_connection)  # the function that the program replaces still exists
     environment = {"HOME": str(tmp_path), "FTLANG_CACHE": str(tmp_path / "none"), "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "This is plain English text.\n"), done.stderr

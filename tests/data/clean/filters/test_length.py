@@ -1,4 +1,4 @@
-"""Bounds are inclusive; a cut falls where a reader would stop."""
+"""Test that bounds are inclusive, and that a text is cut where a reader would stop."""
 
 import pytest
 from hypothesis import given
@@ -24,8 +24,8 @@ def test_no_upper_bound_by_default(verdict) -> None:
         ("first line\nsecond line", 10, "first line"),  # the newline itself may lie beyond the limit
         ("One two. Three four five", 15, "One two."),
         ("He said 'go.' And so they went.", 16, "He said 'go.'"),
-        ("pi is 3.14159 and more", 11, "pi is"),  # no sentence ends inside a number
-        ("x\nabcdefghijklmno", 10, "x\nabcdefgh"),  # a line's end in the first half is too early
+        ("pi is 3.14159 and more", 11, "pi is"),  # a sentence does not end inside a number
+        ("x\nabcdefghijklmno", 10, "x\nabcdefgh"),  # a line that ends in the first half ends too early
         ("abcdefghijkl", 10, "abcdefghij"),
         ("short", 10, "short"),
     ],

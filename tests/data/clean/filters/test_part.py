@@ -1,4 +1,4 @@
-"""Parts are disjoint, cover everything, keep groups whole, and are of nearly equal size."""
+"""Test that parts are disjoint, cover everything, keep groups together, and have nearly equal sizes."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""What is replaced, what is missed, what is replaced wrongly; and that no text takes long."""
+"""Test what is replaced, what is missed and what is replaced wrongly; and that no text takes long."""
 
 import time
 
@@ -34,16 +34,16 @@ def without(make):
 )
 def test_personal_data_is_replaced(without, text: str, left: str) -> None:
     assert without(text) == left
-    assert without(left) == left  # and what it is replaced by stays
+    assert without(left) == left  # the replacement itself is left alone
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "user@example.com, admin@localhost, x@mail.example.org, me@test",  # reserved: nobody's
-        "10.0.0.1, 192.168.1.1 and 127.0.0.1",  # private
+        "user@example.com, admin@localhost, x@mail.example.org, me@test",  # a reserved address, which belongs to nobody
+        "10.0.0.1, 192.168.1.1 and 127.0.0.1",  # a private address
         "@property\ndef size(self): return a @ b",
-        "order 4111 1111 1111 1112, item 1234567890123456",  # a wrong check digit; no issuer
+        "order 4111 1111 1111 1112, item 1234567890123456",  # a wrong check digit; no known issuer
         "0x4111111111111111 3.4111111111111111 version 2147483647",
     ],
 )
@@ -58,7 +58,7 @@ def test_what_is_nobodys_stays(without, text: str) -> None:
         "Jane Doe, born 3 May 1980, 12 High Street, Springfield",
         "jane at acme dot com",
         "2001:4860:4860::8888",
-        "Call 212-736-5000.",  # without its country's code, and no region is set
+        "Call 212-736-5000.",  # the number has no country code, and no region is set
     ],
 )
 def test_missed(without, text: str) -> None:
@@ -104,7 +104,7 @@ def test_a_run_without_spaces_costs_time_in_proportion(without, hard: str) -> No
     reference = time.process_time() - started
     started = time.process_time()
     without(hard[: len(hard) // 8])
-    # eight times the text: quadratic would be sixty-four
+    # eight times the text: quadratic time would be sixty-four times as long
     assert reference < 24 * (time.process_time() - started) + 0.5
 
 

@@ -1,4 +1,4 @@
-"""What scoring by sentence catches, what it misses, and why not by document."""
+"""Test what scoring by sentence catches, what it misses, and why it does not score by document."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_prose_and_code_stay(verdict, prose: str, code: str) -> None:
 
 def test_a_document_hides_what_a_sentence_shows(make, prose: str) -> None:
     text = f"{prose}\n{INSULT}\n{prose}"
-    assert ToxicityScorer().score([text])[0] < 0.5  # as a whole it is harmless
+    assert ToxicityScorer().score([text])[0] < 0.5  # the document as a whole is harmless
     drop = make("toxicity", max_sentences=0).apply(Document("", "", "", text))
     assert drop == Drop("toxic", f"1 of {len(split_sentences(text))} sentences; 1.00: {INSULT}")
 
@@ -31,7 +31,7 @@ def test_a_document_hides_what_a_sentence_shows(make, prose: str) -> None:
 def test_share_and_number_decide(verdict, prose: str) -> None:
     mostly = f"{INSULT} {INSULT} {prose}"
     sentences = len(split_sentences(mostly))
-    assert verdict("toxicity")(mostly) == "toxic"  # two of nine
+    assert verdict("toxicity")(mostly) == "toxic"  # two of nine sentences
     assert verdict("toxicity", max_share=2 / sentences)(mostly) == "kept"
     assert verdict("toxicity", max_share=1, max_sentences=2)(mostly) == "kept"
     assert verdict("toxicity", max_share=1, max_sentences=1)(mostly) == "toxic"

@@ -1,4 +1,4 @@
-"""One record a line, and a line that is wrong is named; what makes a passage of it is tested in test_records."""
+"""Test one record per line and the error for a bad line; test_records tests how a record becomes a passage."""
 
 from typing import Any
 

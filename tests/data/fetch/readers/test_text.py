@@ -1,4 +1,4 @@
-"""A member is one text."""
+"""Test that a member is one text."""
 
 import pytest
 

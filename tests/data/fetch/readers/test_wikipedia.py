@@ -1,4 +1,4 @@
-"""Prose comes out of wiki text; markup, lists, tables and pages that are no articles do not."""
+"""Test that wiki text yields prose, without markup, lists, tables and pages that are not articles."""
 
 import mwparserfromhell
 import pytest

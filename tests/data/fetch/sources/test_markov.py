@@ -1,4 +1,4 @@
-"""The texts have the chain's transitions, and the entropy that is said of them."""
+"""Test that the texts have the chain's transitions and the stated entropy."""
 
 import itertools
 import pathlib

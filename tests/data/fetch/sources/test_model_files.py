@@ -1,4 +1,4 @@
-"""A model is fetched from a hub on the loopback by the real client, and a run starts from what came."""
+"""Test that the real client fetches a model from a hub on the loopback, and that a run starts from its files."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A package's texts, by globs and reader."""
+"""Test a package's texts, selected by globs and a reader."""
 
 import pathlib
 import zipfile

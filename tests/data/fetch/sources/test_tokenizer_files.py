@@ -1,6 +1,6 @@
-"""A tokenizer's files, by the real hub client against a hub on the loopback, and out of a folder.
+"""Test a tokenizer's files, from a hub on the loopback by the real client, and from a folder.
 
-The client reads its settings when it is imported, so one process of its own runs every case of it.
+The client reads its settings when it is imported, so one separate process runs all of its cases.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Small tokenizers in the forms that models are published with, each as the text of its tokenizer.json."""
+"""Provide small tokenizers in the forms that models are published with, each as the text of its tokenizer.json."""
 
 import functools
 import json
@@ -14,9 +14,9 @@ TEXTS = [
 ODD = ["", " ", "  two  spaces ", "日本語 🙂", "tab\tand\nline\r\n", "a<s>b</s>c", "\u0301 alone", "x" * 300]
 
 
-@functools.cache  # training anew may give other pieces
+@functools.cache  # training again may give other pieces
 def llama() -> str:
-    """SentencePiece's BPE with byte fallback: words begin with `▁`, unknown characters are spelled in bytes."""
+    """Build SentencePiece's BPE with byte fallback: words begin with `▁`, unknown characters are spelled in bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=120, show_progress=False))
@@ -36,7 +36,7 @@ def llama() -> str:
 
 @functools.cache
 def t5() -> str:
-    """SentencePiece's unigram model; the special tokens are ordinary entries."""
+    """Build SentencePiece's unigram model; the special tokens are ordinary entries."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -52,7 +52,7 @@ def t5() -> str:
 
 @functools.cache
 def bert() -> str:
-    """WordPiece: lower case, accents removed, white space dropped."""
+    """Build WordPiece: lower case, accents removed, white space dropped."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -65,7 +65,7 @@ def bert() -> str:
 
 @functools.cache
 def byte_level(**changes: Any) -> str:
-    """As for Llama 3 and Qwen: a custom split pattern, bytes as symbols, special and plain added tokens."""
+    """Build one like Llama 3's and Qwen's: a custom split pattern, bytes as symbols, special and plain added tokens."""
     tokenizer = Tokenizer(models.BPE())
     pattern = Regex(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+")
     cut = pre_tokenizers.Split(pattern, "isolated")
