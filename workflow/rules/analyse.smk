@@ -1,4 +1,4 @@
-# Runs to tables: what each run's selectors did, and what the arms of the study differ in.
+# Runs to tables: what each run's selectors did, and how the arms of the study differ.
 
 
 rule measure:

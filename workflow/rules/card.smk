@@ -1,4 +1,4 @@
-# The data card: what the data stages read, dropped and made, as tables and as a page of its own.
+# The data card: what the data stages read, dropped and made, as tables and as a separate page.
 
 
 rule card:

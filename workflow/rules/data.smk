@@ -1,12 +1,12 @@
-# Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages;
-# a domain's stages are spread over its shards, one job each, and gathered where something must be decided for all.
-# What a stage reads and writes is said once, in its file in src/speciate/stages (its constant STAGE).
+# Sources to a mixture of blocks. Each folder's key stands for everything that made it, so studies share these stages. A
+# domain's stages are spread over its shards, one job each, and gathered where a decision needs all shards. Each stage
+# declares its inputs and outputs once, in the constant STAGE of its file in src/speciate/stages.
 
 
 rule fetch:
     input:
         unpack(inputs_of("fetch")),
-        # a source of kind `files` reads the user's own
+        # a source of kind `files` reads the user's own files
         files=lambda wildcards: GRAPH.local_files(wildcards.name),
     output:
         outputs_of("fetch"),
@@ -14,7 +14,7 @@ rule fetch:
         log_of("fetch"),
     benchmark:
         benchmark_of("fetch")
-    # first, so that no domain waits for a source that could have come beside another's work
+    # fetch before other jobs, so that no domain waits for a source that could have come during other work
     priority: 1
     retries: 2
     threads: 1

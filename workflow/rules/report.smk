@@ -56,7 +56,7 @@ rule manifest:
     params:
         code=digest("manifest"),
         tables=folder_of("tables"),
-        # what earlier jobs took; not inputs, since no result depends on a time
+        # times and memory of earlier jobs; they are not inputs, since no result depends on a time
         benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
         built=BUILT,
     message:

@@ -20,7 +20,7 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
-    # the longest path goes first, so that no core waits at the end for one late run
+    # start the longest path first, so that no core waits at the end for one late run
     priority: 1
     # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job
     retries: 2 if workflow.is_main_process else 0
