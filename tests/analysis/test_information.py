@@ -100,7 +100,7 @@ def test_token_explained_is_fitted_on_the_other_half_by_hand() -> None:
 
 
 def planted(num_documents: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Domains with token laws of their own: token, group, domain of each group, law (D, V), slot of each token."""
+    """Draw domains with different token laws: token, group, domain of each group, law (D, V), slot of each token."""
     draw = np.random.default_rng(seed)
     law_DV = draw.dirichlet(np.full(12, 0.3), size=3)
     domain_G = np.repeat(np.arange(3), num_documents)

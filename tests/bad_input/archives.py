@@ -16,12 +16,12 @@ ENCRYPTED = 0x1
 
 
 def archive(make: Callable[[], bytes]) -> Callable[[Place], Command]:
-    """Run `clean` on this archive."""
+    """Return the command `clean` for this archive."""
     return lambda place: place.clean({"one": make()}, package())
 
 
 def no_archive(place: Place) -> Command:
-    """Run `clean` on an archive that does not exist."""
+    """Return the command `clean` for an archive that does not exist."""
     command = place.clean({"one": b""}, package())
     (place.folder / "one").unlink()
     return command
@@ -64,13 +64,13 @@ def damaged() -> bytes:
 
 
 def other_wheel(place: Place) -> Command:
-    """Make a generator's wheel that differs from the pinned one: its code would be run."""
+    """Return the command `clean` for a generator's wheel that differs from the pinned one: its code would be run."""
     source = {"kind": "generator", "dataset": "gsm_symbolic", "version": "0.1", "sha256": "0" * 64}
     return place.clean({"one": wheel(GOOD)}, {**source, "file": "reasoning_gym-0.1-py3-none-any.whl"})
 
 
 def fetched(source: dict[str, object]) -> Callable[[Place], Command]:
-    """Run `fetch` on this source."""
+    """Return the command `fetch` for this source."""
     arguments = ("--output", "archive")
     return lambda place: Command("fetch", ("--spec", place.spec(name="one", source=source), *arguments))
 
@@ -94,7 +94,7 @@ def without_network(place: Place, command: Command) -> Ended:
 
 
 def of_hub(**settings: object) -> Callable[[Place], Command]:
-    """Run `fetch` on a dataset on the hub."""
+    """Return the command `fetch` for a dataset on the hub."""
     return fetched({"kind": "hub", "dataset": "me/tiny", "revision": COMMIT, **settings})
 
 

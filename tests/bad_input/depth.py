@@ -11,7 +11,7 @@ AT = "ablations.dense.model.block.depth"
 
 
 def sizing(**given: str) -> Callable[[Place], Command]:
-    """Run `size` on the small study."""
+    """Return the command `size` for the small study."""
 
     def make(place: Place) -> Command:
         place.study()

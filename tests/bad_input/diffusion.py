@@ -11,7 +11,7 @@ TEACHER = "base.start"
 
 
 def diffusion(wrong: str, says: str, *change: tuple[str, Any], causal: bool = False, **options: Any) -> Case:
-    """Make a study of masked diffusion with these options."""
+    """Make a case of masked diffusion with these options."""
     objective = ("base.objective", {"kind": "masked_diffusion", **options})
     return study(wrong, f"study.yaml: {says}", objective, ("base.model.causal", causal), *change)
 

@@ -21,13 +21,13 @@ PEAK = "next(line.split()[1] for line in open('/proc/self/status') if line.start
 
 
 def lines(data: bytes, *filters: Any, **reader: Any) -> Callable[[Place], Command]:
-    """Run `clean` on a jsonl member."""
+    """Return the command `clean` for a jsonl member."""
     source = package({"kind": "jsonl", **reader})
     return lambda place: place.clean({"one": wheel({"a.jsonl": data})}, source, filters)
 
 
 def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
-    """Run `clean` on a user's file; `spoil` changes it after it was fetched."""
+    """Return the command `clean` for a user's file; `spoil` changes it after it was fetched."""
 
     def make(place: Place) -> Command:
         (place.folder / name).write_bytes(data)
@@ -49,13 +49,13 @@ def parquet(columns: dict[str, list[Any]]) -> bytes:
 
 
 def texts(*found: str | bytes) -> Callable[[Place], Command]:
-    """Run `clean` on members with these texts."""
+    """Return the command `clean` for members with these texts."""
     members = {f"{index}.py": text for index, text in enumerate(found)}
     return lambda place: place.clean({"one": wheel(members)}, package())
 
 
 def large(place: Place) -> Command:
-    """Make a document of 100 MB and a short one."""
+    """Return the command `clean` for a document of 100 MB and a short one."""
     line = b'{"text": "' + b"word " * (LARGE // 5) + b'"}\n'
     return of_files(line + GOOD)(place)
 
@@ -77,7 +77,7 @@ def without_controls(place: Place) -> None:
 
 
 def dropping(place: Place) -> Command:
-    """Configure a filter that keeps nothing."""
+    """Return the command `clean` with a filter that keeps nothing."""
     return lines(GOOD * 3, {"kind": "length", "min_characters": 1000})(place)
 
 

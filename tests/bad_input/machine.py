@@ -36,7 +36,7 @@ def over_old(verb: str, file: str, part: str = "code") -> Callable[[Place], Comm
 
 
 def afresh(place: Place) -> Command:
-    """Run `clean` with a new output folder."""
+    """Return the command `clean` with a new output folder."""
     return place.stages("clean", "code").changed(output_folder="out")
 
 
@@ -73,7 +73,7 @@ def tiny_disk(place: Place, command: Command) -> Ended:
 
 
 def long_blocks(place: Place) -> Command:
-    """Run `pack` on enough text that its blocks take more than 32 KiB."""
+    """Return the command `pack` for enough text that its blocks take more than 32 KiB."""
     command = place.stages("pack", "prose").changed(output_folder="out")
     (place.folder / "out").mkdir()
     folder = pathlib.Path(command.arguments[command.arguments.index("--encoded-folder") + 1])

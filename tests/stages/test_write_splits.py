@@ -1,4 +1,4 @@
-"""write_splits writes a shard's documents, without duplicates, to the file of their group's split."""
+"""Test that write_splits writes a shard's documents, without duplicates, to the file of their group's split."""
 
 import json
 import pathlib

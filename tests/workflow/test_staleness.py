@@ -1,20 +1,31 @@
-"""Test which jobs rerun after which change: the trigger matrix. Each case is a dry run on the finished smoke study.
+"""Test which jobs rerun after which change: the trigger matrix. The study is the smoke study, finished.
+
+A change of settings is a dry run. A change of code is one where it shows what follows a stale job. Elsewhere the
+digests are compared that decide whether a job is stale, which a test first finds in Snakemake's record of every job.
 
 The smoke study determines the numbers of runs and figures.
 """
 
+import base64
+import collections
+import json
 import os
+import pathlib
 from collections.abc import Iterator
 
 import pytest
 from tests.workflow.conftest import ROOT, Workspace
+from tests.workflow.test_rules import RULES
 
+from speciate.config.stage_specs import CARDED, COMPARED
 from speciate.config.study import read_study
+from speciate.graph import provenance
 from speciate.graph.study_graph import StudyGraph
 
 STUDY = read_study(ROOT / "studies" / "smoke.yaml")
+GRAPH = StudyGraph(STUDY, pathlib.Path("results"))
 NUM_RUNS = len(STUDY.runs())
-NUM_FIGURES, NUM_DATA_FIGURES = (len(StudyGraph(STUDY, ROOT / "results").figures(page)) for page in ("report", "data"))
+NUM_FIGURES, NUM_DATA_FIGURES = (len(GRAPH.figures(page)) for page in ("report", "data"))
 AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
@@ -26,9 +37,9 @@ def after_runs(count: int) -> dict[str, int]:
 
 @pytest.fixture
 def workspace(finished: Workspace) -> Iterator[Workspace]:
-    """The finished study; source and config files are put back afterwards with their time stamps.
+    """Provide the finished study; afterwards restore source and config files with their time stamps.
 
-    A case that left something stale fails the next one, whose counts are exact, and the last of this file looks itself.
+    If a case leaves something stale, the next one fails, because its counts are exact; the last test checks for itself.
     """
     kept = {
         file: (file.read_bytes(), file.stat())
@@ -45,52 +56,133 @@ def workspace(finished: Workspace) -> Iterator[Workspace]:
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_touch_or_a_fresh_checkout_makes_nothing_stale(workspace: Workspace) -> None:
+NO_BYTE = [
+    pytest.param("training/logs/progress.py", "tokens/s", "tokens a second", id="a progress message"),
+    pytest.param("stages/train.py", "the study goes on without this run", "the rest goes on", id="a log line"),
+    pytest.param("stages/train.py", 'help="', 'help="reworded: ', id="a help text"),
+    pytest.param("model/moe/router/learned.py", '    """', '    """Reworded. ', id="the text of an option"),
+    pytest.param("model/ffn/moe.py", '"""', '# a comment\n"""Reworded. ', id="a comment and a docstring"),
+    pytest.param("training/checkpoint/lock.py", "import fcntl\n", "import fcntl\n\nEDITED = 1\n", id="a lock"),
+    pytest.param("training/logs/run_metadata.py", '"platform"', '"system"', id="what is said of the environment"),
+    pytest.param("training/logs/sinks.py", "import os\n", "import os\n\nEDITED = 1\n", id="a metric sink"),
+    pytest.param("config/run.py", "import json\n", "import json\n\nEDITED = 1\n", id="the schema"),
+    pytest.param("graph/run_paths.py", "import pathlib\n", "import pathlib\n\nEDITED = 1\n", id="the graph"),
+    pytest.param("cli.py", "import os\n", "import os\n\nEDITED = 1\n", id="the command line"),
+]
+"""Edits that change no byte of any stage's output: a file of the package, a text in it, another text."""
+
+
+def digests_of_jobs() -> dict[str, tuple[str, str]]:
+    """One output of each job of the study -> its rule, and the digest of the code that the rule runs for it."""
+    jobs: dict[str, tuple[str, str]] = {}
+    for stage in GRAPH.stages:
+        for name in GRAPH.names(stage):
+            code = provenance.digest(stage, GRAPH.spec(stage, name))
+            jobs |= {str(part / GRAPH.stages[stage].writes[0]): (stage, code) for part in GRAPH.parts(stage, name)}
+    for run in STUDY.runs():
+        folder, code = GRAPH.run_folder(run.ablation, run.seed), provenance.digest("train", run)
+        jobs[f"{folder}/model.safetensors"] = ("train", code)
+        jobs[f"{folder}/probe.safetensors"] = ("evaluate", provenance.digest("evaluate", run))
+        folder = GRAPH.measure_folder(run.ablation, run.seed)
+        jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
+    for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
+        jobs[f"{GRAPH.home}/figures/{figure}.svg"] = ("draw", provenance.digest("draw", GRAPH.draw_spec(figure)))
+    jobs[f"{GRAPH.home}/tables/{CARDED[0]}.parquet"] = ("card", provenance.digest("card", GRAPH.card_spec()))
+    last = {"compare": f"tables/{COMPARED[0]}.parquet", "manifest": "manifest.json"}
+    for rule, file in {**last, "present": "data.html", "report": "report.html"}.items():
+        jobs[f"{GRAPH.home}/{file}"] = (rule, provenance.digest(rule))
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def digests() -> dict[str, tuple[str, str]]:
+    """The digests as the files are."""
+    provenance._digest.cache_clear()
+    return digests_of_jobs()
+
+
+class EditedPackage:
+    """The workspace's package in place of ours, for what a digest is made of."""
+
+    def __init__(self, workspace: Workspace, before: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch):
+        self.workspace, self.before, self.monkeypatch = workspace, before, monkeypatch
+        monkeypatch.setattr(provenance, "PACKAGE", workspace.folder / "src/speciate")
+
+    def stale_by(self, file: str, old: str, new: str) -> dict[str, int]:
+        """Edits a file; returns how many jobs of each rule run other code then, without those that follow."""
+        self.workspace.edit(f"src/speciate/{file}", old, new)
+        edited, read = "speciate." + file.removesuffix(".py").replace("/", "."), provenance._read
+        with self.monkeypatch.context() as patch:
+            # only the edited file is read anew
+            patch.setattr(provenance, "_read", lambda module: (read.__wrapped__ if module == edited else read)(module))
+            provenance._digest.cache_clear()
+            after = digests_of_jobs()
+        provenance._digest.cache_clear()
+        assert after.keys() == self.before.keys()
+        return dict(collections.Counter(rule for job, (rule, code) in after.items() if code != self.before[job][1]))
+
+
+@pytest.fixture
+def package(
+    workspace: Workspace, digests: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> EditedPackage:
+    return EditedPackage(workspace, digests, monkeypatch)
+
+
+def test_every_job_was_made_with_the_digest_of_its_code(
+    finished: Workspace, digests: dict[str, tuple[str, str]]
+) -> None:
+    """So the digests of this file are those that the rules ask for; a digest that changes makes its job stale."""
+    for job, (rule, code) in digests.items():
+        record = finished.folder / ".snakemake/metadata" / base64.b64encode(job.encode(), b"+-").decode()
+        made = json.loads(record.read_text())
+        assert made["rule"] == rule
+        assert repr(code) in made["params"], job
+    assert {rule for rule, _ in digests.values()} == RULES.keys() - {"cost"}  # this study times no mixers
+
+
+def test_what_changes_no_byte_makes_nothing_stale(workspace: Workspace) -> None:
+    """All at once: a touch of every file, as by a fresh checkout, and each edit that changes no byte."""
     for top in ("src", "workflow", "studies"):
         for file in (workspace.folder / top).rglob("*"):
             file.touch()
     (workspace.folder / "config.yaml").touch()
+    for edit in NO_BYTE:
+        file, old, new = edit.values
+        workspace.edit(f"src/speciate/{file}", old, new)
     assert workspace.stale() == {}
 
 
-def test_comments_and_docstrings_make_nothing_stale(workspace: Workspace) -> None:
-    file = workspace.folder / "src/speciate/model/ffn/moe.py"
-    file.write_text(file.read_text().replace('"""', '"""Reworded. ', 1) + "\n# a comment\n")
-    assert workspace.stale() == {}
+@pytest.mark.parametrize(("file", "old", "new"), NO_BYTE)
+def test_an_edit_that_changes_no_byte_changes_no_digest(package: EditedPackage, file: str, old: str, new: str) -> None:
+    assert package.stale_by(file, old, new) == {}
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new"),
+    ("file", "runs"),
     [
-        pytest.param("training/logs/progress.py", "tokens/s", "tokens a second", id="a progress message"),
-        pytest.param("stages/train.py", "the study goes on without this run", "the rest goes on", id="a log line"),
-        pytest.param("stages/train.py", 'help="', 'help="reworded: ', id="a help text"),
-        pytest.param("model/moe/router/learned.py", '    """', '    """Reworded. ', id="the text of an option"),
-        pytest.param("training/checkpoint/lock.py", "import fcntl\n", "import fcntl\n\nEDITED = 1\n", id="a lock"),
-        pytest.param("training/logs/run_metadata.py", '"platform"', '"system"', id="what is said of the environment"),
-        pytest.param("training/logs/sinks.py", "import os\n", "import os\n\nEDITED = 1\n", id="a metric sink"),
-        pytest.param("config/run.py", "import json\n", "import json\n\nEDITED = 1\n", id="the schema"),
-        pytest.param("graph/run_paths.py", "import pathlib\n", "import pathlib\n\nEDITED = 1\n", id="the graph"),
-        pytest.param("cli.py", "import os\n", "import os\n\nEDITED = 1\n", id="the command line"),
+        ("model/moe/router/frozen.py", 2),
+        ("model/moe/balance/auxiliary.py", 4),
+        ("model/ffn/moe.py", 6),
+        ("model/ffn/dense.py", 8),
+        ("training/diffusion/importance/learned.py", 2),
     ],
 )
-def test_what_changes_no_byte_makes_nothing_stale(workspace: Workspace, file: str, old: str, new: str) -> None:
-    workspace.edit(f"src/speciate/{file}", old, new)
-    assert workspace.stale() == {}
+def test_a_component_is_code_of_the_runs_that_use_it(package: EditedPackage, file: str, runs: int) -> None:
+    assert package.stale_by(file, "", "EDITED = 1\n") == {"train": runs, "evaluate": runs}
 
 
-def test_the_parquet_writer_of_documents_reads_no_source_anew(workspace: Workspace) -> None:
-    file = workspace.folder / "src/speciate/data/documents.py"
-    file.write_text(file.read_text() + "\nEDITED = 1\n")
-    stale = workspace.stale()
+@pytest.mark.parametrize("file", ["training/loop.py", "training/checkpoint/store.py"])
+def test_the_training_loop_and_its_checkpoints_are_code_of_every_run_and_of_no_data_stage(
+    package: EditedPackage, file: str
+) -> None:
+    assert package.stale_by(file, "", "EDITED = 1\n") == {"train": NUM_RUNS}
+
+
+def test_the_parquet_writer_of_documents_reads_no_source_anew(package: EditedPackage) -> None:
+    stale = package.stale_by("data/documents.py", "", "EDITED = 1\n")
     assert "fetch" not in stale
     assert stale["clean"] == len(STUDY.domains)
-
-
-def test_saving_a_checkpoint_is_part_of_training(workspace: Workspace) -> None:
-    file = workspace.folder / "src/speciate/training/checkpoint/store.py"
-    file.write_text(file.read_text() + "\nEDITED = 1\n")
-    assert workspace.stale() == after_runs(NUM_RUNS)
 
 
 def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:
@@ -115,28 +207,10 @@ def test_an_added_ablation_runs_and_reruns_what_follows(workspace: Workspace) ->
     assert workspace.stale() == after_runs(2)
 
 
-@pytest.mark.parametrize(
-    ("kind", "runs"),
-    [
-        ("model/moe/router/frozen.py", 2),
-        ("model/moe/balance/auxiliary.py", 4),
-        ("model/ffn/moe.py", 6),
-        ("model/ffn/dense.py", 8),
-        ("training/diffusion/importance/learned.py", 2),
-    ],
-)
-def test_a_kinds_file_reruns_the_runs_that_use_it(workspace: Workspace, kind: str, runs: int) -> None:
-    file = workspace.folder / "src/speciate" / kind
+def test_a_components_file_reruns_the_runs_that_use_it(workspace: Workspace) -> None:
+    file = workspace.folder / "src/speciate/model/moe/router/frozen.py"
     file.write_text(file.read_text() + "\nEDITED = 1\n")
-    assert workspace.stale() == after_runs(runs)
-
-
-def test_the_training_loop_reruns_every_run_and_no_data_stage(workspace: Workspace) -> None:
-    file = workspace.folder / "src/speciate/training/loop.py"
-    file.write_text(file.read_text() + "\nEDITED = 1\n")
-    stale = workspace.stale()
-    assert stale["train"] == NUM_RUNS
-    assert set(stale) == {"train", "evaluate", "measure", *AFTER_MEASURES}
+    assert workspace.stale() == after_runs(2)
 
 
 def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:

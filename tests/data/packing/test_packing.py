@@ -223,7 +223,7 @@ def test_best_fit_by_hand() -> None:
 
 def test_truncating_best_fit_by_hand() -> None:
     # T = 10; with end-of-text 25, 6, 4, 7, 3, 4, 8 and 3 tokens; bins: 10 of the 25 | 8 | 7 + 3 | 6 + 4 | 4 + 3.
-    # Fullest first: the gap of 2 beside the 8 goes to the head of the last bin's 3, and 4 tokens are left over
+    # Fullest first: the gap of 2 next to the 8 goes to the head of the last bin's 3, and 4 tokens are left over
     blocks, plan, lengths_D = pack("best_fit_truncate", [24, 5, 3, 6, 2, 3, 7, 2], 10)
     assert blocks.tolist() == [
         list(range(10)),

@@ -1,4 +1,4 @@
-"""Each group is in one split, the shares are met, and only the groups and the seed decide."""
+"""Test that each group is in one split, the shares are met, and only the groups and the seed decide."""
 
 import pathlib
 import random

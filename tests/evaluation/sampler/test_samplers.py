@@ -42,7 +42,7 @@ def oracle(token_BT: Tensor) -> Tensor:
 
 
 class Counted:
-    """Draws that follow a given list of outcomes and multiply their probabilities; beyond it, each takes its first."""
+    """Make draws follow a given list of outcomes, and the first outcome beyond it; multiply their probabilities."""
 
     def __init__(self, path: list[int]) -> None:
         self.path, self.taken, self.widths, self.prob = path, [], [], 1.0

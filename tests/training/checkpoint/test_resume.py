@@ -1,8 +1,8 @@
 """Test that every kind, stopped and resumed, ends bit-identically to a run that never stopped.
 
 The kinds are discovered, so new ones are tested too. Each kind that a run's spec can name, at any depth, is trained in
-a tiny run of two micro-batches per step, whose epochs end inside a step. The run is stopped after two steps drawn for
-its kind. Steps at which an epoch or a stage ends are listed by name.
+a tiny run of two micro-batches per step. Its epochs end inside a step. The run is stopped after two steps drawn for its
+kind. Steps at which an epoch or a stage ends are listed by name.
 """
 
 import pathlib

@@ -10,7 +10,7 @@ WAYS = {"power": mask_probabilities.power_probs, "fill": mask_probabilities.prop
 
 
 def rows() -> tuple[Tensor, Tensor]:
-    """Positive numbers and the maskable places: the second row has holes, the third one place, the last none."""
+    """Draw positive numbers and maskable places: the second row has holes, the third one place, the last none."""
     draw = torch.Generator().manual_seed(0)
     value_BT = torch.empty(5, 40, dtype=torch.float64).log_normal_(0, 1.5, generator=draw)
     maskable_BT = torch.ones(5, 40, dtype=torch.bool)
