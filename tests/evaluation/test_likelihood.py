@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from speciate.data.blocks import BlockSet
 from speciate.evaluation.likelihood import nll_by_document
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 
 
 class Known(Objective):

@@ -14,7 +14,7 @@ from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.checkpoint.state import State
 from speciate.training.context import TrainContext
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 
 
 def prepared(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainContext, State]:

@@ -16,7 +16,7 @@ import torch
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 from speciate.training.probe import batches
 
 COLUMNS = ("document", "domain", "id", "group", "nats", "tokens", "bytes")

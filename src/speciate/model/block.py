@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from speciate.model.depth.block_depth import BlockDepth
+from speciate.model.depth_base import BlockDepth
 from speciate.model.module_hooks import HasIdleParameters
 from speciate.model.norm import norm
 from speciate.model.token_batch import BuildContext, TokenBatch

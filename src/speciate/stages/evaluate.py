@@ -32,7 +32,7 @@ from speciate.selection.selection import record_selections
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint.weights import load_weights
 from speciate.training.distributed.devices import acquire_device
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 from speciate.training.probe import Arrays, batches, observe, run_selectors, tally_arrays
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from speciate.config.run import RunSpec
 from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import ALONE, Ranks
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 from speciate.training.observer import Observer
 
 

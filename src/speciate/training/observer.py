@@ -15,7 +15,7 @@ from speciate.config.run import TelemetrySpec
 from speciate.data.blocks import BlockSet
 from speciate.model.token_batch import in_domains
 from speciate.model.transformer import Transformer
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 from speciate.training.probe import Arrays, batches, observe, tally_arrays
 
 

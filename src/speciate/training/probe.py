@@ -17,7 +17,7 @@ from speciate.model.transformer import Transformer
 from speciate.selection.metrics import collect_metrics
 from speciate.selection.selection import record_selections
 from speciate.selection.tally import Tally, tally
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 """Named arrays, as telemetry and probe files hold them."""

@@ -27,9 +27,9 @@ from speciate.training.checkpoint.state import State
 from speciate.training.context import TrainContext
 from speciate.training.distributed.signals import StopRequest
 from speciate.training.logs import run_files
-from speciate.training.loss.objective import Objective
 from speciate.training.numerics import loss_monitor, nonfinite, oom
 from speciate.training.numerics.loss_monitor import FailedRun
+from speciate.training.objective_base import Objective
 
 MakeRun = Callable[..., RunSpec]
 

@@ -11,7 +11,7 @@ from speciate.config.components import ComponentOptions, component_module
 if TYPE_CHECKING:
     from torch import nn
 
-    from speciate.model.depth.block_depth import BlockDepth
+    from speciate.model.depth_base import BlockDepth
     from speciate.model.moe.top_k_router import Balancer, Scorer
     from speciate.model.sparse_attention.indexer_base import Budget, Indexer
     from speciate.model.token_batch import BuildContext

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from speciate.model.hf.pretrained import Pretrained
     from speciate.model.transformer import Transformer
     from speciate.training.logs.sinks import Sink
-    from speciate.training.loss.objective import Objective
+    from speciate.training.objective_base import Objective
 
 
 class ObjectiveModule(Protocol):

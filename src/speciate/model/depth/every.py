@@ -7,7 +7,7 @@ x + r (run(x) - x) back where they came from.
 from torch import Tensor
 
 from speciate.config.contracts.model import DepthOptions
-from speciate.model.depth.block_depth import BlockDepth, Run
+from speciate.model.depth_base import BlockDepth, Run
 from speciate.model.token_batch import BuildContext, TokenBatch
 
 

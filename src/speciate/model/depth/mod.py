@@ -29,7 +29,6 @@ import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor
 
-from speciate.model.depth.block_depth import BlockDepth, Run
 from speciate.model.depth.skipper import (
     TokenChoice,
     TokenRouter,
@@ -39,6 +38,7 @@ from speciate.model.depth.skipper import (
     run_selected,
 )
 from speciate.model.depth.token_router_options import TokenRouterOptions
+from speciate.model.depth_base import BlockDepth, Run
 from speciate.model.initial_weights import generator
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from speciate.model.depth.block_depth import BlockDepth, Run
 from speciate.model.depth.skipper import (
     TokenChoice,
     TokenRouter,
@@ -30,6 +29,7 @@ from speciate.model.depth.skipper import (
     run_selected,
 )
 from speciate.model.depth.token_router_options import TokenRouterOptions
+from speciate.model.depth_base import BlockDepth, Run
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting, record_metric
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speciate.model.depth.block_depth import Run
+from speciate.model.depth_base import Run
 from speciate.model.module_hooks import DrawsOwnWeights
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import record_metric

@@ -29,7 +29,7 @@ from speciate.model.block import Block
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import auxiliary_loss, record_selections
 from speciate.training.distributed.devices import acquire_device
-from speciate.training.loss.objective import Objective
+from speciate.training.objective_base import Objective
 
 CPU = torch.device("cpu")
 

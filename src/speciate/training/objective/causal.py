@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from speciate.config.contracts.training import ObjectiveOptions
 from speciate.model.transformer import Transformer
 from speciate.training.loss import cross_entropy, next_token
-from speciate.training.loss.objective import Objective as BaseObjective
+from speciate.training.objective_base import Objective as BaseObjective
 
 
 class Options(ObjectiveOptions):

@@ -32,7 +32,7 @@ from speciate.training.diffusion.fixed_uniforms import uniforms
 from speciate.training.diffusion.mdlm import NoisyBlocks
 from speciate.training.diffusion.time_embedding import TimeEmbedding
 from speciate.training.loss.cross_entropy import weighted_nll
-from speciate.training.loss.objective import Objective as BaseObjective
+from speciate.training.objective_base import Objective as BaseObjective
 
 PROBE_LEVELS = 8
 """Noise levels at which probe blocks are observed."""

@@ -39,7 +39,7 @@ from speciate.model.token_batch import BuildContext
 from speciate.model.transformer import Transformer
 from speciate.selection.metrics import is_collecting, record_metric
 from speciate.training.loss import cross_entropy, next_token
-from speciate.training.loss.objective import Objective as BaseObjective
+from speciate.training.objective_base import Objective as BaseObjective
 
 PUBLISHED_WEIGHTS = (1.0, 0.5, 0.3, 0.2)
 """Weights of the losses of moe_arch's 4 heads, before normalisation."""
