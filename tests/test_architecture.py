@@ -34,8 +34,6 @@ MAY_IMPORT = {
     },
     "tools": {"config", "selection", "data", "model", "training", "evaluation", "graph"},
 }
-# (importing package, imported module) pairs that are allowed against the table; there are none
-EXCEPTIONS: set[tuple[str, str]] = set()
 HEAVY = {"torch", "transformers", "datasets"}
 CROWDED = 18
 
