@@ -1,4 +1,4 @@
-"""Test a user's own folder of parquet as a domain of eight shards, from the files to the data card, untrained."""
+"""Test a user's own folder of parquet as a domain of four shards, from the files to the data card, untrained."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ study: own
 domains:
   mine:
     sources: {papers: {kind: files, paths: ["papers/*.parquet"]}}
-    shards: 8
+    shards: 4
     duplicates: near
 duplicates: {buckets: 2}
 tokenizer: {kind: bpe, entries: 512}
@@ -58,7 +58,7 @@ def only(own: Workspace, pattern: str) -> pathlib.Path:
 @pytest.mark.parametrize("stage", ["fetch", "clean", "sign", "write_splits", "sketch", "encode", "pack"])
 def test_a_stage_has_a_job_for_each_shard(own: Workspace, stage: str) -> None:
     folder = only(own, f"{stage}/*")
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [f"{index}-of-8" for index in range(8)]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [f"{index}-of-4" for index in range(4)]
 
 
 def test_every_text_is_read_once(own: Workspace) -> None:
@@ -70,7 +70,7 @@ def test_duplicates_are_found_across_shards(own: Workspace) -> None:
     dropped = pq.read_table(only(own, "cluster/*") / "duplicates.parquet").to_pylist()
     assert sorted(row["reason"] for row in dropped) == ["exact_duplicate"] * 10 + ["near_duplicate"] * 20
     assert any(row["shard"] != row["of_shard"] for row in dropped)
-    kept = sum(pq.read_metadata(file).num_rows for file in only(own, "divide/*").glob("*/*.parquet"))
+    kept = sum(pq.read_metadata(file).num_rows for file in only(own, "write_splits/*").glob("*/*.parquet"))
     assert kept == 400
 
 

@@ -73,7 +73,7 @@ NO_BYTE = [
 
 
 def digests_of_jobs() -> dict[str, tuple[str, str]]:
-    """One output of each job of the study -> its rule, and the digest of the code that the rule runs for it."""
+    """Return, by one output of each job of the study, its rule and the digest of the code that the rule runs for it."""
     jobs: dict[str, tuple[str, str]] = {}
     for stage in GRAPH.stages:
         for name in GRAPH.names(stage):
@@ -96,20 +96,20 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def digests() -> dict[str, tuple[str, str]]:
-    """The digests as the files are."""
+    """Provide the digests of the files as they are."""
     provenance._digest.cache_clear()
     return digests_of_jobs()
 
 
 class EditedPackage:
-    """The workspace's package in place of ours, for what a digest is made of."""
+    """Compute digests from the workspace's copy of the package."""
 
     def __init__(self, workspace: Workspace, before: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch):
         self.workspace, self.before, self.monkeypatch = workspace, before, monkeypatch
         monkeypatch.setattr(provenance, "PACKAGE", workspace.folder / "src/speciate")
 
     def stale_by(self, file: str, old: str, new: str) -> dict[str, int]:
-        """Edits a file; returns how many jobs of each rule run other code then, without those that follow."""
+        """Edit a file and return how many jobs of each rule have another digest then, without the jobs that follow."""
         self.workspace.edit(f"src/speciate/{file}", old, new)
         edited, read = "speciate." + file.removesuffix(".py").replace("/", "."), provenance._read
         with self.monkeypatch.context() as patch:
@@ -132,7 +132,7 @@ def package(
 def test_every_job_was_made_with_the_digest_of_its_code(
     finished: Workspace, digests: dict[str, tuple[str, str]]
 ) -> None:
-    """So the digests of this file are those that the rules ask for; a digest that changes makes its job stale."""
+    """Find the digests of this file in Snakemake's records: the rules ask for the same ones."""
     for job, (rule, code) in digests.items():
         record = finished.folder / ".snakemake/metadata" / base64.b64encode(job.encode(), b"+-").decode()
         made = json.loads(record.read_text())
@@ -142,7 +142,7 @@ def test_every_job_was_made_with_the_digest_of_its_code(
 
 
 def test_what_changes_no_byte_makes_nothing_stale(workspace: Workspace) -> None:
-    """All at once: a touch of every file, as by a fresh checkout, and each edit that changes no byte."""
+    """Touch every file, as a fresh checkout does, and make all edits that change no byte."""
     for top in ("src", "workflow", "studies"):
         for file in (workspace.folder / top).rglob("*"):
             file.touch()
