@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 from scipy.special import stdtr, stdtrit
 
 from speciate.selection.tally import Array
@@ -79,6 +78,8 @@ def benjamini_hochberg(p_P: Array) -> Array:
     positively dependent tests (Benjamini & Yekutieli 2001); selectors scored with one set of permutations are of the
     second kind.
     """
+    from scipy import stats  # takes a second of CPU, which every `measure` would pay
+
     adjusted_P = np.full(len(p_P), np.nan)
     known_P = ~np.isnan(p_P)
     adjusted_P[known_P] = stats.false_discovery_control(p_P[known_P])
@@ -89,6 +90,8 @@ def wilson_interval(successes: int, trials: int, confidence: float) -> tuple[flo
     """Return Wilson's score interval (1927) of a share; (NaN, NaN) without trials."""
     if trials == 0:
         return NAN, NAN
+    from scipy import stats
+
     interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
