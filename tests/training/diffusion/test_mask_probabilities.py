@@ -34,6 +34,15 @@ def test_the_budget_is_exact(way: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_whole_row_is_masked_at_share_one_however_its_sums_round(way: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    maskable_BT = torch.rand(200, 256, generator=draw) < 0.7
+    value_BT = torch.empty(200, 256, dtype=torch.float64).log_normal_(0, 3, generator=draw)
+    prob_BT, _ = WAYS[way](value_BT, maskable_BT, torch.ones(200, dtype=torch.float64))
+    torch.testing.assert_close(prob_BT.sum(1), maskable_BT.sum(1).double(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_the_weight_is_the_derivative(way: str) -> None:
     value_BT, maskable_BT = rows()
     share_B = torch.tensor([0.2, 0.5, 0.3, 0.8, 0.5], dtype=torch.float64)

@@ -77,6 +77,8 @@ def proportional_probs(importance_BT: Tensor, maskable_BT: Tensor, share_B: Tens
     first_fit_B1 = torch.where(fits_BT, num_saturated_T, value_BT.shape[1] - 1).amin(1, keepdim=True)
     scale_B1 = scale_BT.gather(1, first_fit_B1)
     prob_BT = (scale_B1 * value_BT).clamp(max=1.0)
+    # at s = 1 every token is masked; rounding may leave no n that fits
+    prob_BT = torch.where((share_B == 1).unsqueeze(1), maskable_BT.to(prob_BT.dtype), prob_BT)
     free_BT = maskable_BT & (prob_BT < 1 - 1e-12)
     budget_left_B1 = (budget_B1 - (maskable_BT & ~free_BT).sum(1, keepdim=True)).clamp(min=1e-300)
     return prob_BT, torch.where(free_BT, maskable_BT.sum(1, keepdim=True) / budget_left_B1, 0.0)

@@ -6,7 +6,7 @@
 The iteration drives every singular value to about 1. `scale` is sqrt(max(1, outputs / inputs)) (Jordan's) or
 .2 sqrt(max(outputs, inputs)), which makes an update as large as AdamW's (Liu et al. 2025, 2502.16982), so that both
 halves can share a learning rate. torch.optim.Muon updates single matrices; a stack of E experts (E, inputs, outputs)
-goes through the same iteration in one batch, each slice as torch's own would.
+goes through the same iteration in one batch, each slice as torch's own would, up to rounding.
 
 E matrices of R rows and C columns, M = min(R, C).
 """
