@@ -73,7 +73,7 @@ def test_the_second_run_has_nothing_to_do(finished: Workspace) -> None:
 
 def test_a_seed_made_from_nothing_again_has_the_same_bytes(finished: Workspace, tmp_path: pathlib.Path) -> None:
     again = Workspace(tmp_path / "again")
-    # these two run the code of `auxiliary`; the slow test makes them again too, and tests/stages/test_train.py their kind
+    # these two run the code of `auxiliary`; the slow test makes them again too
     same_code = {"unbalanced_fast", "frozen"}
     arms = [arm for arm in read_study(ROOT / "studies" / "smoke.yaml").ablations if arm not in same_code]
     again.smoke("--cores", "2", "--", *(f"results/smoke/measures/{arm}/seed0/runs.parquet" for arm in arms))
