@@ -2,10 +2,12 @@
 
 Each mixer stores tensors under its layer. Attention stores the keys and values of all earlier tokens, with their
 positions and documents, which decide which queries may see them. A recurrent mixer stores its state alone. Feed-forward
-layers and routers look at single tokens and store nothing.
+layers and routers look at single tokens; experts with a limited capacity store how many tokens they have had.
 
 B blocks, S tokens so far.
 """
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +15,14 @@ from torch import Tensor
 
 class Cache:
     """Cached tensors of each layer; empty at first, and extended by each call of `Transformer.read`."""
+
+    CONTEXT: ClassVar[int] = -2
+    """In place of a layer: hashes of the contexts so far, (B, S)."""
+
+    @staticmethod
+    def feed_forward_key(layer: int) -> int:
+        """Return what stands in place of the layer for the state of its feed-forward part; its mixer has the number."""
+        return -3 - layer
 
     def __init__(self) -> None:
         self.length = 0

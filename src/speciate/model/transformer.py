@@ -100,6 +100,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             trunk_BTD, x_BTD = x_BTD, block(x_BTD, tokens)
         if tokens.cache is not None:
+            tokens.cache.append(tokens.cache.CONTEXT, tokens.context_hash_BT)
             tokens.cache.length = length
         normed_BTD: Tensor = self.norm(x_BTD)
         return trunk_BTD, normed_BTD

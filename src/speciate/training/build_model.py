@@ -5,16 +5,22 @@ defines `parts(options, run)`: modules by name, such as further heads or an impo
 model and are saved with it.
 """
 
+import torch
+
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
 
 
 def build_model(run: RunSpec, vocabulary: int) -> Transformer:
-    """Return the run's model with initial weights drawn from torch's generator.
+    """Return the run's model with its initial weights, which follow from the run's seed whoever builds it.
+
+    Torch's own generator is left as it was, so that the noise of training does not depend on how much a model draws.
 
     Args:
         run: the run's spec.
         vocabulary: number of the tokenizer's token ids.
     """
     parts = run.objective.component().parts(run.objective, run)
-    return Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)

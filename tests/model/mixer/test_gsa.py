@@ -186,8 +186,8 @@ def test_padding_before_a_text_changes_nothing_of_it(transformer: Build) -> None
     position_BT, document_BT = torch.tensor([[0, 0, 0, *range(9)]]), torch.tensor([[1] * 3 + [0] * 9])
     cache, read = Cache(), []
     for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
-        index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
-        tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        places = {"position_BT": position_BT[:, part], "real_BT": document_BT[:, part] == 0}
+        tokens = TokenBatch.of(padded_BT[:, part], cache=cache, **places)
         read.append(model.head(model.read(tokens)))
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], model(token_BT), rtol=1e-10, atol=1e-10)
 

@@ -1,6 +1,7 @@
 """Test Mamba against transformers' MambaMixer, decoded token by token, and on each document alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,8 +146,8 @@ def test_padding_before_a_text_changes_nothing_of_it(model_spec: Spec) -> None:
     document_BT = torch.tensor([[1] * 3 + [0] * 9])
     cache, read = Cache(), []
     for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
-        index_BT = torch.arange(padded_BT[:, part].numel()).view(1, -1)
-        tokens = TokenBatch(padded_BT[:, part], position_BT[:, part], index_BT, document_BT[:, part], cache)
+        places = {"position_BT": position_BT[:, part], "real_BT": document_BT[:, part] == 0}
+        tokens = TokenBatch.of(padded_BT[:, part], cache=cache, **places)
         read.append(model.head(model.read(tokens)))
     torch.testing.assert_close(torch.cat(read, dim=1)[:, 3:], model(token_BT), rtol=1e-11, atol=1e-11)
 
@@ -162,7 +163,7 @@ def test_padding_of_short_rows_leaves_no_trace(model_spec: Spec) -> None:
     outputs: list[list[Tensor]] = [[], []]
     for column_BK, real_BK in (first, then):
         taken = tokens.select(column_BK, real_BK)
-        cached = TokenBatch(taken.id_BT, taken.position_BT, taken.index_BT, taken.document_BT, cache)
+        cached = replace(taken, cache=cache)
         y_BKD = mixer(x_BTD.gather(1, column_BK.unsqueeze(-1).expand(-1, -1, WIDTH)), cached)
         for row in range(2):
             outputs[row] += list(y_BKD[row][real_BK[row]])

@@ -2,7 +2,8 @@
 
 import torch
 
-from speciate.training.diffusion.fixed_uniforms import GOLDEN, mix_bits, uniforms
+from speciate.model.bit_mixing import mix_bits
+from speciate.training.diffusion.fixed_uniforms import GOLDEN, uniforms
 
 
 def splitmix64(state: int) -> int:

@@ -275,8 +275,8 @@ def test_9_padding_changes_nothing(started: Started) -> None:
     token_BT = tokens(1, 12)
     padded_BT = torch.cat([torch.zeros((1, 6), dtype=torch.long), token_BT], dim=1)
     position_BT = torch.tensor([[*[0] * 6, *range(12)]])
-    document_BT = torch.tensor([[1] * 6 + [0] * 12])
-    x_BTD = started.model.read(TokenBatch(padded_BT, position_BT, torch.arange(18)[None], document_BT))
+    real_BT = torch.tensor([[False] * 6 + [True] * 12])
+    x_BTD = started.model.read(TokenBatch.of(padded_BT, position_BT=position_BT, real_BT=real_BT))
     torch.testing.assert_close(started.model.head(x_BTD[:, 6:]), started.model(token_BT), rtol=1e-4, atol=1e-4)
 
 

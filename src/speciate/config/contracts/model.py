@@ -55,6 +55,10 @@ class DepthModule(Protocol):
 class DepthOptions(ComponentOptions):
     """Options of a depth: what decides which tokens run through a block."""
 
+    def share_running(self) -> float:
+        """Return the share of a context's tokens that run in training."""
+        return 1.0
+
     def component(self) -> DepthModule:
         return cast(DepthModule, component_module(self))
 
@@ -84,7 +88,7 @@ class RouterOptions(ComponentOptions):
 class ChoiceModule(Protocol):
     """A kind of choice: `model/moe/choice/<kind>.py`."""
 
-    def Choose(self, options: Any, num_slots: int, top_k: int, /) -> "nn.Module":
+    def Choose(self, options: Any, context: "BuildContext", num_slots: int, top_k: int, /) -> "nn.Module":
         """Build the module that turns scores into chosen slots."""
 
 

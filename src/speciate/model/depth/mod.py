@@ -15,8 +15,8 @@ agrees with expert choice. The router learns through r alone, the predictor from
 probabilities are those of the part that decides: sigmoid(w . x) in training, the predictor's in evaluation. The
 predictor's are (1 - c, c) before it has learned anything.
 
-`choice: random` is the control. The positions that run are drawn once, 8 positions at a time, and are the same in
-training and evaluation; r is learned as before.
+`choice: random` is the control. The positions that run are drawn once, 8 positions at a time, saved with the weights,
+and are the same in training and evaluation; r is learned as before.
 
 B blocks of T tokens, D width.
 """
@@ -33,7 +33,6 @@ from speciate.model.depth.skipper import (
     TokenChoice,
     TokenRouter,
     expert_choice,
-    num_running,
     record_rule_difference,
     run_selected,
 )
@@ -90,7 +89,8 @@ class Router(TokenRouter):
                 options.capacity, context.model.context, generator("mod", context.seed, context.layer)
             )
             self.predictor = None
-        self.register_buffer("dealt_T", runs_T, persistent=False)
+        # saved with the weights: whoever reads the run must let the same positions run as its trainer did
+        self.register_buffer("dealt_T", runs_T)
         if self.predictor is not None:
             # all logits are the bias at first
             self.register_buffer("threshold", torch.tensor(options.capacity).logit())
@@ -102,33 +102,41 @@ class Router(TokenRouter):
             return self.training_choice(logit_BT, predicted_BT, tokens)
         assert predicted_BT is not None
         run_BT = predicted_BT > self.threshold
+        if tokens.padded:
+            run_BT = run_BT & tokens.real_BT
         return TokenChoice(self.selection(run_BT, predicted_BT.sigmoid(), tokens), run_BT, logit_BT.sigmoid(), None)
 
     def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> TokenChoice:
         """Choose as in training."""
-        length = logit_BT.shape[1]
         constant_BT = torch.full_like(logit_BT, self.capacity)
         if self.dealt_T is not None:
-            # by the position in the block, not in a document, so that the same number runs in every row
-            start = 0 if tokens.cache is None else tokens.cache.length
-            run_T = self.dealt_T[start : start + length]
-            selection = self.selection(run_T.expand_as(logit_BT), constant_BT, tokens)
-            return TokenChoice(selection, run_T.expand_as(logit_BT), logit_BT.sigmoid(), int(run_T.sum()))
-        run_BT = expert_choice(logit_BT.detach(), self.capacity)
+            run_BT = self.dealt_T[tokens.position_BT]
+            count: int | None = None
+            if tokens.document_BT is None and not tokens.padded:
+                # the tokens of all rows have the same positions
+                count = int(run_BT[0].sum())
+            elif tokens.padded:
+                run_BT = run_BT & tokens.real_BT
+            return TokenChoice(self.selection(run_BT, constant_BT, tokens), run_BT, logit_BT.sigmoid(), count)
+        run_BT, count = expert_choice(logit_BT.detach(), self.capacity, tokens)
         prob_BT = logit_BT.sigmoid()
         loss = None
         if self.training:
-            loss = self.loss(predicted_BT, run_BT)
-            self.update_threshold(predicted_BT)
+            loss = self.loss(predicted_BT, run_BT, tokens)
+            self.update_threshold(predicted_BT, tokens)
         selection = self.selection(run_BT, constant_BT if self.capacity == 1 else prob_BT, tokens, loss)
-        return TokenChoice(selection, run_BT, prob_BT, num_running(self.capacity, length))
+        return TokenChoice(selection, run_BT, prob_BT, count)
 
     @torch.no_grad()
-    def update_threshold(self, predicted_BT: Tensor | None) -> None:
+    def update_threshold(self, predicted_BT: Tensor | None, tokens: TokenBatch) -> None:
         """Move the threshold, alike in all processes; recomputation does not move it."""
-        if predicted_BT is not None and not is_recomputing():
-            quantile = gather_across_processes(predicted_BT.flatten()).quantile(1 - self.capacity)
-            self.threshold.lerp_(quantile.to(self.threshold), THRESHOLD_STEP)
+        if predicted_BT is None or is_recomputing():
+            return
+        if tokens.padded:
+            predicted_BT = predicted_BT.masked_fill(~tokens.real_BT, torch.nan)
+        predicted_N = gather_across_processes(predicted_BT.flatten())
+        quantile = (predicted_N.nanquantile if tokens.padded else predicted_N.quantile)(1 - self.capacity)
+        self.threshold.lerp_(quantile.to(self.threshold), THRESHOLD_STEP)
 
 
 def gather_across_processes(value_N: Tensor) -> Tensor:
@@ -146,7 +154,7 @@ class Depth(BlockDepth):
     def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
         self.router = Router(options, context)
-        self.share = options.capacity
+        self.share = options.share_running()
         self.causal = context.model.causal
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:

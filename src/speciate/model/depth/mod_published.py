@@ -24,7 +24,6 @@ from speciate.model.depth.skipper import (
     TokenChoice,
     TokenRouter,
     expert_choice,
-    num_running,
     record_rule_difference,
     run_selected,
 )
@@ -65,11 +64,13 @@ class Router(TokenRouter):
 
     def training_choice(self, logit_BT: Tensor, predicted_BT: Tensor | None, tokens: TokenBatch) -> TokenChoice:
         """Choose as in training, with its weights."""
-        run_BT = expert_choice(logit_BT.detach(), self.capacity)
-        gate_BT = logit_BT.masked_fill(~run_BT, -torch.inf).softmax(-1)
+        run_BT, count = expert_choice(logit_BT.detach(), self.capacity, tokens)
+        # a row of padding alone has none of the k, and a softmax over nothing would be no number
+        left_out_BT = ~run_BT & run_BT.any(1, keepdim=True)
+        gate_BT = logit_BT.masked_fill(left_out_BT, -torch.inf).softmax(-1)
         prob_BT = torch.ones_like(logit_BT) if self.capacity == 1 else logit_BT.sigmoid()
-        selection = self.selection(run_BT, prob_BT, tokens, self.loss(predicted_BT, run_BT))
-        return TokenChoice(selection, run_BT, gate_BT, num_running(self.capacity, run_BT.shape[1]))
+        selection = self.selection(run_BT, prob_BT, tokens, self.loss(predicted_BT, run_BT, tokens))
+        return TokenChoice(selection, run_BT, gate_BT, count)
 
 
 class Depth(BlockDepth):
@@ -80,7 +81,7 @@ class Depth(BlockDepth):
     def __init__(self, options: Options, context: BuildContext) -> None:
         super().__init__()
         self.router = Router(options, context)
-        self.share = options.capacity
+        self.share = options.share_running()
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch, run: Run) -> Tensor:
         """Return the residual stream after the block; x_BTD is that after the mixer, `run` the feed-forward layer."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from speciate.model.depth_base import Run
 from speciate.model.module_hooks import DrawsOwnWeights
-from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.model.token_batch import PADDING, BuildContext, TokenBatch
 from speciate.selection.metrics import record_metric
 from speciate.selection.selection import Selection, Selector, mark_recomputation
 
@@ -83,11 +83,13 @@ class TokenRouter(Selector):
             logit_BT: Tensor = self.scorer(x_BTD).squeeze(-1)
             return logit_BT, None if self.predictor is None else self.predictor(x_BTD)
 
-    def loss(self, predicted_BT: Tensor | None, expert_BT: Tensor) -> Tensor:
+    def loss(self, predicted_BT: Tensor | None, expert_BT: Tensor, tokens: TokenBatch) -> Tensor:
         """Return the predictor's weighted loss, a scalar."""
         if predicted_BT is None:
             return self.scorer.weight.new_zeros(())
         target_BT = expert_BT.to(predicted_BT.dtype)
+        if tokens.padded:
+            predicted_BT, target_BT = predicted_BT[tokens.real_BT], target_BT[tokens.real_BT]
         return self.predictor_weight * F.binary_cross_entropy_with_logits(predicted_BT, target_BT)
 
     def selection(self, run_BT: Tensor, prob_BT: Tensor, tokens: TokenBatch, loss: Tensor | None = None) -> Selection:
@@ -107,10 +109,20 @@ def num_running(capacity: float, length: int) -> int:
     return max(1, round(capacity * length))
 
 
-def expert_choice(logit_BT: Tensor, capacity: float) -> Tensor:
-    """Tell which tokens of each row are among its k largest, (B, T) boolean."""
-    column_BK = logit_BT.topk(num_running(capacity, logit_BT.shape[1]), dim=1).indices
-    return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True)
+def expert_choice(logit_BT: Tensor, capacity: float, tokens: TokenBatch) -> tuple[Tensor, int | None]:
+    """Return which tokens of each row are among its k largest, (B, T) boolean; and k, None if rows differ in it.
+
+    Padding is never among them, and k is the capacity's share of a row's real tokens.
+    """
+    most = num_running(capacity, logit_BT.shape[1])
+    if not tokens.padded:
+        column_BK = logit_BT.topk(most, dim=1).indices
+        return torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, True), most
+    column_BK = logit_BT.masked_fill(~tokens.real_BT, -torch.inf).topk(most, dim=1).indices
+    count_B1 = (capacity * tokens.real_BT.sum(1, keepdim=True)).round().clamp_min(1)
+    among_BK = torch.arange(most, device=logit_BT.device) < count_B1
+    run_BT = torch.zeros_like(logit_BT, dtype=torch.bool).scatter_(1, column_BK, among_BK)
+    return run_BT & tokens.real_BT, None
 
 
 def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: TokenChoice, *, causal: bool = True) -> Tensor:
@@ -123,17 +135,18 @@ def run_selected(x_BTD: Tensor, tokens: TokenBatch, run: Run, choice: TokenChoic
     if width == 0 and tokens.cache is not None:
         return x_BTD
     # if no token runs, padding runs alone, so that a selector inside is called and reports no decision
+    all_real = choice.count is not None and width > 0
     width = max(1, width)
     column_BK = (~choice.run_BT).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
     real_BK = None
     selected = tokens.select(column_BK)
-    if choice.count is None:
+    if not all_real:
         real_BK = torch.arange(width, device=x_BTD.device) < count_B.unsqueeze(1)
         selected = tokens.select(column_BK, real_BK)
         batched_cache = tokens.cache is not None and len(x_BTD) > 1
         if selected.document_BT is not None or batched_cache or not causal:
             document_BK = torch.zeros_like(selected.id_BT) if selected.document_BT is None else selected.document_BT
-            selected = replace(selected, document_BT=document_BK.where(real_BK, -1))
+            selected = replace(selected, document_BT=document_BK.where(real_BK, PADDING))
     column_BKD = column_BK.unsqueeze(-1).expand(-1, -1, x_BTD.shape[-1])
     x_BKD = x_BTD.gather(1, column_BKD)
     y_BKD = x_BKD + choice.gate_BT.gather(1, column_BK).unsqueeze(-1) * (run(x_BKD, selected) - x_BKD)

@@ -17,6 +17,10 @@ class TokenRouterOptions(DepthOptions):
     predictor_weight: float = Field(gt=0)
     """Weight of the predictor's loss; the loss trains the predictor alone."""
 
+    def share_running(self) -> float:
+        """Return the capacity."""
+        return self.capacity
+
     def check(self, model: Any) -> None:
         """Refuse a capacity of less than half a token."""
         if self.capacity * model.context < 0.5:

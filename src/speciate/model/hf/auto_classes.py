@@ -137,17 +137,14 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         """
         cache = GenerationCache() if past_key_values is None and use_cache else past_key_values
         first, length = 0 if cache is None else cache.length, input_ids.shape[1]
-        index_BT = torch.arange(input_ids.numel(), device=input_ids.device).view(input_ids.shape)
-        document_BT = None
+        real_BT = None
         if attention_mask is not None and not bool(attention_mask.all()):
-            # padding is a separate document, so that no token of the text sees it
-            document_BT = (attention_mask == 0).long()[:, first : first + length]
+            real_BT = (attention_mask != 0)[:, first : first + length]
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, first : first + length]
-        if position_ids is None:
-            position_ids = index_BT % length + first
-        position_BT = position_ids.expand_as(input_ids)
-        x_BTD = self.model.read(TokenBatch(input_ids, position_BT, index_BT, document_BT, cache))
+        position_BT = None if position_ids is None else position_ids.expand_as(input_ids)
+        tokens = TokenBatch.of(input_ids, cache=cache, position_BT=position_BT, real_BT=real_BT)
+        x_BTD = self.model.read(tokens)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits_BTV = self.model.head(x_BTD[:, kept])
         loss = None

@@ -71,7 +71,7 @@ class Experts(nn.Module):
             for rows_MD, weights in zip(x_AD.split(counts), self._weights_of_each(), strict=True)
             if len(rows_MD)
         ]
-        return torch.cat(outputs)
+        return torch.cat(outputs) if outputs else _no_rows(x_AD, self.out_weight)
 
     def run_expert(self, x_ND: Tensor, weights: ExpertWeights) -> Tensor:
         """Run one expert on all rows."""
@@ -84,6 +84,8 @@ class Experts(nn.Module):
         Raises:
             ValueError: the width or the number of hidden units does not fill whole strides.
         """
+        if not len(x_AD):
+            return _no_rows(x_AD, self.out_weight)
         hidden_AG = _grouped(x_AD, self.in_weight, self.in_bias, count_E)
         return _grouped(self.activation.apply(hidden_AG), self.out_weight, self.out_bias, count_E)
 
@@ -141,7 +143,13 @@ class Dispatch:
 def _looped(x_AD: Tensor, weight_EDF: Tensor, bias_EF: Tensor | None, count_E: Tensor) -> Tensor:
     biases = [None] * len(weight_EDF) if bias_EF is None else bias_EF.unbind()
     parts = zip(x_AD.split(count_E.tolist()), weight_EDF.unbind(), biases, strict=True)
-    return torch.cat([_affine(rows_MD, weight_DF, bias_F) for rows_MD, weight_DF, bias_F in parts if len(rows_MD)])
+    outputs = [_affine(rows_MD, weight_DF, bias_F) for rows_MD, weight_DF, bias_F in parts if len(rows_MD)]
+    return torch.cat(outputs) if outputs else _no_rows(x_AD, weight_EDF)
+
+
+def _no_rows(x_AD: Tensor, weight_EDF: Tensor) -> Tensor:
+    """Return what experts with these last weights make of no rows."""
+    return x_AD.new_zeros(len(x_AD), weight_EDF.shape[-1])
 
 
 def _grouped(x_AD: Tensor, weight_EDF: Tensor, bias_EF: Tensor | None, count_E: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
 How tokens are scored, how slots are chosen and how load is balanced are components; each file offers one class:
 
     router/<kind>.py    Router(options, context, num_slots)    a Scorer
-    choice/<kind>.py    Choose(options, num_slots, top_k)      (order_NS, gate_NS, tokens) -> Chosen
+    choice/<kind>.py    Choose(options, context, num_slots, top_k)    (order_NS, gate_NS, tokens) -> Chosen
     balance/<kind>.py   Balance(options, num_slots)            a Balancer
 
 N tokens, D width, S slots (E experts in the papers), K slots of a token.
@@ -132,7 +132,7 @@ class TopK(Selector):
         if choice is None:
             choice = cast(ChoiceOptions, options_of("model/moe/choice", "token")(kind="token"))
         self.scorer = router.component().Router(router, context, num_slots)
-        self.choice = choice.component().Choose(choice, num_slots, top_k)
+        self.choice = choice.component().Choose(choice, context, num_slots, top_k)
         self.balance = balance.component().Balance(balance, num_slots)
         self.balancing = balanced[0] <= 0
         """Whether load balancing is on now."""
@@ -147,7 +147,7 @@ class TopK(Selector):
             chosen: Chosen = self.choice(self.balance.adjust_scores(order_NS), gate_NS, tokens)
             loss: Tensor = (self.balance if self.balancing else self.unbalanced)(scores, chosen.chosen_NS, tokens)
             if scores.logits_NS is not None and self.z_weight:
-                loss = loss + self.z_weight * z_loss(scores.logits_NS)
+                loss = loss + self.z_weight * z_loss(scores.logits_NS, tokens)
             token_N = tokens.index_BT.flatten()
             selection = Selection(
                 probs_NS=scores.probs_NS,
@@ -182,18 +182,25 @@ def normalised_weights(prob_NK: Tensor) -> Tensor:
     return prob_NK / prob_NK.sum(-1, keepdim=True)
 
 
-def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor) -> Tensor:
+def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor, tokens: TokenBatch | None = None) -> Tensor:
     """Return S sum_s f_s P_s, f the share of choices, P the mean probability (Fedus et al. 2021, eq. 4).
 
     It is 1 at uniform load. f is over assignments, so it sums to one at any k (chosen_NS holds 1/k). It is no measure
-    of collapse: it can fall below 1, and a collapsed f with uniform P gives exactly 1.
+    of collapse: it can fall below 1, and a collapsed f with uniform P gives exactly 1. Padding among `tokens` is left
+    out; None: there is none.
     """
-    return probs_NS.shape[1] * chosen_NS.mean(0).dot(probs_NS.mean(0))
+    if tokens is None:
+        return probs_NS.shape[1] * chosen_NS.mean(0).dot(probs_NS.mean(0))
+    return probs_NS.shape[1] * tokens.mean(chosen_NS).dot(tokens.mean(probs_NS))
 
 
-def z_loss(logits_NS: Tensor) -> Tensor:
-    """Return the mean of logsumexp(l)^2, which keeps logits small (Zoph et al. 2022, eq. 5); (ln S)^2 at l = 0."""
-    return logits_NS.logsumexp(-1).square().mean()
+def z_loss(logits_NS: Tensor, tokens: TokenBatch | None = None) -> Tensor:
+    """Return the mean of logsumexp(l)^2, which keeps logits small (Zoph et al. 2022, eq. 5); (ln S)^2 at l = 0.
+
+    Padding among `tokens` is left out; None: there is none.
+    """
+    square_N = logits_NS.logsumexp(-1).square()
+    return square_N.mean() if tokens is None or not tokens.padded else tokens.mean(square_N.unsqueeze(1)).squeeze(0)
 
 
 def slot_capacity(num_tokens: int, num_slots: int, top_k: int, factor: float) -> int:
@@ -201,5 +208,8 @@ def slot_capacity(num_tokens: int, num_slots: int, top_k: int, factor: float) ->
 
     A `factor` of 1 fits a perfectly even load exactly.
     """
-    # 1e-9 is less than any fraction of a token, and more than the rounding error of a product such as 1.1 x 10
-    return min(num_tokens, math.ceil(factor * num_tokens * top_k / num_slots - 1e-9))
+    return min(num_tokens, math.ceil(factor * num_tokens * top_k / num_slots - ROUNDING))
+
+
+ROUNDING = 1e-9
+"""Less than any fraction of a token, and more than the rounding error of a product such as 1.1 x 10."""

@@ -98,7 +98,7 @@ class StateSpace(DrawsOwnWeights, CountsFlops, nn.Module):
         separate = tokens.document_BT is not None or past is not None
         document_BT = torch.zeros_like(tokens.id_BT) if tokens.document_BT is None else tokens.document_BT
         document_BS = torch.cat([document_BK, document_BT], dim=1)
-        # padding stands at a row's end: no token sees it, and the kept past must not contain it
+        # padding stands before or after a row's tokens: none of them sees it, and the kept past must not contain it
         real_BT = tokens.index_BT >= 0 if tokens.cache is not None else None
         mixed_BTI = F.silu(self.convolve(joined_BSI, document_BS if separate else None))
         rank, state = self.shape.rank, self.shape.state
@@ -141,7 +141,9 @@ class StateSpace(DrawsOwnWeights, CountsFlops, nn.Module):
         kept = max(1, self.shape.taps - 1)
         if real_BT is None:
             return joined_BSI[:, -kept:], document_BS[:, -kept:]
-        column_BK = real_BT.sum(1, keepdim=True) + torch.arange(kept, device=real_BT.device)
+        number_T = torch.arange(1, real_BT.shape[1] + 1, device=real_BT.device)
+        stop_B1 = (number_T * real_BT).amax(1, keepdim=True)  # after a row's last real token; 0 without any
+        column_BK = stop_B1 + torch.arange(kept, device=real_BT.device)
         column_BKI = column_BK.unsqueeze(-1).expand(-1, -1, joined_BSI.shape[-1])
         return joined_BSI.gather(1, column_BKI), document_BS.gather(1, column_BK)
 

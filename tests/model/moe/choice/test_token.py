@@ -77,13 +77,28 @@ def test_padding_takes_no_room(top_k: Selecting) -> None:
     tokens = TokenBatch.of(torch.zeros((1, 8), dtype=torch.long)).select(column_BK, real_BK)
     with collect_metrics(selector) as meter:
         kept_N = selector(torch.ones(8, WIDTH), tokens).kept_NK.flatten()
-    assert kept_N[4:].tolist() == [True, False, False, False]  # all tokens want one slot, which has room for one
-    assert list(meter.means().values()) == [0.75]
+    assert kept_N[4:].tolist() == [True, True, False, False]  # all want one slot; of 8, it takes an eighth of 16
+    assert list(meter.means().values()) == [0.5]
 
 
-def test_tokens_that_come_one_by_one_cannot_be_counted(top_k: Selecting) -> None:
+def test_a_document_has_the_capacity_that_it_has_alone(top_k: Selecting) -> None:
     selector = top_k(choice=("token", {"capacity_factor": 1.0}))
-    with pytest.raises(
-        ValueError, match="capacity_factor: counts the tokens of a whole block; the model cannot generate"
-    ):
-        selector(torch.randn(1, WIDTH), TokenBatch.of(torch.zeros((1, 1), dtype=torch.long), cache=Cache()))
+    document_BT = torch.tensor([[4] * 5 + [2] * 1 + [4] * 2 + [0] * 8, [0] * 16])
+    tokens = TokenBatch.of(torch.zeros((2, 16), dtype=torch.long), document_BT)
+    kept_BT = selector(torch.ones(32, WIDTH), tokens).kept_NK.view(2, 16)
+    stretches = [[1, 1, 0, 0, 0], [1], [1, 1], [1, 1, 0, 0, 0, 0, 0, 0]]
+    assert kept_BT[0].int().tolist() == [kept for stretch in stretches for kept in stretch]
+    assert kept_BT[1].int().tolist() == [1, 1] + [0] * 14
+
+
+@pytest.mark.parametrize("parts", [[1] * 16, [5, 1, 10]])
+def test_tokens_that_come_one_by_one_are_counted_on(top_k: Selecting, parts: list[int]) -> None:
+    selector, cache = top_k(top_k=2, choice=("token", {"capacity_factor": 0.5})), Cache()
+    x_BTD, token_BT = torch.randn(3, 16, WIDTH), torch.randint(VOCABULARY, (3, 16))
+    whole_BTK = route(selector, x_BTD.flatten(0, 1), token_BT).kept_NK.view(3, 16, 2)
+    kept = [
+        selector(x_BtD.flatten(0, 1), TokenBatch.of(token_Bt, cache=cache)).kept_NK.view(3, -1, 2)
+        for x_BtD, token_Bt in zip(x_BTD.split(parts, 1), token_BT.split(parts, 1), strict=True)
+    ]
+    assert torch.equal(torch.cat(kept, 1), whole_BTK)
+    assert not whole_BTK.all()

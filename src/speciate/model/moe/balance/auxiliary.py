@@ -54,25 +54,24 @@ class Balance(Balancer):
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """Return the weighted loss of one micro-batch, a scalar."""
         if self.scope == "micro_batch":
-            return self.weight * load_balancing_loss(scores.noisy_NS, chosen_NS)
+            return self.weight * load_balancing_loss(scores.noisy_NS, chosen_NS, tokens)
         num_slots = chosen_NS.shape[1]
         if self.scope == "sequence":
-            shape = (*tokens.id_BT.shape, num_slots)
-            share_BS, mean_BS = (values_NS.view(shape).mean(1) for values_NS in (chosen_NS, scores.noisy_NS))
+            share_BS, mean_BS = map(tokens.mean_by_block, (chosen_NS, scores.noisy_NS))
             return self.weight * num_slots * (share_BS * mean_BS).sum(-1).mean()
-        return self.weight * num_slots * self.share(chosen_NS).dot(scores.noisy_NS.mean(0))
+        return self.weight * num_slots * self.share(chosen_NS, tokens).dot(tokens.mean(scores.noisy_NS))
 
-    def share(self, chosen_NS: Tensor) -> Tensor:
+    def share(self, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """Return f, (S): of the step so far over all processes; in evaluation, of these tokens."""
         if not self.training:
-            return chosen_NS.mean(0)
+            return tokens.mean(chosen_NS)
         if not is_recomputing():
-            load_S = chosen_NS.sum(0)
+            load_S = tokens.sum(chosen_NS)
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(load_S)
             self.load_S += load_S
         # a new tensor: the gradient needs it after the next micro-batch has changed load_S
-        return self.load_S / self.load_S.sum()
+        return self.load_S / self.load_S.sum().clamp_min(1)
 
     def after_update(self) -> None:
         """Restart the counts."""

@@ -49,7 +49,7 @@ class Balance(Balancer):
     def forward(self, scores: Scores, chosen_NS: Tensor, tokens: TokenBatch) -> Tensor:
         """Count the load in training; return no loss."""
         if self.training and not is_recomputing():
-            self.load_S += chosen_NS.sum(0)
+            self.load_S += tokens.sum(chosen_NS)
         return super().forward(scores, chosen_NS, tokens)
 
     def after_update(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from speciate.model.sparse_attention import indexer_base
 from speciate.model.sparse_attention.budget_options import AdaptiveBudgetOptions
+from speciate.model.token_batch import PADDING
 
 
 class Options(AdaptiveBudgetOptions):
@@ -37,7 +38,11 @@ class Budget(indexer_base.Budget):
     def counts(
         self, dispersion_BT: Tensor, document_BT: Tensor | None, before: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the numbers of keys by the equation, rounded; the state is a context's sum, count and document."""
+        """Return the numbers of keys by the equation, rounded; the state is a context's sum, count and document.
+
+        Padding stands at a row's end, with document -1, and is no part of the state: a row of padding alone keeps the
+        state that it had.
+        """
         if document_BT is None:
             document_BT = torch.zeros_like(dispersion_BT, dtype=torch.long)
         dispersion_BT = dispersion_BT.double()
@@ -51,5 +56,16 @@ class Budget(indexer_base.Budget):
         total_BT = dispersion_BT.cumsum(1) - before_BT + continued_BT * sum_B[:, None]
         number_BT = columns_BT - first_BT.clamp_min(0) + 1 + continued_BT * count_B[:, None]
         ratio_BT = dispersion_BT / (total_BT / number_BT + 1e-12)
-        after = (total_BT[:, -1], number_BT[:, -1], document_BT[:, -1])
-        return indexer_base.keys_by_ratio(ratio_BT, self.options), after
+        return indexer_base.keys_by_ratio(ratio_BT, self.options), (
+            last_real(total_BT, document_BT, sum_B),
+            last_real(number_BT, document_BT, count_B),
+            last_real(document_BT, document_BT, document_B),
+        )
+
+
+def last_real(value_BT: Tensor, document_BT: Tensor, before_B: Tensor) -> Tensor:
+    """Return each row's value at its last token that is no padding, (B); `before_B` if it has none."""
+    column_BT = torch.arange(document_BT.shape[1], device=document_BT.device).expand_as(document_BT)
+    last_B = column_BT.where(document_BT != PADDING, -1).amax(1)
+    last_value_B = value_BT.gather(1, last_B.clamp_min(0).unsqueeze(1)).squeeze(1)
+    return torch.where(last_B < 0, before_B, last_value_B)
