@@ -36,7 +36,7 @@ class TokenBatch:
     """Index in the flattened batch, by which a Selection names its decisions; -1 for padding."""
     document_BT: Tensor | None
     """Number of its document in the block, from 0 (each stretch of one document counts); -1 for padding. Attention must
-    not cross from one to another, and within one the order is the block's. None: a block is one context, as in GPT-2."""
+    not cross from one to another, and within one the order is the block's. None: a block is one context (GPT-2)."""
     context_hash_BT: Tensor
     """Hash, int64, of the token and of those before it in its context: equal for equal texts in any batch."""
     cache: Cache | None = None
