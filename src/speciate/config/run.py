@@ -80,10 +80,11 @@ class ModelSpec(Strict):
     """Whether each position sees only the positions before it. With false it sees its whole block, or its whole
     document where documents are separated; masked diffusion needs this."""
     separate_documents: bool = False
-    """Whether each document in a block is a separate context: attention stays inside the document, and positions
-    start again at 0. A document that packing cut in two is one context in each of its blocks; the packing
-    `best_fit_truncate` cuts none. Nothing predicts the first token of a context, so every loss leaves it out. Such a
-    loss is a mean over fewer tokens than that of a model which does not separate documents."""
+    """Whether each document in a block is a separate context: attention stays inside the document, positions start
+    again at 0, and experts with a capacity count each document by itself. A document that packing cut in two is one
+    context in each of its blocks; the packing `best_fit_truncate` cuts none. Nothing predicts the first token of a
+    context, so every loss leaves it out. Such a loss is a mean over fewer tokens than that of a model which does not
+    separate documents."""
     tied_head: bool = True
     """Whether the output layer shares the weights of the token embedding."""
     init_std: float = Field(0.02, gt=0)

@@ -1,5 +1,6 @@
 """Test Mixture-of-Depths: its choice against brute force, its block in closed form, and causal evaluation."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -320,3 +321,33 @@ def test_a_token_uses_its_share_of_the_blocks(transformer: Build, model_spec: Ca
     # per block: two norms 2 x 48, attention 24 x 72 + 72 + 24 x 24 + 24, feed-forward 24 x 40 + 40 + 40 x 24 + 24
     block = 96 + 2400 + 1984
     assert total - active == 2 * round(0.75 * block)
+
+
+@pytest.mark.parametrize(
+    ("choice", "balance"),
+    [
+        *itertools.product(["token", {"kind": "token", "capacity_factor": 0.5}], ["none", "auxiliary", "bias"]),
+        ({"kind": "expert", "non_causal": True}, "none"),
+    ],
+)
+def test_a_block_in_which_nothing_runs_leaves_the_text_as_it_was(
+    transformer: Callable[..., Transformer], moe: Callable[..., Any], choice: Any, balance: str
+) -> None:
+    depth = {"kind": "mod", "capacity": 1 / 16, "choice": "random"}
+    model = transformer(ffn=moe(choice=choice, balance=balance, z_weight=0.1), depth=depth)
+    for block in model.blocks:
+        assert int(block.depth.router.dealt_T.sum()) == 1
+        block.depth.router.dealt_T.zero_()
+        block.depth.router.dealt_T[9] = True
+    token_BT = torch.randint(50, (2, 9))
+    x_BTD = model.norm(model.token_embedding(token_BT) + model.position_embedding(torch.arange(9)))
+    torch.testing.assert_close(model.hidden(token_BT), x_BTD, rtol=0, atol=0)
+    with record_selections(model) as record:
+        loss = model.hidden(token_BT).square().mean()
+    loss = loss + sum(selection.loss for selection in record.values())
+    loss.backward()
+    assert loss.isfinite()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+    assert all(
+        float(weight.grad.abs().max()) == 0 for weight in model.blocks[0].ffn.parameters() if weight.grad is not None
+    )

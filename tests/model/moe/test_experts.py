@@ -149,3 +149,20 @@ def test_linear_maps_equal_a_loop_over_tokens(
         strict=True,
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_experts_without_any_token() -> None:
+    experts = Experts(3, 8, 6, ACTIVATIONS["gelu"], biases=True)
+    linears = Linears(3, 8, 5, biases=False)
+    for weight in (*experts.parameters(), *linears.parameters()):
+        torch.nn.init.normal_(weight)
+    none_E = torch.zeros(3, dtype=torch.long)
+    assert experts.run_looped(torch.zeros(0, 8), none_E).shape == (0, 8)
+    assert experts.run_grouped(torch.zeros(0, 8), none_E).shape == (0, 8)
+    assert linears(torch.zeros(0, 8), none_E).shape == (0, 5)
+    # a token that no expert takes gets 0, and its neighbour what it gets alone
+    x_ND, slot_NK = torch.randn(2, 8), torch.tensor([[1], [2]])
+    kept_NK, one_NK = torch.tensor([[False], [True]]), torch.ones(2, 1)
+    y_ND = experts(x_ND, slot_NK, one_NK, kept_NK)
+    torch.testing.assert_close(y_ND, torch.stack([torch.zeros(8), experts(x_ND[1:], slot_NK[1:], one_NK[1:])[0]]))
+    assert experts(x_ND, slot_NK, one_NK, ~torch.ones(2, 1, dtype=torch.bool)).abs().max() == 0
