@@ -19,7 +19,7 @@ import pydantic
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from speciate.config.definitions import PACKAGE, file_of, run_definitions
+from speciate.config.definitions import component_files, file_of, run_definitions
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -118,8 +118,8 @@ def _field_texts(model: type[Strict]) -> dict[str, str]:
 
 def kinds_in(folder: str) -> list[str]:
     """Return the kinds in a component folder such as 'model/moe/router': its files that define `Options`."""
-    files = sorted((PACKAGE / folder).glob("[!_]*.py"))
-    return [file.stem for file in files if "\nclass Options(" in file.read_text(encoding="utf-8")]
+    files = component_files(folder).items()
+    return [kind for kind, file in files if "\nclass Options(" in file.read_text(encoding="utf-8")]
 
 
 @functools.cache

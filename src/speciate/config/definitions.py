@@ -2,6 +2,8 @@
 
 The workflow's side of the project has no torch, and must still know a component's options and a stage's spec. Both are
 declared in the file that uses them, next to code that needs torch; so only their definitions are run.
+
+In the folder of an exported model, model/hf/flat_layout.py takes this file's place.
 """
 
 import ast
@@ -17,6 +19,11 @@ LIGHT_IMPORTS = ("typing", "pydantic", "pathlib", "collections.abc")
 def file_of(module: str) -> pathlib.Path:
     """Return the source file of a module of this package, whether or not there is one."""
     return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+def component_files(folder: str) -> dict[str, pathlib.Path]:
+    """Return the files of a component folder such as 'model/moe/router' by the kind that each of them may define."""
+    return {file.stem: file for file in sorted((PACKAGE / folder).glob("[!_]*.py"))}
 
 
 @functools.cache

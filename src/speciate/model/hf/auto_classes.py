@@ -1,15 +1,18 @@
-"""Register our models with transformers' Auto classes, so that they load what `speciate export` wrote.
+"""Our Transformer as a model of transformers: what `speciate export` writes where no class of transformers serves.
 
-    import speciate.model.hf.auto_classes
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 
-A model with the shape of GPT-2 or Llama needs none of this: it is exported as one of them. Every other model (experts,
-other combinations of norm, position and activation) is a `SpeciateForCausalLM`: our Transformer behind transformers'
-interface. So `generate`, with its cache, padding, sampling and beams, and `save_pretrained` work.
+A model with the shape of GPT-2, Llama or Mixtral needs none of this: it is exported as one of them. Every other model
+(other experts, mixers and depths) is a `SpeciateForCausalLM`: our Transformer behind transformers' interface. So
+`generate`, with its cache, padding, sampling and beams, and `save_pretrained` work. A copy of this file, with all that
+it imports, lies in the exported folder (folder_code.py). Where this package is installed, importing this file registers
+the classes, and the folder loads without its copy and without `trust_remote_code`.
 
 B blocks of T tokens, S tokens including the cached ones, V vocabulary.
 """
 
+import os
+import pathlib
 from typing import Any
 
 import torch
@@ -26,8 +29,15 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from speciate.config.components import options_within
 from speciate.config.run import ModelSpec
 from speciate.model.cache import Cache
+from speciate.model.hf.folder_code import write_code
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
+
+AUTO_MAP = {
+    "AutoConfig": "speciate_model_hf_auto_classes.SpeciateConfig",
+    "AutoModelForCausalLM": "speciate_model_hf_auto_classes.SpeciateForCausalLM",
+}
+"""Class of transformers -> where the copy of this file in a folder has the class that serves there."""
 
 
 class SpeciateConfig(PreTrainedConfig):
@@ -44,6 +54,13 @@ class SpeciateConfig(PreTrainedConfig):
         self.max_position_embeddings = self.model.get("context")
         # a tied head of ours is the embedding itself, so there is no second weight to tie
         super().__init__(**{**others, "tie_word_embeddings": False})
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write the config, and the code by which a process without this package loads the model."""
+        if self.model:
+            write_code(pathlib.Path(save_directory), ModelSpec.model_validate(self.model))
+            self.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
 
 class GenerationCache(Cache):
@@ -154,5 +171,6 @@ class SpeciateForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits_BTV, past_key_values=past)
 
 
-AutoConfig.register(SpeciateConfig.model_type, SpeciateConfig, exist_ok=True)
-AutoModelForCausalLM.register(SpeciateConfig, SpeciateForCausalLM, exist_ok=True)
+if __name__.startswith("speciate."):  # transformers finds the classes of a folder's copy by AUTO_MAP
+    AutoConfig.register(SpeciateConfig.model_type, SpeciateConfig, exist_ok=True)
+    AutoModelForCausalLM.register(SpeciateConfig, SpeciateForCausalLM, exist_ok=True)
