@@ -1,19 +1,23 @@
 """Export a finished run as a folder that transformers loads.
 
-The folder holds the next-token model, without what an objective added to it (further heads: `parts.*`). A model of
-GPT-2's or Llama's shape is written as transformers' own class and needs nothing of ours to load. Any other needs
-`import speciate.model.hf.auto_classes` before `AutoModelForCausalLM.from_pretrained`. Before the folder gets its name
-it is loaded once, and must give the run's own logits.
+The folder holds the next-token model, without what an objective added to it (further heads: `parts.*`). It loads where
+this package is not installed. A model of GPT-2's, Llama's or Mixtral's shape is written as transformers' own class. Any
+other comes with its code: `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`. The folder's README
+says which, and what the model was trained on. Before the folder gets its name it is loaded once by its own code, and
+must give the run's own logits.
 
 Example:
     speciate export --run results/default/runs/auxiliary/seed0 --output auxiliary
 """
 
 import argparse
+import contextlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,34 +31,23 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from speciate.cli import log
+from speciate.cli import VERSION, log
 from speciate.config.components import options_within
 from speciate.config.run import RunSpec, read_spec
+from speciate.data.mixture.manifest import read_mixture
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.graph.run_paths import run_paths
+from speciate.io import sha256
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.hf.convert import export_weights
-from speciate.model.hf.pretrained import family_of
-from speciate.model.transformer import Transformer, count_parameters
+from speciate.model.hf.folder_code import imported_code
+from speciate.model.hf.model_card import model_card
+from speciate.model.hf.written import family_of
+from speciate.model.transformer import Transformer
 from speciate.training.checkpoint.load_run import load_run
 
 TOLERANCE = 1e-4
 """Largest difference of logits, as a share of the largest logit."""
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
----
-# {ablation}, seed {seed}
-
-{total:,} parameters, {active:,} of them active for a token; trained by Speciate for {steps} steps.
-
-```python
-{imported}from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-```
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +90,15 @@ def main(arguments: argparse.Namespace) -> None:
         architecture = write_model(run, model, manifest, tokenizer, folder=temp_path)
         difference = compare_logits(model, temp_path, manifest.vocabulary)
         (temp_path / "README.md").write_text(
-            model_card(run, model, architecture, arguments.output.name), encoding="utf-8"
+            model_card(
+                run,
+                model,
+                architecture,
+                arguments.output.name,
+                facts=training_facts(run, arguments.run, arguments.weights, manifest),
+                difference=difference,
+            ),
+            encoding="utf-8",
         )
         temp_path.chmod(0o755)
         os.replace(temp_path, arguments.output)
@@ -139,7 +140,9 @@ def to_transformers(run: RunSpec, model: Transformer, vocabulary: dict[str, int]
     theirs: PreTrainedModel = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(settings.pop("model_type"), **vocabulary, **settings)
     )
-    weights = export_weights(dict(model.named_parameters()), family.rules(run.model))
+    parameters, rules = dict(model.named_parameters()), family.rules(run.model)
+    assert {rule.name for rule in rules} == set(parameters), "a parameter would be lost"
+    weights = export_weights(parameters, rules)
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     theirs.tie_weights()
@@ -153,10 +156,10 @@ def compare_logits(model: Transformer, folder: pathlib.Path, vocabulary: int) ->
     Raises:
         ValueError: the difference is more than rounding explains.
     """
-    loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     length = min(model.context, 64)
     token_BT = torch.randint(vocabulary, (2, length), generator=torch.Generator().manual_seed(0))
-    ours_BTV, theirs_BTV = model(token_BT), loaded(token_BT).logits
+    with loaded_alone(folder) as loaded:
+        ours_BTV, theirs_BTV = model(token_BT), loaded(token_BT).logits
     difference = float((ours_BTV - theirs_BTV).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(ours_BTV.abs().max())):
         raise ValueError(
@@ -165,15 +168,37 @@ def compare_logits(model: Transformer, folder: pathlib.Path, vocabulary: int) ->
     return difference
 
 
-def model_card(run: RunSpec, model: Transformer, architecture: str, folder: str) -> str:
-    """Return the text of the folder's README."""
-    total, active = count_parameters(model)
-    return CARD.format(
-        ablation=run.ablation,
-        seed=run.seed,
-        total=total,
-        active=active,
-        steps=run.training.num_steps,
-        imported="import speciate.model.hf.auto_classes\n" if architecture == SpeciateForCausalLM.__name__ else "",
-        folder=folder,
-    )
+@contextlib.contextmanager
+def loaded_alone(folder: pathlib.Path) -> Iterator[PreTrainedModel]:
+    """Load the folder by transformers' code and its own, as a process does that knows nothing of this package."""
+    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        with imported_code(folder) as code:
+            yield code.SpeciateForCausalLM.from_pretrained(folder).eval()
+    else:
+        yield AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def training_facts(run: RunSpec, folder: pathlib.Path, weights: str, tokenizer: TokenizerManifest) -> dict[str, str]:
+    """Return what the folder's README says of the training: study, arm, seed, text and digests."""
+    spec_file, settings = folder / "spec.json", run.training
+    study, text, data = f"unknown: {folder.name} is in no study's results", "unknown", "unknown"
+    with contextlib.suppress(ValueError):
+        paths = run_paths(spec_file, run)
+        study = f"`{paths.home.name}`"
+        mixture = read_mixture(paths.mixture)
+        text = ", ".join(f"`{name}` ({count:,} blocks)" for name, count in mixture.train_blocks.items())
+        data = f"sha256 of mixture.json: `{sha256(paths.mixture / 'mixture.json')}`"
+    tokens = settings.num_steps * settings.blocks_per_step * run.model.context
+    steps = f"{settings.num_steps:,} steps of {settings.blocks_per_step} blocks of {run.model.context} tokens"
+    return {
+        "study": study,
+        "arm and seed": f"`{run.ablation}`, {run.seed}",
+        "objective, optimizer, start": f"`{run.objective.kind}`, `{run.optimizer.kind}`, `{run.start.kind}`",
+        "length": f"{steps}: {tokens:,} tokens",
+        "text": text,
+        "data": data,
+        "tokenizer": f"`{tokenizer.kind}`, {tokenizer.vocabulary:,} ids; sha256: `{tokenizer.fingerprint}`",
+        "spec": f"sha256 of spec.json: `{sha256(spec_file)}`",
+        "weights": f"sha256 of {weights}: `{sha256(folder / weights)}`",
+        "written by": f"Speciate {VERSION}",
+    }

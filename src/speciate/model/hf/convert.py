@@ -1,9 +1,9 @@
-"""Convert weights between our parameter names and those of transformers' checkpoints, in both directions.
+"""Convert weights between our parameter names and those of transformers' checkpoints.
 
 One of our parameters is one or more tensors of transformers, concatenated along the outputs: queries, keys and values
 are one projection here, and so are a gate and its units. It is transposed if transformers stores it the other way round
-(GPT-2). One list of such rules for each family serves both directions; a tensor that no rule names is an error, and
-never dropped. The families are in gpt2.py and llama.py.
+(GPT-2, and the experts of Mixtral). One list of such rules for each family serves both directions; a tensor that no
+rule names is an error, and never dropped. The families are in gpt2.py, llama.py and mixtral.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +32,7 @@ class Rule:
     rows: tuple[int, ...] = ()
     """Number of outputs of each of these tensors; empty if there is only one."""
     transposed: bool = False
+    """Whether transformers stores it with its last two axes exchanged."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Family:
     """Prefix of the names in transformers; checkpoints of the model without a head lack it."""
     rules: Callable[[ModelSpec], list[Rule]]
     """Returns the rules of a model of this shape."""
-    settings: Callable[[Config], dict[str, Any]]
-    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if it is not supported."""
+    settings: Callable[[Config], dict[str, Any]] | None
+    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if it is not supported. None:
+    models of this family are only written."""
     config: Callable[[ModelSpec], dict[str, Any] | None]
     """Return transformers' config of a shape, without the vocabulary; None if the family has no such model."""
     buffers: tuple[str, ...]
@@ -64,7 +66,7 @@ def import_weights(hf_weights: NamedTensors, rules: list[Rule]) -> dict[str, Ten
         raise ValueError(f"{mismatched[0]} is {why}")
     weights = {}
     for rule in rules:
-        parts = [hf_weights[name].t() if rule.transposed else hf_weights[name] for name in rule.hf_names]
+        parts = [hf_weights[name].mT if rule.transposed else hf_weights[name] for name in rule.hf_names]
         weights[rule.name] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return weights
 
@@ -75,7 +77,7 @@ def export_weights(weights: NamedTensors, rules: list[Rule]) -> dict[str, Tensor
     for rule in rules:
         parts = weights[rule.name].split(rule.rows) if rule.rows else (weights[rule.name],)
         for name, part in zip(rule.hf_names, parts, strict=True):
-            hf_weights[name] = (part.t() if rule.transposed else part).contiguous()
+            hf_weights[name] = (part.mT if rule.transposed else part).contiguous()
     return hf_weights
 
 

@@ -1,8 +1,8 @@
 """Write the code of an exported model into its folder, so that it loads where this package is not installed.
 
 transformers loads custom code from flat files that name each other by relative imports. So each module that the model
-needs is copied: `speciate.model.ffn.moe` becomes `speciate_model_ffn_moe.py`, and `from speciate.model.norm import norm`
-in it becomes `from .speciate_model_norm import norm`. Nothing else is changed, so the folder computes what the package
+needs is copied: `speciate.model.block` becomes `speciate_model_block.py`, and `from speciate.model.norm import norm` in
+it becomes `from .speciate_model_norm import norm`. Nothing else is changed, so the folder computes what the package
 computes. Of the components it has only those that the model's spec names.
 """
 
@@ -30,7 +30,7 @@ REPLACED = {"speciate.config.definitions": FLAT, "speciate.model.hf.folder_code"
 LICENCE = "speciate_LICENSE.txt"
 HEADER = """\
 # Copied from {path} of Speciate {version}, with its imports made relative.
-# SPDX-License-Identifier: MIT. Copyright (c) The Speciate authors; the licence is in {licence}.
+# SPDX-License-Identifier: MIT. The licence is at the head of {entry}.py, and in {licence}.
 """
 
 
@@ -58,14 +58,15 @@ def write_code(folder: pathlib.Path, model: ModelSpec) -> None:
     assert len({flat_name(module) for module in copies}) == len(copies), "two modules would be one file"
     packages = sorted({package for copy in copies.values() for package in copy.packages})
     named = [
-        "\n\n# Not used here. transformers checks that it has these packages, and copies the files that this one names;",
-        "# those below are found by their kind.",
+        "\n\n# Not used here: transformers requires the packages that this file names, and copies its modules.",
         *(f"import {package}  # noqa" for package in packages),
-        *(f"from .{flat_name(name)} import __name__ as _  # noqa" for name in sorted(copies) if is_component(name)),
+        *(f"from .{flat_name(module)} import __name__ as _  # noqa" for module in sorted({*copies} - {ENTRY})),
     ]
+    # transformers copies modules alone when it saves a loaded model again, so a module must hold the licence
+    head = "".join(f"# {line}".rstrip() + "\n" for line in licence().splitlines())
     folder.mkdir(parents=True, exist_ok=True)
     for module, copy in copies.items():
-        text = copy.text + "\n".join(named) + "\n" if module == ENTRY else copy.text
+        text = f"{head}{copy.text}{chr(10).join(named)}\n" if module == ENTRY else copy.text
         (folder / f"{flat_name(module)}.py").write_text(text, encoding="utf-8")
     (folder / LICENCE).write_text(licence(), encoding="utf-8")
 
@@ -75,11 +76,6 @@ def flat_name(module: str) -> str:
     return module.replace(".", "_")
 
 
-def is_component(module: str) -> bool:
-    """Tell whether a module is one that a config's value names."""
-    return "\nclass Options(" in file_of(module).read_text(encoding="utf-8")
-
-
 def copy_module(module: str) -> Copy:
     """Return a module's source with relative imports, and without the imports that only type checkers run."""
     source = file_of(module).read_text(encoding="utf-8")
@@ -87,20 +83,27 @@ def copy_module(module: str) -> Copy:
     modules, packages = set(), set()
     for node in _statements(ast.parse(source), lines):
         match node:
-            case ast.ImportFrom(module=str(name)) if name.split(".")[0] == "speciate":
+            case ast.ImportFrom(module=str(name), names=names) if name.split(".")[0] == "speciate":
                 target = REPLACED.get(name, name)
-                assert file_of(target).is_file(), f"{module} imports the module {name}; name what it uses of it"
-                modules.add(target)
-                first = lines[node.lineno - 1]
-                lines[node.lineno - 1] = re.sub(r"from\s+speciate\S*", f"from .{flat_name(target)}", first, count=1)
+                if file_of(target).is_file():
+                    modules.add(target)
+                    first = lines[node.lineno - 1]
+                    lines[node.lineno - 1] = re.sub(r"from\s+speciate\S*", f"from .{flat_name(target)}", first, count=1)
+                else:  # the names are modules of a package
+                    modules |= {f"{name}.{alias.name}" for alias in names}
+                    _replace(node, lines, [_import_module(name, alias) for alias in names])
             case ast.ImportFrom(module=str(name)):
                 packages.add(name.split(".")[0])
             case ast.Import(names=names):
                 packages |= {alias.name.split(".")[0] for alias in names}
-            case ast.Call(func=ast.Name(id="options_of"), args=[ast.Constant(value=str(slot)), ast.Constant(value=kind)]):
+            case ast.Call(
+                func=ast.Name(id="options_of"), args=[ast.Constant(value=str(slot)), ast.Constant(value=kind)]
+            ):
                 modules.add(options_of(slot, str(kind)).module_name())
     assert "speciate" not in packages, f"{module} imports the package itself; name what it uses of it"
-    header = HEADER.format(path=file_of(module).relative_to(PACKAGE.parent), version=VERSION, licence=LICENCE)
+    header = HEADER.format(
+        path=file_of(module).relative_to(PACKAGE.parent), version=VERSION, entry=flat_name(ENTRY), licence=LICENCE
+    )
     others = packages - sys.stdlib_module_names - {"__future__"}
     return Copy(header + "".join(lines), frozenset(modules), frozenset(others))
 
@@ -110,7 +113,7 @@ def _statements(tree: ast.AST, lines: list[str]) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         match node:
             case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=[]):
-                lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or 0) - node.lineno + 1)
+                _replace(node, lines, [])
             case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
                 for other in others:
                     yield other
@@ -118,6 +121,18 @@ def _statements(tree: ast.AST, lines: list[str]) -> Iterator[ast.AST]:
             case _:
                 yield node
                 yield from _statements(node, lines)
+
+
+def _replace(node: ast.stmt, lines: list[str], by: list[str]) -> None:
+    """Put other lines, indented alike, in the place of a statement; the numbers of the lines after it stay."""
+    last = node.end_lineno or node.lineno
+    text = "".join(f"{' ' * node.col_offset}{line}\n" for line in by)
+    lines[node.lineno - 1 : last] = [text, *[""] * (last - node.lineno)]
+
+
+def _import_module(package: str, alias: ast.alias) -> str:
+    """Return the relative import of one module of `package`, under the name that it has in the source."""
+    return f"from . import {flat_name(f'{package}.{alias.name}')} as {alias.asname or alias.name}"
 
 
 def licence() -> str:
@@ -134,7 +149,9 @@ def licence() -> str:
     for file in files:
         if file.is_file():
             return file.read_text(encoding="utf-8")
-    raise ValueError(f"{files[0]}: is missing, and the licence goes with every copy of the code; install speciate again")
+    raise ValueError(
+        f"{files[0]}: is missing, and the licence goes with every copy of the code; install speciate again"
+    )
 
 
 @contextlib.contextmanager

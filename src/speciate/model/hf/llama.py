@@ -9,7 +9,8 @@ from speciate.config.run import ModelSpec
 from speciate.model.hf.convert import Config, Family, Rule, dense_options, require_known_values
 
 
-def _rules(model: ModelSpec) -> list[Rule]:
+def attention_rules(model: ModelSpec) -> list[Rule]:
+    """Return the rules of everything but the feed-forward layers."""
     rules = [
         Rule("token_embedding.weight", ("model.embed_tokens.weight",)),
         Rule("norm.weight", ("model.norm.weight",)),
@@ -19,17 +20,41 @@ def _rules(model: ModelSpec) -> list[Rule]:
     for layer in range(model.num_layers):
         block, hf_layer = f"blocks.{layer}", f"model.layers.{layer}"
         mixer: Any = model.block.mixer
-        ffn: Any = model.block.ffn
         num_kv_heads = mixer.num_kv_heads or mixer.num_heads
         heads = (mixer.num_heads, num_kv_heads, num_kv_heads)
         joint = tuple(count * model.width // mixer.num_heads for count in heads)
         projections = tuple(f"{hf_layer}.self_attn.{part}_proj.weight" for part in "qkv")
-        gated = tuple(f"{hf_layer}.mlp.{part}_proj.weight" for part in ("gate", "up"))
         rules += [
             Rule(f"{block}.mixer_norm.weight", (f"{hf_layer}.input_layernorm.weight",)),
             Rule(f"{block}.mixer.query_key_value.weight", projections, joint),
             Rule(f"{block}.mixer.out.weight", (f"{hf_layer}.self_attn.o_proj.weight",)),
             Rule(f"{block}.ffn_norm.weight", (f"{hf_layer}.post_attention_layernorm.weight",)),
+        ]
+    return rules
+
+
+def attention_config(model: ModelSpec) -> dict[str, Any]:
+    """Return the keys of transformers' config about everything but the feed-forward layers."""
+    mixer: Any = model.block.mixer
+    return {
+        "hidden_size": model.width,
+        "num_hidden_layers": model.num_layers,
+        "max_position_embeddings": model.context,
+        "num_attention_heads": mixer.num_heads,
+        "num_key_value_heads": mixer.num_kv_heads or mixer.num_heads,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base},
+        "tie_word_embeddings": model.tied_head,
+    }
+
+
+def _rules(model: ModelSpec) -> list[Rule]:
+    rules = attention_rules(model)
+    for layer in range(model.num_layers):
+        ffn: Any = model.block.ffn
+        block, hf_layer = f"blocks.{layer}", f"model.layers.{layer}"
+        gated = tuple(f"{hf_layer}.mlp.{part}_proj.weight" for part in ("gate", "up"))
+        rules += [
             Rule(f"{block}.ffn.up.weight", gated, (ffn.hidden, ffn.hidden)),
             Rule(f"{block}.ffn.out.weight", (f"{hf_layer}.mlp.down_proj.weight",)),
         ]
@@ -69,16 +94,9 @@ def _config(model: ModelSpec) -> dict[str, Any] | None:
         return None
     return {
         "model_type": "llama",
-        "hidden_size": model.width,
-        "num_hidden_layers": model.num_layers,
-        "max_position_embeddings": model.context,
-        "num_attention_heads": options["num_heads"],
-        "num_key_value_heads": options["num_kv_heads"] or options["num_heads"],
+        **attention_config(model),
         "intermediate_size": options["hidden"],
         "hidden_act": "silu",
-        "rms_norm_eps": model.norm_epsilon,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base},
-        "tie_word_embeddings": model.tied_head,
     }
 
 

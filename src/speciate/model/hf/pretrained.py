@@ -20,7 +20,7 @@ from speciate.model.hf import gguf, gpt2, llama
 from speciate.model.hf.convert import Config, Family, complete_names, import_weights
 
 FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
-"""Families by the `model_type` of a config.json."""
+"""Families that are read, by the `model_type` of a config.json."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ class Pretrained:
     """Where it was read from, for messages."""
 
 
-def family_of(model: ModelSpec) -> Family | None:
-    """Return the family that has models of this shape, or None."""
-    return next((family for family in FAMILIES.values() if family.config(model) is not None), None)
-
-
 def shape_of(config: Config) -> tuple[Family, ModelSpec]:
     """Return the family and the shape that a config.json describes.
 
@@ -46,7 +41,7 @@ def shape_of(config: Config) -> tuple[Family, ModelSpec]:
         ValueError: the family is unknown, or a setting is not supported; names the key.
     """
     family = FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    if family is None or family.settings is None:
         raise ValueError(f"model_type: {config.get('model_type')!r} is none of {', '.join(FAMILIES)}")
     try:
         return family, ModelSpec.model_validate(family.settings(config))
