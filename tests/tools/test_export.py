@@ -1,19 +1,25 @@
 """Test that an exported model gives the run's logits in transformers, and the same text with and without a cache."""
 
+import hashlib
+import json
 import pathlib
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from tests.model.hf.alone import load_alone
+from tests.model.hf.load_alone import TEXT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from speciate.cli import execute
 from speciate.config.extends import merge
-from speciate.config.run import RunSpec, canonical_json
+from speciate.config.run import ModelSpec, RunSpec, canonical_json
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
+from speciate.model.hf import auto_classes
 from speciate.tools import export
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint.load_run import load_run
@@ -37,6 +43,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {**LLAMA, "tied_head": False}, SWIGLU),
     "llama, tied": ("LlamaForCausalLM", LLAMA, SWIGLU),
     "no one's": ("SpeciateForCausalLM", {"position": "rotary"}, {"kind": "dense", "hidden": 40}),
+    "mixtral": (
+        "MixtralForCausalLM",
+        {**LLAMA, "tied_head": False, "norm_epsilon": 1e-6},
+        {**MOE, "activation": "swiglu"},
+    ),
+    "mixtral, tied": ("MixtralForCausalLM", LLAMA, {**MOE, "top_k": 3, "activation": "swiglu", "balance": "auxiliary"}),
     "experts": ("SpeciateForCausalLM", {"tied_head": False}, MOE),
     "frozen": ("SpeciateForCausalLM", LLAMA, {**MOE, "router": "frozen", "activation": "swiglu"}),
     "hash": ("SpeciateForCausalLM", {}, {**MOE, "router": "hash", "top_k": 1}),
@@ -74,8 +86,8 @@ def finished(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         run = RunSpec.model_validate(settings)
         torch.manual_seed(0)
         built = build_model(run, ENTRIES)
-        for name, buffer in built.named_buffers():
-            if name.endswith("bias_S"):
+        for path, buffer in built.named_buffers():
+            if path.endswith("bias_S"):
                 buffer.normal_()  # the export must include what loss-free balancing has learned
         folder = tmp_path / name
         folder.mkdir()
@@ -196,16 +208,16 @@ def test_padding_beams_samples_and_the_loss_are_as_they_should_be(
 
 
 @torch.no_grad()
-def test_room_in_a_whole_block_gives_logits_and_refuses_to_generate(
+def test_a_capacity_is_that_of_one_text_when_it_generates_too(
     tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
 ) -> None:
     run = finished({}, {**MOE, "choice": {"kind": "token", "capacity_factor": 1.0}})
     theirs = AutoModelForCausalLM.from_pretrained(exported(run, tokenizer, tmp_path / "model")).eval()
-    token_BT = torch.randint(1, ENTRIES, (2, 10))
-    torch.testing.assert_close(theirs(token_BT).logits, load_run(run, ENTRIES)[1](token_BT), rtol=1e-4, atol=1e-4)
+    ours, token_BT = load_run(run, ENTRIES)[1], torch.randint(1, ENTRIES, (2, 10))
+    torch.testing.assert_close(theirs(token_BT).logits, ours(token_BT), rtol=1e-4, atol=1e-4)
     for use_cache in (True, False):
-        with pytest.raises(ValueError, match=r"choice\.capacity_factor: .* cannot generate token by token"):
-            theirs.generate(token_BT, max_new_tokens=2, do_sample=False, use_cache=use_cache)
+        greedy = theirs.generate(token_BT, max_new_tokens=6, do_sample=False, eos_token_id=None, use_cache=use_cache)
+        assert torch.equal(greedy[:, 10:], ours(greedy)[:, 9:-1].argmax(-1))
 
 
 @torch.no_grad()
@@ -236,6 +248,111 @@ def test_the_tokenizer_comes_along(
         for file in run.iterdir():
             file.unlink()
         run.rmdir()
+
+
+@torch.no_grad()
+def test_a_folder_loads_where_the_package_is_not_installed_and_its_readme_says_how(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    from tokenizers import Tokenizer
+
+    shapes = ("gpt2", "llama", "mixtral", "mixtral, tied", "experts", "mixed")
+    runs = {shape: finished(*SHAPES[shape][1:], name=shape) for shape in shapes}
+    runs["heads"] = finished({}, MOE, {"kind": "multi_token", "heads": 2, "ffn": DENSE}, name="heads")
+    folders = {shape: exported(run, tokenizer, tmp_path / f"{shape} model") for shape, run in runs.items()}
+    token_BT, settings = torch.randint(1, ENTRIES, (2, 4)), {"max_new_tokens": 20, "do_sample": False}
+    (tmp_path / "alone").mkdir()
+    alone = load_alone(list(folders.values()), token_BT, settings, tmp_path / "alone")
+    ids = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).encode(TEXT).ids
+    for shape, folder in folders.items():
+        architecture = SHAPES[shape][0] if shape in SHAPES else "SpeciateForCausalLM"
+        custom, found = architecture == "SpeciateForCausalLM", alone[str(folder)]
+        assert (found["class"], found["ids"]) == (architecture, ids)
+        assert found["module"].startswith("transformers_modules." if custom else "transformers.models.")
+        torch.testing.assert_close(found["logits"], load_run(runs[shape], ENTRIES)[1](token_BT), rtol=1e-5, atol=1e-5)
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()
+        assert torch.equal(found["generated"], theirs.generate(token_BT, **settings))
+        assert bool(list(folder.glob("*.py"))) == custom
+        readme = (folder / "README.md").read_text()
+        assert ("one of transformers' own classes" in readme) == (not custom)
+        call = f'AutoModelForCausalLM.from_pretrained("{folder.name}"{", trust_remote_code=True" if custom else ""})'
+        assert call in readme
+
+
+@torch.no_grad()
+def test_the_readme_is_true_code(
+    tmp_path: pathlib.Path,
+    tokenizer: pathlib.Path,
+    finished: Callable[..., pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported(finished(*SHAPES["llama"][1:]), tokenizer, tmp_path / "model")
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "model" / "README.md").read_text(), re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    exec(code[1], namespace)  # noqa: S102 - the README's own code
+    assert type(namespace["model"]).__name__ == "LlamaForCausalLM"
+    assert len(namespace["tokenizer"]) == ENTRIES
+
+
+def test_the_readme_says_what_the_model_was_trained_on(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path]
+) -> None:
+    home = tmp_path / "results" / "routers"
+    run = home / "runs" / "arm" / "seed0"
+    run.parent.mkdir(parents=True)
+    separate = {"separate_documents": True, "block": {"depth": MOD}}
+    shutil.move(finished(separate, {**MOE, "top_k": 1}), run)
+    (tmp_path / "results" / "data" / "mixture").mkdir(parents=True)
+    (home / "specs").mkdir()
+    places = {"mixture": "data/mixture", "tokenizer": "data/tokenizer", "starts": {}}
+    (home / "specs" / "folders.json").write_text(json.dumps(places))
+    mixture = {"domains": ["code", "prose"], "labels": ["code", "prose"], "block_length": CONTEXT}
+    mixture |= {"vocabulary": ENTRIES, "end_of_text": 0, "tokenizer_fingerprint": "f" * 64, "packs": {}, "shards": {}}
+    mixture |= {"train_blocks": {"code": 4120, "prose": 7}, "epochs": {}, "held_out_blocks": {}, "available_blocks": {}}
+    mixture_file = tmp_path / "results" / "data" / "mixture" / "mixture.json"
+    mixture_file.write_text(json.dumps({**mixture, "imbalance": 1.0, "warnings": []}))
+    readme = (exported(run, tokenizer, tmp_path / "model") / "README.md").read_text()
+    rows = dict(re.findall(r"^\| (.+?) \| (.+) \|$", readme, re.MULTILINE))
+
+    def digest(file: pathlib.Path) -> str:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+
+    assert rows["study"] == "`routers`"
+    assert rows["arm and seed"] == "`arm`, 0"
+    assert rows["length"] == f"250 steps of 16 blocks of {CONTEXT} tokens: 96,000 tokens"
+    assert rows["text"] == "`code` (4,120 blocks), `prose` (7 blocks)"
+    assert rows["data"] == f"sha256 of mixture.json: `{digest(mixture_file)}`"
+    assert rows["tokenizer"] == f"`bpe`, {ENTRIES} ids; sha256: `{digest(tokenizer / 'tokenizer.json')}`"
+    assert rows["spec"] == f"sha256 of spec.json: `{digest(run / 'spec.json')}`"
+    assert rows["weights"] == f"sha256 of model.safetensors: `{digest(run / 'model.safetensors')}`"
+    limits = readme.split("## Limits")[1]
+    assert f"at most {CONTEXT} tokens" in limits
+    assert "one document in each sequence" in limits
+    shutil.move(run, tmp_path / "moved")
+    elsewhere = (exported(tmp_path / "moved", tokenizer, tmp_path / "other") / "README.md").read_text()
+    assert "| study | unknown: moved is in no study's results |" in elsewhere
+    assert f"`{digest(tmp_path / 'moved' / 'spec.json')}`" in elsewhere
+
+
+def test_code_that_computes_something_else_is_never_exported(
+    tmp_path: pathlib.Path,
+    tokenizer: pathlib.Path,
+    finished: Callable[..., pathlib.Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, write_code = finished({}, MOE), auto_classes.write_code
+
+    def write_other(folder: pathlib.Path, model: ModelSpec) -> None:
+        write_code(folder, model)
+        file = folder / "speciate_model_block.py"
+        file.write_text(file.read_text().replace("x_BTD + self.ffn(", "x_BTD - self.ffn("))
+
+    monkeypatch.setattr(auto_classes, "write_code", write_other)
+    with pytest.raises(ValueError, match=r"the exported logits differ from the run's by .*; nothing is exported"):
+        exported(run, tokenizer, tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_what_cannot_be_exported_is_refused(

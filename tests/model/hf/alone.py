@@ -21,7 +21,14 @@ def load_alone(
     torch.save((token_BT, settings), place / "inputs.pt")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HOME": str(place / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-I", str(HERE.with_name("load_alone.py")), "inputs.pt", "outputs.pt", *map(str, folders)]
+    command = [
+        sys.executable,
+        "-I",
+        str(HERE.with_name("load_alone.py")),
+        "inputs.pt",
+        "outputs.pt",
+        *map(str, folders),
+    ]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results: dict[str, dict[str, Any]] = torch.load(place / "outputs.pt")

@@ -8,6 +8,7 @@ computes. Of the components it has only those that the model's spec names.
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import pathlib
@@ -76,6 +77,7 @@ def flat_name(module: str) -> str:
     return module.replace(".", "_")
 
 
+@functools.cache
 def copy_module(module: str) -> Copy:
     """Return a module's source with relative imports, and without the imports that only type checkers run."""
     source = file_of(module).read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 
-from speciate.config.components import options_within
 from speciate.config.run import ModelSpec, RunSpec
 from speciate.model.hf.folder_code import LICENCE
 from speciate.model.transformer import Transformer, count_parameters
@@ -103,11 +102,6 @@ def _limits(run: RunSpec, model: Transformer, architecture: str, difference: flo
     )
     if run.model.separate_documents:
         yield "It was trained with documents kept apart: give it one document in each sequence."
-    if any(options.needs_whole_block() for options in options_within(run.model)):
-        yield (
-            "Its experts have a limited capacity, which all tokens of a sequence share. So it gives logits of whole "
-            "sequences, and refuses to generate."
-        )
     if architecture.startswith("Speciate"):
         yield "Decoding that cuts the cache (assisted generation, prompt lookup) is refused if a mixer keeps a state."
     if architecture == "MixtralForCausalLM":
