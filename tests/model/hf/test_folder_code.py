@@ -2,12 +2,14 @@
 
 import ast
 import pathlib
+import sys
 from typing import Any
 
 import pytest
 import torch
 from tests.model.hf.alone import load_alone
 from transformers import AutoConfig
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 from speciate.config.components import kinds_in, options_within
 from speciate.config.extends import merge
@@ -157,6 +159,19 @@ def test_a_copy_is_the_source_but_for_its_imports(tmp_path: pathlib.Path, name: 
 
 def is_import(node: ast.stmt) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom) or ast.unparse(node).startswith("if TYPE_CHECKING:")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_finds_every_file_and_every_package_that_a_folder_needs(tmp_path: pathlib.Path, name: str) -> None:
+    folder_code.write_code(tmp_path, model_spec(MODELS[name]))
+    entry = tmp_path / "speciate_model_hf_auto_classes.py"
+    found = {pathlib.Path(file).name for file in get_relative_import_files(entry)} | {entry.name}
+    assert found == {file.name for file in tmp_path.glob("*.py")}
+    packages = set(get_imports(entry)) - sys.stdlib_module_names
+    assert packages == {"pydantic", "pydantic_core", "torch", "transformers"}  # pydantic brings pydantic_core
+    assert {
+        package for file in tmp_path.glob("*.py") for package in get_imports(file)
+    } - sys.stdlib_module_names == packages
 
 
 def test_the_licence_goes_with_every_copy(tmp_path: pathlib.Path) -> None:
