@@ -330,6 +330,18 @@ def test_the_readme_says_what_the_model_was_trained_on(
     limits = readme.split("## Limits")[1]
     assert f"at most {CONTEXT} tokens" in limits
     assert "one document in each sequence" in limits
+    # data that were made again since the run are not what it was trained on
+    (run / "run.json").write_text(json.dumps({"data": {"mixture.json": "0" * 64, "train.npy": "1" * 64}}))
+    again = (exported(run, tokenizer, tmp_path / "again") / "README.md").read_text()
+    assert f"| data | sha256 of mixture.json: `{'0' * 64}`, sha256 of train.npy: `{'1' * 64}` |" in again
+    assert "| study | `routers` |" in again and "| text | unknown |" in again and "4,120" not in again
+    (run / "run.json").write_text(json.dumps({"state": "failed", "reason": "step 7: the loss is not finite"}))
+    failed = (exported(run, tokenizer, tmp_path / "failed") / "README.md").read_text()
+    assert "| failed | step 7: the loss is not finite |" in failed and "| failed |" not in again
+    (run / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json: is not a run\.json: "):
+        exported(run, tokenizer, tmp_path / "damaged")
+    (run / "run.json").unlink()
     shutil.move(run, tmp_path / "moved")
     elsewhere = (exported(tmp_path / "moved", tokenizer, tmp_path / "other") / "README.md").read_text()
     assert "| study | unknown: moved is in no study's results |" in elsewhere

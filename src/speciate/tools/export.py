@@ -181,24 +181,47 @@ def loaded_alone(folder: pathlib.Path) -> Iterator[PreTrainedModel]:
 def training_facts(run: RunSpec, folder: pathlib.Path, weights: str, tokenizer: TokenizerManifest) -> dict[str, str]:
     """Return what the folder's README says of the training: study, arm, seed, text and digests."""
     spec_file, settings = folder / "spec.json", run.training
-    study, text, data = f"unknown: {folder.name} is in no study's results", "unknown", "unknown"
+    metadata = read_metadata(folder)
+    study, text = f"unknown: {folder.name} is in no study's results", "unknown"
+    digests: dict[str, str] = metadata.get("data", {})
     with contextlib.suppress(ValueError):
         paths = run_paths(spec_file, run)
         study = f"`{paths.home.name}`"
-        mixture = read_mixture(paths.mixture)
-        text = ", ".join(f"`{name}` ({count:,} blocks)" for name, count in mixture.train_blocks.items())
-        data = f"sha256 of mixture.json: `{sha256(paths.mixture / 'mixture.json')}`"
+        now = {"mixture.json": sha256(paths.mixture / "mixture.json")}
+        digests = digests or now
+        # data that were made again since say nothing of this run
+        if now.items() <= digests.items():
+            blocks = read_mixture(paths.mixture).train_blocks
+            text = ", ".join(f"`{domain}` ({count:,} blocks)" for domain, count in blocks.items())
     tokens = settings.num_steps * settings.blocks_per_step * run.model.context
     steps = f"{settings.num_steps:,} steps of {settings.blocks_per_step} blocks of {run.model.context} tokens"
+    failed = {"failed": metadata.get("reason", "unknown")} if metadata.get("state") == "failed" else {}
     return {
         "study": study,
         "arm and seed": f"`{run.ablation}`, {run.seed}",
         "objective, optimizer, start": f"`{run.objective.kind}`, `{run.optimizer.kind}`, `{run.start.kind}`",
         "length": f"{steps}: {tokens:,} tokens",
+        **failed,
         "text": text,
-        "data": data,
+        "data": ", ".join(f"sha256 of {name}: `{digest}`" for name, digest in digests.items()) or "unknown",
         "tokenizer": f"`{tokenizer.kind}`, {tokenizer.vocabulary:,} ids; sha256: `{tokenizer.fingerprint}`",
         "spec": f"sha256 of spec.json: `{sha256(spec_file)}`",
         "weights": f"sha256 of {weights}: `{sha256(folder / weights)}`",
         "written by": f"Speciate {VERSION}",
     }
+
+
+def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the content of the run's run.json; nothing if there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    file = folder / "run.json"
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file}: is not a run.json: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: is not a run.json: must hold an object")
+    return metadata

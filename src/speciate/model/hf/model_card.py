@@ -92,9 +92,11 @@ def _shape(model: ModelSpec) -> str:
 def _limits(run: RunSpec, model: Transformer, architecture: str, difference: float) -> Iterator[str]:
     """Yield what a user of the folder should know before relying on it."""
     yield (
-        "It is a model of an experiment about learned selectors, trained on the text above and nothing else. It "
-        "follows no instructions, and its output is not filtered."
+        "It is a model of an experiment about learned selectors, trained to continue the text above. It follows no "
+        "instructions, and its output is not filtered."
     )
+    if run.start.kind != "scratch":
+        yield f"It does not start from random weights (`{run.start.kind}`): what those knew before, it may know too."
     yield f"It reads at most {run.model.context} tokens."
     yield (
         f"Its logits differed by at most {difference:.1e} from the run's when it was exported. Another processor, "
