@@ -71,6 +71,8 @@ def _domain(rows: dict[str, list[dict[str, Any]]], domain: str, least: int) -> N
             "encoded": int(part * documents),
             "tokens": tokens,
             "bytes_per_token": each,
+            "lost_characters": 0,
+            "lost_bytes": 0,
             "blocks": tokens // BLOCK,
             "tokens_lost": tokens % BLOCK,
             "blocks_used": used,

@@ -34,6 +34,7 @@ from speciate.data.packing.mapped_segments import is_consistent
 from speciate.data.packing.segments import BLOCK
 from speciate.data.shard import Shard
 from speciate.data.splits.held_out import Pack, blocks_per_domain, draw_set
+from speciate.data.tokens.loss import Loss, read_loss
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.data.tokens.read import read_encoded
 from speciate.io import atomic_write
@@ -54,7 +55,7 @@ STAGE = Stage(
     name="mixture",
     reads={
         "pack": tuple(f"{split}.{part}.npy" for split in SPLITS for part in ("blocks", "pieces")),
-        "encode": (*(f"{split}.documents.parquet" for split in SPLITS), "probe.types.npy"),
+        "encode": (*(f"{split}.documents.parquet" for split in SPLITS), "probe.types.npy", "counts.json"),
         "fit": ("tokenizer_manifest.json",),
     },
     writes=(
@@ -115,6 +116,10 @@ class Inputs:
         folders = zip(self.shard_folders(self.packed, domain), self.shard_folders(self.encoded, domain), strict=True)
         return [read_pack(packed, encoded, split, self.tokenizer) for packed, encoded in folders]
 
+    def loss(self, domain: str) -> Loss:
+        """Return how much text of a domain the tokenizer lost, over all splits and shards."""
+        return sum((read_loss(folder) for folder in self.shard_folders(self.encoded, domain)), Loss())
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The domain labels of the held-out documents."""
@@ -171,6 +176,18 @@ def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) ->
     return held_out
 
 
+def check_losses(inputs: Inputs) -> list[str]:
+    """Return a warning for every domain of which the tokenizer lost text. Raises ValueError if it lost most of one."""
+    losses = {domain: inputs.loss(domain) for domain in inputs.spec.domains}
+    for domain, loss in losses.items():
+        if loss.most:
+            raise ValueError(
+                f"domains.{domain}: {loss.describe()}: choose a tokenizer that can spell this text, or remove the "
+                "domain"
+            )
+    return [f"domain {domain}: {loss.describe()}" for domain, loss in losses.items() if loss.lost_characters]
+
+
 def save(file: pathlib.Path, value: npt.NDArray[Any] | pd.DataFrame) -> None:
     """Write an array as .npy, or a table of documents as parquet."""
     with atomic_write(file) as temp_path:
@@ -184,9 +201,10 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
     """Mix the training blocks, draw the held-out sets, and write both into `folder`; return the manifest.
 
     Raises:
-        ValueError: the packs have different block lengths, a domain has no block, or the mixture refuses the domains.
+        ValueError: the packs have different block lengths, a domain has no block or lost most of its text, or the
+            mixture refuses the domains.
     """
-    spec = inputs.spec
+    spec, losses = inputs.spec, check_losses(inputs)
     shapes = {split: inputs.shapes(split) for split in SPLITS}
     lengths = {length for shape in shapes.values() for shards in shape.values() for _, length in shards}
     if len(lengths) != 1:
@@ -196,6 +214,7 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
         for split, shape in shapes.items()
     }
     train_N2, warnings = spec.mixture.component().mix(spec.mixture, available["train"])
+    warnings = losses + warnings
     save(folder / "train.npy", train_N2)
     counts = np.zeros(len(spec.domains), np.int64)
     for _, chunk_N2 in chunks(train_N2, CHUNK_ROWS):

@@ -21,7 +21,8 @@ from speciate.config.run import Name, read_spec
 from speciate.config.stage import SPLITS, Stage
 from speciate.data.tokens.encoder import Encoder
 from speciate.data.tokens.fitted import read_tokenizer
-from speciate.data.tokens.write import Targets, write_encoded
+from speciate.data.tokens.loss import Loss
+from speciate.data.tokens.write import Targets, check_language, write_encoded
 from speciate.io import atomic_write
 
 
@@ -79,6 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ["RAYON_NUM_THREADS"] = os.environ["FASTOKENS_BPE_THREADS"] = str(arguments.threads)
     spec = read_spec(Spec, arguments.spec)
     encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
+    check_language(encoder.fitted, spec.language, f"domains.{spec.domain}.language")
     log(f"{spec.domain}: encoding with {encoder.name}" + (f" because {encoder.reason}" if encoder.reason else ""))
     shard_limit = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
     counts = {}
@@ -94,6 +96,9 @@ def main(arguments: argparse.Namespace) -> None:
             limit = shard_limit if split == "train" else None
             counts[split] = write_encoded(documents, encoder, targets, spec.language, max_tokens=limit)
         log(f"{spec.domain} {split}: {describe(counts[split])}")
+        loss = Loss.from_counts(counts[split])
+        if loss.lost_characters:
+            log(f"warning: domain {spec.domain}, {split}: {loss.describe()}")
     summary = {
         "domain": spec.domain,
         "tokenizer_fingerprint": encoder.fitted.manifest.fingerprint,

@@ -14,7 +14,7 @@ from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import TokenizerOptions
 from speciate.config.run import read_spec
 from speciate.config.stage import Stage
-from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.fitted import FittedTokenizer, switch_off
 from speciate.data.tokens.training_texts import training_texts
 from speciate.io import atomic_write
 
@@ -62,7 +62,10 @@ def main(arguments: argparse.Namespace) -> None:
     texts = training_texts(arguments.documents, options.max_fitting_bytes())
     tokenizer = component.build(options, texts, arguments.archive)
     end = component.end_of_text(options, tokenizer, arguments.archive)
-    fitted = FittedTokenizer(tokenizer.to_str(pretty=False) + "\n", options.kind, end)
+    switched_off = switch_off(tokenizer)
+    for what in switched_off:
+        log(f"tokenizer.json: {what}: switched off")
+    fitted = FittedTokenizer(tokenizer.to_str(pretty=False) + "\n", options.kind, end, switched_off)
     for name, content in fitted.files().items():
         with atomic_write(arguments.output_folder / name) as temp_path:
             temp_path.write_bytes(content)
@@ -71,5 +74,10 @@ def main(arguments: argparse.Namespace) -> None:
         f"{manifest.kind}: {manifest.vocabulary} entries, end-of-text token {manifest.end_token}, "
         f"fingerprint {manifest.fingerprint[:10]}"
     )
-    if not manifest.lossless:
-        log("its tokens do not keep every byte of a text: bytes per token are estimated from each token's spelling")
+    if fitted.why_not_lossless:
+        log(
+            f"its tokens do not keep every byte of a text, since {fitted.why_not_lossless}: bytes per token are "
+            "estimated from each token's spelling"
+        )
+    if fitted.missing_bytes:
+        log(f"its vocabulary lacks {len(fitted.missing_bytes)} of the 256 bytes; a character that has one is lost")

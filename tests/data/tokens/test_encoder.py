@@ -106,7 +106,7 @@ def test_a_tokenizer_that_is_not_byte_level_is_served_by_tokenizers_and_it_says_
     fitted = FittedTokenizer(text, "pretrained", "[SEP]" if "[SEP]" in text else "</s>")
     encoder = Encoder(fitted)
     assert encoder.name.startswith("tokenizers ")
-    assert encoder.reason == "the tokenizer is not byte-level"
+    assert encoder.reason == f"the tokenizer is not byte-level: {fitted.why_not_lossless}"
     assert encoder.encode(published.TEXTS, [1, 2, 3])[0].tolist() == fitted.encode(published.TEXTS)[0].tolist()
     assert encoder.documents_checked == 0
 

@@ -126,7 +126,7 @@ def test_without_a_language_every_type_is_other(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "end"), [(published.llama(), "</s>"), (published.t5(), "</s>"), (published.bert(), "[SEP]")]
+    ("text", "end"), [(published.llama(), "</s>"), (published.unlimited_t5(), "</s>"), (published.bert(), "[SEP]")]
 )
 def test_a_tokenizer_that_drops_bytes(tmp_path: pathlib.Path, text: str, end: str) -> None:
     fitted = FittedTokenizer(text, "pretrained", end)
@@ -156,7 +156,7 @@ def test_a_document_that_is_not_recovered_from_its_tokens_is_named(tmp_path: pat
 
 def test_a_text_that_becomes_the_end_of_one_is_refused(tmp_path: pathlib.Path) -> None:
     """T5's model has </s> as an ordinary entry; `pretrained` makes it unreachable, but a bare tokenizer does not."""
-    fitted = FittedTokenizer(published.t5(), "pretrained", "</s>")
+    fitted = FittedTokenizer(published.unlimited_t5(), "pretrained", "</s>")
     with pytest.raises(
         ValueError, match=r"^document id2: its text is encoded with </s>, the token that ends a document$"
     ):

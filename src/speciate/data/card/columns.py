@@ -36,6 +36,8 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
         "encoded": ("int64", "documents encoded; fewer only if max_tokens limits the training text"),
         "tokens": ("int64", "tokens of the encoded documents, without end-of-text tokens"),
         "bytes_per_token": ("float64", "bytes of the encoded documents over their tokens"),
+        "lost_characters": ("int64", "characters of the encoded documents that no token spells"),
+        "lost_bytes": ("int64", "bytes of those characters"),
         "blocks": ("int64", "blocks that these tokens fill"),
         "tokens_lost": (
             "int64",

@@ -107,7 +107,8 @@ def _domain_rows(
     """Return a row for each split: its documents, tokens and blocks, and how many of the blocks are used."""
     written_splits = sum_split_counts(written.write_splits, domain, "documents", "bytes")
     groups = read_split_counts(written.assign_splits[domain.name] / "counts.json", "groups")
-    encoded = sum_split_counts(written.encode, domain, "documents", "tokens", "bytes")
+    losses = ("lost_characters", "lost_bytes")
+    encoded = sum_split_counts(written.encode, domain, "documents", "tokens", "bytes", *losses)
     packed = sum_split_counts(written.pack, domain, "blocks", "tokens_in", "tokens_packed")
     return [
         {
@@ -118,6 +119,7 @@ def _domain_rows(
             "encoded": encoded[split]["documents"],
             "tokens": encoded[split]["tokens"],
             "bytes_per_token": _ratio(encoded[split]["bytes"], encoded[split]["tokens"]),
+            **{name: encoded[split][name] for name in losses},
             "blocks": packed[split]["blocks"],
             "tokens_lost": packed[split]["tokens_in"] - packed[split]["tokens_packed"],
             "blocks_used": used[split][domain.name],

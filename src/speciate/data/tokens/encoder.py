@@ -6,9 +6,10 @@ times as fast as `tokenizers`, its memory stays flat, it reads tokenizer.json un
 gigatoken is faster still, but its cache grows with the text and it depends on an array library. splintr has half the
 speed of fastokens and tiktoken a tenth. tokie gives different ids for runs of white space.
 
-The ids of `tokenizers` are correct by definition. So `tokenizers` encodes a sample of the documents as well, spread
-over all of them and the same each time; any difference is an error. The library is chosen and reported at the start,
-and never changes during a run.
+The ids of `tokenizers` are correct by definition. So both encode some texts made to break tokenizers before the first
+document, and fastokens is used only where it agrees. Then `tokenizers` encodes a sample of the documents as well,
+spread over all of them and the same each time; any difference is an error. The library is chosen and reported at the
+start, and never changes during a run.
 """
 
 import importlib.metadata
@@ -18,10 +19,18 @@ import fastokens
 import numpy as np
 import numpy.typing as npt
 
+from speciate.data.tokens.fast_form import fast_form
 from speciate.data.tokens.fitted import FittedTokenizer
 
 SAMPLE_CHARACTERS = 1 << 16
 SAMPLE_SHARE = 1 / 1000
+TRIAL = (
+    "The café's 1st, 22nd, 333rd and 4444th: it'S, we'LL, I'm...  two  three   \n\n\tfour\r\n    five\n ",
+    "def f(x_1, *y):\n\treturn {'a': x_1 ** 2 != 0x1F}  # ½ ² Ⅷ １２ ١٢٣ ۱۲۳۴\n",
+    "日本語とかな、中文。한국어 हिन्दी ไทย العربية ελληνικά «Ünïcödé» — “naïve” ﬁ ſ İ 👩‍👩‍👧‍👦🙂\U0001f3fd",
+    "e\u0301 \u0301\u0302 \u200b\u200d\ufeff\xa0\u3000\u2028\x00\x04\x7f\x85\xad \U00040000\U0010fffd",
+)
+"""Texts on which both libraries must agree."""
 
 
 class Encoder:
@@ -52,7 +61,7 @@ class Encoder:
                 from `names`.
         """
         if self._fast is None:
-            return self.fitted.encode(texts)
+            return self._encode_slowly(texts, names)
         try:
             flat, offsets = self._fast.encode_batch_flat(list(texts), split_special_tokens=True)
         except Exception as error:  # fastokens raises nothing narrower
@@ -62,15 +71,43 @@ class Encoder:
         self._check(texts, names, ids, edges)
         return ids, np.diff(edges)
 
+    def _encode_slowly(
+        self, texts: Sequence[str], names: Sequence[object]
+    ) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
+        try:
+            return self.fitted.encode(texts)
+        except Exception:  # `tokenizers` raises nothing narrower
+            for text, name in zip(texts, names, strict=True):
+                try:
+                    self.fitted.encode([text])
+                except Exception as error:
+                    raise ValueError(f"document {name}: {self.name} cannot encode it: {error}") from None
+            raise
+
     def _load(self) -> fastokens.Tokenizer | None:
-        if not self.fitted.manifest.lossless:
-            self.reason = "the tokenizer is not byte-level"
+        if self.fitted.why_not_lossless:
+            self.reason = f"the tokenizer is not byte-level: {self.fitted.why_not_lossless}"
             return None
         try:
-            return fastokens.Tokenizer.from_json_str(self.fitted.text)
+            fast = fastokens.Tokenizer.from_json_str(fast_form(self.fitted.text))
+            wrong = self._first_difference(fast)
         except Exception as error:  # fastokens may raise anything; `tokenizers` still serves
             self.reason = f"fastokens cannot load the tokenizer: {' '.join(str(error).split())[:200]}"
             return None
+        if wrong is not None:
+            self.reason = f"fastokens gives other ids for {wrong[:20]!r}"
+            return None
+        return fast
+
+    def _first_difference(self, fast: fastokens.Tokenizer) -> str | None:
+        """Return the first trial text that fastokens encodes differently; None if there is none."""
+        added = self.fitted.tokenizer.get_added_tokens_decoder().values()
+        texts = [*TRIAL, *(f"a{token.content}b {token.content} {token.content}{token.content}" for token in added)]
+        for text in texts:
+            flat, _ = fast.encode_batch_flat([text], split_special_tokens=True)
+            if not np.array_equal(np.frombuffer(flat, "<u4"), self.fitted.encode([text])[0]):
+                return text
+        return None
 
     def _check(
         self,

@@ -7,10 +7,14 @@ position of each token in its text both follow from that table. `data/tokens/tok
 tokenizers.
 
 Text never becomes a special token: a document that spells `<|endoftext|>` gets the ordinary tokens of its characters.
+An added token that is not special (Qwen's `<think>`, GPT-NeoX's runs of spaces) is ordinary vocabulary: where a text
+spells it, the text gets its id. So do `tokenizers` with `encode_special_tokens` and `transformers` with
+`split_special_tokens`.
 """
 
 import hashlib
 import io
+import json
 import pathlib
 from collections.abc import Sequence
 
@@ -19,8 +23,10 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from speciate.data.tokens.loss import loses_only_unknown
+from speciate.data.tokens.lossless import missing_bytes, why_not_lossless
 from speciate.data.tokens.manifest import END_OF_TEXT, TokenizerManifest, read_manifest
-from speciate.data.tokens.token_bytes import special_tokens, token_bytes
+from speciate.data.tokens.token_bytes import special_tokens, token_bytes, unknown_token
 
 
 def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
@@ -31,11 +37,42 @@ def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def switch_off(tokenizer: tokenizers.Tokenizer) -> list[str]:
+    """Switch off what makes a text's tokens random, or adds or removes some; return what was switched off.
+
+    A published tokenizer.json may hold BPE-dropout (Provilkov et al. 2020), with which two runs get other tokens of the
+    same text, truncation, padding, and a post-processor that puts special tokens around a text. Packing puts the
+    end-of-text token after a document, and nothing else.
+    """
+    found = []
+    dropout = tokenizer.model.dropout if isinstance(tokenizer.model, models.BPE) else None
+    if dropout is not None:
+        tokenizer.model.dropout = None
+        found += [f"dropout {dropout:.4g}"] if dropout else []
+    if tokenizer.truncation is not None:
+        found.append(f"truncation to {tokenizer.truncation['max_length']} tokens")
+        tokenizer.no_truncation()
+    if tokenizer.padding is not None:
+        found.append(f"padding with {tokenizer.padding['pad_token']}")
+        tokenizer.no_padding()
+    if tokenizer.num_special_tokens_to_add(is_pair=False):
+        around = [tokenizer.id_to_token(index) for index in tokenizer.encode("").ids]
+        found.append(f"the post-processor, which adds {', '.join(around)}")
+        tokenizer.post_processor = None
+    return found
+
+
 class FittedTokenizer:
     """A tokenizer that can encode and decode, with its manifest and `token_bytes` int32 (V,)."""
 
-    def __init__(self, text: str, kind: str, end_of_text: str = END_OF_TEXT) -> None:
+    def __init__(self, text: str, kind: str, end_of_text: str = END_OF_TEXT, switched_off: Sequence[str] = ()) -> None:
         """Load the tokenizer from the text of a `tokenizer.json`.
+
+        Args:
+            text: the file's text, as `switch_off` leaves it.
+            kind: the kind of tokenizer in the study file.
+            end_of_text: the special token that ends a document.
+            switched_off: what `switch_off` changed.
 
         Raises:
             ValueError: `end_of_text` is not one of its special tokens, or `token_bytes.token_bytes` fails.
@@ -57,7 +94,22 @@ class FittedTokenizer:
             end_token=end_of_text,
             lossless=lossless,
             fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+            switched_off=list(switched_off),
         )
+        description = json.loads(self.tokenizer.to_str())
+        self.why_not_lossless = why_not_lossless(description)
+        """Why the tokenizer is not byte-level; None if it is."""
+        self.missing_bytes = missing_bytes(description) if lossless else frozenset[int]()
+        """Bytes that a byte-level tokenizer cannot spell."""
+        self.loses_only_unknown = lossless or loses_only_unknown(description)
+        """Whether all text that it loses shows as unknown tokens or as missing bytes."""
+        unknown = unknown_token(description["model"])
+        self.unknown_id = None if unknown is None else self.tokenizer.token_to_id(unknown)
+        """Id of the token for text that the vocabulary cannot spell."""
+        self.is_special_V = np.zeros(len(self.token_bytes), np.bool_)
+        """Whether text must never become this id: every special token but the unknown one, and what ends a document."""
+        self.is_special_V[[self.tokenizer.token_to_id(token) for token in available if token != unknown]] = True
+        self.is_special_V[end] = True
 
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
         """Return the concatenated ids of `texts`, (N,) of the manifest's dtype, and the length of each text, (D,).
@@ -97,7 +149,7 @@ def read_tokenizer(folder: pathlib.Path) -> FittedTokenizer:
         raise ValueError(f"{file}: cannot be read: {error}") from None
     if hashlib.sha256(text.encode()).hexdigest() != manifest.fingerprint:
         raise ValueError(f"{file}: is not the tokenizer that tokenizer_manifest.json describes")
-    fitted = FittedTokenizer(text, manifest.kind, manifest.end_token)
+    fitted = FittedTokenizer(text, manifest.kind, manifest.end_token, manifest.switched_off)
     if fitted.manifest != manifest:
         raise ValueError(f"{file}: does not match tokenizer_manifest.json")
     return fitted

@@ -27,6 +27,8 @@ class TokenizerManifest(Strict):
     """Whether the bytes of a document's tokens sum to the document's bytes, so that each byte belongs to one token."""
     fingerprint: str
     """sha256 of `tokenizer.json`."""
+    switched_off: list[str] = []
+    """What the published tokenizer.json held that was switched off: dropout, truncation, padding, a post-processor."""
 
     @pydantic.model_validator(mode="after")
     def _within(self) -> Self:

@@ -2,7 +2,7 @@
 
 A byte-level vocabulary (Radford et al. 2019) writes each byte as one symbol, so a token stands for as many bytes as it
 has symbols. If no earlier step changes the text either, the bytes of a document's tokens sum to the document's bytes.
-Such a tokenizer is *lossless*. Normalisation to Unicode's NFC is allowed, since cleaned text is already in NFC.
+Such a tokenizer is *lossless*; `data/tokens/lossless.py` tells which are.
 
 Other tokenizers (SentencePiece's unigram and BPE, WordPiece, a prefix space) may fold characters, drop white space, or
 write several characters as one unknown token. For them a token's bytes are those of its spelling, including the white
@@ -13,15 +13,14 @@ V ids.
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from tokenizers import pre_tokenizers
 
-ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
+from speciate.data.tokens.lossless import ALPHABET, why_not_lossless, writes_bytes
+
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 META_SPACE = "▁"
 
@@ -30,21 +29,6 @@ def special_tokens(tokenizer: tokenizers.Tokenizer) -> list[str]:
     """Return the special tokens, in the order of their ids."""
     added = sorted(tokenizer.get_added_tokens_decoder().items())
     return [token.content for _, token in added if token.special]
-
-
-def is_lossless(description: dict[str, Any]) -> bool:
-    """Return whether a tokenizer, given its parsed tokenizer.json, keeps every byte of a text in Unicode's NFC."""
-    model = description["model"]
-    steps = list(_flatten_steps(description["pre_tokenizer"]))
-    return (
-        model["type"] == "BPE"
-        and model["vocab"].keys() >= ALPHABET
-        and not (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"))
-        and (description["normalizer"] or {"type": "NFC"})["type"] == "NFC"
-        and any(step["type"] == "ByteLevel" for step in steps)
-        and all(_keeps_bytes(step) for step in steps)
-        and not any(token["lstrip"] or token["rstrip"] for token in description["added_tokens"] if not token["special"])
-    )
 
 
 def token_bytes(tokenizer: tokenizers.Tokenizer) -> tuple[npt.NDArray[np.int32], bool]:
@@ -57,41 +41,23 @@ def token_bytes(tokenizer: tokenizers.Tokenizer) -> tuple[npt.NDArray[np.int32],
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise ValueError(f"tokenizer: its {len(vocabulary)} ids must run from 0 without gaps")
-    lossless = is_lossless(description)
-    unknown = _unknown_token(description["model"])
+    lossless, symbols = why_not_lossless(description) is None, writes_bytes(description)
+    unknown = unknown_token(description["model"])
     added = {token["content"]: token["special"] for token in description["added_tokens"]}
     sizes = np.zeros(len(vocabulary), np.int32)
     for token, index in vocabulary.items():
-        if token in added:
-            # no text becomes a special token, except the unknown one, which stands for at least one character
-            sizes[index] = (token == unknown) if added[token] else len(token.encode())
+        if token == unknown and added.get(token, True):
+            sizes[index] = 1  # it stands for at least one byte of text that the vocabulary cannot spell
+        elif token in added:
+            sizes[index] = 0 if added[token] else len(token.encode())  # no text becomes a special token
         elif lossless and not (token and ALPHABET.issuperset(token)):
             raise ValueError(f"tokenizer: id {index} ({token!r}) is not a byte-level token")
         else:
-            sizes[index] = len(token) if _is_byte_level(description) else _spelling_bytes(token, description)
+            sizes[index] = len(token) if symbols else _spelling_bytes(token, description)
     return sizes, lossless
 
 
-def _flatten_steps(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Yield the pre-tokenizer's steps, with nested sequences flattened."""
-    if step is not None and step["type"] == "Sequence":
-        for inner in step["pretokenizers"]:
-            yield from _flatten_steps(inner)
-    elif step is not None:
-        yield step
-
-
-def _keeps_bytes(step: dict[str, Any]) -> bool:
-    if step["type"] == "ByteLevel":
-        return not step["add_prefix_space"]
-    return step["type"] in ("Split", "Digits", "Punctuation") and step.get("behavior") != "Removed"
-
-
-def _is_byte_level(description: dict[str, Any]) -> bool:
-    return any(step["type"] == "ByteLevel" for step in _flatten_steps(description["pre_tokenizer"]))
-
-
-def _unknown_token(model: dict[str, Any]) -> str | None:
+def unknown_token(model: dict[str, Any]) -> str | None:
     """Return the token for text that the vocabulary cannot spell."""
     if model["type"] == "Unigram":
         return None if model["unk_id"] is None else str(model["vocab"][model["unk_id"]][0])

@@ -50,6 +50,14 @@ def t5() -> str:
     return tokenizer.to_str()
 
 
+def unlimited_t5() -> str:
+    """Return `t5` without its truncation and padding, as the stage `fit` writes it."""
+    tokenizer = Tokenizer.from_str(t5())
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer.to_str()
+
+
 @functools.cache
 def bert() -> str:
     """Build WordPiece: lower case, accents removed, white space dropped."""

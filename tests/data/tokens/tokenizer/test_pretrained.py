@@ -3,7 +3,7 @@ import pathlib
 from typing import Any
 
 import pytest
-from tests.data.tokens.tokenizer import published
+from tests.data.tokens.tokenizer import published, shapes
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -11,7 +11,7 @@ from speciate.config.components import component_module, options_of
 from speciate.data.fetch.passages import write_passages
 from speciate.data.passage import Passage
 from speciate.data.shard import Shard
-from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.data.tokens.fitted import FittedTokenizer, switch_off
 from speciate.data.tokens.token_bytes import special_tokens
 from speciate.data.tokens.tokenizer import pretrained
 
@@ -43,7 +43,9 @@ def fetched(
 def fit(tokenizer_options: Any, archive: pathlib.Path) -> FittedTokenizer:
     """Fit the tokenizer as the stage does."""
     built = pretrained.build(tokenizer_options, [], archive)
-    return FittedTokenizer(built.to_str(), "pretrained", pretrained.end_of_text(tokenizer_options, built, archive))
+    switched_off = switch_off(built)
+    end = pretrained.end_of_text(tokenizer_options, built, archive)
+    return FittedTokenizer(built.to_str(), "pretrained", end, switched_off)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -95,6 +97,48 @@ def test_truncation_and_padding_are_off(tmp_path: pathlib.Path) -> None:
     fitted = fit(*fetched(tmp_path, published.t5(), {"eos_token": "</s>"}))
     assert len(fitted.encode(["the " * 50])[0]) >= 50
     assert fitted.encode(["the"])[1].tolist() != [9]
+    assert fitted.manifest.switched_off == ["truncation to 4 tokens", "padding with <pad>"]
+
+
+def test_dropout_is_off(tmp_path: pathlib.Path) -> None:
+    """With BPE-dropout every encoding is another one; the ids are those of the tokenizer without it."""
+    description = json.loads(published.byte_level())
+    description["model"]["dropout"] = 0.5
+    fitted = fit(*fetched(tmp_path, json.dumps(description), {"eos_token": "<|end|>"}))
+    own = Tokenizer.from_str(published.byte_level())
+    for _ in range(3):
+        for text in published.TEXTS:
+            assert fitted.encode([text])[0].tolist() == own.encode(text).ids
+    assert json.loads(fitted.text)["model"]["dropout"] is None
+    assert fitted.manifest.switched_off == ["dropout 0.5"]
+
+
+def test_nothing_is_put_around_a_text(tmp_path: pathlib.Path) -> None:
+    """Whoever loads the tokenizer that a run was trained with gets the tokens of the training text, and no others."""
+    fitted = fit(*fetched(tmp_path, shapes.shape("llama_3"), {"eos_token": shapes.END}))
+    assert fitted.manifest.switched_off == ["the post-processor, which adds <|begin_of_text|>"]
+    exported = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(fitted.text))
+    assert Tokenizer.from_str(shapes.shape("llama_3")).encode("the").tokens[0] == "<|begin_of_text|>"
+    assert exported("the thing")["input_ids"] == fitted.encode(["the thing"])[0].tolist()
+
+
+@pytest.mark.parametrize("name", ["qwen", "deepseek"])
+def test_added_tokens_that_are_not_special_are_ordinary_vocabulary(tmp_path: pathlib.Path, name: str) -> None:
+    fitted = fit(*fetched(tmp_path, shapes.shape(name), {"eos_token": shapes.END}))
+    reference = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(shapes.shape(name)))
+    think = fitted.tokenizer.token_to_id("<think>")
+    ids = fitted.encode(["a <think>b"])[0]
+    assert (ids == think).sum() == 1
+    assert ids.tolist() == reference("a <think>b", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert fitted.token_bytes[think] == len("<think>")
+    assert fitted.token_bytes[ids].sum() == len("a <think>b")
+    description = json.loads(shapes.shape(name))
+    for token in description["added_tokens"]:
+        token["special"] = True
+    special = fit(*fetched(tmp_path, json.dumps(description), {"eos_token": shapes.END}))
+    ids = special.encode(["a <think>b"])[0]
+    assert think not in ids
+    assert special.decode(ids) == "a <think>b"
 
 
 @pytest.mark.parametrize("eos", ["</s>", {"content": "</s>", "lstrip": False, "__type": "AddedToken"}])

@@ -1,13 +1,20 @@
 """A published fast tokenizer of transformers: byte-level BPE, SentencePiece's unigram and BPE, or WordPiece.
 
-Only tokenizer.json is used, through `tokenizers`; no code of a model runs. Truncation and padding are switched off, and
-tokens around a text (a beginning-of-text token, ...) are not added. Packing ends each document with the end-of-text
-token and adds nothing else.
+Only tokenizer.json is used, through `tokenizers`; no code of a model runs. Dropout, truncation and padding are switched
+off, and tokens around a text (a beginning-of-text token, ...) are not added; the stage says what it switched off.
+Packing ends each document with the end-of-text token and adds nothing else.
 
-Decision: text never becomes a special token. `tokenizers` does not match the added tokens, but a unigram model (Kudo
-2018) holds `</s>` as an ordinary entry, so a page of HTML would end documents. Where the vocabulary's entries are
-matched directly, such a spelling is therefore cut in two first. Other texts keep their ids. For tokenizers that do not
-keep every byte of a text, see `data/tokens/token_bytes.py`.
+Decision: text never becomes a special token. `tokenizers` does not match the special tokens here, but a unigram model
+(Kudo 2018) holds `</s>` as an ordinary entry, so a page of HTML would end documents. Where the vocabulary's entries are
+matched directly, such a spelling is therefore cut in two first. Other texts keep their ids.
+
+Added tokens that are not special (`<think>` of Qwen and DeepSeek) are ordinary vocabulary: a text that spells one gets
+its id, as in `tokenizers` and `transformers`, since the published model was trained so. Set `"special": true` for them
+in tokenizer.json where text must not become them.
+
+A tokenizer may lose text (`data/tokens/loss.py`). What is lost is counted and warned of; a document of which nothing is
+left, or a domain of which less than half is, is an error. For tokenizers that do not keep every byte of a text, see
+`data/tokens/token_bytes.py`.
 """
 
 import json
@@ -54,8 +61,6 @@ def build(options: Options, texts: Iterable[str], archive: pathlib.Path | None) 
         raise ValueError(
             f"tokenizer.archive: tokenizer.json cannot be loaded: {type(error).__name__}: {reason}"
         ) from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 
