@@ -1,11 +1,15 @@
 """Define bad tokens, blocks, mixtures and cards, in the stages from the tokenizer on."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from tests.bad_input.case import Case, Place, cut, rows, save
 from tests.bad_input.spoiled import DATA, Harm, of, settings, stage, swapped
+from tokenizers import Tokenizer, models
+
+from speciate.data.tokens.fitted import FittedTokenizer
 
 TRAIN = "encode/code-*/0-of-2/train"
 TOKENIZER = "fit/tokenizer-*"
@@ -24,6 +28,22 @@ def reshaped(place: Place, split: str) -> None:
     file = place.file(f"{DATA}/pack/code-*/0-of-2/{split}.blocks.npy")
     blocks = np.load(file)
     save(file, blocks[:, : blocks.shape[1] // 2])
+
+
+def character_tokenizer(place: Place, text: str = "日本") -> None:
+    """Replace the tokenizer by a BPE of characters that has tokens for nothing but `text`."""
+    vocabulary = {token: index for index, token in enumerate(["</s>", *text])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens(["</s>"])
+    for name, content in FittedTokenizer(tokenizer.to_str(), "pretrained", "</s>").files().items():
+        place.file(f"{DATA}/{TOKENIZER}/{name}").write_bytes(content)
+
+
+def lost(splits: dict[str, Any], lost_bytes: int) -> None:
+    """Make the counts of encoding say that some text was lost."""
+    for counts in splits.values():
+        counts |= {"documents": 5, "bytes": 200, "documents_with_loss": 0, "lost_characters": 0, "lost_bytes": 0}
+    splits["train"] |= {"documents_with_loss": 2, "lost_characters": 10, "lost_bytes": lost_bytes}
 
 
 def tokens(wrong: str, says: str, verb: str, harm: Harm, part: str = "") -> Case:
@@ -52,6 +72,37 @@ CASES = [
         "tokenizer.entries: the training text gives only N of 50000 entries",
         "fit",
         of(f"{TOKENIZER}/spec.json", settings(lambda s: s["tokenizer"].update(entries=50000))),
+    ),
+    tokens(
+        "lexical types, and a tokenizer that is not byte-level",
+        "domains.code.language: lexical types of python need a tokenizer whose tokens keep every byte of the text; "
+        "this one, of kind pretrained, does not, since its steps write bytes as symbols 0 times instead of once: write "
+        "`language: null` for this domain, or choose a byte-level tokenizer",
+        "encode",
+        character_tokenizer,
+        "code",
+    ),
+    tokens(
+        "a tokenizer that cannot spell a document",
+        "domains.prose: document prose/corpus/prose.jsonl#WHY: the tokenizer has no token for any of its N characters "
+        "(WHY): choose a tokenizer that can spell this text, or remove the document",
+        "encode",
+        character_tokenizer,
+        "prose",
+    ),
+    tokens(
+        "a tokenizer that cannot spell most of a domain",
+        "domains.prose: the tokenizer loses 10 characters (401 of 800 bytes, 50.12%) in 2 of 20 documents: choose a "
+        "tokenizer that can spell this text, or remove the domain",
+        "balance",
+        of("encode/prose-*/0-of-1/counts.json", settings(lambda s: lost(s["splits"], 401))),
+    ),
+    Case(
+        "Tokens",
+        "a tokenizer that cannot spell some of a domain",
+        stage("balance", of("encode/prose-*/0-of-1/counts.json", settings(lambda s: lost(s["splits"], 400)))),
+        "warning: domain prose: the tokenizer loses 10 characters (400 of 800 bytes, 50.00%) in 2 of 20 documents",
+        status=0,
     ),
     tokens(
         "a split cut off",

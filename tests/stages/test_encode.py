@@ -35,6 +35,17 @@ def fitted(folder: pathlib.Path, tokenizer: dict[str, object], *more: object) ->
     call(fit, "--spec", folder / "fit.json", *files, *more)
 
 
+def published_tokenizer(folder: pathlib.Path, text: str, end: str) -> None:
+    """Fetch and fit a published tokenizer."""
+    (folder / "mine").mkdir()
+    (folder / "mine" / "tokenizer.json").write_text(text)
+    archive = {"kind": "tokenizer_files", "path": str(folder / "mine")}
+    options = options_of("data/fetch/sources", "tokenizer_files").model_validate(archive)
+    component_module(options).fetch(options, "tokenizer", folder / "archive", Shard())
+    spec = {"kind": "pretrained", "archive": archive, "end_of_text": end}
+    fitted(folder, spec, "--archive", folder / "archive")
+
+
 def encoded(folder: pathlib.Path, **settings: object) -> dict[str, object]:
     (folder / "encode.json").write_text(json.dumps({"domain": "code", "language": None, **settings}))
     where = ["--split-folder", folder, "--tokenizer-folder", folder / "fit", "--output-folder", folder / "out"]
@@ -58,13 +69,7 @@ def test_a_published_tokenizer_is_fitted_and_encodes(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "tokenizer.json").write_text(published.llama())
-    archive = {"kind": "tokenizer_files", "path": str(tmp_path / "mine")}
-    options = options_of("data/fetch/sources", "tokenizer_files").model_validate(archive)
-    component_module(options).fetch(options, "tokenizer", tmp_path / "archive", Shard())
-    spec = {"kind": "pretrained", "archive": archive, "end_of_text": "</s>"}
-    fitted(tmp_path, spec, "--archive", tmp_path / "archive")
+    published_tokenizer(tmp_path, published.llama(), "</s>")
     counts = encoded(tmp_path)
     assert counts["encoder"].startswith("tokenizers ")
     log = capsys.readouterr().err
@@ -126,3 +131,38 @@ def test_a_tokenizer_can_be_fitted_to_a_part(tmp_path: pathlib.Path) -> None:
         fitted(tmp_path, {"kind": "bpe", "entries": 290, "max_bytes": max_bytes})
         written[max_bytes] = (tmp_path / "fit" / "tokenizer.json").read_bytes()
     assert written[None] == written[10**6]
+
+
+def test_what_is_switched_off_is_said_and_two_encodings_are_the_same(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    description = json.loads(published.byte_level())
+    description["model"]["dropout"] = 0.2
+    published_tokenizer(tmp_path, json.dumps(description), "<|end|>")
+    assert "tokenizer.json: dropout 0.2: switched off\n" in capsys.readouterr().err
+    assert read_manifest(tmp_path / "fit").switched_off == ["dropout 0.2"]
+    first = encoded(tmp_path)
+    tokens = (tmp_path / "out" / "train.tokens.npy").read_bytes()
+    assert encoded(tmp_path) == first
+    assert (tmp_path / "out" / "train.tokens.npy").read_bytes() == tokens
+
+
+def test_lost_text_is_counted_and_warned_of(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, train=["the thing", "the 日本語 thing"], validation=["the"], test=["the"], probe=["the"])
+    published_tokenizer(tmp_path, published.silent(), "</s>")
+    counts = encoded(tmp_path)["splits"]["train"]
+    assert (counts["documents_with_loss"], counts["lost_characters"], counts["lost_bytes"]) == (1, 3, 9)
+    told = "the tokenizer loses 3 characters (9 of 28 bytes, 32.14%) in 1 of 2 documents"
+    log = capsys.readouterr().err
+    assert f"warning: domain code, train: {told}\n" in log
+    assert "validation: the tokenizer loses" not in log
+
+
+def test_documents_that_would_lose_all_their_text_are_refused(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, train=["日本語の文章です。"] * 20)
+    published_tokenizer(tmp_path, published.silent(), "</s>")
+    with pytest.raises(
+        ValueError, match=r"^domains.code: document train0: the tokenizer has no token for any of its 9"
+    ):
+        encoded(tmp_path)

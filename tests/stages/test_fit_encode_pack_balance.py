@@ -286,3 +286,32 @@ def test_four_to_one(tmp_path: pathlib.Path) -> None:
     assert mixture.train_blocks == {"code": 240, "prose": 60}
     assert mixture.epochs["code"] == 240 / mixture.available_blocks["train"]["code"] > 1
     assert any(warning.startswith("code has") for warning in mixture.warnings)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_domain_that_lost_most_of_its_text_is_refused_and_one_that_lost_some_is_warned_of(
+    tmp_path: pathlib.Path, shards: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sum over all splits and shards decides, not that of a single shard."""
+    split_documents(tmp_path, {"code": 60, "prose": 50}, shards)
+    assert not any("loses" in warning for warning in read_mixture(build(tmp_path, shards=shards)).warnings)
+    counts = sorted((tmp_path / "encode" / "prose").glob("*/counts.json"))
+    total = sum(json.loads(file.read_text())["splits"][split]["bytes"] for file in counts for split in SPLITS)
+    first = json.loads(counts[0].read_text())
+    where = {part: [f"{domain}={tmp_path / part / domain}" for domain in DOMAINS] for part in ("pack", "encode")}
+    arguments = ["--spec", tmp_path / "balance.json", "--packed", *where["pack"], "--encoded", *where["encode"]]
+    arguments += ["--tokenizer-folder", tmp_path / "fit", "--output-folder", tmp_path / "mixture"]
+    for lost in (total // 2, total // 2 + 1):
+        first["splits"]["train"] |= {"documents_with_loss": 1, "lost_characters": 5, "lost_bytes": lost}
+        counts[0].write_text(json.dumps(first))
+        if lost <= total / 2:
+            call(balance, *arguments)
+            warning = read_mixture(tmp_path / "mixture").warnings[0]
+            assert warning.startswith(f"domain prose: the tokenizer loses 5 characters ({lost:,} of {total:,} bytes, ")
+            assert f"warning: {warning}\n" in capsys.readouterr().err
+        else:
+            with pytest.raises(ValueError, match=r"^domains.prose: the tokenizer loses 5 characters \(.* bytes, 50"):
+                call(balance, *arguments)
+    counts[0].write_text("{}")
+    with pytest.raises(ValueError, match=r"counts.json: does not hold the counts of encoding: KeyError"):
+        call(balance, *arguments)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.data.tokens.tokenizer import published, shapes
-from tokenizers import Tokenizer, models, normalizers, trainers
+from tokenizers import Tokenizer, models, normalizers
 from tokenizers import pre_tokenizers as pre
 
 from speciate.data.tokens.fitted import FittedTokenizer
@@ -14,23 +14,13 @@ from speciate.data.tokens.loss import Loss, characters_with, loses_only_unknown,
 JAPANESE = "日本語の文章です。"
 
 
-def silent_bpe(**model: Any) -> Tokenizer:
-    """Train a BPE of characters, not of bytes: it has no token for what its training text lacked."""
-    tokenizer = Tokenizer(models.BPE(**model))
-    tokenizer.pre_tokenizer = pre.Whitespace()
-    special = ["</s>", *model.values()] if model else ["</s>"]
-    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(published.TEXTS, trainer)
-    return tokenizer
-
-
 def lost(text: str, written: str) -> str:
     fitted = FittedTokenizer(text, "pretrained", "[SEP]" if "[SEP]" in text else "</s>")
     return lost_characters(fitted.tokenizer, written, fitted.unknown_id)
 
 
 def test_a_bpe_without_an_unknown_token_drops_what_it_cannot_spell() -> None:
-    text = silent_bpe().to_str()
+    text = published.silent()
     assert Tokenizer.from_str(text).encode(JAPANESE).ids == []
     assert lost(text, JAPANESE) == JAPANESE
     assert lost(text, f"the {JAPANESE} thing") == JAPANESE
@@ -40,7 +30,7 @@ def test_a_bpe_without_an_unknown_token_drops_what_it_cannot_spell() -> None:
 
 @pytest.mark.parametrize("fuse_unk", [False, True])
 def test_an_unknown_token_loses_what_it_stands_for(fuse_unk: bool) -> None:
-    tokenizer = silent_bpe(unk_token="<unk>")
+    tokenizer = Tokenizer.from_str(published.silent("<unk>"))
     tokenizer.model.fuse_unk = fuse_unk
     text = tokenizer.to_str()
     tokens = Tokenizer.from_str(text).encode(JAPANESE).tokens

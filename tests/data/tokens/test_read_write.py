@@ -1,8 +1,9 @@
+import json
 import pathlib
 
 import numpy as np
 import pytest
-from tests.data.tokens.tokenizer import published
+from tests.data.tokens.tokenizer import published, shapes
 
 from speciate.config.components import options_of
 from speciate.data.documents import Document, write_documents
@@ -189,3 +190,61 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: pathlib.Path) -
     (tmp_path / "probe.documents.parquet").unlink()
     with pytest.raises(ValueError, match=r"probe.documents.parquet: cannot be read"):
         read.read_encoded(tmp_path, "probe", fitted.manifest)
+
+
+def test_lost_text_is_counted(tmp_path: pathlib.Path) -> None:
+    fitted = FittedTokenizer(published.silent(), "pretrained", "</s>")
+    counts = write(tmp_path, None, fitted, ["the thing", "日本 the", "this 🙂 and é 語", ""])
+    assert (counts["documents"], counts["documents_with_loss"]) == (4, 2)
+    assert counts["lost_characters"] == 4  # é is in the tokenizer's training text
+    assert counts["lost_bytes"] == 3 + 3 + 4 + 3
+    assert counts["bytes"] == len("the thing日本 thethis 🙂 and é 語".encode())
+
+
+def test_a_document_of_which_nothing_is_left_is_refused(tmp_path: pathlib.Path) -> None:
+    fitted = FittedTokenizer(published.silent(), "pretrained", "</s>")
+    message = r"^domains.code: document id1: the tokenizer has no token for any of its 3 characters \('日本語'\): "
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, None, fitted, ["the", "日本 語", "this"])
+    assert write(tmp_path, None, fitted, ["", "  ", "日本 the"], max_tokens=1)["documents_with_loss"] == 1
+
+
+@pytest.mark.parametrize("unknown", ["<unk>", "</s>"])
+def test_an_unknown_token_that_the_vocabulary_lacks_or_that_ends_documents_is_an_error(
+    tmp_path: pathlib.Path, unknown: str
+) -> None:
+    description = json.loads(published.silent())
+    description["model"]["unk_token"] = unknown
+    fitted = FittedTokenizer(json.dumps(description), "pretrained", "</s>")
+    message = {
+        "<unk>": r"^document id1: tokenizers [0-9.]+ cannot encode it: .*<unk>",
+        "</s>": r"^document id1: its text is encoded with </s>, the token that ends a document, and which the "
+        "tokenizer writes for what it cannot spell$",
+    }
+    with pytest.raises(ValueError, match=message[unknown]):
+        write(tmp_path, None, fitted, ["the", "the 日本", "this"])
+
+
+def test_code_that_lost_a_byte_has_no_lexical_types(tmp_path: pathlib.Path) -> None:
+    fitted = FittedTokenizer(shapes.shape("smollm_2"), "pretrained", shapes.END)
+    assert {4} <= fitted.missing_bytes
+    code = "def f(x):\n    return x + 1\n"
+    counts = write(tmp_path, "python", fitted, [code, code.replace("x + 1", "x + 1 # \x04"), code])
+    assert (counts["documents_with_loss"], counts["lost_characters"], counts["documents_refused"]) == (1, 1, 1)
+    rows = read.read_encoded(tmp_path, "probe", fitted.manifest).documents.to_pylist()
+    types = np.load(tmp_path / "probe.types.npy")
+    assert [types[row["start"] : row["stop"]].any() for row in rows] == [True, False, True]
+    assert [row["bytes"] - row["surface"] for row in rows] == [0, 1, 0]
+
+
+def test_a_special_token_in_a_text_is_refused(tmp_path: pathlib.Path) -> None:
+    """Llama 3's model takes a whole word from its vocabulary before it merges; a special token may be such an entry."""
+    description = json.loads(shapes.shape("llama_3"))
+    index = description["model"]["vocab"]["<s>"] = len(description["model"]["vocab"])
+    description["post_processor"] = None
+    description["added_tokens"] = [token | {"id": token["id"] + 1} for token in description["added_tokens"]]
+    description["pre_tokenizer"] = description["pre_tokenizer"]["pretokenizers"][1]
+    description["added_tokens"].insert(0, published.added(index, "<s>"))
+    fitted = FittedTokenizer(json.dumps(description), "pretrained", shapes.END)
+    with pytest.raises(ValueError, match=r"^document id1: its text is encoded with <s>, a special token$"):
+        write(tmp_path, None, fitted, ["the <s>", "<s>"])

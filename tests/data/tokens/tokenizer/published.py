@@ -91,6 +91,18 @@ def byte_level(**changes: Any) -> str:
     return tokenizer.to_str()
 
 
+@functools.cache
+def silent(unknown: str | None = None) -> str:
+    """Build a BPE of characters, not of bytes: it has no token for what its training text lacks."""
+    tokenizer = Tokenizer(models.BPE(unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = ["</s>", *([unknown] if unknown else [])]
+    tokenizer.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    )
+    return tokenizer.to_str()
+
+
 def added(index: int, token: str) -> dict[str, Any]:
     """Return a special token as tokenizer.json lists it."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
