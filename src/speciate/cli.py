@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from speciate import machine
 from speciate.io import DISK_FULL
 
 VERSION = "0.1.0"
@@ -137,7 +138,8 @@ class _HelpFormatter(argparse.HelpFormatter):
 def run(action: Callable[[], None]) -> None:
     """Run a verb. An error that its user can fix ends as one message and exit status 1, without a traceback.
 
-    A verb that ends well reports its processor time and its largest memory, those of its children included.
+    A verb that ends well reports its processor time and its largest memory, those of its children included, and the
+    machine: other processors give other last bits.
     """
     try:
         action()
@@ -169,11 +171,12 @@ def _fail(message: str) -> None:
 
 
 def _resources_used() -> str:
-    """Return what this process and its children have used so far, in words."""
+    """Return what this process and its children have used so far, and on which machine, in words."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     # Linux counts KiB; the larger of the two, since they need not have lived at the same time
-    return f"took {seconds:.1f} CPU s and at most {max(usage.ru_maxrss for usage in usages) / 1024:.0f} MiB"
+    memory = max(usage.ru_maxrss for usage in usages) / 1024
+    return f"took {seconds:.1f} CPU s and at most {memory:.0f} MiB on {machine.in_words(machine.describe())}"
 
 
 def error_message(error: BaseException) -> str:

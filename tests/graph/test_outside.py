@@ -9,7 +9,9 @@ import pytest
 from tests.analysis.conftest import Size, measure_spec, write_mixture, write_run
 from tests.stages.test_train import trained
 
+from speciate.config.definitions import PACKAGE
 from speciate.config.run import RunSpec
+from speciate.graph.provenance import closure, is_outside
 from speciate.io import sha256
 from speciate.stages import measure, train
 from speciate.training.logs import progress
@@ -45,7 +47,7 @@ def test_a_run_has_the_same_files_whatever_is_said_of_it(
         assert sha256(tmp_path / "as it is" / name) == sha256(tmp_path / "silent" / name)
     told, silent = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("as it is", "silent"))
     assert {key: value for key, value in told.items() if key in silent} == silent
-    assert set(told) - set(silent) == {"threads", "processes", "device", "versions"}
+    assert set(told) - set(silent) == {"processor", "threads", "processes", "device", "versions"}
 
 
 def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> None:
@@ -54,9 +56,21 @@ def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> Non
     before = measure.measure(measure_spec("auxiliary", 0, size=SIZE), tmp_path / "run", tmp_path / "mixture")
     file = tmp_path / "run" / "run.json"
     facts = json.loads(file.read_text())
-    outside = {"threads": 99, "processes": 99, "device": "an abacus", "versions": {"torch": "none"}}
+    outside = {
+        "processor": "an abacus",
+        "threads": 99,
+        "processes": 99,
+        "device": "an abacus",
+        "versions": {"torch": "none"},
+    }
     file.write_text(json.dumps(facts | outside))
     after = measure.measure(measure_spec("auxiliary", 0, size=SIZE), tmp_path / "run", tmp_path / "mixture")
     assert set(outside) == set(environment(train.ALONE))
     for name, rows in before.items():
         pd.testing.assert_frame_equal(rows, after[name])
+
+
+def test_no_stage_depends_on_the_name_of_the_processor() -> None:
+    assert is_outside("speciate.machine")
+    for file in (PACKAGE / "stages").glob("[a-z]*.py"):
+        assert "speciate.machine" not in closure([f"speciate.stages.{file.stem}"])

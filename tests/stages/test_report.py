@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tests.figures import planted, planted_data
 
-from speciate import cli
+from speciate import cli, machine
 from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import Arm, ReportSpec
@@ -63,8 +63,12 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
         BENCHMARK + "61.5\t0:01:01\t800.5\t1\t1\t1\t0\t0\t97\t60.2\n"
     )
     (tmp_path / "benchmarks/compare.tsv").write_text(BENCHMARK + "0.4\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n")
-    run_json = {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1}
+    versions = {"python": "3.11.7", "torch": "2.13.0+cpu", "cpu": "AVX512"}
+    run_json = {"versions": versions, "threads": 2, "processor": "AMD EPYC 9654", "processes": 1, "device": "cpu"}
     (tmp_path / "runs/auxiliary/seed0/run.json").write_text(json.dumps(run_json))
+    (tmp_path / "logs/train/auxiliary").mkdir(parents=True)
+    line = "speciate train: took 59.0 CPU s and at most 70 MiB on Intel Xeon, 1 thread\n"
+    (tmp_path / "logs/train/auxiliary/seed0.log").write_text(line)
     (tmp_path / "build.json").write_text(json.dumps({"torch": {"sha256": "f00d"}}))
     (tmp_path / "spec.json").write_text(canonical_json(spec()))
     return tmp_path
@@ -285,8 +289,17 @@ def test_manifest_holds_digests_and_times(study: pathlib.Path) -> None:
     assert result["config_digest"] == "c0ffee"
     assert result["built"] == {"torch": {"sha256": "f00d"}}
     assert result["environments"] == [
-        {"versions": {"python": "3.11.7", "torch": "2.13.0+cpu"}, "threads": 1, "runs": 1}
+        {
+            "versions": {"python": "3.11.7", "torch": "2.13.0+cpu", "cpu": "AVX512"},
+            "processor": "AMD EPYC 9654",
+            "instructions": "AVX512",
+            "threads": 2,
+            "processes": 1,
+            "device": "cpu",
+            "runs": 1,
+        }
     ]
+    assert result["machines"] == [{"machine": "Intel Xeon, 1 thread", "stages": ["train"]}]
     stages = {stage["stage"]: stage for stage in result["stages"]}
     assert stages["train"]["wall_seconds"] == 61.5
     assert stages["train"]["cpu_seconds"] == 60.2
@@ -312,6 +325,30 @@ def test_a_job_took_what_its_verb_said_last_or_was_sampled(tmp_path: pathlib.Pat
         "long": (3.0, 50.0),
         "group": (90.0, 900.0),
     }
+    assert {name: job["machine"] for name, job in jobs.items()} == {
+        "short": None,
+        "long": machine.in_words(machine.describe()),
+        "group": machine.in_words(machine.describe()),
+    }
+
+
+def test_the_report_names_processor_instructions_and_threads(study: pathlib.Path) -> None:
+    page = written(study)
+    assert "processor AMD EPYC 9654; instruction set AVX512; 2 threads" in page
+    assert "machine of train" in page
+    assert "Intel Xeon, 1 thread" in page
+
+
+def test_runs_on_two_processors_are_two_environments_and_old_ones_name_none(study: pathlib.Path) -> None:
+    for seed, more in ((1, {"processor": "Intel Xeon"}), (2, {})):
+        folder = study / f"runs/auxiliary/seed{seed}"
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"versions": {"torch": "2.13.0+cpu"}, "threads": 1} | more))
+    page = written(study)
+    environments = json.loads((study / "manifest.json").read_text())["environments"]
+    named = {environment["processor"] for environment in environments}
+    assert named == {"AMD EPYC 9654", "Intel Xeon", "not recorded"}
+    assert "processor Intel Xeon; instruction set not recorded; 1 thread" in page
 
 
 def test_a_file_that_is_no_benchmark_is_named(tmp_path: pathlib.Path) -> None:

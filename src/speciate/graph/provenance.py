@@ -20,6 +20,8 @@ OUTSIDE = (
     "speciate.config",
     # the command line, and the graph of paths: what calls a stage, not what it does
     *("speciate.cli", "speciate.graph"),
+    # the names of processors, for logs and metadata: another processor must not make a stage stale
+    "speciate.machine",
     # progress, log lines and metadata of a run; tests/graph/test_outside.py shows that no later stage reads them
     "speciate.training.logs",
     # locks decide when something may happen, never what

@@ -1,4 +1,4 @@
-"""Read the jobs' times, and summarise the manifest: commit, versions, and the time of each stage."""
+"""Read the jobs' times, and summarise the manifest: commit, versions, machines, and the time of each stage."""
 
 import csv
 import pathlib
@@ -9,8 +9,10 @@ from typing import Any
 from speciate.cli import GROUPS
 from speciate.reporting.formats import DASH, Table, format_count, format_duration, make_table, plain_name, pluralise
 
-LOG_LINE = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB")
-"""The line that `speciate.cli` logs when a verb ends well."""
+LOG_LINE = re.compile(r"took ([\d.]+) CPU s and at most (\d+) MiB(?: on (.+))?")
+"""The line that `speciate.cli` logs when a verb ends well: time, memory, machine."""
+MEASURING = [*GROUPS["training"].split(), *GROUPS["analysis"].split()]
+"""Stages whose numbers depend on the processor in their last bits."""
 
 
 def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
@@ -33,7 +35,7 @@ def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
             parts = file.with_suffix("").parts
             parts = parts[len(parts) - parts[::-1].index("benchmarks") :] if "benchmarks" in parts else parts[-2:]
             seconds = [_parse_number(row["s"]) or 0.0 for row in rows]
-            logged_cpu, logged_memory = _read_log(file)
+            logged_cpu, logged_memory, machine = _read_log(file)
             cpu = [_parse_number(row.get("cpu_time")) for row in rows]
             sampled = None if None in cpu else sum(value or 0.0 for value in cpu)
             memory = [logged_memory, *(_parse_number(row.get("max_rss")) for row in rows)]
@@ -44,25 +46,39 @@ def read_benchmarks(places: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
                     "wall_seconds": sum(seconds),
                     "cpu_seconds": max((value for value in (logged_cpu, sampled) if value is not None), default=None),
                     "max_rss_mib": max((value for value in memory if value is not None), default=None),
+                    "machine": machine,
                 }
             )
     return jobs
 
 
-def _read_log(benchmark: pathlib.Path) -> tuple[float | None, float | None]:
-    """Return the CPU seconds and MiB that a job wrote last in its log; None where there is no log."""
+def _read_log(benchmark: pathlib.Path) -> tuple[float | None, float | None, str | None]:
+    """Return the CPU seconds, MiB and machine that a job wrote last in its log; None where there is no log."""
     parts = list(benchmark.with_suffix(".log").parts)
     if "benchmarks" not in parts:
-        return None, None
+        return None, None, None
     parts[len(parts) - 1 - parts[::-1].index("benchmarks")] = "logs"
     log = pathlib.Path(*parts)
     lines = LOG_LINE.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
-    return (float(lines[-1][0]), float(lines[-1][1])) if lines else (None, None)
+    return (float(lines[-1][0]), float(lines[-1][1]), lines[-1][2] or None) if lines else (None, None, None)
 
 
 def _parse_number(text: str | None) -> float | None:
     """Parse a benchmark's field; Snakemake writes NA or - for what it could not measure."""
     return None if text in (None, "", "-", "NA") else float(str(text))
+
+
+def machines_of(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the distinct machines on which jobs ran, each with its stages, in the order of the workflow."""
+    stages: dict[str, set[str]] = {}
+    for job in jobs:
+        if job["machine"] is not None:
+            stages.setdefault(job["machine"], set()).add(job["stage"])
+    order = " ".join(GROUPS.values()).split()
+    return [
+        {"machine": machine, "stages": [*(s for s in order if s in names), *sorted(names.difference(order))]}
+        for machine, names in sorted(stages.items())
+    ]
 
 
 def sum_by_stage(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -101,7 +117,7 @@ def time_table(manifest: Mapping[str, Any]) -> Table:
 
 
 def provenance_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return commit, config and versions as (name, value)."""
+    """Return commit, config, versions and machines as (name, value)."""
     commit = manifest["commit"]
     tree = {True: ", with uncommitted changes", False: "", None: ""}[commit["dirty"]]
     facts = [
@@ -109,7 +125,15 @@ def provenance_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("config", f"sha256 {manifest['config_digest']}"),
     ]
     for environment in manifest["environments"]:
-        versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+        known = {name: version for name, version in environment["versions"].items() if name != "cpu"}
+        versions = ", ".join(f"{name} {version}" for name, version in known.items())
         which = f"environment of {pluralise(environment['runs'], 'run')}"
-        facts.append((which, f"{versions}; threads {environment['threads']}"))
+        threads = pluralise(environment["threads"], "thread")
+        threads += f" in each of {environment['processes']} processes" if environment["processes"] > 1 else ""
+        device = f"; device {environment['device']}" if environment["device"] != "cpu" else ""
+        where = f"processor {environment['processor']}; instruction set {environment['instructions']}; {threads}"
+        facts.append((which, f"{versions}; {where}{device}"))
+    for machine in manifest["machines"]:
+        measured = [stage for stage in machine["stages"] if stage in MEASURING]
+        facts += [(f"machine of {', '.join(measured)}", machine["machine"])] if measured else []
     return facts

@@ -1,7 +1,7 @@
-"""Record how the results were made: commit, versions, digests, times.
+"""Record how the results were made: commit, versions, machines, digests, times.
 
-One file holds the commit, the digest of the config, the versions of all packages, the sha256 of every table, and the
-wall and processor time of every stage.
+One file holds the commit, the digest of the config, the versions of all packages, the sha256 of every table, the wall
+and processor time of every stage, and the processor, instruction set and threads on which it ran.
 
 Example:
     speciate manifest --spec results/smoke/specs/report.json --tables results/smoke/tables --output manifest.json
@@ -21,7 +21,7 @@ from speciate.config.definitions import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.io import atomic_write, sha256
-from speciate.reporting.manifest_summary import read_benchmarks, sum_by_stage
+from speciate.reporting.manifest_summary import machines_of, read_benchmarks, sum_by_stage
 
 
 def read_commit(folder: pathlib.Path) -> dict[str, Any]:
@@ -44,7 +44,14 @@ def count_environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     for file in files:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
-            environment = {"versions": facts["versions"], "threads": facts["threads"]}
+            environment = {
+                "versions": facts["versions"],
+                "processor": facts.get("processor", "not recorded"),  # runs of earlier versions do not name it
+                "instructions": facts["versions"].get("cpu", "not recorded"),
+                "threads": facts["threads"],
+                "processes": facts.get("processes", 1),
+                "device": facts.get("device", "cpu"),
+            }
         except (OSError, json.JSONDecodeError, KeyError) as error:
             raise ValueError(f"{file}: is not a run.json: {error}") from None
         key = json.dumps(environment, sort_keys=True)
@@ -83,6 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
         "built": yaml.safe_load(arguments.built.read_text(encoding="utf-8")) if arguments.built else None,
         "packages": package_versions(),
         "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
+        "machines": machines_of(jobs),
         "stages": sum_by_stage(jobs),
         "jobs": jobs,
     }

@@ -1,8 +1,8 @@
 """Train one run and write its weights, metrics and telemetry.
 
-A run that receives SIGTERM, SIGINT or SIGUSR1 finishes its step, saves and exits with status 75; the same command
-resumes it bit-identically. A run that was killed resumes from its newest intact checkpoint. A run that fails for a
-numerical reason is written and reported as failed (docs/checkpoints.md).
+A run that receives SIGTERM, SIGINT or SIGUSR1 finishes its step, saves and exits with status 75. The same command
+resumes it, with the same bits on the same kind of processor and threads. A run that was killed resumes from its newest
+intact checkpoint. A run that fails for a numerical reason is written and reported as failed (docs/checkpoints.md).
 
 A path that is left out is derived from the place of the spec, results/<study>/runs/<ablation>/seed<k>.
 

@@ -1,4 +1,6 @@
-"""The training loop: train one run from its spec, blocks and seed, with the same bits every time.
+"""The training loop: train one run from its spec, blocks and seed.
+
+Its bits are the same every time on one kind of processor, with the same number of threads and processes.
 
 A step reads its blocks by number, so a run can resume at any step. It accumulates gradients over micro-batches, clips
 them, updates the weights, and then lets the selectors adjust. The reported loss is the objective's alone. The

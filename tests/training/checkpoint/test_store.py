@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from speciate.machine import processor
 from speciate.training.checkpoint import lock, store
 from speciate.training.checkpoint.state import State
 from speciate.training.checkpoint.weights import load_weights, save_weights
@@ -58,10 +59,14 @@ def test_other_threads_and_versions_are_told_in_one_line(
     monkeypatch.setattr(np, "__version__", "1.0")
     monkeypatch.setattr(torch, "__version__", "2.0.0")
     assert store.restore(tmp_path, state(0), log=messages.append)
+    here = processor()
+    monkeypatch.setattr(store, "processor", lambda: "an abacus")
+    assert store.restore(tmp_path, state(0), log=messages.append)
     threads_text, end = f"threads {threads} (now {threads + 1})", "results may differ in the last bits from here on"
     assert messages == [
         f"{tmp_path}/step3: was written with {threads_text}; {end}",
         f"{tmp_path}/step3: was written with {versions}, {threads_text}; {end}",
+        f"{tmp_path}/step3: was written with {versions}, {threads_text}, processor {here} (now an abacus); {end}",
     ]
 
 

@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 
 from speciate.io import sha256
+from speciate.machine import processor
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.identity import Identity, identity_changes
 from speciate.training.checkpoint.sharded import load_sharded
@@ -143,17 +144,21 @@ def restore(
 
 
 def environment() -> dict[str, Any]:
-    """Return what the bits depend on besides the run and its code: library versions and the number of threads."""
+    """Return what the bits depend on besides the run and its code: library versions, processor and threads."""
     versions = {"torch": torch.__version__, "numpy": np.__version__, "safetensors": safetensors.__version__}
-    return {"versions": versions, "threads": torch.get_num_threads()}
+    return {
+        "versions": versions,
+        "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def environment_changes(manifest: Mapping[str, Any]) -> list[str]:
     """Return, in words, what differs between the environment of a checkpoint and the current one."""
-    then, now = ({**part["versions"], "threads": part["threads"]} for part in (manifest, environment()))
-    return [
-        f"{name} {then[name]} (now {now[name]})" for name in ("torch", "numpy", "threads") if then[name] != now[name]
-    ]
+    then, now = ({**part["versions"], **part} for part in (manifest, environment()))
+    names = [name for name in ("torch", "numpy", "threads", "processor", "instruction set") if name in then]
+    return [f"{name} {then[name]} (now {now[name]})" for name in names if then[name] != now[name]]
 
 
 def newest_intact(folder: pathlib.Path) -> tuple[pathlib.Path | None, dict[str, Any], list[str]]:

@@ -7,12 +7,14 @@ import numpy as np
 import safetensors
 import torch
 
+from speciate.machine import processor
 from speciate.training.distributed.ranks import Ranks
 
 
 def environment(ranks: Ranks) -> dict[str, Any]:
-    """Return the threads, processes, device and versions of this run."""
+    """Return the processor, threads, processes, device and versions of this run."""
     return {
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "processes": ranks.world,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
@@ -21,7 +23,7 @@ def environment(ranks: Ranks) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computed the run; torch's names its build."""
+    """Return the versions of what computed the run; torch's names its build, `cpu` is the instruction set it uses."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
