@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 
 from speciate.cli import execute
 from speciate.config.components import kinds_in, options_of
@@ -156,6 +157,12 @@ def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.C
     ):
         with pytest.raises(ValueError, match=message):
             printed(capsys, generate, "--run", str(run), "--prompt", "a", option, value)
+    (tokenizer,) = (tmp_path / "results").glob("data/fit/*/tokenizer.json")
+    before = tokenizer.read_text()
+    tokenizer.write_text(Tokenizer(models.BPE({"<|endoftext|>": 0, "a": 1}, [])).to_str())
+    with pytest.raises(ValueError, match=r"--prompt: the tokenizer has no token for any of its 3 characters"):
+        printed(capsys, generate, "--run", str(run), "--prompt", "日本語")
+    tokenizer.write_text(before)
     moved = tmp_path / "elsewhere"
     run.rename(moved)
     with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so name the paths"):

@@ -85,7 +85,10 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.speculate and not prediction_heads(model):
         raise ValueError(f"--speculate: {arguments.run} has no further heads to draft with")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids or ([] if end is None else [end])
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids
+    if prompt.strip() and not ids:
+        raise ValueError(f"--prompt: the tokenizer has no token for any of its {len(prompt)} characters")
+    ids = ids or ([] if end is None else [end])
     if len(ids) > model.context:
         raise ValueError(f"--prompt: has {len(ids)} tokens, and the model's context is {model.context}")
     if not model.causal:
