@@ -56,7 +56,7 @@ def switch_off(tokenizer: tokenizers.Tokenizer) -> list[str]:
         found.append(f"padding with {tokenizer.padding['pad_token']}")
         tokenizer.no_padding()
     if tokenizer.num_special_tokens_to_add(is_pair=False):
-        around = [tokenizer.id_to_token(index) for index in tokenizer.encode("").ids]
+        around = tokenizer.encode("").tokens
         found.append(f"the post-processor, which adds {', '.join(around)}")
         tokenizer.post_processor = None
     return found
@@ -108,8 +108,8 @@ class FittedTokenizer:
         """Id of the token for text that the vocabulary cannot spell."""
         self.is_special_V = np.zeros(len(self.token_bytes), np.bool_)
         """Whether text must never become this id: every special token but the unknown one, and what ends a document."""
-        self.is_special_V[[self.tokenizer.token_to_id(token) for token in available if token != unknown]] = True
-        self.is_special_V[end] = True
+        for index, token in self.tokenizer.get_added_tokens_decoder().items():
+            self.is_special_V[index] = token.special and (token.content != unknown or index == end)
 
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
         """Return the concatenated ids of `texts`, (N,) of the manifest's dtype, and the length of each text, (D,).

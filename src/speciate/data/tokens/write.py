@@ -151,7 +151,7 @@ def _suspects(fitted: FittedTokenizer, ids: Tokens, lengths_D: Ints, texts: list
     if fitted.unknown_id is None:
         return []
     positions = np.flatnonzero(ids == fitted.unknown_id)
-    return np.unique(np.searchsorted(np.cumsum(lengths_D), positions, side="right")).tolist()
+    return [int(d) for d in np.unique(np.searchsorted(np.cumsum(lengths_D), positions, side="right"))]
 
 
 def _has_any(text: str, chosen: bytes) -> bool:
