@@ -323,3 +323,16 @@ def test_a_domain_that_is_not_given_is_named(plan: StudyGraph, tmp_path: pathlib
     ]
     with pytest.raises(ValueError, match=r"--clean: needs NAME=DIR once for each of code, prose, not code=x"):
         verb("card", "--spec", spec, *pairs, "--mixture-folder", tmp_path, "--output-folder", tmp_path)
+
+
+def test_what_the_tokenizer_lost_is_in_the_card(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
+    shutil.copytree(plan.folder("encode", "code"), tmp_path / "copy")
+    for shard, lost in ((0, 5), (1, 7)):
+        file = tmp_path / "copy" / f"{shard}-of-2" / "counts.json"
+        content = json.loads(file.read_text())
+        content["splits"]["train"] |= {"documents_with_loss": 1, "lost_characters": lost, "lost_bytes": 3 * lost}
+        file.write_text(json.dumps(content))
+    card(plan, tmp_path / "out", encode=tmp_path / "copy")
+    rows = pd.read_parquet(tmp_path / "out" / "data_domains.parquet").set_index(["domain", "split"])
+    assert rows.loc[("code", "train"), ["lost_characters", "lost_bytes"]].tolist() == [12, 36]
+    assert rows["lost_characters"].sum() == 12
