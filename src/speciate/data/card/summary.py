@@ -11,7 +11,9 @@ from speciate.data.clean.dropped import sampling_rank
 from speciate.data.dedup.shingles import batch_shingle_hashes
 
 NGRAM = 13
-"""Words in an n-gram: the length that contamination checks count as the same text (Brown et al. 2020, appendix C)."""
+"""Words in an n-gram: the length that contamination checks count as the same text (Brown et al. 2020, appendix C).
+
+`data/dedup/units.py` says what a word is, here, in decontamination and in the search for near-duplicates."""
 NUM_SAMPLES = 5
 """Number of documents of a split that are kept as samples."""
 EXCERPT = 600

@@ -106,3 +106,48 @@ def test_a_set_without_words_is_refused(make, tmp_path) -> None:
         archive.writestr("items.txt", "...")
     with pytest.raises(ValueError, match="decontamination: source exam holds no words to compare with"):
         compare(make, {"exam": tmp_path / "exam"})
+
+
+ITEMS = {
+    "Chinese": "一列火车九点钟从北站开出，正午时分遇见一艘缓慢的渡船；请问到那个时候它已经走了多远的路程，又剩下多少公里没有走完呢？",
+    "Japanese": "列車は九時に北の駅を出発し、正午にゆっくり進む渡し船と出会います。そのときまでにどれだけの距離を走ったでしょうか。",
+    "Thai": "รถไฟออกจากสถานีทางเหนือตอนเก้าโมงเช้าและพบเรือข้ามฟากตอนเที่ยงวันจงหาว่าเดินทางมาไกลเท่าใด",
+    "Khmer": "រថភ្លើងចេញពីស្ថានីយ៍ខាងជើងនៅម៉ោងប្រាំបួនហើយជួបកាណូតនៅពេលថ្ងៃត្រង់តើវាបានធ្វើដំណើរឆ្ងាយប៉ុន្មាន",
+    "Burmese": "ရထားသည်မြောက်ဘက်ဘူတာမှကိုးနာရီတွင်ထွက်ခွာပြီးနေ့လယ်တွင်ကူးတို့သင်္ဘောနှင့်တွေ့သည်မည်မျှဝေးသနည်းဆိုသည်ကိုရှာပါ",
+}
+AROUND = {
+    "Chinese": ("今天我们在学校里做了一道题：", "老师说这道题并不难。"),
+    "Japanese": ("学校で次の問題を解きました：", "先生は簡単だと言いました。"),
+    "Thai": ("วันนี้ครูให้ทำโจทย์ข้อนี้", "ทุกคนทำได้หมด"),
+    "Khmer": ("ថ្ងៃនេះគ្រូឱ្យលំហាត់", "សិស្សទាំងអស់ធ្វើបាន"),
+    "Burmese": ("ယနေ့ဆရာကပုစ္ဆာပေးသည်", "အားလုံးဖြေနိုင်သည်"),
+}
+
+
+@pytest.mark.parametrize("language", ITEMS)
+def test_an_item_copied_in_a_script_without_spaces_is_found(make, tmp_path, language: str) -> None:
+    with zipfile.ZipFile(tmp_path / "exam", "w") as archive:
+        archive.writestr("items.txt", ITEMS[language])
+    judge = compare(make, {"exam": tmp_path / "exam"})
+    before, after = AROUND[language]
+    assert said(judge, f"{before}{ITEMS[language]}{after}" * 2).startswith("exam, ")
+    assert said(judge, f"{before}{after}") == "kept"
+
+
+def test_a_short_phrase_in_common_is_no_item(make, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "exam", "w") as archive:
+        archive.writestr("items.txt", ITEMS["Chinese"])
+    judge = compare(make, {"exam": tmp_path / "exam"})
+    shared = ITEMS["Chinese"].replace("，", "").replace("；", "")[:26]
+    assert said(judge, f"{shared[:25]}，然后大家回家。后来又下了一整天的大雨，路上没有行人。") == "kept"
+    # 26 + 6 + 11 letters have 18 runs of 26
+    assert said(judge, f"{shared}，然后大家回家。后来又下了一整天的大雨。") == f"exam, 1 of 18 runs: {shared}"
+
+
+def test_marks_do_not_make_eight_words_thirteen(make, tmp_path) -> None:
+    phrase = "नदी के किनारे पुरानी लाइब्रेरी में सैकड़ों किताबें"
+    assert len(phrase.split()) == 8
+    with zipfile.ZipFile(tmp_path / "exam", "w") as archive:
+        archive.writestr("items.txt", f"{phrase} हैं उन्हें कौन पढ़ता है बताइए")
+    judge = compare(make, {"exam": tmp_path / "exam"})
+    assert said(judge, f"{phrase} रखी थीं जब बाढ़ आई तब सब कुछ बह गया") == "kept"

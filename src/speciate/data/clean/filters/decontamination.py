@@ -1,13 +1,13 @@
 """Drop documents that share runs of words with an evaluation set, so that no test item was trained on.
 
 A shared run of 13 words, ignoring case and punctuation, is GPT-3's rule (Brown et al. 2020, appendix C). The evaluation
-sets are sources like any other; one sorted array holds their shingles (data/dedup/shingles.py), 8 + 2 bytes each. The
-rule misses paraphrases, translations, and items shorter than the run, unless a document consists of just their words.
-It wrongly drops documents with set phrases or licences that an evaluation set also holds.
+sets are sources like any other; one sorted array holds their shingles (data/dedup/shingles.py), 8 + 2 bytes each. In a
+script without spaces, such as Chinese or Thai, two letters count as one word, so the run has 26 letters. The rule
+misses paraphrases, translations, and items shorter than the run, unless a document consists of just their words. It
+wrongly drops documents with set phrases or licences that an evaluation set also holds.
 """
 
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -18,11 +18,8 @@ from pydantic import Field
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import FilterOptions, SourceOptions
 from speciate.data.clean.pipeline import Drop, drop_if_too_large, normalise
-from speciate.data.dedup.shingles import shingle_hashes
+from speciate.data.dedup.shingles import read_run, shingle_hashes
 from speciate.data.documents import Document
-
-WORD = re.compile(r"\w+")
-"""What a shingle is made of, in lower case."""
 
 
 class Options(FilterOptions):
@@ -33,7 +30,7 @@ class Options(FilterOptions):
     ] = Field(min_length=1)
     """Name -> the source of an evaluation set."""
     ngram: int = Field(13, ge=1)
-    """Number of words in a run."""
+    """Number of words in a run. Two letters of a script without spaces count as one word."""
     max_share: float = Field(0, ge=0, lt=1)
     """Greatest share of a document's runs that may occur in a set; with 0, a single one drops the document."""
 
@@ -80,5 +77,5 @@ class Filter:
         if len(hits) <= self.options.max_share * len(runs_S):
             return document
         owner = self._names[self._owner_E[place_S[hits[0]]]]
-        words = WORD.findall(document.text.lower())[hits[0] : hits[0] + self.options.ngram]
-        return Drop("contaminated", f"{owner}, {len(hits)} of {len(runs_S)} runs: {' '.join(words)}")
+        run = read_run(document.text, self.options.ngram, int(hits[0]))
+        return Drop("contaminated", f"{owner}, {len(hits)} of {len(runs_S)} runs: {run}")
