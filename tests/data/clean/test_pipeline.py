@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import operator
 import tracemalloc
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
@@ -39,13 +40,26 @@ class Erase(Shout):
         return dataclasses.replace(document, text="")
 
 
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+
+
 @pytest.mark.parametrize(
     ("raw", "clean_text"),
     [
         ("  a\r\nb\rc \n\n", "a\nb\nc"),
         ("e\u0301", "é"),
-        ("\ufeffx\x00y\x0c\tz\x7f\x85", "xy\tz"),
-        ("    def f():\n        pass\n", "def f():\n        pass"),
+        ("\ufeffx\x00y\x0c\tz\x7f\x85", "xy\n\tz"),
+        ("page one.\fChapter two", "page one.\nChapter two"),
+        ("one\x0btwo\x1cthree\x1dfour\x1efive\x85six\u2028seven\u2029eight", "\n".join(NUMBERS)),
+        ("name\x1fvalue", "name value"),
+        ("import os\n\f\nclass A:", "import os\n\nclass A:"),
+        ("end.\n\fNext", "end.\nNext"),
+        ("one\x85\x85two\r\n\r\nthree", "one\n\ntwo\n\nthree"),
+        ("don\x92t \x93well\x94\x97known\x81", "don’t “well”—known"),
+        ("    def f():\n        pass\n", "    def f():\n        pass"),
+        ("\n \n    x = 1\n    y = 2\n", "    x = 1\n    y = 2"),
+        ("\u3000他来了。\n\u3000他走了。", "\u3000他来了。\n\u3000他走了。"),
+        (" One line only.\nAnd another.\n   \n", "One line only.\nAnd another."),
         ("\x1b[0m", "[0m"),
         (" \x00 ", ""),
     ],
@@ -57,6 +71,35 @@ def test_normalise(raw: str, clean_text: str) -> None:
 @given(st.text())
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+def test_every_character_that_separates_still_does() -> None:
+    # str.splitlines and str.isspace say what separates
+    for character in filter(str.isspace, map(chr, range(0x110000))):
+        text = normalise(f"one{character}two")
+        assert text.split() == ["one", "two"], hex(ord(character))
+        assert len(text.splitlines()) == len(f"one{character}two".splitlines()), hex(ord(character))
+
+
+@given(st.text())
+def test_nothing_that_is_shown_is_lost(text: str) -> None:
+    shown = [character for character in text if unicodedata.category(character) not in ("Cc", "Zs", "Zl", "Zp")]
+    expected = unicodedata.normalize("NFC", "".join(shown).replace("\ufeff", ""))
+    controls = "".join(character for character in text if "\x80" <= character < "\xa0")
+    result = "".join(normalise(text).split())
+    if not controls:
+        assert sorted(unicodedata.normalize("NFD", result)) == sorted(unicodedata.normalize("NFD", expected))
+
+
+@pytest.mark.parametrize(
+    "text", ["\u200b", "\ufeff\u200b\u200d", "\u00ad \u2060\n\u200e", "\u3164", "\u2800\u2800", "\U000e0041", "\ufe0f"]
+)
+def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
+    counts = CleaningCounts()
+    passages = [Passage("1", "1", text), Passage("2", "2", f"{text}.")]
+    kept = clean_passages("d", "s", passages, [], counts=counts, samples=DroppedSamples())
+    assert [document.id for document in kept] == ["s/2"]
+    assert counts.dropped == {"empty": 1}
 
 
 def test_every_drop_has_its_reason() -> None:
