@@ -72,15 +72,14 @@ class Units:
         return starts_R, np.minimum(stops_R, np.repeat(self.ends_D, counts_D)), counts_D
 
     def read(self, start: int, stop: int) -> str:
-        """Return units `start` to `stop` as a reader expects them: words apart, letters that follow each other not."""
+        """Return units `start` to `stop` as people write them: words apart, letters that follow each other not."""
+        is_letter_W = np.zeros(len(self.starts_W), bool) if self.is_letter_W is None else self.is_letter_W
         parts: list[str] = []
         for unit in range(start, stop):
-            is_letter = self.is_letter_W is not None and bool(self.is_letter_W[unit])
-            first = int(self.starts_W[unit])
-            if parts and not (is_letter and was_letter):
+            if parts and not (is_letter_W[unit] and is_letter_W[unit - 1]):
                 parts.append(" ")
+            first = int(self.starts_W[unit])
             parts.append(self.data[first : first + int(self.lengths_W[unit])].decode())
-            was_letter = is_letter
         return "".join(parts)
 
 

@@ -29,6 +29,10 @@ def test_bounds_are_inclusive(verdict) -> None:
     assert message("ab___") == "code_symbols"
 
 
+def test_marks_belong_to_the_letters_they_stand_on(verdict) -> None:
+    assert verdict("code_lines", min_alphanumeric=1)("कि1की") == "kept"
+
+
 def test_missed_data_in_short_lines_and_a_marker_further_down(verdict, code: str) -> None:
     message = verdict("code_lines")
     assert message("table = [\n" + "    0x1F, 0x2A, 0x3B,\n" * 200 + "]") == "kept"

@@ -64,3 +64,21 @@ def test_dropped_wrongly_a_refrain(verdict) -> None:
 @pytest.mark.parametrize("text", ["x", "...", "\u200b"])
 def test_odd_texts_do_not_stop_it(verdict, text: str) -> None:
     assert verdict("gopher_repetition")(text) == "kept"
+
+
+CHINESE = (
+    "他们的父辈在河边修建了一座很长的石桥。许多年以后，孩子们每天清晨仍然从桥上走过，到对岸的学校去读书。老人坐在桥头，看着船只慢慢驶向大海，"
+    "说起洪水冲走旧桥的那个夜晚。如今城里有了新的车站和宽阔的马路，可是没有人愿意离开这条安静的小河。"
+)
+THAI = (
+    "เช้าวันนั้นชาวบ้านออกไปหาปลาที่ปากแม่น้ำก่อนพระอาทิตย์ขึ้น พอตกเย็นทุกคนกลับมานั่งล้อมวงกินข้าว"
+    "และเล่าเรื่องพายุใหญ่ที่เคยพัดสะพานเก่าพังลงเมื่อหลายปีก่อน"
+)
+
+
+@pytest.mark.parametrize("prose", [CHINESE, THAI])
+def test_scripts_without_spaces_are_judged_by_letters(verdict, prose: str) -> None:
+    message = verdict("gopher_repetition")
+    assert message(prose) == "kept"
+    # a phrase that loops within one clause, which has no space and no mark between its words
+    assert message(prose[:20] * 12).startswith(("gopher_top", "gopher_duplicate"))

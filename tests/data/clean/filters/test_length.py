@@ -1,5 +1,7 @@
 """Test that bounds are inclusive, and that a text is cut where a reader would stop."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,13 @@ def test_where_a_text_is_cut(text: str, limit: int, left: str) -> None:
 def test_a_cut_text_is_a_beginning_no_longer_than_asked(text: str, limit: int) -> None:
     cut = cut_text(text, limit)
     assert text.startswith(cut) and len(cut) <= limit
+
+
+@pytest.mark.parametrize("text", ["กำลังที่นี่มีน้ำ" * 3, "ကျောင်းသားများ" * 3, "किकीकुकू" * 6, "e\u0301\u0323" * 15])
+def test_no_letter_is_cut_from_its_marks(text: str) -> None:
+    cuts = [len(cut_text(text, limit)) for limit in range(12, 30)]
+    assert len(set(cuts)) < len(cuts)
+    assert all(not unicodedata.category(text[cut]).startswith("M") for cut in cuts)
 
 
 def test_cutting_edits_and_the_bounds_hold_of_what_is_left(verdict) -> None:

@@ -1,7 +1,8 @@
 """Drop documents outside a range of lengths: stubs without content, and files that are data rather than text.
 
 It can cut instead of dropping. A text longer than `cut_characters` is cut at the last line end before that limit, else
-at the last sentence end, else at the last space. Where all of these lie in the first half, the text is cut mid-word.
+at the last sentence end, else at the last space. Where all of these lie in the first half, the text is cut mid-word,
+but never between a letter and its combining marks.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from speciate.config.contracts.data import FilterOptions
+from speciate.data.characters import CharacterKind, character_kind
 from speciate.data.clean.pipeline import Drop
 from speciate.data.clean.words import SENTENCE_END
 from speciate.data.documents import Document
@@ -68,4 +70,7 @@ def cut_text(text: str, limit: int) -> str:
     for cut in (line_end, sentence_ends[-1] if sentence_ends else -1, space):
         if cut >= limit // 2:
             return text[:cut].rstrip()
-    return text[:limit].rstrip()
+    cut = limit
+    while limit // 2 < cut < len(text) and character_kind(text[cut]) in (CharacterKind.MARK, CharacterKind.UNSEEN):
+        cut -= 1
+    return text[:cut].rstrip()
