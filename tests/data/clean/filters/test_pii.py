@@ -3,10 +3,12 @@
 import time
 
 import pytest
+from datatrove.pipeline.formatters.pii import PIIFormatter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.data.clean.filters.pii import passes_luhn_check
+from speciate.data.characters import property_pattern
+from speciate.data.clean.filters.pii import ASCII_CARD, CARD, EMAIL, passes_luhn_check
 from speciate.data.documents import Document
 
 
@@ -35,6 +37,61 @@ def without(make):
 def test_personal_data_is_replaced(without, text: str, left: str) -> None:
     assert without(text) == left
     assert without(left) == left  # the replacement itself is left alone
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("müller@firma.de", "email@example.com"),
+        ("Escriba a josé@correo.es, por favor", "Escriba a email@example.com, por favor"),
+        ("Ștefan.ion@posta.ro", "email@example.com"),
+        ("jörg-peter.o'neill+büro@firma.de.", "email@example.com."),
+        ("info@müller-söhne.de (Büro)", "email@example.com (Büro)"),
+        ("почта@пример.рф, тел.", "email@example.com, тел."),
+        ("Γράψε στο νίκος@παράδειγμα.ελ.", "Γράψε στο email@example.com."),
+        ("राम@डाटामेल.भारत को लिखें", "email@example.com को लिखें"),
+        ("אל דנה@דואר.קום", "אל email@example.com"),
+        ("jane@xn--mller-kva.de jane@firma.xn--p1ai!", "email@example.com email@example.com!"),
+        ("请联系zhang.wei@firma.cn谢谢", "请联系email@example.com谢谢"),
+        ("連絡先はtanaka＠firma.co.jpです", "連絡先はemail@example.comです"),
+        ("ติดต่อsomchai@firma.co.thได้เลย", "ติดต่อemail@example.comได้เลย"),
+        ("张伟@例子.中国，谢谢", "email@example.com，谢谢"),
+        ("张伟@例子abc.公司。", "email@example.com。"),
+        ("卡号4111 1111 1111 1111元", "卡号0000 0000 0000 0000元"),
+        ("カードは４１１１　１１１１　１１１１　１１１１です", "カードは0000 0000 0000 0000です"),
+        ("carte 4111\u202f1111\u202f1111\u202f1111.", "carte 0000 0000 0000 0000."),
+        ("5500\u20130000\u20130000\u20130004", "0000 0000 0000 0000"),
+        ("البطاقة ٤١١١ ١١١١ ١١١١ ١١١١", "البطاقة 0000 0000 0000 0000"),
+        ("服务器8.8.8.8在线，８.８.８.８", "服务器192.0.2.1在线，192.0.2.1"),
+        ("电话＋86 10 6552 9988。电话+861065529988转", "电话555-0100。电话555-0100转"),
+        ("هاتف +٤٤ ٢٠ ٧٩٤٦ ٠٩٥٨", "هاتف 555-0100"),
+    ],
+)
+def test_personal_data_in_every_script_is_replaced(without, text: str, left: str) -> None:
+    assert without(text) == left
+    assert without(left) == left
+
+
+@pytest.mark.parametrize("text", ["@用户 你好", "50 @ Ω", "Größe@Höhe", "ё@ё", "число 4111 1111 1111 1112", "١٠.٠.٠.١"])
+def test_other_signs_at_in_every_script_stay(without, text: str) -> None:
+    assert without(text) == text
+
+
+ASCII = st.text(alphabet="aZ09@@..-_!'+/ [](),<>:\n", max_size=80)
+
+
+@given(ASCII)
+def test_in_ascii_addresses_are_those_of_datatrove(text: str) -> None:
+    pattern = PIIFormatter().emails_replacer.regex
+    expected = [match.group() for match in pattern.finditer(text) if "[" not in match.group()]
+    assert [match.group() for match in property_pattern(EMAIL).finditer(text)] == expected
+
+
+@given(st.text(alphabet="45 -+.w1", max_size=60))
+def test_in_ascii_card_numbers_are_the_same(text: str) -> None:
+    assert [match.span() for match in property_pattern(CARD).finditer(text)] == [
+        match.span() for match in ASCII_CARD.finditer(text)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +127,7 @@ def test_missed(without, text: str) -> None:
     [
         ("release 1.2.3.4 is out", "release 192.0.2.1 is out"),
         ("y = a@b.mean()", "y = email@example.com()"),
+        ("请写信给张伟@例子.中国谢谢", "email@example.com"),
     ],
 )
 def test_replaced_wrongly(without, text: str, left: str) -> None:
