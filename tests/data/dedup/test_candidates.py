@@ -35,14 +35,14 @@ def families(seed: int, count: int, members: int) -> list[str]:
     return texts
 
 
-def scope(folder: pathlib.Path, texts: list[str], shards: int = 1) -> SignedScope:
+def scope(folder: pathlib.Path, texts: list[str], shards: int = 1, near: Duplicates = NEAR) -> SignedScope:
     """Sign the texts, with text i in shard i mod shards."""
     for index in range(shards):
         part = folder / f"{index}-of-{shards}"
         part.mkdir(parents=True)
         rows = [Document(str(place), "d", str(place), text) for place, text in enumerate(texts)][index::shards]
         write_documents(part / "documents.parquet", rows)
-        sign_documents(part / "documents.parquet", {name: part / name for name in SIGNATURE_FILES}, 0, NEAR)
+        sign_documents(part / "documents.parquet", {name: part / name for name in SIGNATURE_FILES}, 0, near)
     return SignedScope(read_signed_shards("d", folder, shards))
 
 
@@ -68,6 +68,26 @@ def test_what_is_connected_is_what_all_pairs_connect(tmp_path: pathlib.Path) -> 
     assert 60 < len(pairs) < len(alike)  # pairs that are already connected are not compared again
     expected = [exact(texts[one], texts[two]) for one, two in alike]
     assert signed_scope.similarities(np.array(alike)).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("letters", ["漢字仮名文書記述", "กขคงจฉชซ", "កខគឃងចឆជ", "ကခဂဃငစဆဇ"])
+def test_one_letter_of_hundreds_without_a_space_leaves_texts_alike(tmp_path: pathlib.Path, letters: str) -> None:
+    draw = random.Random(0)
+    one, unrelated = ("".join(draw.choices(letters, k=433)) for _ in range(2))
+    other = one[:216] + "字" + one[217:]
+    signed_scope = scope(tmp_path, [one, unrelated, other], near=Duplicates())
+    assert find_similar_pairs(signed_scope, range(20), 0.8).tolist() == [[0, 2]]
+    # 424 runs of ten letters, of which ten hold the one that differs
+    assert signed_scope.similarities(np.array([[0, 2], [0, 1]])).tolist() == pytest.approx([414 / 434, 0])
+
+
+def test_words_that_differ_in_their_vowel_signs_alone_are_not_alike(tmp_path: pathlib.Path) -> None:
+    draw = random.Random(0)
+    words = [("".join(draw.choices("कखगघचछ", k=3))) for _ in range(60)]
+    one, other = (" ".join(word + sign for word, sign in zip(words, signs * 30, strict=True)) for signs in ("िी", "ीि"))
+    signed_scope = scope(tmp_path, [one, other], near=Duplicates())
+    assert find_similar_pairs(signed_scope, range(20), 0.8).tolist() == []
+    assert signed_scope.similarities(np.array([[0, 1]])).tolist() == [0]
 
 
 def test_shards_and_jobs_do_not_change_what_is_connected(tmp_path: pathlib.Path) -> None:

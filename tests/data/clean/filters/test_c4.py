@@ -45,6 +45,11 @@ def test_dropped_wrongly_code_and_verse(verdict, code: str) -> None:
     assert message("Tyger Tyger, burning bright,\nIn the forests of the night;\n" * 5) == "c4_few_sentences"
 
 
+def test_dropped_wrongly_pages_in_chinese(verdict) -> None:
+    # a line is one word to this rule, and the ideographic full stop no end of a sentence
+    assert verdict("c4")("老人坐在桥头。\n船只慢慢驶向大海。\n" * 5) == "c4_few_sentences"
+
+
 def test_dropped_wrongly_a_line_whose_citation_stands_apart(make, prose: str) -> None:
     # the check of the line's end sees the space that the removed citation leaves
     left = make("c4").apply(Document("", "", "", f"{prose}\nThe last line has a source. [12]"))

@@ -48,6 +48,21 @@ def test_dropped_wrongly_sums_and_other_languages(verdict) -> None:
     )
 
 
+def test_dropped_wrongly_scripts_without_spaces_unless_the_rules_for_english_are_off(verdict) -> None:
+    chinese = "老人坐在桥头，看着船只慢慢驶向大海，说起洪水冲走旧桥的那个夜晚。" * 4
+    assert verdict("gopher_quality")(chinese) == "gopher_short_words"
+    # two letters count as a word: clauses of 6, 10 and 13 letters have 3 + 5 + 7 words
+    others = {"min_word_length": 1, "min_stop_words": 0}
+    assert verdict("gopher_quality", min_words=60, **others)(chinese) == "kept"
+    assert verdict("gopher_quality", min_words=61, **others)(chinese) == "gopher_few_words"
+
+
+def test_words_with_marks_are_words(verdict) -> None:
+    hindi = "नदी के किनारे पुरानी किताबें रखी थीं " * 8
+    assert verdict("gopher_quality", min_words=56, min_stop_words=0)(hindi) == "kept"
+    assert verdict("gopher_quality", min_words=57, min_stop_words=0)(hindi) == "gopher_few_words"
+
+
 def test_thresholds_are_settings(verdict) -> None:
     assert verdict("gopher_quality", min_words=4)("The ending of the story and of history.") == "kept"
     assert verdict("gopher_quality", min_words=4, min_stop_words=4)("The end of that story.") == "gopher_stop_words"
