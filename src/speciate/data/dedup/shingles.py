@@ -73,7 +73,7 @@ def read_run(text: str, ngram: int, index: int) -> str:
 
 
 def _hash_batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Do the same as `batch_shingle_hashes`, with memory of some ten times the texts' bytes (25 times without spaces).
+    """Do the same as `batch_shingle_hashes`, with memory of some 15 to 25 times the texts' bytes.
 
     Horner's rule gives a run of units u_s, ..., u_(e-1) the hash M^(e-s) + sum of u_i M^(e-1-i), which is M^(e-s) +
     M^e (P_e - P_s) with the sums P_j of u_i M^-(i+1) over i < j: M is odd and has an inverse. The first term tells a
@@ -81,19 +81,27 @@ def _hash_batch(texts: Sequence[str], ngram: int) -> tuple[npt.NDArray[np.uint64
     """
     assert ngram >= 1, ngram
     units = find_units(texts)
-    starts_R, stops_R, counts_D = units.runs(ngram)
+    # in place, because a single text may have millions of units
     count = len(units.starts_W)
     sums = np.zeros(count + 1, np.uint64)
-    np.cumsum(_hash_units(units) * _powers(INVERSE, count + 1)[1:], out=sums[1:])
+    sums[1:] = _hash_units(units)
+    sums[1:] *= _powers(INVERSE, count + 1)[1:]
+    np.cumsum(sums, out=sums)
+    starts_R, stops_R, counts_D = units.runs(ngram)
+    hashes_R = sums[stops_R]
+    hashes_R -= sums[starts_R]
+    del sums
     powers = _powers(MULTIPLIER, count + 1)
-    return splitmix64(powers[stops_R - starts_R] + powers[stops_R] * (sums[stops_R] - sums[starts_R])), counts_D
+    hashes_R *= powers[stops_R]
+    hashes_R += powers[stops_R - starts_R]
+    return splitmix64(hashes_R), counts_D
 
 
 def _powers(base: np.uint64, count: int) -> npt.NDArray[np.uint64]:
     """Return base^0 to base^(count - 1) modulo 2^64."""
-    factors = np.full(count, base, np.uint64)
-    factors[:1] = 1
-    return np.cumprod(factors)
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.cumprod(powers, out=powers)
 
 
 def _hash_units(units: Units) -> npt.NDArray[np.uint64]:

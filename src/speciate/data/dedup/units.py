@@ -98,7 +98,9 @@ def find_units(texts: Sequence[str]) -> Units:
         wide.mark(values[1:])
     edges = np.flatnonzero(values[1:] != values[:-1])
     is_letter_W = None
-    if wide and CharacterKind.SPACELESS in wide.kinds:
+    has_letters = wide is not None and CharacterKind.SPACELESS in wide.kinds
+    del wide  # some ten bytes for each of the texts'
+    if has_letters:
         starts_W, stops_W = edges[values[1:][edges] > 0], edges[values[:-1][edges] > 0]
         is_letter_W = values[1:][starts_W] >= _SINGLE_LETTER
     else:
@@ -117,7 +119,7 @@ class _WideCharacters:
 
     firsts_N: Indices
     """Byte at which each begins."""
-    lengths_N: Indices
+    lengths_N: npt.NDArray[np.uint8]
     """Number of bytes of each."""
     kinds_N: npt.NDArray[np.uint8]
     kinds: frozenset[int]
@@ -131,9 +133,11 @@ class _WideCharacters:
         for kind in (CharacterKind.SEPARATOR, CharacterKind.SPACELESS):
             if kind in self.kinds:
                 rows = np.flatnonzero(self.kinds_N == kind)
-                lengths = self.lengths_N[rows]
-                turns = _SINGLE_LETTER + (np.arange(len(rows)) & 1) if kind == CharacterKind.SPACELESS else 0 * rows
-                values[concatenate_ranges(self.firsts_N[rows], lengths)] = np.repeat(turns, lengths)
+                turns = np.zeros(len(rows), np.uint8)
+                if kind == CharacterKind.SPACELESS:
+                    turns += _SINGLE_LETTER
+                    turns[1::2] += 1
+                _fill(values, self.firsts_N[rows], self.lengths_N[rows], turns)
         if CharacterKind.MARK in self.kinds:
             rows = np.flatnonzero(self.kinds_N == CharacterKind.MARK)
             firsts, lengths = self.firsts_N[rows], self.lengths_N[rows]
@@ -141,7 +145,19 @@ class _WideCharacters:
             is_first[1:] = firsts[1:] != firsts[:-1] + lengths[:-1]
             befores = firsts[is_first] - 1
             carried = np.where(befores >= 0, values[befores], 0)
-            values[concatenate_ranges(firsts, lengths)] = np.repeat(carried[np.cumsum(is_first) - 1], lengths)
+            _fill(values, firsts, lengths, carried[np.cumsum(is_first) - 1])
+
+
+def _fill(
+    values: npt.NDArray[np.uint8],
+    firsts_N: Indices,
+    lengths_N: npt.NDArray[np.uint8],
+    fillings_N: npt.NDArray[np.uint8],
+) -> None:
+    """Set all bytes of each character to its filling."""
+    for offset in range(4):
+        rows = lengths_N > offset
+        values[firsts_N[rows] + offset] = fillings_N[rows]
 
 
 def _wide_characters(data: bytes) -> _WideCharacters | None:
@@ -150,7 +166,7 @@ def _wide_characters(data: bytes) -> _WideCharacters | None:
     firsts_N = np.flatnonzero(values >= 0xC0)
     if not len(firsts_N):
         return None
-    lengths_N = 2 + (values[firsts_N] >= 0xE0).astype(np.int64) + (values[firsts_N] >= 0xF0)
+    lengths_N = 2 + (values[firsts_N] >= 0xE0).astype(np.uint8) + (values[firsts_N] >= 0xF0)
     distinct, inverse_N = np.unique(_eights(data)[firsts_N] << SPARE_BITS[lengths_N], return_inverse=True)
     characters = (value.tobytes().lstrip(b"\0").decode() for value in distinct.astype("<u8"))
     kinds = np.array([character_kind(character) for character in characters], np.uint8)
