@@ -1,20 +1,25 @@
-"""Turn Arrow's errors about damaged files into one line that names the file."""
+"""Turn the errors about damaged parquet files into one line that names the file."""
 
 import contextlib
 from collections.abc import Iterator
 
 import pyarrow as pa
 
+from speciate.data.reading_errors import ReadingError, first_line
+
 
 @contextlib.contextmanager
 def explain_parquet_errors(message: str) -> Iterator[None]:
-    """Raise Arrow's errors about a file's content as a ValueError that starts with `message`.
+    """Raise the errors about a file's content as a ReadingError that starts with `message`.
 
     Errors of the file system, such as a full disk, stay OSErrors.
     """
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except ReadingError:
+        raise
+    # a damaged footer also leads to names that are not UTF-8, to columns that are missing, and to absurd numbers
+    except (pa.ArrowException, OSError, UnicodeError, LookupError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"{message}: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+        raise ReadingError(f"{message}: {first_line(error)}") from error

@@ -10,7 +10,8 @@ import zipfile
 
 import pytest
 
-from speciate.data.fetch.archive import Globs, decode_utf8, extract_members, read_members
+from speciate.data.fetch.archive import Globs, extract_members, read_members
+from speciate.data.fetch.encodings import decode_utf8
 
 ALL = Globs(["*"])
 TEXTS = {"a/one.py": b"one = 1\n", "a/two.txt": b"two", "b/tests/three.py": b"three = 3\n"}

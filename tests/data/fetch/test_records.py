@@ -51,15 +51,34 @@ def test_what_is_no_template_is_refused(text: str) -> None:
         records(text=text)
 
 
-@pytest.mark.parametrize("policy", ["refuse", "drop"])
-def test_a_missing_column_is_an_error_of_the_study(policy: str) -> None:
-    with pytest.raises(ValueError, match=r"source s: f: row 1: there is no column 'text'; available: content, id$"):
-        passage({"content": "a", "id": 1}, bad_records=policy)
+def test_a_column_that_no_record_has_is_an_error_of_the_study() -> None:
+    lacking = [{"content": "a", "id": 1}, BadRecord("not_json", "x"), {"content": "b", "k\nl": 2}]
+    with pytest.raises(ValueError, match=r"^s: f: there is no column 'text'; available: content, id, 'k\\nl'$"):
+        records(bad_records="drop").check_some_record(lacking, "s: f")
+    with pytest.raises(ValueError, match=r"^s: f: no record has all of the columns content, k$"):
+        records(text="content", id="k").check_some_record([{"content": "a"}, {"k": "b"}], "s: f")
+    records(bad_records="drop").check_some_record([*lacking, {"text": "c"}], "s: f")
 
 
 @pytest.mark.parametrize(
     ("record", "fault", "problem"),
     [
+        (
+            {"content": "a", "id": 1},
+            "no_column",
+            "there is no column 'text'; available: content, id$",
+        ),
+        (
+            {f"c{index}": 0 for index in range(1000)},
+            "no_column",
+            "there is no column 'text'; available: c0, .*, c39, and 960 more$",
+        ),
+        ({"text": "привет, мир".encode("utf-16-le").decode()}, "not_utf8", "column 'text' looks like UTF-16LE"),
+        (
+            parse_json_line(b'{"text": "a", "n": {"k": 1, "k": 2}, "text": "b"}'),
+            "repeated_key",
+            "has the key 'text' more than once",
+        ),
         ({"text": 3}, "no_text", "column 'text' holds int, not text"),
         ({"text": ["a"]}, "no_text", "column 'text' holds list, not text"),
         ({"text": b"a"}, "no_text", "column 'text' holds bytes, not text"),
@@ -68,11 +87,12 @@ def test_a_missing_column_is_an_error_of_the_study(policy: str) -> None:
         ({"text": "a", "k": 1.5}, "no_id", "column 'k' is its id but holds float"),
         ({"text": "a", "k": True}, "no_id", "column 'k' is its id but holds bool"),
         ({"text": "a", "k": "\udfff"}, "surrogate", "column 'k' holds half a surrogate pair at character 0"),
-        (parse_json_line('{"text": "a"'), "not_json", "is not JSON: Expecting ',' delimiter at character 12"),
-        (parse_json_line("3"), "not_json", "is not a JSON object but int"),
+        (parse_json_line(b'{"text": "a"'), "not_json", "is not JSON: Expecting ',' delimiter at character 12"),
+        (parse_json_line(b"3"), "not_json", "is not a JSON object but int"),
+        (parse_json_line(b'\xef\xbb\xbf{"text": "\xff"}'), "not_utf8", "is not UTF-8: byte 0xff at offset 13"),
         (parse_json_line(b'{"text": "\xff"}'), "not_utf8", "is not UTF-8: byte 0xff at offset 10"),
-        (parse_json_line("[" * 100_000), "not_json", "is not JSON that can be read"),
-        (parse_json_line('{"a": ' + "9" * 5000 + "}"), "not_json", "is not JSON that can be read"),
+        (parse_json_line(b"[" * 100_000), "not_json", "is not JSON that can be read"),
+        (parse_json_line(b'{"a": ' + b"9" * 5000 + b"}"), "not_json", "is not JSON that can be read"),
     ],
 )
 def test_a_bad_record_is_named_or_dropped_under_its_fault(record: Any, fault: str, problem: str) -> None:

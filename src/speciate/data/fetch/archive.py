@@ -5,26 +5,23 @@ expands beyond its limit, and a damaged or truncated file each end the stage, wi
 the member.
 """
 
-import bz2
-import contextlib
 import fnmatch
-import gzip
 import io
-import lzma
 import pathlib
 import re
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from speciate.config.contracts.data import ReaderOptions
 from speciate.data.fetch import deb
+from speciate.data.fetch.decompress import COMPRESSIONS, open_by_magic, open_compressed
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import ReadingError, explain_errors
 
 MAX_MEMBER_BYTES = 128 << 20
 """Largest size of one member, decompressed."""
@@ -34,16 +31,14 @@ MAX_TOTAL_BYTES = 2 << 30
 DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 ENCRYPTED_FLAG = 0x1
 """The bit of a zip member's flags that marks it as encrypted."""
-DAMAGE_ERRORS = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-    NotImplementedError,  # zipfile raises it for an unknown compression
-)
-DECOMPRESSORS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+ZIP_METHODS = {
+    zipfile.ZIP_STORED: "stored",
+    zipfile.ZIP_DEFLATED: "deflate",
+    zipfile.ZIP_BZIP2: "bzip2",
+    zipfile.ZIP_LZMA: "lzma",
+}
+"""How a member of a zip may be compressed."""
+TAR_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ def read_members(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the wanted members of `archive` as (name, bytes), in the archive's order.
 
-    A member that is itself compressed (.gz, .bz2, .xz) is decompressed, under the same limits.
+    A member that is itself compressed (.gz, .bz2, .xz, .zst) is decompressed, under the same limits.
 
     Args:
         archive: a zip (a wheel is one), a tar, compressed or not, or a Debian package; its content tells which.
@@ -79,24 +74,26 @@ def read_members(
         total_bytes: largest size of all members together.
 
     Raises:
-        ValueError: the archive is hostile, damaged or too large; the message names the source and the member.
+        ReadingError: the archive is hostile, damaged or too large; the message names the source and the member.
     """
     if not archive.is_file():
-        raise ValueError(f"source {source}: there is no archive {archive}")
+        raise ReadingError(f"source {source}: there is no archive {archive}")
     bytes_left = total_bytes
     for name, stream in _open_members(archive, source, globs):
-        with _explain_damage(f"source {source}: member {name} is damaged or cut off"):
+        where = f"source {source}: member {_shown(name)}"
+        with explain_errors(where):
             data = stream.read(member_bytes + 1)
-        with _explain_damage(f"source {source}: member {name} cannot be decompressed"):
-            opener = DECOMPRESSORS.get(pathlib.PurePosixPath(name).suffix)
-            if opener and len(data) <= member_bytes:
-                with opener(io.BytesIO(data)) as decompressed:
-                    data = decompressed.read(member_bytes + 1)
+        suffix = pathlib.PurePosixPath(name).suffix
+        if suffix in COMPRESSIONS and len(data) <= member_bytes:
+            with explain_errors(where, "cannot be decompressed"):
+                data = open_compressed(io.BytesIO(data), suffix, where).read(member_bytes + 1)
         if len(data) > member_bytes:
-            raise ValueError(f"source {source}: member {name} holds more than {member_bytes} bytes, the limit")
+            raise ReadingError(f"{where} holds more than {member_bytes} bytes, the limit")
         bytes_left -= len(data)
         if bytes_left < 0:
-            raise ValueError(f"source {source}: at member {name} the archive exceeds {total_bytes} bytes, the limit")
+            raise ReadingError(
+                f"source {source}: at member {_shown(name)} the archive exceeds {total_bytes} bytes, the limit"
+            )
         yield name, data
 
 
@@ -106,15 +103,15 @@ def read_passages(
     """Yield the texts that `reader` extracts from the wanted members of `archive`, which the study calls `file`.
 
     Raises:
-        ValueError: as `read_members` and the reader do, or no member matches.
+        ReadingError: as `read_members` and the reader do, or no member matches.
     """
     read = reader.component().read
     no_match = True
     for member, data in read_members(archive, source, globs):
         no_match = False
-        yield from read(reader, member, data, f"source {source}: member {member}")
+        yield from read(reader, member, data, f"source {source}: member {_shown(member)}")
     if no_match:
-        raise ValueError(
+        raise ReadingError(
             f"source {source}: include: no member of {file} matches {', '.join(globs.include)} and no exclude"
         )
 
@@ -123,93 +120,117 @@ def extract_members(archive: pathlib.Path, source: str, globs: Globs, folder: pa
     """Copy the wanted members unchanged into `folder`, under their base names; for files too large for memory.
 
     Raises:
-        ValueError: the archive is hostile or damaged, two members share a base name, or none is wanted; the message
+        ReadingError: the archive is hostile or damaged, two members share a base name, or none is wanted; the message
             names the source.
     """
     if not archive.is_file():
-        raise ValueError(f"source {source}: there is no archive {archive}")
+        raise ReadingError(f"source {source}: there is no archive {archive}")
     for name, stream in _open_members(archive, source, globs):
         target = folder / pathlib.PurePosixPath(name).name
         if target.exists():
-            raise ValueError(f"source {source}: two members are called {target.name}")
-        with _explain_damage(f"source {source}: member {name} is damaged or cut off"), target.open("wb") as file:
+            raise ReadingError(f"source {source}: two members are called {_shown(target.name)}")
+        with explain_errors(f"source {source}: member {_shown(name)}"), target.open("wb") as file:
             shutil.copyfileobj(stream, file)
     if not any(folder.iterdir()):
-        raise ValueError(f"source {source}: include: no member matches {', '.join(globs.include)} and no exclude")
-
-
-def decode_utf8(data: bytes, where: str) -> str:
-    """Decode `data` as UTF-8. Raise ValueError with `where` and the byte's offset if it is not UTF-8."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}") from None
+        raise ReadingError(f"source {source}: include: no member matches {', '.join(globs.include)} and no exclude")
 
 
 def _open_members(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
-    with (
-        _explain_damage(f"source {source}: the archive is damaged, cut off, or neither zip nor tar"),
-        archive.open("rb") as file,
-    ):
+    where = f"source {source}: the archive"
+    with explain_errors(where, "is damaged, cut off, or neither zip nor tar"), archive.open("rb") as file:
         start = file.read(len(deb.MAGIC))
         file.seek(0)
         if start == deb.MAGIC:
-            with deb.open_data_tar(file) as data, tarfile.open(fileobj=data, mode="r|*") as opened:
-                yield from _open_tar_members(opened, source, globs)
+            yield from _open_tar_members(deb.open_data_tar(file), source, globs)
         elif start.startswith(b"PK"):
             yield from _open_zip_members(archive, source, globs)
         else:
-            with tarfile.open(fileobj=file, mode="r:*") as opened:
-                yield from _open_tar_members(opened, source, globs)
+            yield from _open_tar_members(file, source, globs)
 
 
 def _open_zip_members(archive: pathlib.Path, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
+        members = opened.infolist()
+        if (
+            members and min(info.header_offset for info in members) > 0
+        ):  # the list at its end does not begin at its start
+            raise ReadingError(
+                f"source {source}: the archive holds something before its first member: two joined to one?"
+            )
         seen: set[str] = set()
-        for info in opened.infolist():
+        for info in members:
             _check_name(info.orig_filename, source, seen)
             if info.is_dir() or not globs.match(info.filename):
                 continue
+            where = f"source {source}: member {_shown(info.filename)}"
             if info.flag_bits & ENCRYPTED_FLAG:
-                raise ValueError(f"source {source}: member {info.filename} is encrypted")
+                raise ReadingError(f"{where} is encrypted")
             if stat.S_ISLNK(info.external_attr >> 16):
-                raise ValueError(f"source {source}: member {info.filename} is a link, not a file")
-            with _explain_damage(f"source {source}: member {info.filename} is damaged or cut off"):
+                raise ReadingError(f"{where} is a link, not a file")
+            if info.compress_type not in ZIP_METHODS:
+                readable = ", ".join(ZIP_METHODS.values())
+                raise ReadingError(f"{where} is compressed by zip's method {info.compress_type}; read are {readable}")
+            with explain_errors(where):
                 stream = opened.open(info)
             with stream:
                 yield info.filename, stream
 
 
-def _open_tar_members(opened: tarfile.TarFile, source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+class _TarInfo(tarfile.TarInfo):
+    """A header of a tar; one that is damaged raises an error, where tarfile would take it for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, opened: tarfile.TarFile) -> "_TarInfo":  # type: ignore[override]
+        try:
+            return super().fromtarfile(opened)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # a block of zeros, which ends the archive
+                raise
+            raise tarfile.ReadError(f"{error} at offset {opened.offset}") from error
+
+
+def _open_tar_members(file: IO[bytes], source: str, globs: Globs) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the members of a tar, which may be compressed, as streams; it is read once from front to back."""
+    stream = open_by_magic(file, f"source {source}: the archive")
     seen: set[str] = set()
-    for info in opened:
-        name = info.name.removeprefix("./")  # every name in a Debian package begins so
-        _check_name(name, source, seen)
-        if info.isdir() or not globs.match(name):
-            continue
-        stream = opened.extractfile(info) if info.isreg() else None
-        if stream is None:
-            raise ValueError(f"source {source}: member {name} is a link or a device, not a file")
-        yield name, stream
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarInfo) as opened:
+        for info in opened:
+            name = info.name.removeprefix("./")  # every name in a Debian package begins so
+            _check_name(name, source, seen)
+            # bytes of a name that are not UTF-8 came as halves of surrogate pairs, which no id can hold
+            name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            if info.isdir() or not globs.match(name):
+                continue
+            content = opened.extractfile(info) if info.isreg() else None
+            if content is None:
+                raise ReadingError(f"source {source}: member {_shown(name)} is a link or a device, not a file")
+            yield name, content
+        _check_end(opened, source)
+
+
+def _check_end(opened: tarfile.TarFile, source: str) -> None:
+    """Raise ReadingError if another tar follows the end of this one, as where two files were joined."""
+    while block := opened.fileobj.read(TAR_BLOCK_BYTES):  # type: ignore[union-attr]
+        if any(block):
+            break
+    else:
+        return
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return  # what stands there is no member, so nothing is lost
+    raise ReadingError(f"source {source}: the archive holds another one behind its end; divide the two")
 
 
 def _check_name(name: str, source: str, seen: set[str]) -> None:
-    """Raise ValueError if a name leaves the archive's folder or is in `seen`; add it to `seen`."""
+    """Raise ReadingError if a name leaves the archive's folder or is in `seen`; add it to `seen`."""
     if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or DRIVE_LETTER.match(name):
-        raise ValueError(f"source {source}: member {name!r} escapes the archive's folder")
+        raise ReadingError(f"source {source}: member {name!r} escapes the archive's folder")
     if name in seen:
-        raise ValueError(f"source {source}: two members are called {name}")
+        raise ReadingError(f"source {source}: two members are called {_shown(name)}")
     seen.add(name)
 
 
-@contextlib.contextmanager
-def _explain_damage(message: str) -> Iterator[None]:
-    try:
-        yield
-    except DAMAGE_ERRORS as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)  # tarfile lists every format that it tried
-        raise ValueError(f"{message}: {reason.removesuffix(':')}") from None
-    except OSError as error:
-        if error.errno is not None:  # an error of the file system; bz2 reports bad data without a number
-            raise
-        raise ValueError(f"{message}: {error}") from None
+def _shown(name: str) -> str:
+    """Return a member's name for a message, which is one line."""
+    return name if name.isprintable() else repr(name)

@@ -1,11 +1,7 @@
 """Open the tar of files (data.tar.*) inside a Debian package, an ar archive (deb(5)), as a stream."""
 
-import contextlib
 import io
-from collections.abc import Iterator
 from typing import IO
-
-import pyarrow as pa
 
 MAGIC = b"!<arch>\n"
 HEADER_BYTES = 60
@@ -13,11 +9,8 @@ HEADER_BYTES = 60
 HEADER_END = b"`\n"
 
 
-@contextlib.contextmanager
-def open_data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open the data tar of the package in `file` as a stream.
-
-    A .xz, .gz or .bz2 stays compressed; .zst, which tarfile cannot read, is decompressed.
+def open_data_tar(file: IO[bytes]) -> IO[bytes]:
+    """Return the data tar of the package in `file` as a stream, still compressed.
 
     Raises:
         EOFError: the package is damaged or truncated, or holds no data tar.
@@ -29,13 +22,7 @@ def open_data_tar(file: IO[bytes]) -> Iterator[IO[bytes]]:
             raise EOFError(f"a header of the package is damaged at offset {file.tell() - len(header)}")
         name = header[:16].decode("latin-1").strip().rstrip("/")
         if name.startswith("data.tar"):
-            compressed = io.BufferedReader(_FileSlice(file, file.tell(), int(size)))
-            if name.endswith(".zst"):
-                with pa.CompressedInputStream(pa.PythonFile(compressed, mode="r"), "zstd") as decompressed:
-                    yield io.BufferedReader(decompressed)
-            else:
-                yield compressed
-            return
+            return io.BufferedReader(_FileSlice(file, file.tell(), int(size)))
         file.seek(int(size) + int(size) % 2, io.SEEK_CUR)
     raise EOFError("the package holds no data.tar")
 

@@ -6,9 +6,10 @@ from typing import Literal
 from pydantic import Field
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.fetch.archive import decode_utf8
-from speciate.data.fetch.records import RecordParser, parse_json_line
+from speciate.data.fetch.encodings import BYTE_ORDER_MARK, other_encoding
+from speciate.data.fetch.records import NO_COLUMN, RecordParser, parse_json_line
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import ReadingError
 
 
 class Options(ReaderOptions):
@@ -28,10 +29,20 @@ def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Pas
     """Yield the texts of the member's lines; blank lines are skipped.
 
     Raises:
-        ValueError: the member is not UTF-8, a line is not JSON, or a column is wrong; the message names `where` and the
-            line.
+        ReadingError: a line is not JSON or not UTF-8, the member is UTF-16, or a column is wrong; the message names
+            `where` and the line.
     """
     parser = RecordParser(options, where)
-    for number, line in enumerate(decode_utf8(data, where).split("\n"), start=1):
-        if line.strip():
-            yield parser.to_passage(parse_json_line(line), f"{member}#{number}", f"{where}: line {number}")
+    lines = data.split(b"\n")
+    problem = other_encoding(lines[0])
+    if problem:
+        raise ReadingError(f"{where} {problem}")
+    some_record_checked = False
+    for number, line in enumerate(lines, start=1):
+        if not line.removeprefix(BYTE_ORDER_MARK).strip():
+            continue
+        passage = parser.to_passage(parse_json_line(line), f"{member}#{number}", f"{where}: line {number}")
+        if passage.fault == NO_COLUMN and not some_record_checked:
+            parser.check_some_record((parse_json_line(each) for each in lines if each.strip()), where)
+            some_record_checked = True
+        yield passage

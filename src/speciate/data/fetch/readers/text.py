@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from speciate.config.contracts.data import ReaderOptions
-from speciate.data.fetch.archive import decode_utf8
+from speciate.data.fetch.encodings import decode_utf8
 from speciate.data.passage import Passage
 
 
@@ -12,5 +12,5 @@ class Options(ReaderOptions):
 
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
-    """Yield the member's text under the member's name. Raise ValueError with `where` if it is not UTF-8."""
+    """Yield the member's text under the member's name. Raise ReadingError with `where` if it is not UTF-8."""
     yield Passage(member, member, decode_utf8(data, where))

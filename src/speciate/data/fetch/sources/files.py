@@ -1,4 +1,4 @@
-"""The user's own files, named by globs: jsonl and txt (also .gz or .zst) and parquet, told apart by their suffix.
+"""The user's own files, named by globs: jsonl, text and parquet, told apart by their suffix or by `format`.
 
 Decision: nothing is copied. `fetch` writes an inventory, the paths with their sizes and sha256, and `read` refuses
 files that have changed since. A shard takes every n-th file, or every n-th record where there are fewer files than
@@ -20,9 +20,11 @@ from pydantic import Field, Strict
 from speciate.config import components
 from speciate.config.contracts.data import SourceOptions
 from speciate.config.run import read_spec
-from speciate.data.fetch.formats import FILE_READERS, read_rows
-from speciate.data.fetch.records import RecordParser
+from speciate.data.fetch.decompress import COMPRESSIONS
+from speciate.data.fetch.formats import SUFFIXES, format_of, read_rows
+from speciate.data.fetch.records import NO_COLUMN, RecordParser
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import ReadingError
 from speciate.data.shard import Shard
 
 
@@ -32,8 +34,11 @@ class Options(SourceOptions):
     sharded: ClassVar[bool] = True
 
     paths: Annotated[tuple[str, ...], Strict(False)] = Field(min_length=1)
-    """Globs of files (.jsonl, .txt, both also .gz or .zst; .parquet), relative to the folder in which the workflow
-    runs; `**` matches any number of folders."""
+    """Globs of files (.jsonl, .txt, both also .gz, .zst, .bz2 or .xz; .parquet), relative to the folder in which the
+    workflow runs; `**` matches any number of folders."""
+    format: Literal["jsonl", "text", "parquet"] | None = None
+    """How the files are read, whatever their names end in; `text` reads .md, .csv, .py and the like as plain text, one
+    document a file. Without it, the name tells."""
     text: str = Field("text", min_length=1)
     """The column that holds the text, or a template that names columns: "{question}\\n\\n{answer}"."""
     id: str | None = None
@@ -70,7 +75,8 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
     """Write the inventory of this shard's files to `target`, as JSON.
 
     Raises:
-        ValueError: a glob matches no file, a file has no known format, or `text` is not a template.
+        ReadingError: a glob matches no file or a folder, or a file has no known format.
+        ValueError: `text` is not a template.
     """
     RecordParser(options, name)
     matched = _matching_files(options, name)
@@ -88,24 +94,31 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     """Yield the texts of the files in the inventory `archive`, in its order.
 
     Raises:
-        ValueError: a file has disappeared, changed, is truncated or corrupt, or a record fails as in
+        ReadingError: a file has disappeared, changed, is truncated or corrupt, or a record fails as in
             `RecordParser.to_passage`.
     """
     parser = RecordParser(options, name)
     inventory = read_spec(Inventory, archive)
     if inventory.source != name:
-        raise ValueError(f"source {name}: {archive} is the inventory of source {inventory.source}")
+        raise ReadingError(f"source {name}: {archive} is the inventory of source {inventory.source}")
     start, step = inventory.every
     counter = itertools.count()
     for entry in inventory.files:
         path = entry.path
         where = f"source {name}: file {path}"
         state = _check_unchanged(entry, where)
-        for row, record in read_rows(path, parser, where):
-            if next(counter) % step == start:
-                yield parser.to_passage(record(), _record_name(path, row), f"{where}: row {row}" if row else where)
+        some_record_checked = False
+        for row, record in read_rows(path, parser, where, file_format=options.format):
+            if next(counter) % step != start:
+                continue
+            passage = parser.to_passage(record(), _record_name(path, row), f"{where}: row {row}" if row else where)
+            if passage.fault == NO_COLUMN and not some_record_checked:
+                rows = read_rows(path, parser, where, file_format=options.format)
+                parser.check_some_record((each() for _, each in rows), where)
+                some_record_checked = True
+            yield passage
         if _file_state(path, where) != state:
-            raise ValueError(f"{where} was changed while it was read; start again")
+            raise ReadingError(f"{where} was changed while it was read; start again")
 
 
 def _record_name(path: str, row: int) -> str:
@@ -117,19 +130,38 @@ def _matching_files(options: Options, name: str) -> list[str]:
     """Return every file that a glob matches, once, sorted."""
     paths: dict[str, None] = {}
     for pattern in options.paths:
-        files = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+        matched = glob.glob(pattern, recursive=True)
+        files = [path for path in matched if os.path.isfile(path)]
         if not files:
-            raise ValueError(f"source {name}: paths: no file matches {pattern} (from {pathlib.Path.cwd()})")
+            raise ReadingError(f"source {name}: paths: {_explain_no_file(pattern, matched)}")
         for path in files:
-            if not path.endswith(tuple(FILE_READERS)):
-                raise ValueError(f"source {name}: paths: {path} has no known format: {', '.join(FILE_READERS)}")
+            if options.format is None and format_of(path) is None:
+                raise ReadingError(
+                    f"source {name}: paths: {path} has no known format: {', '.join(SUFFIXES)} (the first two also "
+                    f"{', '.join(COMPRESSIONS)}); set `format: text` to read it as plain text"
+                )
             if not path.isprintable():
-                raise ValueError(f"source {name}: paths: {path!r} is not a name that can be written as text; rename it")
+                raise ReadingError(
+                    f"source {name}: paths: {path!r} is not a name that can be written as text; rename it"
+                )
             paths[pathlib.Path(path).as_posix()] = None
     duplicates = [path for path, count in collections.Counter(map(os.path.realpath, paths)).items() if count > 1]
     if duplicates:
-        raise ValueError(f"source {name}: paths: {duplicates[0]} is matched under two names")
+        raise ReadingError(f"source {name}: paths: {duplicates[0]} is matched under two names")
     return sorted(paths)
+
+
+def _explain_no_file(pattern: str, matched: list[str]) -> str:
+    """Return why a pattern gives nothing to read, and what to write in its place."""
+    if not matched:
+        return f"no file matches {pattern} (from {pathlib.Path.cwd()})"
+    folder = next((path.rstrip("/") for path in matched if os.path.isdir(path)), None)
+    if folder is None:
+        return f"{matched[0]} is neither a file nor a folder"
+    advice = f"write {folder}/* for the files in it, or {folder}/**/* for those in its folders too"
+    if glob.has_magic(pattern):
+        return f"{pattern} matches no file, only folders such as {folder}: {advice}"
+    return f"{pattern} is a folder: {advice}"
 
 
 def _sha256(path: str) -> str:
@@ -138,20 +170,20 @@ def _sha256(path: str) -> str:
 
 
 def _file_state(path: str, where: str) -> tuple[int, int]:
-    """Return a file's size and the time of its last change. Raise ValueError if it has disappeared."""
+    """Return a file's size and the time of its last change. Raise ReadingError if it has disappeared."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise ValueError(f"{where} has disappeared since it was fetched") from None
+        raise ReadingError(f"{where} has disappeared since it was fetched") from None
     return status.st_size, status.st_mtime_ns
 
 
 def _check_unchanged(entry: InventoryEntry, where: str) -> tuple[int, int]:
-    """Return the file's state. Raise ValueError unless it holds the bytes of the inventory."""
+    """Return the file's state. Raise ReadingError unless it holds the bytes of the inventory."""
     state = _file_state(entry.path, where)
     if state[0] != entry.bytes:
-        raise ValueError(f"{where} has {state[0]} bytes, not the {entry.bytes} it had when it was fetched")
+        raise ReadingError(f"{where} has {state[0]} bytes, not the {entry.bytes} it had when it was fetched")
     digest = _sha256(entry.path)
     if digest != entry.sha256:
-        raise ValueError(f"{where} has changed since it was fetched: expected sha256 {entry.sha256}, got {digest}")
+        raise ReadingError(f"{where} has changed since it was fetched: expected sha256 {entry.sha256}, got {digest}")
     return state
