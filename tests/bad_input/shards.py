@@ -116,7 +116,7 @@ CASES = [
     ),
     shards(
         "two documents of one id",
-        "domain code: document 0 of shard 0-of-2 and document 1 of shard 0-of-2 have the same id",
+        "domain code: source WHY: two records have the id WHY, one in shard 0-of-2 and one in shard 0-of-2",
         "cluster",
         signed_again,
     ),

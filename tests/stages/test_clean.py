@@ -255,3 +255,27 @@ def test_what_cannot_be_is_refused(
     assert stopped.value.code == 1
     assert message in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.*")] == []
+
+
+def test_one_id_twice_is_refused_with_its_source_and_its_files(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "a.jsonl").write_text('{"text": "alpha", "k": 1}\n{"text": "beta", "k": 2}\n')
+    (folder / "b.jsonl").write_text('{"text": null, "k": 2}\n{"text": "gamma", "k": "2"}\n')
+    mine = {"kind": "files", "paths": ["[ab].jsonl"], "id": "k"}
+    (folder / "fetch.json").write_text(json.dumps({"name": "mine", "source": mine}))
+    cli.main(["fetch", "--spec", "fetch.json", "--output", "mine"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        verb(folder, {"mine": mine})
+    message = "source mine: two records have the id '2': file a.jsonl: row 2, and file b.jsonl: row 2"
+    assert f"speciate clean: error: {message}\n" in capsys.readouterr().err
+    # an archive names members and lines
+    with zipfile.ZipFile(folder / "one", "w") as archive:
+        archive.writestr("m/a.jsonl", '{"text": "alpha", "k": 1}\n')
+        archive.writestr("m/b.jsonl", '{"text": "beta", "k": 1}\n')
+    with pytest.raises(SystemExit):
+        verb(folder, {"one": source(include=["*.jsonl"], reader={"kind": "jsonl", "id": "k"})})
+    message = "source one: two records have the id '1': member m/a.jsonl: line 1, and member m/b.jsonl: line 1"
+    assert f"speciate clean: error: {message}\n" in capsys.readouterr().err

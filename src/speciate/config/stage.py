@@ -11,7 +11,7 @@ from typing import Any, Literal
 from speciate.config.components import Strict
 
 SPLITS = ("train", "validation", "test", "probe")
-SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy")
+SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy", "ids.parquet")
 """The files that `sign` writes for each shard, which the stages that compare documents read."""
 
 

@@ -1,6 +1,6 @@
 """`Passage`: one text as its source yields it, before cleaning assigns it to a domain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +15,5 @@ class Passage:
     """The text; None where the record has none."""
     fault: str | None = None
     """The reason under which a record without text is dropped; None: its text is null."""
+    place: str = field(default="", compare=False)
+    """Where it was read, such as its file and row, for messages; it does not outlive the stage that reads."""

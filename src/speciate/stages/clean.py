@@ -8,6 +8,7 @@ Example:
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import pathlib
@@ -25,6 +26,7 @@ from speciate.config.run import Name, read_spec
 from speciate.config.stage import Stage
 from speciate.data.clean.dropped import DroppedSamples, write_dropped
 from speciate.data.clean.pipeline import CleaningCounts, Filter, clean_passages
+from speciate.data.clean.repeated_ids import refuse_repeated_ids
 from speciate.data.documents import Document, write_documents
 from speciate.data.passage import Passage
 from speciate.data.shard import Shard
@@ -96,7 +98,8 @@ class ShardCleaning:
         byte_limit = self._byte_limit()
         for name, source in self.spec.sources.items():
             counts = self.counts[name]
-            with contextlib.closing(self._read_passages(name, source)) as passages:
+            read = functools.partial(self._read_passages, name, source)
+            with contextlib.closing(refuse_repeated_ids(name, read)) as passages:
                 for document in clean_passages(
                     self.spec.domain, name, passages, filters, counts=counts, samples=self.samples
                 ):

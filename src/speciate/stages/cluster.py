@@ -7,7 +7,7 @@ Example:
 import argparse
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from speciate.data.arrays.npy import chunks, read_array
 from speciate.data.arrays.scratch import CHUNK_ROWS, Partitions
 from speciate.data.dedup.candidates import SignedScope, read_scope
 from speciate.data.dedup.clusters import POLICIES, cluster_documents
+from speciate.data.dedup.ids import IDS_FILE, read_id
 from speciate.data.dedup.signatures import ID_COLUMN
 from speciate.data.dedup.tables import count_duplicates, write_clusters, write_duplicates
 from speciate.io import atomic_write
@@ -46,8 +47,8 @@ STAGE = Stage(
 )
 
 
-def check_unique_ids(scope: SignedScope) -> None:
-    """Raise ValueError, naming the domain and both documents, if two documents of a domain have the same id."""
+def check_unique_ids(scope: SignedScope, folders: Mapping[str, pathlib.Path]) -> None:
+    """Raise ValueError, naming the domain, the source and the id, if two documents of a domain have the same id."""
     for domain in scope.domains:
         partitions = Partitions(len(scope), [("id", np.uint64), ("document", np.int64)])
         for first, shard in zip(scope.starts.tolist(), scope.shards, strict=False):
@@ -62,10 +63,12 @@ def check_unique_ids(scope: SignedScope) -> None:
             is_repeated = rows["id"][1:] == rows["id"][:-1]
             if is_repeated.any():
                 documents = rows["document"][int(np.argmax(is_repeated)) :][:2].tolist()
-                locations = " and ".join(
-                    f"document {row} of shard {shard.shard}" for shard, row in map(scope.locate, documents)
+                (first, row), (second, _) = map(scope.locate, documents)
+                source, _, repeated_id = read_id(folders[domain] / str(first.shard) / IDS_FILE, row).partition("/")
+                raise ValueError(
+                    f"domain {domain}: source {source}: two records have the id {repeated_id!r}, one in shard "
+                    f"{first.shard} and one in shard {second.shard}"
                 )
-                raise ValueError(f"domain {domain}: {locations} have the same id")
 
 
 def read_pairs(files: Sequence[pathlib.Path], scope: SignedScope) -> Iterator[npt.NDArray[np.int64]]:
@@ -119,7 +122,7 @@ def main(arguments: argparse.Namespace) -> None:
     message = f"--signed: needs each of {', '.join(names)} once, as DOMAIN=FOLDER"
     folders = parse_named_paths(arguments.signed, names, message)
     scope = read_scope(folders, spec.parts, spec.near.bands if spec.near else 0)
-    check_unique_ids(scope)
+    check_unique_ids(scope, folders)
     similarity = spec.near.similarity if spec.near else 1.0
     result = cluster_documents(
         scope.first_of_same_text(),

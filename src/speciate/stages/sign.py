@@ -18,6 +18,7 @@ from speciate.config.components import Strict
 from speciate.config.data import Duplicates
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SIGNED, Stage
+from speciate.data.dedup.ids import IDS_FILE, write_ids
 from speciate.data.dedup.signatures import SIGNATURE_FILES, sign_documents
 from speciate.io import atomic_write
 
@@ -53,5 +54,6 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(Spec, arguments.spec)
     with contextlib.ExitStack() as stack:
         files = {name: stack.enter_context(atomic_write(arguments.output_folder / name)) for name in SIGNATURE_FILES}
+        write_ids(arguments.documents, stack.enter_context(atomic_write(arguments.output_folder / IDS_FILE)))
         count = sign_documents(arguments.documents, files, spec.seed, spec.near)
     log(f"domain {spec.domain}: {count} documents signed{'' if spec.near else ' to find equal texts only'}")

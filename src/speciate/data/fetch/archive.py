@@ -180,7 +180,7 @@ class _TarInfo(tarfile.TarInfo):
     """A header of a tar; one that is damaged raises an error, where tarfile would take it for the archive's end."""
 
     @classmethod
-    def fromtarfile(cls, opened: tarfile.TarFile) -> "_TarInfo":  # type: ignore[override]
+    def fromtarfile(cls, opened: tarfile.TarFile) -> "_TarInfo":
         try:
             return super().fromtarfile(opened)
         except tarfile.HeaderError as error:
@@ -210,7 +210,7 @@ def _open_tar_members(file: IO[bytes], source: str, globs: Globs) -> Iterator[tu
 
 def _check_end(opened: tarfile.TarFile, source: str) -> None:
     """Raise ReadingError if another tar follows the end of this one, as where two files were joined."""
-    while block := opened.fileobj.read(TAR_BLOCK_BYTES):  # type: ignore[union-attr]
+    while block := opened.fileobj.read(TAR_BLOCK_BYTES):
         if any(block):
             break
     else:

@@ -137,7 +137,8 @@ class _ZstdFrames:
         return bytes(frames)
 
     def _start_frame(self) -> None:
-        self._want, self._take = 4, self._frame
+        self._want = 4
+        self._take: Callable[[bytes], None] = self._frame
 
     def _frame(self, magic: bytes) -> None:
         number = int.from_bytes(magic, "little")
@@ -193,7 +194,7 @@ def _open_zstd(file: _Rewound, where: str) -> IO[bytes]:
 
     frames: Any = _ZstdFrames(file, where)
     reader = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(frames, read_across_frames=True)
-    return io.BufferedReader(reader, CHUNK_BYTES)  # type: ignore[type-var]
+    return io.BufferedReader(reader, CHUNK_BYTES)
 
 
 COMPRESSIONS: dict[str, Callable[[_Rewound, str], IO[bytes]]] = {

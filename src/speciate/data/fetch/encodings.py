@@ -45,8 +45,8 @@ def other_encoding(data: bytes) -> str | None:
     for mark, name in MARKS.items():
         if data.startswith(mark):
             return f"is {name}, not UTF-8: {_advice(name)}"
-    name = _unmarked_encoding(data)
-    return f"looks like {name}, not UTF-8: {_advice(name)}" if name else None
+    unmarked = _unmarked_encoding(data)
+    return f"looks like {unmarked}, not UTF-8: {_advice(unmarked)}" if unmarked else None
 
 
 def _unmarked_encoding(data: bytes) -> str | None:

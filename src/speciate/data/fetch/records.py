@@ -116,7 +116,7 @@ class RecordParser:
             text = self._record_text(record)
             passage_id = name if self._id is None else _label_text(record[self._id], self._id, "id")
             group = passage_id if self._group is None else _label_text(record[self._group], self._group, "group")
-            return Passage(passage_id, group, text)
+            return Passage(passage_id, group, text, place=where.partition(": ")[2])
         except BadRecord as error:
             if not self._drop:
                 raise ReadingError(f"{where}: {error}") from None
