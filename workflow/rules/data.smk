@@ -24,7 +24,7 @@ rule fetch:
     params:
         code=code_of("fetch"),
     message:
-        "fetch {wildcards.name}, {wildcards.shard}: what is pinned, and nothing else"
+        "fetch {wildcards.name}, {wildcards.shard}: what the study pins, or a list of your own files as they are now"
     shell:
         "python -m speciate fetch --spec {input.spec} --shard {wildcards.shard}"
         " --output {output} 2>&1 | tee -a {log} >&2"

@@ -1,6 +1,7 @@
-"""Download one source exactly as the study pins it.
+"""Fetch one source: download what the study pins, or record which of the user's own files it reads.
 
-What is written is the archive that `clean` reads. A source that can be divided is fetched shard by shard.
+What is written is the archive that `clean` reads. Of a source of kind `files` it is a list of the files with their
+sizes and sha256, which `clean` checks again. A source that can be divided is fetched shard by shard.
 
 Example:
     speciate fetch --spec results/data/fetch/django-<key>/spec.json --output archive
@@ -55,4 +56,5 @@ def main(arguments: argparse.Namespace) -> None:
         spec.source.component().fetch(spec.source, spec.name, target, shard)
     megabytes = arguments.output.stat().st_size / 1e6
     shard_text = f", shard {shard}" if shard.count > 1 else ""
-    log(f"source {spec.name}{shard_text}: {megabytes:.1f} MB in {time.perf_counter() - started:.1f} s, as pinned")
+    origin = "of your own files, as they are now" if spec.source.local_globs() else "as the study says"
+    log(f"source {spec.name}{shard_text}: {megabytes:.1f} MB in {time.perf_counter() - started:.1f} s, {origin}")

@@ -18,6 +18,8 @@ MARKS = {
 }
 CONTROLS = bytes({*range(0x1B)} - {*b"\t\n\v\f\r"})
 """Control characters that no text has often: white space, escapes and the separators of records are not among them."""
+HIGH_BYTES = CONTROLS + b"\t\n\v\f\r"
+"""High bytes of the smaller scripts in UTF-16: Latin has 0, Cyrillic 4, Devanagari 9, which is also a tab."""
 HAS_CONTROLS = re.compile(b"[" + re.escape(CONTROLS) + b"\x1b]")
 TEXT_HAS_CONTROLS = re.compile("[" + re.escape(CONTROLS.decode()) + "\x1b]")
 ISO_2022 = (b"\x1b$@", b"\x1b$A", b"\x1b$B", b"\x1b$(C", b"\x1b$(D", b"\x1b$)A", b"\x1b$)C", b"\x1b$)G")
@@ -56,29 +58,32 @@ def _unmarked_encoding(data: bytes) -> str | None:
         return "ISO-2022-JP"
     if not 0 < len(data) - len(data.translate(None, CONTROLS)) < len(data):
         return None
-    first, second, third, fourth = (_share_of_controls(data, offset, 4) for offset in range(4))
-    if min(second, third, fourth) > 0.6 and min(third, fourth) > 0.95 and first <= 0.75:
+    first, second, third, fourth = (data[offset : len(data) // 4 * 4 : 4] for offset in range(4))
+    if _share(third + fourth, CONTROLS) > 0.95 and _are_halves(second, first):
         return "UTF-32LE"
-    if min(first, second, third) > 0.6 and min(first, second) > 0.95 and fourth <= 0.75:
+    if _share(first + second, CONTROLS) > 0.95 and _are_halves(third, fourth):
         return "UTF-32BE"
-    even, odd = (_share_of_controls(data, offset, 2) for offset in range(2))
-    if _is_high_byte(odd, even):
+    even, odd = (data[offset : len(data) // 2 * 2 : 2] for offset in range(2))
+    if _are_halves(odd, even):
         return "UTF-16LE"
-    return "UTF-16BE" if _is_high_byte(even, odd) else None
+    return "UTF-16BE" if _are_halves(even, odd) else None
 
 
-def _share_of_controls(data: bytes, offset: int, step: int) -> float:
-    """Return the share of control characters among every `step`-th byte from `offset` on."""
-    part = data[offset : len(data) // step * step : step]
-    return (len(part) - len(part.translate(None, CONTROLS))) / len(part) if part else 0.0
+def _share(data: bytes, of: bytes) -> float:
+    """Return the share of `data` that consists of the bytes `of`."""
+    return (len(data) - len(data.translate(None, of))) / len(data) if data else 0.0
 
 
-def _is_high_byte(high: float, low: float) -> bool:
-    """Tell whether these shares are those of the high and the low bytes of UTF-16 in one of the smaller scripts.
+def _are_halves(high: bytes, low: bytes) -> bool:
+    """Tell whether these are the high and the low bytes of text in one of the smaller scripts.
 
-    The low bytes of Cyrillic capitals are control characters too, so many of those need almost all of the others.
+    High bytes repeat: they are control characters, or also white space but not white space alone. The low bytes of some
+    scripts are control characters too, so many of those need almost all of the others.
     """
-    return (high >= 0.7 and low <= 0.3) or (high >= 0.9 and low <= 0.75)
+    controls, low_controls = _share(high, CONTROLS), _share(low, CONTROLS)
+    if controls >= 0.7 and low_controls <= 0.3:
+        return True
+    return controls > 0 and _share(high, HIGH_BYTES) >= 0.9 and low_controls <= 0.75
 
 
 def _advice(name: str) -> str:

@@ -19,6 +19,7 @@ from mwparserfromhell import nodes
 
 from speciate.config.contracts.data import ReaderOptions
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import ReadingError, explain_errors
 
 DROP_MARK = "\x00"
 """Replaces something without which its whole paragraph is dropped."""
@@ -70,22 +71,21 @@ def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Pas
     """Yield the sections of every article (namespace 0, no redirect) as 'title#number', in the group 'title'.
 
     Raises:
-        ValueError: the XML is incomplete, or a page lacks its title or text; the message names `where` and the line or
-            page.
+        ReadingError: the XML is incomplete, or a page lacks its title or text; the message names `where` and the line
+            or page.
     """
-    try:
+    # unknown encodings, half a surrogate pair in an entity, and markup nested by thousands have errors of their own
+    with explain_errors(where, "is not a complete XML export"):
         for _, element in ET.iterparse(io.BytesIO(data)):
             if element.tag.rpartition("}")[2] == "page":
                 fields = {child.tag.rpartition("}")[2]: child for child in element.iter()}
                 yield from _sections(fields, where)
                 element.clear()
-    except ET.ParseError as error:
-        raise ValueError(f"{where} is not a complete XML export: {error}") from None
 
 
 def _sections(fields: dict[str, ET.Element], where: str) -> Iterator[Passage]:
     if "title" not in fields or "ns" not in fields or "text" not in fields:
-        raise ValueError(f"{where}: a page lacks its title, namespace or text")
+        raise ReadingError(f"{where}: a page lacks its title, namespace or text")
     title = fields["title"].text or ""
     if fields["ns"].text != "0" or "redirect" in fields:
         return

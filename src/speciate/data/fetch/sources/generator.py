@@ -64,13 +64,16 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     command += ["--seed", str(options.seed), "--num-items", str(options.num_items)]
     command += ["--drop", *map(str, options.drop)] + ["--instruction"] * options.instruction
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"}
+    line = b"\n"
     with tempfile.TemporaryFile() as messages:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, env=environment) as process:
             assert process.stdout is not None
             for line in process.stdout:
+                if not line.endswith(b"\n"):  # the process ended while it wrote
+                    break
                 item = json.loads(line)
                 yield Passage(f"item{item['index']}", f"template{item['template']}", item["text"])
-        if process.returncode:
+        if process.returncode or not line.endswith(b"\n"):
             messages.seek(0)
             last_line = messages.read().decode(errors="replace").strip().splitlines()[-1:]
             raise ValueError(f"source {name}: generator {options.dataset} failed: {''.join(last_line) or 'no message'}")

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from speciate.config.contracts.data import SourceOptions
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import explain_errors
 from speciate.data.shard import Shard
 
 Matrix = npt.NDArray[np.float64]
@@ -76,7 +77,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
     """Yield the texts, each its own group."""
-    with archive.open(encoding="utf-8") as lines:
+    with explain_errors(f"source {name}: {archive}"), archive.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             yield Passage(f"text{number}", f"text{number}", json.loads(line))
 

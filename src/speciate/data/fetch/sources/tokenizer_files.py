@@ -103,6 +103,6 @@ def _read_hub_files(repository: str, revision: str, where: str) -> dict[str, str
 
 def _read_utf8(file: pathlib.Path, where: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # a byte-order mark is no JSON
     except UnicodeDecodeError as error:
         raise ValueError(f"{where}: {file.name} is not UTF-8: {error}") from None
