@@ -55,6 +55,25 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
+def by_other_method() -> bytes:
+    """Make a zip whose member says that it is compressed by zstd, which has a number there."""
+    data = bytearray(wheel({"a.py": "x = 1\n"}))
+    for header, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(header) + method] = 93
+    return bytes(data)
+
+
+def tarred() -> bytes:
+    """Make a tar of the good members."""
+    opened = io.BytesIO()
+    with tarfile.open(fileobj=opened, mode="w") as tar:
+        for name, text in GOOD.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return opened.getvalue()
+
+
 def damaged() -> bytes:
     """Make a zip with one byte of a member changed."""
     opened = io.BytesIO()
@@ -73,6 +92,20 @@ def fetched(source: dict[str, object]) -> Callable[[Place], Command]:
     """Return the command `fetch` for this source."""
     arguments = ("--output", "archive")
     return lambda place: Command("fetch", ("--spec", place.spec(name="one", source=source), *arguments))
+
+
+def of_folder_of(path: str) -> Callable[[Place], Command]:
+    """Return the command `fetch` for a user's folder with one file."""
+
+    def make(place: Place) -> Command:
+        (place.folder / "my/de").mkdir(parents=True)
+        (place.folder / "my/de/a.md").write_text("# Titel")
+        return fetched({"kind": "files", "paths": [path]})(place)
+
+    return make
+
+
+of_folder = of_folder_of("my/de")
 
 
 def by_pip(place: Place, command: Command) -> Ended:
@@ -163,6 +196,20 @@ CASES = [
         "HF_TOKEN",
         run=from_hub(gated=True),
     ),
+    Case(
+        "Download",
+        "a folder for its files",
+        of_folder,
+        "source one: paths: my/de is a folder: write my/de/* for the files in it, or my/de/**/* for those in its "
+        "folders too",
+    ),
+    Case(
+        "Download",
+        "a file of no known format",
+        of_folder_of("my/de/*"),
+        "source one: paths: my/de/a.md has no known format: .jsonl, .txt, .parquet (the first two also .gz, .zst, "
+        ".bz2, .xz); set `format: text` to read it as plain text",
+    ),
     Case("Archive", "there is none", no_archive, "source one: there is no archive one"),
     Case(
         "Archive",
@@ -213,6 +260,24 @@ CASES = [
         "two members of one name",
         archive(lambda: wheel({"a.py": "1", "b.py": "2"}).replace(b"b.py", b"a.py")),
         "source one: two members are called a.py",
+    ),
+    Case(
+        "Archive",
+        "a member compressed in a way that is not read",
+        archive(by_other_method),
+        "source one: member a.py is compressed by zip's method 93; read are stored, deflate, bzip2, lzma",
+    ),
+    Case(
+        "Archive",
+        "two tars joined to one file",
+        archive(lambda: tarred() * 2),
+        "source one: the archive holds another one behind its end; divide the two",
+    ),
+    Case(
+        "Archive",
+        "a tar with a damaged header in its middle",
+        archive(lambda: tarred().replace(b"b.py", b"c.py")),
+        "source one: the archive is damaged, cut off, or neither zip nor tar: bad checksum at offset N",
     ),
     Case("Archive", "encrypted", archive(encrypted), "source one: member a.py is encrypted"),
     Case(

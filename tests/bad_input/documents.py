@@ -41,10 +41,10 @@ def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes]
     return make
 
 
-def parquet(columns: dict[str, list[Any]]) -> bytes:
+def parquet(columns: dict[str, Any] | pa.Table) -> bytes:
     """Make a parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), sink)
     return bytes(sink.getvalue())
 
 
@@ -86,6 +86,8 @@ def record(wrong: str, data: bytes, says: str, filters: Sequence[Any] = (), stat
     return Case("Documents", wrong, lines(data, *filters, **reader), says, status)
 
 
+FAR = bytes.fromhex("28b52ffd") + bytes([0x00, (32 - 10) << 3]) + b"\x01\x00\x00"
+"""A zstd frame without content (RFC 8878, section 3.1.1) that asks for a window of 4 GiB."""
 HALF = json.dumps({"text": "half \ud83d a pair"}).encode() + b"\n"
 CASES = [
     record(
@@ -119,8 +121,8 @@ CASES = [
     ),
     record(
         "bad records, which the study says to drop",
-        GOOD + HALF + b"[]\n",
-        "domain code: 1 documents in N s; dropped {'not_json': 1, 'surrogate': 1}",
+        GOOD + HALF + b'[]\n{"body": "a"}\n{"text": "a", "text": "b"}\n',
+        "domain code: 1 documents in N s; dropped {'no_column': 1, 'not_json': 1, 'repeated_key': 1, 'surrogate': 1}",
         status=0,
         bad_records="drop",
     ),
@@ -130,7 +132,46 @@ CASES = [
         "domain code: 1 documents in N s; dropped {'null': 2}",
         status=0,
     ),
-    record("not UTF-8", b'{"text": "caf\xe9"}\n', "source one: member a.jsonl is not UTF-8: byte 0xe9 at offset 13"),
+    record(
+        "a column that one record lacks",
+        GOOD + b'{"body": "a"}\n',
+        "source one: member a.jsonl: line 2: there is no column 'text'; available: body",
+    ),
+    record(
+        "a column that no record has, where bad records are dropped",
+        b'{"body": "a"}\n' * 2,
+        "source one: member a.jsonl: there is no column 'text'; available: body",
+        bad_records="drop",
+    ),
+    record(
+        "a key twice",
+        b'{"text": "a", "text": "b"}\n',
+        "source one: member a.jsonl: line 1: has the key 'text' more than once",
+    ),
+    record(
+        "not UTF-8",
+        b'{"text": "caf\xe9"}\n',
+        "source one: member a.jsonl: line 1: is not UTF-8: byte 0xe9 at offset 13",
+    ),
+    record(
+        "UTF-16",
+        '{"text": "a"}\n'.encode("utf-16-le"),
+        "source one: member a.jsonl looks like UTF-16LE, not UTF-8: convert it, for example with `iconv -f UTF-16LE -t "
+        "UTF-8`",
+    ),
+    Case(
+        "Documents",
+        "UTF-16 text whose bytes are UTF-8 too",
+        of_files("привет мир".encode("utf-16-le"), "a.txt"),
+        "source one: file a.txt: looks like UTF-16LE, not UTF-8: convert it, for example with `iconv -f UTF-16LE -t "
+        "UTF-8`",
+    ),
+    Case(
+        "Documents",
+        "two records with one id",
+        of_files(b'{"text": "a", "key": 7}\n{"text": "b", "key": "7"}\n', id="key"),
+        "source one: two records have the id '7': file a.jsonl: row 1, and file a.jsonl: row 2",
+    ),
     Case(
         "Documents",
         "a file cut off since it was fetched",
@@ -154,6 +195,25 @@ CASES = [
         "parquet without the column",
         of_files(parquet({"body": ["a"]}), "a.parquet"),
         "source one: file a.parquet: there is no column 'text'; available: body",
+    ),
+    Case(
+        "Documents",
+        "parquet with one column twice",
+        of_files(parquet(pa.table([["a"], ["b"]], names=["text", "text"])), "a.parquet"),
+        "source one: file a.parquet: there are 2 columns 'text'; rename all but one",
+    ),
+    Case(
+        "Documents",
+        "parquet with a value that Python cannot hold",
+        of_files(parquet({"text": pa.array([10**9], pa.date32())}), "a.parquet"),
+        "source one: file a.parquet: row 1: column 'text' cannot be read: WHY",
+    ),
+    Case(
+        "Documents",
+        "zstd with a window beyond the limit",
+        of_files(FAR, "a.jsonl.zst"),
+        "source one: file a.jsonl.zst has a zstd frame with a window of N bytes; the limit is N: compress it again "
+        "with `zstd --long=31` or less",
     ),
     Case(
         "Documents",

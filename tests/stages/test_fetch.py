@@ -47,6 +47,17 @@ def test_it_brings_the_pinned_file(tmp_path: pathlib.Path, sha256: str) -> None:
     assert "source words: 0.0 MB" in done.stderr
 
 
+def test_of_the_users_own_files_it_says_that_they_are_listed(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    spec = {"name": "words", "source": {"kind": "files", "paths": ["*.txt"]}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-m", "speciate", "fetch", "--spec", "spec.json", "--output", "out"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "of your own files, as they are now" in done.stderr and "pinned" not in done.stderr
+    assert [entry["path"] for entry in json.loads((tmp_path / "out").read_text())["files"]] == ["a.txt"]
+
+
 def test_other_bytes_end_in_one_line_and_leave_nothing(tmp_path: pathlib.Path, sha256: str) -> None:
     done = run(tmp_path, "0" * 64)
     pin = f"tiny==1.0 ({FILE})"

@@ -3,15 +3,18 @@
 import bz2
 import gzip
 import io
+import lzma
 import pathlib
 import stat
 import tarfile
 import zipfile
 
 import pytest
+import zstandard
 
 from speciate.data.fetch.archive import Globs, extract_members, read_members
 from speciate.data.fetch.encodings import decode_utf8
+from speciate.data.reading_errors import ReadingError
 
 ALL = Globs(["*"])
 TEXTS = {"a/one.py": b"one = 1\n", "a/two.txt": b"two", "b/tests/three.py": b"three = 3\n"}
@@ -43,14 +46,78 @@ def test_wanted_members_come_in_order(tmp_path: pathlib.Path, make) -> None:
     assert list(read_members(archive, "s", Globs(["*.py"], ["*/tests/*"]))) == [("a/one.py", b"one = 1\n")]
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_a_tars_compression_is_told_by_content(tmp_path: pathlib.Path, mode: str) -> None:
-    assert dict(read_members(make_tar(tmp_path / "archive", TEXTS, mode), "s", ALL)) == TEXTS
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_a_tars_compression_is_told_by_content(tmp_path: pathlib.Path, pack) -> None:
+    tar = make_tar(tmp_path / "archive", TEXTS, "w").read_bytes()
+    (tmp_path / "archive").write_bytes(pack(tar[:700]) + pack(tar[700:]))  # as two streams, as some programs do
+    assert dict(read_members(tmp_path / "archive", "s", ALL)) == TEXTS
 
 
 def test_a_compressed_member_comes_decompressed(tmp_path: pathlib.Path) -> None:
-    archive = make_zip(tmp_path / "archive", {"x.bz2": bz2.compress(b"inside"), "y.gz": gzip.compress(b"too")})
-    assert dict(read_members(archive, "s", ALL)) == {"x.bz2": b"inside", "y.gz": b"too"}
+    packed = {"x.bz2": bz2.compress(b"in") + bz2.compress(b"side"), "y.gz": gzip.compress(b"too") + bytes(512)}
+    packed |= {"z.zst": zstandard.compress(b"wide"), "w.xz": lzma.compress(b"old")}
+    archive = make_zip(tmp_path / "archive", packed)
+    members = {"x.bz2": b"inside", "y.gz": b"too", "z.zst": b"wide", "w.xz": b"old"}
+    assert dict(read_members(archive, "s", ALL)) == members
+
+
+def test_a_name_that_is_not_utf8_is_read_under_one_that_can_be_written(tmp_path: pathlib.Path) -> None:
+    with tarfile.open(tmp_path / "archive", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("café.py"))
+    assert dict(read_members(tmp_path / "archive", "s", ALL)) == {"caf\\xe9.py": b""}
+
+
+def test_a_zip_method_that_is_not_read_is_not_called_damage(tmp_path: pathlib.Path) -> None:
+    archive = make_zip(tmp_path / "archive", {"a.py": b"text" * 9})
+    data = bytearray(archive.read_bytes())
+    for header, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(header) + offset] = 93  # zstd, of which PKZIP has had a method since 2020
+    archive.write_bytes(bytes(data))
+    message = r"^source s: member a\.py is compressed by zip's method 93; read are stored, deflate, bzip2, lzma$"
+    with pytest.raises(ReadingError, match=message):
+        list(read_members(archive, "s", ALL))
+
+
+def test_a_damaged_header_in_the_middle_does_not_end_a_tar_silently(tmp_path: pathlib.Path) -> None:
+    tar = bytearray(make_tar(tmp_path / "tar", TEXTS, "w").read_bytes())
+    tar[1024 + 10] ^= 1  # in the second member's name
+    (tmp_path / "tar").write_bytes(bytes(tar))
+    with pytest.raises(ReadingError, match=r"source s: the archive is damaged, .*: bad checksum at offset 1024"):
+        list(read_members(tmp_path / "tar", "s", ALL))
+    for end in (1024, 2048, 3072):  # between two members, and before the blocks that end a tar
+        (tmp_path / "tar").write_bytes(make_tar(tmp_path / "whole", TEXTS, "w").read_bytes()[:end])
+        with pytest.raises(ReadingError, match=f"source s: the archive is damaged, .*: empty header at offset {end}"):
+            list(read_members(tmp_path / "tar", "s", ALL))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_two_archives_in_one_file_are_refused(tmp_path: pathlib.Path, make) -> None:
+    first, second = make(tmp_path / "1", TEXTS).read_bytes(), make(tmp_path / "2", {"other": b"x"}).read_bytes()
+    (tmp_path / "both").write_bytes(first + second)
+    with pytest.raises(
+        ReadingError, match=r"source s: the archive holds (another one behind its end|something before)"
+    ):
+        list(read_members(tmp_path / "both", "s", ALL))
+
+
+def test_a_zip_that_lists_more_members_than_it_has_is_refused(tmp_path: pathlib.Path) -> None:
+    archive = make_zip(tmp_path / "archive", TEXTS)
+    data = bytearray(archive.read_bytes())
+    data[data.rindex(b"PK\x05\x06") + 10] += 1
+    archive.write_bytes(bytes(data))
+    with pytest.raises(ReadingError, match="it lists 4 members, of which 3 are found"):
+        list(read_members(archive, "s", ALL))
+
+
+def test_members_beyond_four_gigabytes_have_sizes_of_eight_bytes(tmp_path: pathlib.Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z", "w") as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(b"zip64")
+    assert dict(read_members(tmp_path / "z", "s", ALL)) == {"a": b"zip64"}
+    with tarfile.open(tmp_path / "t", "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "ä"}) as tar:
+        info = tarfile.TarInfo("ä" * 200)
+        info.size, info.mtime, info.pax_headers = 3, 1.5, {"LIBARCHIVE.creationtime": "1.25"}
+        tar.addfile(info, io.BytesIO(b"pax"))
+    assert dict(read_members(tmp_path / "t", "s", ALL)) == {"ä" * 200: b"pax"}
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -38,6 +38,9 @@ ZIP_METHODS = {
     zipfile.ZIP_LZMA: "lzma",
 }
 """How a member of a zip may be compressed."""
+ZIP_END = b"PK\5\6"
+MAX_ZIP_END_BYTES = 22 + (1 << 16)
+"""Most bytes of the record at a zip's end, which holds a comment."""
 TAR_BLOCK_BYTES = 512
 
 
@@ -157,6 +160,9 @@ def _open_zip_members(archive: pathlib.Path, source: str, globs: Globs) -> Itera
             raise ReadingError(
                 f"source {source}: the archive holds something before its first member: two joined to one?"
             )
+        listed = _zip_count(archive)
+        if listed not in (len(members) & 0xFFFF, 0xFFFF):  # beyond that, the number stands elsewhere
+            raise zipfile.BadZipFile(f"it lists {listed} members, of which {len(members)} are found")
         seen: set[str] = set()
         for info in members:
             _check_name(info.orig_filename, source, seen)
@@ -174,6 +180,16 @@ def _open_zip_members(archive: pathlib.Path, source: str, globs: Globs) -> Itera
                 stream = opened.open(info)
             with stream:
                 yield info.filename, stream
+
+
+def _zip_count(archive: pathlib.Path) -> int:
+    """Return how many members a zip says at its end that it has; zipfile does not count them."""
+    with archive.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - MAX_ZIP_END_BYTES))
+        end = file.read()
+    start = end.rindex(ZIP_END) + 10
+    return int.from_bytes(end[start : start + 2], "little")
 
 
 class _TarInfo(tarfile.TarInfo):

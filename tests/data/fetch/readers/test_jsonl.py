@@ -44,3 +44,18 @@ def test_bad_lines_can_be_dropped_under_their_fault() -> None:
         ("ok", None),
         (None, "surrogate"),
     ]
+
+
+def test_marks_and_bytes_that_are_not_utf8_concern_one_line() -> None:
+    data = b'\xef\xbb\xbf{"text": "a"}\n\xef\xbb\xbf{"text": "b"}\n{"text": "\xff"}\n{"content": "c"}'
+    options = Options(kind="jsonl", bad_records="drop")
+    assert [(each.id, each.text, each.fault) for each in read(options, "m", data, "w")] == [
+        ("m#1", "a", None),
+        ("m#2", "b", None),
+        ("m#3", None, "not_utf8"),
+        ("m#4", None, "no_column"),
+    ]
+    with pytest.raises(ValueError, match=r"^w: there is no column 'text'; available: content$"):
+        list(read(options, "m", b'{"content": "c"}\n', "w"))
+    with pytest.raises(ValueError, match=r"^w looks like UTF-16LE, not UTF-8: convert it"):
+        list(read(options, "m", '{"text": "a"}\n'.encode("utf-16-le"), "w"))

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import lzma
 import os
 import pathlib
 import tracemalloc
@@ -16,6 +17,7 @@ import zstandard
 from speciate.data.fetch import formats
 from speciate.data.fetch.sources.files import Options, fetch, read
 from speciate.data.passage import Passage
+from speciate.data.reading_errors import ReadingError
 from speciate.data.shard import Shard
 
 LINES = b'{"text": "one", "k": "a"}\n\n{"text": null, "k": "b"}\n{"text": "drei \xc3\xa4", "k": "c"}\n'
@@ -74,11 +76,82 @@ def test_every_format_gives_the_same_records(name: str, data: bytes, numbers: tu
 
 
 @pytest.mark.parametrize(
-    ("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.txt.zst", zstandard.compress)]
+    ("name", "pack"),
+    [
+        ("a.txt", bytes),
+        ("a.txt.gz", gzip.compress),
+        ("a.txt.zst", zstandard.compress),
+        ("a.txt.bz2", bz2.compress),
+        ("a.txt.xz", lzma.compress),
+    ],
 )
 def test_a_txt_file_is_one_document(name: str, pack: Any) -> None:
     put(name, pack("über\nalles\n".encode()))
     assert run() == [Passage(f"my/{name}", f"my/{name}", "über\nalles\n")]
+
+
+def test_any_file_is_plain_text_when_asked() -> None:
+    put("a.md", b"# title\n")
+    put("b.csv", b"x,y\n1,2\n")
+    put("c.py.gz", gzip.compress(b"x = 1\n"))
+    put("d.jsonl", b'{"text": "a"}\n')
+    texts = {"a.md": "# title\n", "b.csv": "x,y\n1,2\n", "c.py.gz": "x = 1\n", "d.jsonl": '{"text": "a"}\n'}
+    assert {each.id: each.text for each in run(format="text")} == {f"my/{name}": text for name, text in texts.items()}
+    put("sub/e.json", b'{"text": "a"}\n')
+    assert [each.text for each in run("my/sub/*", format="jsonl")] == ["a"]
+    put("sub/f", parquet(ROWS))
+    assert [each.text for each in run("my/sub/f", format="parquet")] == ROWS["text"]
+    with pytest.raises(
+        ValueError, match=r"my/a\.md has no known format: .*; set `format: text` to read it as plain text"
+    ):
+        run("my/a.md")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_record() -> None:
+    put("a.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n\xef\xbb\xbf\n\xef\xbb\xbf{"text": "b"}\n{"text": "c"}\n\xef\xbb\xbf')
+    for policy in ("refuse", "drop"):
+        assert [(each.id, each.text) for each in run(bad_records=policy)] == [
+            ("my/a.jsonl#1", "a"),
+            ("my/a.jsonl#3", "b"),
+            ("my/a.jsonl#4", "c"),
+        ]
+
+
+def test_wide_encodings_are_named_with_the_file() -> None:
+    for name, data in (("a.txt", "привет мир".encode("utf-16-le")), ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-be"))):
+        put(name, data)
+        with pytest.raises(
+            ReadingError, match=rf"^source mine: file my/{name}:? looks like UTF-16.E, not UTF-8: convert"
+        ):
+            run(f"my/{name}")
+    assert [(each.text, each.fault) for each in run("my/a.txt", bad_records="drop")] == [(None, "not_utf8")]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_record_without_the_column_is_dropped_unless_all_are(count: int) -> None:
+    put("a.jsonl", b'{"text": "a"}\n{"content": "b"}\n{"content": "c", "text": "d"}\n')
+    read = [each for index in range(count) for each in run(shard=Shard(index, count), bad_records="drop")]
+    assert sorted((each.id, each.text, each.fault) for each in read if each.text) == [
+        ("my/a.jsonl#1", "a", None),
+        ("my/a.jsonl#3", "d", None),
+    ]
+    assert [(each.id, each.fault) for each in read if not each.text] == [("my/a.jsonl#2", "no_column")]
+    with pytest.raises(ReadingError, match=r"file my/a\.jsonl: row 2: there is no column 'text'; available: content$"):
+        run()
+    put("b.jsonl", b'{"content": "b"}\n' * 3)
+    for index in range(count):
+        with pytest.raises(ReadingError, match=r"file my/b\.jsonl: there is no column 'text'; available: content$"):
+            run("my/b.jsonl", shard=Shard(index, count), bad_records="drop")
+
+
+def test_one_column_name_twice_is_named() -> None:
+    table = pa.table([["x"], ["y"], ["z"]], names=["text", "text", "k"])
+    pq.write_table(table, "my/a.parquet")
+    with pytest.raises(
+        ReadingError, match=r"^source mine: file my/a\.parquet: there are 2 columns 'text'; rename all bu"
+    ):
+        run()
+    assert [each.text for each in run(text="k")] == ["z"]
 
 
 def test_three_lines_of_config_do(here: pathlib.Path) -> None:
