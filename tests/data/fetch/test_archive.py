@@ -90,6 +90,15 @@ def test_a_damaged_header_in_the_middle_does_not_end_a_tar_silently(tmp_path: pa
             list(read_members(tmp_path / "tar", "s", ALL))
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_tar_is_read_to_its_checksum(tmp_path: pathlib.Path, pack) -> None:
+    packed = bytearray(pack(make_tar(tmp_path / "tar", TEXTS, "w").read_bytes() + bytes(1 << 20) + b"end"))
+    packed[{gzip.compress: -8, bz2.compress: -3, lzma.compress: -1}[pack]] ^= 1  # in what ends each of the formats
+    (tmp_path / "tar").write_bytes(bytes(packed))
+    with pytest.raises(ReadingError, match="source s: the archive is damaged"):
+        list(read_members(tmp_path / "tar", "s", ALL))
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_two_archives_in_one_file_are_refused(tmp_path: pathlib.Path, make) -> None:
     first, second = make(tmp_path / "1", TEXTS).read_bytes(), make(tmp_path / "2", {"other": b"x"}).read_bytes()

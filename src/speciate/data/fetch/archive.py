@@ -225,14 +225,15 @@ def _open_tar_members(file: IO[bytes], source: str, globs: Globs) -> Iterator[tu
 
 
 def _check_end(opened: tarfile.TarFile, source: str) -> None:
-    """Raise ReadingError if another tar follows the end of this one, as where two files were joined."""
+    """Raise ReadingError if another tar follows the end of this one, as where two files were joined.
+
+    The rest is read to its end, where the checksum of a compressed tar stands.
+    """
+    first = b""
     while block := opened.fileobj.read(TAR_BLOCK_BYTES):
-        if any(block):
-            break
-    else:
-        return
+        first = first or (block if any(block) else b"")
     try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return  # what stands there is no member, so nothing is lost
     raise ReadingError(f"source {source}: the archive holds another one behind its end; divide the two")
