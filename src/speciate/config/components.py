@@ -76,6 +76,8 @@ class ComponentOptions(Strict, metaclass=_OneClassPerModule):
 
     causal_only: ClassVar[bool] = False
     """Whether it works only in models whose positions see nothing but the positions before them."""
+    reads_token_ids: ClassVar[bool] = False
+    """Whether it looks at the ids of tokens, so that embeddings alone do not tell it what to do."""
 
     @classmethod
     def module_name(cls) -> str:

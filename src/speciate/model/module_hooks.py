@@ -1,4 +1,5 @@
-"""Optional abilities of a module: drawing its own weights, counting its FLOPs and its idle parameters.
+"""Optional abilities of a module: drawing its own weights, counting its FLOPs and its idle parameters, following a
+vocabulary that grows.
 
 A module that has one inherits the class below; initialisation and the counts test for the class with `isinstance`. The
 methods are abstract, so a misspelt one is an error when the module is built.
@@ -44,3 +45,11 @@ class HasIdleMatrices(HasIdleParameters):
     @abstractmethod
     def num_idle_matrix_elements(self) -> int:
         """Return how many of its idle parameters are elements of matrices."""
+
+
+class HasTokenTable(ABC):
+    """A module that holds something for every token id, besides the embeddings and the output layer."""
+
+    @abstractmethod
+    def resize_vocabulary(self, vocabulary: int) -> None:
+        """Hold `vocabulary` token ids from now on: entries of ids that stay are unchanged, others go or are added."""

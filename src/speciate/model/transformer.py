@@ -75,23 +75,29 @@ class Transformer(nn.Module):
         """Return the batch that the model reads; it keeps documents apart only if the model separates them."""
         return TokenBatch.of(token_BT, document_BT if self.separate_documents else None)
 
-    def read(self, tokens: TokenBatch) -> Tensor:
+    def read(self, tokens: TokenBatch, embedded_BTD: Tensor | None = None) -> Tensor:
         """Return `hidden` of these tokens, (B, T, D); with a cache, they follow the tokens that it has seen.
+
+        Args:
+            tokens: the tokens.
+            embedded_BTD: embeddings in place of those of the tokens' ids; positions are still added to them.
 
         Raises:
             ValueError: the blocks are longer than the model's context.
         """
-        return self._run_blocks(tokens)[1]
+        return self._run_blocks(tokens, embedded_BTD=embedded_BTD)[1]
 
     def trunk_and_hidden(self, tokens: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the residual stream before the last block, where further heads may start, and `read`; (B, T, D)."""
         return self._run_blocks(tokens)
 
-    def _run_blocks(self, tokens: TokenBatch, added_BTD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _run_blocks(
+        self, tokens: TokenBatch, added_BTD: Tensor | None = None, *, embedded_BTD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         length = tokens.id_BT.shape[1] + (0 if tokens.cache is None else tokens.cache.length)
         if length > self.context:
             raise ValueError(f"a block of {length} tokens is longer than the context, {self.context}")
-        x_BTD: Tensor = self.token_embedding(tokens.id_BT)
+        x_BTD: Tensor = self.token_embedding(tokens.id_BT) if embedded_BTD is None else embedded_BTD
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
         if added_BTD is not None:

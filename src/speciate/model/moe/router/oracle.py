@@ -20,6 +20,8 @@ from torch import Tensor
 
 from speciate.config.contracts.model import RouterOptions
 from speciate.model.initial_weights import generator
+from speciate.model.module_hooks import HasTokenTable
+from speciate.model.moe.token_slots import resize_slots
 from speciate.model.moe.top_k_router import Scorer, Scores
 from speciate.model.token_batch import BuildContext, TokenBatch
 
@@ -33,6 +35,7 @@ class Options(RouterOptions):
     """Seed of the assignment of ids to a domain's slots, combined with the run's seed."""
 
     scores_all_slots: ClassVar[bool] = False
+    reads_token_ids: ClassVar[bool] = True
 
     def check_slots(self, num_slots: int) -> None:
         """Refuse fewer slots than domains."""
@@ -45,7 +48,7 @@ class Options(RouterOptions):
             raise ValueError(f"router: oracle: domains is {self.domains}, but the study has {len(domains)} domains")
 
 
-class Router(Scorer):
+class Router(HasTokenTable, Scorer):
     """Looks up the slot of each domain and token id, with probability one."""
 
     slot_GV: Tensor
@@ -56,8 +59,12 @@ class Router(Scorer):
         shuffled_V = torch.randperm(
             context.vocabulary, generator=generator("oracle", options.seed, context.seed, context.layer)
         )
-        slots_of_domains = [torch.arange(domain, num_slots, options.domains) for domain in range(options.domains)]
+        slots_of_domains = [torch.tensor(self.slots_of(domain)) for domain in range(options.domains)]
         self.register_buffer("slot_GV", torch.stack([slots[shuffled_V % len(slots)] for slots in slots_of_domains]))
+
+    def slots_of(self, domain: int) -> range:
+        """Return the slots of a domain."""
+        return range(domain, self.num_slots, self.domains)
 
     def forward(self, x_ND: Tensor, tokens: TokenBatch) -> Scores:
         """Return one-hot probabilities.
@@ -72,3 +79,8 @@ class Router(Scorer):
         slot_N = self.slot_GV[tokens.domain_BT, tokens.id_BT].flatten()
         probs_NS = F.one_hot(slot_N, self.num_slots).to(x_ND.dtype)
         return Scores(probs_NS, probs_NS, None)
+
+    def resize_vocabulary(self, vocabulary: int) -> None:
+        """Give each added id, in every domain, to that slot of the domain which has the fewest ids."""
+        rows = [resize_slots(row_V, vocabulary, self.slots_of(domain)) for domain, row_V in enumerate(self.slot_GV)]
+        self.slot_GV = torch.stack(rows)

@@ -27,6 +27,7 @@ class Options(RouterOptions):
     """No options."""
 
     balanced_by: ClassVar[tuple[str, ...]] = ("choice",)
+    reads_token_ids: ClassVar[bool] = True
 
 
 class Router(Scorer):
