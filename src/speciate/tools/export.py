@@ -129,7 +129,7 @@ def write_model(
     return type(exported).__name__
 
 
-def to_transformers(run: RunSpec, model: Transformer, vocabulary: dict[str, int]) -> PreTrainedModel:
+def to_transformers(run: RunSpec, model: Transformer, vocabulary: dict[str, Any]) -> PreTrainedModel:
     """Convert the model to a class of transformers; `vocabulary` holds the config's keys about the vocabulary."""
     family = family_of(run.model)
     if family is None:
