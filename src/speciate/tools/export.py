@@ -122,6 +122,8 @@ def write_model(
         bos_token=manifest.end_token,
         eos_token=manifest.end_token,
         pad_token=manifest.end_token,
+        padding_side="left",  # a padded text is continued where it ends
+        model_input_names=["input_ids", "attention_mask"],
         model_max_length=run.model.context,
         clean_up_tokenization_spaces=False,
     )
