@@ -218,6 +218,15 @@ def test_the_dense_arm_alone_is_a_study(study: pathlib.Path, compare_spec_of) ->
     assert len(result["missing"]) == 8
 
 
+def test_a_column_that_compare_should_fill_and_does_not_is_refused(
+    study: pathlib.Path, compare_spec_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(excess, "add_excess", lambda rows, *_: rows.assign(q_value=0.5))
+    monkeypatch.setattr(excess, "add_states", lambda rows, *_, **__: rows)
+    with pytest.raises(ValueError, match=r"^runs.parquet: nothing fills its column excess_information_bits, "):
+        compared(study, compare_spec_of)
+
+
 def test_foreign_and_repeated_runs_are_refused(study: pathlib.Path, compare_spec_of) -> None:
     every = folders(study)
     with pytest.raises(ValueError, match="run dense, seed 0 is also in"):

@@ -216,6 +216,16 @@ def test_a_dense_run_has_empty_tables_with_their_columns(study: pathlib.Path) ->
     assert not math.isnan(row["loss"])
 
 
+@pytest.mark.parametrize(("table", "arm"), [("selectors", "auxiliary"), ("runs", "auxiliary"), ("runs", "dense")])
+def test_a_metric_with_a_column_and_no_function_is_refused(
+    study: pathlib.Path, small, measure_spec_of, monkeypatch: pytest.MonkeyPatch, table: str, arm: str
+) -> None:
+    monkeypatch.setitem(tables.COLUMNS, table, {**tables.COLUMNS[table], "herfindahl": "float64"})
+    spec = measure_spec_of(arm, 0, small)
+    with pytest.raises(ValueError, match=rf"^{table}.parquet: nothing fills its column herfindahl$"):
+        measure.measure(spec, study / "runs" / arm / "seed0", study / "mixture")
+
+
 def settings(confidence: float = 0.95, resamples: int = 399, seed: int = 0) -> Settings:
     return Settings(100, seed, 99, resamples, confidence, 0.1, 5)
 

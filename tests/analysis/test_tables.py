@@ -8,21 +8,42 @@ import pytest
 from speciate.analysis import tables
 from speciate.config import stage_specs
 
+CURVE = {"step": [1.0], "ablation": ["a"], "seed": [0], "series": ["train"], "nats": [2.5]}
 
-def test_frame_fills_what_may_be_missing_and_orders_the_rest() -> None:
-    result = tables.conform(
-        "curves", pd.DataFrame({"step": [1.0], "ablation": ["a"], "seed": [0], "series": ["train"]})
-    )
+
+def test_a_frame_has_the_tables_order_and_types() -> None:
+    result = tables.conform("curves", pd.DataFrame(CURVE))
     assert list(result.columns) == ["ablation", "seed", "step", "series", "nats"]
     assert result["step"].dtype == np.int64
-    assert math.isnan(result["nats"][0])
+    assert result["nats"].tolist() == [2.5]
 
 
-def test_frame_refuses_unknown_columns_and_missing_counts() -> None:
-    with pytest.raises(ValueError, match=r"unknown \['depth'\]"):
-        tables.conform("curves", pd.DataFrame({"depth": [1]}))
-    with pytest.raises(ValueError, match=r"missing \['seed', 'step'\]"):
-        tables.conform("curves", pd.DataFrame({"nats": [1.0]}))
+@pytest.mark.parametrize("forgotten", ["nats", "series", "step"])
+def test_a_column_that_nothing_fills_is_refused_whatever_its_type(forgotten: str) -> None:
+    rows = pd.DataFrame(CURVE).drop(columns=forgotten)
+    with pytest.raises(ValueError, match=f"^curves.parquet: nothing fills its column {forgotten}$"):
+        tables.conform("curves", rows)
+
+
+def test_a_column_that_the_table_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^curves.parquet: its columns have no depth, for which there are values$"):
+        tables.conform("curves", pd.DataFrame({**CURVE, "depth": [1]}))
+
+
+def test_only_what_a_later_stage_fills_is_left_empty() -> None:
+    later = tables.conform("curves", pd.DataFrame(CURVE).drop(columns=["nats", "series"]), later=["nats", "series"])
+    assert math.isnan(later["nats"][0])
+    assert later["series"].tolist() == [""]
+    for name, columns in tables.LATER.items():
+        assert {tables.COLUMNS[name][column] for column in columns} <= {"str", "float64"}
+
+
+def test_rows_are_stacked_only_if_all_have_the_same_columns() -> None:
+    one, other = pd.DataFrame({"a": [1], "b": [2]}), pd.DataFrame({"b": [4], "a": [3]})
+    assert tables.stack([one, other]).to_dict("list") == {"a": [1, 3], "b": [2, 4]}
+    assert len(tables.stack([]).columns) == 0
+    with pytest.raises(ValueError, match=r"^only some of the rows have b, c$"):
+        tables.stack([one, other.rename(columns={"b": "c"})])
 
 
 @pytest.mark.parametrize("name", list(tables.COLUMNS))
@@ -75,7 +96,10 @@ def test_files_are_the_same_bytes_and_come_back(tmp_path: pathlib.Path) -> None:
     pd.testing.assert_frame_equal(tables.read_table(tmp_path / "one.parquet", "collapse"), rows)
     lines = (tmp_path / "one.csv").read_text().splitlines()
     assert lines[1:] == ['"a, b",2,0,1,0.5,0.333333333,1', "c,0,2,0,,,"]
-    with pytest.raises(ValueError, match="not those of table curves"):
+    with pytest.raises(
+        ValueError,
+        match=r"one.parquet: is not table curves: lacks seed, step, series, nats; has besides runs, missing, ",
+    ):
         tables.read_table(tmp_path / "one.parquet", "curves")
 
 

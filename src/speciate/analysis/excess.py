@@ -13,6 +13,11 @@ from speciate.analysis import collapse, information, statistics
 from speciate.selection.tally import Array
 
 NAN = float("nan")
+OF_RUN = (
+    *("excess_information_bits", "excess_low_bits", "excess_high_bits"),
+    *("least_excess_bits", "least_excess_low_bits"),
+)
+"""Columns of table `runs` about the excess, which a run without selectors or without controls does not have."""
 _KEY = ["seed", "selector", "step", "probe"]
 
 
@@ -110,7 +115,7 @@ def add_states(
         ablation, seed = str(run["ablation"]), int(run["seed"])
         of_run = (selectors["ablation"] == ablation) & (selectors["seed"] == seed)
         full = selectors[of_run & (selectors["probe"] == "full")]
-        row: dict[str, object] = {str(key): value for key, value in run.items()}
+        row: dict[str, object] = {**dict.fromkeys(OF_RUN, NAN), "state": "", **{str(k): v for k, v in run.items()}}
         if len(full):
             excess = excess_of_run(
                 ablation,

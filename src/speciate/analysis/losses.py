@@ -8,7 +8,7 @@ documents. A loss that is estimated (the bound of masked diffusion, by drawing m
 import numpy as np
 import pandas as pd
 
-from speciate.analysis import draws, statistics
+from speciate.analysis import draws, statistics, tables
 from speciate.analysis.information import LN2
 from speciate.analysis.observation import Groups, Settings, group_documents
 from speciate.selection.tally import Array
@@ -72,7 +72,7 @@ def loss_draws(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: Set
             value_B = statistics.ratio_draws(nats_G[of_G], unit_G[of_G], times_BG[:, of_G])
             columns = {"statistic": statistic, "name": domain, "draw": np.arange(len(value_B)), "value": value_B}
             parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    return tables.stack(parts)
 
 
 def curves_table(metrics: list[dict[str, object]]) -> pd.DataFrame:

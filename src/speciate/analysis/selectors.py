@@ -13,10 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from speciate.analysis import draws, information, load, nulls
+from speciate.analysis import draws, information, load, nulls, tables
 from speciate.analysis.draws import Integers
 from speciate.analysis.observation import TYPES, Groups, ObservedSelector, Settings, Texts, shares_against_null
 from speciate.selection.tally import Array, Commitment, Tally
+
+FULL_ONLY = (
+    *("max_share_low", "max_share_high", "token_explained_bits", "shared_token_share"),
+    *("conditional_information_bits", "conditional_p_value"),
+)
+"""Columns that only rows of the full probe fill; they are NaN in rows of the telemetry probe."""
 
 
 def selectors_table(observed: list[ObservedSelector], texts: Texts, settings: Settings) -> pd.DataFrame:
@@ -26,7 +32,7 @@ def selectors_table(observed: list[ObservedSelector], texts: Texts, settings: Se
         for selector in observed
         for rows in (_check_rows(selector, texts, settings), _finished_rows(selector, texts, settings))
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return tables.stack(parts)
 
 
 def _load_columns(share_KS: Array, decisions_K: Array, num_chosen: float) -> dict[str, Array]:
@@ -78,6 +84,7 @@ def _check_rows(selector: ObservedSelector, texts: Texts, settings: Settings) ->
         ),
         **_null_columns(null),
         **_commitment_columns(selector.early),
+        **{name: np.full(len(selector.steps_K), np.nan) for name in FULL_ONLY},
     }
     return _assemble_rows(selector, selector.steps_K, "telemetry", columns)
 
@@ -174,7 +181,7 @@ def experts_table(observed: list[ObservedSelector], texts: Texts, settings: Sett
         # back to groups; a group without a unit has no choices to count, under any label
         shuffled_G = np.where(units.unit_G >= 0, shuffled_U[units.unit_G], texts.groups.domain_G)
         parts += _domain_rows(finished, final_GS, texts.groups, shuffled_G)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return tables.stack(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +256,7 @@ def types_table(observed: list[ObservedSelector], texts: Texts) -> pd.DataFrame:
             }
             values = {"tokens": tokens_Y[index], "share": share_YS[index], "lift": lift(share_YS[index], overall_S)}
             parts.append(pd.DataFrame({**key, **values}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return tables.stack(parts)
 
 
 def information_draws(observed: list[ObservedSelector], groups: Groups, settings: Settings) -> pd.DataFrame:
@@ -260,5 +267,5 @@ def information_draws(observed: list[ObservedSelector], groups: Groups, settings
         sums_BDS = draws.sums_by_resample(times_BG, groups.domain_G, len(groups.domains), selector.final.chosen_GS)
         value_B = information.domain_information(sums_BDS)
         parts.append(pd.DataFrame({"name": selector.path, "draw": np.arange(len(value_B)), "value": value_B}))
-    rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["name", "draw", "value"])
+    rows = tables.stack(parts) if parts else pd.DataFrame(columns=["name", "draw", "value"])
     return rows.assign(statistic="information_bits")

@@ -6,6 +6,8 @@ import pandas as pd
 
 from speciate.config.contracts.statistics import RULES, STATISTICS
 
+NAN = float("nan")
+
 
 def run_row(
     facts: dict[str, Any], losses: pd.DataFrame, selectors: pd.DataFrame, verdicts: pd.DataFrame
@@ -24,6 +26,10 @@ def run_row(
         "loss": losses["nats"].mean(),
         "bits_per_byte": losses["bits_per_byte"].mean(),
         "num_selectors": 0,
+        # what a dense run does not have
+        **{statistic.name: NAN for statistic in STATISTICS if statistic.over_selectors},
+        "information_bits": NAN,
+        **{f"{rule}_step": NAN for rule in RULES},
     }
     if len(selectors):
         full = selectors[selectors["probe"] == "full"]

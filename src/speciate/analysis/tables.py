@@ -1,12 +1,13 @@
 """Columns of every table of a study, and the code that writes tables: the same values give the same bytes.
 
 config/stage_specs.py lists which stage writes which table. `measure` leaves empty what needs the whole study (q-values,
-excess over controls, state); `compare` fills that in. Floats have nine significant digits in csv and all of them in
-parquet. A value that does not exist is an empty field in csv and a null in parquet.
+excess over controls, state): the columns LATER, which `compare` fills in. Any other column must be given wherever rows
+are made, if only as NaN; one that is forgotten is refused. Floats have nine significant digits in csv and all of them
+in parquet. A value that does not exist is an empty field in csv and a null in parquet.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -142,25 +143,37 @@ COLUMNS: dict[str, dict[str, str]] = {
     "missing": {**_RUN, "step": "float64", "reason": "str"},
 }
 
+LATER: dict[str, tuple[str, ...]] = {
+    "runs": (
+        *("about", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
+        *("least_excess_bits", "least_excess_low_bits", "state"),
+    ),
+    "selectors": ("q_value", "excess_information_bits", "normalised_information"),
+    "losses": ("difference_bits", "difference_low_bits", "difference_high_bits"),
+}
+"""Table -> the columns that no single run can fill, so that `measure` leaves them empty and `compare` fills them."""
 _EMPTY = {"str": "", "float64": np.nan}
 
 
-def conform(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.DataFrame:
-    """Return `rows` with exactly the columns of `table`, in its order and types; text and floats may be missing.
+def conform(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS, *, later: Sequence[str] = ()) -> pd.DataFrame:
+    """Return `rows` with exactly the columns of `table`, in its order and types. A table without rows needs no columns.
 
     Args:
         table: name of the table.
         rows: its rows, with columns in any order.
         tables: columns of all tables: these, or the data card's.
+        later: columns of text and floats that a later stage fills; they are left empty here.
 
     Raises:
-        ValueError: the table does not have a column, or an integer or boolean column is missing.
+        ValueError: the rows have a column that the table does not have, or lack one; names the columns.
     """
     columns = tables[table]
     unknown = [name for name in rows.columns if name not in columns]
-    absent = [name for name, kind in columns.items() if name not in rows.columns and kind not in _EMPTY]
-    if unknown or (absent and len(rows)):
-        raise ValueError(f"table {table}: columns unknown {unknown}, missing {absent}")
+    absent = [name for name in columns if name not in rows.columns and name not in later]
+    if unknown:
+        raise ValueError(f"{table}.parquet: its columns have no {', '.join(unknown)}, for which there are values")
+    if absent and len(rows):
+        raise ValueError(f"{table}.parquet: nothing fills its column {', '.join(absent)}")
     full = {
         name: rows[name].to_numpy() if name in rows.columns else np.full(len(rows), _EMPTY.get(kind, 0))
         for name, kind in columns.items()
@@ -168,11 +181,29 @@ def conform(table: str, rows: pd.DataFrame, tables: Tables = COLUMNS) -> pd.Data
     return pd.DataFrame(full, index=range(len(rows))).astype(columns)
 
 
+def stack(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all parts, one below the other; a table without columns where there are none.
+
+    Raises:
+        ValueError: a part lacks a column of another; pandas would fill it with NaN.
+    """
+    different = sorted({str(name) for part in parts for name in parts[0].columns.symmetric_difference(part.columns)})
+    if different:
+        raise ValueError(f"only some of the rows have {', '.join(different)}")
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 def read_table(file: pathlib.Path, table: str) -> pd.DataFrame:
-    """Read a table from parquet. Raises ValueError naming the file where its columns are not the table's."""
+    """Read a table from parquet. Raises ValueError naming file and columns where its columns are not the table's."""
     rows = pd.read_parquet(file)
-    if list(rows.columns) != list(COLUMNS[table]):
-        raise ValueError(f"{file}: its columns are not those of table {table}")
+    names, expected = [str(name) for name in rows.columns], list(COLUMNS[table])
+    if names != expected:
+        differences = {
+            "lacks": [name for name in expected if name not in names],
+            "has besides": [name for name in names if name not in expected],
+        }
+        said = [f"{verb} {', '.join(columns)}" for verb, columns in differences.items() if columns]
+        raise ValueError(f"{file}: is not table {table}: {'; '.join(said) or 'its columns have another order'}")
     return rows
 
 

@@ -22,7 +22,7 @@ from speciate.config.stage import SPLITS
 from speciate.config.stage_specs import CardSpec
 from speciate.data.arrays.npy import read_array
 from speciate.data.card import counts, texts, warnings
-from speciate.data.card.columns import COLUMNS
+from speciate.data.card.columns import BLANK, COLUMNS
 from speciate.data.card.stage_outputs import StageOutputs, compared_scopes
 from speciate.data.clean.pipeline import CONTROL_CHARACTERS
 from speciate.data.mixture.manifest import read_mixture
@@ -66,10 +66,18 @@ def tables(spec: CardSpec, written: StageOutputs) -> Mapping[str, pd.DataFrame]:
 
 
 def _complete_rows(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Fill missing texts with empty ones, and escape control characters, which csv cannot hold."""
-    blank = {column: "" for column, kind in COLUMNS[name].items() if kind == "str"}
-    complete = [{**blank, **row} for row in rows]
-    return [row | {column: CONTROL_CHARACTERS.sub(_escape, row[column]) for column in blank} for row in complete]
+    """Fill what only other rows have with empty texts, and escape control characters, which csv cannot hold.
+
+    Raises:
+        ValueError: a row lacks a column that every row of the table has; pandas would fill it with NaN.
+    """
+    texts_of_table = [column for column, kind in COLUMNS[name].items() if kind == "str"]
+    complete = [{**dict.fromkeys(BLANK.get(name, ()), ""), **row} for row in rows]
+    absent = sorted({column for row in complete for column in COLUMNS[name].keys() - row.keys()})
+    if absent:
+        raise ValueError(f"{name}.parquet: some rows lack {', '.join(absent)}")
+    escaped = [{column: CONTROL_CHARACTERS.sub(_escape, row[column]) for column in texts_of_table} for row in complete]
+    return [row | texts for row, texts in zip(complete, escaped, strict=True)]
 
 
 def _escape(match: re.Match[str]) -> str:

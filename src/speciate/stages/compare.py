@@ -73,10 +73,10 @@ def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, p
         folder_of_run[run] = folder
     ordered = [folder_of_run[run] for run in runs if run in folder_of_run]
     return {
+        # without the columns that are to be filled here, so that one that is forgotten is noticed
         name: tables.conform(
-            name,
-            pd.concat([tables.read_table(folder / f"{name}.parquet", name) for folder in ordered], ignore_index=True),
-        )
+            name, tables.stack([tables.read_table(folder / f"{name}.parquet", name) for folder in ordered])
+        ).drop(columns=list(tables.LATER.get(name, ())))
         for name in MEASURED
     }
 

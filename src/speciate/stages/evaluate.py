@@ -160,6 +160,9 @@ def token_details(model: Transformer, objective: Objective, blocks: BlockSet) ->
     tables = [] if details is None else [details]
     if not model.causal:
         tables.append(unmasking_orders(model, int(blocks.tokens[0, 0]), blocks.tokens.shape[1], seed=0))
+    for table in tables:
+        if set(table.columns) != set(DETAILS):
+            raise ValueError(f"details.parquet: has the columns {', '.join(DETAILS)}, not {', '.join(table.columns)}")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({name: [] for name in DETAILS})
 
 

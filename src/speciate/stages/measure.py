@@ -99,14 +99,14 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
     known = {name: facts[name] for name in needed} | {"spikes": len(facts["spikes"]), "loss_error": error}
     rows["runs"] = summary.run_row(known, rows["losses"], rows["selectors"], rows["verdicts"])
     rows["missing"] = pd.DataFrame(columns=list(tables.COLUMNS["missing"]))
-    rows["draws"] = pd.concat(
+    rows["draws"] = tables.stack(
         [
             selectors.information_draws(observed, texts.groups, settings),
             losses.loss_draws(likelihood, texts.groups.domains, settings),
-        ],
-        ignore_index=True,
+        ]
     )
-    return {name: tables.conform(name, rows[name].assign(ablation=spec.ablation, seed=spec.seed)) for name in MEASURED}
+    named = {name: rows[name].assign(ablation=spec.ablation, seed=spec.seed) for name in MEASURED}
+    return {name: tables.conform(name, named[name], later=tables.LATER.get(name, ())) for name in MEASURED}
 
 
 def tables_of_failed_run(spec: MeasureSpec, facts: dict[str, Any]) -> dict[str, pd.DataFrame]:

@@ -58,7 +58,9 @@ def main(arguments: argparse.Namespace) -> None:
             np.save(file, summary.runs.sketch().hashes_K)
     samples = [{"split": split, **sample} for split, summary in summaries.items() for sample in summary.samples]
     with atomic_write(arguments.output_folder / "samples.parquet") as temp_path:
-        pq.write_table(pa.Table.from_pylist(samples, schema=SAMPLES), temp_path)
+        # by column, since from_pylist would write a null wherever a sample lacks one
+        columns = {name: [sample[name] for sample in samples] for name in SAMPLES.names}
+        pq.write_table(pa.table(columns, schema=SAMPLES), temp_path)
     counts = {split: summary.as_json() for split, summary in summaries.items()}
     with atomic_write(arguments.output_folder / "counts.json") as temp_path:
         content = {"domain": spec.domain, "ngram": NGRAM, "size": SIZE, "splits": counts}

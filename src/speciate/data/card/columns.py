@@ -129,3 +129,6 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
 
 COLUMNS = {table: {column: kind for column, (kind, _) in columns.items()} for table, columns in MEANINGS.items()}
 """Table -> column -> type, in the form that analysis/tables.py uses for the runs' tables."""
+
+BLANK = {"data_samples": ("split", "reason", "note", "of_id", "of_excerpt")}
+"""Table -> columns of text that belong to some kinds of rows only, and are empty in the others."""
