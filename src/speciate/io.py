@@ -1,11 +1,16 @@
-"""Write files atomically, and digest them."""
+"""Write files and folders atomically, and digest files.
+
+What is written has the mode that the user's umask gives a new file or folder. (`tempfile` gives it to its user alone,
+and so do libraries that write by it.)
+"""
 
 import contextlib
 import errno
 import hashlib
 import os
 import pathlib
-import tempfile
+import shutil
+import stat
 from collections.abc import Iterator
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -25,14 +30,14 @@ def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
     The file is written next to the target, synced and renamed, so no half-written file ever has the target's name.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temp_path = pathlib.Path(name)
+    temp_path = _temp_name(target)
+    temp_path.touch(exist_ok=False)
+    mode = stat.S_IMODE(temp_path.stat().st_mode)
     try:
         yield temp_path
         with temp_path.open("rb") as written:
             os.fsync(written.fileno())
-        temp_path.chmod(0o644)
+        temp_path.chmod(mode)  # a library may have put a file of its own in its place
         os.replace(temp_path, target)
     except OSError as error:
         if error.errno in DISK_FULL and error.filename is None:
@@ -40,3 +45,33 @@ def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
     finally:
         temp_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield an empty folder to write to in place of `target`; it becomes `target` only if the block ends well.
+
+    Raises:
+        OSError: `target` is there already and is not an empty folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temp_path = _temp_name(target)
+    temp_path.mkdir()
+    try:
+        yield temp_path
+        share_modes(temp_path)
+        os.replace(temp_path, target)
+    finally:
+        shutil.rmtree(temp_path, ignore_errors=True)
+
+
+def share_modes(folder: pathlib.Path) -> None:
+    """Give all that is in a folder the folder's own mode, which the umask has set; files without its execute bits."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+def _temp_name(target: pathlib.Path) -> pathlib.Path:
+    """Return a new hidden name next to `target`, with its suffix, from which some libraries tell the format."""
+    return target.with_name(f".{target.name}.{os.urandom(6).hex()}{target.suffix}")

@@ -69,11 +69,19 @@ def test_a_run_starts_from_its_neighbour_of_the_same_seed(results: pathlib.Path,
 def test_what_is_not_there_is_named(results: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     spec = place(results, run_spec())
     (tmp_path / "spec.json").write_text(canonical_json(run_spec()))
-    with pytest.raises(ValueError, match="is not in results/<study>/runs/small/seed0, so name the paths"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "is not in results/<study>/runs/small/seed0, so name the paths on the command line: "
+            r"--mixture-folder, --output-folder, --checkpoint-folder$"
+        ),
+    ):
         run("--spec", str(tmp_path / "spec.json"))
     shutil.rmtree(results / "data")
     with pytest.raises(ValueError, match=r"mixture\.json does not exist yet: `snakemake .*mixture\.json` makes it"):
         run("--spec", str(spec))
     (results / "study" / "specs" / "folders.json").unlink()
-    with pytest.raises(ValueError, match=r"folders\.json: is not a spec"):
+    with pytest.raises(
+        ValueError, match=r"folders\.json: there is no such file, so name the paths on the command line: --mix"
+    ):
         run("--spec", str(spec))

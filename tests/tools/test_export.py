@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +105,21 @@ def exported(run: pathlib.Path, tokenizer: pathlib.Path, target: pathlib.Path, *
     arguments = ["--run", str(run), "--tokenizer", str(tokenizer), "--output", str(target), *more]
     execute(["export", *arguments])
     return target
+
+
+@pytest.mark.parametrize("shape", ["llama", "experts"])
+def test_the_folder_has_the_modes_of_the_umask(
+    tmp_path: pathlib.Path, tokenizer: pathlib.Path, finished: Callable[..., pathlib.Path], shape: str
+) -> None:
+    _, changes, ffn = SHAPES[shape]
+    run, before = finished(changes, ffn), os.umask(0o027)
+    try:
+        folder = exported(run, tokenizer, tmp_path / "out" / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert "model.safetensors" in modes
+    assert {name: mode for name, mode in modes.items() if mode != 0o640} == {"model": 0o750}
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ def test_a_seed_made_from_nothing_again_has_the_same_bytes(finished: Workspace, 
 
     def made(where: Workspace) -> dict[str, bytes]:
         folders = [where.results / kind / arm / "seed0" for kind in ("runs", "measures") for arm in arms]
-        files = (file for folder in folders for file in folder.iterdir() if file.name not in TIMED)
+        files = (file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name not in TIMED)
         return {str(file.relative_to(where.results)): file.read_bytes() for file in files}
 
     first, second = made(finished), made(again)

@@ -6,6 +6,7 @@ rule train:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         mixture=MIXTURE_FILES,
         packs=files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
+        tokenizer=GRAPH.files("fit", "tokenizer"),
         # what the run starts from: another run of its seed, an archive, or the user's own files
         start=lambda wildcards: GRAPH.start_files(
             wildcards.ablation, int(wildcards.seed)
@@ -16,6 +17,10 @@ rule train:
         telemetry=f"{HOME}/runs/{{ablation}}/seed{{seed}}/telemetry.safetensors",
         run=f"{HOME}/runs/{{ablation}}/seed{{seed}}/run.json",
         timing=f"{HOME}/runs/{{ablation}}/seed{{seed}}/timing.json",
+        tokenizer=multiext(
+            f"{HOME}/runs/{{ablation}}/seed{{seed}}/tokenizer/",
+            *GRAPH.stages["fit"].writes,
+        ),
     log:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
@@ -32,6 +37,7 @@ rule train:
     params:
         code=lambda wildcards: digest("train", run_of(wildcards)),
         mixture=MIXTURE,
+        tokenizer=TOKENIZER,
         folder=subpath(output.model, parent=True),
         # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
         checkpoints=f"{HOME}/checkpoints",
@@ -42,8 +48,8 @@ rule train:
     # only the training acts on a signal to the whole group: it saves and exits 75; tee reads on, the shell passes 75 on
     shell:
         "trap : INT TERM USR1; {params.launcher} python -m speciate train"
-        " --spec {input.spec} --mixture-folder {params.mixture} --output-folder {params.folder}"
-        " --checkpoint-folder {params.checkpoints} {params.start}"
+        " --spec {input.spec} --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
+        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start}"
         " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"
 
 

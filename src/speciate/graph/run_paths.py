@@ -1,13 +1,22 @@
 """Find the files around a run from the run's own path: results/<study>/runs/<ablation>/seed<k>/spec.json.
 
-The workflow names every path to its stages. This is for a person who makes or uses one run by hand.
+The workflow names every path to its stages. This is for a person who makes or uses one run by hand. A finished run's
+folder holds its tokenizer, and the digests of its data, so a copy of the folder can be used anywhere.
 """
 
+import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from speciate.config.run import RunSpec, read_spec
 from speciate.config.stage_specs import DataFolders
+from speciate.data.tokens.manifest import FILES, TokenizerManifest, read_manifest
+from speciate.io import sha256
+
+TOKENIZER = "tokenizer"
+"""The folder in a run's folder that holds the run's tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +26,16 @@ class RunPaths:
     home: pathlib.Path
     """The study's results: results/<study>."""
     run: RunSpec
+    options: str
+    """The options of the command line that name the paths instead."""
 
     @property
     def folders(self) -> DataFolders:
         """The folders of the study's data stages. Raises ValueError where the workflow did not write them down."""
-        return read_spec(DataFolders, self.home / "specs" / "folders.json")
+        file = self.home / "specs" / "folders.json"
+        if not file.is_file():
+            raise ValueError(f"{file}: there is no such file, so name the paths on the command line: {self.options}")
+        return read_spec(DataFolders, file)
 
     @property
     def mixture(self) -> pathlib.Path:
@@ -48,12 +62,19 @@ class RunPaths:
         """Return `folder`. Raises ValueError where the workflow has not made its `file` yet."""
         if not (folder / file).is_file():
             target = (folder / file).relative_to(self.home.parent.parent)
-            raise ValueError(f"{folder / file} does not exist yet: `snakemake {target}` makes it")
+            raise ValueError(
+                f"{folder / file} does not exist yet: `snakemake {target}` makes it; or give {self.options}"
+            )
         return folder
 
 
-def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
+def run_paths(spec_file: pathlib.Path, run: RunSpec, options: Sequence[str]) -> RunPaths:
     """Return the paths around the run whose spec is `spec_file`.
+
+    Args:
+        spec_file: the run's spec.json.
+        run: its content.
+        options: the options of the command line that name the paths instead, for messages.
 
     Raises:
         ValueError: the file is not in a study's results.
@@ -61,6 +82,51 @@ def run_paths(spec_file: pathlib.Path, run: RunSpec) -> RunPaths:
     folder = spec_file.resolve().parent
     if (folder.name, folder.parent.name, folder.parents[1].name) != (f"seed{run.seed}", run.ablation, "runs"):
         expected = f"results/<study>/runs/{run.ablation}/seed{run.seed}"
-        raise ValueError(f"{spec_file}: is not in {expected}, so name the paths on the command line")
-    home = folder.parents[2]
-    return RunPaths(home, run)
+        given = ", ".join(options)
+        raise ValueError(f"{spec_file}: is not in {expected}, so name the paths on the command line: {given}")
+    return RunPaths(folder.parents[2], run, ", ".join(options))
+
+
+def run_tokenizer(
+    run_folder: pathlib.Path, given: pathlib.Path | None = None, option: str = "--tokenizer"
+) -> tuple[pathlib.Path, TokenizerManifest]:
+    """Return the folder and the manifest of a run's tokenizer.
+
+    It is the one that is given, or else the copy in the run's folder, or else its study's (a run whose folder has no
+    copy).
+
+    Args:
+        run_folder: the run's folder.
+        given: the folder that the command line names.
+        option: the option that names it, for messages.
+
+    Raises:
+        ValueError: there is none, or it is not the run's; names the option and the folder.
+    """
+    own, spec_file = run_folder / TOKENIZER, run_folder / "spec.json"
+    folder = given or (own if own.is_dir() else None)
+    if folder is None:
+        folder = run_paths(spec_file, read_spec(RunSpec, spec_file), [option]).tokenizer
+    absent = [name for name in FILES if name != "token_bytes.npy" and not (folder / name).is_file()]
+    if absent:
+        raise ValueError(f"{option}: {folder} holds no {absent[0]}; name the folder that `fit` wrote")
+    manifest = read_manifest(folder)
+    if sha256(folder / "tokenizer.json") != manifest.fingerprint:
+        raise ValueError(f"{option}: {folder / 'tokenizer.json'} has changed since `fit` wrote it")
+    expected = read_vocabulary(run_folder).get("tokenizer", manifest.fingerprint)
+    if manifest.fingerprint != expected:
+        raise ValueError(
+            f"{option}: {folder} is not the tokenizer of {run_folder}: its fingerprint is "
+            f"{manifest.fingerprint[:10]}, not {expected[:10]}"
+        )
+    return folder, manifest
+
+
+def read_vocabulary(run_folder: pathlib.Path) -> dict[str, Any]:
+    """Return what a finished run says of its vocabulary: the number of tokens and the tokenizer's fingerprint.
+
+    It is empty for a run that an earlier version trained.
+    """
+    file = run_folder / "run.json"
+    metadata = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return dict(metadata.get("vocabulary", {}))

@@ -2,11 +2,11 @@ r"""Evaluate a trained run on held-out text.
 
 The test loss of each document is written, and every selector's choice for every token of the whole probe set. For a
 run that failed both are empty, since its weights are no model's. Evaluation uses the run's own device
-(`training.device`).
+(`training.device`). A path that is left out is in the run's folder; the mixture is that of its study.
 
 Example:
-    speciate evaluate --spec RUN/spec.json --model RUN/model.safetensors --mixture-folder MIXTURE \
-        --token-bytes TOKENIZER/token_bytes.npy --likelihood likelihood.parquet --probe probe.safetensors
+    speciate evaluate --spec RUN/spec.json --mixture-folder MIXTURE --likelihood likelihood.parquet \
+        --probe probe.safetensors
 """
 
 import argparse
@@ -23,9 +23,11 @@ from tokenizers import Tokenizer
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_block_set
+from speciate.data.mixture.manifest import read_mixture
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import unmasking_orders
 from speciate.evaluation.likelihood import COLUMNS, nll_by_document
+from speciate.graph.run_paths import read_vocabulary, run_paths, run_tokenizer
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import record_selections
@@ -41,20 +43,13 @@ DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
-    parser.add_argument("--model", type=pathlib.Path, required=True, help="the run's model.safetensors")
-    parser.add_argument("--mixture-folder", type=pathlib.Path, required=True, help="what `balance` wrote")
+    parser.add_argument("--model", type=pathlib.Path, help="the run's model.safetensors")
+    parser.add_argument("--mixture-folder", type=pathlib.Path, help="what `balance` wrote")
     parser.add_argument(
-        "--token-bytes",
-        type=pathlib.Path,
-        required=True,
-        help="bytes of each token id, .npy, with tokenizer.json next to it",
+        "--token-bytes", type=pathlib.Path, help="bytes of each token id, .npy, with tokenizer.json next to it"
     )
-    parser.add_argument(
-        "--likelihood", type=pathlib.Path, required=True, help="table of each test document's loss to write, .parquet"
-    )
-    parser.add_argument(
-        "--probe", type=pathlib.Path, required=True, help="selectors' choices on the probe set to write, .safetensors"
-    )
+    parser.add_argument("--likelihood", type=pathlib.Path, help="table of each test document's loss to write, .parquet")
+    parser.add_argument("--probe", type=pathlib.Path, help="selectors' choices on the probe set to write, .safetensors")
     parser.add_argument(
         "--details",
         type=pathlib.Path,
@@ -67,9 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Evaluate the model, and write the outputs."""
-    arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
-    arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
     spec = read_spec(RunSpec, arguments.spec)
+    fill_in_paths(arguments, spec)
     failure = read_failure(arguments.model.with_name("run.json"))
     if failure is not None:
         no_choices: Arrays = {"positions": np.array(0, dtype=np.int64)}
@@ -93,6 +87,30 @@ def main(arguments: argparse.Namespace) -> None:
     write_outputs(arguments, likelihood=likelihood, choices=choices, metrics=metrics, details=details)
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
     log(f"{spec.ablation} seed {spec.seed}: {nats:.4f} nats per token on {len(likelihood)} test documents")
+
+
+def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
+    """Derive missing paths from the spec's place. Raises ValueError if the mixture has another tokenizer than the run.
+
+    A copy of a run's folder is enough, but for the mixture.
+    """
+    folder = arguments.spec.parent
+    arguments.model = arguments.model or folder / "model.safetensors"
+    arguments.likelihood = arguments.likelihood or folder / "likelihood.parquet"
+    arguments.probe = arguments.probe or folder / "probe.safetensors"
+    arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
+    arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
+    if arguments.token_bytes is None:
+        arguments.token_bytes = run_tokenizer(folder, option="--token-bytes")[0] / "token_bytes.npy"
+    if arguments.mixture_folder is None:
+        arguments.mixture_folder = run_paths(arguments.spec, spec, ["--mixture-folder"]).mixture
+    of_run = read_vocabulary(arguments.model.parent).get("tokenizer")
+    of_mixture = read_mixture(arguments.mixture_folder).tokenizer_fingerprint
+    if of_run is not None and of_run != of_mixture:
+        raise ValueError(
+            f"--mixture-folder: {arguments.mixture_folder} was encoded by tokenizer {of_mixture[:10]}, and the run was "
+            f"trained with {of_run[:10]}"
+        )
 
 
 def write_outputs(

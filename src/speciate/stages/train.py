@@ -29,8 +29,9 @@ from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.sampler import block_rows
+from speciate.data.tokens.manifest import read_manifest
 from speciate.graph.provenance import digest
-from speciate.graph.run_paths import run_paths
+from speciate.graph.run_paths import TOKENIZER, run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
@@ -57,6 +58,9 @@ from speciate.training.prefetch import Batch, BatchPrefetcher
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the run's spec.json")
     parser.add_argument("--mixture-folder", type=pathlib.Path, help="what `balance` wrote")
+    parser.add_argument(
+        "--tokenizer-folder", type=pathlib.Path, help="what `fit` wrote; it is copied into the run's folder"
+    )
     parser.add_argument("--output-folder", type=pathlib.Path, help="where to write the run's files")
     parser.add_argument(
         "--checkpoint-folder", type=pathlib.Path, help="where to keep checkpoints, from which a stopped run resumes"
@@ -94,7 +98,15 @@ def main(arguments: argparse.Namespace) -> None:
                 change = store.code_change(run_folder, code, identity)
                 if change:
                     log(f"{run_name(spec)}: {change}; the run starts from scratch")
-            complete = train(spec, *folders, stop=stop, start=arguments.start, run_sinks=run_sinks, ranks=ranks)
+            complete = train(
+                spec,
+                *folders,
+                stop=stop,
+                start=arguments.start,
+                tokenizer_folder=arguments.tokenizer_folder,
+                run_sinks=run_sinks,
+                ranks=ranks,
+            )
             if complete and ranks.is_main:
                 shutil.rmtree(run_folder)
     if not complete:
@@ -110,14 +122,32 @@ def run_name(spec: RunSpec) -> str:
 
 def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
     """Derive missing paths from the spec's place. Raises ValueError if the spec is not in a study's results."""
-    paths = functools.cache(lambda: run_paths(arguments.spec, spec))
+    needed = ["mixture_folder", "output_folder", "checkpoint_folder"]
+    needed += ["start"] if spec.start.origin_options() is not None else []
+    options = [f"--{name.replace('_', '-')}" for name in needed if vars(arguments)[name] is None]
+    paths = functools.cache(lambda: run_paths(arguments.spec, spec, options))
     arguments.mixture_folder = arguments.mixture_folder or paths().mixture
     arguments.output_folder = arguments.output_folder or paths().home / "runs" / spec.ablation / f"seed{spec.seed}"
     arguments.checkpoint_folder = arguments.checkpoint_folder or paths().home / "checkpoints"
     if spec.start.origin_options() is not None and arguments.start is None:
         arguments.start = paths().start
+    if arguments.tokenizer_folder is None:
+        try:
+            arguments.tokenizer_folder = run_paths(arguments.spec, spec, ["--tokenizer-folder"]).tokenizer
+        except ValueError as error:  # the run can be trained without it
+            log(f"{run_name(spec)}: the run's folder will hold no tokenizer: {error}")
+    check_tokenizer(arguments.mixture_folder, arguments.tokenizer_folder)
     if arguments.sink_folder is None:
         arguments.sink_folder = paths().home / "sinks" if arguments.sink else arguments.output_folder
+
+
+def check_tokenizer(mixture_folder: pathlib.Path, tokenizer_folder: pathlib.Path | None) -> None:
+    """Raise ValueError if the tokenizer is not the one that encoded the mixture."""
+    if tokenizer_folder is None:
+        return
+    mixture = json.loads((mixture_folder / "mixture.json").read_text(encoding="utf-8"))
+    if read_manifest(tokenizer_folder).fingerprint != mixture["tokenizer_fingerprint"]:
+        raise ValueError(f"--tokenizer-folder: {tokenizer_folder} is not the tokenizer that encoded {mixture_folder}")
 
 
 def run_identity(spec: RunSpec, mixture_folder: pathlib.Path, start: pathlib.Path | None = None) -> Identity:
@@ -135,6 +165,7 @@ def train(
     *,
     stop: StopRequest,
     start: pathlib.Path | None = None,
+    tokenizer_folder: pathlib.Path | None = None,
     run_sinks: Sinks | None = None,
     ranks: Ranks = ALONE,
 ) -> bool:
@@ -188,7 +219,10 @@ def train(
     if ranks.sharded:
         gather_shards(state, spec, blocks.vocabulary)
     metadata = run_files.run_size(spec, state, blocks) | environment(ranks) | {"optimizer": groups}
+    metadata |= {part: identity[part] for part in ("data", "vocabulary")}
     run_timing = timing(timer, progress, state.step)
+    if ranks.is_main:
+        run_files.write_tokenizer(output_folder / TOKENIZER, tokenizer_folder)
     write_results(output_folder, spec, state, metadata=metadata, run_timing=run_timing, failure=failure, ranks=ranks)
     return True
 

@@ -13,10 +13,7 @@ Example:
 import argparse
 import contextlib
 import json
-import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,11 +30,11 @@ from transformers.utils import logging
 
 from speciate.cli import VERSION, log
 from speciate.config.components import options_within
-from speciate.config.run import RunSpec, read_spec
+from speciate.config.run import RunSpec
 from speciate.data.mixture.manifest import read_mixture
-from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
-from speciate.graph.run_paths import run_paths
-from speciate.io import sha256
+from speciate.data.tokens.manifest import TokenizerManifest
+from speciate.graph.run_paths import run_paths, run_tokenizer
+from speciate.io import atomic_folder, sha256
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.hf.convert import export_weights
 from speciate.model.hf.folder_code import imported_code
@@ -52,7 +49,7 @@ TOLERANCE = 1e-4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of the finished run")
-    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the run's copy of it)")
     parser.add_argument(
         "--weights",
         default="model.safetensors",
@@ -66,9 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Convert the run, check it, and write the folder."""
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: exists already; remove it or give another --output")
-    spec_file = arguments.run / "spec.json"
-    tokenizer = arguments.tokenizer or run_paths(spec_file, read_spec(RunSpec, spec_file)).tokenizer
-    manifest = read_manifest(tokenizer)
+    tokenizer, manifest = run_tokenizer(arguments.run, arguments.tokenizer)
     run, model = load_run(arguments.run, manifest.vocabulary, arguments.weights)
     if not run.model.causal:
         raise ValueError(
@@ -84,9 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
     left_out = sum(parameter.numel() for parameter in model.parts.parameters())
     model.parts.clear()
     logging.disable_progress_bar()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temp_path = pathlib.Path(tempfile.mkdtemp(prefix=f".{arguments.output.name}.", dir=arguments.output.parent))
-    try:
+    with atomic_folder(arguments.output) as temp_path:
         architecture = write_model(run, model, manifest, tokenizer, folder=temp_path)
         difference = compare_logits(model, temp_path, manifest.vocabulary)
         (temp_path / "README.md").write_text(
@@ -100,10 +93,6 @@ def main(arguments: argparse.Namespace) -> None:
             ),
             encoding="utf-8",
         )
-        temp_path.chmod(0o755)
-        os.replace(temp_path, arguments.output)
-    finally:
-        shutil.rmtree(temp_path, ignore_errors=True)
     if left_out:
         log(f"{run.ablation} seed {run.seed}: left out {left_out:,} parameters of parts.*, which no next token needs")
     log(f"{run.ablation} seed {run.seed}: wrote a {architecture}; its logits differ by at most {difference:.1e}")
@@ -187,7 +176,7 @@ def training_facts(run: RunSpec, folder: pathlib.Path, weights: str, tokenizer: 
     study, text = f"unknown: {folder.name} is in no study's results", "unknown"
     digests: dict[str, str] = metadata.get("data", {})
     with contextlib.suppress(ValueError):
-        paths = run_paths(spec_file, run)
+        paths = run_paths(spec_file, run, [])
         study = f"`{paths.home.name}`"
         now = {"mixture.json": sha256(paths.mixture / "mixture.json")}
         digests = digests or now

@@ -1,9 +1,9 @@
 """Generate text with a finished run, and show which experts took each token.
 
-`--run` is a run's folder, or one that `speciate export` or transformers wrote. The tokenizer of a run is found in its
-study, unless it is given. `--temperature 0` is greedy. `--speculate` gives the same greedy text, some tokens at a time,
-where the run has several heads to draft them (objective multi_token). `--show-experts` adds a row for each token, with
-the slots that each selector chose for it.
+`--run` is a run's folder or a copy of it, or one that `speciate export` or transformers wrote. The tokenizer is the one
+in that folder, unless another is given. `--temperature 0` is greedy. `--speculate` gives the same greedy text, some
+tokens at a time, where the run has several heads to draft them (objective multi_token). `--show-experts` adds a row for
+each token, with the slots that each selector chose for it.
 
 A run of masked diffusion fills `--max-tokens` masks after the prompt, by `--sampler` (a file of evaluation/sampler) in
 `--steps` steps; `--show-order` prints the text after every step.
@@ -23,13 +23,11 @@ import torch
 from tokenizers import Tokenizer
 
 from speciate.cli import log
-from speciate.config.run import RunSpec, read_spec
-from speciate.data.tokens.manifest import read_manifest
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import denoiser, importance_function, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.evaluation.unmasking import MaskedText, SeededDraws, sample, with_temperature
-from speciate.graph.run_paths import run_paths
+from speciate.graph.run_paths import run_tokenizer
 from speciate.model.hf.pretrained import read_pretrained
 from speciate.model.mtp_heads import prediction_heads
 from speciate.model.transformer import Transformer
@@ -44,7 +42,7 @@ TOKEN_WIDTH = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=pathlib.Path, required=True, help="folder of a run or of an exported model")
-    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the study's)")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="what `fit` wrote (default: the run's copy of it)")
     parser.add_argument(
         "--prompt", required=True, help="text to continue; '-' reads standard input, '' begins a new document"
     )
@@ -182,9 +180,7 @@ def load_model(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Tr
         ValueError: the folder is neither; the message names it.
     """
     if (folder / "spec.json").is_file():
-        file = folder / "spec.json"
-        tokenizer_folder = tokenizer or run_paths(file, read_spec(RunSpec, file)).tokenizer
-        manifest = read_manifest(tokenizer_folder)
+        tokenizer_folder, manifest = run_tokenizer(folder, tokenizer)
         return load_run(folder, manifest.vocabulary)[1], load_tokenizer(tokenizer_folder), manifest.end_of_text
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither a run's spec.json nor a model's config.json")

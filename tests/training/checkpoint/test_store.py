@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import stat
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def test_other_threads_and_versions_are_told_in_one_line(
         f"{tmp_path}/step3: was written with {versions}, {threads_text}; {end}",
         f"{tmp_path}/step3: was written with {versions}, {threads_text}, processor {here} (now an abacus); {end}",
     ]
+
+
+def test_its_files_have_the_modes_of_the_umask(tmp_path: pathlib.Path) -> None:
+    before = os.umask(0o027)
+    try:
+        store.save(tmp_path / "run", state(3))
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "run" / "step3").iterdir())
+    assert len(files) > 4
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o640}
 
 
 def test_nothing_there_is_no_error(tmp_path: pathlib.Path) -> None:

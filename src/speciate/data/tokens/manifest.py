@@ -9,6 +9,8 @@ import pydantic
 from speciate.config.components import Strict
 from speciate.config.run import read_spec
 
+FILES = ("tokenizer.json", "token_bytes.npy", "tokenizer_manifest.json")
+"""The files of a fitted tokenizer: those that `fit` writes, and that `train` copies into the run's folder."""
 END_OF_TEXT = "<|endoftext|>"
 """The special token that ends a document, unless the tokenizer has its own."""
 

@@ -25,7 +25,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from speciate.io import sha256
+from speciate.io import sha256, share_modes
 from speciate.machine import processor
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.identity import Identity, identity_changes
@@ -47,6 +47,7 @@ def save(folder: pathlib.Path, state: State, identity: Identity | None = None, k
         make_folder(folder)
         hidden.mkdir()
         _write_files(hidden, state, identity)
+        share_modes(hidden)
         for file in (*hidden.iterdir(), hidden):
             sync(file)
         shutil.rmtree(target, ignore_errors=True)  # a damaged one: the run would have resumed from an intact one

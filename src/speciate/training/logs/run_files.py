@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import safetensors.numpy
 
 from speciate.config.run import RunSpec, TrainingSpec
 from speciate.data.blocks import TrainBlocks
+from speciate.data.tokens.manifest import FILES
 from speciate.io import atomic_write
 from speciate.model.transformer import count_parameters
 from speciate.training.checkpoint.state import EMA, MODEL, State
@@ -49,6 +51,18 @@ def write(
         safetensors.numpy.save_file(state.telemetry or {"steps": np.zeros(0, dtype=np.int64)}, temp_path)
     write_json(output_folder / "timing.json", timing)
     write_json(output_folder / "run.json", metadata)
+
+
+def write_tokenizer(folder: pathlib.Path, tokenizer_folder: pathlib.Path | None) -> None:
+    """Copy a fitted tokenizer into `folder`, or remove an earlier run's if there is none to copy."""
+    for name in FILES:
+        if tokenizer_folder is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            with atomic_write(folder / name) as temp_path:
+                shutil.copyfile(tokenizer_folder / name, temp_path)
+    if tokenizer_folder is None and folder.is_dir():
+        folder.rmdir()
 
 
 def write_json(file: pathlib.Path, content: object) -> None:
