@@ -1,4 +1,4 @@
-"""Write files and folders atomically, and digest files.
+"""Write files and folders atomically, digest files, and recognise a full disk and a full memory.
 
 What is written has the mode that the user's umask gives a new file or folder. (`tempfile` gives it to its user alone,
 and so do libraries that write by it.)
@@ -15,6 +15,15 @@ from collections.abc import Iterator
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that only writing meets; a library may not say where."""
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""How torch's allocators say that there is none; on the CPU they raise a bare RuntimeError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in NO_MEMORY)
 
 
 def sha256(file: pathlib.Path) -> str:

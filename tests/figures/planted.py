@@ -164,6 +164,7 @@ def _cost(arms: tuple[str, ...]) -> pd.DataFrame:
         {
             "ablation": arm,
             "mixer": "attention",
+            "layer": 0,
             "length": length,
             "kept_bytes": 100 * length ** (1 if arm == "top2" else 2),
             "train_ms": 0.01 * length ** (1 if arm == "top2" else 2),

@@ -5,13 +5,15 @@ import importlib
 import importlib.util
 import itertools
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from speciate.analysis.tables import COLUMNS
 from speciate.config.components import kinds_in, options_of
-from speciate.figures import style
+from speciate.figures import cost, style
 
 _SPEC = importlib.util.spec_from_file_location("planted", pathlib.Path(__file__).parent / "planted.py")
 planted = importlib.util.module_from_spec(_SPEC)
@@ -328,3 +330,23 @@ def test_cost_is_flat_where_it_grows_linearly_and_its_slopes_are_told(standard) 
         assert heights == {1, 4}
     assert "top2 1.00 and 1.00" in caption
     assert "2.00 and 2.00" in caption
+
+
+def test_costs_of_an_arm_with_several_mixers_are_lines_of_their_own() -> None:
+    rows = pd.DataFrame(
+        [
+            {"ablation": arm, "mixer": mixer, "layer": layer, "length": length}
+            for arm, mixer, layer in (("a", "gsa", 0), ("b", "attention", 0), ("b", "gsa", 1), ("c", "gsa", 0))
+            for length in (16, 8)
+        ]
+        + [{"ablation": "c", "mixer": "gsa", "layer": 2, "length": 8}]
+    )
+    subject = SimpleNamespace(arms=("b", "a", "c", "not measured"))
+    lines = cost.mixers_of_arms(rows, subject)  # type: ignore[arg-type]
+    assert {name: part["length"].tolist() for name, part in lines.items()} == {
+        "b, attention": [8, 16],
+        "b, gsa": [8, 16],
+        "a": [8, 16],
+        "c, layer 1": [8, 16],
+        "c, layer 3": [8],
+    }

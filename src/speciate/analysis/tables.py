@@ -107,10 +107,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # bootstrap draws of one run, paired across runs by `draw`; only `measure` writes it
     "draws": {**_RUN, "statistic": "str", "name": "str", "draw": "int64", "value": "float64"},
-    # one row per ablation and block length; written by `cost`, and about no run
+    # one row per ablation, mixer (of which `layer` is the first) and block length; written by `cost`, and about no run
     "cost": {
         "ablation": "str",
         "mixer": "str",
+        "layer": "int64",
         "length": "int64",
         "kept_bytes": "int64",
         **_floats("train_ms", "decode_ms"),

@@ -12,7 +12,7 @@ from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import style
 
 QUESTION = "What does a mixer cost as blocks grow longer?"
-TABLES = {"cost": ("ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms")}
+TABLES = {"cost": ("ablation", "mixer", "layer", "length", "kept_bytes", "train_ms", "decode_ms")}
 PANELS = {
     "train_ms": "training,\nms per thousand tokens",
     "decode_ms": "decoding,\nms per token",
@@ -34,27 +34,42 @@ def _cost_per_token(rows: pd.DataFrame, name: str) -> pd.Series:
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Draw a panel per cost, on logarithmic axes, with a line per arm."""
+    """Draw a panel per cost, on logarithmic axes, with a line per arm and mixer."""
     rows = tables["cost"]
-    arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
     drawn = style.new_figure(2.6)
     for axes, (name, title) in zip(drawn.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        _draw_panel(axes, rows.assign(value=_cost_per_token(rows, name)), arms, style.colours(subject))
+        lines = mixers_of_arms(rows.assign(value=_cost_per_token(rows, name)), subject)
+        _draw_panel(axes, lines, style.colours(subject))
         axes.set_title(title, loc="left", weight="bold")
     drawn.supxlabel("tokens in a block", fontsize=7.5)
     return drawn
 
 
-def _draw_panel(axes: Axes, rows: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
-    """Draw a line per arm, named where it ends."""
-    lengths = sorted(rows["length"].unique())
+def mixers_of_arms(rows: pd.DataFrame, subject: style.Subject) -> dict[str, pd.DataFrame]:
+    """Return the rows of each arm's mixers, by increasing length; the names tell an arm's mixers apart."""
+    lines: dict[str, pd.DataFrame] = {}
+    for arm in subject.arms:
+        of_arm = rows[rows["ablation"] == arm].sort_values("length")
+        for layer, of_mixer in of_arm.groupby("layer"):
+            kind, several = of_mixer["mixer"].iloc[0], of_arm.groupby("mixer")["layer"].nunique()
+            name = style.plain_name(arm)
+            if len(several) > 1:
+                name += f", {kind}"
+            if several[kind] > 1:
+                name += f", layer {int(layer) + 1}"
+            lines[name] = of_mixer
+    return lines
+
+
+def _draw_panel(axes: Axes, lines: dict[str, pd.DataFrame], colours: dict[str, str]) -> None:
+    """Draw a line per mixer, named where it ends."""
+    lengths = sorted({length for rows in lines.values() for length in rows["length"]})
     ends: list[tuple[float, str, str]] = []
-    for index, arm in enumerate(arms):
-        arm_rows = rows[rows["ablation"] == arm].sort_values("length")
-        height = np.log10(arm_rows["value"].to_numpy(dtype=float))
+    for index, (name, rows) in enumerate(lines.items()):
+        height, colour = np.log10(rows["value"].to_numpy(dtype=float)), colours[rows["ablation"].iloc[0]]
         marker = style.MARKERS[index % len(style.MARKERS)]
-        axes.plot(np.log2(arm_rows["length"]), height, color=colours[arm], marker=marker, markersize=3)
-        ends.append((float(height[-1]), style.plain_name(arm), colours[arm]))
+        axes.plot(np.log2(rows["length"]), height, color=colour, marker=marker, markersize=3)
+        ends.append((float(height[-1]), name, colour))
     axes.set_xticks(np.log2(lengths), [f"{length // 1024}k" if length >= 1024 else str(length) for length in lengths])
     low, high = axes.get_ylim()
     ticks = [t for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for t in (1 * 10.0**e, 3 * 10.0**e)]
@@ -73,16 +88,13 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return what the figure shows and what it does not."""
     rows = tables["cost"]
     slopes = []
-    for arm in subject.arms:
-        arm_rows = rows[rows["ablation"] == arm].sort_values("length")
-        if len(arm_rows) > 1:
+    for name, of_mixer in mixers_of_arms(rows, subject).items():
+        if len(of_mixer) > 1:
             # the longer half, because fixed costs dominate in short blocks
-            late = arm_rows.iloc[len(arm_rows) // 2 - 1 :]
-            slopes.append(
-                f"{style.plain_name(arm)} {log_slope(late, 'train_ms'):.2f} and {log_slope(late, 'kept_bytes'):.2f}"
-            )
+            late = of_mixer.iloc[len(of_mixer) // 2 - 1 :]
+            slopes.append(f"{name} {log_slope(late, 'train_ms'):.2f} and {log_slope(late, 'kept_bytes'):.2f}")
     return (
-        "The first layer’s mixer alone, with initial weights, on one block and one thread: median processor time on"
+        "Each mixer of an arm alone, with initial weights, on one block and one thread: median processor time on"
         " this machine. In the outer panels a flat line means linear growth. Slopes of log time and of log memory"
         f" against log length, over the longest blocks: {'; '.join(slopes)}. The times hold for this small width; a"
         " wide model or a GPU needs a measurement of its own."

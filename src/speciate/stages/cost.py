@@ -1,8 +1,8 @@
 """Measure the memory and time of runs' mixers by block length.
 
-The table has a row for each run and length. The mixer measured is that of the run's first layer, with initial weights
-of no particular seed, since only shapes matter. Memory is exact; time depends on this machine, so only a figure reads
-it.
+The table has a row for each run, distinct mixer of its layers, and length. A mixer is measured alone, with initial
+weights of no particular seed, since only shapes matter. Memory is exact; time depends on this machine, so only a figure
+reads it.
 
 Example:
     speciate cost --spec RUN/spec.json --lengths 512 4096 16384 --output cost.csv
@@ -15,6 +15,7 @@ import pathlib
 import pandas as pd
 import torch
 
+from speciate.analysis.tables import conform
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.io import atomic_write
@@ -40,11 +41,14 @@ def main(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--rounds: needs one round or more, not {arguments.rounds}")
     torch.set_num_threads(1)
     specs = {spec.ablation: spec for spec in (read_spec(RunSpec, file) for file in arguments.spec)}
-    measured = measure_mixer_costs(
-        {name: spec.model for name, spec in specs.items()}, arguments.lengths, arguments.rounds
-    )
-    table = pd.DataFrame([dataclasses.asdict(row) for row in measured]).rename(columns={"name": "ablation"})
-    table.insert(1, "mixer", [specs[name].model.block_of(0).mixer.kind for name in table["ablation"]])
+    try:
+        measured = measure_mixer_costs(
+            {name: spec.model for name, spec in specs.items()}, arguments.lengths, arguments.rounds
+        )
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+    rows = pd.DataFrame([dataclasses.asdict(row) for row in measured]).rename(columns={"name": "ablation"})
+    table = conform("cost", rows)
     with atomic_write(arguments.output) as temp_path:
         WRITERS[arguments.output.suffix](table, temp_path, index=False)
     log(f"measured {', '.join(specs)} at {', '.join(map(str, arguments.lengths))} tokens")

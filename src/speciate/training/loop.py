@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from speciate.io import is_out_of_memory
 from speciate.model.token_batch import in_domains
 from speciate.selection.selection import selectors
 from speciate.training.checkpoint.state import State
@@ -150,7 +151,7 @@ def forward_backward_with_oom_retry(context: TrainContext, state: State, before:
         try:
             return forward_backward(context, state)
         except (MemoryError, RuntimeError) as error:
-            if not oom.is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
         # outside the handler, whose exception keeps the failed step's tensors alive

@@ -10,8 +10,14 @@ import pytest
 import torch
 
 from speciate.cli import execute
+from speciate.model.profiling import mixer_cost
 from speciate.model.profiling.mixer_cost import build_mixer, count_kept_bytes, measure_mixer_costs
 from speciate.model.token_batch import TokenBatch
+
+ALLOCATOR = (
+    "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "160000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
 
 
 def test_counts_what_is_kept_once(model_spec: Callable[..., Any]) -> None:
@@ -45,6 +51,46 @@ def test_past_the_context_of_the_run(model_spec: Callable[..., Any]) -> None:
         measure_mixer_costs(models, [1])
 
 
+SPARSE = {"kind": "gsa", "indexer": {"kind": "kl", "width": 4}, "budget": {"kind": "fixed", "k": 4}}
+
+
+def test_every_distinct_mixer_of_a_model_is_measured_under_its_own_name(model_spec: Callable[..., Any]) -> None:
+    dense, sparse = model_spec(position="rotary"), model_spec(mixer=SPARSE, position="rotary")
+    exception = {"layers": [1], "block": sparse.block.model_dump(mode="json")}
+    mixed = type(dense).model_validate({**dense.model_dump(mode="json"), "num_layers": 3, "exceptions": [exception]})
+    rows = measure_mixer_costs({"mixed": mixed, "dense": dense, "sparse": sparse}, [16], rounds=1)
+    kept = {(row.name, row.mixer, row.layer): row.kept_bytes for row in rows}
+    assert list(kept) == [
+        *(("mixed", "attention", 0), ("mixed", "gsa", 1)),
+        *(("dense", "attention", 0), ("sparse", "gsa", 0)),
+    ]
+    assert kept["mixed", "gsa", 1] == kept["sparse", "gsa", 0] != kept["dense", "attention", 0]
+    assert kept["mixed", "attention", 0] == kept["dense", "attention", 0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(ALLOCATOR)], ids=["python", "torch"])
+def test_a_length_that_does_not_fit_into_memory_is_named(
+    model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def allocate(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(mixer_cost, "_medians", allocate)
+    asked = "" if isinstance(error, MemoryError) else ": a tensor of 160000000000 bytes does not fit"
+    message = f"^lengths: there is not enough memory for a block of 16 tokens{asked}$"
+    with pytest.raises(ValueError, match=message):
+        measure_mixer_costs({"dense": model_spec()}, [16], rounds=1)
+
+
+def test_another_error_stays_what_it_is(model_spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(mixer_cost, "_medians", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        measure_mixer_costs({"dense": model_spec()}, [16], rounds=1)
+
+
 def test_the_verb_writes_a_row_a_run_and_length(tmp_path: pathlib.Path, model_spec: Callable[..., Any]) -> None:
     spec = {
         "ablation": "plain",
@@ -59,7 +105,7 @@ def test_the_verb_writes_a_row_a_run_and_length(tmp_path: pathlib.Path, model_sp
         arguments = ["--spec", str(tmp_path / "spec.json"), "--lengths", "8", "16", "--rounds", "1"]
         execute(["cost", *arguments, "--output", str(tmp_path / name)])
         table = (pd.read_csv if name.endswith("csv") else pd.read_parquet)(tmp_path / name)
-        assert list(table.columns) == ["ablation", "mixer", "length", "kept_bytes", "train_ms", "decode_ms"]
+        assert list(table.columns) == ["ablation", "mixer", "layer", "length", "kept_bytes", "train_ms", "decode_ms"]
         assert table[["ablation", "mixer", "length"]].values.tolist() == [
             ["plain", "attention", 8],
             ["plain", "attention", 16],

@@ -7,19 +7,24 @@ the times mean something on a shared machine.
 B blocks of T tokens, D width.
 """
 
+import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from speciate.config.run import ModelSpec
+from speciate.io import is_out_of_memory
 from speciate.model.cache import Cache
 from speciate.model.initial_weights import initialise
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import record_selections, selectors
+
+Place = tuple[str, int]
+"""(name of the model, layer) of a mixer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,11 @@ class MixerCost:
     """Cost of one mixer on one block."""
 
     name: str
+    """Name of the mixer's model."""
+    mixer: str
+    """Kind of the mixer."""
+    layer: int
+    """First layer with this mixer, from 0."""
     length: int
     """Number of tokens of the block, T."""
     kept_bytes: int
@@ -37,15 +47,17 @@ class MixerCost:
     """CPU milliseconds of one token after T - 1 others."""
 
 
-LAYER = 0
-"""Layer whose mixer is measured."""
+def distinct_mixers(model: ModelSpec) -> list[int]:
+    """Return the first layer of each mixer that the model has; mixers with other options are other mixers."""
+    mixers = [model.block_of(layer).mixer for layer in range(model.num_layers)]
+    return [layer for layer, mixer in enumerate(mixers) if mixer not in mixers[:layer]]
 
 
-def build_mixer(model: ModelSpec, longest: int, seed: int = 0) -> nn.Module:
-    """Build the first layer's mixer for blocks of up to `longest` tokens, with initial weights and past any warm-up."""
+def build_mixer(model: ModelSpec, longest: int, layer: int = 0, seed: int = 0) -> nn.Module:
+    """Build a layer's mixer for blocks of up to `longest` tokens, with initial weights and past any warm-up."""
     extended = model.model_copy(update={"context": max(longest, model.context)})
-    options = extended.block_of(LAYER).mixer
-    mixer: nn.Module = options.component().Mixer(options, BuildContext(extended, LAYER, 2, seed))
+    options = extended.block_of(layer).mixer
+    mixer: nn.Module = options.component().Mixer(options, BuildContext(extended, layer, 2, seed))
     initialise(mixer, seed, model.init_std, model.embedding_std, num_layers=model.num_layers)
     for selector in selectors(mixer).values():
         selector.before_update(1.0)
@@ -77,35 +89,54 @@ def _forward(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> tuple[Tenso
 
 
 def measure_mixer_costs(models: Mapping[str, ModelSpec], lengths: Sequence[int], rounds: int = 3) -> list[MixerCost]:
-    """Measure the first layer's mixer of each model, on one block of each length.
+    """Measure every distinct mixer of each model, on one block of each length.
 
     Args:
-        models: the model of each mixer, by the mixer's name.
+        models: the models by name.
         lengths: numbers of tokens of a block, T.
         rounds: number of rounds whose median is taken.
 
     Raises:
-        ValueError: a length is below 2.
+        ValueError: a length is below 2, or needs more memory than there is; names the length.
     """
     if not lengths or min(lengths) < 2:
         raise ValueError(f"lengths: a block needs at least two tokens, not {min(lengths, default=0)}")
-    mixers = {name: build_mixer(model, max(lengths)) for name, model in models.items()}
+    places = [(name, layer) for name, model in models.items() for layer in distinct_mixers(model)]
     rows: list[MixerCost] = []
-    for length in lengths:
-        tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
-        x_1TD = {
-            name: torch.randn(1, length, model.width, generator=torch.Generator().manual_seed(length))
-            for name, model in models.items()
-        }
-        steps: dict[str, Callable[[], None]] = {}
-        for name, mixer in mixers.items():
-            steps[f"train/{name}"] = _training(mixer, x_1TD[name], tokens)
-            steps[f"decode/{name}"] = _decoding(mixer, x_1TD[name], tokens)
-        times = _medians(steps, rounds)
-        for name, mixer in mixers.items():
-            kept = count_kept_bytes(mixer.train(), x_1TD[name].requires_grad_(), tokens)
-            rows.append(MixerCost(name, length, kept, times[f"train/{name}"], times[f"decode/{name}"]))
+    length = max(lengths)
+    try:
+        mixers = {(name, layer): build_mixer(models[name], length, layer) for name, layer in places}
+        for length in lengths:
+            rows += _measure_length(models, mixers, length, rounds)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        needed = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
+        asked = f": a tensor of {needed[1]} does not fit" if needed else ""
+        raise ValueError(f"lengths: there is not enough memory for a block of {length} tokens{asked}") from None
     return rows
+
+
+def _measure_length(
+    models: Mapping[str, ModelSpec], mixers: Mapping[Place, nn.Module], length: int, rounds: int
+) -> Iterator[MixerCost]:
+    """Yield the cost of each mixer on a block of `length` tokens."""
+    tokens = TokenBatch.of(torch.zeros((1, length), dtype=torch.long))
+    x_1TD = {
+        name: torch.randn(1, length, model.width, generator=torch.Generator().manual_seed(length))
+        for name, model in models.items()
+    }
+    steps: dict[tuple[str, Place], Callable[[], None]] = {}
+    for place, mixer in mixers.items():
+        name, layer = place
+        steps["train", place] = _training(mixer, x_1TD[name], tokens)
+        steps["decode", place] = _decoding(mixer, layer, x_1TD[name], tokens)
+    times = _medians(steps, rounds)
+    for place, mixer in mixers.items():
+        name, layer = place
+        kept = count_kept_bytes(mixer.train(), x_1TD[name].detach().requires_grad_(), tokens)
+        kind = models[name].block_of(layer).mixer.kind
+        yield MixerCost(name, kind, layer, length, kept, times["train", place], times["decode", place])
 
 
 def _training(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
@@ -120,7 +151,7 @@ def _training(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[
     return step
 
 
-def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
+def _decoding(mixer: nn.Module, layer: int, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[], None]:
     length = tokens.id_BT.shape[1]
     read: list[Cache] = []
 
@@ -132,18 +163,18 @@ def _decoding(mixer: nn.Module, x_BTD: Tensor, tokens: TokenBatch) -> Callable[[
             mixer(x_BTD[:, :-1], TokenBatch.of(tokens.id_BT[:, :-1], cache=read[0]))
             read[0].length = length - 1
         # the step does not overwrite the cached tensors, so the same token can be read again
-        again, state = Cache(), read[0].state(LAYER)
+        again, state = Cache(), read[0].state(layer)
         assert state is not None, "every mixer caches something"
         again.length = length - 1
-        again.set_state(LAYER, *state)
+        again.set_state(layer, *state)
         mixer(x_BTD[:, -1:], TokenBatch.of(tokens.id_BT[:, -1:], cache=again))
 
     return step
 
 
-def _medians(steps: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def _medians(steps: Mapping[tuple[str, Place], Callable[[], None]], rounds: int) -> dict[tuple[str, Place], float]:
     """Return each step's median CPU milliseconds; a round runs each step once, and a warm-up round does not count."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[tuple[str, Place], list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
             started = time.process_time()

@@ -1,20 +1,9 @@
-"""Out of memory: recognise it, retry a step in smaller micro-batches, and say what to lower.
+"""Out of memory: retry a step in smaller micro-batches, and say what to lower.
 
 More accumulation gives the same mean over the same predictions, added up in another order: equal up to rounding.
 """
 
-import torch
-
 from speciate.config.run import TrainingSpec
-
-MESSAGES = ("out of memory", "not enough memory", "can't allocate memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; torch's allocator on the CPU raises a RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
 
 
 def next_accumulation(blocks_per_step: int, accumulation: int) -> int | None:
