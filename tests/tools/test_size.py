@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from speciate.cli import execute
+from speciate.config.study import read_study
+from speciate.tools.size import format_number, printed_unit
 
 STUDY = pathlib.Path(__file__).parents[2] / "studies" / "moe_arch_5b.yaml"
 D, V, T = 2048, 50_000, 2048
@@ -145,6 +147,60 @@ def test_the_arms_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "published" in printed and "repaired" not in printed
     assert "7,043,051,552" in printed
+
+
+def line(printed: str, about: str) -> list[str]:
+    """Return the words of a printed row after its name."""
+    (found,) = [text for text in printed.splitlines() if about in text]
+    return found.partition(about)[2].split()
+
+
+def test_a_small_study_is_printed_in_units_that_suit_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    smoke, table = STUDY.with_name("smoke.yaml"), tmp_path / "size.csv"
+    options = ["--vocabulary", "512", "--ablation", "auxiliary", "--output", str(table)]
+    execute(["size", "--study", str(smoke), *options])
+    printed = capsys.readouterr().out
+    with table.open() as file:
+        rows = {(row["quantity"], row["about"]): row for row in csv.DictReader(file)}
+    tokens = 1e9 * float(rows["tokens", "the run"]["value"])
+    assert rows["tokens", "the run"]["unit"] == "billion"
+    study = read_study(smoke)
+    training = study.run("auxiliary", study.seeds[0]).training
+    assert tokens == pytest.approx(training.num_steps * training.blocks_per_step * study.block_length)
+    assert 1e3 < tokens < 1e6
+    assert line(printed, "tokens      the run") == [format_number(tokens / 1e3), "thousand"]
+    operations = 1e18 * float(rows["operations", "the run"]["value"])
+    assert 1e9 < operations < 1e12
+    assert line(printed, "operations  the run") == [format_number(operations / 1e9), "GFLOP"]
+    assert {text.split()[-1] for text in printed.splitlines() if text.startswith("memory")} == {"MB"}
+    numbers = [
+        float(word.replace(",", ""))
+        for text in printed.splitlines()
+        for word in text.split()[-2:-1]
+        if word[0].isdigit()
+    ]
+    assert numbers and min(numbers) > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (100.0, "billion", "100 billion"),
+        (1e-9 * 4096, "billion", "4.10 thousand"),
+        (5e-10, "billion", "0.50 "),
+        (2100.0, "EFLOP", "2.10 ZFLOP"),
+        (3e-7, "EFLOP", "300 GFLOP"),
+        (0.5, "device-hours", "30 device-minutes"),
+        (1e-6, "device-hours", "0.0036 device-seconds"),
+        (1307.0, "device-hours", "1,307 device-hours"),
+        (12345.0, "tokens/s", "12,345 tokens/s"),
+    ],
+)
+def test_units(value: float, unit: str, shown: str) -> None:
+    printed, size = printed_unit(value, unit)
+    assert f"{format_number(value / size)} {printed}" == shown
 
 
 @pytest.mark.parametrize(

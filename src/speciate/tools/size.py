@@ -1,6 +1,7 @@
 """Estimate a study's parameters, memory, operations and device-hours.
 
-Nothing is trained, and no weights are held: a model of many billion parameters is sized in seconds on a laptop.
+Nothing is trained, and no weights are held: a model of many billion parameters is sized in seconds on a laptop. What is
+printed has units that suit its size. The table always has the same: GB, GFLOP, EFLOP, billion tokens, device-hours.
 
 Example:
     speciate size --study studies/moe_arch_5b.yaml --vocabulary 50000 --device H100
@@ -19,6 +20,14 @@ from speciate.training.resource_estimate import ResourceEstimate, estimate_resou
 
 COLUMNS = ("ablation", "about", "quantity", "value", "unit")
 SUMS = ("all", "a device")
+UNITS = {
+    "GB": {"B": 1e-9, "kB": 1e-6, "MB": 1e-3, "GB": 1.0, "TB": 1e3},
+    "GFLOP": {"FLOP": 1e-9, "kFLOP": 1e-6, "MFLOP": 1e-3, "GFLOP": 1.0, "TFLOP": 1e3, "PFLOP": 1e6},
+    "EFLOP": {"MFLOP": 1e-12, "GFLOP": 1e-9, "TFLOP": 1e-6, "PFLOP": 1e-3, "EFLOP": 1.0, "ZFLOP": 1e3},
+    "billion": {"": 1e-9, "thousand": 1e-6, "million": 1e-3, "billion": 1.0, "trillion": 1e3},
+    "device-hours": {"device-seconds": 1 / 3600, "device-minutes": 1 / 60, "device-hours": 1.0},
+}
+"""Unit of the table -> the units in which its values are printed, by their size in it, in ascending order."""
 Row = tuple[str, str, str, float, str]
 
 
@@ -107,7 +116,7 @@ def estimate_rows(run: RunSpec, estimate: ResourceEstimate, device: str, mfu: fl
 
 
 def format_rows(rows: list[Row]) -> str:
-    """Lay the rows out as text, with the arms side by side."""
+    """Lay the rows out as text, with the arms side by side, in units that suit the largest."""
     arms = list(dict.fromkeys(row[0] for row in rows))
     keys = list(dict.fromkeys((row[2], row[1], row[4]) for row in rows))
     order = [row[2] for row in rows]
@@ -116,7 +125,11 @@ def format_rows(rows: list[Row]) -> str:
     lines = [["", "", *arms, ""]]
     for quantity, about, unit in keys:
         values = [cells.get((arm, quantity, about)) for arm in arms]
-        lines.append([quantity, about, *(format_number(value) for value in values), unit])
+        # the parts of a memory and their sum have one unit
+        alike = [row[3] for row in rows if row[2] == quantity and (quantity == "memory" or row[1] == about)]
+        printed, size = printed_unit(max(alike), unit)
+        shown = [None if value is None else value / size for value in values]
+        lines.append([quantity, about, *(format_number(value) for value in shown), printed])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     sides = ["<", "<", *(">" for _ in arms), "<"]
     return "\n".join(
@@ -125,8 +138,18 @@ def format_rows(rows: list[Row]) -> str:
     )
 
 
+def printed_unit(value: float, unit: str) -> tuple[str, float]:
+    """Return the largest unit of which `value` is at least one, or the smallest there is, and its size in `unit`."""
+    units = UNITS.get(unit, {unit: 1.0})
+    fitting = [name for name, size in units.items() if value >= size]
+    name = fitting[-1] if fitting else next(iter(units))
+    return name, units[name]
+
+
 def format_number(value: float | None) -> str:
-    """Format a large number without decimals and a small one with two."""
+    """Format a large number without decimals, a small one with two, and a tiny one with three digits."""
     if value is None:
         return "-"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if value >= 10000 else f"{value:,.2f}".removesuffix(".00")
