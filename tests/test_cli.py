@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from speciate import cli
-from speciate.cli import main, overview, run, verb_files, verb_parser
-from speciate.io import atomic_write
+from speciate.cli import FAILED, FAILED_FOR_NOW, MAY_PASS, main, overview, run, verb_files, verb_parser
+from speciate.io import TemporaryError, atomic_write
 
 SOURCE = pathlib.Path(cli.__file__).parents[1]
 HEAVY = {"torch", "numpy", "pandas", "pydantic", "pyarrow", "scipy", "matplotlib", "yaml", "jinja2"}
@@ -97,7 +97,7 @@ def test_no_word_at_all_shows_the_help_as_an_error(capsys: pytest.CaptureFixture
 
 
 def test_log_lines_name_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=str(FAILED)):
         main(["draw", "--spec", str(tmp_path / "none"), "--tables", "x", "--output-folder", "x"])
     assert capsys.readouterr().err.startswith(f"speciate draw: error: {tmp_path / 'none'}: is not a spec: ")
 
@@ -114,7 +114,7 @@ def test_a_library_that_is_not_installed_is_named_with_what_brings_it(verb: str,
     }
     done = speciate(verb, *required[verb], before=f"sys.modules[{module!r}] = None")
     needs = f"needs {module}, which is not installed: pip install 'speciate[{extra}]'"
-    assert (done.returncode, done.stderr) == (1, f"speciate {verb}: error: {needs}\n")
+    assert (done.returncode, done.stderr) == (FAILED, f"speciate {verb}: error: {needs}\n")
 
 
 def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_mendable_error_is_one_message_without_a_traceback(capsys: pytest.Capt
 
     with pytest.raises(SystemExit) as stopped:
         run(main)
-    assert stopped.value.code == 1
+    assert stopped.value.code == FAILED
     error = capsys.readouterr().err
     assert error.endswith(": error: source django: sha256 differs\n")
     assert "Traceback" not in error
@@ -133,9 +133,49 @@ def test_too_little_memory_is_a_message_too(capsys: pytest.CaptureFixture[str]) 
     def main() -> None:
         np.empty((1 << 59,), np.uint64)
 
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=str(FAILED_FOR_NOW)):
         run(main)
     assert ": error: Unable to allocate 4.00 EiB" in capsys.readouterr().err
+
+
+def test_an_allocators_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.\nC"
+        )
+
+    with pytest.raises(SystemExit, match=str(FAILED_FOR_NOW)):
+        run(main)
+    said = "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. C"
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.endswith(f": error: {said}")
+    assert hint.endswith(f": {MAY_PASS}")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("wrong"), FAILED),
+        (TemporaryError("no network"), FAILED_FOR_NOW),
+        (FileNotFoundError(errno.ENOENT, "none", "a/file"), FAILED),
+        (PermissionError(errno.EACCES, "none", "a/file"), FAILED),
+        (OSError(errno.ENOSPC, "full", "a/file"), FAILED),
+        (OSError("a library's words"), FAILED),
+        (OSError(errno.EIO, "a disk that failed once", "a/file"), FAILED_FOR_NOW),
+        (OSError(errno.ESTALE, "a server that was away", "a/file"), FAILED_FOR_NOW),
+        (ConnectionResetError(), FAILED_FOR_NOW),
+        (TimeoutError(), FAILED_FOR_NOW),
+        (MemoryError(), FAILED_FOR_NOW),
+    ],
+    ids=repr,
+)
+def test_the_status_tells_whether_trying_again_can_help(error: Exception, status: int) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run(main)
+    assert stopped.value.code == status
 
 
 def test_a_full_disk_says_where(tmp_path: pathlib.Path) -> None:
@@ -164,12 +204,12 @@ def test_an_error_of_the_system_says_what_to_look_at(
     def main() -> None:
         raise OSError(number, os.strerror(number), "a/file")
 
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match=str(FAILED)):
         run(main)
     assert capsys.readouterr().err.endswith(f": error: {says}\n")
 
 
-@pytest.mark.parametrize(("mends", "status"), [("pass", 0), ("raise ValueError('wrong')", 1)])
+@pytest.mark.parametrize(("mends", "status"), [("pass", 0), ("raise ValueError('wrong')", FAILED)])
 def test_nobody_reads_what_it_says_and_it_ends_as_it_would(mends: str, status: int) -> None:
     lines = f"from speciate.cli import run, log\ndef main():\n log('here')\n log('again')\n {mends}\nrun(main)"
     reading, writing_to = os.pipe()

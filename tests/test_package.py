@@ -111,7 +111,7 @@ def test_installed_outside_the_clone_it_draws_a_studys_tables(wheel: pathlib.Pat
     assert "speciate VERB" in run(command, "--help")
     assert run(command, "--version") == run(python, "-m", "speciate", "--version") == f"speciate {cli.VERSION}\n"
     needs = "needs torch, which is not installed: pip install 'speciate[torch]'"
-    assert run(command, "train", "--spec", "x", status=1) == f"speciate train: error: {needs}\n"
+    assert run(command, "train", "--spec", "x", status=cli.FAILED) == f"speciate train: error: {needs}\n"
     for name, table in {**planted.tables(ARMS, num_layers=2, num_steps=60), **planted_data.tables()}.items():
         table.to_parquet(tmp_path / f"{name}.parquet")
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from speciate import machine
-from speciate.io import DISK_FULL
+from speciate.io import DISK_FULL, is_out_of_memory, may_pass
 
 VERSION = "0.1.0"
 """The package's version; pyproject.toml reads it here."""
@@ -42,6 +42,15 @@ EXTRAS = {
     "evaluation": "transformers",
 }
 """Extra of pyproject.toml -> the modules that it brings. What is missing here comes with the package itself."""
+
+FAILED = 65
+"""Exit status of an error that the same command would meet again: something must change first (EX_DATAERR)."""
+FAILED_FOR_NOW = 75
+"""Exit status of an error that may pass: no network, too little memory (EX_TEMPFAIL). So ends a training, too, that was
+stopped and can be resumed."""
+MAY_PASS = "this may pass: the same command can be tried again"
+"""The last line of a command that ends with FAILED_FOR_NOW. The workflow tries a job again unless its log ends with an
+error and without this line."""
 
 _verb = ""
 """The verb that this process runs; log lines name it."""
@@ -136,10 +145,11 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def run(action: Callable[[], None]) -> None:
-    """Run a verb. An error that its user can fix ends as one message and exit status 1, without a traceback.
+    """Run a verb. An error that its user can fix ends as one message without a traceback, with status FAILED.
 
-    A verb that ends well reports its processor time and its largest memory, those of its children included, and the
-    machine: other processors give other last bits.
+    One that may pass by itself ends with FAILED_FOR_NOW. A status of 1 means a bug, and comes with a traceback. A verb
+    that ends well reports its processor time and its largest memory, those of its children included, and the machine:
+    other processors give other last bits.
     """
     try:
         action()
@@ -148,11 +158,13 @@ def run(action: Callable[[], None]) -> None:
         extra = _extra_of(error.name)
         if extra is None or os.environ.get("SPECIATE_TRACEBACK"):
             raise
-        _fail(f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'speciate[{extra}]'")
-    except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
-        if os.environ.get("SPECIATE_TRACEBACK"):
+        module = (error.name or "").partition(".")[0]
+        _fail(f"needs {module}, which is not installed: pip install 'speciate[{extra}]'", FAILED)
+    except (ValueError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
+        is_bug = isinstance(error, RuntimeError) and not is_out_of_memory(error)
+        if is_bug or os.environ.get("SPECIATE_TRACEBACK"):
             raise
-        _fail(error_message(error) or type(error).__name__)
+        _fail(error_message(error) or type(error).__name__, FAILED_FOR_NOW if may_pass(error) else FAILED)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
@@ -163,11 +175,13 @@ def _extra_of(module: str | None) -> str | None:
     return next((extra for extra, modules in EXTRAS.items() if root in modules.split()), None)
 
 
-def _fail(message: str) -> None:
-    """Print an error message and exit with status 1."""
+def _fail(message: str, status: int) -> None:
+    """Print an error message and exit."""
     for line in message.splitlines():
         log(f"error: {line}")
-    raise SystemExit(1) from None
+    if status == FAILED_FOR_NOW:
+        log(MAY_PASS)
+    raise SystemExit(status) from None
 
 
 def _resources_used() -> str:
@@ -180,7 +194,12 @@ def _resources_used() -> str:
 
 
 def error_message(error: BaseException) -> str:
-    """Return an error's message; the operating system's most common errors get one that names file and cause."""
+    """Return an error's message; the operating system's most common errors get one that names file and cause.
+
+    An allocator's message, which goes on with its own call stack, is cut to one line.
+    """
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return f"out of memory: {' '.join(str(error).split())[:300]}"
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     if error.errno in DISK_FULL:

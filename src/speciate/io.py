@@ -1,4 +1,4 @@
-"""Write files and folders atomically, digest files, and recognise a full disk and a full memory.
+"""Write files and folders atomically, digest files, and tell what may pass from what stays.
 
 What is written has the mode that the user's umask gives a new file or folder. (`tempfile` gives it to its user alone,
 and so do libraries that write by it.)
@@ -15,8 +15,25 @@ from collections.abc import Iterator
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that only writing meets; a library may not say where."""
+PERMANENT = (
+    *DISK_FULL,
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+)
+"""Errors of the file system that are the same however often one tries; any other may pass."""
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """How torch's allocators say that there is none; on the CPU they raise a bare RuntimeError."""
+
+
+class TemporaryError(ValueError):
+    """An error that the same command need not meet again, such as a server that cannot be reached."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether the same command may succeed later, or with more memory, though nothing else has changed."""
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return error.errno is not None and error.errno not in PERMANENT
+    return isinstance(error, TemporaryError | OSError) or is_out_of_memory(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

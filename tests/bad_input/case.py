@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from tests.bad_input import small
 from tests.bad_input.small import ROOT, Command, Ended
 
+from speciate.cli import FAILED
+
 PLACEHOLDERS = {
     "KEY": "[0-9a-f]{10}",
     "SHA256": "[0-9a-f]{64}",
@@ -96,7 +98,7 @@ class Case:
     make: Callable[[Place], Command]
     says: str
     """The whole message, with the placeholders."""
-    status: int = 1
+    status: int = FAILED
     """The exit status; 0 means that it is no error, and the message is one line among others."""
     run: Callable[[Place, Command], Ended] | None = None
     """How the case is run, if not in this process."""

@@ -7,6 +7,7 @@ from tests.bad_input import (
     depth,
     diffusion,
     documents,
+    finished,
     gsa,
     machine,
     moe,
@@ -21,12 +22,14 @@ from tests.bad_input import (
 from tests.bad_input.case import Case
 from tests.bad_input.small import ROOT
 
+from speciate.cli import FAILED, FAILED_FOR_NOW
+
 FILE = ROOT / "docs" / "bad-input.md"
 CASES: list[Case] = [
     case
     for module in (
         *(studies, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, workflow),
+        *(archives, documents, shards, tokens, machine, training, finished, workflow),
     )
     for case in module.CASES
 ]
@@ -34,9 +37,11 @@ HEAD = """# Error messages for bad input
 
 Do not edit: `make docs` generates this page from the cases in `tests/bad_input/`. The tests make each case and run it.
 
-A stage that cannot go on prints one message and exits with status 1, without a traceback; {bad} of the {all} cases here
-end so. It never leaves half a file under an output's name. An output that existed before stays as it was, and inputs
-are only read. A stage that is killed may leave hidden files such as `.documents.parquet.*`, which nothing reads.
+A stage that cannot go on prints one message and exits without a traceback; {bad} of the {all} cases here end so. Its
+exit status is {failed} if the same command would fail again, and {now} if the error may pass, such as a network that is
+down. A workflow tries a job again only in the second case, and where a job is killed or meets a bug (status 1, with a
+traceback). A stage never leaves half a file under an output's name. An output that existed before stays as it was, and
+inputs are only read. A stage that is killed may leave hidden files such as `.documents.parquet.*`, which nothing reads.
 A faulty document need not be an error: it may be dropped, counted by its reason in `counts.json`, and sampled in
 `dropped.parquet`.
 
@@ -54,14 +59,22 @@ def cell(text: str) -> str:
 
 def outcome(case: Case) -> str:
     """Return the message, or how the command ends."""
-    if case.status in (0, 1):
-        return cell(case.says) + ("" if case.status else " (no error)")
+    marks = {0: " (no error)", FAILED: "", FAILED_FOR_NOW: " (may pass)"}
+    if case.status in marks:
+        return cell(case.says) + marks[case.status]
     return f"exit status {case.status}" + (f": {cell(case.says)}" if case.says else "")
 
 
 def text() -> str:
     """Return the page."""
-    parts = [HEAD.format(bad=sum(case.status == 1 for case in CASES), all=len(CASES))]
+    parts = [
+        HEAD.format(
+            bad=sum(case.status in (FAILED, FAILED_FOR_NOW) for case in CASES),
+            all=len(CASES),
+            failed=FAILED,
+            now=FAILED_FOR_NOW,
+        )
+    ]
     for area, cases in groupby(sorted(CASES, key=lambda case: ORDER.index(case.area)), key=lambda case: case.area):
         rows = [f"| {case.wrong} | {outcome(case)} |" for case in cases]
         parts.append("\n".join([f"## {area}\n", "| what is wrong | message |", "|---|---|", *rows]) + "\n")

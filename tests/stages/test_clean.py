@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import cli
+from speciate.cli import FAILED
 from speciate.config.components import options_of
 from speciate.data.clean.pipeline import CleaningCounts
 from speciate.data.documents import read_documents
@@ -193,7 +194,7 @@ def test_bad_input_ends_in_one_message_and_leaves_nothing(
     harm(folder)
     with pytest.raises(SystemExit) as stopped:
         verb(folder, {"one": source()})
-    assert stopped.value.code == 1
+    assert stopped.value.code == FAILED
     assert f"speciate clean: error: {message}" in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.*")] == []
 
@@ -252,7 +253,7 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         verb(folder, {"one": source()}, **settings)
-    assert stopped.value.code == 1
+    assert stopped.value.code == FAILED
     assert message in capsys.readouterr().err
     assert [*(folder / "out").rglob("*.*")] == []
 

@@ -7,6 +7,9 @@ import subprocess
 import tempfile
 
 from speciate.data.fetch.pip import Pin, check_sha256
+from speciate.io import TemporaryError
+
+UNREACHABLE = "apt cannot reach its mirror"
 
 
 def download(pin: Pin, source: str, target: pathlib.Path) -> None:
@@ -18,8 +21,9 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
         target: the path to write; its folder must exist.
 
     Raises:
-        ValueError: this machine has no apt, there is no such package or version, the mirror cannot be reached, or the
-            file holds other bytes than the pinned ones.
+        TemporaryError: the mirror cannot be reached.
+        ValueError: this machine has no apt, there is no such package or version, or the file holds other bytes than the
+            pinned ones.
     """
     apt = shutil.which("apt-get")
     if apt is None:
@@ -38,7 +42,9 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
             env={**os.environ, "LC_ALL": "C"},
         )
         if completed.returncode:
-            raise ValueError(f"source {source}: {pin}: {_explain_failure(completed.stdout + completed.stderr)}")
+            reason = _explain_failure(completed.stdout + completed.stderr)
+            refused = TemporaryError if reason.startswith(UNREACHABLE) else ValueError
+            raise refused(f"source {source}: {pin}: {reason}")
         downloaded = sorted(pathlib.Path(folder).iterdir())
         if [file.name for file in downloaded] != [pin.file]:
             raise ValueError(
@@ -55,5 +61,5 @@ def _explain_failure(output: str) -> str:
     if "was not found" in error or "Unable to locate" in error:
         return f"apt knows no such package or version ({error}); another release of Debian? or `apt-get update` first"
     if "Failed to fetch" in error or "resolve" in error or "connect" in error:
-        return f"apt cannot reach its mirror: {error}"
+        return f"{UNREACHABLE}: {error}"
     return f"apt could not fetch it: {error}"

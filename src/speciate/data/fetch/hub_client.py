@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
 
+from speciate.io import TemporaryError
+
 QUIET_SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -76,7 +78,8 @@ def call_with_retries(call: Callable[[], Result], where: str, revision: str, tri
     A rate limit's Retry-After is respected. Errors of the file system, such as a full disk, stay OSErrors.
 
     Raises:
-        ValueError: any other failure, in one line that starts with `where`.
+        TemporaryError: all tries failed, and a later one may succeed.
+        ValueError: any other failure. Either is one line that starts with `where`.
     """
     for attempt in range(1, tries + 1):
         try:
@@ -86,7 +89,8 @@ def call_with_retries(call: Callable[[], Result], where: str, revision: str, tri
                 raise
             wait = _retry_delay(error, attempt)
             if wait is None or attempt == tries or wait > MAX_WAIT:
-                raise ValueError(f"{where}: {_explain_error(error, revision)}") from None
+                refused = ValueError if wait is None else TemporaryError
+                raise refused(f"{where}: {_explain_error(error, revision)}") from None
             time.sleep(wait)
     raise AssertionError("unreachable")
 

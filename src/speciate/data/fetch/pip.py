@@ -15,6 +15,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
+from speciate.io import TemporaryError
+
 WHEEL_NAME = re.compile(r"[^-]+-[^-]+(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl")
 
 
@@ -64,8 +66,9 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
         target: the path to write; its folder must exist.
 
     Raises:
-        ValueError: the index cannot be reached, has no such file, or sends other bytes than the pinned ones; the
-            message names the source and the pin.
+        TemporaryError: the index cannot be reached.
+        ValueError: it has no such file, or sends other bytes than the pinned ones. Either message names the source and
+            the pin.
     """
     with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
         requirements = pathlib.Path(folder) / "wanted.txt"
@@ -75,7 +78,9 @@ def download(pin: Pin, source: str, target: pathlib.Path) -> None:
         command += ["-r", str(requirements)]
         completed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if completed.returncode:
-            raise ValueError(f"source {source}: {pin}: {_explain_failure(pin, completed.stdout + completed.stderr)}")
+            output = completed.stdout + completed.stderr
+            refused = TemporaryError if is_unreachable(output) else ValueError
+            raise refused(f"source {source}: {pin}: {_explain_failure(pin, output)}")
         downloaded = sorted(file for file in pathlib.Path(folder).iterdir() if file != requirements)
         if [file.name for file in downloaded] != [pin.file]:
             raise ValueError(
@@ -93,6 +98,11 @@ def check_sha256(file: pathlib.Path, pin: Pin, source: str) -> None:
         raise ValueError(f"source {source}: {pin}: expected sha256 {pin.sha256}, got {digest}")
 
 
+def is_unreachable(output: str) -> bool:
+    """Return whether pip's output says that its index cannot be reached."""
+    return re.search(r"Retrying \(|Connection|Temporary failure|timed out", output) is not None
+
+
 def _explain_failure(pin: Pin, output: str) -> str:
     """Return in one line what pip's output means."""
     other_digest = re.search(r"Got\s+([0-9a-f]{64})", output)
@@ -100,7 +110,7 @@ def _explain_failure(pin: Pin, output: str) -> str:
         return f"expected sha256 {pin.sha256}, got {other_digest[1]}"
     if "No module named pip" in output:
         return f"there is no pip in {sys.executable}"
-    if re.search(r"Retrying \(|Connection|Temporary failure|timed out", output):
+    if is_unreachable(output):
         return "pip cannot reach its package index; check the network and pip's settings (pip config list)"
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     return f"pip could not fetch it: {errors[0] if errors else output.strip()[-300:] or 'no message'}"
