@@ -49,6 +49,21 @@ def test_the_wheel_holds_every_source_and_template(wheel: pathlib.Path) -> None:
     assert held == sources | templates
 
 
+def test_what_a_build_leaves_next_to_the_sources_is_ignored(wheel: pathlib.Path) -> None:
+    left = [path for path in (*wheel.parent.iterdir(), *(wheel.parent / "src").iterdir()) if path.is_dir()]
+    new = [str(path.relative_to(wheel.parent)) for path in left if path.name not in ("src", "speciate")]
+    assert {"build", "src/speciate.egg-info"} <= set(new)
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"],
+        cwd=ROOT,
+        input="".join(f"{name}/\n" for name in new),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [f"{name}/" for name in new], done.stderr
+
+
 def test_the_wheel_brings_the_command_and_says_what_it_needs(wheel: pathlib.Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (folder,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}

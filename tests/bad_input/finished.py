@@ -62,7 +62,7 @@ CASES = [
         "Finished run",
         "the tokenizer of another study",
         copied("export", "--run", "run", "--tokenizer", "tokenizer", "--output", "model"),
-        "--tokenizer: tokenizer is not the tokenizer of run: its fingerprint is KEY, not KEY",
+        "--tokenizer: tokenizer is not the run's tokenizer: its fingerprint is KEY, not KEY",
     ),
     Case(
         "Finished run",

@@ -106,7 +106,7 @@ def test_another_tokenizer_or_mixture_is_refused(study: pathlib.Path, copied: pa
     manifest["fingerprint"] = hashlib.sha256(text.encode()).hexdigest()
     (other / "tokenizer_manifest.json").write_text(json.dumps(manifest))
     for verb, more in (("generate", GENERATE), ("export", ("--output", str(copied.parent / "exported")))):
-        with pytest.raises(ValueError, match=r"^--tokenizer: .* is not the tokenizer of .*elsewhere: its fingerprint"):
+        with pytest.raises(ValueError, match=r"^--tokenizer: .* is not the run's tokenizer: its fingerprint"):
             execute([verb, "--run", str(copied), "--tokenizer", str(other), *more])
     spec = ["--spec", str(copied / "spec.json"), "--mixture-folder", str(mixture(study)), "--output-folder"]
     named = [*spec, str(copied.parent / "run"), "--checkpoint-folder", str(copied.parent / "checkpoints")]

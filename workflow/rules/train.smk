@@ -27,7 +27,8 @@ rule train:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
     # start the longest path first, so that no core waits at the end for one late run
     priority: 1
-    # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job
+    # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job. An
+    # error that would only come again is not retried (workflow/failures.py)
     retries: 2 if workflow.is_main_process else 0
     threads: cores_of
     resources:

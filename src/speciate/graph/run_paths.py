@@ -12,8 +12,6 @@ from typing import Any
 
 from speciate.config.run import RunSpec, read_spec
 from speciate.config.stage_specs import DataFolders
-from speciate.data.tokens.manifest import FILES, TokenizerManifest, read_manifest
-from speciate.io import sha256
 
 TOKENIZER = "tokenizer"
 """The folder in a run's folder that holds the run's tokenizer."""
@@ -87,13 +85,13 @@ def run_paths(spec_file: pathlib.Path, run: RunSpec, options: Sequence[str]) -> 
     return RunPaths(folder.parents[2], run, ", ".join(options))
 
 
-def run_tokenizer(
+def tokenizer_folder(
     run_folder: pathlib.Path, given: pathlib.Path | None = None, option: str = "--tokenizer"
-) -> tuple[pathlib.Path, TokenizerManifest]:
-    """Return the folder and the manifest of a run's tokenizer.
+) -> pathlib.Path:
+    """Return the folder of a run's tokenizer.
 
-    It is the one that is given, or else the copy in the run's folder, or else its study's (a run whose folder has no
-    copy).
+    It is the one that is given, or else the copy in the run's folder, or else its study's (for a run whose folder has
+    no copy).
 
     Args:
         run_folder: the run's folder.
@@ -101,25 +99,14 @@ def run_tokenizer(
         option: the option that names it, for messages.
 
     Raises:
-        ValueError: there is none, or it is not the run's; names the option and the folder.
+        ValueError: there is none; names the option.
     """
     own, spec_file = run_folder / TOKENIZER, run_folder / "spec.json"
-    folder = given or (own if own.is_dir() else None)
-    if folder is None:
-        folder = run_paths(spec_file, read_spec(RunSpec, spec_file), [option]).tokenizer
-    absent = [name for name in FILES if name != "token_bytes.npy" and not (folder / name).is_file()]
-    if absent:
-        raise ValueError(f"{option}: {folder} holds no {absent[0]}; name the folder that `fit` wrote")
-    manifest = read_manifest(folder)
-    if sha256(folder / "tokenizer.json") != manifest.fingerprint:
-        raise ValueError(f"{option}: {folder / 'tokenizer.json'} has changed since `fit` wrote it")
-    expected = read_vocabulary(run_folder).get("tokenizer", manifest.fingerprint)
-    if manifest.fingerprint != expected:
-        raise ValueError(
-            f"{option}: {folder} is not the tokenizer of {run_folder}: its fingerprint is "
-            f"{manifest.fingerprint[:10]}, not {expected[:10]}"
-        )
-    return folder, manifest
+    if given is not None:
+        return given
+    if own.is_dir():
+        return own
+    return run_paths(spec_file, read_spec(RunSpec, spec_file), [option]).tokenizer
 
 
 def read_vocabulary(run_folder: pathlib.Path) -> dict[str, Any]:

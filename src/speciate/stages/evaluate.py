@@ -27,7 +27,7 @@ from speciate.data.mixture.manifest import read_mixture
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import unmasking_orders
 from speciate.evaluation.likelihood import COLUMNS, nll_by_document
-from speciate.graph.run_paths import read_vocabulary, run_paths, run_tokenizer
+from speciate.graph.run_paths import read_vocabulary, run_paths, tokenizer_folder
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import record_selections
@@ -101,7 +101,7 @@ def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
     arguments.details = arguments.details or arguments.probe.with_name("details.parquet")
     arguments.measured = arguments.measured or arguments.probe.with_name("measured.json")
     if arguments.token_bytes is None:
-        arguments.token_bytes = run_tokenizer(folder, option="--token-bytes")[0] / "token_bytes.npy"
+        arguments.token_bytes = tokenizer_folder(folder, option="--token-bytes") / "token_bytes.npy"
     if arguments.mixture_folder is None:
         arguments.mixture_folder = run_paths(arguments.spec, spec, ["--mixture-folder"]).mixture
     of_run = read_vocabulary(arguments.model.parent).get("tokenizer")

@@ -32,8 +32,8 @@ from speciate.cli import VERSION, log
 from speciate.config.components import options_within
 from speciate.config.run import RunSpec
 from speciate.data.mixture.manifest import read_mixture
-from speciate.data.tokens.manifest import TokenizerManifest
-from speciate.graph.run_paths import run_paths, run_tokenizer
+from speciate.data.tokens.manifest import TokenizerManifest, read_manifest_of
+from speciate.graph.run_paths import read_vocabulary, run_paths, tokenizer_folder
 from speciate.io import atomic_folder, sha256
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.hf.convert import export_weights
@@ -63,7 +63,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Convert the run, check it, and write the folder."""
     if arguments.output.exists():
         raise ValueError(f"{arguments.output}: exists already; remove it or give another --output")
-    tokenizer, manifest = run_tokenizer(arguments.run, arguments.tokenizer)
+    tokenizer = tokenizer_folder(arguments.run, arguments.tokenizer)
+    manifest = read_manifest_of(read_vocabulary(arguments.run), tokenizer, "--tokenizer")
     run, model = load_run(arguments.run, manifest.vocabulary, arguments.weights)
     if not run.model.causal:
         raise ValueError(

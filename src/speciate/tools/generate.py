@@ -23,11 +23,12 @@ import torch
 from tokenizers import Tokenizer
 
 from speciate.cli import log
+from speciate.data.tokens.manifest import read_manifest_of
 from speciate.evaluation import speculative
 from speciate.evaluation.denoising import denoiser, importance_function, sampler_options
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.evaluation.unmasking import MaskedText, SeededDraws, sample, with_temperature
-from speciate.graph.run_paths import run_tokenizer
+from speciate.graph.run_paths import read_vocabulary, tokenizer_folder
 from speciate.model.hf.pretrained import read_pretrained
 from speciate.model.mtp_heads import prediction_heads
 from speciate.model.transformer import Transformer
@@ -180,8 +181,9 @@ def load_model(folder: pathlib.Path, tokenizer: pathlib.Path | None) -> tuple[Tr
         ValueError: the folder is neither; the message names it.
     """
     if (folder / "spec.json").is_file():
-        tokenizer_folder, manifest = run_tokenizer(folder, tokenizer)
-        return load_run(folder, manifest.vocabulary)[1], load_tokenizer(tokenizer_folder), manifest.end_of_text
+        fitted = tokenizer_folder(folder, tokenizer)
+        manifest = read_manifest_of(read_vocabulary(folder), fitted, "--tokenizer")
+        return load_run(folder, manifest.vocabulary)[1], load_tokenizer(fitted), manifest.end_of_text
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: holds neither a run's spec.json nor a model's config.json")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """The manifest of a fitted tokenizer: all that the stages after encoding need to know about it."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -8,6 +9,7 @@ import pydantic
 
 from speciate.config.components import Strict
 from speciate.config.run import read_spec
+from speciate.io import sha256
 
 FILES = ("tokenizer.json", "token_bytes.npy", "tokenizer_manifest.json")
 """The files of a fitted tokenizer: those that `fit` writes, and that `train` copies into the run's folder."""
@@ -47,3 +49,28 @@ class TokenizerManifest(Strict):
 def read_manifest(folder: pathlib.Path) -> TokenizerManifest:
     """Read the manifest of the fitted tokenizer in `folder`. Raises ValueError naming the file."""
     return read_spec(TokenizerManifest, folder / "tokenizer_manifest.json")
+
+
+def read_manifest_of(run: Mapping[str, Any], folder: pathlib.Path, option: str) -> TokenizerManifest:
+    """Read the manifest of the tokenizer in `folder`, which must be a run's own.
+
+    Args:
+        run: what the run says of its vocabulary; empty if it says nothing, as of an earlier version.
+        folder: the tokenizer's folder.
+        option: the option of the command line that names the folder, for messages.
+
+    Raises:
+        ValueError: the folder holds no tokenizer, one that has changed, or another one than the run's.
+    """
+    absent = [name for name in FILES if name != "token_bytes.npy" and not (folder / name).is_file()]
+    if absent:
+        raise ValueError(f"{option}: {folder} holds no {absent[0]}; name the folder that `fit` wrote")
+    manifest = read_manifest(folder)
+    found, expected = manifest.fingerprint, run.get("tokenizer")
+    if sha256(folder / "tokenizer.json") != found:
+        raise ValueError(f"{option}: {folder / 'tokenizer.json'} has changed since `fit` wrote it")
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{option}: {folder} is not the run's tokenizer: its fingerprint is {found[:10]}, not {expected[:10]}"
+        )
+    return manifest
