@@ -1,6 +1,7 @@
 """Test the playground: greedy text equals the full forward pass, and the table shows what the routers chose."""
 
 import io
+import json
 import pathlib
 import re
 import sys
@@ -16,6 +17,7 @@ from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import DataFolders
 from speciate.data.tokens.fitted import FittedTokenizer
 from speciate.data.tokens.tokenizer import bpe
+from speciate.io import sha256
 from speciate.selection.selection import record_selections
 from speciate.tools import export, generate
 from speciate.training.build_model import build_model
@@ -158,11 +160,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: pathlib.Path, capsys: pytest.C
         with pytest.raises(ValueError, match=message):
             printed(capsys, generate, "--run", str(run), "--prompt", "a", option, value)
     (tokenizer,) = (tmp_path / "results").glob("data/fit/*/tokenizer.json")
-    before = tokenizer.read_text()
+    manifest = tokenizer.with_name("tokenizer_manifest.json")
+    before = {file: file.read_text() for file in (tokenizer, manifest)}
     tokenizer.write_text(Tokenizer(models.BPE({"<|endoftext|>": 0, "a": 1}, [])).to_str())
+    manifest.write_text(json.dumps({**json.loads(before[manifest]), "fingerprint": sha256(tokenizer)}))
     with pytest.raises(ValueError, match=r"--prompt: the tokenizer has no token for any of its 3 characters"):
         printed(capsys, generate, "--run", str(run), "--prompt", "日本語")
-    tokenizer.write_text(before)
+    for file, text in before.items():
+        file.write_text(text)
     moved = tmp_path / "elsewhere"
     run.rename(moved)
     with pytest.raises(ValueError, match="is not in results/<study>/runs/arm/seed0, so name the paths"):

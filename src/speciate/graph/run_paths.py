@@ -109,11 +109,25 @@ def tokenizer_folder(
     return run_paths(spec_file, read_spec(RunSpec, spec_file), [option]).tokenizer
 
 
+def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the content of the run's run.json; nothing if there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    file = folder / "run.json"
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file}: is not a run.json: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{file}: is not a run.json: must hold an object")
+    return metadata
+
+
 def read_vocabulary(run_folder: pathlib.Path) -> dict[str, Any]:
     """Return what a finished run says of its vocabulary: the number of tokens and the tokenizer's fingerprint.
 
     It is empty for a run that an earlier version trained.
     """
-    file = run_folder / "run.json"
-    metadata = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return dict(metadata.get("vocabulary", {}))
+    return dict(read_metadata(run_folder).get("vocabulary", {}))

@@ -33,7 +33,7 @@ from speciate.config.components import options_within
 from speciate.config.run import RunSpec
 from speciate.data.mixture.manifest import read_mixture
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest_of
-from speciate.graph.run_paths import read_vocabulary, run_paths, tokenizer_folder
+from speciate.graph.run_paths import read_metadata, read_vocabulary, run_paths, tokenizer_folder
 from speciate.io import atomic_folder, sha256
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.hf.convert import export_weights
@@ -201,19 +201,3 @@ def training_facts(run: RunSpec, folder: pathlib.Path, weights: str, tokenizer: 
         "weights": f"sha256 of {weights}: `{sha256(folder / weights)}`",
         "written by": f"Speciate {VERSION}",
     }
-
-
-def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    """Return the content of the run's run.json; nothing if there is none.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    file = folder / "run.json"
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{file}: is not a run.json: {error}") from None
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{file}: is not a run.json: must hold an object")
-    return metadata
