@@ -110,7 +110,9 @@ def commands(of: StudyGraph) -> Iterator[Command]:
                 yield stage("fetch", source, "--shard", shard, below=f"{shard}/archive", output="--output")
             named = [part for name, file in archives.items() for part in ("--archive", f"{name}={file}")]
             yield stage("clean", domain, *named, "--shard", shard, below=shard)
-            yield stage("sign", domain, "--documents", at("clean", domain) / shard / "documents.parquet", below=shard)
+        for shard in of.shards(domain):
+            yield stage("sort", domain, "--cleaned", at("clean", domain), "--shard", shard, below=shard)
+            yield stage("sign", domain, "--documents", at("sort", domain) / shard / "documents.parquet", below=shard)
     for scope, compared in of.scopes.items():
         signed = ("--signed", *(f"{domain}={at('sign', domain)}" for domain in compared))
         pairs = of.files("bucket", scope) if of.near(scope) else []
@@ -123,7 +125,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
         yield stage("assign_splits", domain, "--signed", at("sign", domain), *duplicates)
         groups = ("--groups", at("assign_splits", domain) / "groups.npy")
         for shard in of.shards(domain):
-            documents = ("--documents", at("clean", domain) / shard / "documents.parquet")
+            documents = ("--documents", at("sort", domain) / shard / "documents.parquet")
             yield stage("write_splits", domain, *documents, *duplicates, *groups, "--shard", shard, below=shard)
             yield stage("sketch", domain, "--splits", at("write_splits", domain) / shard, below=shard)
     train = [part / "train.parquet" for domain in domains for part in of.parts("write_splits", domain)]
@@ -132,7 +134,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
     for domain in domains:
         for shard in of.shards(domain):
             yield stage("encode", domain, "--split-folder", at("write_splits", domain) / shard, *tokenizer, below=shard)
-            yield stage("pack", domain, "--encoded-folder", at("encode", domain) / shard, *tokenizer, below=shard)
+        yield stage("pack", domain, "--encoded-folder", at("encode", domain), *tokenizer)
     folders = {name: [f"{domain}={at(name, domain)}" for domain in domains] for name in ("pack", "encode")}
     yield stage("balance", "mixture", "--packed", *folders["pack"], "--encoded", *folders["encode"], *tokenizer)
     yield card(of)
@@ -141,7 +143,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
 def card(of: StudyGraph) -> Command:
     """Return the command line of the data card."""
     given = ["--spec", str(of.home / "specs" / "card.json")]
-    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
+    for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         given += [f"--{stage}", *(f"{domain}={of.folder(stage, domain)}" for domain in of.study.domains)]
     given += ["--cluster", *(f"{scope}={of.folder('cluster', scope)}" for scope in of.scopes)]
     given += ["--mixture-folder", str(of.folder("balance", "mixture")), "--output-folder", str(of.home / "tables")]

@@ -4,9 +4,8 @@
 rule card:
     input:
         spec=f"{HOME}/specs/card.json",
-        clean=files_of_domains(
-            "clean", "documents.parquet", "dropped.parquet", "counts.json"
-        ),
+        clean=files_of_domains("clean", "dropped.parquet", "counts.json"),
+        sort=files_of_domains("sort", "documents.parquet", "counts.json"),
         clusters=[
             GRAPH.folder("cluster", scope) / file
             for scope in GRAPH.scopes
@@ -57,6 +56,7 @@ rule card:
             )
             for stage in (
                 "clean",
+                "sort",
                 "assign_splits",
                 "write_splits",
                 "sketch",

@@ -54,6 +54,30 @@ rule clean:
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
+rule sort:
+    input:
+        unpack(inputs_of("sort")),
+    output:
+        outputs_of("sort"),
+    log:
+        log_of("sort"),
+    benchmark:
+        benchmark_of("sort")
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=code_of("sort"),
+        cleaned=lambda wildcards: GRAPH.folder("clean", wildcards.name),
+        folder=subpath(output[0], parent=True),
+    message:
+        "sort {wildcards.name}, {wildcards.shard}: one part of its documents, in the order of their texts' digests"
+    shell:
+        "python -m speciate sort --spec {input.spec} --cleaned {params.cleaned} --shard {wildcards.shard}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
 rule sign:
     input:
         unpack(inputs_of("sign")),
@@ -73,7 +97,7 @@ rule sign:
     message:
         "sign {wildcards.name}, {wildcards.shard}: digests and signatures by which documents are compared"
     shell:
-        "python -m speciate sign --spec {input.spec} --documents {input.clean}"
+        "python -m speciate sign --spec {input.spec} --documents {input.sort}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -170,7 +194,7 @@ rule write_splits:
     message:
         "write splits of {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
     shell:
-        "python -m speciate write_splits --spec {input.spec} --documents {input.clean}"
+        "python -m speciate write_splits --spec {input.spec} --documents {input.sort}"
         " --duplicates {input.cluster} --groups {input.assign_splits} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 

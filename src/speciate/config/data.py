@@ -23,11 +23,14 @@ class Domain(Strict):
     """Which documents are dropped as duplicates of another: none (`keep`), those with an equal text (`exact`), or those
     with a similar text too (`near`)."""
     max_bytes: int | None = Field(None, ge=1)
-    """Bytes of kept text, in UTF-8, after which reading stops. With null all of it is read."""
+    """Bytes of text, in UTF-8, that the filters keep of this domain. The documents are put in a fixed pseudo-random order
+    that depends on their texts alone. The domain keeps the first of them, up to the one that reaches the limit. All
+    sources are read whatever the limit. With null there is none."""
     max_tokens: int | None = Field(None, ge=1)
-    """Tokens of training text. Documents beyond them are left out; with null there is no limit."""
+    """Tokens of training text, in the same order. Documents after the one that reaches the limit are left out; with null
+    there is no limit."""
     shards: int = Field(1, ge=1)
-    """Number of parts that every stage of this domain is spread over, one job each."""
+    """Number of parts that most stages of this domain are spread over, one job each. It changes no result."""
     language: Literal["python"] | None = None
     """Programming language of the texts. With one, the probe's tokens are labelled by their lexical type."""
 
@@ -60,16 +63,18 @@ class Duplicates(Strict):
 
 
 class Split(Strict):
-    """Shares of the documents in each split. A hash of the document, or of its group, decides; so no document is in two
-    splits.
+    """Shares of the text in each split. Groups of documents are ordered by a hash and the order is cut at the shares.
+    Records with the same value in a source's `group` are a group, in whichever source of the domain they are. Without
+    one, documents of the same text are a group. No group is in two splits of a domain. Names and the order of files,
+    rows and shards change nothing.
     """
 
     validation: float = Field(0.05, gt=0, lt=0.5)
-    """Share of the documents for the validation loss, measured during training."""
+    """Share of the text for the validation loss, measured during training."""
     test: float = Field(0.1, gt=0, lt=0.5)
-    """Share of the documents for the reported loss."""
+    """Share of the text for the reported loss."""
     probe: float = Field(0.1, gt=0, lt=0.5)
-    """Share of the documents on which selectors are observed."""
+    """Share of the text on which selectors are observed."""
     seed: int = Field(0, ge=0)
     """Seed of the hash. Another seed gives another split."""
 

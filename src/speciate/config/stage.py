@@ -30,6 +30,8 @@ class Stage:
     """(the study's DataGraph, the name of the source, domain or scope) -> the spec that the stage reads."""
     sharded: bool = True
     """Whether each shard is a job; otherwise one job gathers all shards."""
+    gathers: tuple[str, ...] = ()
+    """Earlier stages of which every shard's job reads all shards, not only its own."""
     runs_for: Callable[[Any, str], bool] = lambda graph, name: True
     """(the study's DataGraph, a name) -> whether the stage runs for it."""
     name: str = ""

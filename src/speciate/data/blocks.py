@@ -16,14 +16,10 @@ import pandas as pd
 from speciate.data.arrays.npy import read_array
 from speciate.data.mixture.manifest import read_mixture
 from speciate.data.packing import segments
-from speciate.data.shard import Shard
 
 
 class TrainBlocks:
-    """The training mixture's blocks, memory-mapped; block n is block `train_N2[n, 1]` of domain `train_N2[n, 0]`.
-
-    A domain's blocks are the concatenated blocks of its shards' packs.
-    """
+    """The training mixture's blocks, memory-mapped; block n is block `train_N2[n, 1]` of domain `train_N2[n, 0]`."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Open the mixture in `folder`. Raises ValueError if a pack is not the one that it was made from."""
@@ -33,21 +29,15 @@ class TrainBlocks:
         self._train_N2 = np.array(read_array(folder / "train.npy"))
         self._packs: list[pathlib.Path] = []
         self._blocks: list[npt.NDArray[np.unsignedinteger]] = []
-        self._domain_of: list[int] = []
-        first: list[int] = []
-        for index, domain in enumerate(self.mixture.domains):
-            counts = self.mixture.shards[domain]
-            for shard, count in enumerate(counts):
-                pack = folder / self.mixture.packs[domain] / str(Shard(shard, len(counts)))
-                blocks = read_array(pack / "train.blocks.npy")
-                if blocks.shape != (count, self.block_length):
-                    problem = f"has blocks of shape {blocks.shape}, not {(count, self.block_length)}"
-                    raise ValueError(f"{folder / 'mixture.json'}: {domain}'s pack {pack.name} {problem}")
-                first.append(sum(counts[:shard]))
-                self._packs.append(pack)
-                self._blocks.append(blocks)
-                self._domain_of.append(index)
-        self._first = np.array(first)
+        for domain in self.mixture.domains:
+            pack = folder / self.mixture.packs[domain]
+            blocks = read_array(pack / "train.blocks.npy")
+            shape = (self.mixture.available_blocks["train"][domain], self.block_length)
+            if blocks.shape != shape:
+                problem = f"has blocks of shape {blocks.shape}, not {shape}"
+                raise ValueError(f"{folder / 'mixture.json'}: {domain}'s pack {problem}")
+            self._packs.append(pack)
+            self._blocks.append(blocks)
 
     def __len__(self) -> int:
         return len(self._train_N2)
@@ -65,7 +55,7 @@ class TrainBlocks:
         return domain_B
 
     def documents(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Return each position's document, numbered within its shard, int64 (B, T), for `separate_documents`."""
+        """Return each position's document, numbered within its domain, int64 (B, T), for `separate_documents`."""
         documents_BT = np.empty((len(rows), self.block_length), np.int64)
         for pack, batch_rows, blocks in self._by_pack(rows):
             documents_BT[batch_rows] = segments.documents_at(
@@ -85,12 +75,12 @@ class TrainBlocks:
     def _by_pack(
         self, rows: npt.NDArray[np.integer]
     ) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Yield for each pack its index, the batch rows of its blocks, and the rows of these blocks in the pack."""
+        """Yield for each domain its index, the batch rows of its blocks, and the rows of these blocks in the pack."""
         domain_B, row_B = self._train_N2[rows].T.astype(np.int64)
-        for pack, (domain, first, blocks) in enumerate(zip(self._domain_of, self._first, self._blocks, strict=True)):
-            batch_rows = np.flatnonzero((domain_B == domain) & (row_B >= first) & (row_B < first + len(blocks)))
+        for domain in range(len(self._packs)):
+            batch_rows = np.flatnonzero(domain_B == domain)
             if len(batch_rows):
-                yield pack, batch_rows, row_B[batch_rows] - first
+                yield domain, batch_rows, row_B[batch_rows]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,8 @@ class DocumentWriter:
         )
         self._rows: list[Document] = []
         self._bytes = 0
+        self.num_row_groups = 0
+        """How many row groups are written."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,17 +57,19 @@ class DocumentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._flush()
+            self.end_row_group()
         self._parquet.close()
 
     def write(self, document: Document) -> None:
         self._rows.append(document)
         self._bytes += len(document.text)
         if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_DOCUMENTS:
-            self._flush()
+            self.end_row_group()
 
-    def _flush(self) -> None:
+    def end_row_group(self) -> None:
+        """Write the documents that are waiting, so that the next one starts a new row group."""
         if self._rows:
+            self.num_row_groups += 1
             columns = [pa.array([getattr(row, field.name) for row in self._rows], field.type) for field in SCHEMA]
             self._parquet.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
         self._rows, self._bytes = [], 0
@@ -87,8 +91,16 @@ def num_documents(file: pathlib.Path) -> int:
         return int(pq.read_metadata(file).num_rows)
 
 
-def read_tables(file: pathlib.Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def read_tables(
+    file: pathlib.Path, columns: list[str] | None = None, *, start: int = 0, stop: int | None = None
+) -> Iterator[pa.Table]:
     """Yield the row groups of a documents file in order, with only `columns` if they are given.
+
+    Args:
+        file: the documents file.
+        columns: the columns to read; None reads all.
+        start: index of the first row group.
+        stop: index after the last row group; None reads to the end.
 
     Raises:
         ValueError: the file is damaged or is not a documents file; the message names it.
@@ -101,12 +113,14 @@ def read_tables(file: pathlib.Path, columns: list[str] | None = None) -> Iterato
             raise ValueError(f"{file}: has columns {parquet.schema_arrow.names}, not {SCHEMA.names}")
         if not parquet.schema_arrow.equals(SCHEMA):
             raise ValueError(f"{file}: has columns that are not text or may be null")
-        for index in range(parquet.num_row_groups):
+        if not 0 <= start <= (parquet.num_row_groups if stop is None else stop) <= parquet.num_row_groups:
+            raise ValueError(f"{file}: has {parquet.num_row_groups} row groups, not {stop}")
+        for index in range(start, parquet.num_row_groups if stop is None else stop):
             yield parquet.read_row_group(index, columns=columns)
 
 
-def read_documents(file: pathlib.Path) -> Iterator[Document]:
-    """Yield the documents of a file in order. Raise ValueError as `read_tables` does."""
-    for table in read_tables(file):
+def read_documents(file: pathlib.Path, *, start: int = 0, stop: int | None = None) -> Iterator[Document]:
+    """Yield the documents of a file, or of some of its row groups, in order. Raise ValueError as `read_tables` does."""
+    for table in read_tables(file, start=start, stop=stop):
         for row in zip(*(table.column(name).to_pylist() for name in SCHEMA.names), strict=True):
             yield Document(*row)

@@ -9,8 +9,8 @@ class Passage:
 
     id: str
     """The record's name, unique within the source."""
-    group: str
-    """Records of one group (an article, a template) stay in one split; the id itself where nothing groups records."""
+    group: str | None
+    """Records of one group (an article, a template) stay in one split; None where nothing groups records."""
     text: str | None
     """The text; None where the record has none."""
     fault: str | None = None

@@ -19,8 +19,13 @@ TABLES = {
     "data_drops": ("domain", "stage", "reason", "documents", "share"),
     "data_sources": ("domain", "documents_read"),
 }
-STAGES = {"clean": style.COLOURS[0], "cluster": style.ACCENT, "encode": style.COLOURS[2]}
-NAMES = {"clean": "by a filter", "cluster": "as a duplicate", "encode": "beyond the token limit"}
+STAGES = {"clean": style.COLOURS[0], "sort": style.COLOURS[1], "cluster": style.ACCENT, "pack": style.COLOURS[2]}
+NAMES = {
+    "clean": "by a filter",
+    "sort": "beyond the byte limit",
+    "cluster": "as a duplicate",
+    "pack": "beyond the token limit",
+}
 
 
 class Options(FigureOptions):

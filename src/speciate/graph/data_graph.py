@@ -206,7 +206,12 @@ class DataGraph:
             files = self.stages[stage].reads[earlier]
             if self.stages[earlier].per == "source" and shard is not None:
                 parts = [self.folder(earlier, earlier_name) / self._fetched_shard(name, earlier_name, shard)]
-            elif self.stages[earlier].sharded and self.stages[stage].per == "domain" and shard is not None:
+            elif (
+                self.stages[earlier].sharded
+                and self.stages[stage].per == "domain"
+                and shard is not None
+                and earlier not in self.stages[stage].gathers
+            ):
                 parts = [self.folder(earlier, earlier_name) / shard]
             else:
                 parts = self.parts(earlier, earlier_name)

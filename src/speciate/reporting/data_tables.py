@@ -113,7 +113,7 @@ def splits_table(tables: Tables) -> Table:
 def drop_tables(tables: Tables) -> list[Table]:
     """Return a table of every reason for a drop, by domain; nothing where nothing was dropped."""
     drops = tables["data_drops"]
-    stages = {"clean": "filters", "cluster": "duplicates", "encode": "token limit"}
+    stages = {"clean": "filters", "sort": "byte limit", "cluster": "duplicates", "pack": "token limit"}
     names = domain_names(tables)
     wide = drops.set_index(["stage", "reason", "domain"])
     keys = list(dict.fromkeys(zip(drops["stage"], drops["reason"], strict=True)))

@@ -36,7 +36,7 @@ from speciate.data.shard import Shard
 from speciate.data.splits.held_out import Pack, blocks_per_domain, draw_set
 from speciate.data.tokens.loss import Loss, read_loss
 from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
-from speciate.data.tokens.read import read_encoded
+from speciate.data.tokens.read import read_encoded_shards, read_types
 from speciate.io import atomic_write
 
 
@@ -85,36 +85,39 @@ DOCUMENTS = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """The inputs of the mixture: each domain's folder of shards, as written by `pack` and by `encode`."""
+    """The inputs of the mixture: each domain's folder, as written by `pack` and (one folder a shard) by `encode`."""
 
     spec: Spec
     packed: dict[str, pathlib.Path]
     encoded: dict[str, pathlib.Path]
     tokenizer: TokenizerManifest
 
-    def shard_folders(self, folders: dict[str, pathlib.Path], domain: str) -> list[pathlib.Path]:
-        """Return the folder of each shard of a domain, in order."""
+    def shapes(self, split: str) -> dict[str, tuple[int, int]]:
+        """Return the number and the length of the blocks of each domain.
+
+        Raises:
+            ValueError: blocks are of another tokenizer, or files do not belong together.
+        """
+        shapes = {}
+        for domain in self.spec.domains:
+            blocks, table = read_blocks(self.packed[domain], split, self.tokenizer)
+            if len(blocks) != (int(table[-1, BLOCK]) + 1 if len(table) else 0):
+                file = self.packed[domain] / f"{split}.pieces.npy"
+                raise ValueError(f"{file}: does not belong to the blocks in its folder")
+            shapes[domain] = (len(blocks), blocks.shape[1])
+        return shapes
+
+    def pack(self, split: str, domain: str) -> Pack:
+        """Read one split of a domain. Raises ValueError if the files are damaged or do not belong together."""
         count = self.spec.shards[self.spec.domains.index(domain)]
-        return [folders[domain] / str(Shard(index, count)) for index in range(count)]
-
-    def shapes(self, split: str) -> dict[str, list[tuple[int, int]]]:
-        """Return the number and the length of the blocks in each shard of each domain."""
-        return {
-            domain: [self.shape(pack, split) for pack in self.shard_folders(self.packed, domain)]
-            for domain in self.spec.domains
-        }
-
-    def shape(self, pack: pathlib.Path, split: str) -> tuple[int, int]:
-        """Return the number and the length of a shard's blocks. Raises ValueError if they are of another tokenizer."""
-        blocks, table = read_blocks(pack, split, self.tokenizer)
-        if len(blocks) != (int(table[-1, BLOCK]) + 1 if len(table) else 0):
-            raise ValueError(f"{pack / f'{split}.pieces.npy'}: does not belong to the blocks in its folder")
-        return len(blocks), blocks.shape[1]
-
-    def packs(self, split: str, domain: str) -> list[Pack]:
-        """Read one split of a domain, shard by shard."""
-        folders = zip(self.shard_folders(self.packed, domain), self.shard_folders(self.encoded, domain), strict=True)
-        return [read_pack(packed, encoded, split, self.tokenizer) for packed, encoded in folders]
+        folders = [self.encoded[domain] / str(Shard(index, count)) for index in range(count)]
+        source = read_encoded_shards(folders, split, self.tokenizer)
+        types = read_types(folders, len(source.tokens_N)) if split == "probe" else None
+        blocks, table = read_blocks(self.packed[domain], split, self.tokenizer)
+        if not is_consistent(table, len(blocks), blocks.shape[1], len(source.documents)):
+            file = self.packed[domain] / f"{split}.pieces.npy"
+            raise ValueError(f"{file}: does not belong to the blocks in its folder and to {self.encoded[domain]}")
+        return Pack(blocks, table, source, types)
 
     def loss(self, domain: str) -> Loss:
         """Return how much text of a domain the tokenizer lost, over all splits and shards."""
@@ -135,26 +138,12 @@ def folders_by_domain(pairs: list[str], domains: tuple[str, ...], argument: str)
 def read_blocks(
     packed: pathlib.Path, split: str, tokenizer: TokenizerManifest
 ) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]:
-    """Read the blocks of one split of one shard, and their segments. Raises ValueError naming a broken file."""
+    """Read the blocks of one split of one domain, and their segments. Raises ValueError naming a broken file."""
     blocks = read_array(packed / f"{split}.blocks.npy", tokenizer.dtype, 2)
     table = read_array(packed / f"{split}.pieces.npy", np.int64, 2)
     if table.shape[1] != 4:
         raise ValueError(f"{packed / f'{split}.pieces.npy'}: does not hold segments")
     return blocks, table
-
-
-def read_pack(packed: pathlib.Path, encoded: pathlib.Path, split: str, tokenizer: TokenizerManifest) -> Pack:
-    """Read one split of one shard. Raises ValueError if the files are damaged or do not belong together."""
-    source = read_encoded(encoded, split, tokenizer)
-    types = read_array(encoded / "probe.types.npy", np.uint8, 1) if split == "probe" else None
-    if types is not None and len(types) != len(source.tokens_N):
-        raise ValueError(f"{encoded / 'probe.types.npy'}: has {len(types)} types for {len(source.tokens_N)} tokens")
-    blocks, table = read_blocks(packed, split, tokenizer)
-    if not is_consistent(table, len(blocks), blocks.shape[1], len(source.documents)):
-        raise ValueError(
-            f"{packed / f'{split}.pieces.npy'}: does not belong to the blocks in its folder and to {encoded}"
-        )
-    return Pack(blocks, table, source, types)
 
 
 def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) -> dict[str, Any]:
@@ -164,7 +153,7 @@ def hold_out(inputs: Inputs, name: str, domains: list[str], blocks_each: int) ->
         ValueError: packs do not belong together, or no document has a label.
     """
     spec = inputs.spec
-    packs = {domain: inputs.packs(name, domain) for domain in domains}
+    packs = {domain: inputs.pack(name, domain) for domain in domains}
     held_out = draw_set(packs, blocks_each, name, spec.held_out.seed)
     held_out["domain"] = np.array([spec.domains.index(domain) for domain in domains], np.int32)[held_out["domain"]]
     if spec.mixture.relabels:
@@ -206,13 +195,10 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
     """
     spec, losses = inputs.spec, check_losses(inputs)
     shapes = {split: inputs.shapes(split) for split in SPLITS}
-    lengths = {length for shape in shapes.values() for shards in shape.values() for _, length in shards}
+    lengths = {length for shape in shapes.values() for _, length in shape.values()}
     if len(lengths) != 1:
         raise ValueError(f"--packed: the packs have blocks of different lengths: {sorted(lengths)}")
-    available = {
-        split: {domain: sum(blocks for blocks, _ in shards) for domain, shards in shape.items()}
-        for split, shape in shapes.items()
-    }
+    available = {split: {domain: blocks for domain, (blocks, _) in shape.items()} for split, shape in shapes.items()}
     train_N2, warnings = spec.mixture.component().mix(spec.mixture, available["train"])
     warnings = losses + warnings
     save(folder / "train.npy", train_N2)
@@ -246,7 +232,6 @@ def balance(inputs: Inputs, folder: pathlib.Path) -> MixtureManifest:
         packs={
             domain: pathlib.Path(os.path.relpath(pack, folder)).as_posix() for domain, pack in inputs.packed.items()
         },
-        shards={domain: [blocks for blocks, _ in shards] for domain, shards in shapes["train"].items()},
         train_blocks=train_blocks,
         epochs={domain: blocks / max(1, available["train"][domain]) for domain, blocks in train_blocks.items()},
         held_out_blocks=sizes,
@@ -263,7 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="DOMAIN=DIR",
-        help="folder of the shards' folders (0-of-n, ...) that `pack` wrote, for each domain",
+        help="what `pack` wrote, for each domain",
     )
     parser.add_argument(
         "--encoded",

@@ -28,7 +28,7 @@ from speciate.data.clean.pipeline import CONTROL_CHARACTERS
 from speciate.data.mixture.manifest import read_mixture
 from speciate.io import atomic_write
 
-STAGES = ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack")
+STAGES = ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack")
 """Stages that write one folder per domain."""
 
 
@@ -86,7 +86,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a CardSpec: the study's data")
-    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
+    for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         parser.add_argument(
             f"--{stage}", nargs="+", required=True, metavar="DOMAIN=DIR", help=f"what `{stage}` wrote, for each domain"
         )

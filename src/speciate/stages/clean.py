@@ -1,6 +1,7 @@
 """Read, normalise and filter the texts of one domain's sources.
 
-Every dropped text is counted by its reason, and samples of the dropped texts are kept.
+Every dropped text is counted by its reason, and samples of the dropped texts are kept. The documents are written in the
+order of data/sorted_documents.py, which does not depend on where they were read.
 
 Example:
     speciate clean --spec spec.json --archive django=archive --output-folder cleaned
@@ -8,6 +9,7 @@ Example:
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -27,9 +29,10 @@ from speciate.config.stage import Stage
 from speciate.data.clean.dropped import DroppedSamples, write_dropped
 from speciate.data.clean.pipeline import CleaningCounts, Filter, clean_passages
 from speciate.data.clean.repeated_ids import refuse_repeated_ids
-from speciate.data.documents import Document, write_documents
+from speciate.data.documents import Document
 from speciate.data.passage import Passage
 from speciate.data.shard import Shard
+from speciate.data.sorted_documents import DocumentSorter, Part
 from speciate.io import atomic_write
 
 
@@ -39,8 +42,6 @@ class Spec(Strict):
     domain: Name
     sources: dict[Name, Annotated[SourceOptions, OneOf("data/fetch/sources")]]
     filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
-    max_bytes: int | None = None
-    """Most bytes of text that the domain keeps; each shard takes its share."""
     shards: int = Field(1, ge=1)
 
 
@@ -48,9 +49,7 @@ STAGE = Stage(
     per="domain",
     reads={"fetch": ("archive",)},
     writes=("documents.parquet", "dropped.parquet", "counts.json"),
-    spec=lambda graph, name: Spec(
-        domain=name, **graph.domain_settings(name, "sources", "filters", "max_bytes", "shards")
-    ),
+    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "sources", "filters", "shards")),
 )
 
 
@@ -84,8 +83,6 @@ class ShardCleaning:
         self.shard = shard
         self.counts = {name: CleaningCounts() for name in spec.sources}
         self.samples = DroppedSamples()
-        self.stopped = False
-        """Whether reading stopped because the shard reached its share of max_bytes."""
 
     @property
     def total(self) -> CleaningCounts:
@@ -95,33 +92,15 @@ class ShardCleaning:
     def documents(self) -> Iterator[Document]:
         """Yield the kept documents of all sources, in the order of the spec; each filter sees the whole shard."""
         filters: list[Filter] = [options.component().Filter(options, self.archives) for options in self.spec.filters]
-        byte_limit = self._byte_limit()
         for name, source in self.spec.sources.items():
             counts = self.counts[name]
             read = functools.partial(self._read_passages, name, source)
             with contextlib.closing(refuse_repeated_ids(name, read)) as passages:
-                for document in clean_passages(
+                yield from clean_passages(
                     self.spec.domain, name, passages, filters, counts=counts, samples=self.samples
-                ):
-                    yield document
-                    if byte_limit is not None and self._bytes_kept() >= byte_limit:
-                        self.stopped = True
-                        break
+                )
             kept = f"{counts.kept} of {counts.read} texts, {counts.bytes_kept / 1e6:.2f} MB"
             log(f"domain {self.spec.domain}: source {name}: {kept}")
-            if self.stopped:
-                log(f"domain {self.spec.domain}: max_bytes is reached; the rest is not read")
-                return
-
-    def _bytes_kept(self) -> int:
-        return sum(counts.bytes_kept for counts in self.counts.values())
-
-    def _byte_limit(self) -> int | None:
-        """Return this shard's share of max_bytes; the shares of all shards add up to it."""
-        if self.spec.max_bytes is None:
-            return None
-        ends = [self.spec.max_bytes * index // self.shard.count for index in (self.shard.index, self.shard.index + 1)]
-        return ends[1] - ends[0]
 
     def _read_passages(self, name: str, source: SourceOptions) -> Generator[Passage, None, None]:
         """Yield the passages of this shard: all of an archive that holds only the shard, else every n-th."""
@@ -130,10 +109,10 @@ class ShardCleaning:
             passages = itertools.islice(passages, self.shard.index, None, self.shard.count)
         yield from passages
 
-    def as_json(self) -> dict[str, Any]:
-        """Return counts.json: the shard's totals, whether max_bytes stopped it, and the counts of each source."""
+    def as_json(self, parts: Iterable[Part]) -> dict[str, Any]:
+        """Return counts.json: the shard's totals, the counts of each source, and the parts of documents.parquet."""
         by_source = {name: counts.as_json() for name, counts in self.counts.items()}
-        return {**self.total.as_json(), "stopped": self.stopped, "by_source": by_source}
+        return {**self.total.as_json(), "by_source": by_source, "parts": [dataclasses.asdict(part) for part in parts]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +152,10 @@ def main(arguments: argparse.Namespace) -> None:
             stack.enter_context(atomic_write(folder / name))
             for name in ("documents.parquet", "dropped.parquet", "counts.json")
         )
-        kept = write_documents(documents, cleaning.documents())
+        sorter = DocumentSorter()
+        for document in cleaning.documents():
+            sorter.add(document)
+        kept, parts = len(sorter), sorter.write(documents, spec.shards)
         total = cleaning.total
         reasons = dict(sorted(total.dropped.items()))
         if not kept and spec.shards == 1:  # one of several shards may be empty; assign_splits refuses an empty domain
@@ -181,5 +163,5 @@ def main(arguments: argparse.Namespace) -> None:
                 f"domain {spec.domain}: no documents are left (texts read: {total.read}; dropped: {reasons})"
             )
         write_dropped(dropped, cleaning.samples)
-        counts.write_text(json.dumps(cleaning.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        counts.write_text(json.dumps(cleaning.as_json(parts), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     log(f"domain {spec.domain}: {kept} documents in {time.perf_counter() - started:.1f} s; dropped {reasons}")

@@ -13,8 +13,6 @@ import os
 import pathlib
 from typing import Any
 
-from pydantic import Field
-
 from speciate.cli import log
 from speciate.config.components import Strict
 from speciate.config.run import Name, read_spec
@@ -32,8 +30,8 @@ class Spec(Strict):
     domain: Name
     language: str | None
     max_tokens: int | None = None
-    """Limit on the domain's training tokens, divided evenly among its shards; None: no limit."""
-    shards: int = Field(1, ge=1)
+    """Limit on the domain's training tokens. No shard encodes more; `pack` applies it to all of them. None: no
+    limit."""
 
 
 STAGE = Stage(
@@ -46,7 +44,7 @@ STAGE = Stage(
         *(f"{split}.{part}" for split in SPLITS for part in ("tokens.npy", "documents.parquet")),
         *("probe.types.npy", "counts.json"),
     ),
-    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "language", "max_tokens", "shards")),
+    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "language", "max_tokens")),
 )
 
 
@@ -82,7 +80,6 @@ def main(arguments: argparse.Namespace) -> None:
     encoder = Encoder(read_tokenizer(arguments.tokenizer_folder))
     check_language(encoder.fitted, spec.language, f"domains.{spec.domain}.language")
     log(f"{spec.domain}: encoding with {encoder.name}" + (f" because {encoder.reason}" if encoder.reason else ""))
-    shard_limit = None if spec.max_tokens is None else -(-spec.max_tokens // spec.shards)
     counts = {}
     for split in SPLITS:
         with contextlib.ExitStack() as stack:
@@ -93,7 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
             types = temp_path("types.npy") if split == "probe" else None
             targets = Targets(temp_path("tokens.npy"), temp_path("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
-            limit = shard_limit if split == "train" else None
+            limit = spec.max_tokens if split == "train" else None
             counts[split] = write_encoded(documents, encoder, targets, spec.language, max_tokens=limit)
         log(f"{spec.domain} {split}: {describe(counts[split])}")
         loss = Loss.from_counts(counts[split])

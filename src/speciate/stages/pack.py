@@ -1,9 +1,10 @@
-"""Pack one shard's tokens into blocks of a fixed length.
+"""Pack a domain's tokens into blocks of a fixed length.
 
-An end-of-text token follows each document.
+An end-of-text token follows each document. One job packs all shards of a domain, one after the other, so the blocks do
+not depend on their number. With `max_tokens` the training text ends with the document that reaches the limit.
 
 Example:
-    speciate pack --spec spec.json --encoded-folder tokens --tokenizer-folder tokenizer --output-folder blocks
+    speciate pack --spec spec.json --encoded-folder tokens/code --tokenizer-folder tokenizer --output-folder blocks
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
+import pyarrow.compute as pc
 from pydantic import Field
 
 from speciate.cli import log
@@ -26,9 +28,10 @@ from speciate.data.arrays.npy_writers import GrowingArray
 from speciate.data.packing import segments
 from speciate.data.packing.fill_blocks import fill_blocks
 from speciate.data.packing.summary import PackingSummary
+from speciate.data.shard import Shard
 from speciate.data.tokens.encoded import EncodedSplit
 from speciate.data.tokens.manifest import read_manifest
-from speciate.data.tokens.read import read_encoded
+from speciate.data.tokens.read import read_encoded_shards
 from speciate.io import atomic_write
 
 
@@ -38,6 +41,9 @@ class Spec(Strict):
     domain: Name
     packing: Annotated[PackingOptions, OneOf("data/packing")]
     block_length: int = Field(ge=2)
+    max_tokens: int | None = None
+    """Limit on the domain's training tokens, without end-of-text tokens; None: no limit."""
+    shards: int = Field(1, ge=1)
 
 
 STAGE = Stage(
@@ -47,7 +53,13 @@ STAGE = Stage(
         "fit": ("tokenizer_manifest.json",),
     },
     writes=(*(f"{split}.{part}.npy" for split in SPLITS for part in ("blocks", "pieces")), "counts.json"),
-    spec=lambda graph, name: Spec(domain=name, packing=graph.study.packing, block_length=graph.study.block_length),
+    spec=lambda graph, name: Spec(
+        domain=name,
+        packing=graph.study.packing,
+        block_length=graph.study.block_length,
+        **graph.domain_settings(name, "max_tokens", "shards"),
+    ),
+    sharded=False,
 )
 
 
@@ -82,6 +94,15 @@ def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path
     return summary.counts()
 
 
+def limit_documents(encoded: EncodedSplit, max_tokens: int | None) -> EncodedSplit:
+    """Return the split up to the document with which it has `max_tokens` tokens; None keeps all documents."""
+    if max_tokens is None or len(encoded.tokens_N) <= max_tokens:
+        return encoded
+    kept = int(np.searchsorted(encoded.starts_D, max_tokens))
+    documents = encoded.documents.slice(0, kept)
+    return EncodedSplit(encoded.tokens_N[: documents["stop"][-1].as_py()], documents)
+
+
 def chunk_segments(segments_M4: segments.Ints, starts_D: segments.Ints, block_length: int) -> Iterator[segments.Ints]:
     """Yield the segments of a few blocks at a time, with blocks renumbered from 0; limits the pages that are touched.
 
@@ -106,7 +127,12 @@ def chunk_segments(segments_M4: segments.Ints, starts_D: segments.Ints, block_le
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="the stage's spec: packing, block length")
-    parser.add_argument("--encoded-folder", type=pathlib.Path, required=True, help="what `encode` wrote")
+    parser.add_argument(
+        "--encoded-folder",
+        type=pathlib.Path,
+        required=True,
+        help="what `encode` wrote for the domain: one folder a shard",
+    )
     parser.add_argument("--tokenizer-folder", type=pathlib.Path, required=True, help="what `fit` wrote")
     parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write the blocks and counts.json"
@@ -117,14 +143,17 @@ def main(arguments: argparse.Namespace) -> None:
     """Pack the tokens split by split, and write the blocks."""
     spec = read_spec(Spec, arguments.spec)
     tokenizer = read_manifest(arguments.tokenizer_folder)
+    folders = [arguments.encoded_folder / str(Shard(index, spec.shards)) for index in range(spec.shards)]
     counts = {}
     for split in SPLITS:
-        encoded = read_encoded(arguments.encoded_folder, split, tokenizer, ("start", "stop"))
+        found = read_encoded_shards(folders, split, tokenizer, ("start", "stop", "bytes"))
+        encoded = limit_documents(found, spec.max_tokens if split == "train" else None)
         highest = max((int(part.max()) for _, part in chunks(encoded.tokens_N, MAX_TOKENS)), default=0)
         if highest >= tokenizer.vocabulary:
-            file = arguments.encoded_folder / f"{split}.tokens.npy"
-            raise ValueError(f"{file}: holds token {highest}, but the vocabulary has {tokenizer.vocabulary}")
+            files = arguments.encoded_folder / "*" / f"{split}.tokens.npy"
+            raise ValueError(f"{files}: hold token {highest}, but the vocabulary has {tokenizer.vocabulary}")
         counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split=split)
+        counts[split]["bytes"] = int(pc.sum(encoded.documents["bytes"]).as_py() or 0)
         split_counts = counts[split]
         log(
             f"{spec.domain} {split}: {split_counts['blocks']} blocks; of {split_counts['tokens_in']} tokens "

@@ -35,7 +35,7 @@ class Spec(Strict):
 
 STAGE = Stage(
     per="domain",
-    reads={"clean": ("documents.parquet",)},
+    reads={"sort": ("documents.parquet",)},
     writes=SIGNED,
     spec=lambda graph, name: Spec(domain=name, seed=graph.study.split.seed, near=graph.near(graph.scope(name))),
 )

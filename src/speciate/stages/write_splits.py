@@ -33,7 +33,7 @@ class Spec(Strict):
 
 STAGE = Stage(
     per="domain",
-    reads={"clean": ("documents.parquet",), "cluster": ("duplicates.parquet",), "assign_splits": ("groups.npy",)},
+    reads={"sort": ("documents.parquet",), "cluster": ("duplicates.parquet",), "assign_splits": ("groups.npy",)},
     writes=(*(f"{split}.parquet" for split in SPLITS), "counts.json"),
     spec=lambda graph, name: Spec(domain=name, seed=graph.study.split.seed, **graph.domain_settings(name, "shards")),
 )

@@ -34,8 +34,10 @@ class SourceModule(Protocol):
 class SourceOptions(ComponentOptions):
     """Options of a source of text or of model files."""
 
-    sharded: ClassVar[bool] = False
-    """Whether each shard fetches a part of the source; otherwise it is fetched once and every shard reads it."""
+    @property
+    def sharded(self) -> bool:
+        """Whether each shard fetches a part of the source; otherwise it is fetched once and every shard reads it."""
+        return False
 
     def local_globs(self) -> tuple[str, ...]:
         """Return the globs of the user's own files that this source reads."""

@@ -19,7 +19,7 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
         "sha256": ("str", "sha256 of the pinned file; empty if the source is not pinned by one"),
         "licence": ("str", "licence, as the study file states it; empty if it does not"),
         "documents_read": ("int64", "documents that the source gave"),
-        "documents_kept": ("int64", "documents that the filters kept; duplicates are dropped later"),
+        "documents_kept": ("int64", "documents that the filters kept; max_bytes and duplicates are applied later"),
         "bytes_read": ("int64", "bytes of the documents read"),
         "bytes_kept": ("int64", "bytes of the documents kept, after normalisation and edits"),
     },
@@ -27,16 +27,16 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
     "data_domains": {
         **_DOMAIN,
         **_SPLIT,
-        "documents": ("int64", "documents after filters and deduplication"),
+        "documents": ("int64", "documents after filters, max_bytes and deduplication"),
         "groups": (
             "int64",
-            "groups, which are never divided among splits: an article, a template, or else the document",
+            "groups, which are never divided among splits: an article, a template, or else one text",
         ),
         "bytes": ("int64", "bytes of those documents"),
-        "encoded": ("int64", "documents encoded; fewer only if max_tokens limits the training text"),
-        "tokens": ("int64", "tokens of the encoded documents, without end-of-text tokens"),
-        "bytes_per_token": ("float64", "bytes of the encoded documents over their tokens"),
-        "lost_characters": ("int64", "characters of the encoded documents that no token spells"),
+        "encoded": ("int64", "documents whose tokens are used; fewer only if max_tokens limits the training text"),
+        "tokens": ("int64", "tokens of these documents, without end-of-text tokens"),
+        "bytes_per_token": ("float64", "bytes of these documents over their tokens"),
+        "lost_characters": ("int64", "characters of all documents, before max_tokens, that no token spells"),
         "lost_bytes": ("int64", "bytes of those characters"),
         "blocks": ("int64", "blocks that these tokens fill"),
         "tokens_lost": (
@@ -50,7 +50,7 @@ MEANINGS: dict[str, dict[str, tuple[str, str]]] = {
     # one row per domain, stage and reason
     "data_drops": {
         **_DOMAIN,
-        "stage": ("str", "clean (filters), cluster (duplicates) or encode (max_tokens)"),
+        "stage": ("str", "clean (filters), sort (max_bytes), cluster (duplicates) or pack (max_tokens)"),
         "reason": ("str", "why the documents were dropped"),
         "documents": (
             "int64",

@@ -43,8 +43,12 @@ def count_tables(spec: CardSpec, written: StageOutputs, used: Mapping[str, Mappi
     for domain in spec.domains:
         counts, by_source = written.cleaning_counts(domain)
         by_split = _domain_rows(spec, written, domain, used)
-        limited = Counter(max_tokens=sum(row["documents"] - row["encoded"] for row in by_split))
-        dropped = {"clean": counts.dropped, "cluster": duplicates[domain.name], "encode": limited}
+        dropped = {
+            "clean": counts.dropped,
+            "sort": Counter(max_bytes=written.documents_beyond_max_bytes(domain)),
+            "cluster": duplicates[domain.name],
+            "pack": Counter(max_tokens=sum(row["documents"] - row["encoded"] for row in by_split)),
+        }
         of_domain = {
             "data_sources": [_source_row(domain, name, source_counts) for name, source_counts in by_source.items()],
             "data_domains": by_split,
@@ -108,17 +112,19 @@ def _domain_rows(
     written_splits = sum_split_counts(written.write_splits, domain, "documents", "bytes")
     groups = read_split_counts(written.assign_splits[domain.name] / "counts.json", "groups")
     losses = ("lost_characters", "lost_bytes")
-    encoded = sum_split_counts(written.encode, domain, "documents", "tokens", "bytes", *losses)
-    packed = sum_split_counts(written.pack, domain, "blocks", "tokens_in", "tokens_packed")
+    encoded = sum_split_counts(written.encode, domain, *losses)
+    names = ("documents", "bytes", "blocks", "tokens_in", "tokens_packed")
+    packed = read_split_counts(written.pack[domain.name] / "counts.json", *names)
+    tokens = {split: counts["tokens_in"] - counts["documents"] for split, counts in packed.items()}
     return [
         {
             "split": split,
             "documents": written_splits[split]["documents"],
             "groups": int(groups[split]["groups"]),
             "bytes": written_splits[split]["bytes"],
-            "encoded": encoded[split]["documents"],
-            "tokens": encoded[split]["tokens"],
-            "bytes_per_token": _ratio(encoded[split]["bytes"], encoded[split]["tokens"]),
+            "encoded": packed[split]["documents"],
+            "tokens": tokens[split],
+            "bytes_per_token": _ratio(packed[split]["bytes"], tokens[split]),
             **{name: encoded[split][name] for name in losses},
             "blocks": packed[split]["blocks"],
             "tokens_lost": packed[split]["tokens_in"] - packed[split]["tokens_packed"],
@@ -137,11 +143,14 @@ def _ratio(part: float, total: float) -> float:
 def _length_rows(written: StageOutputs, domain: CardDomain) -> list[dict[str, Any]]:
     """Count the documents by octave of their length, in tokens and in characters."""
     rows = []
+    packed = read_split_counts(written.pack[domain.name] / "counts.json", "documents")
     for split in SPLITS:
+        remaining = packed[split]["documents"]  # `pack` leaves out those beyond max_tokens
         by_unit: dict[str, list[int]] = {"tokens": [], "characters": []}
         for part in shard_folders(written.encode[domain.name], domain):
             for table in read_batches(part / f"{split}.documents.parquet", ["start", "stop"]):
-                lengths = table["stop"].to_numpy() - table["start"].to_numpy()
+                lengths = (table["stop"].to_numpy() - table["start"].to_numpy())[:remaining]
+                remaining -= len(lengths)
                 by_unit["tokens"] = add_counts(by_unit["tokens"], octave_counts(lengths.astype(np.int64)))
         for part in shard_folders(written.sketch[domain.name], domain):
             by_octave = read_split_counts(part / "counts.json", "by_octave")[split]["by_octave"]

@@ -24,6 +24,7 @@ class StageOutputs:
     """The output folders of the stages: domain -> folder with one folder per shard, unless stated otherwise."""
 
     clean: Mapping[str, pathlib.Path]
+    sort: Mapping[str, pathlib.Path]
     cluster: Mapping[str, pathlib.Path]
     """Scope -> folder."""
     assign_splits: Mapping[str, pathlib.Path]
@@ -32,6 +33,7 @@ class StageOutputs:
     sketch: Mapping[str, pathlib.Path]
     encode: Mapping[str, pathlib.Path]
     pack: Mapping[str, pathlib.Path]
+    """Domain -> folder, not divided by shard."""
     mixture: pathlib.Path
 
     def cleaning_counts(self, domain: CardDomain) -> tuple[CleaningCounts, dict[str, CleaningCounts]]:
@@ -47,6 +49,16 @@ class StageOutputs:
                 raise ValueError(f"{part / 'counts.json'}: does not hold the counts of cleaning: {error!r}") from None
         return total, by_source
 
+    def documents_beyond_max_bytes(self, domain: CardDomain) -> int:
+        """Return how many documents of all shards `sort` left out."""
+        total = 0
+        for part in shard_folders(self.sort[domain.name], domain):
+            counts = read_json(part / "counts.json")
+            if not isinstance(counts, dict) or not isinstance(counts.get("documents_left_out"), int):
+                raise ValueError(f"{part / 'counts.json'}: does not hold the counts of sorting")
+            total += counts["documents_left_out"]
+        return total
+
     def word_sketch(self, domain: CardDomain, split: str) -> Sketch:
         """Return the sketch of a split's word n-grams, over all shards."""
         merged = Sketch(np.zeros(0, np.uint64))
@@ -55,8 +67,8 @@ class StageOutputs:
         return merged
 
     def read_text(self, domain: str, shard: str, row: int) -> tuple[str, str]:
-        """Read the id and the text of one cleaned document. Raises ValueError if there is no such row."""
-        file, skipped = self.clean[domain] / shard / "documents.parquet", 0
+        """Read the id and the text of one sorted document. Raises ValueError if there is no such row."""
+        file, skipped = self.sort[domain] / shard / "documents.parquet", 0
         for table in read_tables(file, ["id", "text"]):
             if row < skipped + len(table):
                 return table["id"][row - skipped].as_py(), table["text"][row - skipped].as_py()
@@ -100,7 +112,7 @@ def sum_split_counts(folders: Mapping[str, pathlib.Path], domain: CardDomain, *n
     """Sum counts of a stage over a domain's shards: split -> name -> total.
 
     Args:
-        folders: the folder of each domain, written by `write_splits`, `sketch`, `encode` or `pack`.
+        folders: the folder of each domain, written by `write_splits`, `sketch` or `encode`.
         domain: the domain.
         names: names of the counts in counts.json.
     """

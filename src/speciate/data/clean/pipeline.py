@@ -1,5 +1,7 @@
 """Turn what a domain's sources yield into the documents that it keeps: normalise, filter, and count every drop."""
 
+import dataclasses
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -130,6 +132,16 @@ def _plain(match: re.Match[str]) -> str:
     return " " if found == "\x1f" else WINDOWS_1252.get(found, "")
 
 
+def group_name(group: str | None, text: str) -> str:
+    """Return the name of a document's group: as its source gives it, in NFC, or else a digest of its text.
+
+    So the split of a document follows from what it says, and not from its file, its row, or how a name is encoded.
+    """
+    if group is not None:
+        return unicodedata.normalize("NFC", group)
+    return f"text:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
 def drop_if_too_large(document: Document) -> Drop | None:
     """Return the drop of a document beyond 16 million characters, else None.
 
@@ -150,25 +162,29 @@ def clean_passages(
 ) -> Iterator[Document]:
     """Yield the documents of `source` that every filter keeps, in order; fill `counts` and `samples` on the way.
 
-    The source's name in front makes ids and groups unique in the domain. Before any filter, a record without text is
-    dropped for the fault that its source found (`null` where it found none), a text with half a surrogate pair as
-    `lone_surrogate`, and a text that shows nothing after normalising as `empty`. After all filters, which may cut it, a
-    text of over 16 million characters is dropped as `too_large`.
+    The source's name in front makes ids unique in the domain. Groups have no such prefix: a group that two sources of a
+    domain share is one group. Before any filter, a record without text is dropped for the fault that its source found
+    (`null` where it found none), a text with half a surrogate pair as `lone_surrogate`, and a text that shows nothing
+    after normalising as `empty`. After all filters, which may cut it, a text of over 16 million characters is dropped
+    as `too_large`.
     """
     for passage in passages:
         counts.read += 1
-        raw = Document(f"{source}/{passage.id}", domain, f"{source}/{passage.group}", passage.text or "")
+        raw = Document(f"{source}/{passage.id}", domain, "", passage.text or "")
         document, edited = raw, dict[str, int]()
         verdict = _drop_if_unreadable(passage, counts)
         if verdict is None:
             counts.raw.add(raw.text)
-            document = Document(raw.id, domain, raw.group, normalise(raw.text))
+            text = normalise(raw.text)
+            document = Document(raw.id, domain, group_name(passage.group, text), text)
             document, edited, verdict = _apply_filters(document, filters)
         if verdict is not None:
             kind, drop = verdict
             counts.dropped[drop.reason] += 1
             samples.add(document, drop.reason, kind, drop.note)
             continue
+        if passage.group is None and edited:  # equal texts are one group, also where filters made them equal
+            document = dataclasses.replace(document, group=group_name(None, document.text))
         counts.kept += 1
         counts.bytes_kept += len(document.text.encode())
         counts.edited.update(edited)

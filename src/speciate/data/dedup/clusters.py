@@ -3,9 +3,12 @@
 A cluster is a connected component of documents whose texts are equal or similar (data/dedup/candidates.py), whatever
 their shards. It tells what belongs together, not what is dropped: in a chain a ~ b ~ c the ends may be different texts.
 Keeping one document of each component, as is usual, loses them: of 220 licence texts dropped in this way, 11 are
-similar to none that is kept. So the documents of a cluster are visited in order (domain, shard, row), and one is
-dropped only if it equals, or is similar to, a document that is kept. Every dropped text has a counterpart among those
-kept. Where all of a domain's duplicates may be dropped, no two documents left in a cluster are similar.
+similar to none that is kept. So the documents of a cluster are visited in order, and one is dropped only if it equals,
+or is similar to, a document that is kept. Every dropped text has a counterpart among those kept. Where all of a
+domain's duplicates may be dropped, no two documents left in a cluster are similar.
+
+The order is that of the domains in the study file, then that of the sorted documents (data/sorted_documents.py). It
+follows from the texts, so which document is kept does not depend on files, rows or shards.
 
 A domain's policy says which documents may be dropped: `keep` none, `exact` those equal to a kept document, `near` also
 those similar to one. The decisions are made in rounds over many clusters at once: the first undecided document of each

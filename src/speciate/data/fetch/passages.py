@@ -15,7 +15,7 @@ from speciate.data.passage import Passage
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
+        pa.field("group", pa.string()),
         pa.field("text", pa.string()),
         pa.field("fault", pa.string()),
     ]

@@ -115,12 +115,12 @@ class RecordParser:
                     raise BadRecord(NO_COLUMN, _missing_column(column, list(record)))
             text = self._record_text(record)
             passage_id = name if self._id is None else _label_text(record[self._id], self._id, "id")
-            group = passage_id if self._group is None else _label_text(record[self._group], self._group, "group")
+            group = None if self._group is None else _label_text(record[self._group], self._group, "group")
             return Passage(passage_id, group, text, place=where.partition(": ")[2])
         except BadRecord as error:
             if not self._drop:
                 raise ReadingError(f"{where}: {error}") from None
-            return Passage(name, name, None, error.fault)
+            return Passage(name, None, None, error.fault)
 
     def _record_text(self, record: Mapping[str, Any]) -> str | None:
         values = {name: record[name] for name in self._text_columns}

@@ -18,17 +18,15 @@ class MixtureManifest(Strict):
     end_of_text: int
     tokenizer_fingerprint: str
     packs: dict[str, str]
-    """Domain -> folder of its packs (one per shard), relative to the mixture's folder."""
-    shards: dict[str, list[int]]
-    """Domain -> number of training blocks in the pack of each of its shards."""
+    """Domain -> folder of its pack, relative to the mixture's folder."""
     train_blocks: dict[str, int]
     """Domain -> number of its training blocks in the mixture."""
     epochs: dict[str, float]
-    """Domain -> its training blocks in the mixture over the blocks in its packs; 1 means each block once."""
+    """Domain -> its training blocks in the mixture over the blocks in its pack; 1 means each block once."""
     held_out_blocks: dict[str, int]
     """Held-out set -> number of blocks of each domain in it."""
     available_blocks: dict[str, dict[str, int]]
-    """Split -> domain -> number of blocks in its packs."""
+    """Split -> domain -> number of blocks in its pack."""
     imbalance: float
     """Training tokens of the largest domain over those of the smallest, before mixing."""
     warnings: list[str]

@@ -4,8 +4,7 @@ The domains alternate (block b is of domain b % D), so any prefix of whole round
 is a seeded shuffle with two rules: a document's second block comes after the first block of every document, and groups
 alternate. The documents are the independent observations, so as many of them as possible should be seen.
 
-A domain's blocks are the concatenated blocks of its shards, and its documents the concatenated documents. Only the
-tokens of the chosen blocks are read. Memory holds one split's table of documents and groups, eight bytes more per
+Only the tokens of the chosen blocks are read. Memory holds one split's table of documents and groups, eight bytes more per
 document, four bytes per block, and otherwise chunks.
 
 B blocks of T tokens, P blocks in a pack, S of them chosen, M segments (`data/packing/segments.py`), D documents, G of
@@ -13,7 +12,7 @@ them chosen.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ DOCUMENT_COLUMNS = ("id", "group", "bytes", "surface")
 
 @dataclasses.dataclass(frozen=True)
 class Pack:
-    """One split of one shard of a domain, packed into blocks."""
+    """One split of a domain, packed into blocks."""
 
     blocks_PT: npt.NDArray[Any]
     """Memory-mapped."""
@@ -66,11 +65,11 @@ def blocks_per_domain(name: str, requested: int, available: Mapping[str, int]) -
     return fewest, [warning]
 
 
-def draw_set(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, seed: int) -> dict[str, Any]:
+def draw_set(packs: Mapping[str, Pack], blocks_each: int, name: str, seed: int) -> dict[str, Any]:
     """Draw the set `name`: `blocks_each` blocks of every domain, with the domains alternating.
 
     Args:
-        packs: the shards of each domain, in order.
+        packs: the blocks of each domain.
         blocks_each: number of blocks per domain, at most as many as each domain has.
         name: the set's name.
         seed: the seed of the order in which blocks are taken.
@@ -85,25 +84,14 @@ def draw_set(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, s
     """
     drawn, tables = [], []
     firsts = [0]
-    for domain, shards in packs.items():
-        tables += [pack.encoded.documents.select(list(DOCUMENT_COLUMNS)) for pack in shards]
-        first_documents = np.cumsum([0, *(len(pack.encoded.documents) for pack in shards)])
-        length = shards[0].blocks_PT.shape[1]
-        main_P = np.concatenate(
-            [
-                main_documents(pack.segments_M4, length) + first
-                for pack, first in zip(shards, first_documents, strict=False)
-            ],
-            dtype=index_dtype(int(first_documents[-1])),
-            casting="same_kind",
-        )
-        groups = pa.chunked_array(
-            [chunk for pack in shards for chunk in pack.encoded.documents["group"].chunks], pa.string()
-        )
-        rows_S = choose_blocks(main_P, _group_numbers(groups), blocks_each, name, seed, domain)
-        arrays = read_blocks(shards, rows_S)
+    for domain, pack in packs.items():
+        documents = pack.encoded.documents
+        tables.append(documents.select(list(DOCUMENT_COLUMNS)))
+        main_P = main_documents(pack.segments_M4, pack.blocks_PT.shape[1]).astype(index_dtype(len(documents)))
+        rows_S = choose_blocks(main_P, _group_numbers(documents["group"]), blocks_each, name, seed, domain)
+        arrays = read_blocks(pack, rows_S)
         drawn.append(arrays | {"document": arrays["document"] + firsts[-1]})
-        firsts.append(firsts[-1] + int(first_documents[-1]))
+        firsts.append(firsts[-1] + len(documents))
     block_set: dict[str, Any] = {part: _interleave([arrays[part] for arrays in drawn]) for part in drawn[0]}
     block_set["document"], old_G = renumber_documents(block_set["document"])
     table = pa.concat_tables(tables).take(pa.array(old_G)).to_pandas()
@@ -114,34 +102,27 @@ def draw_set(packs: Mapping[str, Sequence[Pack]], blocks_each: int, name: str, s
     return block_set | {"domain": np.tile(np.arange(len(packs), dtype=np.int32), blocks_each)}
 
 
-def read_blocks(shards: Sequence[Pack], rows_S: segments.Ints) -> dict[str, npt.NDArray[Any]]:
+def read_blocks(pack: Pack, rows_S: segments.Ints) -> dict[str, npt.NDArray[Any]]:
     """Read the blocks `rows_S` of a domain: tokens (S, T), document (S, T) within the domain, and types if known."""
-    length = shards[0].blocks_PT.shape[1]
-    tokens_ST = np.empty((len(rows_S), length), shards[0].blocks_PT.dtype)
+    length = pack.blocks_PT.shape[1]
+    tokens_ST = np.empty((len(rows_S), length), pack.blocks_PT.dtype)
     document_ST = np.empty((len(rows_S), length), np.int64)
     types_ST = np.empty((len(rows_S), length), np.uint8)
-    first_block = first_document = 0
-    for pack in shards:
-        of_pack = np.flatnonzero((rows_S >= first_block) & (rows_S < first_block + len(pack.blocks_PT)))
-        rows = rows_S[of_pack] - first_block
-        starts_S, stops_S = (find_block_starts(pack.segments_M4, blocks) for blocks in (rows, rows + 1))
-        for start in range(0, len(of_pack), BLOCKS_PER_RELEASE):
-            part = slice(start, start + BLOCKS_PER_RELEASE)
-            taken = of_pack[part]
-            chosen = segments.gather_segments(pack.segments_M4, starts_S[part], stops_S[part])
-            tokens_ST[taken] = pack.blocks_PT[rows[part]]
-            document_ST[taken] = segments.documents_at(chosen, length) + first_document
-            if pack.types_N is not None:
-                types = np.empty((len(taken), length), np.uint8)
-                fill_blocks(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, end=0, blocks_BT=types)
-                types_ST[taken] = types
-                release_pages(pack.types_N)
-            release_pages(pack.blocks_PT)
-            release_pages(pack.segments_M4)
-        first_block += len(pack.blocks_PT)
-        first_document += len(pack.encoded.documents)
+    starts_S, stops_S = (find_block_starts(pack.segments_M4, blocks) for blocks in (rows_S, rows_S + 1))
+    for start in range(0, len(rows_S), BLOCKS_PER_RELEASE):
+        part = slice(start, start + BLOCKS_PER_RELEASE)
+        chosen = segments.gather_segments(pack.segments_M4, starts_S[part], stops_S[part])
+        tokens_ST[part] = pack.blocks_PT[rows_S[part]]
+        document_ST[part] = segments.documents_at(chosen, length)
+        if pack.types_N is not None:
+            types = np.empty((len(rows_S[part]), length), np.uint8)
+            fill_blocks(pack.types_N, pack.encoded.starts_D, pack.encoded.lengths_D, chosen, end=0, blocks_BT=types)
+            types_ST[part] = types
+            release_pages(pack.types_N)
+        release_pages(pack.blocks_PT)
+        release_pages(pack.segments_M4)
     arrays: dict[str, npt.NDArray[Any]] = {"tokens": tokens_ST, "document": document_ST}
-    return arrays if shards[0].types_N is None else arrays | {"types": types_ST}
+    return arrays if pack.types_N is None else arrays | {"types": types_ST}
 
 
 def choose_blocks(main_P: Numbers, group_D: Numbers, count: int, *purpose: str | int) -> segments.Ints:

@@ -1,7 +1,8 @@
 """Keep one of several equal parts of the documents, by a hash of their group: one source can feed several domains.
 
-The parts of one source are disjoint, and groups stay whole. The control without domains to find uses it: one text split
-into three domains at random.
+The parts of one source are disjoint, and groups stay whole. A document that nothing groups is a group of its own: the
+hash is of its text before any filter edits it, so the name of its file does not matter. The control without domains to
+find uses the filter: one text split into three domains at random.
 """
 
 import hashlib
@@ -44,7 +45,6 @@ class Filter:
     def apply(self, document: Document) -> Document | Drop:
         """Return `document`, or why it is dropped (other_part)."""
         hasher = self._hash.copy()
-        # without the source's name, which may differ between domains
-        hasher.update(document.group.partition("/")[2].encode())
+        hasher.update(document.group.encode())
         part = int.from_bytes(hasher.digest(), "big") % self.options.of
         return document if part == self.options.index else Drop("other_part", f"part {part}")

@@ -13,4 +13,4 @@ class Options(ReaderOptions):
 
 def read(options: Options, member: str, data: bytes, where: str) -> Iterator[Passage]:
     """Yield the member's text under the member's name. Raise ReadingError with `where` if it is not UTF-8."""
-    yield Passage(member, member, decode_utf8(data, where))
+    yield Passage(member, None, decode_utf8(data, where))

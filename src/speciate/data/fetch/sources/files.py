@@ -13,7 +13,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
@@ -31,8 +31,6 @@ from speciate.data.shard import Shard
 class Options(SourceOptions):
     """Texts in the user's own files."""
 
-    sharded: ClassVar[bool] = True
-
     paths: Annotated[tuple[str, ...], Strict(False)] = Field(min_length=1)
     """Globs of files (.jsonl, .txt, both also .gz, .zst, .bz2 or .xz; .parquet), relative to the folder in which the
     workflow runs; `**` matches any number of folders."""
@@ -47,6 +45,11 @@ class Options(SourceOptions):
     """A column whose value groups records that must stay in one split. Without it each record stands alone."""
     bad_records: Literal["refuse", "drop"] = "refuse"
     """What to do with a record that cannot be read: stop and name it, or drop it and count it under its fault."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each shard fetches a part of the source: every n-th file or record."""
+        return True
 
     def local_globs(self) -> tuple[str, ...]:
         """Return the globs that the config sets."""

@@ -5,8 +5,9 @@ conversion of datasets that need a script; the archive then keeps the commit tha
 run. What is read (ids, groups, texts) is written at once, so nothing after `fetch` needs a network.
 
 A shard reads every n-th of the dataset's own files; where there are fewer files, or `streaming` is off, every n-th
-record. Downloads stay in the user's cache (HF_HOME), so that a retry continues; Arrow's copy of them is deleted
-afterwards.
+record. With `max_bytes` or `max_documents` one job reads the beginning of the dataset, so that what is read does not
+depend on the number of shards. Downloads stay in the user's cache (HF_HOME), so that a retry continues; Arrow's copy of
+them is deleted afterwards.
 """
 
 import fnmatch
@@ -14,7 +15,7 @@ import itertools
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
@@ -28,8 +29,6 @@ from speciate.data.shard import Shard
 
 class Options(SourceOptions):
     """Texts of a dataset on a hub."""
-
-    sharded: ClassVar[bool] = True
 
     dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Dataset on the hub, as owner/name."""
@@ -47,9 +46,11 @@ class Options(SourceOptions):
     streaming: bool = True
     """Whether to read only what is needed over the network; off, whole files are downloaded first."""
     max_bytes: int | None = Field(None, ge=1)
-    """Stop after this many bytes of UTF-8 text; each shard reads its share."""
+    """Stop after this many bytes of UTF-8 text, counted in the order of the dataset. A source with a limit is fetched
+    in one job, whatever `shards` says."""
     max_documents: int | None = Field(None, ge=1)
-    """Stop after this many records; each shard reads its share."""
+    """Stop after this many records of the dataset. A source with a limit is fetched in one job, whatever `shards`
+    says."""
     text: str = Field("text", min_length=1)
     """The column that holds the text, or a template that names columns: "{question}\\n\\n{answer}"."""
     id: str | None = None
@@ -58,6 +59,11 @@ class Options(SourceOptions):
     """A column whose value groups records that must stay in one split. Without it each record stands alone."""
     bad_records: Literal["refuse", "drop"] = "refuse"
     """What to do with a record that cannot be read: stop and name it, or drop it and count it under its fault."""
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each shard fetches a part of the source. Where a limit falls, only one job over all of it can tell."""
+        return self.max_bytes is None and self.max_documents is None
 
     @model_validator(mode="after")
     def _check_data_files(self) -> Self:
@@ -84,7 +90,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
         rows = _read_shard_rows(options, pinned, cache, shard, parser=parser, where=where)
         count = write_passages(
             target,
-            _limit_passages(options, rows, shard, parser, where=where),
+            _limit_passages(options, rows, parser, where=where),
             _archive_metadata(options, pinned, shard),
         )
     if not count:
@@ -165,10 +171,12 @@ def _iterate_rows(dataset: Any, where: str, commit: str) -> Iterator[dict[str, A
 
 
 def _limit_passages(
-    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], shard: Shard, parser: RecordParser, *, where: str
+    options: Options, rows: Iterator[tuple[str, dict[str, Any]]], parser: RecordParser, *, where: str
 ) -> Iterator[Passage]:
-    """Yield the passages of `rows` up to this shard's share of `max_bytes` and `max_documents`."""
-    bytes_left, documents_left = _shard_share(options.max_bytes, shard), _shard_share(options.max_documents, shard)
+    """Yield the passages of `rows` up to `max_bytes` and `max_documents`."""
+    bytes_left, documents_left = (
+        float("inf") if limit is None else limit for limit in (options.max_bytes, options.max_documents)
+    )
     for name, row in rows:
         if bytes_left <= 0 or documents_left <= 0:
             return
@@ -176,8 +184,3 @@ def _limit_passages(
         bytes_left -= len((passage.text or "").encode())
         documents_left -= 1
         yield passage
-
-
-def _shard_share(total: int | None, shard: Shard) -> float:
-    """Return this shard's share of `total`; the shares of all shards add up to it."""
-    return float("inf") if total is None else total // shard.count + (shard.index < total % shard.count)

@@ -79,7 +79,7 @@ def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage
     """Yield the texts, each its own group."""
     with explain_errors(f"source {name}: {archive}"), archive.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
-            yield Passage(f"text{number}", f"text{number}", json.loads(line))
+            yield Passage(f"text{number}", None, json.loads(line))
 
 
 def bits_per_byte(options: Options) -> float:

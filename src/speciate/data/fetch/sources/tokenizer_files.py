@@ -60,7 +60,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
         assert options.repository is not None and options.revision is not None
         texts = _read_hub_files(options.repository, options.revision, f"source {name}: repository {options.repository}")
         origin = {"repository": options.repository, "commit": options.revision}
-    write_passages(target, [Passage(file, file, text) for file, text in texts.items()], origin)
+    write_passages(target, [Passage(file, None, text) for file, text in texts.items()], origin)
 
 
 def read(options: Options, name: str, archive: pathlib.Path) -> Iterator[Passage]:
