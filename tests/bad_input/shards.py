@@ -3,9 +3,9 @@
 import numpy as np
 import pyarrow as pa
 from tests.bad_input.case import Case, Place, cut, rows, save
-from tests.bad_input.spoiled import DATA, Harm, flipped, nothing, of, stage, swapped
+from tests.bad_input.spoiled import DATA, Harm, flipped, nothing, of, settings, stage, swapped
 
-DOCUMENTS = "clean/code-*/0-of-2/documents.parquet"
+DOCUMENTS = "sort/code-*/0-of-2/documents.parquet"
 CODE = "sign/code-*/0-of-2"
 
 
@@ -48,28 +48,46 @@ CASES = [
     ),
     shards(
         "documents cut off",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
+        "results/data/sort/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
         "sign",
         of(DOCUMENTS, cut),
     ),
     shards(
         "documents with a byte changed on the disk",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
+        "results/data/sort/code-KEY/0-of-2/documents.parquet: is not a documents file: WHY",
         "sign",
         of(DOCUMENTS, flipped),
     ),
     shards(
         "a file of another stage",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns ['reason', 'filter', 'note', 'id', "
+        "results/data/sort/code-KEY/0-of-2/documents.parquet: has columns ['reason', 'filter', 'note', 'id', "
         "'characters', 'text'], not ['id', 'domain', 'group', 'text']",
         "sign",
         swapped(DOCUMENTS, "clean/code-*/0-of-2/dropped.parquet"),
     ),
     shards(
         "documents whose text is null",
-        "results/data/clean/code-KEY/0-of-2/documents.parquet: has columns that are not text or may be null",
+        "results/data/sort/code-KEY/0-of-2/documents.parquet: has columns that are not text or may be null",
         "sign",
         of(DOCUMENTS, lambda file: rows(file, lambda table: table.set_column(3, "text", pa.nulls(len(table), "str")))),
+    ),
+    shards(
+        "cleaned documents cut off",
+        "results/data/clean/code-KEY/1-of-2/documents.parquet: is not a documents file: WHY",
+        "sort",
+        of("clean/code-*/1-of-2/documents.parquet", cut),
+    ),
+    shards(
+        "counts of cleaning without the parts of the file",
+        "results/data/clean/code-KEY/1-of-2/counts.json: does not hold the counts of cleaning: KeyError('parts')",
+        "sort",
+        of("clean/code-*/1-of-2/counts.json", settings(lambda s: s.pop("parts"))),
+    ),
+    shards(
+        "documents of another number of row groups",
+        "results/data/clean/code-KEY/0-of-2/documents.parquet: has 2 row groups, not 4",
+        "sort",
+        of("clean/code-*/0-of-2/counts.json", settings(lambda s: s["parts"][0].update(row_groups=4))),
     ),
     shards(
         "the inventory of another source",
@@ -135,7 +153,7 @@ CASES = [
     ),
     shards(
         "groups of another domain",
-        "results/data/assign_splits/code-KEY/groups.npy: does not have group code/corpus/code0.jsonl#1",
+        "results/data/assign_splits/code-KEY/groups.npy: does not have group text:WHY",
         "write_splits",
         swapped("assign_splits/code-*/groups.npy", "assign_splits/prose-*/groups.npy"),
     ),

@@ -16,16 +16,16 @@ TOKENIZER = "fit/tokenizer-*"
 SPLIT = "write_splits/code-*/0-of-2/train.parquet"
 
 
-def empty(place: Place, shard: int) -> None:
-    """Make a shard whose text is shorter than a block."""
+def empty(place: Place) -> None:
+    """Make a domain whose text is shorter than a block."""
     for part in ("blocks", "pieces"):
-        file = place.file(f"{DATA}/pack/code-*/{shard}-of-2/train.{part}.npy")
+        file = place.file(f"{DATA}/pack/code-*/train.{part}.npy")
         save(file, np.load(file)[:0])
 
 
 def reshaped(place: Place, split: str) -> None:
-    """Make a shard's split in blocks of half the length."""
-    file = place.file(f"{DATA}/pack/code-*/0-of-2/{split}.blocks.npy")
+    """Make a domain's split in blocks of half the length."""
+    file = place.file(f"{DATA}/pack/code-*/{split}.blocks.npy")
     blocks = np.load(file)
     save(file, blocks[:, : blocks.shape[1] // 2])
 
@@ -148,13 +148,13 @@ CASES = [
         "a domain without a block",
         "domains.code: too small for one block of the train split (blocks: code 0, prose N)",
         "balance",
-        lambda place: [empty(place, shard) for shard in (0, 1)],
+        empty,
     ),
     tokens(
-        "blocks and pieces of different shards",
-        "results/data/pack/code-KEY/0-of-2/train.pieces.npy: does not belong to the blocks in its folder",
+        "blocks and pieces of different domains",
+        "results/data/pack/code-KEY/train.pieces.npy: does not belong to the blocks in its folder",
         "balance",
-        swapped("pack/code-*/0-of-2/train.pieces.npy", "pack/code-*/1-of-2/train.pieces.npy"),
+        swapped("pack/code-*/train.pieces.npy", "pack/prose-*/train.pieces.npy"),
     ),
     tokens(
         "blocks of another length",
@@ -173,16 +173,16 @@ CASES = [
     ),
     tokens(
         "no counts for the data card",
-        "results/data/encode/prose-KEY/0-of-1/counts.json: cannot be read: [Errno 2] No such file or directory: "
-        "'results/data/encode/prose-KEY/0-of-1/counts.json'",
+        "results/data/sketch/prose-KEY/0-of-1/counts.json: cannot be read: [Errno 2] No such file or directory: "
+        "'results/data/sketch/prose-KEY/0-of-1/counts.json'",
         "card",
-        of("encode/prose-*/0-of-1/counts.json", pathlib.Path.unlink),
+        of("sketch/prose-*/0-of-1/counts.json", pathlib.Path.unlink),
     ),
     tokens(
         "counts that do not tell all",
-        "results/data/pack/prose-KEY/0-of-1/counts.json: lacks the counts probe blocks, probe tokens_in, probe "
-        "tokens_packed",
+        "results/data/pack/prose-KEY/counts.json: lacks the counts probe documents, probe bytes, probe blocks, "
+        "probe tokens_in, probe tokens_packed",
         "card",
-        of("pack/prose-*/0-of-1/counts.json", settings(lambda s: s["splits"].pop("probe"))),
+        of("pack/prose-*/counts.json", settings(lambda s: s["splits"].pop("probe"))),
     ),
 ]

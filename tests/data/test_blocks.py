@@ -1,4 +1,4 @@
-"""Read a mixture over hand-made shards."""
+"""Read a mixture over hand-made packs."""
 
 import json
 import pathlib
@@ -24,12 +24,11 @@ def pack(folder: pathlib.Path, blocks: list[list[int]], runs: list[list[tuple[in
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Write a mixture: domain a has shards of 2, 0 and 1 blocks, domain b one shard of 2."""
+    """Write a mixture: domain a has 3 blocks, domain b has 2."""
     one_document = [(0, 0, 0)]
-    pack(tmp_path / "a" / "0-of-3", [[10, 11, 12, 13], [14, 15, 16, 17]], [[(0, 3, 0), (1, 4, 0)], one_document])
-    pack(tmp_path / "a" / "1-of-3", [], [])
-    pack(tmp_path / "a" / "2-of-3", [[18, 19, 20, 21]], [[(0, 0, 0), (2, 1, 0), (3, 0, 2)]])
-    pack(tmp_path / "b" / "0-of-1", [[30, 31, 32, 33], [34, 35, 36, 37]], [one_document, [(0, 7, 5)]])
+    of_a = [[(0, 3, 0), (1, 4, 0)], one_document, [(0, 0, 0), (2, 1, 0), (3, 0, 2)]]
+    pack(tmp_path / "a", [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19, 20, 21]], of_a)
+    pack(tmp_path / "b", [[30, 31, 32, 33], [34, 35, 36, 37]], [one_document, [(0, 7, 5)]])
     mixture = tmp_path / "mixture"
     mixture.mkdir()
     np.save(mixture / "train.npy", np.array([[0, 2], [1, 1], [0, 0], [1, 0], [0, 1]], np.int32))
@@ -47,7 +46,6 @@ def write(mixture: pathlib.Path, **changes: Any) -> None:
         "end_of_text": 0,
         "tokenizer_fingerprint": "none",
         "packs": {name: f"../{name}" for name in names},
-        "shards": {"a": [2, 0, 1], "b": [2]},
         "train_blocks": {"a": 3, "b": 2},
         "epochs": {"a": 1.0, "b": 1.0},
         "held_out_blocks": {},
@@ -58,7 +56,7 @@ def write(mixture: pathlib.Path, **changes: Any) -> None:
     (mixture / "mixture.json").write_text(json.dumps({**values, **changes}))
 
 
-def test_a_domains_blocks_are_its_shards_end_to_end(folder: pathlib.Path) -> None:
+def test_the_mixture_says_which_block_is_which(folder: pathlib.Path) -> None:
     blocks = TrainBlocks(folder)
     assert len(blocks) == 5
     assert blocks.tokens(np.arange(5))[:, 0].tolist() == [18, 34, 10, 30, 14]
@@ -82,19 +80,19 @@ def test_a_packs_segments_are_indexed_once(folder: pathlib.Path, monkeypatch: py
     assert calls == []
     for _ in range(3):
         blocks.documents(np.arange(5))
-    assert sorted(calls) == [1, 2, 2]
+    assert sorted(calls) == [2, 3]
 
 
-def test_another_shard_than_the_mixtures_is_refused(folder: pathlib.Path) -> None:
-    write(folder, shards={"a": [1, 1, 1], "b": [2]})
-    with pytest.raises(ValueError, match=r"mixture.json: a's pack 0-of-3 has blocks of shape \(2, 4\), not \(1, 4\)"):
+def test_another_pack_than_the_mixtures_is_refused(folder: pathlib.Path) -> None:
+    write(folder, available_blocks={"train": {"a": 1, "b": 2}})
+    with pytest.raises(ValueError, match=r"mixture.json: a's pack has blocks of shape \(3, 4\), not \(1, 4\)"):
         TrainBlocks(folder)
 
 
 def test_segments_of_other_blocks_are_refused(folder: pathlib.Path) -> None:
-    np.save(folder.parent / "b" / "0-of-1" / "train.pieces.npy", np.zeros((1, 4), np.int64))
+    np.save(folder.parent / "b" / "train.pieces.npy", np.zeros((1, 4), np.int64))
     blocks = TrainBlocks(folder)
-    with pytest.raises(ValueError, match=r"0-of-1/train.pieces.npy: does not belong to the 2 blocks in its folder"):
+    with pytest.raises(ValueError, match=r"b/train.pieces.npy: does not belong to the 2 blocks in its folder"):
         blocks.documents(np.arange(5))
 
 

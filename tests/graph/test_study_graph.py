@@ -42,7 +42,7 @@ def test_a_pin_moves_its_domain_and_what_is_fitted_to_all(settings: dict[str, An
     domains = ("code", "math", "prose")
     assert moved(settings, change) == {
         *("fetch/sphinx", "fit/tokenizer", "balance/mixture"),
-        *(f"{stage}/code" for stage in ("clean", "sign", "cluster", "assign_splits", "write_splits", "sketch")),
+        *(f"{stage}/code" for stage in ("clean", "sort", "sign", "cluster", "assign_splits", "write_splits", "sketch")),
         *(f"{stage}/{domain}" for stage in ("encode", "pack") for domain in domains),
     }
 
@@ -67,7 +67,11 @@ def test_across_domains_all_are_compared_at_once(settings: dict[str, Any]) -> No
 def test_shards_spread_the_stages_of_one_domain(settings: dict[str, Any]) -> None:
     one = make(settings, {"domains": {"math": {"shards": 3}}})
     assert one.shards("math") == ["0-of-3", "1-of-3", "2-of-3"]
-    assert [path.name for path in one.parts("pack", "math")] == one.shards("math")
+    assert [path.name for path in one.parts("encode", "math")] == one.shards("math")
+    # every shard of `sort` gathers its part of all that was cleaned, and one job packs the domain
+    cleaned = [pathlib.Path(path) for path in one.inputs("sort", "math", "2-of-3")["clean"]]
+    assert {path.parent.name for path in cleaned} == set(one.shards("math"))
+    assert one.parts("pack", "math") == [one.folder("pack", "math")]
     # a generator cannot be split: it is fetched once, and each shard reads its part of it
     assert one.fetches("gsm_symbolic") == ["0-of-1"]
     assert {pathlib.Path(path).parent.name for path in one.inputs("clean", "math", "2-of-3")["fetch"]} == {"0-of-1"}

@@ -57,7 +57,7 @@ def settings(folder: pathlib.Path) -> dict:
     study = extend({**change, "extends": str(ROOT / "config.yaml")}, folder)
     study["domains"] = {
         "code": {"sources": sources["code"], "filters": length, "shards": 2, "licences": {"code": "MIT"}},
-        "prose": {"sources": sources["prose"], "max_tokens": 6000},
+        "prose": {"sources": sources["prose"], "max_tokens": 6000, "max_bytes": 40000},
     }
     return study
 
@@ -80,7 +80,7 @@ def run_stages(plan: StudyGraph) -> None:
         verb(name, "--spec", folder / "spec.json", *arguments, output, folder / shard)
 
     for domain in domains:
-        for shard, signed in zip(plan.shards(domain), plan.parts("sign", domain), strict=True):
+        for shard in plan.shards(domain):
             archives = dict(zip(plan.sources_of(domain), plan.inputs("clean", domain, shard)["fetch"], strict=True))
             for source, file in archives.items():
                 archive = pathlib.Path(file)
@@ -88,14 +88,16 @@ def run_stages(plan: StudyGraph) -> None:
                 stage("fetch", source, "--shard", shard, shard=f"{shard}/archive", output="--output")
             pairs = [f"--archive={source}={file}" for source, file in archives.items()]
             stage("clean", domain, *pairs, "--shard", shard, shard=shard)
-            stage("sign", domain, "--documents", at("clean", domain) / shard / "documents.parquet", shard=signed.name)
+        for shard in plan.shards(domain):
+            stage("sort", domain, "--cleaned", at("clean", domain), "--shard", shard, shard=shard)
+            stage("sign", domain, "--documents", at("sort", domain) / shard / "documents.parquet", shard=shard)
     stage("cluster", "domains", "--signed", *(f"{domain}={at('sign', domain)}" for domain in domains))
     duplicates = at("cluster", "domains") / "duplicates.parquet"
     for domain in domains:
         stage("assign_splits", domain, "--signed", at("sign", domain), "--duplicates", duplicates)
         groups = at("assign_splits", domain) / "groups.npy"
         for shard in plan.shards(domain):
-            documents = at("clean", domain) / shard / "documents.parquet"
+            documents = at("sort", domain) / shard / "documents.parquet"
             inputs = ("--documents", documents, "--duplicates", duplicates, "--groups", groups)
             stage("write_splits", domain, *inputs, "--shard", shard, shard=shard)
             stage("sketch", domain, "--splits", at("write_splits", domain) / shard, shard=shard)
@@ -105,7 +107,7 @@ def run_stages(plan: StudyGraph) -> None:
         for shard in plan.shards(domain):
             tokenizer = ("--tokenizer-folder", at("fit", "tokenizer"))
             stage("encode", domain, "--split-folder", at("write_splits", domain) / shard, *tokenizer, shard=shard)
-            stage("pack", domain, "--encoded-folder", at("encode", domain) / shard, *tokenizer, shard=shard)
+        stage("pack", domain, "--encoded-folder", at("encode", domain), *tokenizer)
     folders = {name: [f"{domain}={at(name, domain)}" for domain in domains] for name in ("pack", "encode")}
     tokenizer = ("--tokenizer-folder", at("fit", "tokenizer"))
     stage("balance", "mixture", "--packed", *folders["pack"], "--encoded", *folders["encode"], *tokenizer)
@@ -114,7 +116,7 @@ def run_stages(plan: StudyGraph) -> None:
 def card(plan: StudyGraph, output: pathlib.Path, **folders: pathlib.Path) -> None:
     """Make the card of a study whose stages have run; `folders` replace the stages' folders of code."""
     arguments: list[object] = ["--spec", plan.home / "specs" / "card.json"]
-    for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack"):
+    for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         stage_folders = {domain: plan.folder(stage, domain) for domain in plan.study.domains}
         stage_folders["code"] = folders.get(stage, stage_folders["code"])
         arguments += [f"--{stage}", *(f"{domain}={folder}" for domain, folder in stage_folders.items())]
@@ -188,7 +190,8 @@ def test_every_document_read_is_kept_somewhere_or_dropped_for_one_reason(tables)
     assert drops["code", "clean", "too_short"] == 3
     assert drops["code", "cluster", "exact_duplicate"] == 1
     assert drops["prose", "cluster", "exact_duplicate"] == 1  # a duplicate of one of code's texts
-    assert drops["prose", "encode", "max_tokens"] > 0
+    assert drops["prose", "sort", "max_bytes"] > 0
+    assert drops["prose", "pack", "max_tokens"] > 0
     read = tables["data_sources"].set_index("domain")["documents_read"]
     encoded = tables["data_domains"].groupby("domain")["encoded"].sum()
     assert (read - drops.groupby("domain").sum() == encoded).all()
@@ -291,7 +294,8 @@ def test_the_same_inputs_give_the_same_bytes(plan: StudyGraph, tables, tmp_path:
         ("sketch", "1-of-2/samples.parquet"),
         ("sketch", "1-of-2/test.runs.npy"),
         ("encode", "0-of-2/train.documents.parquet"),
-        ("pack", "1-of-2/counts.json"),
+        ("pack", "counts.json"),
+        ("sort", "1-of-2/counts.json"),
         ("cluster", "clusters.parquet"),
         ("mixture", "mixture.json"),
         ("mixture", "test.domain.npy"),
@@ -307,7 +311,7 @@ def test_a_missing_file_is_named(plan: StudyGraph, tmp_path: pathlib.Path, stage
 
 def test_counts_of_another_shape_are_named(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
     shutil.copytree(plan.folder("pack", "code"), tmp_path / "copy")
-    file = tmp_path / "copy" / "0-of-2" / "counts.json"
+    file = tmp_path / "copy" / "counts.json"
     content = json.loads(file.read_text())
     del content["splits"]["test"]["blocks"]
     file.write_text(json.dumps(content))
@@ -319,7 +323,7 @@ def test_a_domain_that_is_not_given_is_named(plan: StudyGraph, tmp_path: pathlib
     spec = plan.home / "specs" / "card.json"
     pairs = [
         f"--{stage}=code=x"
-        for stage in ("clean", "assign_splits", "write_splits", "sketch", "encode", "pack", "cluster")
+        for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack", "cluster")
     ]
     with pytest.raises(ValueError, match=r"--clean: needs NAME=DIR once for each of code, prose, not code=x"):
         verb("card", "--spec", spec, *pairs, "--mixture-folder", tmp_path, "--output-folder", tmp_path)

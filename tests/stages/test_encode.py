@@ -86,13 +86,15 @@ def test_a_published_tokenizer_is_fitted_and_encodes(
         encoded(tmp_path, language="python")
 
 
-def test_a_shard_takes_its_share_of_training_tokens(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_shard_encodes_more_training_text_than_the_domain_may_have(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path)
     fitted(tmp_path, {"kind": "bpe", "entries": 290})
     unlimited = encoded(tmp_path)["splits"]
     ends = np.cumsum(read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit")).lengths_D)
-    limited = encoded(tmp_path, max_tokens=3 * int(ends[0]) + 1, shards=3)["splits"]
-    assert limited["train"]["tokens"] == ends[1]  # a third, rounded up, is one more token than the first document has
+    limited = encoded(tmp_path, max_tokens=int(ends[0]) + 1)["splits"]
+    assert limited["train"]["tokens"] == ends[1]
     assert (limited["train"]["documents"], limited["train"]["documents_left_out"]) == (2, 3)
     assert "2 documents, " in capsys.readouterr().err.split("train: ")[-1]
     assert {split: limited[split] for split in SPLITS[1:]} == {split: unlimited[split] for split in SPLITS[1:]}

@@ -76,9 +76,10 @@ def build(
         options = spec(folder, "encode", domain=domain, language=language)
         source = ["--split-folder", folder / "split" / domain / part]
         call(encode, "--spec", options, *source, *arguments, folder / "encode" / domain / part)
-        options = spec(folder, "pack", domain=domain, packing={"kind": packing}, block_length=32)
-        source = ["--encoded-folder", folder / "encode" / domain / part]
-        call(pack, "--spec", options, *source, *arguments, folder / "pack" / domain / part)
+    for domain in DOMAINS:
+        options = spec(folder, "pack", domain=domain, packing={"kind": packing}, block_length=32, shards=shards)
+        source = ["--encoded-folder", folder / "encode" / domain]
+        call(pack, "--spec", options, *source, *arguments, folder / "pack" / domain)
     mixed = {"mixture": mixture or {"kind": "truncate"}, "held_out": HELD_OUT, "shards": [shards] * len(DOMAINS)}
     options = spec(folder, "balance", domains=DOMAINS, **mixed)
     where = {part: [f"{domain}={folder / part / domain}" for domain in DOMAINS] for part in ("pack", "encode")}
@@ -105,27 +106,19 @@ def test_the_training_blocks_hold_the_documents(tmp_path: pathlib.Path, packing:
     assert len(blocks) == sum(mixture.train_blocks.values()) == 2 * min(mixture.available_blocks["train"].values())
     assert (blocks.vocabulary, blocks.block_length, mixture.domains) == (300, 32, ["code", "prose"])
 
-    counts = {domain: mixture.shards[domain] for domain in DOMAINS}
-    assert {domain: sum(by_shard) for domain, by_shard in counts.items()} == mixture.available_blocks["train"]
-    whole = {
-        domain: [[d.text for d in read_documents(folder / "train.parquet")] for folder in sorted(at.iterdir())]
-        for domain, at in ((domain, tmp_path / "split" / domain) for domain in DOMAINS)
-    }
+    whole = {domain: [d.text for d in documents_of(tmp_path, domain, "train")] for domain in DOMAINS}
     rows = block_rows(0, 0, len(blocks), len(blocks))
     tokens, documents = blocks.tokens(rows), blocks.documents(rows)
     assert tokens.dtype == documents.dtype == np.int64
-    for (domain, row), tokens_T, documents_T in zip(
-        np.load(folder / "train.npy")[rows], tokens, documents, strict=True
-    ):
-        shard = np.searchsorted(np.cumsum(counts[DOMAINS[domain]]), row, side="right")
+    for domain, tokens_T, documents_T in zip(blocks.domains(rows), tokens, documents, strict=True):
         for document in set(documents_T.tolist()):
             run = tokens_T[documents_T == document]
             ends = np.flatnonzero(run == mixture.end_of_text)
             assert ends.tolist() in ([], [len(run) - 1])
             text = tokenizer.decode(run[: len(run) - len(ends)]).strip("\ufffd")  # a cut may fall inside a character
-            assert text in whole[DOMAINS[domain]][shard][document]
-            assert not len(ends) or whole[DOMAINS[domain]][shard][document].endswith(text)
-            assert packing != "best_fit_truncate" or whole[DOMAINS[domain]][shard][document].startswith(text)
+            assert text in whole[DOMAINS[domain]][document]
+            assert not len(ends) or whole[DOMAINS[domain]][document].endswith(text)
+            assert packing != "best_fit_truncate" or whole[DOMAINS[domain]][document].startswith(text)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -179,7 +172,7 @@ def test_warnings_and_counts(tmp_path: pathlib.Path, capsys: pytest.CaptureFixtu
     assert mixture.held_out_blocks["validation"] == min(mixture.available_blocks["validation"].values()) == 3
     printed = capsys.readouterr().err
     assert all(f"warning: {warning}" in printed for warning in mixture.warnings)
-    counts = json.loads((tmp_path / "pack" / "code" / "0-of-1" / "counts.json").read_text())["splits"]["train"]
+    counts = json.loads((tmp_path / "pack" / "code" / "counts.json").read_text())["splits"]["train"]
     tokens = json.loads((tmp_path / "encode" / "code" / "0-of-1" / "counts.json").read_text())["splits"]["train"]
     assert counts["tokens_in"] == tokens["tokens"] + tokens["documents"]
     assert counts["tokens_in"] == sum(counts[f"tokens_{part}"] for part in ("packed", "truncated", "dropped"))
@@ -201,8 +194,8 @@ def test_a_domain_too_small_for_a_block_is_named(tmp_path: pathlib.Path) -> None
 def test_a_pack_that_is_not_the_mixtures_is_refused(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     folder = build(tmp_path)
-    np.save(tmp_path / "pack" / "prose" / "0-of-1" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
-    with pytest.raises(ValueError, match=r"mixture.json: prose's pack 0-of-1 has blocks of shape \(3, 32\), not"):
+    np.save(tmp_path / "pack" / "prose" / "train.blocks.npy", np.zeros((3, 32), np.uint16))
+    with pytest.raises(ValueError, match=r"mixture.json: prose's pack has blocks of shape \(3, 32\), not"):
         TrainBlocks(folder)
 
 
@@ -217,11 +210,13 @@ def test_domain_arguments(given: list[str]) -> None:
 def test_segments_of_other_blocks_are_refused(tmp_path: pathlib.Path) -> None:
     split_documents(tmp_path, {"code": 60, "prose": 50})
     build(tmp_path)
-    pieces = tmp_path / "pack" / "prose" / "0-of-1" / "test.pieces.npy"
-    pieces.write_bytes((tmp_path / "pack" / "code" / "0-of-1" / "test.pieces.npy").read_bytes())
-    encoded, tokenizer = tmp_path / "encode" / "prose" / "0-of-1", read_manifest(tmp_path / "fit")
+    pieces = tmp_path / "pack" / "prose" / "test.pieces.npy"
+    pieces.write_bytes((tmp_path / "pack" / "code" / "test.pieces.npy").read_bytes())
+    folders = ({domain: tmp_path / stage / domain for domain in DOMAINS} for stage in ("pack", "encode"))
+    settings = {"mixture": {"kind": "truncate"}, "held_out": HELD_OUT, "shards": [1, 1]}
+    read = balance.Spec.model_validate({"domains": DOMAINS, **settings})
     with pytest.raises(ValueError, match=r"test.pieces.npy: does not belong to the blocks in its folder"):
-        balance.read_pack(pieces.parent, encoded, "test", tokenizer)
+        balance.Inputs(read, *folders, read_manifest(tmp_path / "fit")).pack("test", "prose")
 
 
 def test_a_shard_without_a_document_is_packed_and_balanced(tmp_path: pathlib.Path) -> None:
@@ -232,8 +227,7 @@ def test_a_shard_without_a_document_is_packed_and_balanced(tmp_path: pathlib.Pat
         write_documents(empty, [])
     folder = build(tmp_path, shards=2)
     blocks, mixture = TrainBlocks(folder), read_mixture(folder)
-    assert mixture.shards["code"][1] == 0 < mixture.shards["code"][0]
-    assert np.load(tmp_path / "pack" / "code" / "1-of-2" / "train.blocks.npy").shape == (0, 32)
+    assert mixture.available_blocks["train"]["code"] > 0
     assert blocks.tokens(np.arange(len(blocks))).shape == blocks.documents(np.arange(len(blocks))).shape
     assert set(read_block_set(folder, "probe").domain.tolist()) == {0, 1}
 

@@ -63,7 +63,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     draw = np.random.Generator(np.random.Philox(7))
     packs = {}
     for index, domain in enumerate(DOMAINS):
-        pack = folder.parent / domain / "0-of-1"
+        pack = folder.parent / domain
         pack.mkdir(parents=True)
         blocks = draw.integers(32 * index, 32 * index + 32, (TRAIN_BLOCKS, LENGTH), dtype=np.uint16)
         np.save(pack / "train.blocks.npy", blocks)
@@ -101,7 +101,6 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "end_of_text": 0,
         "tokenizer_fingerprint": "none",
         "packs": packs,
-        "shards": {domain: [TRAIN_BLOCKS] for domain in DOMAINS},
         "train_blocks": dict.fromkeys(DOMAINS, TRAIN_BLOCKS),
         "epochs": dict.fromkeys(DOMAINS, 1.0),
         "held_out_blocks": held_out,

@@ -216,7 +216,7 @@ def test_a_components_file_reruns_the_runs_that_use_it(workspace: Workspace) -> 
 def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     workspace.edit("studies/parts/three_domains.yaml", "d47fbf302e7d", "d47fbf302e7e")  # networkx
     stale = workspace.stale()
-    of_code = ("fetch", "clean", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
+    of_code = ("fetch", "clean", "sort", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
         **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
         # the tokenizer is fitted to all domains, so every domain is encoded again

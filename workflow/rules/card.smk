@@ -23,9 +23,7 @@ rule card:
             "counts.json",
         ),
         encode=files_of_domains(
-            "encode",
-            *(f"{split}.documents.parquet" for split in SPLITS),
-            "counts.json",
+            "encode", *(f"{split}.documents.parquet" for split in SPLITS)
         ),
         pack=files_of_domains("pack", "counts.json"),
         mixture=[

@@ -23,12 +23,12 @@ class Domain(Strict):
     """Which documents are dropped as duplicates of another: none (`keep`), those with an equal text (`exact`), or those
     with a similar text too (`near`)."""
     max_bytes: int | None = Field(None, ge=1)
-    """Bytes of text, in UTF-8, that the filters keep of this domain. The documents are put in a fixed pseudo-random order
-    that depends on their texts alone. The domain keeps the first of them, up to the one that reaches the limit. All
-    sources are read whatever the limit. With null there is none."""
+    """Bytes of text, in UTF-8, that the domain keeps. Its documents are put in a fixed pseudo-random order that depends
+    on their texts alone, and the first of them are kept, up to the one that reaches the limit. All sources are read
+    whatever the limit. With null there is none."""
     max_tokens: int | None = Field(None, ge=1)
-    """Tokens of training text, in the same order. Documents after the one that reaches the limit are left out; with null
-    there is no limit."""
+    """Tokens of training text, in the same order. Documents after the one that reaches the limit are left out; with
+    null there is no limit."""
     shards: int = Field(1, ge=1)
     """Number of parts that most stages of this domain are spread over, one job each. It changes no result."""
     language: Literal["python"] | None = None

@@ -23,14 +23,14 @@ from speciate.config.components import OneOf, Strict
 from speciate.config.contracts.data import PackingOptions
 from speciate.config.run import Name, read_spec
 from speciate.config.stage import SPLITS, Stage
-from speciate.data.arrays.npy import chunks, release_pages
+from speciate.data.arrays.npy import chunks, read_array, release_pages
 from speciate.data.arrays.npy_writers import GrowingArray
 from speciate.data.packing import segments
 from speciate.data.packing.fill_blocks import fill_blocks
 from speciate.data.packing.summary import PackingSummary
 from speciate.data.shard import Shard
 from speciate.data.tokens.encoded import EncodedSplit
-from speciate.data.tokens.manifest import read_manifest
+from speciate.data.tokens.manifest import TokenizerManifest, read_manifest
 from speciate.data.tokens.read import read_encoded_shards
 from speciate.io import atomic_write
 
@@ -94,6 +94,13 @@ def pack_split(encoded: EncodedSplit, spec: Spec, end: int, folder: pathlib.Path
     return summary.counts()
 
 
+def check_tokens(file: pathlib.Path, tokenizer: TokenizerManifest) -> None:
+    """Raise ValueError, naming the file, if it holds a token beyond the vocabulary."""
+    highest = max((int(part.max()) for _, part in chunks(read_array(file, ndim=1), MAX_TOKENS)), default=0)
+    if highest >= tokenizer.vocabulary:
+        raise ValueError(f"{file}: holds token {highest}, but the vocabulary has {tokenizer.vocabulary}")
+
+
 def limit_documents(encoded: EncodedSplit, max_tokens: int | None) -> EncodedSplit:
     """Return the split up to the document with which it has `max_tokens` tokens; None keeps all documents."""
     if max_tokens is None or len(encoded.tokens_N) <= max_tokens:
@@ -146,12 +153,10 @@ def main(arguments: argparse.Namespace) -> None:
     folders = [arguments.encoded_folder / str(Shard(index, spec.shards)) for index in range(spec.shards)]
     counts = {}
     for split in SPLITS:
+        for folder in folders:
+            check_tokens(folder / f"{split}.tokens.npy", tokenizer)
         found = read_encoded_shards(folders, split, tokenizer, ("start", "stop", "bytes"))
         encoded = limit_documents(found, spec.max_tokens if split == "train" else None)
-        highest = max((int(part.max()) for _, part in chunks(encoded.tokens_N, MAX_TOKENS)), default=0)
-        if highest >= tokenizer.vocabulary:
-            files = arguments.encoded_folder / "*" / f"{split}.tokens.npy"
-            raise ValueError(f"{files}: hold token {highest}, but the vocabulary has {tokenizer.vocabulary}")
         counts[split] = pack_split(encoded, spec, tokenizer.end_of_text, arguments.output_folder, split=split)
         counts[split]["bytes"] = int(pc.sum(encoded.documents["bytes"]).as_py() or 0)
         split_counts = counts[split]

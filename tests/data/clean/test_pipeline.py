@@ -110,10 +110,10 @@ def test_every_drop_has_its_reason() -> None:
     filters = [make("length", min_characters=5, max_characters=20), Shout()]
     kept = list(clean_passages("prose", "wiki", passages, filters, counts=counts, samples=samples))
     assert kept == [
-        Document("wiki/p1", "prose", "wiki/g1", "LONG ENOUGH"),
-        Document("wiki/p2", "prose", "wiki/g0", "LONG ENOUGH"),
-        Document("wiki/p5", "prose", "wiki/g1", "ANOTHER TEXT"),
-        Document("wiki/p8", "prose", "wiki/g0", "LOWER"),
+        Document("wiki/p1", "prose", "g1", "LONG ENOUGH"),
+        Document("wiki/p2", "prose", "g0", "LONG ENOUGH"),
+        Document("wiki/p5", "prose", "g1", "ANOTHER TEXT"),
+        Document("wiki/p8", "prose", "g0", "LOWER"),
     ]
     written = counts.as_json()
     assert {key: written[key] for key in written if key != "audit"} == {

@@ -19,10 +19,10 @@ def passage(record: dict[str, Any] | BadRecord, **settings: Any) -> Passage:
     return records(**settings).to_passage(record, "f#1", "source s: f: row 1")
 
 
-def test_the_row_is_the_id_and_the_group_unless_columns_are() -> None:
+def test_the_row_is_the_id_and_nothing_the_group_unless_columns_are() -> None:
     record = {"text": "a", "k": "one", "g": 7}
-    assert passage(record) == Passage("f#1", "f#1", "a")
-    assert passage(record, id="k") == Passage("one", "one", "a")
+    assert passage(record) == Passage("f#1", None, "a")
+    assert passage(record, id="k") == Passage("one", None, "a")
     assert passage(record, id="k", group="g") == Passage("one", "7", "a")
 
 
@@ -41,8 +41,8 @@ def test_what_a_column_holds_is_never_read_as_a_template(question: str, answer: 
 
 
 def test_null_is_no_text_and_no_fault() -> None:
-    assert passage({"text": None}) == Passage("f#1", "f#1", None)
-    assert passage({"a": "x", "b": None}, text="{a}{b}") == Passage("f#1", "f#1", None)
+    assert passage({"text": None}) == Passage("f#1", None, None)
+    assert passage({"a": "x", "b": None}, text="{a}{b}") == Passage("f#1", None, None)
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{}", "{{}}", "{a!r}", "{a:>9}", "{a"])
@@ -99,7 +99,7 @@ def test_a_bad_record_is_named_or_dropped_under_its_fault(record: Any, fault: st
     chosen = {"id": "k"} if isinstance(record, dict) and "k" in record else {}
     with pytest.raises(ValueError, match=f"^source s: f: row 1: {problem}"):
         passage(record, **chosen)
-    assert passage(record, **chosen, bad_records="drop") == Passage("f#1", "f#1", None, fault)
+    assert passage(record, **chosen, bad_records="drop") == Passage("f#1", None, None, fault)
 
 
 @settings(deadline=None)

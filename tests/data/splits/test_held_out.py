@@ -37,17 +37,8 @@ def pack(lengths: list[int], groups: list[str], first: int, with_types: bool = T
     return Pack(blocks, plan, EncodedSplit(tokens, table), types)
 
 
-def joined(shards: list[Pack]) -> segments.Ints:
-    """Return the segments of a domain, with blocks and documents numbered consecutively over its shards."""
-    parts, block, document = [], 0, 0
-    for pack in shards:
-        parts.append(pack.segments_M4 + (block, 0, document, 0))
-        block, document = block + len(pack.blocks_PT), document + len(pack.encoded.documents)
-    return np.concatenate(parts)
-
-
 def test_domains_alternate_and_every_position_knows_its_document() -> None:
-    packs = {"a": [pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10)], "b": [pack([7, 2, 9], ["x", "y", "z"], 20)]}
+    packs = {"a": pack([3, 6, 5, 1], ["g", "g", "h", "i"], 10), "b": pack([7, 2, 9], ["x", "y", "z"], 20)}
     block_set = draw_set(packs, 3, "probe", 0)
     assert block_set["tokens"].shape == block_set["document"].shape == block_set["types"].shape == (6, 4)
     assert block_set["domain"].tolist() == [0, 1, 0, 1, 0, 1]
@@ -69,46 +60,17 @@ def test_domains_alternate_and_every_position_knows_its_document() -> None:
 
 
 def test_sets_and_seeds_differ_and_are_the_same_again() -> None:
-    packs = {"a": [pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)]}
+    packs = {"a": pack([30, 60, 50, 10], list("ghij"), 10, with_types=False)}
     first = draw_set(packs, 8, "test", 0)
     assert "types" not in first
     assert (draw_set(packs, 8, "test", 0)["tokens"] == first["tokens"]).all()
     assert (draw_set(packs, 8, "test", 1)["tokens"] != first["tokens"]).any()
 
 
-def test_concatenated_shards_are_one_pack() -> None:
-    first, empty, second = (
-        pack([30, 6, 5], ["g", "h", "h"], 10),
-        pack([], [], 13),
-        pack([21, 2, 17], ["h", "x", "g"], 13),
-    )
-    shards = [first, empty, second]
-    tokens = np.concatenate([shard.encoded.tokens_N for shard in shards])
-    later = second.encoded.documents.to_pandas()
-    later[["start", "stop"]] += len(first.encoded.tokens_N)
-    table = pa.concat_tables([first.encoded.documents, pa.Table.from_pandas(later, first.encoded.documents.schema)])
-    joined_pack = Pack(
-        blocks_PT=np.concatenate([shard.blocks_PT for shard in shards]),
-        segments_M4=joined(shards),
-        encoded=EncodedSplit(tokens, table),
-        types_N=(tokens % 7).astype(np.uint8),
-    )
-    from_joined, from_shards = (
-        draw_set({"a": packs, "b": [second]}, 10, "probe", 3) for packs in ([joined_pack], shards)
-    )
-    assert from_joined["documents"].equals(from_shards["documents"])
-    for part in ("tokens", "document", "domain", "types"):
-        assert from_joined[part].dtype == from_shards[part].dtype
-        assert (from_joined[part] == from_shards[part]).all(), part
-    assert {"id10", "id11", "id13", "id15"} <= set(
-        from_joined["documents"]["id"][from_joined["documents"]["domain"] == "a"]
-    )
-
-
 def test_one_shard_gives_the_set_that_it_gave_before_there_were_shards() -> None:
     packs = {
-        "a": [pack([3, 6, 5, 1, 9, 2, 2, 1], list("gghijjkl"), 10)],
-        "b": [pack([7, 2, 9, 4, 3], list("xyzzx"), 30)],
+        "a": pack([3, 6, 5, 1, 9, 2, 2, 1], list("gghijjkl"), 10),
+        "b": pack([7, 2, 9, 4, 3], list("xyzzx"), 30),
     }
     block_set = draw_set(packs, 6, "test", 1)
     digest = hashlib.sha256()

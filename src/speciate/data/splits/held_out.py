@@ -4,8 +4,8 @@ The domains alternate (block b is of domain b % D), so any prefix of whole round
 is a seeded shuffle with two rules: a document's second block comes after the first block of every document, and groups
 alternate. The documents are the independent observations, so as many of them as possible should be seen.
 
-Only the tokens of the chosen blocks are read. Memory holds one split's table of documents and groups, eight bytes more per
-document, four bytes per block, and otherwise chunks.
+Only the tokens of the chosen blocks are read. Memory holds one split's table of documents and groups, eight bytes more
+per document, four bytes per block, and otherwise chunks.
 
 B blocks of T tokens, P blocks in a pack, S of them chosen, M segments (`data/packing/segments.py`), D documents, G of
 them chosen.

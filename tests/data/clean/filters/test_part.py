@@ -14,7 +14,7 @@ def kept(make, documents: list[Document], **settings: int) -> set[str]:
 
 
 def test_every_document_is_in_exactly_one_part(make) -> None:
-    documents = [Document(f"s/{i}", "d", f"s/group{i}", "text") for i in range(3000)]
+    documents = [Document(f"s/{i}", "d", f"group{i}", "text") for i in range(3000)]
     parts = [kept(make, documents, index=index, of=3) for index in range(3)]
     assert sum(map(len, parts)) == 3000 and len(set.union(*parts)) == 3000
     assert all(abs(len(part) - 1000) < 5 * (3000 * 2 / 9) ** 0.5 for part in parts)  # five standard deviations
@@ -24,7 +24,7 @@ def test_every_document_is_in_exactly_one_part(make) -> None:
 def test_groups_stay_whole_under_any_name_of_their_source(make) -> None:
     first = make("part", index=0, of=2)
     for group in range(50):
-        alike = [Document(f"{name}/{row}", "d", f"{name}/g{group}", "t") for name in ("one", "two") for row in range(2)]
+        alike = [Document(f"{name}/{row}", "d", f"g{group}", "t") for name in ("one", "two") for row in range(2)]
         assert len({isinstance(first.apply(document), Drop) for document in alike}) == 1
 
 

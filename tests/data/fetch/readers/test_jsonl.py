@@ -14,7 +14,7 @@ def run(data: str, **settings: Any) -> list[Passage]:
 
 def test_lines_are_texts() -> None:
     result = run('{"0": "a\\nb"}\n\n{"0": "c"}\n', text="0")
-    assert result == [Passage("m#1", "m#1", "a\nb"), Passage("m#3", "m#3", "c")]
+    assert result == [Passage("m#1", None, "a\nb"), Passage("m#3", None, "c")]
 
 
 def test_keys_name_and_group() -> None:

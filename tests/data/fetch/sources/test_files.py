@@ -67,10 +67,10 @@ def run(*paths: str, shard: Shard = WHOLE, **settings: Any) -> list[Passage]:
 def test_every_format_gives_the_same_records(name: str, data: bytes, numbers: tuple[int, ...]) -> None:
     put(name, data)
     ids = [f"my/{name}#{number}" for number in numbers]
-    assert run() == [Passage(each, each, text) for each, text in zip(ids, ROWS["text"], strict=True)]
+    assert run() == [Passage(each, None, text) for each, text in zip(ids, ROWS["text"], strict=True)]
     assert [(each.id, each.group) for each in run(id="k", group="text", bad_records="drop")] == [
         ("a", "one"),
-        (ids[1], ids[1]),  # this row's group is null
+        (ids[1], None),  # this row's group is null
         ("c", "drei ä"),
     ]
 
@@ -87,7 +87,7 @@ def test_every_format_gives_the_same_records(name: str, data: bytes, numbers: tu
 )
 def test_a_txt_file_is_one_document(name: str, pack: Any) -> None:
     put(name, pack("über\nalles\n".encode()))
-    assert run() == [Passage(f"my/{name}", f"my/{name}", "über\nalles\n")]
+    assert run() == [Passage(f"my/{name}", None, "über\nalles\n")]
 
 
 def test_any_file_is_plain_text_when_asked() -> None:

@@ -110,9 +110,7 @@ CASES: list[Case] = [
     *((f"two {index}", (index, 3), {}) for index in range(3)),
     ("tiny keys", (0, 1), {"id": "key", "group": "topic"}),
     ("tiny bytes", (0, 1), {"max_bytes": 50}),
-    ("tiny bytes 1", (1, 2), {"max_bytes": 50}),
     ("tiny documents", (0, 1), {"max_documents": 15}),
-    *((f"tiny documents {index}", (index, 3), {"max_documents": 16}) for index in range(3)),
     ("turns", (0, 1), {"text": "Problem: {question}\n\nSolution: {answer}"}),
     ("configured", (0, 1), {"name": "b"}),
     ("converted", (0, 1), PARTS),
@@ -233,9 +231,15 @@ def test_a_template_joins_columns_and_null_is_no_text(fetched: Any) -> None:
 
 def test_it_stops_once_the_asked_for_amount_is_there(fetched: Any) -> None:
     assert len(fetched("tiny bytes")) == 6  # 9 bytes each
-    assert [passage.id for passage in fetched("tiny bytes 1")] == ["train/1#1", "train/1#2", "train/1#3"]
     assert len(fetched("tiny documents")) == 15
-    assert [len(fetched(f"tiny documents {index}")) for index in range(3)] == [6, 5, 5]
+
+
+@pytest.mark.parametrize("limit", ["max_bytes", "max_documents"])
+def test_a_limit_is_of_the_dataset_and_not_of_a_shard(limit: str) -> None:
+    """A source with a limit is fetched whole, so that the number of shards cannot change what it gives."""
+    given = {"kind": "hub", "dataset": "me/tiny", "revision": COMMIT}
+    assert Options.model_validate(given).sharded
+    assert not Options.model_validate({**given, limit: 50}).sharded
 
 
 def test_a_configuration_and_the_hubs_own_conversion_can_be_named(fetched: Any, folder: pathlib.Path) -> None:

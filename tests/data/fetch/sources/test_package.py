@@ -30,7 +30,7 @@ def archive(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_globs_and_reader_decide_what_is_read(archive: pathlib.Path) -> None:
     code = options(include=["*.py"], exclude=["*/tests/*", "*latin*"])
-    assert list(read(code, "tiny", archive)) == [Passage("tiny/a.py", "tiny/a.py", "a = 1\n")]
+    assert list(read(code, "tiny", archive)) == [Passage("tiny/a.py", None, "a = 1\n")]
     lines = options(include=["*.jsonl"], reader={"kind": "jsonl", "text": "t"})
     assert [passage.text for passage in read(lines, "tiny", archive)] == ["one", "two"]
 

@@ -62,7 +62,7 @@ class Options(SourceOptions):
 
     @property
     def sharded(self) -> bool:
-        """Whether each shard fetches a part of the source. Where a limit falls, only one job over all of it can tell."""
+        """Whether each shard fetches a part of the source. Only one job over all of it can tell where a limit falls."""
         return self.max_bytes is None and self.max_documents is None
 
     @model_validator(mode="after")
