@@ -109,14 +109,14 @@ CASES = [
     ),
     shards(
         "signatures of another shard",
-        "results/data/sign/code-KEY/0-of-2: its files belong to different documents: arrays of shapes ((12, 5), (11,), "
-        "(12,), (N,))",
+        "results/data/sign/code-KEY/0-of-2: its files belong to different documents: arrays of shapes ((15, 5), (14,), "
+        "(15,), (N,))",
         "cluster",
         of(f"{CODE}/bands.npy", lambda f: save(f, np.load(f)[:, 1:])),
     ),
     shards(
         "signatures of another type",
-        "results/data/sign/code-KEY/0-of-2/bytes.npy: holds float64 of shape (12,), not 1-dimensional int64",
+        "results/data/sign/code-KEY/0-of-2/bytes.npy: holds float64 of shape (15,), not 1-dimensional int64",
         "cluster",
         of(f"{CODE}/bytes.npy", lambda f: save(f, np.load(f) / 2)),
     ),

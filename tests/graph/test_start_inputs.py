@@ -26,9 +26,9 @@ def test_a_run_depends_on_its_parent_of_the_same_seed() -> None:
     for seed in made.seeds:
         path = f"results/default/runs/dense/seed{seed}/model.safetensors"
         assert plan.start("grown", seed) == path == plan.start("next", seed)
-        assert plan.start_files("grown", seed) == [path]
+        assert plan.start_inputs("grown", seed) == [path]
         assert plan.start("auxiliary", seed) is None
-        assert plan.start_files("auxiliary", seed) == []
+        assert plan.start_inputs("auxiliary", seed) == []
     assert plan.start_sources == {}
 
 
@@ -39,7 +39,7 @@ def test_an_archive_is_fetched_once_for_all_that_start_from_it() -> None:
     assert list(plan.start_sources) == ["start"]
     archive = plan.start("one", 0)
     assert archive == plan.start("two", 1)
-    assert plan.start_files("one", 0) == [archive]
+    assert plan.start_inputs("one", 0) == [archive]
     assert archive is not None
     spec = plan.data_specs()[pathlib.Path(archive).parents[1] / "spec.json"]
     assert spec == plan.spec("fetch", "start")
@@ -53,11 +53,16 @@ def test_a_folder_of_the_users_is_its_files(tmp_path: pathlib.Path) -> None:
     made = study(mine={"kind": "dense", "origin": {"kind": "folder", "path": str(tmp_path)}})
     plan = StudyGraph(made, pathlib.Path("results"))
     with pytest.raises(ValueError, match=r"ablations\.mine\.start\.origin\.path: .* holds no \.json, \.safetensors"):
-        plan.start_files("mine", 0)
+        plan.local_start_files("mine")
     for name in ("config.json", "model.safetensors", "notes.txt"):
         (tmp_path / name).touch()
     assert plan.start("mine", 0) == str(tmp_path)
-    assert plan.start_files("mine", 0) == [str(tmp_path / "config.json"), str(tmp_path / "model.safetensors")]
+    assert plan.start_inputs("mine", 0) == []
+    assert plan.local_start_files("mine") == [str(tmp_path / "config.json"), str(tmp_path / "model.safetensors")]
+    before = plan.start_content("mine")
+    (tmp_path / "model.safetensors").write_text("other weights")
+    assert StudyGraph(made, pathlib.Path("results")).start_content("mine") != before
+    assert plan.start_content("dense") == ""
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -6,8 +6,6 @@
 rule fetch:
     input:
         unpack(inputs_of("fetch")),
-        # a source of kind `files` reads the user's own files
-        files=lambda wildcards: GRAPH.local_files(wildcards.name),
     output:
         outputs_of("fetch"),
     log:
@@ -23,6 +21,8 @@ rule fetch:
         runtime=60,
     params:
         code=code_of("fetch"),
+        # of the user's own files: what they hold decides, not their dates
+        content=lambda wildcards: GRAPH.local_content(wildcards.name),
     message:
         "fetch {wildcards.name}, {wildcards.shard}: what the study pins, or a list of your own files as they are now"
     shell:
@@ -289,11 +289,11 @@ rule pack:
         runtime=60,
     params:
         code=code_of("pack"),
-        encoded=folder_of("encode"),
+        encoded=lambda wildcards: GRAPH.folder("encode", wildcards.name),
         tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
-        "pack {wildcards.name}, {wildcards.shard}, into blocks of {STUDY.block_length} tokens"
+        "pack {wildcards.name} into blocks of {STUDY.block_length} tokens"
     shell:
         "python -m speciate pack --spec {input.spec} --encoded-folder {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

@@ -1,4 +1,6 @@
 # Paths of the study and functions that the rules use, derived from the tables in src/. It defines no rule.
+import shlex
+
 MIXTURE = GRAPH.folder("balance", "mixture")
 MIXTURE_FILES = GRAPH.files("balance", "mixture")
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
@@ -114,7 +116,7 @@ def launcher_of(wildcards):
 def start_of(wildcards):
     """Return `--start path`; empty for a run that starts from scratch."""
     start = GRAPH.start(wildcards.ablation, int(wildcards.seed))
-    return f"--start {start}" if start else ""
+    return f"--start {shlex.quote(start)}" if start else ""
 
 
 def data_benchmarks():

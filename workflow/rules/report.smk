@@ -58,7 +58,7 @@ rule manifest:
         tables=folder_of("tables"),
         # times and memory of earlier jobs; they are not inputs, since no result depends on a time
         benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
-        built=BUILT,
+        built=shlex.quote(BUILT),
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:

@@ -7,8 +7,8 @@ rule train:
         mixture=MIXTURE_FILES,
         packs=files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
         tokenizer=GRAPH.files("fit", "tokenizer"),
-        # what the run starts from: another run of its seed, an archive, or the user's own files
-        start=lambda wildcards: GRAPH.start_files(
+        # what the run starts from: another run of its seed, or an archive
+        start=lambda wildcards: GRAPH.start_inputs(
             wildcards.ablation, int(wildcards.seed)
         ),
     output:
@@ -43,6 +43,8 @@ rule train:
         # undeclared on purpose: Snakemake wipes declared outputs before each attempt, and a retry resumes from here
         checkpoints=f"{HOME}/checkpoints",
         start=start_of,
+        # of the user's own files that the run starts from: what they hold decides, not their dates
+        content=lambda wildcards: GRAPH.start_content(wildcards.ablation),
         launcher=launcher_of,
     message:
         "train {wildcards.ablation}, seed {wildcards.seed}"

@@ -148,6 +148,8 @@ class ConfigErrors(ValueError):
 
 
 UNKNOWN = "unknown key"
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+"""What a study, a domain, a source, an ablation or a component may be called: it is part of paths and of commands."""
 
 RENAMED_KEYS = {
     "rate": "lr",
@@ -170,7 +172,7 @@ def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     """Return every error in `error` as (dotted path of the field, reason), in the terms of the config's author."""
     errors: list[tuple[str, str]] = []
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        path = ".".join(_shown_key(part) for part in item["loc"] if part != "[key]")
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, ConfigErrors):
             errors += [(".".join(filter(None, (path, inner))), why) for inner, why in cause.errors]
@@ -180,9 +182,17 @@ def config_errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
             errors.append((path, "is missing"))
         elif cause is not None:
             errors.append((path, str(cause)))
+        elif item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
+            errors.append((path, f"{item['input']!r} is not a name: a to z, 0 to 9 and _, beginning with a letter"))
         else:
             errors.append((path, f"{item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"))
     return errors
+
+
+def _shown_key(part: str | int) -> str:
+    """Return a key as it is shown in a message: quoted, with escapes, where it is empty or cannot be seen."""
+    text = str(part)
+    return text if text and text.isprintable() else repr(text)
 
 
 def _with_kinds_that_have_it(errors: list[tuple[str, str]], folder: str, kind: str) -> list[tuple[str, str]]:

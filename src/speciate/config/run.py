@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import pydantic
 from pydantic import Field
 
-from speciate.config.components import OneOf, Strict, config_errors, options_within
+from speciate.config.components import NAME_PATTERN, OneOf, Strict, config_errors, options_within
 from speciate.config.contracts.model import DepthOptions, FfnOptions, MixerOptions
 from speciate.config.contracts.training import ObjectiveOptions, OptimizerOptions, ScheduleOptions, StartOptions
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+"""A name that is part of paths."""
 Names = Annotated[tuple[Name, ...], pydantic.Strict(False)]
 Spec = TypeVar("Spec", bound=Strict)
 

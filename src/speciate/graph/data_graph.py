@@ -6,16 +6,17 @@ files of a sharded stage are one level deeper, in a folder for each shard, `k-of
 """
 
 import functools
-import glob
+import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from speciate.config.components import Strict
-from speciate.config.contracts.data import SourceOptions
+from speciate.config.contracts.data import SourceOptions, matching_paths
 from speciate.config.data import ComparedDomain, Duplicates
 from speciate.config.run import canonical_json
 from speciate.config.study import Study
+from speciate.graph.file_content import FileContents
 from speciate.graph.provenance import short_digest
 from speciate.graph.stage_table import data_stages
 
@@ -26,9 +27,10 @@ WHOLE = "0-of-1"
 class DataGraph:
     """The paths and specs of the data stages of one study."""
 
-    def __init__(self, study: Study, data: pathlib.Path) -> None:
+    def __init__(self, study: Study, data: pathlib.Path, contents: FileContents | None = None) -> None:
         self.study = study
         self.data = data
+        self.contents = contents or FileContents()
         self.stages = data_stages()
 
     # What a study's texts are made of.
@@ -81,10 +83,16 @@ class DataGraph:
             ValueError: no file matches; names the source.
         """
         globs = self.sources[source].local_globs()
-        files = sorted({file for pattern in globs for file in glob.glob(pattern, recursive=True)})
-        if globs and not files:
+        matched = {path for pattern in globs for path in matching_paths(pattern)}
+        if globs and not matched:
             raise ValueError(f"source {source}: paths: no file matches {', '.join(globs)} in {pathlib.Path.cwd()}")
-        return files
+        return sorted(path for path in matched if os.path.isfile(path))  # `fetch` says what to write for a folder
+
+    @functools.cache  # noqa: B019 (one graph lives as long as its process, and plans with one state of the files)
+    def local_content(self, source: str) -> str:
+        """Return a digest of the user's own files that a source reads; empty for a source that reads none."""
+        files = self.local_files(source)
+        return self.contents.digest(files) if files else ""
 
     # How documents are compared when duplicates are looked for.
 

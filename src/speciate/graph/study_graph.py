@@ -25,6 +25,7 @@ from speciate.config.stage_specs import (
 )
 from speciate.config.study import Study
 from speciate.graph.data_graph import DataGraph
+from speciate.graph.file_content import FileContents
 from speciate.io import atomic_write
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
@@ -34,8 +35,15 @@ MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
 class StudyGraph(DataGraph):
     """The paths and specs of one study under one results folder."""
 
-    def __init__(self, study: Study, results: pathlib.Path) -> None:
-        super().__init__(study, results / "data")
+    def __init__(self, study: Study, results: pathlib.Path, contents: FileContents | None = None) -> None:
+        """Plan a study.
+
+        Args:
+            study: the study.
+            results: the folder of all results.
+            contents: digests of the user's own files, where notes of earlier ones are kept.
+        """
+        super().__init__(study, results / "data", contents)
         self.home = results / study.study
 
     @functools.cached_property
@@ -129,17 +137,35 @@ class StudyGraph(DataGraph):
         origin = self.run(ablation, seed).start.origin_options()
         return None if origin is None else origin.model_path(self.home / "runs", seed, self.start_archive)
 
-    def start_files(self, ablation: str, seed: int) -> list[str]:
-        """Return the files that a run starts from; they are inputs of the run.
+    def start_inputs(self, ablation: str, seed: int) -> list[str]:
+        """Return what a run starts from if the workflow makes it: another run's weights, or an archive."""
+        start = self.start(ablation, seed)
+        return [] if start is None or self._model_folder(ablation, seed) is not None else [start]
+
+    def _model_folder(self, ablation: str, seed: int) -> str | None:
+        """Return the user's folder that a run starts from; None for a run that starts from anything else."""
+        origin = self.run(ablation, seed).start.origin_options()
+        return None if origin is None else origin.model_folder()
+
+    @functools.cache  # noqa: B019
+    def start_content(self, ablation: str) -> str:
+        """Return a digest of the user's own files that the runs of an ablation start from; empty where there are none.
+
+        Raises:
+            ValueError: as `local_start_files` does.
+        """
+        files = self.local_start_files(ablation)
+        return self.contents.digest(files) if files else ""
+
+    def local_start_files(self, ablation: str) -> list[str]:
+        """Return the user's own files that the runs of an ablation start from.
 
         Raises:
             ValueError: the user's folder is not there, or holds no model; names the ablation.
         """
-        start = self.start(ablation, seed)
-        origin = self.run(ablation, seed).start.origin_options()
-        folder = None if origin is None else origin.model_folder()
-        if start is None or folder is None:
-            return [] if start is None else [start]
+        folder = self._model_folder(ablation, self.study.seeds[0])
+        if folder is None:
+            return []
         files = [str(file) for file in sorted(pathlib.Path(folder).glob("*")) if file.suffix in MODEL_SUFFIXES]
         if not files:
             where = f"ablations.{ablation}.start.origin.path"

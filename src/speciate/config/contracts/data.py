@@ -4,6 +4,8 @@ A component subclasses its slot's options and sets only what differs from the de
 functions of the slot's Protocol; `options.component()` loads that module.
 """
 
+import glob
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from speciate.data.clean.pipeline import Filter
     from speciate.data.passage import Passage
     from speciate.data.shard import Shard
+
+
+def matching_paths(pattern: str) -> list[str]:
+    """Return the files and folders that a glob matches, sorted; a path that exists as it is written is itself."""
+    return [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
 
 
 class SourceModule(Protocol):

@@ -113,8 +113,14 @@ def test_a_folder_and_a_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_users_own_files_are_named_for_the_workflow() -> None:
-    assert Options(kind="tokenizer_files", path="mine/").local_globs() == ("mine/tokenizer*.json",)
-    assert Options(kind="tokenizer_files", path="mine/own.json").local_globs() == ("mine/own.json",)
+    assert Options(kind="tokenizer_files", path="mine/").local_globs() == (
+        "mine/tokenizer.json",
+        "mine/tokenizer_config.json",
+    )
+    assert Options(kind="tokenizer_files", path="mine/own.json").local_globs() == (
+        "mine/own.json",
+        "mine/tokenizer_config.json",
+    )
     assert Options(kind="tokenizer_files", repository="me/llama", revision=COMMIT).local_globs() == ()
 
 

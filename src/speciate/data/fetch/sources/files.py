@@ -12,13 +12,14 @@ import hashlib
 import itertools
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
 from speciate.config import components
-from speciate.config.contracts.data import SourceOptions
+from speciate.config.contracts.data import SourceOptions, matching_paths
 from speciate.config.run import read_spec
 from speciate.data.fetch.decompress import COMPRESSIONS
 from speciate.data.fetch.formats import SUFFIXES, format_of, read_rows
@@ -133,7 +134,7 @@ def _matching_files(options: Options, name: str) -> list[str]:
     """Return every file that a glob matches, once, sorted."""
     paths: dict[str, None] = {}
     for pattern in options.paths:
-        matched = glob.glob(pattern, recursive=True)
+        matched = matching_paths(pattern)
         files = [path for path in matched if os.path.isfile(path)]
         if not files:
             raise ReadingError(f"source {name}: paths: {_explain_no_file(pattern, matched)}")
@@ -143,10 +144,8 @@ def _matching_files(options: Options, name: str) -> list[str]:
                     f"source {name}: paths: {path} has no known format: {', '.join(SUFFIXES)} (the first two also "
                     f"{', '.join(COMPRESSIONS)}); set `format: text` to read it as plain text"
                 )
-            if not path.isprintable():
-                raise ReadingError(
-                    f"source {name}: paths: {path!r} is not a name that can be written as text; rename it"
-                )
+            if fault := _name_fault(path):
+                raise ReadingError(f"source {name}: paths: {path!r} {fault}; rename it")
             paths[pathlib.Path(path).as_posix()] = None
     duplicates = [path for path, count in collections.Counter(map(os.path.realpath, paths)).items() if count > 1]
     if duplicates:
@@ -161,10 +160,22 @@ def _explain_no_file(pattern: str, matched: list[str]) -> str:
     folder = next((path.rstrip("/") for path in matched if os.path.isdir(path)), None)
     if folder is None:
         return f"{matched[0]} is neither a file nor a folder"
-    advice = f"write {folder}/* for the files in it, or {folder}/**/* for those in its folders too"
-    if glob.has_magic(pattern):
+    inside = glob.escape(folder)
+    advice = f"write {inside}/* for the files in it, or {inside}/**/* for those in its folders too"
+    if pattern.rstrip('/') != folder:
         return f"{pattern} matches no file, only folders such as {folder}: {advice}"
     return f"{pattern} is a folder: {advice}"
+
+
+def _name_fault(path: str) -> str | None:
+    """Return why a file cannot have this name, or None. Names are written into files of UTF-8 and into lines."""
+    for character in path:
+        match unicodedata.category(character):
+            case "Cs":
+                return "is a name that is not UTF-8, so it cannot be written down as text"
+            case "Cc" | "Zl" | "Zp":
+                return f"has the control character or line break U+{ord(character):04X} in its name"
+    return None
 
 
 def _sha256(path: str) -> str:

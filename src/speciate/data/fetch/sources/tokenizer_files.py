@@ -40,10 +40,12 @@ class Options(SourceOptions):
         return self
 
     def local_globs(self) -> tuple[str, ...]:
-        """Return the globs of the user's own tokenizer files."""
+        """Return the paths of the user's own tokenizer files: the tokenizer, and the config beside it."""
         if self.path is None:
             return ()
-        return (self.path,) if self.path.endswith(".json") else (f"{self.path.rstrip('/')}/tokenizer*.json",)
+        path = pathlib.PurePath(self.path)
+        tokenizer = path if path.suffix == ".json" else path / "tokenizer.json"
+        return (str(tokenizer), str(tokenizer.parent / "tokenizer_config.json"))
 
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
