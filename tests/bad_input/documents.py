@@ -41,6 +41,17 @@ def of_files(data: bytes, name: str = "a.jsonl", spoil: Callable[[bytes], bytes]
     return make
 
 
+def own_file(name: str) -> Callable[[Place], Command]:
+    """Return the command `fetch` for a user's file of this name."""
+
+    def make(place: Place) -> Command:
+        (place.folder / name).write_bytes(GOOD)
+        source = {"kind": "files", "paths": ["*.jsonl"]}
+        return Command("fetch", ("--spec", place.spec(name="one", source=source), "--output", "one"))
+
+    return make
+
+
 def parquet(columns: dict[str, Any] | pa.Table) -> bytes:
     """Make a parquet file."""
     sink = pa.BufferOutputStream()
@@ -171,6 +182,19 @@ CASES = [
         "two records with one id",
         of_files(b'{"text": "a", "key": 7}\n{"text": "b", "key": "7"}\n', id="key"),
         "source one: two records have the id '7': file a.jsonl: row 1, and file a.jsonl: row 2",
+    ),
+    Case(
+        "Documents",
+        "a file with a line break in its name",
+        own_file("a\nb.jsonl"),
+        "source one: paths: 'a\\nb.jsonl' has the control character or line break U+000A in its name; rename it",
+    ),
+    Case(
+        "Documents",
+        "a file whose name is not UTF-8",
+        own_file("caf\udce9.jsonl"),
+        "source one: paths: 'caf\\udce9.jsonl' is a name that is not UTF-8, so it cannot be written down as text; "
+        "rename it",
     ),
     Case(
         "Documents",

@@ -119,6 +119,16 @@ CASES = [
         ("base.model.context", 16),
     ),
     study(
+        "a study whose name cannot be part of a path",
+        "study.yaml: study: 'my study' is not a name: a to z, 0 to 9 and _, beginning with a letter",
+        ("study", "my study"),
+    ),
+    study(
+        "a domain with a no-break space in its name",
+        "study.yaml: domains.'my\\xa0text': 'my\\xa0text' is not a name: a to z, 0 to 9 and _, beginning with a letter",
+        ("domains.my\u00a0text", {"sources": {"own": {"kind": "files", "paths": ["corpus/prose.jsonl"]}}}),
+    ),
+    study(
         "weights of a domain that there is not",
         "study.yaml: mixture.weights: needs one for each of code, prose, not for code",
         ("mixture", {"kind": "weights", "weights": {"code": 1}}),

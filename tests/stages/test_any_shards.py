@@ -4,6 +4,7 @@ Each study has duplicates, near-duplicates, groups that two sources share, and l
 document's split should be is computed here again, from its text and its group alone.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ import unicodedata
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from tests.bad_input import small
@@ -166,3 +168,84 @@ def test_the_results_are_the_same_bytes_whatever_the_files_are_called_and_hold(
     )
     for layout, digests in zip(layouts[1:], others, strict=True):
         assert digests == reference, layout
+
+
+def digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def group_of(record: Record) -> str:
+    """Return what the documentation says: the user's group in NFC, or else the text."""
+    author = record.get("author")
+    return f"text:{digest(record['text']).hex()}" if author is None else unicodedata.normalize("NFC", author)
+
+
+def expected_splits(kept: list[Record], study: dict[str, Any]) -> dict[str, list[str]]:
+    """Assign records to splits by the rule alone: groups in the order of their hashes, cut at the shares of text."""
+    sizes = collections.Counter[str]()
+    for record in kept:
+        sizes[group_of(record)] += len(record["text"].encode())
+    key = (0).to_bytes(8, "big")
+    groups = sorted(sizes, key=lambda group: hashlib.blake2b(group.encode(), digest_size=16, key=key).digest())
+    total, before, split_of = sum(sizes.values()), 0, {}
+    shares = [(name, study["split"][name]) for name in ("probe", "test", "validation")]
+    for group in groups:  # a group goes to the split that holds its middle
+        middle, target, split_of[group] = before + sizes[group] / 2, 0.0, "train"
+        for name, share in shares:
+            target += share * total
+            if middle <= target:
+                split_of[group] = name
+                break
+        before += sizes[group]
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for record in sorted(kept, key=lambda record: digest(record["text"])):
+        splits[split_of[group_of(record)]].append(record["text"])
+    return splits
+
+
+@pytest.mark.parametrize("layout", [Layout(1), Layout(4, seed=3)], ids=["one shard", "four shards of other files"])
+def test_text_and_group_alone_decide_survivors_budget_and_split(tmp_path: pathlib.Path, layout: Layout) -> None:
+    """The first 14,000 bytes in the order of digests are kept, equal texts once; their groups decide the splits."""
+    graph = run(tmp_path, layout, duplicates="exact", max_bytes=14000)
+    first, second = records()
+    kept: list[Record] = []
+    size = 0
+    for record in sorted(first + second, key=lambda record: digest(record["text"])):
+        if size < 14000 and (not kept or kept[-1]["text"] != record["text"]):
+            kept.append(record)
+        size += len(record["text"].encode())
+    assert 20 < len(kept) < len({record["text"] for record in first + second})
+    assert texts_of(tmp_path, graph) == expected_splits(kept, layout.settings())
+
+
+def test_one_group_of_two_sources_and_two_spellings_is_in_one_split(tmp_path: pathlib.Path) -> None:
+    assert NFC != NFD
+    graph = run(tmp_path, Layout(3))
+    split_of = {text: split for split, texts in texts_of(tmp_path, graph).items() for text in texts}
+    splits_of_group = collections.defaultdict(set)
+    first, second = records()
+    for record in first + second:
+        if "author" in record:
+            splits_of_group[unicodedata.normalize("NFC", record["author"])].add(split_of[record["text"]])
+    assert len(splits_of_group) == 4
+    assert all(len(splits) == 1 for splits in splits_of_group.values()), splits_of_group
+
+
+def test_the_training_text_ends_with_the_document_that_reaches_max_tokens(tmp_path: pathlib.Path) -> None:
+    """The tokens that are packed are those of all documents in order, up to and with the one that crosses the limit."""
+    whole = run(tmp_path / "whole", Layout(3))
+    limited = run(tmp_path / "limited", Layout(3), max_tokens=2000)
+    parts = [tmp_path / "whole" / part for part in whole.parts("encode", "mine")]
+    tables = [pq.read_table(part / "train.documents.parquet") for part in parts]
+    lengths = np.concatenate([table["stop"].to_numpy() - table["start"].to_numpy() for table in tables])
+    ends = np.cumsum(lengths)
+    kept = int(np.flatnonzero(ends >= 2000)[0]) + 1
+    counts = json.loads((tmp_path / "limited" / limited.folder("pack", "mine") / "counts.json").read_text())["splits"][
+        "train"
+    ]
+    assert counts["documents"] == kept < len(lengths)
+    assert counts["tokens_in"] == ends[kept - 1] + kept
+    row = (
+        pd.read_csv(tmp_path / "limited" / limited.home / "tables" / "data_domains.csv").set_index("split").loc["train"]
+    )
+    assert (row["encoded"], row["tokens"], row["documents"]) == (kept, ends[kept - 1], len(lengths))

@@ -227,3 +227,27 @@ def test_memory_does_not_grow_with_the_number_of_documents() -> None:
 
     peak(10)
     assert peak(6000) < 1.5 * peak(1500)
+
+
+def test_a_group_is_the_users_or_else_the_text() -> None:
+    """A group has one name in all sources and spellings; without one, equal texts are one, edited or not."""
+    passages = [
+        Passage("a", "Jos\u00e9", "X"),
+        Passage("b", "Jose\u0301", "Y"),
+        Passage("c", None, "same"),
+        Passage("d", None, "SAME"),
+        Passage("e", None, "other"),
+    ]
+    groups = [
+        [
+            document.group
+            for document in clean_passages(
+                "d", source, passages, [Shout()], counts=CleaningCounts(), samples=DroppedSamples()
+            )
+        ]
+        for source in ("one", "two")
+    ]
+    assert groups[0] == groups[1]
+    jose, again, same, shouted, other = groups[0]
+    assert jose == again == "Jos\u00e9"
+    assert same == shouted != other

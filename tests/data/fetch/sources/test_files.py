@@ -276,14 +276,41 @@ def test_one_file_under_two_names_is_refused() -> None:
         run()
 
 
-@pytest.mark.parametrize("name", [b"my/\xff.txt", b"my/a\nb.txt"])
-def test_a_file_name_that_no_id_can_hold_is_refused(name: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (b"my/\xff.txt", r"'my/\\udcff\.txt' is a name that is not UTF-8"),
+        (b"my/a\nb.txt", r"'my/a\\nb\.txt' has the control character or line break U\+000A in its name; rename it"),
+        (b"my/a\x1bb.txt", r"'my/a\\x1bb\.txt' has the control character or line break U\+001B in its name"),
+        ("my/a\u2028b.txt".encode(), r"'my/a\\u2028b\.txt' has the control character or line break U\+2028"),
+    ],
+)
+def test_a_file_name_that_no_line_can_hold_is_refused_for_that(name: bytes, problem: str) -> None:
     pathlib.Path(os.fsdecode(name)).write_bytes(b"x")
-    with pytest.raises(
-        ValueError, match=r"source mine: paths: 'my/.*' is not a name that can be written as text"
-    ) as error:
+    with pytest.raises(ValueError, match=f"source mine: paths: {problem}") as error:
         run()
     assert str(error.value).encode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no-break\u00a0space",
+        "zero\u200djoiner",
+        "soft\u00adhyphen",
+        "\u202eright to left",
+        "{b}",
+        "[1]",
+        "a*?",
+        "é",
+        "🙂 日本",
+        "$x 'q'",
+    ],
+)
+def test_any_other_name_is_allowed_and_a_path_that_exists_is_itself(name: str) -> None:
+    put(f"{name}.txt", b"x")
+    for paths in ((f"my/{name}.txt",), ("my/*.txt",)):
+        assert run(*paths) == [Passage(f"my/{name}.txt", None, "x")]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.txt.gz"])
