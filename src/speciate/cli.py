@@ -28,7 +28,8 @@ VERSION = "0.1.0"
 
 VERB_FOLDERS = ("stages", "tools")
 GROUPS = {
-    "data": "fetch clean sign bucket cluster assign_splits write_splits sketch fit encode pack balance card present",
+    "data": "fetch clean sort sign bucket cluster assign_splits write_splits sketch fit encode pack balance card"
+    " present",
     "training": "train evaluate",
     "analysis": "measure compare cost",
     "report": "draw manifest report",

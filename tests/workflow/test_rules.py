@@ -13,7 +13,7 @@ RULES = {
 
 
 def test_there_are_rules() -> None:
-    assert len(RULES) == 22
+    assert len(RULES) == 23
 
 
 @pytest.mark.parametrize("name", RULES)

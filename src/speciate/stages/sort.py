@@ -1,8 +1,8 @@
-"""Gather one part of a domain's documents from all that was cleaned, in the order of their texts.
+"""Put the cleaned documents of a domain into the order of their texts.
 
-The order does not depend on files, rows or shards (data/sorted_documents.py), and so neither does what follows: which
-of two duplicates is kept, the splits, the tokens and the blocks. With `max_bytes` the domain keeps the first documents
-in that order, up to the one that reaches the limit.
+Each job gathers one part of the order from all shards. The order (data/sorted_documents.py) does not depend on files,
+rows or shards. So neither does what follows: which of two duplicates is kept, the splits, the tokens and the blocks.
+With `max_bytes` the domain keeps the first documents in that order, up to the one that reaches the limit.
 
 Example:
     speciate sort --spec spec.json --cleaned cleaned/code --shard 0-of-2 --output-folder sorted
