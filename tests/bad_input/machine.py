@@ -76,7 +76,7 @@ def long_blocks(place: Place) -> Command:
     """Return the command `pack` for enough text that its blocks take more than 32 KiB."""
     command = place.stages("pack", "prose").changed(output_folder="out")
     (place.folder / "out").mkdir()
-    folder = pathlib.Path(command.arguments[command.arguments.index("--encoded-folder") + 1])
+    folder = pathlib.Path(command.arguments[command.arguments.index("--encoded-folder") + 1]) / "0-of-1"
     file = place.folder / folder / "train.documents.parquet"
     table = pq.read_table(file).slice(0, 1)
     table = table.set_column(3, table.schema.field("stop"), pa.array([100_000], pa.int64()))
@@ -92,7 +92,7 @@ write = documents.DocumentWriter.write
 def die(self, document):
     write(self, document)
     if len(self._rows) == 5:
-        self._flush()
+        self.end_row_group()
         {0}
 documents.DocumentWriter.write = die
 """
@@ -129,9 +129,9 @@ def in_the_way(place: Place) -> Command:
 CASES = [
     Case(
         "Machine",
-        "the disk is full: documents",
+        "the disk is full: documents, which wait in the folder for temporary files",
         over_old("clean", "documents.parquet"),
-        "the disk is full: out (File too large)",
+        "the disk is full: HERE (File too large)",
         run=limited(100),
     ),
     Case(
@@ -144,7 +144,7 @@ CASES = [
     Case(
         "Machine",
         "the disk is full: blocks",
-        over_old("pack", "train.blocks.npy"),
+        over_old("pack", "train.blocks.npy", "prose"),
         "the disk is full: out (File too large)",
         run=limited(200),
     ),

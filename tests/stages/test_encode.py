@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import numpy as np
 import pytest
 from tests.data.tokens.tokenizer import published
 
@@ -86,25 +85,11 @@ def test_a_published_tokenizer_is_fitted_and_encodes(
         encoded(tmp_path, language="python")
 
 
-def test_no_shard_encodes_more_training_text_than_the_domain_may_have(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write(tmp_path)
-    fitted(tmp_path, {"kind": "bpe", "entries": 290})
-    unlimited = encoded(tmp_path)["splits"]
-    ends = np.cumsum(read_encoded(tmp_path / "out", "train", read_manifest(tmp_path / "fit")).lengths_D)
-    limited = encoded(tmp_path, max_tokens=int(ends[0]) + 1)["splits"]
-    assert limited["train"]["tokens"] == ends[1]
-    assert (limited["train"]["documents"], limited["train"]["documents_left_out"]) == (2, 3)
-    assert "2 documents, " in capsys.readouterr().err.split("train: ")[-1]
-    assert {split: limited[split] for split in SPLITS[1:]} == {split: unlimited[split] for split in SPLITS[1:]}
-
-
 def test_empty_splits(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
     fitted(tmp_path, {"kind": "bpe", "entries": 290})
     write(tmp_path, train=[], validation=[], test=[], probe=[])
-    counts = encoded(tmp_path, language="python", max_tokens=5)["splits"]
+    counts = encoded(tmp_path, language="python")["splits"]
     for split in SPLITS:
         assert counts[split]["documents"] == counts[split]["tokens"] == 0
         assert len(read_encoded(tmp_path / "out", split, read_manifest(tmp_path / "fit")).tokens_N) == 0

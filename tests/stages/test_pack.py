@@ -33,3 +33,15 @@ def test_the_chunks_do_not_change_the_blocks(
         results.append((tmp_path / "train.blocks.npy").read_bytes())
     assert len(np.load(tmp_path / "train.blocks.npy")) > 100
     assert len(set(results)) == 1
+
+
+def test_the_document_that_reaches_max_tokens_is_the_last() -> None:
+    lengths_D = np.array([7, 0, 5, 3, 6, 0])
+    stops_D = np.cumsum(lengths_D)
+    documents = pa.table({"start": stops_D - lengths_D, "stop": stops_D})
+    encoded = EncodedSplit(np.arange(21, dtype=np.uint16), documents)
+    limits = {None: 6, 1: 1, 7: 1, 8: 3, 12: 3, 13: 4, 20: 5, 21: 5, 22: 6, 10**9: 6}
+    for max_tokens, kept in limits.items():
+        limited = pack.limit_documents(encoded, max_tokens)
+        assert limited.documents["stop"].to_pylist() == stops_D[:kept].tolist(), max_tokens
+        assert limited.tokens_N.tolist() == list(range(stops_D[kept - 1])), max_tokens

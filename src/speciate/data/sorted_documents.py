@@ -47,7 +47,7 @@ class DocumentSorter:
         self._keys = bytearray()
         self._starts = array.array("Q")
         self._sizes = array.array("Q")
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (the file lives as long as this object)
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the file lives as long as this object)
         self._end = 0
 
     def __del__(self) -> None:
@@ -63,8 +63,10 @@ class DocumentSorter:
         for value, size in ((text, 16), (group, 8), (id_, 8)):
             self._keys += hashlib.blake2b(value, digest_size=size).digest()
         record = HEADER.pack(*map(len, fields)) + b"".join(fields)
+        remaining = memoryview(record)
         try:
-            self._file.write(record)
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from None
         self._starts.append(self._end)
@@ -78,10 +80,11 @@ class DocumentSorter:
 
     def _read(self, order: npt.NDArray[np.int64]) -> Iterator[tuple[Document, int]]:
         """Yield documents in `order`, each with the bytes of its text."""
-        for index in order.tolist():
-            self._file.seek(self._starts[index])
-            sizes = HEADER.unpack(self._file.read(HEADER.size))
-            yield Document(*(self._file.read(size).decode() for size in sizes)), self._sizes[index]
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            for index in order.tolist():
+                file.seek(self._starts[index])
+                sizes = HEADER.unpack(file.read(HEADER.size))
+                yield Document(*(file.read(size).decode() for size in sizes)), self._sizes[index]
 
     def write(self, file: pathlib.Path, num_parts: int = 1, *, max_bytes: int | None = None) -> list[Part]:
         """Write the documents to `file` in order, and return the parts in which they lie.

@@ -92,6 +92,11 @@ class Inputs:
     encoded: dict[str, pathlib.Path]
     tokenizer: TokenizerManifest
 
+    def encoded_shards(self, domain: str) -> list[pathlib.Path]:
+        """Return what `encode` wrote for each shard of a domain, in order."""
+        count = self.spec.shards[self.spec.domains.index(domain)]
+        return [self.encoded[domain] / str(Shard(index, count)) for index in range(count)]
+
     def shapes(self, split: str) -> dict[str, tuple[int, int]]:
         """Return the number and the length of the blocks of each domain.
 
@@ -109,8 +114,7 @@ class Inputs:
 
     def pack(self, split: str, domain: str) -> Pack:
         """Read one split of a domain. Raises ValueError if the files are damaged or do not belong together."""
-        count = self.spec.shards[self.spec.domains.index(domain)]
-        folders = [self.encoded[domain] / str(Shard(index, count)) for index in range(count)]
+        folders = self.encoded_shards(domain)
         source = read_encoded_shards(folders, split, self.tokenizer)
         types = read_types(folders, len(source.tokens_N)) if split == "probe" else None
         blocks, table = read_blocks(self.packed[domain], split, self.tokenizer)
@@ -121,7 +125,7 @@ class Inputs:
 
     def loss(self, domain: str) -> Loss:
         """Return how much text of a domain the tokenizer lost, over all splits and shards."""
-        return sum((read_loss(folder) for folder in self.shard_folders(self.encoded, domain)), Loss())
+        return sum((read_loss(folder) for folder in self.encoded_shards(domain)), Loss())
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -29,9 +29,6 @@ class Spec(Strict):
 
     domain: Name
     language: str | None
-    max_tokens: int | None = None
-    """Limit on the domain's training tokens. No shard encodes more; `pack` applies it to all of them. None: no
-    limit."""
 
 
 STAGE = Stage(
@@ -44,15 +41,13 @@ STAGE = Stage(
         *(f"{split}.{part}" for split in SPLITS for part in ("tokens.npy", "documents.parquet")),
         *("probe.types.npy", "counts.json"),
     ),
-    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "language", "max_tokens")),
+    spec=lambda graph, name: Spec(domain=name, **graph.domain_settings(name, "language")),
 )
 
 
 def describe(counts: dict[str, Any]) -> str:
     """Describe the counts of one split in a log line."""
-    left_out = counts["documents_left_out"]
-    limited = f"; max_tokens left out {left_out} documents" if left_out else ""
-    return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes{limited}"
+    return f"{counts['documents']} documents, {counts['tokens']} tokens, {counts['bytes']} bytes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
             types = temp_path("types.npy") if split == "probe" else None
             targets = Targets(temp_path("tokens.npy"), temp_path("documents.parquet"), types)
             documents = arguments.split_folder / f"{split}.parquet"
-            limit = spec.max_tokens if split == "train" else None
-            counts[split] = write_encoded(documents, encoder, targets, spec.language, max_tokens=limit)
+            counts[split] = write_encoded(documents, encoder, targets, spec.language)
         log(f"{spec.domain} {split}: {describe(counts[split])}")
         loss = Loss.from_counts(counts[split])
         if loss.lost_characters:

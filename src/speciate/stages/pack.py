@@ -103,7 +103,7 @@ def check_tokens(file: pathlib.Path, tokenizer: TokenizerManifest) -> None:
 
 def limit_documents(encoded: EncodedSplit, max_tokens: int | None) -> EncodedSplit:
     """Return the split up to the document with which it has `max_tokens` tokens; None keeps all documents."""
-    if max_tokens is None or len(encoded.tokens_N) <= max_tokens:
+    if max_tokens is None or len(encoded.tokens_N) < max_tokens:
         return encoded
     kept = int(np.searchsorted(encoded.starts_D, max_tokens))
     documents = encoded.documents.slice(0, kept)

@@ -26,12 +26,11 @@ def write(
     language: str | None,
     fitted: FittedTokenizer,
     texts: list[str] = TEXTS,
-    max_tokens: int | None = None,
 ) -> dict[str, object]:
     rows = [Document(f"id{index}", "code", f"group{index % 2}", text) for index, text in enumerate(texts)]
     write_documents(folder / "source.parquet", rows)
     targets = encoding.Targets(*(folder / f"probe.{part}" for part in ("tokens.npy", "documents.parquet", "types.npy")))
-    return encoding.write_encoded(folder / "source.parquet", Encoder(fitted), targets, language, max_tokens=max_tokens)
+    return encoding.write_encoded(folder / "source.parquet", Encoder(fitted), targets, language)
 
 
 def test_documents_lie_end_to_end(tmp_path: pathlib.Path) -> None:
@@ -68,29 +67,10 @@ def test_counts(tmp_path: pathlib.Path) -> None:
     fitted = tokenizer()
     counts = write(tmp_path, None, fitted)
     lengths = read.read_encoded(tmp_path, "probe", fitted.manifest).lengths_D.tolist()
-    assert (counts["documents"], counts["documents_left_out"]) == (4, 0)
+    assert counts["documents"] == 4
     assert counts["bytes"] == sum(len(text.encode()) for text in TEXTS)
     octaves = [max(length, 1).bit_length() - 1 for length in lengths]
     assert counts["by_octave"] == [octaves.count(octave) for octave in range(max(octaves) + 1)]
-
-
-@pytest.mark.parametrize("documents_a_row_group", [1, 3, 100])
-def test_the_document_that_reaches_max_tokens_is_the_last(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, documents_a_row_group: int
-) -> None:
-    monkeypatch.setattr("speciate.data.documents.ROW_GROUP_DOCUMENTS", documents_a_row_group)
-    fitted = tokenizer()
-    texts = [*TEXTS, "end", ""]
-    ends = np.cumsum(fitted.encode(texts)[1]).tolist()
-    every = fitted.encode(texts)[0].tolist()
-    for max_tokens, kept in [(1, 1), (ends[0], 1), (ends[0] + 1, 3), (ends[2], 3), (ends[2] + 1, 4), (10**9, 6)]:
-        counts = write(tmp_path, "python", fitted, texts, max_tokens)
-        split = read.read_encoded(tmp_path, "probe", fitted.manifest)
-        assert (counts["documents"], counts["documents_left_out"]) == (kept, 6 - kept), max_tokens
-        assert counts["tokens"] == ends[kept - 1]
-        assert split.tokens_N.tolist() == every[: ends[kept - 1]]
-        assert len(np.load(tmp_path / "probe.types.npy")) == ends[kept - 1]
-        assert split.documents["id"].to_pylist() == [f"id{index}" for index in range(kept)]
 
 
 def test_a_split_without_documents(tmp_path: pathlib.Path) -> None:
@@ -206,7 +186,7 @@ def test_a_document_of_which_nothing_is_left_is_refused(tmp_path: pathlib.Path) 
     message = r"^domains.code: document id1: the tokenizer has no token for any of its 3 characters \('日本語'\): "
     with pytest.raises(ValueError, match=message):
         write(tmp_path, None, fitted, ["the", "日本 語", "this"])
-    assert write(tmp_path, None, fitted, ["", "  ", "日本 the"], max_tokens=1)["documents_with_loss"] == 1
+    assert write(tmp_path, None, fitted, ["", "  ", "日本 the"])["documents_with_loss"] == 1
 
 
 @pytest.mark.parametrize("unknown", ["<unk>", "</s>"])

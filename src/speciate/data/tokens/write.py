@@ -38,9 +38,7 @@ class Targets:
     types: pathlib.Path | None = None
 
 
-def write_encoded(
-    documents: pathlib.Path, encoder: Encoder, targets: Targets, language: str | None, *, max_tokens: int | None = None
-) -> dict[str, Any]:
+def write_encoded(documents: pathlib.Path, encoder: Encoder, targets: Targets, language: str | None) -> dict[str, Any]:
     """Encode a documents file into `targets`.
 
     Args:
@@ -48,13 +46,12 @@ def write_encoded(
         encoder: the encoder of the study's tokenizer.
         targets: the files to write.
         language: the programming language of the texts, or None.
-        max_tokens: stop after the document that reaches this many tokens; None encodes all documents.
 
     Returns:
-        Counts: documents, documents_left_out (beyond `max_tokens`), tokens, bytes, by_octave (entry b counts documents
-        of 2^b to 2^(b+1) - 1 tokens; empty documents count as one token), and what `loss.Loss` counts. If types are
-        written, also tokens_by_type and documents_refused (with a language: the documents that are not entirely code in
-        that language, or that lost some of their text).
+        Counts: documents, tokens, bytes, by_octave (entry b counts documents of 2^b to 2^(b+1) - 1 tokens; empty
+        documents count as one token), and what `loss.Loss` counts. If types are written, also tokens_by_type and
+        documents_refused (with a language: the documents that are not entirely code in that language, or that lost some
+        of their text).
 
     Raises:
         ValueError: the encoder gets a document wrong, a document's tokens do not add up to its text, or none of its
@@ -62,7 +59,7 @@ def write_encoded(
     """
     fitted = encoder.fitted
     schema = SCHEMA.with_metadata({FINGERPRINT_KEY: fitted.manifest.fingerprint.encode()})
-    counts = {"documents_left_out": 0, "tokens": 0}
+    counts = {"tokens": 0}
     loss = Loss()
     by_octave = np.zeros(64, np.int64)
     types = None
@@ -72,16 +69,8 @@ def write_encoded(
         if targets.types:
             types = _TypeWriter(stack.enter_context(GrowingArray(targets.types, np.uint8)), fitted, language)
         for table in read_tables(documents, ["id", "domain", "group", "text"]):
-            if max_tokens is not None and counts["tokens"] >= max_tokens:
-                counts["documents_left_out"] += len(table)
-                continue
             texts = table["text"].to_pylist()
             ids, lengths_D = encoder.encode(texts, table["id"])
-            if max_tokens is not None:
-                kept = int(np.searchsorted(np.cumsum(lengths_D) - lengths_D, max_tokens - counts["tokens"]))
-                counts["documents_left_out"] += len(table) - kept
-                table, texts, lengths_D = table[:kept], texts[:kept], lengths_D[:kept]
-                ids = ids[: lengths_D.sum()]
             bytes_D = pc.binary_length(table["text"]).cast(pa.int64()).to_numpy()
             surface_D = _token_bytes_of_documents(fitted, table, ids, lengths_D)
             loss += _count_loss(fitted, table, lengths_D, bytes_D, suspects=_suspects(fitted, ids, lengths_D, texts))
