@@ -134,7 +134,7 @@ CASES = [
     ),
     shards(
         "two documents of one id",
-        "domain code: source WHY: two records have the id WHY, one in shard 0-of-2 and one in shard 0-of-2",
+        "domain code: source WHY: two records have the id WHY",
         "cluster",
         signed_again,
     ),

@@ -63,12 +63,9 @@ def check_unique_ids(scope: SignedScope, folders: Mapping[str, pathlib.Path]) ->
             is_repeated = rows["id"][1:] == rows["id"][:-1]
             if is_repeated.any():
                 documents = rows["document"][int(np.argmax(is_repeated)) :][:2].tolist()
-                (first, row), (second, _) = map(scope.locate, documents)
-                source, _, repeated_id = read_id(folders[domain] / str(first.shard) / IDS_FILE, row).partition("/")
-                raise ValueError(
-                    f"domain {domain}: source {source}: two records have the id {repeated_id!r}, one in shard "
-                    f"{first.shard} and one in shard {second.shard}"
-                )
+                shard, row = scope.locate(documents[0])
+                source, _, repeated_id = read_id(folders[domain] / str(shard.shard) / IDS_FILE, row).partition("/")
+                raise ValueError(f"domain {domain}: source {source}: two records have the id {repeated_id!r}")
 
 
 def read_pairs(files: Sequence[pathlib.Path], scope: SignedScope) -> Iterator[npt.NDArray[np.int64]]:

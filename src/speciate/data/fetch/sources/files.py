@@ -162,7 +162,7 @@ def _explain_no_file(pattern: str, matched: list[str]) -> str:
         return f"{matched[0]} is neither a file nor a folder"
     inside = glob.escape(folder)
     advice = f"write {inside}/* for the files in it, or {inside}/**/* for those in its folders too"
-    if pattern.rstrip('/') != folder:
+    if pattern.rstrip("/") != folder:
         return f"{pattern} matches no file, only folders such as {folder}: {advice}"
     return f"{pattern} is a folder: {advice}"
 
