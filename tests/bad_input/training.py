@@ -199,14 +199,14 @@ CASES = [
     case(
         "the loss is not finite",
         lambda place: begin(place, on_failure="stop"),
-        "run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; every module's"
+        "run learned, seed 0: step 0: loss WHY, auxiliary 0.0, gradient norm nan; every module's"
         " output is finite, so the loss or the gradient is the first that is not; no update was made",
         run=after({LOSS: not_finite}),
     ),
     case(
         "the same, in a study that goes on",
         begin,
-        "learned seed 0: FAILED: run learned, seed 0: step 0: loss inf, auxiliary 0.0, gradient norm nan; every"
+        "learned seed 0: FAILED: run learned, seed 0: step 0: loss WHY, auxiliary 0.0, gradient norm nan; every"
         " module's output is finite, so the loss or the gradient is the first that is not; no update was made; the"
         " study goes on without this run, see"
         " out/failure.json",
