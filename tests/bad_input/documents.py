@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from tests.bad_input.case import Case, Place, package, separately, wheel
 from tests.bad_input.small import Command, Ended, call, within
 
+from speciate.cli import FAILED
 from speciate.data.documents import read_documents
 
 GOOD = b'{"text": "alpha beta gamma"}\n'
@@ -92,7 +93,9 @@ def dropping(place: Place) -> Command:
     return lines(GOOD * 3, {"kind": "length", "min_characters": 1000})(place)
 
 
-def record(wrong: str, data: bytes, says: str, filters: Sequence[Any] = (), status: int = 1, **reader: Any) -> Case:
+def record(
+    wrong: str, data: bytes, says: str, filters: Sequence[Any] = (), status: int = FAILED, **reader: Any
+) -> Case:
     """Make a case of one jsonl member."""
     return Case("Documents", wrong, lines(data, *filters, **reader), says, status)
 

@@ -81,12 +81,15 @@ def beside_another(place: Place, command: Command) -> Ended:
             os.killpg(first.pid, signal.SIGKILL)
 
 
+SNAKEMAKE = 1
+"""The status of Snakemake itself, which has no other."""
 CASES = [
     Case(
         "Workflow",
         "a wrong study file",
         in_workspace(("blok_length", 64)),
         "HERE/study.yaml: blok_length: unknown key",
+        SNAKEMAKE,
         run=refused,
     ),
     Case(
@@ -97,6 +100,7 @@ CASES = [
         "the same files in the following directory:\nHERE\nIf you are sure that no other instances of snakemake are "
         "running on this directory, the remaining lock was likely caused by a kill signal or a power loss. It can "
         "be removed with the --unlock argument.",
+        SNAKEMAKE,
         run=beside_another,
         alone=False,
     ),

@@ -1,4 +1,4 @@
-"""Fetch one source: download what the study pins, or record which of the user's own files it reads.
+"""Fetch one source: download what the study pins, or list the user's own files.
 
 What is written is the archive that `clean` reads. Of a source of kind `files` it is a list of the files with their
 sizes and sha256, which `clean` checks again. A source that can be divided is fetched shard by shard.
