@@ -89,7 +89,7 @@ CASES = [
         "a wrong study file",
         in_workspace(("blok_length", 64)),
         "HERE/study.yaml: blok_length: unknown key",
-        SNAKEMAKE,
+        status=SNAKEMAKE,
         run=refused,
     ),
     Case(
@@ -100,7 +100,7 @@ CASES = [
         "the same files in the following directory:\nHERE\nIf you are sure that no other instances of snakemake are "
         "running on this directory, the remaining lock was likely caused by a kill signal or a power loss. It can "
         "be removed with the --unlock argument.",
-        SNAKEMAKE,
+        status=SNAKEMAKE,
         run=beside_another,
         alone=False,
     ),
