@@ -21,7 +21,7 @@ from tests.bad_input import (
 )
 from tests.bad_input.case import Case
 from tests.bad_input.small import ROOT
-from tests.bad_input.workflow import SNAKEMAKE
+from tests.bad_input.workflow import SNAKEMAKE_FAILED
 
 from speciate.cli import FAILED, FAILED_FOR_NOW
 
@@ -60,7 +60,12 @@ def cell(text: str) -> str:
 
 def outcome(case: Case) -> str:
     """Return the message, or how the command ends."""
-    marks = {0: " (no error)", FAILED: "", FAILED_FOR_NOW: " (may pass)", SNAKEMAKE: " (exit status 1, Snakemake's)"}
+    marks = {
+        0: " (no error)",
+        FAILED: "",
+        FAILED_FOR_NOW: " (may pass)",
+        SNAKEMAKE_FAILED: " (exit status 1, Snakemake's)",
+    }
     if case.status in marks:
         return cell(case.says) + marks[case.status]
     return f"exit status {case.status}" + (f": {cell(case.says)}" if case.says else "")
@@ -70,7 +75,7 @@ def text() -> str:
     """Return the page."""
     parts = [
         HEAD.format(
-            bad=sum(case.status in (FAILED, FAILED_FOR_NOW, SNAKEMAKE) for case in CASES),
+            bad=sum(case.status in (FAILED, FAILED_FOR_NOW, SNAKEMAKE_FAILED) for case in CASES),
             all=len(CASES),
             failed=FAILED,
             now=FAILED_FOR_NOW,

@@ -81,7 +81,7 @@ def beside_another(place: Place, command: Command) -> Ended:
             os.killpg(first.pid, signal.SIGKILL)
 
 
-SNAKEMAKE = 1
+SNAKEMAKE_FAILED = 1
 """The status of Snakemake itself, which has no other."""
 CASES = [
     Case(
@@ -89,7 +89,7 @@ CASES = [
         "a wrong study file",
         in_workspace(("blok_length", 64)),
         "HERE/study.yaml: blok_length: unknown key",
-        status=SNAKEMAKE,
+        status=SNAKEMAKE_FAILED,
         run=refused,
     ),
     Case(
@@ -100,7 +100,7 @@ CASES = [
         "the same files in the following directory:\nHERE\nIf you are sure that no other instances of snakemake are "
         "running on this directory, the remaining lock was likely caused by a kill signal or a power loss. It can "
         "be removed with the --unlock argument.",
-        status=SNAKEMAKE,
+        status=SNAKEMAKE_FAILED,
         run=beside_another,
         alone=False,
     ),
