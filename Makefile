@@ -41,8 +41,9 @@ gpu-check: dev ## run the tests and benchmarks that need a GPU, if there is one
 	then $(STUDY)/python -m pytest -m gpu $(ARGS) && PYTHONPATH=src $(STUDY)/python benchmarks/run.py gpu; \
 	else echo 'gpu-check: torch sees no GPU here; nothing was run'; fi
 
-image: ## build the container image that containers/images.lock.yaml names (Debian, as root)
-	containers/build.sh $(ARGS)
+image: ## make the pinned container image, without root; ARGS='--pull URL' fetches it, ARGS=--update pins another
+	$(call build,host)
+	@$(HOST)/python containers/image.py $(ARGS)
 
 environment: ## build .envs/host (Snakemake) and .envs/study (torch) from the hashed locks in envs/
 	$(call build,host study)
