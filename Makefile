@@ -43,7 +43,7 @@ gpu-check: dev ## run the tests and benchmarks that need a GPU, if there is one
 
 image: ## make the pinned container image, without root; ARGS='--pull URL' fetches it, ARGS=--update pins another
 	$(call build,host)
-	@$(HOST)/python containers/image.py $(ARGS)
+	@$(HOST)/python -m containers.image $(ARGS)
 
 environment: ## build .envs/host (Snakemake) and .envs/study (torch) from the hashed locks in envs/
 	$(call build,host study)

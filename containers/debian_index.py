@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from debian import Failed, Lock, Package, get
+from containers.debian import Failed, Lock, Package, get
 
 SUITES = (("debian", "bookworm"), ("debian-security", "bookworm-security"), ("debian", "bookworm-updates"))
 ARCHITECTURE = "amd64"

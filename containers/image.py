@@ -20,14 +20,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import debian
-import debian_index
-import images
-import pack
-import pull
-import sif
-import wheels
-from debian import Failed
+from containers import debian, debian_index, images, pack, pull, sif, wheels
+from containers.debian import Failed
 
 
 def log(text: str) -> None:
@@ -90,8 +84,11 @@ def workplace(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def make_tree(name: str, work: pathlib.Path, mirrors: list[str]) -> tuple[pathlib.Path, list[pathlib.Path]]:
-    """Unpack all that the image holds below the work folder; return that tree and the wheels in it."""
+def make_tree(name: str, work: pathlib.Path, mirrors: list[str], whole: bool = False) -> tuple[pathlib.Path, str]:
+    """Unpack all that the image holds below the work folder; return that tree and its build of torch.
+
+    A `whole` tree is one in which the workflow itself is to run: its Python stands as .envs/study, too.
+    """
     lock = debian.read_lock(images.DEBIAN)
     bases = check_network(lock, mirrors)
     log(f"fetching the wheels of {' and '.join(images.LOCKS[name])} for Python {wheels.PYTHON}")
@@ -103,6 +100,9 @@ def make_tree(name: str, work: pathlib.Path, mirrors: list[str]) -> tuple[pathli
     debian.finish(tree, [debian.unpack(debian.download(package, bases), tree) for package in lock.image])
     log("unpacking the wheels")
     rows = [("wheel", *wheels.unpack(file, tree)) for file in files]
+    torch = next(file for file in files if file.name.startswith("torch-"))
+    if whole:
+        pack.write_environment(tree, name, torch)
     shutil.rmtree(work / "wheels")
     rows += [("debian", package.name, package.version, package.sha256, "") for package in lock.image]
     pack.write_lists(tree, name, rows)
@@ -112,14 +112,13 @@ def make_tree(name: str, work: pathlib.Path, mirrors: list[str]) -> tuple[pathli
     debian.skeleton(tools)
     for package in lock.tools:
         debian.unpack(debian.download(package, bases), tools)
-    return tree, files
+    return tree, torch.name
 
 
 def build(name: str, work: pathlib.Path, mirrors: list[str]) -> tuple[pathlib.Path, dict[str, Any]]:
     """Make an image in the work folder; return its file and what is to be pinned."""
     before = images.inputs(name)
-    tree, files = make_tree(name, work, mirrors)
-    torch = next(file.name for file in files if file.name.startswith("torch-"))
+    tree, torch = make_tree(name, work, mirrors)
     log("packing")
     file = work / "image.sif"
     tar_sha256 = pack.squash(tree, work / "tools", work / "image.sqfs")
@@ -178,7 +177,7 @@ def make(arguments: argparse.Namespace) -> None:
             log("asking Debian for its newest packages")
             debian.write_lock(images.DEBIAN, debian_index.resolve(mirrors[0]))
         if arguments.tree:
-            tree, _ = make_tree(name, work, mirrors)
+            tree, _ = make_tree(name, work, mirrors, whole=True)
             pack.move(tree, arguments.tree)
             return
         file, pinned = build(name, work, mirrors)

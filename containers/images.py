@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 import yaml
-from debian import Failed
+from containers.debian import Failed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = pathlib.Path(".envs/images")

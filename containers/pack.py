@@ -5,18 +5,18 @@ on any Linux and without a container.
 """
 
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-import images
-import wheels
-from debian import Failed
+from containers import images, wheels
+from containers.debian import Failed
+from envs import build as environments
 
 EPOCH = 1735689600
 """The time of every file in an image."""
@@ -46,11 +46,8 @@ def compile_modules(tree: pathlib.Path) -> None:
 
     It is one process in sorted order, since the bytes of a compiled file depend on what its process read before.
     """
-    sys.path.insert(0, str(images.ROOT / "envs"))
-    from build import SELDOM_IMPORTED  # type: ignore[import-not-found]
-
     folders = [f"usr/lib/python{wheels.PYTHON}", wheels.SITE]
-    options = ["-q", "-p", "/", "--invalidation-mode", "unchecked-hash", "-x", SELDOM_IMPORTED]
+    options = ["-q", "-p", "/", "--invalidation-mode", "unchecked-hash", "-x", environments.SELDOM_IMPORTED]
     # some packages bring templates that are no Python, so that a status of 1 says nothing
     process = run_inside(
         tree, "usr/bin/python3", "-S", "-m", "compileall", *options, *folders, cwd=tree, stdout=subprocess.DEVNULL
@@ -71,6 +68,17 @@ def write_lists(tree: pathlib.Path, name: str, rows: Iterable[tuple[str, ...]]) 
     (folder / "README").write_text(ABOUT_TEXT.format(name=name, python=wheels.PYTHON), encoding="utf-8")
     for path in ("LICENSE", *images.inputs(name)):
         shutil.copyfile(images.ROOT / path, folder / pathlib.Path(path).name)
+
+
+def write_environment(tree: pathlib.Path, name: str, torch: pathlib.Path) -> None:
+    """Make the tree's own Python the environment .envs/study of a whole workflow inside, in the folder /speciate."""
+    folder = tree / "speciate/.envs/study"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").symlink_to("/usr/bin/python3")
+    lock = f"{name}.lock"
+    facts = {"file": torch.name, "lock": lock, "sha256": images.digest(torch), "version": torch.name.split("-")[1]}
+    record = {"lock": lock, "locks": environments.locks_digest("study"), "python": wheels.PYTHON, "torch": facts}
+    (folder / "build.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 class Digested:

@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-import images
-from debian import PATIENCE, Failed
+from containers import images
+from containers.debian import PATIENCE, Failed
 
 WEB = ("http://", "https://", "file://")
 

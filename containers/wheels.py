@@ -16,7 +16,7 @@ import sys
 import zipfile
 from collections.abc import Iterable
 
-from debian import Failed
+from containers.debian import Failed
 from packaging.markers import Marker
 
 PYTHON = "3.11"

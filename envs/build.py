@@ -115,11 +115,16 @@ def build(name: str, folder: pathlib.Path, log: pathlib.Path) -> dict[str, objec
     return record
 
 
+def locks_digest(name: str) -> str:
+    """Returns the digest of the locks that decide what an environment holds."""
+    return hashlib.sha256(b"\x00".join((LOCKS / lock).read_bytes() for lock in INPUTS[name])).hexdigest()
+
+
 def ensure(name: str) -> None:
     """Builds what is missing or out of date. `dev` is a layer over `study`, with a record of its own."""
     inside = "study" if name == "dev" else name
     folder, log = HOME / inside, HOME / f"{inside}.log"
-    locks = hashlib.sha256(b"\x00".join((LOCKS / lock).read_bytes() for lock in INPUTS[name])).hexdigest()
+    locks = locks_digest(name)
     written = folder / ("dev.json" if name == "dev" else "build.json")
     if (folder / "bin" / "python").exists() and written.is_file() and json.loads(written.read_text())["locks"] == locks:
         return

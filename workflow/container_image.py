@@ -1,0 +1,49 @@
+"""Say which container image a workflow runs in, and check it before the first job.
+
+`containers/images.lock.yaml` pins each image by its sha256. An image of other bytes would give other results under the
+pinned name, so it is refused.
+"""
+
+import hashlib
+import pathlib
+from dataclasses import dataclass
+
+import yaml
+
+LOCK = "containers/images.lock.yaml"
+
+
+@dataclass(frozen=True)
+class ContainerImage:
+    """A pinned image: its name in the lock, its file, and the sha256 that the file must have."""
+
+    name: str
+    file: pathlib.Path
+    sha256: str
+
+    def check_present(self) -> None:
+        """Raise ValueError if the file is missing, or is where Snakemake cannot name it."""
+        if "{" in str(self.file):
+            raise ValueError(f"{self.file}: Snakemake takes a brace in an image's path for a wildcard; move this folder")
+        if not self.file.exists():
+            which = "" if self.name == "study" else f" ARGS={self.name}"
+            raise ValueError(f"{self.file}: no such image; `make image{which}` makes or fetches it")
+
+    def check_digest(self) -> None:
+        """Raise ValueError unless the file has the pinned sha256."""
+        with self.file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != self.sha256:
+            raise ValueError(
+                f"{self.file}: has sha256 {found}, but {LOCK} pins {self.sha256}; no job was run. "
+                "Remove the file, and `make image` makes or fetches the pinned one"
+            )
+
+
+def pinned_image(root: pathlib.Path, apptainer_arguments: str) -> ContainerImage:
+    """Return the image that a profile's jobs run in: with `--nv`, which shows them the GPUs, the one with CUDA."""
+    name = "study-cuda" if "--nv" in apptainer_arguments.split() else "study"
+    pins = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))
+    if not pins.get(name):
+        raise ValueError(f"{LOCK} pins no image {name}; `make image ARGS='{name} --update'` makes and pins one")
+    return ContainerImage(name, root / pins[name]["file"], pins[name]["sha256"])
