@@ -34,7 +34,8 @@ TARGET = {
     "sys_platform": "linux",
 }
 """What the markers of a lock are read against; pip would read them against the Python that runs it."""
-GLIBC = (28, 27, 26, 24, 17, 12, 5)
+GLIBC = range(36, 4, -1)
+"""Minor versions of the C library that wheels may need, the newest first: Debian 12 has 2.36."""
 TORCH_LOCK = "torch-cpu.lock"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where CPU builds of torch are published; PyPI has only the build with CUDA."""
@@ -52,7 +53,7 @@ sys.exit({call}())
 
 def requirements(lock: pathlib.Path) -> list[str]:
     """Return the requirements of a hashed lock that hold for the image's Python, without their markers."""
-    text = re.sub(r"\\\n\s+", " ", lock.read_text(encoding="utf-8"))
+    text = re.sub(r"\s*\\\n\s+", " ", lock.read_text(encoding="utf-8"))
     found = []
     for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):

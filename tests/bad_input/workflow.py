@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import yaml
 from tests.bad_input import small
 from tests.bad_input.case import Case, Place
 from tests.bad_input.small import ROOT, Command, Ended
@@ -39,13 +40,36 @@ def in_workspace(*change: tuple[str, object]) -> Callable[[Place], Command]:
     return make
 
 
+def with_image(content: bytes | None) -> Callable[[Place], Command]:
+    """Put a file of this content under the pinned image's name, beside an Apptainer that only tells its version."""
+
+    def make(place: Place) -> Command:
+        place.study()
+        workspace(place)
+        (place.folder / ".envs").unlink()
+        images = place.folder / ".envs" / "images"
+        images.mkdir(parents=True)
+        (place.folder / ".envs" / "host").symlink_to(ROOT / ".envs" / "host")
+        pinned = yaml.safe_load((ROOT / "containers" / "images.lock.yaml").read_text())["study"]
+        if content is not None:
+            (place.folder / pinned["file"]).write_bytes(content)
+        apptainer = place.folder / "bin" / "apptainer"
+        apptainer.parent.mkdir()
+        apptainer.write_text("#!/bin/sh\necho apptainer version 1.4.5\n")
+        apptainer.chmod(0o755)
+        place.environment["PATH"] = f"{apptainer.parent}:{os.environ['PATH']}"
+        return Command("data", (*GIVEN, "--workflow-profile", "profiles/container", "--", "data"))
+
+    return make
+
+
 def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
     """Start Snakemake as a user starts it."""
     keep = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.Popen(
         [SNAKEMAKE, *arguments],
         cwd=place.folder,
-        env={**keep, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(place.elsewhere)},
+        env={**keep, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(place.elsewhere)} | place.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -91,6 +115,22 @@ CASES = [
         "HERE/study.yaml: blok_length: unknown key",
         status=SNAKEMAKE_FAILED,
         run=refused,
+    ),
+    Case(
+        "Workflow",
+        "the profile `container` and no image",
+        with_image(None),
+        "HERE: no such image; `make image` makes or fetches it",
+        run=refused,
+    ),
+    Case(
+        "Workflow",
+        "another image under the pinned name",
+        with_image(b"another image"),
+        "HERE: has sha256 SHA256, but containers/images.lock.yaml pins SHA256; no job was run. Remove the file, and "
+        "`make image` makes or fetches the pinned one",
+        run=refused,
+        alone=False,
     ),
     Case(
         "Workflow",

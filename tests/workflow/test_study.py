@@ -10,7 +10,6 @@ import pathlib
 
 import pandas as pd
 import pytest
-import yaml
 from tests.workflow.conftest import ROOT, Workspace
 
 from speciate.config.study import read_study
@@ -111,9 +110,3 @@ def test_the_slurm_profile_plans_the_same_jobs(finished: Workspace) -> None:
     cluster = finished.smoke("--dry-run", "--forceall", "--quiet", "reason", "--workflow-profile", "profiles/slurm")
     stats = [output.split("Job stats:", 1)[1].split("\n\n", 1)[0] for output in (local, cluster)]
     assert stats[0] == stats[1]
-
-
-def test_the_image_was_built_from_the_lock_that_is_there() -> None:
-    image = yaml.safe_load((ROOT / "containers/images.lock.yaml").read_text())["study"]
-    lock = hashlib.sha256((ROOT / image["lock"]).read_bytes()).hexdigest()
-    assert image["lock_sha256"] == lock, "the lock has changed since the image was built: `make image`"
