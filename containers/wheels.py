@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterable
 
 from containers.debian import Failed
+from envs import build as environments
 from packaging.markers import Marker
 
 PYTHON = "3.11"
@@ -76,7 +77,9 @@ def download(locks: Iterable[pathlib.Path], folder: pathlib.Path, log: pathlib.P
             said = pip_download(pins, folder, log, "--index-url", TORCH_INDEX) and TORCH_ABSENT
         if said:
             last = [line for line in said.splitlines() if line.startswith("ERROR:")] or said.splitlines()
-            raise Failed(f"pip cannot fetch the wheels of {lock.name}: {last[-1].removeprefix('ERROR:').strip()}")
+            known = [reason for pattern, reason in environments.REASONS.items() if re.search(pattern, said)]
+            reason = f"{known[0]}: " if known else ""
+            raise Failed(f"{lock.name}: {reason}{last[-1].removeprefix('ERROR:').strip()}")
     pins.unlink()
     return sorted(folder.glob("*.whl"))
 

@@ -1,9 +1,12 @@
 """Test how the image's wheels are chosen and unpacked."""
 
+import os
 import pathlib
 import re
 
+import pytest
 from containers import images, wheels
+from containers.debian import Failed
 from tests.containers.small import wheel
 
 
@@ -25,6 +28,19 @@ def test_each_image_has_every_package_once_and_one_torch() -> None:
         assert sorted(names) == sorted(set(names)), name
         assert "torch" in names and "numpy" in names and "colorama" not in names
         assert ("nvidia-cublas" in names) == (name == "study-cuda")
+
+
+def test_wheels_that_no_index_gives_are_one_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch of another sha256 is not taken, and the message names the file that was looked for."""
+    monkeypatch.setattr(wheels, "TORCH_INDEX", "http://127.0.0.1:9/")
+    for name in [key for key in os.environ if key.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    for name, says in (("torch-cpu.lock", "PIP_FIND_LINKS=FOLDER make image"), ("study.lock", "is out of reach")):
+        (tmp_path / name).write_text("torch==2.13.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
+        with pytest.raises(Failed, match=f"^{name}: .*{says}"):
+            wheels.download([tmp_path / name], tmp_path / "wheels", tmp_path / "pip.log")
 
 
 def test_a_wheel_is_unpacked_where_its_python_looks(tmp_path: pathlib.Path) -> None:
