@@ -121,6 +121,7 @@ CASES = [
         "the profile `container` and no image",
         with_image(None),
         "HERE: no such image; `make image` makes or fetches it",
+        status=SNAKEMAKE_FAILED,
         run=refused,
     ),
     Case(
@@ -129,6 +130,7 @@ CASES = [
         with_image(b"another image"),
         "HERE: has sha256 SHA256, but containers/images.lock.yaml pins SHA256; no job was run. Remove the file, and "
         "`make image` makes or fetches the pinned one",
+        status=SNAKEMAKE_FAILED,
         run=refused,
         alone=False,
     ),
