@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import yaml
+from containers import debian, wheels
 from containers.debian import Failed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -44,8 +45,11 @@ def digest(file: pathlib.Path) -> str:
 
 
 def inputs(name: str) -> dict[str, str]:
-    """Return file -> sha256 of what decides an image's bytes."""
-    return {path: digest(ROOT / path) for path in ("containers/debian.lock", *LOCKS[name])}
+    """Return lock -> sha256 of the pins in it that decide an image's bytes; comments and dates decide nothing."""
+    held = debian.read_lock(DEBIAN)
+    pins = {"containers/debian.lock": [f"{package.path} {package.sha256}" for package in (*held.image, *held.tools)]}
+    pins |= {path: wheels.requirements(ROOT / path) for path in LOCKS[name]}
+    return {path: hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() for path, lines in pins.items()}
 
 
 def read(name: str) -> Image:

@@ -26,10 +26,10 @@ ABOUT = "usr/share/speciate"
 ABOUT_TEXT = """\
 The packages that a study of Speciate needs, and nothing of Speciate itself: image {name}.
 
-debian.lock and the other locks name every package by its sha256. packages.tsv lists them with their licences.
-Licences: usr/share/doc/PACKAGE/copyright for a package of Debian, and
-usr/local/lib/python{python}/dist-packages/NAME-VERSION.dist-info/ for a wheel. What Speciate adds to them, which is
-the files in this folder, stands under LICENSE.
+packages.tsv lists every package with its sha256 and its licence. The texts of licences are in \
+usr/share/doc/PACKAGE/copyright for a
+package of Debian, and in usr/local/lib/python{python}/dist-packages/NAME-VERSION.dist-info/ for a wheel. What Speciate
+adds to them, which is the files in this folder, stands under LICENSE.
 """
 
 
@@ -66,8 +66,7 @@ def write_lists(tree: pathlib.Path, name: str, rows: Iterable[tuple[str, ...]]) 
         lines.append((kind, package, version, sha256, licence or f"/usr/share/doc/{package}/copyright"))
     (folder / "packages.tsv").write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     (folder / "README").write_text(ABOUT_TEXT.format(name=name, python=wheels.PYTHON), encoding="utf-8")
-    for path in ("LICENSE", *images.inputs(name)):
-        shutil.copyfile(images.ROOT / path, folder / pathlib.Path(path).name)
+    shutil.copyfile(images.ROOT / "LICENSE", folder / "LICENSE")
 
 
 def write_environment(tree: pathlib.Path, name: str, torch: pathlib.Path) -> None:

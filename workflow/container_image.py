@@ -21,10 +21,15 @@ class ContainerImage:
     file: pathlib.Path
     sha256: str
 
+    @property
+    def can_be_named(self) -> bool:
+        """Whether the rules can name the file: Snakemake takes a brace in its path for a wildcard."""
+        return "{" not in str(self.file)
+
     def check_present(self) -> None:
         """Raise ValueError if the file is missing, or is where Snakemake cannot name it."""
-        if "{" in str(self.file):
-            raise ValueError(f"{self.file}: Snakemake takes a brace in an image's path for a wildcard; move this folder")
+        if not self.can_be_named:
+            raise ValueError(f"{self.file}: Snakemake takes a brace in its path for a wildcard; move this folder")
         if not self.file.exists():
             which = "" if self.name == "study" else f" ARGS={self.name}"
             raise ValueError(f"{self.file}: no such image; `make image{which}` makes or fetches it")
