@@ -45,10 +45,16 @@ class ContainerImage:
             )
 
 
-def pinned_image(root: pathlib.Path, apptainer_arguments: str) -> ContainerImage:
-    """Return the image that a profile's jobs run in: with `--nv`, which shows them the GPUs, the one with CUDA."""
+def pinned_image(tree: pathlib.Path, house: pathlib.Path, apptainer_arguments: str) -> ContainerImage:
+    """Return the image that a profile's jobs run in: with `--nv`, which shows them the GPUs, the one with CUDA.
+
+    Args:
+        tree: the folder whose lock pins the image, which may be a frozen copy.
+        house: the folder where the image is.
+        apptainer_arguments: what the profile gives to Apptainer.
+    """
     name = "study-cuda" if "--nv" in apptainer_arguments.split() else "study"
-    pins = yaml.safe_load((root / LOCK).read_text(encoding="utf-8"))
+    pins = yaml.safe_load((tree / LOCK).read_text(encoding="utf-8"))
     if not pins.get(name):
         raise ValueError(f"{LOCK} pins no image {name}; `make image ARGS='{name} --update'` makes and pins one")
-    return ContainerImage(name, root / pins[name]["file"], pins[name]["sha256"])
+    return ContainerImage(name, house / pins[name]["file"], pins[name]["sha256"])

@@ -17,6 +17,7 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.test_rules import RULES
 
+from speciate.config.components import kinds_in
 from speciate.config.stage_specs import CARDED, COMPARED
 from speciate.config.study import read_study
 from speciate.graph import provenance
@@ -127,6 +128,17 @@ def package(
     workspace: Workspace, digests: dict[str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> EditedPackage:
     return EditedPackage(workspace, digests, monkeypatch)
+
+
+def test_every_job_was_made_with_its_spec(finished: Workspace) -> None:
+    """Find the specs' paths in Snakemake's records, which leave out parameters that are no texts, lists or numbers."""
+    recorded = [json.loads(file.read_text()) for file in (finished.folder / ".snakemake/metadata").iterdir()]
+    params = {param for made in recorded for param in made["params"]}
+    assert GRAPH.specs().keys() >= {GRAPH.spec_file(run) for run in STUDY.runs()}
+    figures = {GRAPH.spec_file(GRAPH.draw_spec(figure)) for figure in kinds_in("figures")}
+    drawn = {GRAPH.spec_file(GRAPH.draw_spec(name)) for page in ("report", "data") for name in GRAPH.figures(page)}
+    for file in GRAPH.specs().keys() - (figures - drawn):
+        assert repr(str(file)) in params, file
 
 
 def test_every_job_was_made_with_the_digest_of_its_code(

@@ -3,7 +3,6 @@
 
 rule measure:
     input:
-        spec=f"{HOME}/measures/{{ablation}}/seed{{seed}}/spec.json",
         seen=multiext(
             f"{HOME}/runs/{{ablation}}/seed{{seed}}/",
             "run.json",
@@ -30,19 +29,21 @@ rule measure:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=digest("measure"),
+        spec=lambda wildcards: spec_path(
+            GRAPH.measure_spec(wildcards.ablation, int(wildcards.seed))
+        ),
         run=lambda wildcards: GRAPH.run_folder(wildcards.ablation, int(wildcards.seed)),
         mixture=MIXTURE,
         folder=subpath(output[0], parent=True),
     message:
         "measure {wildcards.ablation}, seed {wildcards.seed}: load, information, nulls, collapse"
     shell:
-        "python -m speciate measure --spec {input.spec} --run-folder {params.run}"
+        "python -m speciate measure --spec {params.spec} --run-folder {params.run}"
         " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule compare:
     input:
-        spec=f"{HOME}/specs/compare.json",
         measures=[
             folder / f"{table}.parquet" for folder in MEASURES for table in MEASURED
         ],
@@ -63,21 +64,17 @@ rule compare:
         runtime=30,
     params:
         code=digest("compare"),
+        spec=spec_path(GRAPH.compare_spec()),
         measures=MEASURES,
         folder=subpath(output[0], parent=True),
     message:
         "compare the arms, paired by seed, and decide the hypotheses"
     shell:
-        "python -m speciate compare --spec {input.spec} --measures {params.measures}"
+        "python -m speciate compare --spec {params.spec} --measures {params.measures}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule cost:
-    input:
-        [
-            GRAPH.run_folder(ablation, STUDY.seeds[0]) / "spec.json"
-            for ablation in (STUDY.cost.ablations if STUDY.cost else ())
-        ],
     output:
         COST,
     log:
@@ -90,10 +87,11 @@ rule cost:
         runtime=60,
     params:
         code=digest("cost", *GRAPH.cost_runs),
+        specs=[spec_path(run) for run in GRAPH.cost_runs],
         lengths=STUDY.cost.lengths if STUDY.cost else (),
         rounds=STUDY.cost.rounds if STUDY.cost else 1,
     message:
         "what mixers cost by the length of a block"
     shell:
-        "python -m speciate cost --spec {input} --lengths {params.lengths} --rounds {params.rounds}"
+        "python -m speciate cost --spec {params.specs} --lengths {params.lengths} --rounds {params.rounds}"
         " --output {output} 2>&1 | tee -a {log} >&2"

@@ -3,7 +3,6 @@
 
 rule card:
     input:
-        spec=f"{HOME}/specs/card.json",
         clean=files_of_domains("clean", "dropped.parquet", "counts.json"),
         sort=files_of_domains("sort", "documents.parquet", "counts.json"),
         clusters=[
@@ -47,6 +46,7 @@ rule card:
         runtime=30,
     params:
         code=digest("card", GRAPH.card_spec()),
+        spec=spec_path(GRAPH.card_spec()),
         folders=[
             f"--{stage} "
             + " ".join(
@@ -68,13 +68,12 @@ rule card:
     message:
         "card: sources, licences, counts, drops, lengths, duplicates and overlaps as tables"
     shell:
-        "python -m speciate card --spec {input.spec} {params.folders} --cluster {params.clusters}"
+        "python -m speciate card --spec {params.spec} {params.folders} --cluster {params.clusters}"
         " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule present:
     input:
-        spec=f"{HOME}/specs/card.json",
         tables=CARD,
         figures=expand(
             f"{HOME}/figures/{{figure}}.{{suffix}}",
@@ -98,10 +97,11 @@ rule present:
         runtime=10,
     params:
         code=digest("present"),
+        spec=spec_path(GRAPH.card_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),
     message:
         "present: the data card as one page"
     shell:
-        "python -m speciate present --spec {input.spec} --tables {params.tables} --figures {params.figures}"
+        "python -m speciate present --spec {params.spec} --tables {params.tables} --figures {params.figures}"
         " --output {output} 2>&1 | tee -a {log} >&2"

@@ -21,12 +21,13 @@ rule fetch:
         runtime=60,
     params:
         code=code_of("fetch"),
+        spec=spec_of("fetch"),
         # of the user's own files: what they hold decides, not their dates
         content=lambda wildcards: GRAPH.local_content(wildcards.name),
     message:
         "fetch {wildcards.name}, {wildcards.shard}: what the study pins, or a list of your own files as they are now"
     shell:
-        "python -m speciate fetch --spec {input.spec} --shard {wildcards.shard}"
+        "python -m speciate fetch --spec {params.spec} --shard {wildcards.shard}"
         " --output {output} 2>&1 | tee -a {log} >&2"
 
 
@@ -45,12 +46,13 @@ rule clean:
         runtime=60,
     params:
         code=code_of("clean"),
+        spec=spec_of("clean"),
         archives=named_archives,
         folder=subpath(output[0], parent=True),
     message:
         "clean {wildcards.name}, {wildcards.shard}: read its sources, normalise, filter, count every drop"
     shell:
-        "python -m speciate clean --spec {input.spec} {params.archives} --shard {wildcards.shard}"
+        "python -m speciate clean --spec {params.spec} {params.archives} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -69,12 +71,13 @@ rule sort:
         runtime=60,
     params:
         code=code_of("sort"),
+        spec=spec_of("sort"),
         cleaned=lambda wildcards: GRAPH.folder("clean", wildcards.name),
         folder=subpath(output[0], parent=True),
     message:
         "sort {wildcards.name}, {wildcards.shard}: one part of its documents, in the order of their texts' digests"
     shell:
-        "python -m speciate sort --spec {input.spec} --cleaned {params.cleaned} --shard {wildcards.shard}"
+        "python -m speciate sort --spec {params.spec} --cleaned {params.cleaned} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -93,11 +96,12 @@ rule sign:
         runtime=60,
     params:
         code=code_of("sign"),
+        spec=spec_of("sign"),
         folder=subpath(output[0], parent=True),
     message:
         "sign {wildcards.name}, {wildcards.shard}: digests and signatures by which documents are compared"
     shell:
-        "python -m speciate sign --spec {input.spec} --documents {input.sort}"
+        "python -m speciate sign --spec {params.spec} --documents {input.sort}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -116,11 +120,12 @@ rule bucket:
         runtime=60,
     params:
         code=code_of("bucket"),
+        spec=spec_of("bucket"),
         signed=named_folders("bucket", "sign"),
     message:
         "bucket {wildcards.name}, {wildcards.shard}: pairs of documents that agree on a band of their signatures"
     shell:
-        "python -m speciate bucket --spec {input.spec} --signed {params.signed} --bucket {wildcards.shard}"
+        "python -m speciate bucket --spec {params.spec} --signed {params.signed} --bucket {wildcards.shard}"
         " --output {output} 2>&1 | tee -a {log} >&2"
 
 
@@ -139,6 +144,7 @@ rule cluster:
         runtime=60,
     params:
         code=code_of("cluster"),
+        spec=spec_of("cluster"),
         signed=named_folders("cluster", "sign"),
         pairs=lambda wildcards, input: (
             f"--pairs {input.bucket}" if input.bucket else ""
@@ -147,7 +153,7 @@ rule cluster:
     message:
         "cluster {wildcards.name}: which documents duplicate another"
     shell:
-        "python -m speciate cluster --spec {input.spec} --signed {params.signed} {params.pairs}"
+        "python -m speciate cluster --spec {params.spec} --signed {params.signed} {params.pairs}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -166,12 +172,13 @@ rule assign_splits:
         runtime=60,
     params:
         code=code_of("assign_splits"),
+        spec=spec_of("assign_splits"),
         signed=lambda wildcards: GRAPH.folder("sign", wildcards.name),
         folder=subpath(output[0], parent=True),
     message:
         "assign splits of {wildcards.name}: which groups of documents are for training, validation, test and probe"
     shell:
-        "python -m speciate assign_splits --spec {input.spec} --signed {params.signed}"
+        "python -m speciate assign_splits --spec {params.spec} --signed {params.signed}"
         " --duplicates {input.cluster} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -190,11 +197,12 @@ rule write_splits:
         runtime=60,
     params:
         code=code_of("write_splits"),
+        spec=spec_of("write_splits"),
         folder=subpath(output[0], parent=True),
     message:
         "write splits of {wildcards.name}, {wildcards.shard}: documents to their splits, duplicates left out"
     shell:
-        "python -m speciate write_splits --spec {input.spec} --documents {input.sort}"
+        "python -m speciate write_splits --spec {params.spec} --documents {input.sort}"
         " --duplicates {input.cluster} --groups {input.assign_splits} --shard {wildcards.shard}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
@@ -214,12 +222,13 @@ rule sketch:
         runtime=60,
     params:
         code=code_of("sketch"),
+        spec=spec_of("sketch"),
         splits=folder_of("write_splits"),
         folder=subpath(output[0], parent=True),
     message:
         "sketch {wildcards.name}, {wildcards.shard}: runs of words, lengths and samples for the data card"
     shell:
-        "python -m speciate sketch --spec {input.spec} --splits {params.splits}"
+        "python -m speciate sketch --spec {params.spec} --splits {params.splits}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -238,6 +247,7 @@ rule fit:
         runtime=60,
     params:
         code=code_of("fit"),
+        spec=spec_of("fit"),
         archive=lambda wildcards, input: (
             f"--archive {input.fetch}" if input.fetch else ""
         ),
@@ -245,7 +255,7 @@ rule fit:
     message:
         "fit the tokenizer to the training text of all domains"
     shell:
-        "python -m speciate fit --spec {input.spec} --documents {input.write_splits} {params.archive}"
+        "python -m speciate fit --spec {params.spec} --documents {input.write_splits} {params.archive}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -264,13 +274,14 @@ rule encode:
         runtime=60,
     params:
         code=code_of("encode"),
+        spec=spec_of("encode"),
         split=folder_of("write_splits"),
         tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
         "encode {wildcards.name}, {wildcards.shard}, as token ids"
     shell:
-        "python -m speciate encode --spec {input.spec} --split-folder {params.split}"
+        "python -m speciate encode --spec {params.spec} --split-folder {params.split}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -289,13 +300,14 @@ rule pack:
         runtime=60,
     params:
         code=code_of("pack"),
+        spec=spec_of("pack"),
         encoded=lambda wildcards: GRAPH.folder("encode", wildcards.name),
         tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
         "pack {wildcards.name} into blocks of {STUDY.block_length} tokens"
     shell:
-        "python -m speciate pack --spec {input.spec} --encoded-folder {params.encoded}"
+        "python -m speciate pack --spec {params.spec} --encoded-folder {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
@@ -314,6 +326,7 @@ rule balance:
         runtime=60,
     params:
         code=code_of("balance"),
+        spec=spec_of("balance"),
         packed=domain_folders("pack"),
         encoded=domain_folders("encode"),
         tokenizer=folder_of("fit"),
@@ -321,5 +334,5 @@ rule balance:
     message:
         "balance the domains, and draw the fixed held-out sets"
     shell:
-        "python -m speciate balance --spec {input.spec} --packed {params.packed} --encoded {params.encoded}"
+        "python -m speciate balance --spec {params.spec} --packed {params.packed} --encoded {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

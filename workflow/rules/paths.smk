@@ -22,14 +22,22 @@ def folder_pattern(top, stage):
 
 
 def inputs_of(stage):
-    """Return the inputs of a data stage, for `unpack`: its spec, and earlier stage -> files."""
+    """Return the inputs of a data stage, for `unpack`: earlier stage -> files."""
 
     def inputs(wildcards):
-        spec = f"results/data/{stage}/{wildcards.name}-{wildcards.key}/spec.json"
-        shard = wildcards.get("shard")
-        return {"spec": spec, **GRAPH.inputs(stage, wildcards.name, shard)}
+        return GRAPH.inputs(stage, wildcards.name, wildcards.get("shard"))
 
     return inputs
+
+
+def spec_of(stage):
+    """Return the path of a data stage's spec; its folder's key stands for the content."""
+    return f"results/data/{stage}/{{name}}-{{key}}/spec.json"
+
+
+def spec_path(spec):
+    """Return the path of a job's spec, as a text: Snakemake compares no parameter of another type, such as a Path."""
+    return str(GRAPH.spec_file(spec))
 
 
 def outputs_of(stage):

@@ -3,7 +3,6 @@
 
 rule draw:
     input:
-        spec=f"{HOME}/specs/draw/{{figure}}.json",
         tables=lambda wildcards: READ_BY[GRAPH.read_by(wildcards.figure)],
     output:
         svg=report(
@@ -24,18 +23,18 @@ rule draw:
         runtime=30,
     params:
         code=lambda wildcards: digest("draw", GRAPH.draw_spec(wildcards.figure)),
+        spec=lambda wildcards: spec_path(GRAPH.draw_spec(wildcards.figure)),
         tables=folder_of("tables"),
         folder=subpath(output.svg, parent=True),
     message:
         "draw {wildcards.figure}"
     shell:
-        "python -m speciate draw --spec {input.spec} --tables {params.tables}"
+        "python -m speciate draw --spec {params.spec} --tables {params.tables}"
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule manifest:
     input:
-        spec=f"{HOME}/specs/report.json",
         tables=TABLES,
         card=CARD,
         runs=[
@@ -55,6 +54,7 @@ rule manifest:
         runtime=10,
     params:
         code=digest("manifest"),
+        spec=spec_path(GRAPH.report_spec()),
         tables=folder_of("tables"),
         # times and memory of earlier jobs; they are not inputs, since no result depends on a time
         benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
@@ -62,13 +62,12 @@ rule manifest:
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:
-        "python -m speciate manifest --spec {input.spec} --tables {params.tables} --runs {input.runs}"
+        "python -m speciate manifest --spec {params.spec} --tables {params.tables} --runs {input.runs}"
         " --benchmarks {params.benchmarks} --built {params.built} --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule report:
     input:
-        spec=f"{HOME}/specs/report.json",
         tables=TABLES,
         figures=expand(
             f"{HOME}/figures/{{figure}}.{{suffix}}",
@@ -94,10 +93,11 @@ rule report:
         runtime=10,
     params:
         code=digest("report"),
+        spec=spec_path(GRAPH.report_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),
     message:
         "report: the study in one file"
     shell:
-        "python -m speciate report --spec {input.spec} --tables {params.tables} --figures {params.figures}"
+        "python -m speciate report --spec {params.spec} --tables {params.tables} --figures {params.figures}"
         " --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"

@@ -3,7 +3,6 @@
 
 rule train:
     input:
-        spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         mixture=MIXTURE_FILES,
         packs=files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
         tokenizer=GRAPH.files("fit", "tokenizer"),
@@ -12,6 +11,8 @@ rule train:
             wildcards.ablation, int(wildcards.seed)
         ),
     output:
+        # the spec that the run was trained with, written with its weights
+        spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
         metrics=f"{HOME}/runs/{{ablation}}/seed{{seed}}/metrics.jsonl",
         telemetry=f"{HOME}/runs/{{ablation}}/seed{{seed}}/telemetry.safetensors",
@@ -37,6 +38,7 @@ rule train:
         gpu=gpus_of,
     params:
         code=lambda wildcards: digest("train", run_of(wildcards)),
+        spec=lambda wildcards: spec_path(run_of(wildcards)),
         mixture=MIXTURE,
         tokenizer=TOKENIZER,
         folder=subpath(output.model, parent=True),
@@ -51,7 +53,7 @@ rule train:
     # only the training acts on a signal to the whole group: it saves and exits 75; tee reads on, the shell passes 75 on
     shell:
         "trap : INT TERM USR1; {params.launcher} python -m speciate train"
-        " --spec {input.spec} --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
+        " --spec {params.spec} --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
         " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start}"
         " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from speciate.config.components import options_within
 from speciate.config.definitions import PACKAGE
+from speciate.config.run import RunSpec, canonical_json
 
 OUTSIDE = (
     # settings reach a stage as values in its spec, which is a separate input
@@ -141,3 +142,8 @@ def digest(verb: str, *specs: object) -> str:
     """Return a digest of what `speciate VERB` would run on `specs`: its imports and those of its components."""
     kinds = {options.module_name() for spec in specs for options in options_within(spec)}
     return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))
+
+
+def made_by(spec: RunSpec) -> dict[str, str]:
+    """Return the digests of a run's spec and of the code that trains it, as run.json records them."""
+    return {"spec": short_digest(canonical_json(spec)), "code": digest("train", spec)}

@@ -1,11 +1,14 @@
 """The study as a graph of paths: its runs, tables, figures and report, on top of the data stages.
 
-Runs live under the study's name, `results/<study>/runs/<ablation>/seed<k>/`. Each stage gets its own small spec file,
-so that editing one ablation cannot make another stale.
+Runs live under the study's name, `results/<study>/runs/<ablation>/seed<k>/`. Each job gets its own small spec file,
+named by its content, so that editing one ablation cannot make another stale, and no later plan can change the spec of
+a job that waits or runs. A rule has the file's path as a parameter; Snakemake compares it, and no file is its input.
+Hence planning writes nothing, and the files are written when jobs are about to start.
 """
 
 import functools
 import hashlib
+import itertools
 import pathlib
 
 from speciate.config.components import Strict, kinds_in, options_within
@@ -26,6 +29,7 @@ from speciate.config.stage_specs import (
 from speciate.config.study import Study
 from speciate.graph.data_graph import DataGraph
 from speciate.graph.file_content import FileContents
+from speciate.graph.provenance import short_digest
 from speciate.io import atomic_write
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".gguf")
@@ -44,6 +48,7 @@ class StudyGraph(DataGraph):
             contents: digests of the user's own files, where notes of earlier ones are kept.
         """
         super().__init__(study, results / "data", contents)
+        self.results = results
         self.home = results / study.study
 
     @functools.cached_property
@@ -251,24 +256,31 @@ class StudyGraph(DataGraph):
             config_digest=hashlib.sha256(canonical_json(study).encode()).hexdigest(),
         )
 
+    def spec_file(self, spec: Strict) -> pathlib.Path:
+        """Return the file of a spec of a run, its tables, a figure or a page; its name follows from its content."""
+        return self.results / "specs" / f"{short_digest(canonical_json(spec))}.json"
+
     def specs(self) -> dict[pathlib.Path, Strict]:
         """Return every spec of the study, by the path of its file."""
-        specs = self.data_specs()
-        for ablation in self.study.ablations:
-            for seed in self.study.seeds:
-                specs[self.run_folder(ablation, seed) / "spec.json"] = self.run(ablation, seed)
-                specs[self.measure_folder(ablation, seed) / "spec.json"] = self.measure_spec(ablation, seed)
-        specs[self.home / "specs" / "folders.json"] = self.folders()
-        specs[self.home / "specs" / "compare.json"] = self.compare_spec()
-        specs[self.home / "specs" / "card.json"] = self.card_spec()
-        for figure in kinds_in("figures"):
-            specs[self.home / "specs" / "draw" / f"{figure}.json"] = self.draw_spec(figure)
-        specs[self.home / "specs" / "report.json"] = self.report_spec()
-        return specs
+        runs = [(ablation, seed) for ablation in self.study.ablations for seed in self.study.seeds]
+        named: list[Strict] = [self.run(*run) for run in runs]
+        named += [self.measure_spec(*run) for run in runs]
+        named += [self.draw_spec(figure) for figure in kinds_in("figures")]
+        named += [self.compare_spec(), self.card_spec(), self.report_spec()]
+        return self.data_specs() | {self.spec_file(spec): spec for spec in named}
+
+    def handmade_specs(self) -> dict[pathlib.Path, Strict]:
+        """Return what a person needs who trains a run by hand, by the path of its file.
+
+        A run's plan.json is what the study file asks for now; its spec.json is what its weights were trained with.
+        """
+        runs = itertools.product(self.study.ablations, self.study.seeds)
+        plans = {self.run_folder(*run) / "plan.json": self.run(*run) for run in runs}
+        return {self.home / "specs" / "folders.json": self.folders(), **plans}
 
     def write_specs(self) -> None:
-        """Write each spec file whose content differs. An unchanged file keeps its time stamp, so nothing goes stale."""
-        for file, spec in self.specs().items():
+        """Write each spec file whose content differs. An unchanged file keeps its time stamp."""
+        for file, spec in (self.specs() | self.handmade_specs()).items():
             text = canonical_json(spec)
             if not file.is_file() or file.read_text(encoding="utf-8") != text:
                 with atomic_write(file) as temp_path:

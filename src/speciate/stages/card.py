@@ -1,7 +1,7 @@
 r"""Write the tables of the data card from what each data stage counted.
 
 Example:
-    speciate card --spec results/smoke/specs/card.json --clean code=results/data/clean/code-<key> ... \
+    speciate card --spec results/specs/<digest>.json --clean code=results/data/clean/code-<key> ... \
         --cluster all=results/data/cluster/all-<key> --mixture-folder results/data/balance/mixture-<key> \
         --output-folder results/smoke/tables
 """

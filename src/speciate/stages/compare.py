@@ -5,7 +5,7 @@ by seed, and specialisation with the study's controls. The interval of each hypo
 exist are named in the table `missing` and counted wherever a comparison lacks them.
 
 Example:
-    speciate compare --spec results/smoke/specs/compare.json --measures results/smoke/measures/*/seed* \
+    speciate compare --spec results/specs/<digest>.json --measures results/smoke/measures/*/seed* \
         --output-folder tables
 """
 

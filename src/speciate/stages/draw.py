@@ -4,7 +4,7 @@ The figure is written as SVG for screens and as PNG for everything else, with it
 of `figures/`; a new file is a new figure.
 
 Example:
-    speciate draw --spec results/smoke/specs/draw/load.json --tables results/smoke/tables --output-folder figures
+    speciate draw --spec results/specs/<digest>.json --tables results/smoke/tables --output-folder figures
 """
 
 import argparse

@@ -4,7 +4,7 @@ One file holds the commit, the digest of the config, the versions of all package
 and processor time of every stage, and the processor, instruction set and threads on which it ran.
 
 Example:
-    speciate manifest --spec results/smoke/specs/report.json --tables results/smoke/tables --output manifest.json
+    speciate manifest --spec results/specs/<digest>.json --tables results/smoke/tables --output manifest.json
 """
 
 import argparse

@@ -5,7 +5,7 @@ parquet file for each table that a single run can fill. A run that failed has a 
 says why.
 
 Example:
-    speciate measure --spec results/smoke/measures/top1/seed0/spec.json --run-folder results/smoke/runs/top1/seed0 \
+    speciate measure --spec results/specs/<digest>.json --run-folder results/smoke/runs/top1/seed0 \
         --mixture-folder MIXTURE --output-folder measures
 """
 

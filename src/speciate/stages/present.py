@@ -3,7 +3,7 @@ r"""Render the data card as one HTML page.
 The page needs no network. It shows what the data are, what was dropped, and some of the texts.
 
 Example:
-    speciate present --spec results/smoke/specs/card.json --tables results/smoke/tables \
+    speciate present --spec results/specs/<digest>.json --tables results/smoke/tables \
         --figures results/smoke/figures --output data.html
 """
 

@@ -3,7 +3,7 @@ r"""Render the study's report as one HTML page.
 The page needs no network. It shows the answer, the hypotheses, the figures, the tables, and how they were made.
 
 Example:
-    speciate report --spec results/smoke/specs/report.json --tables results/smoke/tables \
+    speciate report --spec results/specs/<digest>.json --tables results/smoke/tables \
         --figures results/smoke/figures --manifest results/smoke/manifest.json --output report.html
 """
 

@@ -7,7 +7,7 @@ intact checkpoint. A run that fails for a numerical reason is written and report
 A path that is left out is derived from the place of the spec, results/<study>/runs/<ablation>/seed<k>.
 
 Example:
-    speciate train --spec results/smoke/runs/top1/seed0/spec.json
+    speciate train --spec results/smoke/runs/top1/seed0/plan.json
 """
 
 import argparse
@@ -16,7 +16,6 @@ import functools
 import json
 import math
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,14 +29,14 @@ from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.sampler import block_rows
 from speciate.data.tokens.manifest import read_manifest
-from speciate.graph.provenance import digest
+from speciate.graph.provenance import digest, made_by
 from speciate.graph.run_paths import TOKENIZER, run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint import lock, sharded, store
 from speciate.training.checkpoint.ema import WeightAverage
-from speciate.training.checkpoint.identity import Identity, identify
+from speciate.training.checkpoint.identity import Identity, identify, identity_key
 from speciate.training.checkpoint.snapshots import Snapshots
 from speciate.training.checkpoint.state import State
 from speciate.training.context import TrainContext
@@ -87,17 +86,19 @@ def main(arguments: argparse.Namespace) -> None:
     fill_in_paths(arguments, spec)
     torch.set_num_threads(spec.training.threads)
     stop = StopRequest()
-    run_folder, code = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}", digest("train", spec)
-    folders = (arguments.mixture_folder, arguments.output_folder, run_folder / code)
+    run_folder = arguments.checkpoint_folder / f"{spec.ablation}-seed{spec.seed}"
+    identity = run_identity(spec, arguments.mixture_folder, arguments.start)
+    key = identity_key(identity, digest("train", spec))
+    folders = (arguments.mixture_folder, arguments.output_folder, run_folder / key)
     with join_processes(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
         kinds = [sinks.parse(text) for text in arguments.sink] if ranks.is_main else []
         run_sinks = Sinks(kinds, arguments.sink_folder, spec, log)
         with lock.exclusive(run_folder) if ranks.is_main else contextlib.nullcontext():
             if ranks.is_main:
-                identity = run_identity(spec, arguments.mixture_folder, arguments.start)
-                change = store.code_change(run_folder, code, identity)
+                change = store.earlier_attempt(run_folder, key, identity)
                 if change:
-                    log(f"{run_name(spec)}: {change}; the run starts from scratch")
+                    log(f"{run_name(spec)}: starts from scratch: {change}")
+                store.remove_old_attempts(run_folder, key)
             complete = train(
                 spec,
                 *folders,
@@ -108,7 +109,7 @@ def main(arguments: argparse.Namespace) -> None:
                 ranks=ranks,
             )
             if complete and ranks.is_main:
-                shutil.rmtree(run_folder)
+                store.remove_finished(run_folder, key)
     if not complete:
         if stop.received is not None:
             log(f"{run_name(spec)}: {stop.received.name} received; saved, and the same command resumes the run")
@@ -219,7 +220,7 @@ def train(
     if ranks.sharded:
         gather_shards(state, spec, blocks.vocabulary)
     metadata = run_files.run_size(spec, state, blocks) | environment(ranks) | {"optimizer": groups}
-    metadata |= {part: identity[part] for part in ("data", "vocabulary")}
+    metadata |= {part: identity[part] for part in ("data", "vocabulary")} | {"made_by": made_by(spec)}
     run_timing = timing(timer, progress, state.step)
     if ranks.is_main:
         run_files.write_tokenizer(output_folder / TOKENIZER, tokenizer_folder)
@@ -245,6 +246,7 @@ def write_results(
     if not ranks.is_main:
         return
     metadata = metadata | run_files.outcome(state, failure)
+    run_files.write_spec(output_folder, spec)
     run_files.write(output_folder, state, spec.training, metadata=metadata, timing=run_timing)
     if failure is not None:
         place = output_folder / run_files.FAILURE

@@ -1,8 +1,11 @@
 """The identity of a run: a checkpoint is resumed only with the same spec, data, vocabulary and start.
 
-The code is not part of it: a checkpoint that other code wrote is in another folder, and the run starts from scratch.
+A run's checkpoints lie in a folder whose name stands for its identity and its code. If either changes, the run starts
+from scratch in another folder, and what it had reached before stays for a while.
 """
 
+import hashlib
+import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,6 +42,13 @@ def identify(
         "vocabulary": dict(vocabulary),
         "start": {file.name: sha256(file) for file in files if file.is_file()},
     }
+
+
+def identity_key(identity: Mapping[str, Any], code: str) -> str:
+    """Return ten hex digits that stand for an identity, without the keys that may change, and for a digest of code."""
+    spec = {name: value for name, value in _leaves(identity["spec"]) if name not in MAY_CHANGE}
+    content = json.dumps([{**identity, "spec": spec}, code], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
 def identity_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

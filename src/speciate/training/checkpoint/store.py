@@ -3,10 +3,10 @@
 A checkpoint is a folder `step<n>`. It holds the model's weights (safetensors), the optimizer's state and torch's random
 state (loadable with weights_only), the telemetry and the metrics so far, and a manifest. The manifest holds the sha256
 of each file, the run's identity (its whole spec; digests of data, vocabulary and start), versions, threads, and a
-digest of itself. The folders above are named by the run and by the code:
+digest of itself. The folders above are named by the run, and by a key that stands for its identity and its code:
 
-    <ablation>-seed<k>/lock               held by the one process that trains the run
-    <ablation>-seed<k>/<code>/step<n>/    other code has another folder, and its run starts from scratch
+    <ablation>-seed<k>/lock              held by the one process that trains the run
+    <ablation>-seed<k>/<key>/step<n>/    with another identity or other code, the run starts from scratch in another
 
 A checkpoint is written under a hidden name, synced and renamed. A router's noise is the one thing that a step draws
 from torch's generator, so the generator's state is saved. All other randomness is addressed by seed and step.
@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ from speciate.training.checkpoint.sharded import load_sharded
 from speciate.training.checkpoint.state import EMA, MODEL, State
 from speciate.training.checkpoint.weights import disk_errors, load_weights, save_tensors, unique_tensors
 from speciate.training.distributed.ranks import ALONE, Ranks
+
+KEPT_DAYS = 30
+"""Days for which the checkpoints of an attempt stay that another identity or other code has replaced."""
 
 
 def save(folder: pathlib.Path, state: State, identity: Identity | None = None, keep: int = 2) -> None:
@@ -182,22 +186,40 @@ def check_identity(folder: pathlib.Path, manifest: Mapping[str, Any], identity: 
         raise ValueError("\n".join([*lines, "  undo the change to resume, or remove the folder to start from scratch"]))
 
 
-def code_change(folder: pathlib.Path, code: str, identity: Identity) -> str:
-    """Look for checkpoints that other code wrote of this run, in the folders next to that of `code`.
+def earlier_attempt(folder: pathlib.Path, key: str, identity: Identity) -> str:
+    """Look for checkpoints of this run with another identity or of other code, in the folders next to that of `key`.
 
     Returns:
-        A sentence for the reader if the code has changed, so that the run starts from scratch; otherwise "".
-
-    Raises:
-        ValueError: more than the code has changed.
+        A sentence for the reader about the newest of them, if there is one and none of this key; otherwise "".
     """
-    message = ""
-    for other in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != code):
-        checkpoint, manifest, _ = newest_intact(other)
-        if checkpoint is not None and manifest["identity"] is not None:
-            check_identity(folder, manifest, identity)
-            message = f"the code has changed since the checkpoint of step {manifest['step']}"
-    return message if not _checkpoints(folder / code) else ""
+    if _checkpoints(folder / key):
+        return ""
+    found = [(other, *newest_intact(other)[:2]) for other in _other_keys(folder, key)]
+    attempts = [(other, manifest) for other, checkpoint, manifest in found if checkpoint is not None]
+    if not attempts:
+        return ""
+    other, manifest = max(attempts, key=lambda attempt: attempt[0].stat().st_mtime)
+    changes = [] if manifest["identity"] is None else identity_changes(manifest["identity"], identity)
+    what = "; ".join(changes) or "the code has changed"
+    return f"{what}, since the checkpoint of step {manifest['step']}, which stays in {other}"
+
+
+def remove_old_attempts(folder: pathlib.Path, key: str, days: float = KEPT_DAYS) -> None:
+    """Remove the checkpoints of other keys than `key` that have not changed for so many days."""
+    for other in _other_keys(folder, key):
+        if other.stat().st_mtime < time.time() - days * 24 * 3600:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def remove_finished(folder: pathlib.Path, key: str) -> None:
+    """Remove the checkpoints of a run that has ended, and its folder if no earlier attempt is left in it."""
+    shutil.rmtree(folder / key, ignore_errors=True)
+    if not _other_keys(folder, key):
+        shutil.rmtree(folder)
+
+
+def _other_keys(folder: pathlib.Path, key: str) -> list[pathlib.Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name != key)
 
 
 def _checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from speciate.config.run import RunSpec, TrainingSpec
+from speciate.config.run import RunSpec, TrainingSpec, canonical_json
 from speciate.data.blocks import TrainBlocks
 from speciate.data.tokens.manifest import FILES
 from speciate.io import atomic_write
@@ -63,6 +63,12 @@ def write_tokenizer(folder: pathlib.Path, tokenizer_folder: pathlib.Path | None)
                 shutil.copyfile(tokenizer_folder / name, temp_path)
     if tokenizer_folder is None and folder.is_dir():
         folder.rmdir()
+
+
+def write_spec(output_folder: pathlib.Path, spec: RunSpec) -> None:
+    """Write the spec that a run was trained with, whatever the study file says by now."""
+    with atomic_write(output_folder / "spec.json") as temp_path:
+        temp_path.write_text(canonical_json(spec), encoding="utf-8")
 
 
 def write_json(file: pathlib.Path, content: object) -> None:

@@ -1,5 +1,6 @@
 """The metadata in run.json about the environment of a run; only the study's manifest repeats it."""
 
+import os
 import platform
 from typing import Any
 
@@ -19,7 +20,14 @@ def environment(ranks: Ranks) -> dict[str, Any]:
         "processes": ranks.world,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
         "versions": versions(),
+        "job": job(),
     }
+
+
+def job() -> dict[str, str]:
+    """Return the image in which this process runs, and its job of Slurm and how often that was requeued, if any."""
+    names = {"image": "APPTAINER_CONTAINER", "slurm_job": "SLURM_JOB_ID", "requeued": "SLURM_RESTART_COUNT"}
+    return {key: os.environ[name] for key, name in names.items() if name in os.environ}
 
 
 def versions() -> dict[str, str]:
