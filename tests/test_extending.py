@@ -276,8 +276,9 @@ def test_a_data_stage_is_a_verb_and_a_rule(copy: Copy) -> None:
                 benchmark_of("count_words")
             params:
                 code=code_of("count_words"),
+                spec=spec_of("count_words"),
             shell:
-                "python -m speciate count_words --spec {input.spec} --documents {input.write_splits}"
+                "python -m speciate count_words --spec {params.spec} --documents {input.write_splits}"
                 " --output {output} 2>&1 | tee -a {log} >&2"
     """
     rules = copy.folder / "workflow/rules/data.smk"

@@ -142,7 +142,7 @@ def commands(of: StudyGraph) -> Iterator[Command]:
 
 def card(of: StudyGraph) -> Command:
     """Return the command line of the data card."""
-    given = ["--spec", str(of.home / "specs" / "card.json")]
+    given = ["--spec", str(of.spec_file(of.card_spec()))]
     for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         given += [f"--{stage}", *(f"{domain}={of.folder(stage, domain)}" for domain in of.study.domains)]
     given += ["--cluster", *(f"{scope}={of.folder('cluster', scope)}" for scope in of.scopes)]

@@ -47,7 +47,7 @@ def test_a_run_has_the_same_files_whatever_is_said_of_it(
         assert sha256(tmp_path / "as it is" / name) == sha256(tmp_path / "silent" / name)
     told, silent = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("as it is", "silent"))
     assert {key: value for key, value in told.items() if key in silent} == silent
-    assert set(told) - set(silent) == {"processor", "threads", "processes", "device", "versions"}
+    assert set(told) - set(silent) == {"processor", "threads", "processes", "device", "versions", "job"}
 
 
 def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> None:
@@ -62,6 +62,7 @@ def test_measure_reads_nothing_of_the_environment(tmp_path: pathlib.Path) -> Non
         "processes": 99,
         "device": "an abacus",
         "versions": {"torch": "none"},
+        "job": {"slurm_job": "7"},
     }
     file.write_text(json.dumps(facts | outside))
     after = measure.measure(measure_spec("auxiliary", 0, size=SIZE), tmp_path / "run", tmp_path / "mixture")

@@ -8,7 +8,8 @@ import pytest
 from speciate.analysis import load, tables
 from speciate.config.contracts.statistics import NAMES
 from speciate.config.extends import merge, read_yaml
-from speciate.config.run import canonical_json
+from speciate.config.run import RunSpec, canonical_json
+from speciate.config.stage_specs import ReportSpec
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -112,9 +113,14 @@ def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
 
 def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str, Any]) -> None:
     change = {"ablations": {"frozen": {"change": {"optimizer": {"lr": 0.5}}}}}
-    before, after = make(settings).specs(), make(settings, change).specs()
-    changed = {path.parts[3] for path in before if path.parts[2] == "runs" and before[path] != after[path]}
-    assert changed == {"frozen"}
+    one, other = make(settings), make(settings, change)
+    before, after = one.specs(), other.specs()
+    # a file is named by its content, so another spec is another file
+    changed = [spec for path, spec in after.items() if path not in before]
+    assert {spec.ablation for spec in changed if isinstance(spec, RunSpec)} == {"frozen"}
+    assert {type(spec) for spec in changed} <= {RunSpec, ReportSpec}
+    assert all(before[path] == after[path] for path in before.keys() & after.keys())
+    assert one.spec_file(one.run("frozen", 0)) != other.spec_file(other.run("frozen", 0))
 
 
 def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tmp_path: pathlib.Path) -> None:
@@ -122,12 +128,12 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
     one = StudyGraph(study, tmp_path)
     one.write_specs()
     files = sorted(tmp_path.rglob("*.json"))
-    assert set(files) == set(one.specs())
+    assert set(files) == set(one.specs() | one.handmade_specs())
     stamps = [file.stat().st_mtime_ns for file in files]
     files[3].write_text("{}")
     one.write_specs()
     assert [file.stat().st_mtime_ns for file in files[:3]] == stamps[:3]
-    assert files[3].read_text() == canonical_json(one.specs()[files[3]])
+    assert files[3].read_text() == canonical_json((one.specs() | one.handmade_specs())[files[3]])
 
 
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def run_stages(plan: StudyGraph) -> None:
 
 def card(plan: StudyGraph, output: pathlib.Path, **folders: pathlib.Path) -> None:
     """Make the card of a study whose stages have run; `folders` replace the stages' folders of code."""
-    arguments: list[object] = ["--spec", plan.home / "specs" / "card.json"]
+    arguments: list[object] = ["--spec", plan.spec_file(plan.card_spec())]
     for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack"):
         stage_folders = {domain: plan.folder(stage, domain) for domain in plan.study.domains}
         stage_folders["code"] = folders.get(stage, stage_folders["code"])
@@ -322,7 +322,7 @@ def test_counts_of_another_shape_are_named(plan: StudyGraph, tmp_path: pathlib.P
 
 
 def test_a_domain_that_is_not_given_is_named(plan: StudyGraph, tmp_path: pathlib.Path) -> None:
-    spec = plan.home / "specs" / "card.json"
+    spec = plan.spec_file(plan.card_spec())
     pairs = [
         f"--{stage}=code=x"
         for stage in ("clean", "sort", "assign_splits", "write_splits", "sketch", "encode", "pack", "cluster")

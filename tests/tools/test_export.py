@@ -326,7 +326,7 @@ def test_the_readme_says_what_the_model_was_trained_on(
     places = {"mixture": "data/mixture", "tokenizer": "data/tokenizer", "starts": {}}
     (home / "specs" / "folders.json").write_text(json.dumps(places))
     mixture = {"domains": ["code", "prose"], "labels": ["code", "prose"], "block_length": CONTEXT}
-    mixture |= {"vocabulary": ENTRIES, "end_of_text": 0, "tokenizer_fingerprint": "f" * 64, "packs": {}, "shards": {}}
+    mixture |= {"vocabulary": ENTRIES, "end_of_text": 0, "tokenizer_fingerprint": "f" * 64, "packs": {}}
     mixture |= {"train_blocks": {"code": 4120, "prose": 7}, "epochs": {}, "held_out_blocks": {}, "available_blocks": {}}
     mixture_file = tmp_path / "results" / "data" / "mixture" / "mixture.json"
     mixture_file.write_text(json.dumps({**mixture, "imbalance": 1.0, "warnings": []}))

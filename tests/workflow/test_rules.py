@@ -38,3 +38,9 @@ def test_a_training_that_was_stopped_is_continued_whatever_the_profile_says() ->
     retries = re.search(r"^    retries: (\d+) if workflow.is_main_process else 0$", RULES["train"], re.MULTILINE)
     assert retries is not None
     assert int(retries[1]) >= 1
+
+
+def test_nothing_asks_for_a_number_of_cores_which_a_cluster_does_not_have() -> None:
+    # Snakemake's `workflow.cores` is an error where the profile gives a number of jobs instead
+    for file in (ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk"), ROOT / "workflow/Snakefile"):
+        assert "workflow.cores" not in file.read_text(), file

@@ -17,7 +17,7 @@ KILLED = pathlib.Path(__file__).with_name("killed.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 RESULTS = {
     *("model.safetensors", "metrics.jsonl", "telemetry.safetensors", "ema.safetensors", "best.safetensors"),
-    *("run.json", "snapshots/step3.safetensors", "snapshots/step40.safetensors"),
+    *("spec.json", "run.json", "snapshots/step3.safetensors", "snapshots/step40.safetensors"),
 }
 
 
