@@ -156,4 +156,4 @@ def test_it_is_shown_in_a_terminal_and_not_in_ci(
 
 
 def test_the_workflow_shows_it() -> None:
-    assert "live_progress.show(STUDY.study, " in (ROOT / "workflow/Snakefile").read_text()
+    assert "live_progress.show(" in (ROOT / "workflow/Snakefile").read_text()
