@@ -6,7 +6,13 @@ import time
 
 import pytest
 
+from speciate.config.extends import read_yaml
+from speciate.config.study import parse_study
 from speciate.graph import frozen
+from speciate.graph.study_graph import StudyGraph
+
+ROOT = pathlib.Path(__file__).parents[2]
+STUDIES = [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
 
 
 @pytest.fixture
@@ -68,3 +74,14 @@ def test_a_tree_is_written_once_and_old_ones_go(root: pathlib.Path, tmp_path: pa
     os.utime(first, (old, old))
     second = frozen.read_tree(root, {"study": "t"}).write(home)
     assert [path.name for path in home.iterdir()] == [second.name]
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_a_job_of_a_cluster_plans_the_same_specs(tmp_path: pathlib.Path, file: pathlib.Path) -> None:
+    settings = read_yaml(file)
+    folder = frozen.SourceTree(frozen.read_tree(tmp_path, settings).files).write(tmp_path / "source")
+    here, there = (
+        StudyGraph(parse_study(each, str(file)), pathlib.Path("results")).specs().keys()
+        for each in (settings, frozen.read_settings(folder))
+    )
+    assert here == there

@@ -71,7 +71,8 @@ def read_tree(root: pathlib.Path, settings: Mapping[str, Any]) -> SourceTree:
         for file in sorted((root / folder).rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 files[file.relative_to(root).as_posix()] = file.read_bytes()
-    files[SETTINGS] = (json.dumps(settings, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+    # keys keep their order, which is that of arms and hypotheses in tables and reports
+    files[SETTINGS] = (json.dumps(settings, indent=1, ensure_ascii=False) + "\n").encode()
     return SourceTree(files)
 
 
