@@ -24,6 +24,9 @@ from speciate.config.contracts.model import BalanceOptions, ChoiceOptions, Route
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.selection import Selection, Selector
 
+ROUNDING = 1e-9
+"""Less than any fraction of a token, and more than the rounding error of a product such as 1.1 x 10."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
@@ -209,7 +212,3 @@ def slot_capacity(num_tokens: int, num_slots: int, top_k: int, factor: float) ->
     A `factor` of 1 fits a perfectly even load exactly.
     """
     return min(num_tokens, math.ceil(factor * num_tokens * top_k / num_slots - ROUNDING))
-
-
-ROUNDING = 1e-9
-"""Less than any fraction of a token, and more than the rounding error of a product such as 1.1 x 10."""
