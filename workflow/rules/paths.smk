@@ -12,7 +12,7 @@ MEASURES = [
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
-READ_BY = {"card": CARD, "cost": COST, "tables": TABLES}
+READ_BY = {"card": CARD, "cost": COST, "tables": TABLES, "sweeps": TABLES}
 
 
 def folder_pattern(top, stage):

@@ -140,6 +140,23 @@ COLUMNS: dict[str, dict[str, str]] = {
         "confidence": "float64",
         "verdict": "str",
     },
+    # one row per arm of a sweep and parameter; `value` is NaN where the parameter is a named choice, `label` its name
+    "cells": {**dict.fromkeys(("sweep", "ablation", "parameter"), "str"), "value": "float64", "label": "str"},
+    # one row per arm of a sweep: how many of its runs have collapsed
+    "sweeps": {
+        **dict.fromkeys(("sweep", "ablation"), "str"),
+        **dict.fromkeys(("runs", "collapsed"), "int64"),
+        **_floats("share", "low", "high", "loss"),
+    },
+    # one row per sweep with a critical parameter and value of its other parameter
+    "critical": {
+        **dict.fromkeys(("sweep", "parameter", "other"), "str"),
+        "at": "float64",
+        "num_seeds": "int64",
+        **_floats("estimate", "low", "high"),
+        "position": "str",
+        **_floats("growth", "growth_low", "growth_high"),
+    },
     # one row per run of the study that is not in the tables; where it was trained, the step at which it failed and why
     "missing": {**_RUN, "step": "float64", "reason": "str"},
 }

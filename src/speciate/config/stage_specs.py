@@ -21,6 +21,7 @@ from speciate.config.contracts.figures import FigureOptions
 from speciate.config.data import Split
 from speciate.config.run import Name, Names
 from speciate.config.study import Hypothesis
+from speciate.config.sweeps import SweepPlan
 
 CARDED = (
     *("data_sources", "data_domains", "data_drops", "data_edits", "data_lengths", "data_duplicates", "data_overlaps"),
@@ -32,7 +33,7 @@ MEASURED = (
     *("missing", "draws"),
 )
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""
-COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses")
+COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses", "cells", "sweeps", "critical")
 """The tables that `compare` writes of a study."""
 
 
@@ -121,6 +122,9 @@ class CompareSpec(Strict):
     controls: Names
     confidence: float
     hypotheses: Annotated[tuple[Prediction, ...], pydantic.Strict(False)]
+    sweeps: Annotated[tuple[SweepPlan, ...], pydantic.Strict(False)] = ()
+    resamples: int = 999
+    draw_seed: int = 0
 
 
 class DrawSpec(Strict):

@@ -17,6 +17,7 @@ from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
 from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
+from speciate.config.sweeps import Sweep, expand_sweeps
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
 """A metric that modules record besides their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
@@ -120,6 +121,8 @@ class Study(Strict):
     """The run that ablations differ from: a RunSpec without ablation and seed."""
     ablations: dict[Name, Ablation] = Field(min_length=1)
     """The arms by name, in the order of every figure and table."""
+    sweeps: dict[Name, Sweep] = {}
+    """Grids of further arms, behind those that are written out."""
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
     """Seeds. Every arm is run with each of them; a seed decides initial weights and data order."""
     analysis: Analysis
@@ -131,8 +134,8 @@ class Study(Strict):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _expand_layer_groups(cls, settings: Any) -> Any:
-        return expand_layer_groups(settings) if isinstance(settings, Mapping) else settings
+    def _expand(cls, settings: Any) -> Any:
+        return expand_layer_groups(expand_sweeps(settings)) if isinstance(settings, Mapping) else settings
 
     @pydantic.model_validator(mode="after")
     def _check_names(self) -> Self:

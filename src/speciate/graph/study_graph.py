@@ -27,6 +27,7 @@ from speciate.config.stage_specs import (
     incomparable,
 )
 from speciate.config.study import Study
+from speciate.config.sweeps import plan
 from speciate.graph.data_graph import DataGraph
 from speciate.graph.file_content import FileContents
 from speciate.graph.provenance import short_digest
@@ -66,7 +67,11 @@ class StudyGraph(DataGraph):
 
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
-        available = {"card", "tables", *(() if self.study.cost is None else ("cost",))}
+        available = {
+            *("card", "tables"),
+            *(() if self.study.cost is None else ("cost",)),
+            *(("sweeps",) if self.study.sweeps else ()),
+        }
         return [
             name
             for name in kinds_in("figures")
@@ -218,6 +223,9 @@ class StudyGraph(DataGraph):
             hypotheses=tuple(
                 Prediction(name=name, **hypothesis.model_dump()) for name, hypothesis in study.hypotheses.items()
             ),
+            sweeps=tuple(plan(name, sweep) for name, sweep in study.sweeps.items()),
+            resamples=analysis.resamples,
+            draw_seed=analysis.seed,
         )
 
     def draw_spec(self, figure: str) -> DrawSpec:

@@ -14,7 +14,7 @@ import pathlib
 
 import pandas as pd
 
-from speciate.analysis import comparison, excess, tables
+from speciate.analysis import comparison, critical, excess, tables
 from speciate.analysis.measurements import measured_statistics
 from speciate.cli import log
 from speciate.config.run import read_spec
@@ -104,6 +104,18 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     rows["collapse"] = comparison.collapse_table(rows["runs"], ablations, len(spec.seeds), confidence)
     hypotheses = [hypothesis.model_dump() for hypothesis in spec.hypotheses]
     rows["hypotheses"] = comparison.hypotheses_table(with_measured, hypotheses, spec.seeds, confidence)
+    collapsed = critical.collapsed_runs(rows["selectors"])
+    rows["cells"] = critical.cells_table(spec.sweeps)
+    rows["sweeps"] = critical.sweeps_table(spec.sweeps, rows["runs"], collapsed, confidence)
+    rows["critical"] = tables.stack(
+        [
+            critical.critical_table(
+                sweep, collapsed, confidence=confidence, resamples=spec.resamples, seed=spec.draw_seed
+            )
+            for sweep in spec.sweeps
+            if sweep.critical
+        ]
+    )
     done = set(zip(present["ablation"], present["seed"], strict=True))
     missing = [(ablation, seed) for ablation in ablations for seed in spec.seeds if (ablation, seed) not in done]
     rows["missing"] = (

@@ -32,8 +32,8 @@ from speciate.selection.selection import is_recomputing
 class Options(BalanceOptions):
     """Weight and scope of the loss."""
 
-    weight: float = Field(0.01, gt=0)
-    """Weight of the loss, whose unweighted value is about 1."""
+    weight: float = Field(0.01, ge=0)
+    """Weight of the loss, whose unweighted value is about 1; 0 balances nothing, as the end of a sweep."""
     scope: Literal["sequence", "micro_batch", "global_batch"] = "micro_batch"
     """Tokens whose load is balanced: those of a block (`sequence`), of a micro-batch, or of a step (`global_batch`)."""
 
