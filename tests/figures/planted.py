@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from speciate.analysis import critical
+from speciate.analysis.tables import conform, stack
+from speciate.config.sweeps import Cell, SweepPlan
+
 ARMS = (
     "dense",
     "auxiliary",
@@ -124,12 +128,37 @@ def tables(
     frames["runs"] = pd.DataFrame(_runs(frames, arms, seeds, num_steps))
     frames["comparisons"] = _comparisons(frames["runs"], arms, arms[min(1, len(arms) - 1)])
     frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
+    frames |= _sweeps(frames, arms)
     frames["hypotheses"] = _hypotheses()
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)
     frames["cost"] = _cost(arms)
     frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
+
+
+def _sweeps(frames: dict[str, pd.DataFrame], arms: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """Return the tables of two sweeps over the arms: a line with a number an arm, and a grid of rate and weight."""
+    routed = [arm for arm in arms if arm != "dense"]
+    line = SweepPlan(
+        name="line", parameters=("place",), critical=None, cells=tuple(Cell(arm=a, values=(len(a),)) for a in routed)
+    )
+    square = [arm for arm in ("bias", "unbalanced", "auxiliary_fast", "unbalanced_fast") if arm in arms]
+    corners = [(1, 0.1), (1, 0.01), (10, 0.1), (10, 0.01)]
+    grid = SweepPlan(
+        name="grid",
+        parameters=("rate", "weight"),
+        critical="weight",
+        cells=tuple(Cell(arm=arm, values=corner) for arm, corner in zip(square, corners, strict=False)),
+    )
+    sweeps = [line, grid] if len(square) == 4 else [line]
+    collapsed = critical.collapsed_runs(frames["selectors"])
+    fitted = [critical.critical_table(grid, collapsed, confidence=0.95, resamples=99, seed=0)] if sweeps[1:] else []
+    return {
+        "cells": critical.cells_table(sweeps),
+        "sweeps": critical.sweeps_table(sweeps, frames["runs"], collapsed, 0.95),
+        "critical": conform("critical", stack(fitted)),
+    }
 
 
 COURSES = {"first_token_share": (0.5, 0.2), "recall": (0.2, 0.9), "k_mean": (16.0, 12.0), "stage": (0.0, 2.0)}

@@ -350,3 +350,19 @@ def test_costs_of_an_arm_with_several_mixers_are_lines_of_their_own() -> None:
         "c, layer 1": [8, 16],
         "c, layer 3": [8],
     }
+
+
+def test_phase_shows_each_cells_count_and_the_boundary(tables, standard) -> None:
+    figure, caption = standard("phase")
+    line, grid = figure.axes[0], figure.axes[2]
+    counts = {text.get_text() for text in grid.texts}
+    swept = tables["sweeps"]
+    assert counts == {f"{row.collapsed}/{row.runs}" for row in swept[swept["sweep"] == "grid"].itertuples()}
+    (boundary,) = [drawn for drawn in grid.lines if len(drawn.get_xdata()) == 2]
+    estimates = tables["critical"]["estimate"].to_numpy(dtype=float)
+    # the rows' centres are 0 for the weight 0.1 and 1 for 0.01, as the study file has them
+    inside = (np.log10(estimates) >= -2) & (np.log10(estimates) <= -1)
+    places = -1 - np.log10(estimates)
+    assert np.asarray(boundary.get_ydata())[inside] == pytest.approx(places[inside])
+    assert len(line.get_yticklabels()) == len(ROUTED)
+    assert "half of the runs collapse" in caption

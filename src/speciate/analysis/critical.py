@@ -37,10 +37,10 @@ class Fit:
 
     def critical(self, other_C: Array) -> Array:
         """Return w*(x) at each x; infinite where more of w does not lower the probability of collapse."""
-        if self.critical_slope >= 0:
-            return np.full(len(other_C), np.inf)
-        with np.errstate(over="ignore"):
-            at_C: Array = np.exp(-(self.constant + self.other_slope * np.log(other_C)) / self.critical_slope)
+        at_C: Array = np.full(len(other_C), np.inf)
+        if self.critical_slope < 0:
+            with np.errstate(over="ignore"):
+                at_C = np.exp(-(self.constant + self.other_slope * np.log(other_C)) / self.critical_slope)
         return at_C
 
     @property
@@ -60,7 +60,7 @@ def firth(design_CP: Array, successes_C: Array, trials_C: Array) -> Array:
     Raises:
         ValueError: Newton's method does not converge.
     """
-    beta_P = np.zeros(design_CP.shape[1])
+    beta_P: Array = np.zeros(design_CP.shape[1])
     for _ in range(MAX_STEPS):
         probability_C = 1 / (1 + np.exp(-(design_CP @ beta_P)))
         weight_C = trials_C * probability_C * (1 - probability_C)
@@ -88,10 +88,11 @@ def fit(other_C: Array, critical_C: Array, collapsed_C: Array, runs_C: Array) ->
 def critical_table(
     sweep: SweepPlan, collapsed: pd.DataFrame, *, confidence: float, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return a row for each value x of the parameter `other`: the critical value of `critical`, with its interval.
+    """Return a row for each value x of the other parameter: the critical value w*(x), with its interval.
 
-    `growth` is d log w* / d log x with its interval: 0 where x does not matter, 1 where w must grow in proportion. `position` says whether the critical value lies within the grid. Cells where a parameter is 0
-    have no logarithm and do not take part.
+    `growth` is d log w* / d log x with its interval: 0 where x does not matter, 1 where w must grow in proportion.
+    `position` says whether the critical value lies within the grid. Cells where a parameter is 0 have no logarithm and
+    do not take part.
 
     Args:
         sweep: a sweep of two parameters, one of them critical.
@@ -130,9 +131,18 @@ def critical_table(
         position = "below the grid" if estimate < lowest else "above the grid" if estimate > highest else "in the grid"
         rows.append(
             {
-                **{"sweep": sweep.name, "parameter": critical, "other": other, "at": float(at), "num_seeds": num_seeds},
-                **{"estimate": float(estimate), "low": float(low), "high": float(high), "position": position},
-                **{"growth": fitted.growth, "growth_low": growth_low, "growth_high": growth_high},
+                "sweep": sweep.name,
+                "parameter": critical,
+                "other": other,
+                "at": float(at),
+                "num_seeds": num_seeds,
+                "estimate": float(estimate),
+                "low": float(low),
+                "high": float(high),
+                "position": position,
+                "growth": fitted.growth,
+                "growth_low": growth_low,
+                "growth_high": growth_high,
             }
         )
     return pd.DataFrame(rows)
@@ -142,8 +152,11 @@ def cells_table(sweeps: Iterable[SweepPlan]) -> pd.DataFrame:
     """Return a row for each arm of a sweep and parameter: the parameter's value, NaN where it is a named choice."""
     rows = [
         {
-            **{"sweep": sweep.name, "ablation": cell.arm, "parameter": parameter},
-            **{"value": NAN if isinstance(value, str) else float(value), "label": str(value)},
+            "sweep": sweep.name,
+            "ablation": cell.arm,
+            "parameter": parameter,
+            "value": NAN if isinstance(value, str) else float(value),
+            "label": str(value),
         }
         for sweep in sweeps
         for cell in sweep.cells

@@ -1,4 +1,4 @@
-"""Expand sweeps, a study file's short form for arms that differ in a few numbers or named choices: a grid in a few lines.
+"""Expand sweeps, a study file's short form for arms that differ in a few numbers or named choices.
 
     sweeps:
       balance:
@@ -39,42 +39,40 @@ class Sweep(Strict):
     change: dict[str, Any]
     """What each arm changes of `base`, with a parameter in braces where its value goes."""
     critical: Name | None = None
-    """One of two parameters, both of positive numbers (0 is allowed, but does not take part): at each value of the other,
-    where along this one do half of the runs collapse? The probability is fitted over the logarithms of both."""
+    """One of two parameters of positive numbers: at each value of the other, where along this one do half of the runs
+    collapse? The probability is fitted over the logarithms of both; a value of 0 does not take part."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> "Sweep":
         for name, values in self.grid.items():
             if not values:
-                raise ValueError(f"grid.{name}: has no values")
+                raise _error(f"grid.{name}", "has no values")
             if isinstance(values, list) and len(set(values)) < len(values):
-                raise ValueError(f"grid.{name}: {values} names a value twice")
+                raise _error(f"grid.{name}", f"{values} names a value twice")
         unknown = sorted(set(_parameters_in(self.change)) - set(self.grid))
         if unknown:
-            raise ValueError(f"change: {{{unknown[0]}}} is no parameter of the grid, which has {', '.join(self.grid)}")
+            raise _error("change", f"{{{unknown[0]}}} is no parameter of the grid, which has {', '.join(self.grid)}")
         unused = [name for name in self.grid if name not in set(_parameters_in(self.change))]
         if unused:
-            raise ValueError(f'grid.{unused[0]}: nothing in change takes it; write "{{{unused[0]}}}" where it goes')
+            raise _error(f"grid.{unused[0]}", f'nothing in change takes it; write "{{{unused[0]}}}" where it goes')
         try:
             self.about.format(**dict.fromkeys(self.grid, ""))
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"about: {{{error}}} is no parameter of the grid") from None
+            raise _error("about", f"{error} is no parameter of the grid") from None
         if self.critical is not None:
             self._check_critical(self.critical)
         return self
 
     def _check_critical(self, critical: str) -> None:
-        """Raise ValueError unless collapse can be fitted over the grid's logarithms."""
+        """Raise ConfigErrors unless collapse can be fitted over the grid's logarithms."""
         if critical not in self.grid:
-            raise ValueError(f"critical: {critical} is no parameter of the grid, which has {', '.join(self.grid)}")
+            raise _error("critical", f"{critical} is no parameter of the grid, which has {', '.join(self.grid)}")
         if len(self.grid) != 2:
-            raise ValueError(f"critical: takes a grid of two parameters, not of {len(self.grid)}")
+            raise _error("critical", f"takes a grid of two parameters, not of {len(self.grid)}")
         for name, values in self.grid.items():
             positive = [value for value in values if value > 0] if isinstance(values, list) else []
             if len(positive) < 2:
-                raise ValueError(
-                    f"critical: grid.{name}: has no two positive numbers, so collapse has no slope over it"
-                )
+                raise _error("critical", f"grid.{name}: has no two positive numbers, so collapse has no slope over it")
 
 
 class Cell(Strict):
@@ -112,6 +110,11 @@ def _arms(name: str, sweep: Sweep) -> Iterator[tuple[str, dict[str, Number | str
         labels = {parameter: label for parameter, label, _ in chosen}
         arm = "_".join([name, *(f"{parameter}{_plain(label)}" for parameter, label in labels.items())])
         yield arm, labels, _filled(sweep.change, {parameter: value for parameter, _, value in chosen})
+
+
+def _error(field: str, why: str) -> ConfigErrors:
+    """Return the error of one field of a sweep."""
+    return ConfigErrors([(field, why)])
 
 
 def expand_sweeps(settings: Mapping[str, Any]) -> dict[str, Any]:

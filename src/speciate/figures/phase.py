@@ -1,8 +1,8 @@
 """Figure: where in a sweep do routers collapse, and what does it cost? The phase diagram.
 
 A row per sweep. Left, each cell of the grid is as dark as its share of collapsed runs (effective experts below half of
-all experts in some layer); the line is the fitted critical value of one parameter at each value of the other. Right, the
-same cells by test loss above the sweep's lowest. A sweep of one parameter, or of named choices, has points with
+all experts in some layer); the line is the fitted critical value of one parameter at each value of the other. Right,
+the same cells by test loss above the sweep's lowest. A sweep of one parameter, or of named choices, has points with
 intervals instead.
 """
 
@@ -75,7 +75,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     drawn = style.new_figure(sum(heights))
     grid = drawn.subplots(len(sweeps), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, sweep in enumerate(sweeps):
-        outcomes, parameters = _grid_of(tables, sweep)
+        _, parameters = _grid_of(tables, sweep)
         draw = _draw_map if len(parameters) == 2 else _draw_points
         draw(grid[row, 0], tables, sweep, "share")
         draw(grid[row, 1], tables, sweep, "loss")
@@ -114,7 +114,7 @@ def _draw_map(axes: Any, tables: style.Tables, sweep: str, what: str) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if what == "share":
-        _draw_critical(axes, tables, sweep, columns, rows)
+        _draw_critical(axes, tables["critical"][tables["critical"]["sweep"] == sweep], columns, rows)
 
 
 def _square(x: float, y: float, colour: Any) -> Rectangle:
@@ -122,20 +122,21 @@ def _square(x: float, y: float, colour: Any) -> Rectangle:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=style.HAIR, linewidth=0.6)
 
 
-def _draw_critical(axes: Any, tables: style.Tables, sweep: str, columns: list[str], rows: list[str]) -> None:
+def _draw_critical(axes: Any, critical: pd.DataFrame, columns: list[str], rows: list[str]) -> None:
     """Draw the fitted critical values over the cells, with their intervals as whiskers beside the numbers."""
-    critical = tables["critical"]
-    critical = critical[critical["sweep"] == sweep]
     if critical.empty:
         return
     numbers = np.array([float(label) for label in rows])
     positive = numbers > 0
-    places, logs = np.arange(len(rows))[positive], np.log(numbers[positive])
+    # by size, as interpolation needs them, whatever the order in the study file
+    order = np.argsort(numbers[positive])
+    places, logs = np.arange(len(rows))[positive][order], np.log(numbers[positive][order])
+    outside = 0.42 * (1 if places[-1] >= places[0] else -1)
 
     def place(value: Any) -> Any:
         """Return where a value is between the rows' centres; beyond the grid, half a cell outside."""
         logged = np.log(np.clip(value, numbers[positive].min() / 1e3, numbers[positive].max() * 1e3))
-        return np.interp(logged, logs, places, left=places[0] - 0.42, right=places[-1] + 0.42)
+        return np.interp(logged, logs, places, left=places[0] - outside, right=places[-1] + outside)
 
     at = {float(label): index for index, label in enumerate(columns)}
     x = np.array([at[value] for value in critical["at"]]) + 0.33

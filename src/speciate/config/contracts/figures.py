@@ -33,8 +33,7 @@ class FigureOptions(ComponentOptions):
     needs: ClassVar[tuple[str, ...]] = ()
     """Components, such as `mixer.gsa`, of which the study must use at least one; none: it is drawn for every study."""
     reads: ClassVar[str] = "tables"
-    """Whose tables it reads: the study's `tables`, the data `card`, the `cost` of mixers; `sweeps`, the study's tables if it
-    has a sweep."""
+    """Whose tables it reads: the study's `tables`, its `sweeps` if any, the data `card`, or the `cost` of mixers."""
 
     def component(self) -> FigureModule:
         return cast(FigureModule, component_module(self))
