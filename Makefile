@@ -20,9 +20,11 @@ help: ## print this list
 
 study: environment ## run the default study: results/default/ from config.yaml
 	$(HOST)/snakemake $(ARGS)
+	$(index)
 
 smoke: environment ## run every stage on a small study: results/smoke/ from studies/smoke.yaml
 	$(HOST)/snakemake --configfile studies/smoke.yaml $(ARGS)
+	$(index)
 
 test: export OMP_NUM_THREADS := 1
 test: dev ## check format, lint and types, and run all tests except the slow ones
@@ -65,6 +67,11 @@ format: dev ## format the code
 
 clean: ## remove environments, images and caches, but no results
 	rm -rf .envs .cache .snakemake
+
+# what all finished studies found, on one page
+define index
+@if ls results/*/manifest.json >/dev/null 2>&1; then PYTHONPATH=src $(STUDY)/python -m speciate index; fi
+endef
 
 define build
 @test -n "$(PYTHON)" || { echo 'make: needs Python 3.11 to 3.13; none found (or name one: make PYTHON=...)' >&2; exit 1; }

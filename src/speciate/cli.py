@@ -32,7 +32,7 @@ GROUPS = {
     " present",
     "training": "train evaluate",
     "analysis": "measure compare cost",
-    "report": "draw manifest report",
+    "report": "draw manifest report index",
 }
 """Heading in `speciate --help` -> its stages, in the order of the workflow. A stage that is missing here comes last."""
 

@@ -84,6 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
     jobs = read_benchmarks(arguments.benchmarks)
     manifest = {
         "study": spec.study,
+        "question": spec.question,
         "commit": read_commit(PACKAGE),
         "config_digest": spec.config_digest,
         "environments": count_environments(arguments.runs),
