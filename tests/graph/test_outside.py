@@ -39,7 +39,7 @@ def test_a_run_has_the_same_files_whatever_is_said_of_it(
     spec = run_spec()
     assert trained(spec, mixture, tmp_path / "as it is")
     monkeypatch.setattr(train, "Progress", Silent)
-    monkeypatch.setattr(train, "environment", lambda ranks: {})
+    monkeypatch.setattr(train, "environment", lambda *given: {})
     monkeypatch.setattr(train, "timing", lambda *arguments: {"wall_seconds": 0.0, "tokens_per_second": 1.0})
     monkeypatch.setattr(train, "log", lambda text: None)
     assert trained(spec, mixture, tmp_path / "silent")

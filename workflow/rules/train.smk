@@ -54,7 +54,7 @@ rule train:
     shell:
         "trap : INT TERM USR1; {params.launcher} python -m speciate train"
         " --spec {params.spec} --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
-        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start}"
+        " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start} --adopt"
         " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"
 
 
@@ -87,4 +87,4 @@ rule evaluate:
     shell:
         "python -m speciate evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
         " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}"
-        " --details {output.details} --measured {output.measured} 2>&1 | tee -a {log} >&2"
+        " --details {output.details} --measured {output.measured} --wait 2>&1 | tee -a {log} >&2"

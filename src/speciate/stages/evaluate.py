@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measured", type=pathlib.Path, help="recorded metrics to write (default: measured.json next to --probe)"
     )
+    parser.add_argument("--wait", action="store_true", help="where all GPUs are in use, wait for one")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -77,7 +78,7 @@ def main(arguments: argparse.Namespace) -> None:
     load_weights(model, arguments.model)
     objective = spec.objective.component().Objective(spec.objective)
     probe, test = (read_block_set(arguments.mixture_folder, name) for name in ("probe", "test"))
-    with acquire_device(spec.training) as device:
+    with acquire_device(spec.training, wait=bool if arguments.wait else None) as device:
         model.to(device)
         likelihood = nll_by_document(model, objective, test, token_bytes_V, device=device)
         choices, metrics = probe_selectors(model, objective, probe)

@@ -15,7 +15,9 @@ import contextlib
 import functools
 import json
 import math
+import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +36,7 @@ from speciate.graph.run_paths import TOKENIZER, run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint import lock, sharded, store
+from speciate.training.checkpoint import finished, lock, sharded, store
 from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, identify, identity_key
 from speciate.training.checkpoint.snapshots import Snapshots
@@ -75,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sink-folder", type=pathlib.Path, help="where the sinks keep their files")
     parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="where another process trains the run, wait for it and take over what it has done; and keep the run's "
+        "files beside its checkpoints, too, until the workflow has seen them",
+    )
+    parser.add_argument(
         "--processes", type=int, help="number of processes that torchrun launched (default: the spec's)"
     )
 
@@ -90,15 +98,21 @@ def main(arguments: argparse.Namespace) -> None:
     identity = run_identity(spec, arguments.mixture_folder, arguments.start)
     key = identity_key(identity, digest("train", spec))
     folders = (arguments.mixture_folder, arguments.output_folder, run_folder / key)
-    with join_processes(spec.training, arguments.processes) as ranks, precision.determinism(spec.training):
-        kinds = [sinks.parse(text) for text in arguments.sink] if ranks.is_main else []
-        run_sinks = Sinks(kinds, arguments.sink_folder, spec, log)
-        with lock.exclusive(run_folder) if ranks.is_main else contextlib.nullcontext():
-            if ranks.is_main:
-                change = store.earlier_attempt(run_folder, key, identity)
-                if change:
-                    log(f"{run_name(spec)}: starts from scratch: {change}")
-                store.remove_old_attempts(run_folder, key)
+    kinds = [sinks.parse(text) for text in arguments.sink]
+    with (
+        hold(run_folder, spec, stop, wait=arguments.adopt) as held,
+        join_processes(spec.training, arguments.processes, stop.__bool__ if arguments.adopt else None) as ranks,
+        precision.determinism(spec.training),
+    ):
+        run_sinks = Sinks(kinds if ranks.is_main else [], arguments.sink_folder, spec, log)
+        if held is not None:
+            change = store.earlier_attempt(run_folder, key, identity)
+            if change:
+                log(f"{run_name(spec)}: starts from scratch: {change}")
+            store.remove_old_attempts(run_folder, key)
+        complete = ranks.any(held is not None and take_over(spec, run_folder / key, arguments.output_folder))
+        if not complete:
+            attempt = store.count_attempt(run_folder / key) if held is not None else 0
             complete = train(
                 spec,
                 *folders,
@@ -107,13 +121,45 @@ def main(arguments: argparse.Namespace) -> None:
                 tokenizer_folder=arguments.tokenizer_folder,
                 run_sinks=run_sinks,
                 ranks=ranks,
+                held=held,
+                attempt=attempt,
             )
-            if complete and ranks.is_main:
-                store.remove_finished(run_folder, key)
+        if complete and held is not None:
+            if arguments.adopt:
+                store.remove_checkpoints(run_folder / key)
+            else:
+                shutil.rmtree(run_folder / key, ignore_errors=True)
     if not complete:
         if stop.received is not None:
             log(f"{run_name(spec)}: {stop.received.name} received; saved, and the same command resumes the run")
         sys.exit(STOPPED)
+
+
+def hold(
+    run_folder: pathlib.Path, spec: RunSpec, stop: StopRequest, *, wait: bool
+) -> contextlib.AbstractContextManager[lock.Held | None]:
+    """Hold the run's lock in its main process. Its other processes wait until it does, and get None."""
+
+    def tell(other: str) -> None:
+        log(f"{run_name(spec)}: {other}, trains this run; this one waits for it, and takes over what it has done")
+
+    if int(os.environ.get("RANK", 0)) > 0:
+        return lock.follow(run_folder, stop.__bool__)
+    return lock.exclusive(run_folder, made_by(spec), wait=tell if wait else None, should_stop=stop.__bool__)
+
+
+def take_over(spec: RunSpec, checkpoint_folder: pathlib.Path, output_folder: pathlib.Path) -> bool:
+    """Put the files of a run that an earlier attempt has finished into the run's folder; False if there are none."""
+    folder = checkpoint_folder / finished.FOLDER
+    if not finished.is_of(folder, spec):
+        return False
+    damage = finished.damage(folder)
+    if damage:
+        log(f"{folder}: damaged ({damage}); the run is trained again")
+        return False
+    finished.give(folder, output_folder)
+    log(f"{run_name(spec)}: an earlier attempt has finished it; its files are put back")
+    return True
 
 
 def run_name(spec: RunSpec) -> str:
@@ -169,8 +215,12 @@ def train(
     tokenizer_folder: pathlib.Path | None = None,
     run_sinks: Sinks | None = None,
     ranks: Ranks = ALONE,
+    held: lock.Held | None = None,
+    attempt: int = 1,
 ) -> bool:
     """Train one run and write its files; return False if it was stopped before its end. Each of `ranks` calls it.
+
+    `held` is the lock that this process holds, and `attempt` says how often the training has been begun or resumed.
 
     Raises:
         FailedRun: the run failed for a numerical reason, and its spec makes that an error.
@@ -196,6 +246,10 @@ def train(
             progress(state, step_metrics)
             run_sinks.send(state)
 
+    def save(state: State) -> None:
+        check(held)
+        save_checkpoint(checkpoint_folder, state, ranks=ranks, identity=identity, keep=spec.training.keep_last)
+
     failure: FailedRun | None = None
     read, num_steps = batch_reader(spec, blocks, ranks), spec.training.num_steps
     with run_sinks.open(state), BatchPrefetcher.for_device(ranks.device, read, num_steps) as batches:
@@ -205,9 +259,7 @@ def train(
             complete = loop.train(
                 context,
                 state,
-                save=functools.partial(
-                    save_checkpoint, checkpoint_folder, ranks=ranks, identity=identity, keep=spec.training.keep_last
-                ),
+                save=save,
                 should_stop=ranks.any_stops(stop.__bool__),
                 on_snapshot=snapshots.save_if_due,
                 on_step_end=report,
@@ -219,35 +271,48 @@ def train(
         return False
     if ranks.sharded:
         gather_shards(state, spec, blocks.vocabulary)
-    metadata = run_files.run_size(spec, state, blocks) | environment(ranks) | {"optimizer": groups}
+    metadata = run_files.run_size(spec, state, blocks) | environment(ranks, attempt) | {"optimizer": groups}
     metadata |= {part: identity[part] for part in ("data", "vocabulary")} | {"made_by": made_by(spec)}
     run_timing = timing(timer, progress, state.step)
+    if failure is not None and spec.training.on_failure == "stop":
+        if ranks.is_main:
+            run_files.write_failure(output_folder, failure)
+        raise failure
     if ranks.is_main:
-        run_files.write_tokenizer(output_folder / TOKENIZER, tokenizer_folder)
-    write_results(output_folder, spec, state, metadata=metadata, run_timing=run_timing, failure=failure, ranks=ranks)
+        check(held)
+        hidden = finished.prepare(checkpoint_folder)
+        run_files.write_tokenizer(hidden / TOKENIZER, tokenizer_folder)
+        write_results(hidden, spec, state, metadata=metadata, run_timing=run_timing, failure=failure)
+        check(held)
+        finished.give(finished.keep(hidden), output_folder)
+        tell_end(spec, output_folder, run_timing, failure)
     return True
 
 
+def check(held: lock.Held | None) -> None:
+    """Raise TemporaryError if another process has taken this one's lock."""
+    if held is not None:
+        held.check()
+
+
 def write_results(
-    output_folder: pathlib.Path,
+    folder: pathlib.Path,
     spec: RunSpec,
     state: State,
     *,
     metadata: dict[str, Any],
     run_timing: dict[str, Any],
     failure: FailedRun | None,
-    ranks: Ranks,
 ) -> None:
-    """Write the files of a run that has ended. Raises FailedRun if its spec makes a failure an error."""
-    if ranks.is_main:
-        run_files.write_failure(output_folder, failure)
-    if failure is not None and spec.training.on_failure == "stop":
-        raise failure
-    if not ranks.is_main:
-        return
+    """Write the files of a run that has ended."""
+    run_files.write_failure(folder, failure)
     metadata = metadata | run_files.outcome(state, failure)
-    run_files.write_spec(output_folder, spec)
-    run_files.write(output_folder, state, spec.training, metadata=metadata, timing=run_timing)
+    run_files.write_spec(folder, spec)
+    run_files.write(folder, state, spec.training, metadata=metadata, timing=run_timing)
+
+
+def tell_end(spec: RunSpec, output_folder: pathlib.Path, run_timing: dict[str, Any], failure: FailedRun | None) -> None:
+    """Log how a run has ended."""
     if failure is not None:
         place = output_folder / run_files.FAILURE
         log(f"{run_name(spec)}: FAILED: {failure}; the study goes on without this run, see {place}")

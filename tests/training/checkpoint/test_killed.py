@@ -17,13 +17,13 @@ KILLED = pathlib.Path(__file__).with_name("killed.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(pathlib.Path(verb.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 RESULTS = {
     *("model.safetensors", "metrics.jsonl", "telemetry.safetensors", "ema.safetensors", "best.safetensors"),
-    *("spec.json", "run.json", "snapshots/step3.safetensors", "snapshots/step40.safetensors"),
+    *("spec.json", "snapshots/step3.safetensors", "snapshots/step40.safetensors"),
 }
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
     # a kill may leave hidden files, which nothing reads
-    files = (file for file in folder.rglob("[!.]*") if file.is_file() and file.name != "timing.json")
+    files = (file for file in folder.rglob("[!.]*") if file.is_file() and file.name not in ("timing.json", "run.json"))
     return {str(file.relative_to(folder)): sha256(file) for file in files}
 
 
@@ -48,4 +48,8 @@ def test_killed_twenty_times_it_ends_with_the_same_bits(
     assert "resumes at step" in log
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
     assert set(digests(tmp_path / "whole")) == RESULTS
+    facts = {name: json.loads((tmp_path / name / "run.json").read_text()) for name in ("parts", "whole")}
+    # all else in it is the same
+    assert [facts[name]["job"].pop("attempt") for name in ("parts", "whole")] == [len(told["ended"]) + 1, 1]
+    assert facts["parts"] == facts["whole"]
     assert not list((tmp_path / "parts-checkpoints").iterdir())

@@ -5,8 +5,9 @@ state (loadable with weights_only), the telemetry and the metrics so far, and a 
 of each file, the run's identity (its whole spec; digests of data, vocabulary and start), versions, threads, and a
 digest of itself. The folders above are named by the run, and by a key that stands for its identity and its code:
 
-    <ablation>-seed<k>/lock              held by the one process that trains the run
+    <ablation>-seed<k>/training.lock     held by the one process that trains the run
     <ablation>-seed<k>/<key>/step<n>/    with another identity or other code, the run starts from scratch in another
+    <ablation>-seed<k>/<key>/attempts    how often its training has been begun or resumed
 
 A checkpoint is written under a hidden name, synced and renamed. A router's noise is the one thing that a step draws
 from torch's generator, so the generator's state is saved. All other randomness is addressed by seed and step.
@@ -26,7 +27,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from speciate.io import sha256, share_modes
+from speciate.io import atomic_write, sha256, share_modes
 from speciate.machine import processor
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.identity import Identity, identity_changes
@@ -211,11 +212,21 @@ def remove_old_attempts(folder: pathlib.Path, key: str, days: float = KEPT_DAYS)
             shutil.rmtree(other, ignore_errors=True)
 
 
-def remove_finished(folder: pathlib.Path, key: str) -> None:
-    """Remove the checkpoints of a run that has ended, and its folder if no earlier attempt is left in it."""
-    shutil.rmtree(folder / key, ignore_errors=True)
-    if not _other_keys(folder, key):
-        shutil.rmtree(folder)
+def count_attempt(folder: pathlib.Path) -> int:
+    """Note that the training in `folder` is begun, or resumed; return how often that has happened, this time too."""
+    file = folder / "attempts"
+    before = file.read_text(encoding="ascii") if file.is_file() else ""
+    number = (int(before) if before.strip().isdecimal() else 0) + 1
+    make_folder(folder)
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(f"{number}\n", encoding="ascii")
+    return number
+
+
+def remove_checkpoints(folder: pathlib.Path) -> None:
+    """Remove the checkpoints of a run whose files are in its finished folder."""
+    for checkpoint in _checkpoints(folder):
+        shutil.rmtree(checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}")), ignore_errors=True)
 
 
 def _other_keys(folder: pathlib.Path, key: str) -> list[pathlib.Path]:

@@ -6,7 +6,7 @@ its process k takes the k-th. Otherwise each process takes a free GPU (gpu_slots
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -27,12 +27,15 @@ def device_type(settings: TrainingSpec) -> str:
 
 
 @contextlib.contextmanager
-def acquire_device(settings: TrainingSpec, local_rank: int = 0) -> Iterator[torch.device]:
+def acquire_device(
+    settings: TrainingSpec, local_rank: int = 0, wait: Callable[[], object] | None = None
+) -> Iterator[torch.device]:
     """Yield the device of this process, which has it to itself until the block ends.
 
     Args:
         settings: the run's.
         local_rank: which of the run's processes on this node this one is, from 0.
+        wait: wait for a free GPU until this is true; None: do not wait.
 
     Raises:
         ValueError: there is no GPU, or none is free.
@@ -47,6 +50,6 @@ def acquire_device(settings: TrainingSpec, local_rank: int = 0) -> Iterator[torc
             if index >= count:
                 raise ValueError(f"training.processes: process {index} of this node has no GPU; torch finds {count}")
         else:
-            index = stack.enter_context(free_gpu(count))
+            index = stack.enter_context(free_gpu(count, wait))
         torch.cuda.set_device(index)
         yield torch.device("cuda", index)

@@ -1,15 +1,22 @@
 """One GPU for each process, where several jobs of a node choose among all of its GPUs. It changes no byte of a run.
 
 Each process locks a slot until it ends: one file for each GPU, in a folder that all jobs share (SPECIATE_GPU_LOCKS, or
-one for each user in the folder for temporary files). The kernel frees the lock of a process that is killed.
+one for each user in the folder for temporary files). The lock is that of a run (checkpoint/lock.py): it needs no
+`flock`, and a process that is killed frees it.
 """
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+
+from filelock import SoftFileLease, Timeout
+
+from speciate.cli import log
+from speciate.io import TemporaryError
+from speciate.training.checkpoint.lock import HEARTBEAT, LIMIT, POLL
 
 FOLDER_VARIABLE = "SPECIATE_GPU_LOCKS"
 
@@ -21,24 +28,43 @@ def lock_folder() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def free_gpu(count: int) -> Iterator[int]:
+def free_gpu(count: int, wait: Callable[[], object] | None = None) -> Iterator[int]:
     """Hold the first of `count` GPUs, numbered from 0, that no other process holds, until the block ends.
+
+    Args:
+        count: the number of GPUs.
+        wait: where all are held, wait for one until this is true; None: do not wait.
 
     Raises:
         ValueError: all of them are held.
+        TemporaryError: `wait` became true before one was free.
     """
     folder = lock_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        # never removed: another process could then lock a new file of the same name
-        with (folder / f"gpu{index}.lock").open("w", encoding="ascii") as lock:
+    slots = [
+        SoftFileLease(folder / f"slot{index}.lock", lease_duration=LIMIT, heartbeat_interval=HEARTBEAT, timeout=0)
+        for index in range(count)
+    ]
+    told = False
+    while True:
+        for index, slot in enumerate(slots):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                slot.acquire()
+            except Timeout:
                 continue
-            yield index
+            try:
+                yield index
+            finally:
+                slot.release()
             return
-    raise ValueError(
-        f"{folder}: {'the only GPU is' if count == 1 else f'all {count} GPUs are'} in use; "
-        f"run at most as many jobs at a time as there are GPUs (--resources gpu={count})"
-    )
+        held = f"{'the only GPU is' if count == 1 else f'all {count} GPUs are'} in use"
+        if wait is None:
+            raise ValueError(
+                f"{folder}: {held}; run at most as many jobs at a time as there are GPUs (--resources gpu={count})"
+            )
+        if not told:
+            log(f"{folder}: {held}; waits for one")
+            told = True
+        if wait():
+            raise TemporaryError(f"{folder}: was asked to stop before a GPU was free")
+        time.sleep(POLL)

@@ -174,12 +174,15 @@ def seed_rank(shared: bytes, rank: int) -> None:
 
 
 @contextlib.contextmanager
-def join_processes(settings: TrainingSpec, processes: int | None = None) -> Iterator[Ranks]:
+def join_processes(
+    settings: TrainingSpec, processes: int | None = None, wait: Callable[[], object] | None = None
+) -> Iterator[Ranks]:
     """Join the processes that torchrun launched, inside the block; without torchrun this one is alone.
 
     Args:
         settings: the run's.
         processes: the number of processes to expect, if not the number in `settings`.
+        wait: wait for a free GPU until this is true; None: do not wait.
 
     Raises:
         ValueError: another number of processes was launched; there is no GPU, or none is free.
@@ -191,7 +194,7 @@ def join_processes(settings: TrainingSpec, processes: int | None = None) -> Iter
             f"training.processes: the run needs {expected} processes, but {world} started; launch it with torchrun "
             f"--nproc-per-node {expected}, or pass --processes {world}, which gives the same losses up to rounding"
         )
-    with acquire_device(settings, local) as device:
+    with acquire_device(settings, local, wait) as device:
         if world == 1:
             yield Ranks(device=device, fsdp=settings.parallel == "fsdp")
             return

@@ -43,8 +43,6 @@ def write(
     for name, ema in files.items():
         with atomic_write(output_folder / name) as temp_path:
             save_weights(state.model, temp_path, None if ema is None else ema.weights)
-    for name in {EMA, LAST} - set(files):  # an earlier run may have left one
-        (output_folder / name).unlink(missing_ok=True)
     with atomic_write(output_folder / "metrics.jsonl") as temp_path:
         temp_path.write_text("".join(state.metrics), encoding="utf-8")
     with atomic_write(output_folder / "telemetry.safetensors") as temp_path, disk_errors(output_folder):
@@ -54,15 +52,11 @@ def write(
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer_folder: pathlib.Path | None) -> None:
-    """Copy a fitted tokenizer into `folder`, or remove an earlier run's if there is none to copy."""
-    for name in FILES:
-        if tokenizer_folder is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
-            with atomic_write(folder / name) as temp_path:
-                shutil.copyfile(tokenizer_folder / name, temp_path)
-    if tokenizer_folder is None and folder.is_dir():
-        folder.rmdir()
+    """Copy a fitted tokenizer into `folder`, if there is one to copy."""
+    for name in FILES if tokenizer_folder is not None else ():
+        assert tokenizer_folder is not None
+        with atomic_write(folder / name) as temp_path:
+            shutil.copyfile(tokenizer_folder / name, temp_path)
 
 
 def write_spec(output_folder: pathlib.Path, spec: RunSpec) -> None:

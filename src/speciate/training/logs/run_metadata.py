@@ -12,19 +12,19 @@ from speciate.machine import processor
 from speciate.training.distributed.ranks import Ranks
 
 
-def environment(ranks: Ranks) -> dict[str, Any]:
-    """Return the processor, threads, processes, device and versions of this run."""
+def environment(ranks: Ranks, attempt: int = 1) -> dict[str, Any]:
+    """Return the processor, threads, processes, device, versions and job of this run, and which attempt it is."""
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "processes": ranks.world,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
         "versions": versions(),
-        "job": job(),
+        "job": job() | {"attempt": attempt},
     }
 
 
-def job() -> dict[str, str]:
+def job() -> dict[str, Any]:
     """Return the image in which this process runs, and its job of Slurm and how often that was requeued, if any."""
     names = {"image": "APPTAINER_CONTAINER", "slurm_job": "SLURM_JOB_ID", "requeued": "SLURM_RESTART_COUNT"}
     return {key: os.environ[name] for key, name in names.items() if name in os.environ}
