@@ -207,6 +207,8 @@ def error_message(error: BaseException) -> str:
         return f"the disk is full: {error.filename} ({error.strerror})"
     if error.errno == errno.ENOENT:
         return f"{error.filename}: there is no such file"
+    if error.errno == errno.EROFS:
+        return f"{error.filename}: is on a file system that may only be read"
     if error.errno == errno.EACCES:
         return f"{error.filename}: may not be read or written"
     return str(error)

@@ -17,7 +17,7 @@ PROC = pathlib.Path("/proc")
 
 def this_process() -> dict[str, Any]:
     """Return who this process is, for `is_alive` in another."""
-    return {**_place(), "pid": os.getpid(), "start": _start(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {**_place(), "pid": os.getpid(), "start": start_of(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def is_alive(process: Mapping[str, Any]) -> bool | None:
@@ -32,7 +32,7 @@ def is_alive(process: Mapping[str, Any]) -> bool | None:
     pid = process.get("pid")
     if not isinstance(pid, int):
         return None
-    start = _start(pid)
+    start = start_of(pid)
     if start is not None:
         return start == process.get("start")
     try:
@@ -46,6 +46,8 @@ def is_alive(process: Mapping[str, Any]) -> bool | None:
 
 def in_words(process: Mapping[str, Any]) -> str:
     """Return which process it is and since when, for a message."""
+    if not process:
+        return "another process"
     job = f" (Slurm job {process['slurm_job']})" if "slurm_job" in process else ""
     return f"process {process.get('pid')} on {process.get('host')}{job}, since {process.get('since')}"
 
@@ -73,7 +75,7 @@ def _is_zombie(pid: int) -> bool:
     return _fields(pid)[:1] in (["Z"], ["X"])
 
 
-def _start(pid: int) -> int | None:
+def start_of(pid: int) -> int | None:
     """Return when a living process began, in clock ticks since the machine did; None if it does not live."""
     fields = _fields(pid)
     return None if len(fields) < 20 or fields[0] in "ZX" else int(fields[19])

@@ -32,7 +32,7 @@ from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.sampler import block_rows
 from speciate.data.tokens.manifest import read_manifest
 from speciate.graph.provenance import digest, made_by
-from speciate.graph.run_paths import TOKENIZER, run_paths
+from speciate.graph.run_paths import FINISHED, TOKENIZER, run_paths
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
@@ -150,7 +150,7 @@ def hold(
 
 def take_over(spec: RunSpec, checkpoint_folder: pathlib.Path, output_folder: pathlib.Path) -> bool:
     """Put the files of a run that an earlier attempt has finished into the run's folder; False if there are none."""
-    folder = checkpoint_folder / finished.FOLDER
+    folder = checkpoint_folder / FINISHED
     if not finished.is_of(folder, spec):
         return False
     damage = finished.damage(folder)

@@ -17,20 +17,20 @@ import shutil
 
 from speciate.config.run import RunSpec, canonical_json
 from speciate.data.tokens.manifest import FILES
-from speciate.graph.run_paths import TOKENIZER
+from speciate.graph.run_paths import FINISHED, TOKENIZER
 from speciate.io import sha256
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.state import EMA
 from speciate.training.logs.run_files import FAILURE, LAST
 
-FOLDER, RECORD = "finished", "finished.json"
+RECORD = "finished.json"
 SOMETIMES = (EMA, LAST, FAILURE, *(f"{TOKENIZER}/{name}" for name in FILES))
 """Files that not every run has: an earlier run may have left one in the run's folder."""
 
 
 def prepare(checkpoint_folder: pathlib.Path) -> pathlib.Path:
     """Return an empty hidden folder beside a run's checkpoints, for the files of the run."""
-    hidden = checkpoint_folder / f".{FOLDER}"
+    hidden = checkpoint_folder / f".{FINISHED}"
     shutil.rmtree(hidden, ignore_errors=True)
     make_folder(hidden)
     return hidden
@@ -38,7 +38,7 @@ def prepare(checkpoint_folder: pathlib.Path) -> pathlib.Path:
 
 def keep(hidden: pathlib.Path) -> pathlib.Path:
     """Note the sha256 of every file in a folder that `prepare` made, and let it be the run's finished folder."""
-    target = hidden.with_name(FOLDER)
+    target = hidden.with_name(FINISHED)
     digests = {path: sha256(hidden / path) for path in _files(hidden)}
     (hidden / RECORD).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
     sync(hidden / RECORD)

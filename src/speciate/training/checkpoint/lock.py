@@ -18,11 +18,11 @@ from typing import Any
 from filelock import SoftFileLease, Timeout
 
 from speciate import processes
+from speciate.graph.run_paths import HOLDER, read_holder
 from speciate.io import TemporaryError
 from speciate.training.checkpoint.disk import make_folder
 
-LOCK, HOLDER = "training.lock", "holder.json"
-"""The lock, and who holds it, for people and for processes that wait."""
+LOCK = "training.lock"
 HEARTBEAT, LIMIT = 15.0, 120.0
 POLL = 0.5
 """Seconds between two looks of a process that waits."""
@@ -78,7 +78,7 @@ def exclusive(
         if wait is None:
             raise ValueError(f"{folder}: another process is training this run; wait for it or end it") from None
         if not told:
-            wait(processes.in_words(holder(folder)) if holder(folder) else "another process")
+            wait(processes.in_words(read_holder(folder)))
             told = True
         if should_stop():
             raise TemporaryError(f"{folder}: was asked to stop while another process trains this run")
@@ -97,7 +97,7 @@ def exclusive(
 @contextlib.contextmanager
 def follow(folder: pathlib.Path, should_stop: Callable[[], object] = bool) -> Iterator[None]:
     """Wait until the main process of this launch of torchrun holds the lock of a run's folder."""
-    while holder(folder).get("launch") != launch():
+    while read_holder(folder).get("launch") != launch():
         if should_stop():
             raise TemporaryError(f"{folder}: was asked to stop before the training began")
         time.sleep(POLL)
@@ -113,12 +113,3 @@ def this_process() -> dict[str, Any]:
 def launch() -> str:
     """Return a text that the processes of one launch of torchrun share; empty for a process alone."""
     return " ".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")).strip()
-
-
-def holder(folder: pathlib.Path) -> dict[str, Any]:
-    """Return what the holder of a folder's lock has told of itself; empty if it has not, or there is none."""
-    try:
-        content = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

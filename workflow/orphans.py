@@ -1,0 +1,255 @@
+"""Adopt what the jobs of a Snakemake that was killed still do.
+
+Its jobs live on: processes on this machine, jobs in the queue of a cluster. A training among them keeps its steps: the
+new job of the same run waits for it, and puts its files into the run's folder in seconds (`train --adopt`; the files
+are kept beside the checkpoints until Snakemake has seen them in the run's folder, and removed here). A training that
+the study no longer wants is asked to stop, and saves. Any other job is ended and made again: it writes its files at
+once or not at all, so nothing half-made is left, and it can no longer write while its successor does.
+
+On Slurm a job that has not begun is cancelled, and the successor of one that runs waits in the queue until that has
+ended (`--dependency=afterany`), so that it holds no node meanwhile.
+"""
+
+import contextlib
+import getpass
+import logging
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from failures import jobs_of
+from snakemake.iocontainers import ResourceList
+
+from speciate import processes
+from speciate.graph.provenance import made_by, short_digest
+from speciate.graph.run_paths import FINISHED, read_holder
+from speciate.graph.study_graph import StudyGraph
+
+STARTED_BY = "SPECIATE_STARTED_BY"
+"""Variable of every job's processes: which Snakemake has started them."""
+PATIENCE = 10.0
+"""Seconds that a process has to end before it is killed."""
+PROC = pathlib.Path("/proc")
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A process whose Snakemake is gone."""
+
+    pid: int
+    words: list[str]
+    """Its command line."""
+
+    @property
+    def verb(self) -> str:
+        """Return which stage it runs; empty if it is not a stage itself."""
+        pairs = zip(self.words, self.words[1:], strict=False)
+        return next((word for before, word in pairs if before == "speciate"), "")
+
+
+def mark() -> str:
+    """Return which Snakemake this is and where it works, for `STARTED_BY`."""
+    own = processes.this_process()
+    place = short_digest(own["host"], own["boot"], own["namespace"], os.getcwd())
+    return f"{place} {own['pid']} {own['start']}"
+
+
+def orphans() -> list[Orphan]:
+    """Return the processes on this machine that a Snakemake started in this folder that is gone."""
+    here, found = mark().split()[0], []
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or is another user's
+            variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+            text = next((line for line in variables if line.startswith(f"{STARTED_BY}=")), "")
+            place, pid, start = text.partition("=")[2].split()
+            parent = {**processes.this_process(), "pid": int(pid), "start": int(start)}
+            if place == here and processes.is_alive(parent) is False:
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                found.append(Orphan(int(folder.name), words[:-1]))
+    return found
+
+
+def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.Logger) -> None:
+    """Adopt or end what a killed Snakemake has left, before the first job."""
+    jobs = list(workflow.dag.needrun_jobs())
+    trainings = [job for job in jobs if is_training(job)]
+    forget_finished(home, {str(path) for job in trainings for path in job.output})
+    forget_when_seen(workflow.dag)
+    left = orphans()
+    unwanted = {facts.get("pid"): job for job, facts in trained_otherwise(trainings, graph)}
+    for orphan in left:
+        if orphan.verb == "train" and orphan.pid in unwanted:
+            logger.info(f"{unwanted[orphan.pid]}: process {orphan.pid} trains another version of it, and is stopped")
+            with contextlib.suppress(OSError):
+                os.kill(orphan.pid, signal.SIGTERM)
+    outputs = {str(path) for job in jobs for path in job.output}
+    places = outputs | {os.path.dirname(path) for path in outputs}
+    stages = [each for each in left if each.verb not in ("", "train") and names_one(each.words, places)]
+    for orphan in stages:
+        logger.info(f"{orphan.verb}: process {orphan.pid}, which a killed Snakemake has left, is ended and made again")
+    end([each.pid for each in stages])
+    if executor_of(workflow) == "slurm":
+        queue_behind(workflow, jobs, {str(facts["slurm_job"]) for _, facts in trained_otherwise(trainings, graph)
+                                      if "slurm_job" in facts}, logger)  # fmt: skip
+
+
+def is_training(job: Any) -> bool:
+    """Tell whether a job trains a run, whatever the rule is called where this workflow is a module of another."""
+    return "checkpoints" in list(job.params.keys())
+
+
+def checkpoints_of(job: Any) -> pathlib.Path:
+    """Return the folder of all checkpoints of the run that a job trains."""
+    return pathlib.Path(job.params.checkpoints) / f"{job.wildcards.ablation}-seed{job.wildcards.seed}"
+
+
+def trained_otherwise(trainings: Iterable[Any], graph: StudyGraph) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the holder of each run that is being trained from another spec, or with other code."""
+    for job in trainings:
+        facts = read_holder(checkpoints_of(job))
+        if facts:
+            wanted = made_by(graph.run(job.wildcards.ablation, int(job.wildcards.seed)))
+            if any(facts.get(name) != digest for name, digest in wanted.items()):
+                yield f"{job.wildcards.ablation} seed {job.wildcards.seed}", facts
+
+
+def names_one(words: Iterable[str], places: set[str]) -> bool:
+    """Tell whether a command line names one of these files or folders, also as NAME=PATH."""
+    return any(word in places or word.partition("=")[2] in places for word in words)
+
+
+def end(pids: list[int]) -> None:
+    """End processes and those that they have started."""
+    targets = {each: processes.start_of(each) for pid in pids for each in (pid, *descendants(pid))}
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid, start in targets.items():
+            if start is not None and processes.start_of(pid) == start:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+        patience = time.monotonic() + PATIENCE
+        while any(start is not None and processes.start_of(pid) == start for pid, start in targets.items()):
+            if time.monotonic() > patience:
+                break
+            time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started."""
+    found: list[int] = []
+    for file in PROC.glob(f"{pid}/task/*/children"):
+        with contextlib.suppress(OSError, ValueError):
+            for child in map(int, file.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def forget_finished(home: pathlib.Path, to_run: set[str]) -> None:
+    """Remove the kept files of finished runs whose own folders have them, unless their jobs are about to run."""
+    for folder in home.glob(f"checkpoints/*/*/{FINISHED}"):
+        ablation, _, seed = folder.parents[1].name.rpartition("-seed")
+        run_folder = home / "runs" / ablation / f"seed{seed}"
+        if str(run_folder / "run.json") not in to_run:
+            forget(folder, run_folder)
+
+
+def forget(folder: pathlib.Path, run_folder: pathlib.Path) -> None:
+    """Remove a folder of kept files if the run's folder has the same run."""
+    with contextlib.suppress(OSError):
+        if (folder / "run.json").read_bytes() == (run_folder / "run.json").read_bytes():
+            shutil.rmtree(folder.parent)
+            folder.parents[1].rmdir()
+
+
+def forget_when_seen(dag: Any) -> None:
+    """Remove the kept files of each run once Snakemake has seen all files of the run's job."""
+    finish = dag.finish
+
+    async def finish_and_forget(job: Any, *rest: Any, **named: Any) -> Any:
+        result = await finish(job, *rest, **named)
+        for each in jobs_of(job):
+            if is_training(each):
+                for folder in checkpoints_of(each).glob(f"*/{FINISHED}"):
+                    forget(folder, pathlib.Path(each.params.folder))
+        return result
+
+    dag.finish = finish_and_forget
+
+
+def executor_of(workflow: Any) -> str:
+    """Return the name of the executor, such as `slurm`."""
+    return str(vars(workflow.executor_plugin).get("_name", "")) if workflow.executor_plugin else ""
+
+
+def queue_behind(workflow: Any, jobs: list[Any], unwanted: set[str], logger: logging.Logger) -> None:
+    """Cancel jobs of Slurm that wait to do what is to be done, and let new ones wait for those that do it.
+
+    Args:
+        workflow: the workflow that is about to start.
+        jobs: what it has to do.
+        unwanted: jobs of Slurm that train another version of a run, which are cancelled, and save.
+        logger: where to say so.
+    """
+    queued = queue()
+    before = {str(path): number for job in jobs for path in job.output[:1] for number in submitted_for(workflow, job)}
+    waiting = {number for number in before.values() if queued.get(base(number)) == "PENDING"} | (
+        {number for number in unwanted if base(number) in queued}
+    )
+    if waiting:
+        logger.info(f"cancels {len(waiting)} jobs of Slurm that an earlier Snakemake has left: {', '.join(waiting)}")
+        subprocess.run(["scancel", *sorted(waiting)], check=False)
+    after = {path: base(number) for path, number in before.items() if base(number) in queued}
+    if set(after.values()) - {base(number) for number in waiting}:
+        logger.info(f"waits for jobs of Slurm that an earlier Snakemake has left: {', '.join(sorted(after.values()))}")
+    submit_after(workflow.scheduler, after)
+
+
+def submitted_for(workflow: Any, job: Any) -> list[str]:
+    """Return the cluster's numbers of jobs that were to make a job's files, and have not been seen to end."""
+    try:
+        return list(workflow.persistence.external_jobids(job))
+    except (OSError, ValueError):
+        return []
+
+
+def base(number: str) -> str:
+    """Return the number of a job of Slurm without its place in an array."""
+    return number.partition("_")[0]
+
+
+def queue() -> dict[str, str]:
+    """Return the state of the user's jobs of Slurm that have not ended, by number; empty if it cannot be told."""
+    command = ["squeue", "--noheader", "--format", "%i %T", "--user", getpass.getuser()]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {base(number): state for number, _, state in (line.strip().partition(" ") for line in lines)}
+
+
+def submit_after(scheduler: Any, after: Mapping[str, str]) -> None:
+    """Let the first submission of each job wait for the earlier job of Slurm that makes the same file."""
+    run: Callable[..., Any] = scheduler.run
+    left = dict(after)
+
+    def run_after(jobs: Iterable[Any], executor: Any = None) -> Any:
+        jobs = list(jobs)
+        for job in jobs:
+            numbers = {left.pop(str(path)) for each in jobs_of(job) for path in each.output if str(path) in left}
+            if numbers:
+                extra = str(job.resources.get("slurm_extra") or "")
+                depend(job, f"{extra} --dependency=afterany:{':'.join(sorted(numbers))}".strip())
+        return run(jobs, executor) if executor is not None else run(jobs)
+
+    scheduler.run = run_after
+
+
+def depend(job: Any, extra: str) -> None:
+    """Give a job, or a group of jobs, these further options of sbatch."""
+    resources = {**dict(job.resources.items()), "slurm_extra": extra}
+    job._resources = resources if job.is_group() else ResourceList(fromdict=resources)
