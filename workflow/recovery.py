@@ -23,7 +23,8 @@ from snakemake.persistence.file import FilePersistence
 from speciate import processes
 from speciate.cli import error_message
 
-STARTED = pathlib.Path(".snakemake/speciate/started")
+SNAKEMAKE = pathlib.Path(".snakemake")
+STARTED = SNAKEMAKE / "speciate" / "started"
 RESULTS = pathlib.Path("results")
 UNLOCK = "if it has ended: `snakemake --unlock`, then start again"
 
@@ -69,7 +70,7 @@ def recognise_locks(study: str, logger: logging.Logger) -> None:
             with lock(self):
                 yield
             return
-        with plainly():
+        with plainly(SNAKEMAKE):
             folder = pathlib.Path(self._lockdir)
             for holder in dead(holders()):
                 remove(holder, folder, logger)
@@ -79,7 +80,7 @@ def recognise_locks(study: str, logger: logging.Logger) -> None:
             own.write()
         with contextlib.ExitStack() as stack:
             stack.callback(own.file.unlink, missing_ok=True)
-            with plainly():
+            with plainly(SNAKEMAKE):
                 stack.enter_context(lock(self))
                 own.locks = [pathlib.Path(file).name for file in self._lockfile.values()]
                 own.write()
@@ -144,12 +145,14 @@ def refusal(folder: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Let an error of the file system, such as a full disk, be one line."""
+def plainly(folder: pathlib.Path = RESULTS) -> Iterator[None]:
+    """Let an error of the file system, such as a full disk, be one line, which names a folder if not a file."""
     try:
         yield
     except OSError as error:
-        raise WorkflowError(f"nothing can be run: {error_message(error)}") from None
+        place = folder if error.filename is None else os.fsdecode(error.filename)
+        named = OSError(error.errno, error.strerror, os.path.abspath(place))
+        raise WorkflowError(f"no job was run: {error_message(named)}") from None
 
 
 def check_places(*, write: bool) -> None:
@@ -158,18 +161,21 @@ def check_places(*, write: bool) -> None:
     Args:
         write: whether jobs are about to run; planning needs less.
     """
-    with plainly():
-        (STARTED.parents[1] / "locks").mkdir(parents=True, exist_ok=True)
-        if write:
-            for folder in (STARTED.parents[1], RESULTS):
-                probe = folder / f".probe-{os.getpid()}"
-                folder.mkdir(exist_ok=True)
-                probe.write_text("may be written\n", encoding="utf-8")
-                probe.unlink()
+    logging.raiseExceptions = False  # a full disk is told once, not by Snakemake's log file at each of its lines
     if RESULTS.exists() and not RESULTS.is_dir():
         raise WorkflowError(
-            f"{RESULTS.resolve()}: is not a folder; move it away, results go into a folder of this name"
+            f"{RESULTS.absolute()}: is not a folder; move it away, results go into a folder of that name"
         )
+    with plainly(SNAKEMAKE):
+        (SNAKEMAKE / "locks").mkdir(parents=True, exist_ok=True)
+        for folder in (SNAKEMAKE, RESULTS) if write else ():
+            folder.mkdir(exist_ok=True)
+            probe = folder / f".probe-{os.getpid()}"
+            try:
+                probe.touch()
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(folder)) from None
+            probe.unlink()
 
 
 def rerun_half_made() -> None:

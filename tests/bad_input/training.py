@@ -1,7 +1,6 @@
 """Define what can go wrong in training: two at once, bad checkpoints, changed inputs, a full disk, no memory."""
 
 import contextlib
-import fcntl
 import json
 import pathlib
 import signal
@@ -14,6 +13,7 @@ from tests.bad_input.case import Case, Place, separately
 from tests.bad_input.small import Command, Ended
 
 from speciate.cli import FAILED_FOR_NOW
+from speciate.training.checkpoint import lock
 
 STOP = {"speciate.training.distributed.signals.StopRequest.__bool__": lambda self: True}
 """Make a training stop after its first step; a second such training makes a second checkpoint."""
@@ -104,8 +104,7 @@ def mixture(key: str, value: object) -> Callable[[Place], None]:
 
 def beside(place: Place, command: Command) -> Ended:
     """Run the training while another process holds the run."""
-    with (place.folder / RUN / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.exclusive(place.folder / RUN):
         return here(place, command)
 
 

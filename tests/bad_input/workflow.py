@@ -1,5 +1,6 @@
 """Define cases in Snakemake: a wrong study file before any job, and a second workflow in the same folder."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
 import yaml
 from tests.bad_input import small
 from tests.bad_input.case import Case, Place
@@ -63,11 +65,11 @@ def with_image(content: bytes | None) -> Callable[[Place], Command]:
     return make
 
 
-def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
-    """Start Snakemake as a user starts it."""
+def start(place: Place, *words: str) -> subprocess.Popen[str]:
+    """Start a command, such as Snakemake, as a user starts it."""
     keep = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.Popen(
-        [SNAKEMAKE, *arguments],
+        words,
         cwd=place.folder,
         env={**keep, "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(place.elsewhere)} | place.environment,
         stdout=subprocess.PIPE,
@@ -86,18 +88,49 @@ def told(said: str) -> tuple[str, ...]:
 
 def refused(place: Place, command: Command) -> Ended:
     """Run the workflow until it is refused."""
-    with start(place, *command.arguments) as process:
+    with start(place, SNAKEMAKE, *command.arguments) as process:
         said, _ = process.communicate(timeout=small.PATIENCE)
     return Ended(process.returncode, told(said), said)
 
 
+def locked(process: dict[str, object] | None) -> Callable[[Place], Command]:
+    """Put a study into a copy of the repository whose files are locked, by this process if it is known."""
+
+    def make(place: Place) -> Command:
+        command = in_workspace()(place)
+        folder = place.folder / ".snakemake"
+        (folder / "locks").mkdir(parents=True)
+        (folder / "locks" / "0.output.lock").write_text("results/small/data.html\n")
+        if process is not None:
+            (folder / "speciate" / "started").mkdir(parents=True)
+            record = {"process": process, "locks": ["0.output.lock"]}
+            (folder / "speciate" / "started" / "12").write_text(json.dumps(record))
+        return command
+
+    return make
+
+
+def mounted(before: str) -> Callable[[Place, Command], Ended]:
+    """Run the workflow after some commands, which may mount file systems that nothing else sees."""
+
+    def run(place: Place, command: Command) -> Ended:
+        if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+            pytest.skip("no file system can be mounted here")
+        line = f"({before}) 2> /dev/null; exec {SNAKEMAKE} {' '.join(command.arguments)}"
+        with start(place, "unshare", "-rm", "bash", "-c", line) as process:
+            said, _ = process.communicate(timeout=small.PATIENCE)
+        return Ended(process.returncode, told(said), said)
+
+    return run
+
+
 def beside_another(place: Place, command: Command) -> Ended:
     """Run the workflow while another one works in the same folder."""
-    with start(place, *command.arguments) as first:
+    with start(place, SNAKEMAKE, *command.arguments) as first:
         try:
-            locks = place.folder / ".snakemake" / "locks"
+            taken = place.folder / ".snakemake" / "speciate" / "started"
             patience = time.monotonic() + small.PATIENCE
-            while not (locks.is_dir() and any(locks.iterdir())):
+            while not any(".lock" in file.read_text() for file in taken.glob("[!.]*")):
                 assert first.poll() is None and time.monotonic() < patience, "it never took the lock"
                 time.sleep(0.05)
             return refused(place, command)
@@ -138,12 +171,75 @@ CASES = [
         "Workflow",
         "two workflows in one folder: the second",
         in_workspace(),
-        "Error: Directory cannot be locked. Please make sure that no other Snakemake process is trying to create "
-        "the same files in the following directory:\nHERE\nIf you are sure that no other instances of snakemake are "
-        "running on this directory, the remaining lock was likely caused by a kill signal or a power loss. It can "
-        "be removed with the --unlock argument.",
+        "HERE: is in use by Snakemake, process N on WHY, since WHY, study small; wait for it or end it, then start "
+        "again",
         status=SNAKEMAKE_FAILED,
         run=beside_another,
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a lock that Snakemake holds, or has left, on another machine",
+        locked({"host": "elsewhere", "pid": 12, "start": 34, "since": "yesterday", "study": "small"}),
+        "HERE: is in use by Snakemake, process 12 on elsewhere, since yesterday, study small, and from here it cannot "
+        "be told whether that still lives; if it has ended: `snakemake --unlock`, then start again",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a lock that an earlier version has left",
+        locked(None),
+        "HERE: is in use by a Snakemake that has not said which process it is; if it has ended: `snakemake --unlock`, "
+        "then start again",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a results folder that may only be read",
+        in_workspace(),
+        "no job was run: HERE/results: is on a file system that may only be read",
+        status=SNAKEMAKE_FAILED,
+        run=mounted("mkdir results; mount --bind results results; mount -o remount,ro,bind results"),
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a file named `results`",
+        in_workspace(),
+        "HERE/results: is not a folder; move it away, results go into a folder of that name",
+        status=SNAKEMAKE_FAILED,
+        run=mounted("touch results"),
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a folder in which Snakemake cannot keep its records",
+        in_workspace(),
+        "no job was run: HERE/.snakemake/locks: is on a file system that may only be read",
+        status=SNAKEMAKE_FAILED,
+        run=mounted("mkdir .snakemake; mount --bind .snakemake .snakemake; mount -o remount,ro,bind .snakemake"),
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a full disk before the first job: the results",
+        in_workspace(),
+        "no job was run: the disk is full: HERE/results (No space left on device)",
+        status=SNAKEMAKE_FAILED,
+        run=mounted("mkdir results; mount -t tmpfs -o size=64k none results"),
+        alone=False,
+    ),
+    Case(
+        "Workflow",
+        "a full disk before the first job: Snakemake's records",
+        in_workspace(),
+        "no job was run: the disk is full: HERE/.snakemake (No space left on device)",
+        status=SNAKEMAKE_FAILED,
+        run=mounted("mkdir .snakemake; mount -t tmpfs -o size=32k none .snakemake; cat /dev/zero > .snakemake/full"),
         alone=False,
     ),
 ]

@@ -106,9 +106,22 @@ def lives(pid: int) -> bool:
         return False
 
 
+def stage(verb: str, output: pathlib.Path) -> int:
+    """Return the process of a stage that writes a file; 0 if there is none."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if str(output) in words and words[2:4] == ["speciate", verb]:
+            return int(folder.name)
+    return 0
+
+
 @pytest.fixture
 def study(finished: Workspace) -> Iterator[Study]:
     made = Study(finished, 150)
+    shutil.rmtree(made.folder / HOME, ignore_errors=True)
     yield made
     until(lambda: not lives(made.trainer()))
     made.file.unlink()
@@ -137,7 +150,9 @@ def test_a_living_training_is_waited_for_and_its_steps_are_kept(study: Study, un
         os.kill(pid, signal.SIGCONT)
     said = process.communicate()[0]
     assert process.returncode == 0, said
-    assert re.search(r"Snakemake, process \d+ on \S+, since .+, study orphan, was killed here; its lock is removed", said)
+    assert re.search(
+        r"Snakemake, process \d+ on \S+, since .+, study orphan, was killed here; its lock is removed", said
+    )
     assert f"dense seed 0: process {pid} on " in said
     assert "an earlier attempt has finished it; its files are put back" in said
     assert digests(study.folder / RUN) == undisturbed
@@ -181,17 +196,33 @@ def test_a_training_that_the_study_no_longer_wants_saves_and_makes_room(study: S
 
 def test_two_at_a_time_are_refused_and_a_dry_run_is_not(study: Study) -> None:
     process = study.start()
+    until(study.has_checkpoint, process)
+    os.kill(study.trainer(), signal.SIGSTOP)
     try:
-        until(study.has_checkpoint, process)
         done = study.workspace.snakemake(*study.command())
         assert done.returncode == 1
-        assert re.search(
-            rf"is in use by Snakemake, process {process.pid} on \S+, since .+, study orphan; wait for it or end it, then",
-            done.stdout,
-        )
+        who = rf"is in use by Snakemake, process {process.pid} on \S+, since .+, study orphan; wait for it or end it,"
+        assert re.search(who, done.stdout), done.stdout
         assert "Traceback" not in done.stdout
     finally:
         process.kill()
         process.wait()
     planned = study.workspace.snakemake("--dry-run", *study.command())
     assert "cannot be locked" not in planned.stdout
+    assert (study.folder / ".snakemake/locks/0.output.lock").is_file()  # a dry run removes nothing
+    os.kill(study.trainer(), signal.SIGCONT)
+
+
+def test_another_stage_is_ended_and_made_again(study: Study) -> None:
+    measured = RUN / "measured.json"
+    process = study.start(measured)
+    until(lambda: bool(stage("evaluate", measured)), process)
+    pid = stage("evaluate", measured)
+    os.kill(pid, signal.SIGSTOP)  # it would have written its files at any later time
+    process.kill()
+    process.wait()
+    done = study.workspace.snakemake(*study.command(measured))
+    assert done.returncode == 0, done.stdout
+    assert f"evaluate: process {pid}, which a killed Snakemake has left, is ended and made again" in done.stdout
+    assert not lives(pid)
+    assert (study.folder / measured).is_file()

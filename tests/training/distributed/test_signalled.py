@@ -113,7 +113,8 @@ def test_a_signal_to_the_whole_group_saves_and_the_same_command_continues(
     assert [saved.name for saved in (tmp_path / "kept").glob("*/*/step*")] == [f"step{STEP + 1}"]
     # run the same command in this process, which is quicker
     execute(line.partition("python -m speciate ")[2].partition(" 2>&1")[0].split())
-    assert not list((tmp_path / "kept").iterdir())
+    # the files of the run are kept until the workflow has seen them, and beside them the number of attempts
+    assert sorted(path.name for path in (tmp_path / "kept").glob("*/*/*")) == ["attempts", "finished"]
     assert verb.train(spec, mixture, tmp_path / "whole", tmp_path / "unused", stop=Never())
     for name in RESULTS:
         assert sha256(tmp_path / "run" / name) == sha256(tmp_path / "whole" / name), name

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from speciate import processes
 from speciate.graph.run_paths import HOLDER, read_holder
@@ -73,7 +73,7 @@ def exclusive(
             break
         except FileNotFoundError:  # a run that has just finished removes the folder
             continue
-        except Timeout:
+        except (Timeout, LeaseSettingsMismatch):  # held, the latter with the limit of another version
             pass
         if wait is None:
             raise ValueError(f"{folder}: another process is training this run; wait for it or end it") from None

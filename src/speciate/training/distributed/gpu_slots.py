@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from filelock import SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from speciate.cli import log
 from speciate.io import TemporaryError
@@ -50,7 +50,7 @@ def free_gpu(count: int, wait: Callable[[], object] | None = None) -> Iterator[i
         for index, slot in enumerate(slots):
             try:
                 slot.acquire()
-            except Timeout:
+            except (Timeout, LeaseSettingsMismatch):
                 continue
             try:
                 yield index
