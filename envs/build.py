@@ -152,7 +152,10 @@ def main() -> None:
         )
     HOME.mkdir(exist_ok=True)
     with (HOME / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits, and finds it done
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits, and finds it done
+        except OSError:
+            print(f"envs: {HOME}: its file system has no locks; do not start a second `make` here", flush=True)
         try:
             for name in names:
                 ensure(name)

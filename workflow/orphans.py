@@ -25,17 +25,19 @@ from typing import Any
 
 from failures import jobs_of
 from snakemake.iocontainers import ResourceList
+from snakemake.persistence import PersistenceBase
 
-from speciate import processes
+from speciate import machine
 from speciate.graph.provenance import made_by, short_digest
-from speciate.graph.run_paths import FINISHED, read_holder
 from speciate.graph.study_graph import StudyGraph
+from speciate.machine import FINISHED, read_holder
 
 STARTED_BY = "SPECIATE_STARTED_BY"
 """Variable of every job's processes: which Snakemake has started them."""
 PATIENCE = 10.0
 """Seconds that a process has to end before it is killed."""
 PROC = pathlib.Path("/proc")
+SUBMITTED = pathlib.Path(".snakemake/speciate/submitted.txt")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Orphan:
 
 def mark() -> str:
     """Return which Snakemake this is and where it works, for `STARTED_BY`."""
-    own = processes.this_process()
+    own = machine.this_process()
     place = short_digest(own["host"], own["boot"], own["namespace"], os.getcwd())
     return f"{place} {own['pid']} {own['start']}"
 
@@ -68,8 +70,8 @@ def orphans() -> list[Orphan]:
             variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
             text = next((line for line in variables if line.startswith(f"{STARTED_BY}=")), "")
             place, pid, start = text.partition("=")[2].split()
-            parent = {**processes.this_process(), "pid": int(pid), "start": int(start)}
-            if place == here and processes.is_alive(parent) is False:
+            parent = {**machine.this_process(), "pid": int(pid), "start": int(start)}
+            if place == here and machine.is_alive(parent) is False:
                 words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 found.append(Orphan(int(folder.name), words[:-1]))
     return found
@@ -95,6 +97,7 @@ def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.
         logger.info(f"{orphan.verb}: process {orphan.pid}, which a killed Snakemake has left, is ended and made again")
     end([each.pid for each in stages])
     if executor_of(workflow) == "slurm":
+        note_submissions()
         queue_behind(workflow, jobs, {str(facts["slurm_job"]) for _, facts in trained_otherwise(trainings, graph)
                                       if "slurm_job" in facts}, logger)  # fmt: skip
 
@@ -126,14 +129,14 @@ def names_one(words: Iterable[str], places: set[str]) -> bool:
 
 def end(pids: list[int]) -> None:
     """End processes and those that they have started."""
-    targets = {each: processes.start_of(each) for pid in pids for each in (pid, *descendants(pid))}
+    targets = {each: machine.start_of(each) for pid in pids for each in (pid, *descendants(pid))}
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid, start in targets.items():
-            if start is not None and processes.start_of(pid) == start:
+            if start is not None and machine.start_of(pid) == start:
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
         patience = time.monotonic() + PATIENCE
-        while any(start is not None and processes.start_of(pid) == start for pid, start in targets.items()):
+        while any(start is not None and machine.start_of(pid) == start for pid, start in targets.items()):
             if time.monotonic() > patience:
                 break
             time.sleep(0.05)
@@ -196,25 +199,48 @@ def queue_behind(workflow: Any, jobs: list[Any], unwanted: set[str], logger: log
         logger: where to say so.
     """
     queued = queue()
-    before = {str(path): number for job in jobs for path in job.output[:1] for number in submitted_for(workflow, job)}
-    waiting = {number for number in before.values() if queued.get(base(number)) == "PENDING"} | (
-        {number for number in unwanted if base(number) in queued}
-    )
-    if waiting:
-        logger.info(f"cancels {len(waiting)} jobs of Slurm that an earlier Snakemake has left: {', '.join(waiting)}")
-        subprocess.run(["scancel", *sorted(waiting)], check=False)
-    after = {path: base(number) for path, number in before.items() if base(number) in queued}
-    if set(after.values()) - {base(number) for number in waiting}:
-        logger.info(f"waits for jobs of Slurm that an earlier Snakemake has left: {', '.join(sorted(after.values()))}")
+    if queued is None:
+        logger.warning("squeue does not answer; jobs of Slurm that a killed Snakemake may have left are not waited for")
+        return
+    noted = submitted(queued)
+    before = {
+        str(job.output[0]): noted[str(job.output[0])] for job in jobs if job.output and str(job.output[0]) in noted
+    }
+    cancelled = {number for number in before.values() if queued[base(number)] == "PENDING"}
+    cancelled |= {number for number in unwanted if base(number) in queued}
+    after = {path: base(number) for path, number in before.items()}
+    awaited = sorted(set(after.values()) - {base(number) for number in cancelled})
+    if cancelled:
+        logger.info(f"jobs of Slurm that a killed Snakemake has left, cancelled: {', '.join(sorted(cancelled))}")
+        subprocess.run(["scancel", *sorted(cancelled)], check=False)
+    if awaited:
+        logger.info(f"jobs of Slurm that a killed Snakemake has left, waited for: {', '.join(awaited)}")
     submit_after(workflow.scheduler, after)
 
 
-def submitted_for(workflow: Any, job: Any) -> list[str]:
-    """Return the cluster's numbers of jobs that were to make a job's files, and have not been seen to end."""
+def note_submissions() -> None:
+    """Note which job of a cluster makes which file; a job that runs removes Snakemake's own note of that."""
+    started = PersistenceBase.started
+
+    def started_and_noted(self: Any, job: Any, external_jobid: str | None = None) -> None:
+        started(self, job, external_jobid)
+        if external_jobid is not None and job.output:
+            SUBMITTED.parent.mkdir(parents=True, exist_ok=True)
+            with SUBMITTED.open("a", encoding="utf-8") as notes:
+                notes.write(f"{external_jobid} {job.output[0]}\n")
+
+    PersistenceBase.started = started_and_noted
+
+
+def submitted(queued: Mapping[str, str]) -> dict[str, str]:
+    """Return the jobs in the queue by the first file that they make, and keep the notes of these alone."""
     try:
-        return list(workflow.persistence.external_jobids(job))
-    except (OSError, ValueError):
-        return []
+        pairs = [line.split(" ", 1) for line in SUBMITTED.read_text(encoding="utf-8").splitlines() if " " in line]
+    except FileNotFoundError:
+        return {}
+    found = {path: number for number, path in pairs if base(number) in queued}
+    SUBMITTED.write_text("".join(f"{number} {path}\n" for path, number in found.items()), encoding="utf-8")
+    return found
 
 
 def base(number: str) -> str:
@@ -222,13 +248,13 @@ def base(number: str) -> str:
     return number.partition("_")[0]
 
 
-def queue() -> dict[str, str]:
-    """Return the state of the user's jobs of Slurm that have not ended, by number; empty if it cannot be told."""
+def queue() -> dict[str, str] | None:
+    """Return the state of the user's jobs of Slurm that have not ended, by number; None if it cannot be told."""
     command = ["squeue", "--noheader", "--format", "%i %T", "--user", getpass.getuser()]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return {}
+        return None
     return {base(number): state for number, _, state in (line.strip().partition(" ") for line in lines)}
 
 

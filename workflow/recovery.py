@@ -20,7 +20,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.persistence import PersistenceBase
 from snakemake.persistence.file import FilePersistence
 
-from speciate import processes
+from speciate import machine
 from speciate.cli import error_message
 
 SNAKEMAKE = pathlib.Path(".snakemake")
@@ -47,7 +47,7 @@ class Holder:
 
     def in_words(self) -> str:
         """Return who it is, for a message."""
-        return f"Snakemake, {processes.in_words(self.process)}, study {self.process.get('study')}"
+        return f"Snakemake, {machine.process_in_words(self.process)}, study {self.process.get('study')}"
 
 
 def holders() -> list[Holder]:
@@ -76,7 +76,7 @@ def recognise_locks(study: str, logger: logging.Logger) -> None:
                 remove(holder, folder, logger)
             if self.locked:
                 raise WorkflowError(refusal(folder))
-            own = Holder(STARTED / f"{os.getpid()}-{os.urandom(4).hex()}", {**processes.this_process(), "study": study})
+            own = Holder(STARTED / f"{os.getpid()}-{os.urandom(4).hex()}", {**machine.this_process(), "study": study})
             own.write()
         with contextlib.ExitStack() as stack:
             stack.callback(own.file.unlink, missing_ok=True)
@@ -101,7 +101,7 @@ def recognise_locks(study: str, logger: logging.Logger) -> None:
 
 def dead(found: list[Holder]) -> list[Holder]:
     """Return the holders that certainly do not live any more."""
-    return [holder for holder in found if processes.is_alive(holder.process) is False]
+    return [holder for holder in found if machine.is_alive(holder.process) is False]
 
 
 def foreign(folder: pathlib.Path, gone: list[Holder]) -> list[str]:
@@ -137,7 +137,7 @@ def refusal(folder: pathlib.Path) -> str:
     found = [holder for holder in holders() if set(holder.locks) & names]
     where = f"{pathlib.Path.cwd()}: is in use by"
     for holder in found:
-        if processes.is_alive(holder.process):
+        if machine.is_alive(holder.process):
             return f"{where} {holder.in_words()}; wait for it or end it, then start again"
     for holder in found:
         return f"{where} {holder.in_words()}, and from here it cannot be told whether that still lives; {UNLOCK}"

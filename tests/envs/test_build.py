@@ -148,3 +148,20 @@ def test_the_locks_name_one_version_of_torch_and_share_every_other_package() -> 
     assert all(re.match(r"cuda-|nvidia-|triton", name) for name in set(cuda) - set(cpu))
     assert all(versions == cpu[name] for name, versions in pins("dev").items() if name in cpu)
     assert all(pins("study")[name] == versions for name, versions in pins("pip").items())
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    script = runpy.run_path(str(ROOT / "envs/build.py"))
+    asked: list[str] = []
+    monkeypatch.setitem(script["main"].__globals__, "HOME", tmp_path / "envs")
+    monkeypatch.setitem(script["main"].__globals__, "ensure", asked.append)
+    monkeypatch.setattr("fcntl.flock", missing)
+    monkeypatch.setattr(sys, "argv", ["build.py", "host"])
+    script["main"]()
+    assert asked == ["host"]
+    assert "its file system has no locks" in capsys.readouterr().out

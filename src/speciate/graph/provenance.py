@@ -26,7 +26,7 @@ OUTSIDE = (
     # progress, log lines and metadata of a run; tests/graph/test_outside.py shows that no later stage reads them
     "speciate.training.logs",
     # locks decide when something may happen, never what
-    *("speciate.processes", "speciate.training.checkpoint.lock", "speciate.training.distributed.gpu_slots"),
+    *("speciate.training.checkpoint.lock", "speciate.training.distributed.gpu_slots"),
 )
 """Modules and packages that change no byte of any stage's output."""
 INSIDE = ("speciate.config.contracts", "speciate.training.logs.run_files")

@@ -15,10 +15,6 @@ from speciate.config.stage_specs import DataFolders
 
 TOKENIZER = "tokenizer"
 """The folder in a run's folder that holds the run's tokenizer."""
-FINISHED = "finished"
-"""The folder beside a run's checkpoints that holds the files of the finished run (training/checkpoint/finished.py)."""
-HOLDER = "holder.json"
-"""The file in a run's folder of checkpoints that tells who trains the run (training/checkpoint/lock.py)."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +123,6 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise ValueError(f"{file}: is not a run.json: must hold an object")
     return metadata
-
-
-def read_holder(folder: pathlib.Path) -> dict[str, Any]:
-    """Return what the process that trains a run has told of itself in the run's folder of checkpoints; or nothing."""
-    try:
-        content = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_vocabulary(run_folder: pathlib.Path) -> dict[str, Any]:

@@ -30,13 +30,14 @@ from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import TrainBlocks, read_block_set
 from speciate.data.sampler import block_rows
-from speciate.data.tokens.manifest import read_manifest
+from speciate.data.tokens.manifest import FILES, read_manifest
 from speciate.graph.provenance import digest, made_by
-from speciate.graph.run_paths import FINISHED, TOKENIZER, run_paths
+from speciate.graph.run_paths import TOKENIZER, run_paths
+from speciate.machine import FINISHED
 from speciate.model.transformer import Transformer
 from speciate.training import loop
 from speciate.training.build_model import build_model
-from speciate.training.checkpoint import finished, lock, sharded, store
+from speciate.training.checkpoint import lock, run_results, sharded, store
 from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, identify, identity_key
 from speciate.training.checkpoint.snapshots import Snapshots
@@ -54,6 +55,9 @@ from speciate.training.numerics.loss_monitor import FailedRun
 from speciate.training.observer import Observer
 from speciate.training.optimizer import param_groups
 from speciate.training.prefetch import Batch, BatchPrefetcher
+
+SOMETIMES = (*run_results.SOMETIMES, *(f"{TOKENIZER}/{name}" for name in FILES))
+"""Files in a run's folder that not every run has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,13 +155,13 @@ def hold(
 def take_over(spec: RunSpec, checkpoint_folder: pathlib.Path, output_folder: pathlib.Path) -> bool:
     """Put the files of a run that an earlier attempt has finished into the run's folder; False if there are none."""
     folder = checkpoint_folder / FINISHED
-    if not finished.is_of(folder, spec):
+    if not run_results.is_of(folder, spec):
         return False
-    damage = finished.damage(folder)
+    damage = run_results.damage(folder)
     if damage:
         log(f"{folder}: damaged ({damage}); the run is trained again")
         return False
-    finished.give(folder, output_folder)
+    run_results.give(folder, output_folder, SOMETIMES)
     log(f"{run_name(spec)}: an earlier attempt has finished it; its files are put back")
     return True
 
@@ -280,11 +284,11 @@ def train(
         raise failure
     if ranks.is_main:
         check(held)
-        hidden = finished.prepare(checkpoint_folder)
+        hidden = run_results.prepare(checkpoint_folder)
         run_files.write_tokenizer(hidden / TOKENIZER, tokenizer_folder)
         write_results(hidden, spec, state, metadata=metadata, run_timing=run_timing, failure=failure)
         check(held)
-        finished.give(finished.keep(hidden), output_folder)
+        run_results.give(run_results.keep(hidden), output_folder, SOMETIMES)
         tell_end(spec, output_folder, run_timing, failure)
     return True
 

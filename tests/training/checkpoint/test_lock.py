@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from speciate.graph.run_paths import HOLDER, read_holder
 from speciate.io import TemporaryError
+from speciate.machine import HOLDER, read_holder
 from speciate.training.checkpoint import lock
 from speciate.training.distributed import gpu_slots
 

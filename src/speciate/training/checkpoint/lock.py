@@ -17,9 +17,8 @@ from typing import Any
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
-from speciate import processes
-from speciate.graph.run_paths import HOLDER, read_holder
 from speciate.io import TemporaryError
+from speciate.machine import HOLDER, process_in_words, read_holder, this_process
 from speciate.training.checkpoint.disk import make_folder
 
 LOCK = "training.lock"
@@ -78,13 +77,13 @@ def exclusive(
         if wait is None:
             raise ValueError(f"{folder}: another process is training this run; wait for it or end it") from None
         if not told:
-            wait(processes.in_words(read_holder(folder)))
+            wait(process_in_words(read_holder(folder)))
             told = True
         if should_stop():
             raise TemporaryError(f"{folder}: was asked to stop while another process trains this run")
         time.sleep(POLL)
     try:
-        (folder / HOLDER).write_text(json.dumps({**this_process(), **(made_by or {})}) + "\n", encoding="utf-8")
+        (folder / HOLDER).write_text(json.dumps({**own_facts(), **(made_by or {})}) + "\n", encoding="utf-8")
         yield Held(folder, lease)
     finally:
         if lease.compromise is None:
@@ -104,9 +103,9 @@ def follow(folder: pathlib.Path, should_stop: Callable[[], object] = bool) -> It
     yield
 
 
-def this_process() -> dict[str, Any]:
+def own_facts() -> dict[str, Any]:
     """Return what others may want to know of this process."""
-    facts = {**processes.this_process(), "launch": launch()}
+    facts = {**this_process(), "launch": launch()}
     return facts | ({"slurm_job": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {})
 
 

@@ -14,17 +14,17 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable
 
 from speciate.config.run import RunSpec, canonical_json
-from speciate.data.tokens.manifest import FILES
-from speciate.graph.run_paths import FINISHED, TOKENIZER
 from speciate.io import sha256
+from speciate.machine import FINISHED
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.state import EMA
 from speciate.training.logs.run_files import FAILURE, LAST
 
 RECORD = "finished.json"
-SOMETIMES = (EMA, LAST, FAILURE, *(f"{TOKENIZER}/{name}" for name in FILES))
+SOMETIMES = (EMA, LAST, FAILURE)
 """Files that not every run has: an earlier run may have left one in the run's folder."""
 
 
@@ -67,8 +67,8 @@ def is_of(folder: pathlib.Path, spec: RunSpec) -> bool:
     return file.is_file() and file.read_text(encoding="utf-8") == canonical_json(spec)
 
 
-def give(folder: pathlib.Path, output_folder: pathlib.Path) -> None:
-    """Give the files of a finished folder to the run's folder; what an earlier run left there is removed."""
+def give(folder: pathlib.Path, output_folder: pathlib.Path, sometimes: Iterable[str] = SOMETIMES) -> None:
+    """Give the files of a finished folder to the run's folder; of those that not every run has, remove the others."""
     output_folder.mkdir(parents=True, exist_ok=True)
     paths = [path for path in _files(folder) if path != RECORD]
     for path in paths:
@@ -80,10 +80,10 @@ def give(folder: pathlib.Path, output_folder: pathlib.Path) -> None:
             os.replace(temp_path, target)
         finally:
             temp_path.unlink(missing_ok=True)  # a second link to a file that is there already is not renamed
-    for name in set(SOMETIMES) - set(paths):
-        (output_folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it is not there, or holds the run's tokenizer
-        (output_folder / TOKENIZER).rmdir()
+    for path in set(sometimes) - set(paths):
+        (output_folder / path).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it holds other files
+            (output_folder / path).parent.rmdir()
 
 
 def _files(folder: pathlib.Path) -> list[str]:
