@@ -173,6 +173,7 @@ def test_a_run_that_was_finished_meanwhile_is_put_back(study: Study, undisturbed
     assert not list((study.folder / CHECKPOINTS.parent).iterdir())
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_too_resumes(study: Study, undisturbed: dict[str, str]) -> None:
     pid = study.kill(study.has_checkpoint)
     os.kill(pid, signal.SIGKILL)
@@ -213,6 +214,7 @@ def test_two_at_a_time_are_refused_and_a_dry_run_is_not(study: Study) -> None:
     os.kill(study.trainer(), signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_another_stage_is_ended_and_made_again(study: Study) -> None:
     measured = RUN / "measured.json"
     process = study.start(measured)
