@@ -228,3 +228,33 @@ def test_another_stage_is_ended_and_made_again(study: Study) -> None:
     assert f"evaluate: process {pid}, which a killed Snakemake has left, is ended and made again" in done.stdout
     assert not lives(pid)
     assert (study.folder / measured).is_file()
+
+
+SLURM = {
+    "sbatch": 'echo "sbatch $*" >> ASKED; exit 1',  # what is asked of it is all that is looked at here
+    "squeue": 'case "$*" in *--user*) printf "7 RUNNING\\n8 PENDING\\n";; esac',
+    "scancel": 'echo "scancel $*" >> ASKED',
+    **dict.fromkeys(("sinfo", "sacct", "sacctmgr", "scontrol"), "exit 0"),
+}
+
+
+def test_jobs_of_slurm_are_waited_for_or_cancelled(
+    study: Study, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, line in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line.replace('ASKED', str(tmp_path / 'asked'))}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    study.file.write_text(study.file.read_text().replace("seeds: [0]", "seeds: [0, 1]"))
+    runs = [study.folder / HOME / f"runs/dense/seed{seed}" for seed in (0, 1)]
+    places = [run.relative_to(study.folder) for run in runs]
+    notes = study.folder / ".snakemake/speciate/submitted.txt"
+    notes.write_text(f"7 {places[0] / 'spec.json'}\n8 {places[1] / 'spec.json'}\n9 elsewhere/spec.json\n")
+    options = ["--configfile", "studies/orphan.yaml", "--workflow-profile", "profiles/slurm", "--set-resources"]
+    study.workspace.snakemake(*options, "train:runtime=5", "--", *(str(place / "run.json") for place in places))
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] == "scancel 8"  # it had not begun
+    first = {seed: next(line for line in asked if f"train_wildcards_dense_{seed} " in line) for seed in (0, 1)}
+    assert "--dependency=afterany:7 " in first[0]  # it runs
+    assert "--dependency=afterany:8 " in first[1]
+    assert len(notes.read_text().splitlines()) == 2
