@@ -251,3 +251,18 @@ def test_the_verb_writes_the_same_bytes_whatever_the_order_of_runs(
     for name in written:
         assert (output / name).read_bytes() == (study / "tables" / name).read_bytes(), name
     assert "supported: The max_share of unbalanced_fast" in capsys.readouterr().err
+
+
+def test_one_folder_stands_for_all_runs_of_the_study(study: pathlib.Path, compare_spec_of) -> None:
+    """The workflow names no run: a command with all of ten thousand would be too long for the system."""
+    every, measures = folders(study), folders(study)[0].parents[1]
+    spec = compare_spec_of((0, 1))
+    assert compare.run_folders(spec, measures) == [
+        measures / arm.name / f"seed{seed}" for arm in spec.arms for seed in spec.seeds
+    ]
+    assert sorted(compare.run_folders(spec, measures)) == sorted(every)
+    assert compare.run_folders(spec, every[0]) == [every[0]]
+    # what another study or an earlier arm left there is not read
+    assert {path.name for path in compare.run_folders(compare_spec_of((0,)), measures)} == {"seed0"}
+    with pytest.raises(ValueError, match="holds no tables of a run, nor ablation/seed<k>"):
+        compare.run_folders(spec, study)

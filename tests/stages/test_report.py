@@ -77,8 +77,7 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
 def written(study: pathlib.Path) -> str:
     """Make the report of a study by both stages."""
     common = ["--spec", str(study / "spec.json"), "--tables", str(study / "tables")]
-    runs = [str(file) for file in study.glob("runs/*/*/run.json")]
-    arguments = [*common, "--runs", *runs, "--benchmarks", str(study / "benchmarks")]
+    arguments = [*common, "--runs", str(study / "runs"), "--benchmarks", str(study / "benchmarks")]
     arguments += ["--built", str(study / "build.json"), "--output", str(study / "manifest.json")]
     execute(["manifest", *arguments])
     arguments = [*common, "--figures", str(study / "figures")]

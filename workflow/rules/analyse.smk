@@ -13,7 +13,6 @@ rule measure:
             "details.parquet",
             "measured.json",
         ),
-        mixture=MIXTURE_FILES,
     output:
         [
             f"{HOME}/measures/{{ablation}}/seed{{seed}}/{table}.parquet"
@@ -28,7 +27,7 @@ rule measure:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        code=digest("measure"),
+        code=lambda wildcards: digest("measure"),
         spec=lambda wildcards: spec_path(
             GRAPH.measure_spec(wildcards.ablation, int(wildcards.seed))
         ),
@@ -44,9 +43,8 @@ rule measure:
 
 rule compare:
     input:
-        measures=[
-            folder / f"{table}.parquet" for folder in MEASURES for table in MEASURED
-        ],
+        # one table of each run stands for all that `measure` wrote of it
+        files_of_runs(GRAPH.measure_folder, f"{MEASURED[0]}.parquet"),
     output:
         report(
             expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
@@ -63,9 +61,10 @@ rule compare:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
-        code=digest("compare"),
-        spec=spec_path(GRAPH.compare_spec()),
-        measures=MEASURES,
+        code=lambda wildcards: digest("compare"),
+        spec=lambda wildcards: spec_path(GRAPH.compare_spec()),
+        # one folder of all runs: a command with ten thousand of them would be too long for the system
+        measures=f"{HOME}/measures",
         folder=subpath(output[0], parent=True),
     message:
         "compare the arms, paired by seed, and decide the hypotheses"
@@ -86,8 +85,8 @@ rule cost:
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
         runtime=60,
     params:
-        code=digest("cost", *GRAPH.cost_runs),
-        specs=[spec_path(run) for run in GRAPH.cost_runs],
+        code=lambda wildcards: digest("cost", *GRAPH.cost_runs),
+        specs=lambda wildcards: [spec_path(run) for run in GRAPH.cost_runs],
         lengths=STUDY.cost.lengths if STUDY.cost else (),
         rounds=STUDY.cost.rounds if STUDY.cost else 1,
     message:

@@ -45,8 +45,8 @@ rule card:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
-        code=digest("card", GRAPH.card_spec()),
-        spec=spec_path(GRAPH.card_spec()),
+        code=lambda wildcards: digest("card", GRAPH.card_spec()),
+        spec=lambda wildcards: spec_path(GRAPH.card_spec()),
         folders=[
             f"--{stage} "
             + " ".join(
@@ -75,11 +75,7 @@ rule card:
 rule present:
     input:
         tables=CARD,
-        figures=expand(
-            f"{HOME}/figures/{{figure}}.{{suffix}}",
-            figure=GRAPH.figures("data"),
-            suffix=("svg", "json"),
-        ),
+        figures=files_of_figures("data", "svg", "json"),
     output:
         report(
             f"{HOME}/data.html",
@@ -96,8 +92,8 @@ rule present:
         mem_mb=1000,
         runtime=10,
     params:
-        code=digest("present"),
-        spec=spec_path(GRAPH.card_spec()),
+        code=lambda wildcards: digest("present"),
+        spec=lambda wildcards: spec_path(GRAPH.card_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),
     message:

@@ -305,7 +305,7 @@ rule pack:
         tokenizer=folder_of("fit"),
         folder=subpath(output[0], parent=True),
     message:
-        "pack {wildcards.name} into blocks of {STUDY.block_length} tokens"
+        f"pack {{wildcards.name}} into blocks of {STUDY.block_length} tokens"
     shell:
         "python -m speciate pack --spec {params.spec} --encoded-folder {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

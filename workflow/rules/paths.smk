@@ -2,13 +2,10 @@
 import shlex
 
 MIXTURE = GRAPH.folder("balance", "mixture")
-MIXTURE_FILES = GRAPH.files("balance", "mixture")
+# One file stands for all that `balance` wrote, and for the packs and the tokenizer that it read: a job makes all of its
+# files or none, and each file that is an input of every run costs Snakemake as much time as a rule.
+MIXTURE_FILE = f"{MIXTURE}/mixture.json"
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
-MEASURES = [
-    GRAPH.measure_folder(ablation, seed)
-    for ablation in STUDY.ablations
-    for seed in STUDY.seeds
-]
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
@@ -125,6 +122,36 @@ def start_of(wildcards):
     """Return `--start path`; empty for a run that starts from scratch."""
     start = GRAPH.start(wildcards.ablation, int(wildcards.seed))
     return f"--start {shlex.quote(start)}" if start else ""
+
+
+def files_of_runs(folder, file):
+    """Return a function of the wildcards: the path of `file` in the folder of every run, `GRAPH.run_folder` or alike.
+
+    Functions, because every job of a cluster reads these rules again, and needs no list of all runs.
+    """
+    return lambda wildcards: [
+        f"{folder(ablation, seed)}/{file}"
+        for ablation in STUDY.ablations
+        for seed in STUDY.seeds
+    ]
+
+
+def files_of_figures(page, *suffixes):
+    """Return a function of the wildcards: the files with these suffixes of every figure of a page."""
+    return lambda wildcards: [
+        f"{HOME}/figures/{figure}.{suffix}"
+        for figure in GRAPH.figures(page)
+        for suffix in suffixes
+    ]
+
+
+def files_that_runs_read(wildcards):
+    """Return all files of the data stages that runs read, of which their rules name one: a lost file is made again."""
+    return [
+        *GRAPH.files("balance", "mixture"),
+        *GRAPH.files("fit", "tokenizer"),
+        *files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
+    ]
 
 
 def data_benchmarks():

@@ -37,11 +37,7 @@ rule manifest:
     input:
         tables=TABLES,
         card=CARD,
-        runs=[
-            GRAPH.run_folder(ablation, seed) / "run.json"
-            for ablation in STUDY.ablations
-            for seed in STUDY.seeds
-        ],
+        runs=files_of_runs(GRAPH.run_folder, "run.json"),
     output:
         f"{HOME}/manifest.json",
     log:
@@ -53,27 +49,25 @@ rule manifest:
         mem_mb=1000,
         runtime=10,
     params:
-        code=digest("manifest"),
-        spec=spec_path(GRAPH.report_spec()),
+        code=lambda wildcards: digest("manifest"),
+        spec=lambda wildcards: spec_path(GRAPH.report_spec()),
         tables=folder_of("tables"),
         # times and memory of earlier jobs; they are not inputs, since no result depends on a time
-        benchmarks=[f"{HOME}/benchmarks", *data_benchmarks()],
+        benchmarks=lambda wildcards: [f"{HOME}/benchmarks", *data_benchmarks()],
+        # one folder of all runs, as in `compare`
+        runs=f"{HOME}/runs",
         built=shlex.quote(BUILT),
     message:
         "manifest: commit, versions, digests of tables, time of every stage"
     shell:
-        "python -m speciate manifest --spec {params.spec} --tables {params.tables} --runs {input.runs}"
+        "python -m speciate manifest --spec {params.spec} --tables {params.tables} --runs {params.runs}"
         " --benchmarks {params.benchmarks} --built {params.built} --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule report:
     input:
         tables=TABLES,
-        figures=expand(
-            f"{HOME}/figures/{{figure}}.{{suffix}}",
-            figure=GRAPH.figures(),
-            suffix=("svg", "json"),
-        ),
+        figures=files_of_figures("report", "svg", "json"),
         card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:
@@ -92,8 +86,8 @@ rule report:
         mem_mb=1000,
         runtime=10,
     params:
-        code=digest("report"),
-        spec=spec_path(GRAPH.report_spec()),
+        code=lambda wildcards: digest("report"),
+        spec=lambda wildcards: spec_path(GRAPH.report_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),
     message:

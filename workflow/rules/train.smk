@@ -3,9 +3,7 @@
 
 rule train:
     input:
-        mixture=MIXTURE_FILES,
-        packs=files_of_domains("pack", "train.blocks.npy", "train.pieces.npy"),
-        tokenizer=GRAPH.files("fit", "tokenizer"),
+        mixture=MIXTURE_FILE,
         # what the run starts from: another run of its seed, or an archive
         start=lambda wildcards: GRAPH.start_inputs(
             wildcards.ablation, int(wildcards.seed)
@@ -62,9 +60,7 @@ rule evaluate:
     input:
         spec=f"{HOME}/runs/{{ablation}}/seed{{seed}}/spec.json",
         model=f"{HOME}/runs/{{ablation}}/seed{{seed}}/model.safetensors",
-        mixture=MIXTURE_FILES,
-        token_bytes=TOKENIZER / "token_bytes.npy",
-        tokenizer=TOKENIZER / "tokenizer.json",
+        mixture=MIXTURE_FILE,
     output:
         likelihood=f"{HOME}/runs/{{ablation}}/seed{{seed}}/likelihood.parquet",
         probe=f"{HOME}/runs/{{ablation}}/seed{{seed}}/probe.safetensors",
@@ -82,9 +78,10 @@ rule evaluate:
     params:
         code=lambda wildcards: digest("evaluate", run_of(wildcards)),
         mixture=MIXTURE,
+        token_bytes=TOKENIZER / "token_bytes.npy",
     message:
         "evaluate {wildcards.ablation}, seed {wildcards.seed}: test loss by document, choices on the probe set"
     shell:
         "python -m speciate evaluate --spec {input.spec} --model {input.model} --mixture-folder {params.mixture}"
-        " --token-bytes {input.token_bytes} --likelihood {output.likelihood} --probe {output.probe}"
+        " --token-bytes {params.token_bytes} --likelihood {output.likelihood} --probe {output.probe}"
         " --details {output.details} --measured {output.measured} --wait 2>&1 | tee -a {log} >&2"

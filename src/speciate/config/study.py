@@ -3,6 +3,7 @@
 A study file (`config.yaml`, `studies/*.yaml`) is one, merged over the files that it extends (extends.py).
 """
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 else:
     Statistic = Literal[NAMES]
     """What a hypothesis may be about: a number of each run in tables/runs (config/contracts/statistics.py)."""
+
+
+CHECKED = "checked"
+"""Context of a validation of settings that an earlier process has validated."""
 
 
 class Ablation(Strict):
@@ -123,7 +128,7 @@ class Study(Strict):
     """The arms by name, in the order of every figure and table."""
     sweeps: dict[Name, Sweep] = {}
     """Grids of further arms, behind those that are written out."""
-    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)] = Field(min_length=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], pydantic.Strict(False)] = Field(min_length=1)
     """Seeds. Every arm is run with each of them; a seed decides initial weights and data order."""
     analysis: Analysis
     """Reference, controls, draws and intervals."""
@@ -156,7 +161,9 @@ class Study(Strict):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _check_runs(self) -> Self:
+    def _check_runs(self, info: pydantic.ValidationInfo) -> Self:
+        if info.context == CHECKED:
+            return self
         self.mixture.check_domains(tuple(self.domains))
         for ablation in self.ablations:
             run = self.run(ablation, self.seeds[0])
@@ -191,14 +198,25 @@ class Study(Strict):
             run = parent
 
     def run(self, ablation: str, seed: int) -> RunSpec:
-        """Return the run of one ablation and one seed.
+        """Return the run of one ablation and one seed. An ablation is parsed once, whatever the number of its seeds.
 
         Raises:
             ValueError: naming the ablation and the field that is wrong.
         """
+        first = self._first_runs.get(ablation)
+        if first is None:
+            first = self._first_runs[ablation] = self._parse_run(ablation)
+        return first if seed == first.seed else first.model_copy(update={"seed": seed})
+
+    @functools.cached_property
+    def _first_runs(self) -> dict[str, RunSpec]:
+        """The runs of the first seed that were parsed so far, by ablation."""
+        return {}
+
+    def _parse_run(self, ablation: str) -> RunSpec:
         settings = merge(self.base, self.ablations[ablation].change)
         try:
-            return RunSpec.model_validate({**settings, "ablation": ablation, "seed": seed})
+            return RunSpec.model_validate({**settings, "ablation": ablation, "seed": self.seeds[0]})
         except pydantic.ValidationError as error:
             where = f"ablations.{ablation}"
             raise ConfigErrors(
@@ -210,18 +228,19 @@ class Study(Strict):
         return [self.run(ablation, seed) for ablation in self.ablations for seed in self.seeds]
 
 
-def parse_study(settings: Mapping[str, Any], origin: str) -> Study:
+def parse_study(settings: Mapping[str, Any], origin: str, *, checked: bool = False) -> Study:
     """Return the study that `settings` describe, with every ablation's run checked.
 
     Args:
         settings: plain data, `extends` already resolved.
         origin: the file's name, for messages.
+        checked: these settings have been parsed before, so runs are parsed only when they are asked for.
 
     Raises:
         ValueError: one line a problem, each naming the field.
     """
     try:
-        return Study.model_validate(dict(settings))
+        return Study.model_validate(dict(settings), context=CHECKED if checked else None)
     except pydantic.ValidationError as error:
         lines = [f"{origin}: {path}: {why}" if path else f"{origin}: {why}" for path, why in config_errors(error)]
         raise ValueError("\n".join(dict.fromkeys(lines))) from None

@@ -68,8 +68,9 @@ class DataGraph:
 
     @functools.cached_property
     def start_sources(self) -> dict[str, SourceOptions]:
-        """The sources that hold what runs start from, by name."""
-        origins = [run.start.origin_options() for run in self.study.runs()]
+        """The sources that hold what runs start from, by name. All seeds of an ablation start from the same ones."""
+        runs = [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
+        origins = [run.start.origin_options() for run in runs]
         return {name: source for origin in origins if origin for name, source in origin.sources().items()}
 
     def start_archive(self, name: str) -> pathlib.Path:
@@ -132,13 +133,17 @@ class DataGraph:
     def names(self, stage: str) -> list[str]:
         """Return what the stage has folders for: names of sources, domains or scopes, or its one name."""
         row = self.stages[stage]
-        units: dict[str, Iterable[str]] = {
-            "source": self.sources,
-            "domain": self.study.domains,
-            "scope": self.scopes,
-            "study": [row.name],
-        }
-        return [name for name in units[row.per] if row.runs_for(self, name)]
+        units: Iterable[str]
+        match row.per:
+            case "source":
+                units = self.sources
+            case "domain":
+                units = self.study.domains
+            case "scope":
+                units = self.scopes
+            case "study":
+                units = [row.name]
+        return [name for name in units if row.runs_for(self, name)]
 
     def shards(self, domain: str) -> list[str]:
         """Return the names of a domain's shards, `k-of-n`."""
@@ -204,8 +209,8 @@ class DataGraph:
                 names = [self.scope(name) if per == "domain" else name]
             else:
                 names = {"domain": [name], "scope": self.scopes.get(name, []), "study": list(self.study.domains)}[per]
-            existing = self.names(earlier)
-            yield from ((earlier, earlier_name) for earlier_name in names if earlier_name in existing)
+            # not `if it is one of self.names(earlier)`, which reads the starts of all ablations
+            yield from ((earlier, earlier_name) for earlier_name in names if row.runs_for(self, earlier_name))
 
     def inputs(self, stage: str, name: str, shard: str | None = None) -> dict[str, list[str]]:
         """Return earlier stage -> the files of it that the stage reads for `name`, in one shard where it is sharded."""

@@ -5,8 +5,7 @@ by seed, and specialisation with the study's controls. The interval of each hypo
 exist are named in the table `missing` and counted wherever a comparison lacks them.
 
 Example:
-    speciate compare --spec results/specs/<digest>.json --measures results/smoke/measures/*/seed* \
-        --output-folder tables
+    speciate compare --spec results/specs/<digest>.json --measures results/smoke/measures --output-folder tables
 """
 
 import argparse
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         nargs="+",
         required=True,
-        help="the folders that `measure` wrote, one for each run",
+        help="the folders that `measure` wrote, one for each run, or the folder that holds ablation/seed<k> of all runs",
     )
     parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write each table as .csv and .parquet"
@@ -41,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Read the runs' tables, compare, and write the study's tables."""
     spec = read_spec(CompareSpec, arguments.spec)
-    compared = compare(spec, read_measures(spec, arguments.measures))
+    folders = [run for folder in arguments.measures for run in run_folders(spec, folder)]
+    compared = compare(spec, read_measures(spec, folders))
     for name, rows in compared.items():
         with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
             tables.write_parquet(rows, name, temp_path)
@@ -51,6 +51,20 @@ def main(arguments: argparse.Namespace) -> None:
         log(f"missing: {row.ablation}, seed {row.seed}{f': {row.reason}' if row.reason else ''}")
     for row in compared["hypotheses"].itertuples():
         log(f"{row.verdict}: {row.statement}")
+
+
+def run_folders(spec: CompareSpec, folder: pathlib.Path) -> list[pathlib.Path]:
+    """Return the folders of the study's runs in `folder`, in the order of the study file; `folder` itself if it is one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if (folder / f"{MEASURED[0]}.parquet").is_file():
+        return [folder]
+    runs = [folder / arm.name / f"seed{seed}" for arm in spec.arms for seed in spec.seeds]
+    if not any(run.is_dir() for run in runs):
+        raise ValueError(f"{folder}: holds no tables of a run, nor ablation/seed<k> of a run of the study")
+    return [run for run in runs if run.is_dir()]
 
 
 def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, pd.DataFrame]:

@@ -38,6 +38,14 @@ def read_commit(folder: pathlib.Path) -> dict[str, Any]:
     return {"revision": git("rev-parse", "--verify", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
+def run_records(spec: ReportSpec, path: pathlib.Path) -> list[pathlib.Path]:
+    """Return the run.json of each finished run of the study in a folder of runs; `path` itself if it is a file."""
+    if not path.is_dir():
+        return [path]
+    files = [path / arm.name / f"seed{seed}" / "run.json" for arm in spec.arms for seed in spec.seeds]
+    return [file for file in files if file.is_file()]
+
+
 def count_environments(files: Iterable[pathlib.Path]) -> list[dict[str, Any]]:
     """Return the distinct environments in which runs were trained, each with its number of runs."""
     counts: dict[str, dict[str, Any]] = {}
@@ -67,7 +75,13 @@ def package_versions() -> dict[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", type=pathlib.Path, required=True, help="JSON of a ReportSpec")
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables")
-    parser.add_argument("--runs", type=pathlib.Path, nargs="*", default=[], help="run.json of every run")
+    parser.add_argument(
+        "--runs",
+        type=pathlib.Path,
+        nargs="*",
+        default=[],
+        help="run.json of every run, or the folder that holds ablation/seed<k> of all runs",
+    )
     parser.add_argument(
         "--benchmarks", type=pathlib.Path, nargs="*", default=[], help="benchmark files, or folders of them"
     )
@@ -81,13 +95,14 @@ def main(arguments: argparse.Namespace) -> None:
     files = sorted(file for file in arguments.tables.iterdir() if file.suffix in (".csv", ".parquet"))
     if not files:
         raise ValueError(f"{arguments.tables}: holds no tables")
+    records = [file for path in arguments.runs for file in run_records(spec, path)]
     jobs = read_benchmarks(arguments.benchmarks)
     manifest = {
         "study": spec.study,
         "question": spec.question,
         "commit": read_commit(PACKAGE),
         "config_digest": spec.config_digest,
-        "environments": count_environments(arguments.runs),
+        "environments": count_environments(records),
         "built": yaml.safe_load(arguments.built.read_text(encoding="utf-8")) if arguments.built else None,
         "packages": package_versions(),
         "tables": {file.name: {"sha256": sha256(file), "bytes": file.stat().st_size} for file in files},
