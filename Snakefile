@@ -2,10 +2,12 @@
 import pathlib
 
 # where the environments and images are
-HOUSE = pathlib.Path(workflow.current_basedir)
+HOUSE = workflow.current_basedir
 # A job on a cluster plans with the tree as it was when the study was started, whatever has been edited or checked out
-# since; see "Freeze" in workflow/Snakefile.
-FROZEN = config.pop("frozen_tree", None)
+# since; see "Freeze" in workflow/Snakefile. Each Snakemake module has its own tree, since each has its own study.
+FROZEN_KEY = "_".join(filter(None, ("frozen_tree", workflow.modifier.namespace)))
+FROZEN = workflow.config_settings.overwrite_config.get(FROZEN_KEY)
+EARLIER_TARGET = workflow.default_target
 
 
 include:
@@ -15,4 +17,4 @@ include:
 
 
 # an include alone would leave the first included rule as the target, or none
-workflow.default_target = "all"
+as_module.set_default_target(workflow, EARLIER_TARGET)

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,11 +40,16 @@ class Attempt:
 
     def messages(self) -> list[str]:
         """Return the error lines of the stage itself; several processes of one run may give the same."""
-        return list(dict.fromkeys(line for line in self.lines() if line.startswith(f"speciate {self.rule}: error: ")))
+        return list(dict.fromkeys(line for line in self.lines() if self._says(line, "error: ")))
 
     def is_final(self) -> bool:
         """Tell whether another attempt would end with the same error."""
-        return bool(self.messages()) and f"speciate {self.rule}: {MAY_PASS}" not in self.lines()
+        return bool(self.messages()) and not any(self._says(line, MAY_PASS) for line in self.lines())
+
+    def _says(self, line: str, text: str) -> bool:
+        """Tell whether the stage of this rule says `text`; a Snakefile that imports the rule may call it otherwise."""
+        said = re.match(rf"speciate (\w+): {re.escape(text)}", line)
+        return said is not None and said[1] in self.rule
 
     def report(self) -> list[str]:
         """Return what to print of a failed job: its name and log, and its messages or else its log's last line."""

@@ -9,12 +9,13 @@ from typing import Any
 from snakemake.persistence import ParamsChange, PersistenceBase
 from snakemake.shell import shell
 
+from as_module import prefix_for_own
 from speciate.graph.frozen import SourceTree
 from speciate.graph.study_graph import StudyGraph
 
 
-def set_prefix(exports: Mapping[str, object], tree: pathlib.Path) -> None:
-    """Let every job import the package of this tree, with these variables.
+def set_prefix(exports: Mapping[str, object], tree: pathlib.Path, *, for_all: bool) -> None:
+    """Let every job import the package of this tree, with these variables; or only those of Speciate's own rules.
 
     The prefix replaces Snakemake's own, so it must repeat `pipefail`, by which a failure inside a pipe counts.
     Snakemake formats it, so braces are doubled.
@@ -24,16 +25,24 @@ def set_prefix(exports: Mapping[str, object], tree: pathlib.Path) -> None:
         + (':"$PATH"' if name == "PATH" else "")
         for name, value in {**exports, "PYTHONPATH": tree / "src"}.items()
     ]
-    shell.prefix(f"set -euo pipefail; export {' '.join(values)}; ")
+    names = " ".join(values)
+    shell.prefix(f"set -euo pipefail; export {names}; " if for_all else prefix_for_own(names))
 
 
-def freeze(workflow: Any, source: SourceTree, graph: StudyGraph, exports: Mapping[str, object]) -> None:
-    """Write the frozen tree and all specs, and let the jobs use them, those that a cluster starts included."""
+def freeze(workflow: Any, source: SourceTree, graph: StudyGraph, key: str) -> pathlib.Path:
+    """Write the frozen tree and all specs, and let the jobs that a cluster starts plan with them. Return the tree.
+
+    Args:
+        workflow: the Snakemake workflow that is about to start jobs.
+        source: the tree.
+        graph: the study.
+        key: the key of the config that tells those jobs of the tree.
+    """
     tree = source.write(graph.results / "source")
-    set_prefix(exports, tree.resolve())
     settings = workflow.config_settings
-    settings.config_args = [*settings.config_args, f"frozen_tree={tree}"]
+    settings.config_args = [*settings.config_args, f"{key}={tree}"]
     graph.write_specs()
+    return tree
 
 
 def remake(others: Mapping[str, str], logger: logging.Logger) -> None:

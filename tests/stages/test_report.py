@@ -339,14 +339,16 @@ def test_the_report_names_processor_instructions_and_threads(study: pathlib.Path
 
 
 def test_runs_on_two_processors_are_two_environments_and_old_ones_name_none(study: pathlib.Path) -> None:
-    for seed, more in ((1, {"processor": "Intel Xeon"}), (2, {})):
-        folder = study / f"runs/auxiliary/seed{seed}"
-        folder.mkdir()
+    for run, more in (("auxiliary/seed1", {"processor": "Intel Xeon"}), ("frozen/seed0", {}), ("auxiliary/seed7", {})):
+        folder = study / "runs" / run
+        folder.mkdir(parents=True)
         (folder / "run.json").write_text(json.dumps({"versions": {"torch": "2.13.0+cpu"}, "threads": 1} | more))
     page = written(study)
     environments = json.loads((study / "manifest.json").read_text())["environments"]
     named = {environment["processor"] for environment in environments}
     assert named == {"AMD EPYC 9654", "Intel Xeon", "not recorded"}
+    # seed 7 is no run of the study
+    assert sum(environment["runs"] for environment in environments) == 3
     assert "processor Intel Xeon; instruction set not recorded; 1 thread" in page
 
 

@@ -47,6 +47,12 @@ def test_what_another_attempt_would_meet_again(tmp_path: pathlib.Path, logged: l
     assert Attempt("fetch", "fetch mine", tmp_path / "log").is_final() == final
 
 
+def test_a_rule_that_was_imported_under_another_name_has_the_messages_of_its_stage(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "log").write_text(f"{ERROR}\n")
+    assert Attempt("speciate_fetch", "fetch mine", tmp_path / "log").messages() == [ERROR]
+    assert Attempt("speciate_clean", "clean mine", tmp_path / "log").messages() == []
+
+
 def test_the_log_of_an_earlier_attempt_does_not_count(tmp_path: pathlib.Path) -> None:
     log = tmp_path / "log"
     log.write_text(f"{ERROR}\n")

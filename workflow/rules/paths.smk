@@ -29,7 +29,7 @@ def inputs_of(stage):
 
 def spec_of(stage):
     """Return the path of a data stage's spec; its folder's key stands for the content."""
-    return f"results/data/{stage}/{{name}}-{{key}}/spec.json"
+    return f"{RESULTS}/data/{stage}/{{name}}-{{key}}/spec.json"
 
 
 def spec_path(spec):
@@ -39,18 +39,18 @@ def spec_path(spec):
 
 def outputs_of(stage):
     """Return the files that a data stage writes."""
-    folder = folder_pattern("results/data", stage)
+    folder = folder_pattern(f"{RESULTS}/data", stage)
     return [f"{folder}/{file}" for file in GRAPH.stages[stage].writes]
 
 
 def log_of(stage):
     """Return the log file of a data stage's job."""
-    return folder_pattern("results/data/logs", stage) + ".log"
+    return folder_pattern(f"{RESULTS}/data/logs", stage) + ".log"
 
 
 def benchmark_of(stage):
     """Return the file with the time and memory of a data stage's job."""
-    return folder_pattern("results/data/benchmarks", stage) + ".tsv"
+    return folder_pattern(f"{RESULTS}/data/benchmarks", stage) + ".tsv"
 
 
 def code_of(stage):
@@ -157,7 +157,7 @@ def files_that_runs_read(wildcards):
 def data_benchmarks():
     """Return the benchmark files of this study's data stages; for a sharded stage, their folder."""
     return [
-        f"results/data/benchmarks/{stage}/{GRAPH.folder(stage, name).name}"
+        f"{RESULTS}/data/benchmarks/{stage}/{GRAPH.folder(stage, name).name}"
         + ("" if GRAPH.stages[stage].sharded else ".tsv")
         for stage in GRAPH.stages
         for name in GRAPH.names(stage)

@@ -8,7 +8,7 @@ files of a sharded stage are one level deeper, in a folder for each shard, `k-of
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from speciate.config.components import Strict
@@ -36,19 +36,17 @@ class DataGraph:
     # What a study's texts are made of.
 
     @functools.cached_property
-    def sources(self) -> dict[str, SourceOptions]:
-        """Every source that the study fetches, by name: of domains, filters, a published tokenizer, and starts.
+    def sources(self) -> Mapping[str, SourceOptions]:
+        """Every source that the study fetches, by name: of domains, filters, a published tokenizer, and starts."""
+        return _Sources(self)
 
-        Raises:
-            ValueError: two different sources have one name.
-        """
+    def check_sources(self) -> None:
+        """Raise ValueError where two different sources have one name."""
         named = [item for domain in self.study.domains for item in self.sources_of(domain).items()]
         named += [*self.tokenizer_source.items(), *self.start_sources.items()]
-        sources: dict[str, SourceOptions] = {}
         for name, options in named:
-            if sources.setdefault(name, options) != options:
+            if self.sources[name] != options:
                 raise ValueError(f"domains: two different sources are called {name}")
-        return sources
 
     def sources_of(self, domain: str) -> dict[str, SourceOptions]:
         """Return the sources that `clean` reads for a domain: its own, and those that its filters compare with."""
@@ -242,6 +240,29 @@ class DataGraph:
             for stage in self.stages
             for name in self.names(stage)
         }
+
+
+class _Sources(Mapping[str, SourceOptions]):
+    """The sources of a study by name. The starts of all ablations are read only when nothing else has a name."""
+
+    def __init__(self, graph: DataGraph) -> None:
+        self.graph = graph
+
+    @functools.cached_property
+    def _of_data(self) -> dict[str, SourceOptions]:
+        graph, sources = self.graph, dict[str, SourceOptions]()
+        for named in (*map(graph.sources_of, graph.study.domains), graph.tokenizer_source):
+            sources |= {name: options for name, options in named.items() if name not in sources}
+        return sources
+
+    def __getitem__(self, name: str) -> SourceOptions:
+        return self._of_data[name] if name in self._of_data else self.graph.start_sources[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of_data | self.graph.start_sources)
+
+    def __len__(self) -> int:
+        return len(self._of_data | self.graph.start_sources)
 
 
 def _numbered(count: int) -> list[str]:
