@@ -134,6 +134,7 @@ class DataGraph:
         units: Iterable[str]
         match row.per:
             case "source":
+                self.check_sources()
                 units = self.sources
             case "domain":
                 units = self.study.domains
