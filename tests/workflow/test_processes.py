@@ -10,7 +10,7 @@ from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
 from speciate.config.extends import merge, read_yaml
-from speciate.config.stage_specs import CARDED, COMPARED
+from speciate.config.stage_specs import CARDED, COMPARED, MEASURED
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -30,7 +30,13 @@ def functions() -> dict[str, Any]:
     arms = {name: {"about": name, "change": {"training": training}} for name, (training, *_) in CASES.items()}
     study = parse_study(merge(read_yaml(ROOT / "studies/smoke.yaml"), {"ablations": arms}), "study")
     found = {"GRAPH": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
-    found |= {"COMPARED": COMPARED, "CARDED": CARDED, "expand": lambda *given, **named: []}
+    found |= {
+        "COMPARED": COMPARED,
+        "CARDED": CARDED,
+        "MEASURED": MEASURED,
+        "RESULTS": "results",
+        "expand": lambda *given, **named: [],
+    }
     # the file contains no rules, so it is plain Python
     return runpy.run_path(str(ROOT / "workflow/rules/paths.smk"), {**found, "pathlib": pathlib})
 

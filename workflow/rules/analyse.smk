@@ -46,11 +46,7 @@ rule compare:
         # one table of each run stands for all that `measure` wrote of it
         files_of_runs(GRAPH.measure_folder, f"{MEASURED[0]}.parquet"),
     output:
-        report(
-            expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
-            category="Tables",
-            caption="../report/table.rst",
-        ),
+        expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
         expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED),
     log:
         f"{HOME}/logs/compare.log",

@@ -79,9 +79,9 @@ rule present:
     output:
         report(
             f"{HOME}/data.html",
-            category="Report",
+            category="Pages",
             caption="../report/data.rst",
-            labels={"study": STUDY.study},
+            labels={"study": STUDY.study, "page": "its data"},
         ),
     log:
         f"{HOME}/logs/present.log",

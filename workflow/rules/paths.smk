@@ -1,4 +1,5 @@
 # Paths of the study and functions that the rules use, derived from the tables in src/. It defines no rule.
+import json
 import shlex
 
 MIXTURE = GRAPH.folder("balance", "mixture")
@@ -9,6 +10,12 @@ TOKENIZER = GRAPH.folder("fit", "tokenizer")
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
+# the tables as `snakemake --report` lists them
+TABLES_OF = {
+    "Runs": MEASURED[:-1],
+    "Study": [table for table in COMPARED if table not in MEASURED],
+    "Data": CARDED,
+}
 READ_BY = {"card": CARD, "cost": COST, "tables": TABLES, "sweeps": TABLES}
 
 
@@ -143,6 +150,13 @@ def files_of_figures(page, *suffixes):
         for figure in GRAPH.figures(page)
         for suffix in suffixes
     ]
+
+
+def labels_of_figure(wildcards):
+    """Return what `snakemake --report` lists of a figure: its name, and the question that it answers."""
+    caption = pathlib.Path(f"{HOME}/figures/{wildcards.figure}.json")
+    question = json.loads(caption.read_text(encoding="utf-8"))["question"]
+    return {"figure": wildcards.figure, "question": question}
 
 
 def files_that_runs_read(wildcards):

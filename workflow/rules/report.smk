@@ -8,8 +8,11 @@ rule draw:
         svg=report(
             f"{HOME}/figures/{{figure}}.svg",
             category="Figures",
+            subcategory=lambda wildcards: (
+                "Data" if wildcards.figure in GRAPH.figures("data") else "Results"
+            ),
             caption="../report/figure.rst",
-            labels={"figure": "{figure}"},
+            labels=labels_of_figure,
         ),
         png=f"{HOME}/figures/{{figure}}.png",
         caption=f"{HOME}/figures/{{figure}}.json",
@@ -71,12 +74,24 @@ rule report:
         card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:
-        report(
+        page=report(
             f"{HOME}/report.html",
-            category="Report",
+            category="Pages",
             caption="../report/report.rst",
-            labels={"study": STUDY.study},
+            labels={"study": STUDY.study, "page": "the study"},
         ),
+        # the viewer of `snakemake --report` shows no csv
+        tables=[
+            report(
+                f"{HOME}/tables/{table}.html",
+                category="Tables",
+                subcategory=subcategory,
+                caption="../report/table.rst",
+                labels={"table": table},
+            )
+            for subcategory, tables in TABLES_OF.items()
+            for table in tables
+        ],
     log:
         f"{HOME}/logs/report.log",
     benchmark:
@@ -90,8 +105,9 @@ rule report:
         spec=lambda wildcards: spec_path(GRAPH.report_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),
+        pages=subpath(output[1], parent=True),
     message:
         "report: the study in one file"
     shell:
         "python -m speciate report --spec {params.spec} --tables {params.tables} --figures {params.figures}"
-        " --manifest {input.manifest} --output {output} 2>&1 | tee -a {log} >&2"
+        " --manifest {input.manifest} --output {output.page} --table-folder {params.pages} 2>&1 | tee -a {log} >&2"

@@ -1,6 +1,7 @@
 r"""Render the study's report as one HTML page.
 
-The page needs no network. It shows the answer, the hypotheses, the figures, the tables, and how they were made.
+The page needs no network. It shows the answer, the hypotheses, the figures, the tables, and how they were made. A
+further page for each table shows its csv.
 
 Example:
     speciate report --spec results/specs/<digest>.json --tables results/smoke/tables \
@@ -13,9 +14,9 @@ from typing import Any
 
 from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import ReportSpec
+from speciate.config.stage_specs import CARDED, COMPARED, ReportSpec
 from speciate.io import atomic_write
-from speciate.reporting import data_tables, findings, formats, manifest_summary, page, report_tables
+from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
@@ -67,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figures", type=pathlib.Path, required=True, help="folder of NAME.svg and NAME.json")
     parser.add_argument("--manifest", type=pathlib.Path, required=True, help="the study's manifest.json")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="page to write, .html")
+    parser.add_argument(
+        "--table-folder", type=pathlib.Path, help="where to write a page for each table, NAME.html; default: none"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -76,3 +80,6 @@ def main(arguments: argparse.Namespace) -> None:
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
+    for name in (*COMPARED, *CARDED) if arguments.table_folder else ():
+        with atomic_write(arguments.table_folder / f"{name}.html") as temp_path:
+            temp_path.write_text(csv_page.render(arguments.tables / f"{name}.csv"), encoding="utf-8")
