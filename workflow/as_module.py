@@ -63,7 +63,8 @@ def set_default_target(workflow: Any, earlier: str | None) -> None:
 def prefix_for_own(exports: str) -> str:
     """Return the prefix of shell commands by which only Speciate's own get the exports.
 
-    Bash holds its command, with this prefix, in BASH_EXECUTION_STRING. The quotes keep the pattern from matching itself.
+    Bash holds its command, with this prefix, in BASH_EXECUTION_STRING. The quotes keep the pattern from matching
+    itself.
     """
     first, last = COMMAND[:6], COMMAND[6:]
     return f'set -euo pipefail; case "$BASH_EXECUTION_STRING" in *"{first}""{last}"*) export {exports};; esac; '

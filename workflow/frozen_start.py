@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from as_module import prefix_for_own
 from snakemake.persistence import ParamsChange, PersistenceBase
 from snakemake.shell import shell
 
-from as_module import prefix_for_own
 from speciate.graph.frozen import SourceTree
 from speciate.graph.study_graph import StudyGraph
 

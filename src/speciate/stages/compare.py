@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=pathlib.Path,
         nargs="+",
         required=True,
-        help="the folders that `measure` wrote, one for each run, or the folder that holds ablation/seed<k> of all runs",
+        help="the folder that `measure` wrote of each run, or the one that holds ablation/seed<k> of all runs",
     )
     parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write each table as .csv and .parquet"
