@@ -13,7 +13,7 @@ import pytest
 from tests.bad_input import small
 from tests.workflow.conftest import ROOT
 
-from speciate.config.study import parse_study
+from speciate.config.study import parse_study, read_study
 from speciate.graph.study_graph import StudyGraph
 
 USER = """
@@ -161,6 +161,19 @@ def test_a_wrong_study_of_a_module_is_told_in_one_line(folder: pathlib.Path) -> 
     with pytest.raises(AssertionError, match=r"config/mine\.yaml: blok_length: unknown key") as raised:
         snakemake(folder, "--dry-run")
     assert "Traceback" not in str(raised.value)
+
+
+def test_the_page_about_modules_shows_what_works(tmp_path: pathlib.Path) -> None:
+    page = (ROOT / "docs/modules.md").read_text()
+    config, snakefile = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)[0] for kind in ("yaml", "python"))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(config.replace("/path/to/speciate", str(ROOT)))
+    (tmp_path / "Snakefile").write_text(snakefile)
+    output = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert re.search(r"^summary +1$", output, re.MULTILINE)
+    runs = len(read_study(ROOT / "studies/smoke.yaml").ablations)
+    assert re.search(rf"^routers_train +{runs}$", output, re.MULTILINE)
+    assert "speciate/results/routers/tables/runs.csv" in output
 
 
 def test_rules_without_their_package_say_how_to_import_them(tmp_path: pathlib.Path) -> None:
