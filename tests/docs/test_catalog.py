@@ -16,7 +16,9 @@ def test_the_catalogs_file_has_its_keys() -> None:
     assert deployment.keys() == {"conda", "apptainer", "apptainer+conda"}
     assert all(isinstance(value, bool) for value in (*deployment.values(), usage["report"]))
     # what it says of the rules
-    text = "".join(file.read_text() for file in (ROOT / "workflow").rglob("*") if file.suffix in (".smk", ""))
+    text = "".join(
+        file.read_text() for file in (ROOT / "workflow").rglob("*") if file.suffix == ".smk" or file.name == "Snakefile"
+    )
     assert deployment["conda"] == bool(re.search(r"^ *conda:", text, re.MULTILINE))
     assert deployment["apptainer"] == bool(re.search(r"^ *container:", text, re.MULTILINE))
     assert usage["report"] == ("report(" in text)
