@@ -108,7 +108,7 @@ def test_a_published_tokenizer_is_fetched_like_a_source(settings: dict[str, Any]
 def test_one_name_for_two_sources_is_refused(settings: dict[str, Any]) -> None:
     wikipedia = settings["domains"]["prose"]["sources"]["wikipedia"]
     with pytest.raises(ValueError, match="two different sources are called sphinx"):
-        _ = make(settings, {"domains": {"prose": {"sources": {"sphinx": wikipedia}}}}).sources
+        make(settings, {"domains": {"prose": {"sources": {"sphinx": wikipedia}}}}).check_sources()
 
 
 def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str, Any]) -> None:

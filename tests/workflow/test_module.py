@@ -165,7 +165,7 @@ def test_a_wrong_study_of_a_module_is_told_in_one_line(folder: pathlib.Path) -> 
 
 def test_the_page_about_modules_shows_what_works(tmp_path: pathlib.Path) -> None:
     page = (ROOT / "docs/modules.md").read_text()
-    config, snakefile = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)[0] for kind in ("yaml", "python"))
+    config, snakefile = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)[0] for kind in ("yml", "python"))
     (tmp_path / "config").mkdir()
     (tmp_path / "config/config.yaml").write_text(config.replace("/path/to/speciate", str(ROOT)))
     (tmp_path / "Snakefile").write_text(snakefile)
