@@ -22,6 +22,7 @@ from typing import Any
 
 from containers import debian, debian_index, images, pack, pull, sif, wheels
 from containers.debian import Failed
+from envs import build as environments
 
 
 def log(text: str) -> None:
@@ -132,6 +133,7 @@ def build(name: str, work: pathlib.Path, mirrors: list[str]) -> tuple[pathlib.Pa
         "debian": debian.SUITE,
         "python": wheels.PYTHON,
         "torch": torch,
+        "requirements": environments.requirements_digest(f"{name}.lock"),
         "inputs": before,
     }
 

@@ -5,7 +5,6 @@ on any Linux and without a container.
 """
 
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -77,7 +76,7 @@ def write_environment(tree: pathlib.Path, name: str, torch: pathlib.Path) -> Non
     lock = f"{name}.lock"
     facts = {"file": torch.name, "lock": lock, "sha256": images.digest(torch), "version": torch.name.split("-")[1]}
     record = {"lock": lock, "locks": environments.locks_digest("study"), "python": wheels.PYTHON, "torch": facts}
-    (folder / "build.json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    environments.write_record(folder / "build.json", record)
 
 
 class Digested:

@@ -120,13 +120,23 @@ def locks_digest(name: str) -> str:
     return hashlib.sha256(b"\x00".join((LOCKS / lock).read_bytes() for lock in INPUTS[name])).hexdigest()
 
 
+def requirements_digest(lock: str) -> str:
+    """Returns the digest of what a lock requires. Comments, their places and the order of lines change nothing."""
+    text = re.sub(r"\s*\\\n\s+", " ", (LOCKS / lock).read_text())
+    lines = (re.sub(r"\s+", " ", re.sub(r"(^|\s)#.*", "", line)).strip() for line in text.splitlines())
+    return hashlib.sha256("\n".join(sorted(filter(None, lines))).encode()).hexdigest()
+
+
 def ensure(name: str) -> None:
     """Builds what is missing or out of date. `dev` is a layer over `study`, with a record of its own."""
     inside = "study" if name == "dev" else name
     folder, log = HOME / inside, HOME / f"{inside}.log"
     locks = locks_digest(name)
     written = folder / ("dev.json" if name == "dev" else "build.json")
-    if (folder / "bin" / "python").exists() and written.is_file() and json.loads(written.read_text())["locks"] == locks:
+    known = json.loads(written.read_text()) if written.is_file() else {}
+    if (folder / "bin" / "python").exists() and known.get("locks") == locks:
+        if "lock" in known and "requirements" not in known:  # an earlier version built it, from the same locks
+            write_record(written, known)
         return
     if name == "dev":
         ensure("study")
@@ -137,8 +147,14 @@ def ensure(name: str) -> None:
         record: dict[str, object] = {"lock": "dev.lock"}
     else:
         record = build(name, folder, log)
-    written.write_text(json.dumps({**record, "locks": locks}, indent=1, sort_keys=True) + "\n")
+    write_record(written, {**record, "locks": locks})
     print(f"envs: {name} is ready ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def write_record(file: pathlib.Path, record: dict[str, object]) -> None:
+    """Writes what was installed, with the digest of its lock, by which results name the environment that made them."""
+    named = {"requirements": requirements_digest(str(record["lock"]))} if "lock" in record else {}
+    file.write_text(json.dumps({**record, **named}, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:

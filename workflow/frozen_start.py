@@ -1,13 +1,11 @@
 """Start a study from a frozen tree: what its jobs read is written once, and later edits change none of them."""
 
-import logging
 import pathlib
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from as_module import prefix_for_own
-from snakemake.persistence import ParamsChange, PersistenceBase
 from snakemake.shell import shell
 
 from speciate.graph.frozen import SourceTree
@@ -43,31 +41,3 @@ def freeze(workflow: Any, source: SourceTree, graph: StudyGraph, key: str) -> pa
     settings.config_args = [*settings.config_args, f"{key}={tree}"]
     graph.write_specs()
     return tree
-
-
-def remake(others: Mapping[str, str], logger: logging.Logger) -> None:
-    """Let the jobs that make the files `others` be stale, and say why: file -> message.
-
-    Snakemake asks its records whether a job's parameters have changed, if it has records of the job at all. For these
-    jobs the answers become yes: something else has made their files, whatever was planned.
-    """
-    if not others:
-        return
-    for message in others.values():
-        logger.info(message)
-    has_metadata, params_changed = PersistenceBase.has_metadata, PersistenceBase.params_changed
-
-    def others_of(job: Any) -> set[str]:
-        return {str(path) for path in job.output} & set(others)
-
-    def has_metadata_or_made_otherwise(self: Any, job: Any) -> bool:
-        return bool(others_of(job)) or has_metadata(self, job)
-
-    def params_changed_or_made_otherwise(self: Any, job: Any, file: Any = None) -> Any:
-        files = others_of(job)
-        if not files:
-            return params_changed(self, job, file)
-        return ParamsChange(only_old={others[file] for file in files}, files=files)
-
-    PersistenceBase.has_metadata = has_metadata_or_made_otherwise
-    PersistenceBase.params_changed = params_changed_or_made_otherwise

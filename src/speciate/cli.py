@@ -7,6 +7,7 @@ or torch. Only the work imports the verb, and it imports no other.
 
 import argparse
 import ast
+import contextlib
 import difflib
 import errno
 import functools
@@ -79,8 +80,23 @@ def execute(words: Sequence[str]) -> None:
     if file is None:
         raise SystemExit(_refuse_unknown(words[0]))
     _verb = file.stem
-    arguments = verb_parser(file).parse_args(words[1:])
-    importlib.import_module(f"speciate.{file.parent.name}.{file.stem}").main(arguments)
+    parser = verb_parser(file)
+    arguments = parser.parse_args(words[1:])
+    with _recording(file, parser, arguments):
+        importlib.import_module(f"speciate.{file.parent.name}.{file.stem}").main(arguments)
+
+
+def _recording(
+    file: pathlib.Path, parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which a verb runs: a stage records what made its files, a tool records nothing."""
+    if file.parent.name != "stages":
+        return contextlib.nullcontext()
+    # loaded as the verbs are, since a tool does not wait for it
+    recording: contextlib.AbstractContextManager[None] = importlib.import_module("speciate.graph.recording").recording(
+        file.stem, parser, arguments
+    )
+    return recording
 
 
 def verb_files() -> dict[str, pathlib.Path]:

@@ -25,6 +25,10 @@ NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """How torch's allocators say that there is none; on the CPU they raise a bare RuntimeError."""
 
 
+files_written: list[pathlib.Path] = []
+"""The files that this process has written by `atomic_write`, for the record of what made them."""
+
+
 class TemporaryError(ValueError):
     """An error that the same command need not meet again, such as a server that cannot be reached."""
 
@@ -65,6 +69,7 @@ def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
             os.fsync(written.fileno())
         temp_path.chmod(mode)  # a library may have put a file of its own in its place
         os.replace(temp_path, target)
+        files_written.append(target)
     except OSError as error:
         if error.errno in DISK_FULL and error.filename is None:
             raise OSError(error.errno, os.strerror(error.errno), str(target.parent)) from None

@@ -148,3 +148,14 @@ def read_holder(folder: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def job() -> dict[str, str]:
+    """Return the image in which this process runs, and its job of Slurm and how often that was requeued, if any."""
+    names = {
+        "image": "APPTAINER_CONTAINER",
+        "slurm_job": "SLURM_JOB_ID",
+        "requeued": "SLURM_RESTART_COUNT",
+        "attempt": "SPECIATE_ATTEMPT",
+    }
+    return {key: os.environ[name] for key, name in names.items() if name in os.environ}

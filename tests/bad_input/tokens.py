@@ -10,6 +10,7 @@ from tests.bad_input.spoiled import DATA, Harm, of, settings, stage, swapped
 from tokenizers import Tokenizer, models
 
 from speciate.data.tokens.fitted import FittedTokenizer
+from speciate.graph.records import Record, as_json
 
 TRAIN = "encode/code-*/0-of-2/train"
 TOKENIZER = "fit/tokenizer-*"
@@ -44,6 +45,16 @@ def lost(splits: dict[str, Any], lost_bytes: int) -> None:
     for counts in splits.values():
         counts |= {"documents": 5, "bytes": 200, "documents_with_loss": 0, "lost_characters": 0, "lost_bytes": 0}
     splits["train"] |= {"documents_with_loss": 2, "lost_characters": 10, "lost_bytes": lost_bytes}
+
+
+def recorded(place: Place, file: str, size: int) -> None:
+    """Let the results be those of a workflow, and say that a file had another size when it was written."""
+    for name in ("specs", "source"):
+        (place.folder / "results" / name).mkdir(exist_ok=True)
+    written = place.file(f"{DATA}/{file}")
+    outputs = {written.name: (size, "0" * 64)}
+    text = as_json({"encode": Record(spec="", code="", outputs=outputs)})
+    (written.parent / "made_by.json").write_text(text)
 
 
 def tokens(wrong: str, says: str, verb: str, harm: Harm, part: str = "") -> Case:
@@ -116,6 +127,14 @@ CASES = [
         "results/data/encode/code-KEY/0-of-2/train.tokens.npy: is truncated or not an array: WHY",
         "pack",
         of(f"{TRAIN}.tokens.npy", lambda f: cut(f, 0.9)),
+        "code",
+    ),
+    tokens(
+        "tokens of another size than their stage recorded",
+        "results/data/encode/code-KEY/0-of-2/train.tokens.npy: has N bytes, but `encode` wrote 7; remove it, and the "
+        "workflow makes it again",
+        "pack",
+        lambda place: recorded(place, f"{TRAIN}.tokens.npy", 7),
         "code",
     ),
     tokens(

@@ -14,7 +14,7 @@ from tests.workflow.conftest import ROOT, Workspace
 
 from speciate.config.study import read_study
 
-TIMED = ("timing.json",)
+TIMED = ("timing.json", "made_by.json")
 """The files of a run that say how fast it was."""
 
 

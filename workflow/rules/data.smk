@@ -27,7 +27,7 @@ rule fetch:
     message:
         "fetch {wildcards.name}, {wildcards.shard}: what the study pins, or a list of your own files as they are now"
     shell:
-        "python -m speciate fetch --spec {params.spec} --shard {wildcards.shard}"
+        "SPECIATE_CONTENT={params.content:q} python -m speciate fetch --spec {params.spec} --shard {wildcards.shard}"
         " --output {output} 2>&1 | tee -a {log} >&2"
 
 

@@ -50,7 +50,7 @@ rule train:
         "train {wildcards.ablation}, seed {wildcards.seed}"
     # only the training acts on a signal to the whole group: it saves and exits 75; tee reads on, the shell passes 75 on
     shell:
-        "trap : INT TERM USR1; {params.launcher} python -m speciate train"
+        "trap : INT TERM USR1; SPECIATE_CONTENT={params.content:q} {params.launcher} python -m speciate train"
         " --spec {params.spec} --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
         " --output-folder {params.folder} --checkpoint-folder {params.checkpoints} {params.start} --adopt"
         " 2>&1 | (trap '' INT TERM USR1; exec tee -a {log} >&2)"

@@ -297,10 +297,16 @@ class RunSpec(Strict):
         return None if origin is None else origin.parent_ablation()
 
 
+specs_read: dict[pathlib.Path, Strict] = {}
+"""The specs that this process has read, by their files, for the record of what made a stage's files."""
+
+
 def read_spec(cls: type[Spec], file: pathlib.Path) -> Spec:
     """Read a stage's spec, as the workflow wrote it. Raises ValueError that names the file and the field."""
     try:
-        return cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        spec = cls.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        specs_read[file] = spec
+        return spec
     except pydantic.ValidationError as error:
         raise ValueError("\n".join(f"{file}: {path}: {why}" for path, why in config_errors(error))) from None
     except (OSError, ValueError, RecursionError) as error:

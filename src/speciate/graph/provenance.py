@@ -12,7 +12,7 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from speciate.config.components import options_within
+from speciate.config.components import Strict, options_within
 from speciate.config.definitions import PACKAGE
 from speciate.config.run import RunSpec, canonical_json
 
@@ -144,6 +144,11 @@ def digest(verb: str, *specs: object) -> str:
     return _digest(frozenset({f"speciate.stages.{verb}", *kinds}))
 
 
+def spec_digest(*specs: Strict) -> str:
+    """Return a digest of what the specs of a stage say; that of one spec names its file."""
+    return short_digest(*map(canonical_json, specs))
+
+
 def made_by(spec: RunSpec) -> dict[str, str]:
     """Return the digests of a run's spec and of the code that trains it, as run.json records them."""
-    return {"spec": short_digest(canonical_json(spec)), "code": digest("train", spec)}
+    return {"spec": spec_digest(spec), "code": digest("train", spec)}

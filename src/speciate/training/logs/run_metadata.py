@@ -1,6 +1,5 @@
 """The metadata in run.json about the environment of a run; only the study's manifest repeats it."""
 
-import os
 import platform
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import safetensors
 import torch
 
-from speciate.machine import processor
+from speciate.machine import job, processor
 from speciate.training.distributed.ranks import Ranks
 
 
@@ -22,12 +21,6 @@ def environment(ranks: Ranks, attempt: int = 1) -> dict[str, Any]:
         "versions": versions(),
         "job": job() | {"attempt": attempt},
     }
-
-
-def job() -> dict[str, Any]:
-    """Return the image in which this process runs, and its job of Slurm and how often that was requeued, if any."""
-    names = {"image": "APPTAINER_CONTAINER", "slurm_job": "SLURM_JOB_ID", "requeued": "SLURM_RESTART_COUNT"}
-    return {key: os.environ[name] for key, name in names.items() if name in os.environ}
 
 
 def versions() -> dict[str, str]:
