@@ -28,13 +28,20 @@ from snakemake.utils import format
 from speciate.cli import verb_files, verb_parser
 from speciate.graph.provenance import short_digest, spec_digest
 from speciate.graph.recording import settings_of
-from speciate.graph.records import Place, Record, Records, place_of
+from speciate.graph.records import Entry, Record, Records, entry_of
 from speciate.graph.study_graph import StudyGraph
 from speciate.io import sha256
 
 VERB = re.compile(r"python\s+-m\s+speciate\s+(\w+)")
 NAMED_AT_MOST = 3
 """So many jobs of a rule are named with their reason; the others are counted by Snakemake."""
+DIFFERENT = {
+    "spec": "another spec",
+    "code": "other code",
+    "environment": "packages of another lock",
+    "content": "other files of yours",
+}
+"""Part of a record -> what is said where it differs."""
 UNTOLD = {"train": ("pack",)}
 """Stage -> earlier stages whose files it gets through another input's, so that its command line does not name them."""
 
@@ -102,10 +109,10 @@ class Staleness:
         self.verified = Verified(notes)
         self._stages: dict[Any, str] = {}
         self._parsers: dict[str, argparse.ArgumentParser] = {}
-        self._places: dict[str, Place] = {}
+        self._entries: dict[str, Entry] = {}
         self._verdicts: dict[str, str | None] = {}
         self._specs: dict[tuple[str, str], str] = {}
-        self._intact: dict[Place, str] = {}
+        self._intact: dict[Entry, str] = {}
         self._named: collections.Counter[str] = collections.Counter()
 
     def stage(self, job: Any) -> str:
@@ -123,13 +130,12 @@ class Staleness:
         is_data = stage in self.graph.stages and name in self.graph.names(stage)
         return stage if is_data and first.startswith(f"{self.graph.folder(stage, name)}/") else ""
 
-    def place(self, job: Any) -> Place:
+    def entry(self, job: Any) -> Entry:
         """Return where a job's record is."""
         key = str(job.output[0])
-        if key not in self._places:
-            files = [pathlib.Path(file) for file in job.output]
-            self._places[key] = place_of(self.stage(job), files, self.graph.results)
-        return self._places[key]
+        if key not in self._entries:
+            self._entries[key] = entry_of(self.stage(job), job.output, self.graph.results)
+        return self._entries[key]
 
     def verdict(self, job: Any, dependencies: Any, has_metadata: Callable[[], bool]) -> str | None:
         """Return why a job runs again, empty if it need not, and None where its records do not say.
@@ -141,7 +147,7 @@ class Staleness:
         """
         key = str(job.output[0])
         if key not in self._verdicts:
-            record = self.records.get(self.place(job))
+            record = self.records.get(self.entry(job))
             if record is not None:
                 self._verdicts[key] = "; ".join(self.reasons(job, record, dependencies))
             elif not has_metadata() and any(os.path.exists(file) for file in job.output):
@@ -164,37 +170,34 @@ class Staleness:
     def reasons(self, job: Any, record: Record, dependencies: Any) -> Iterator[str]:
         """Yield each difference between what made a job's files and what would make them now."""
         stage, wanted = self.stage(job), self._wanted(job)
-        for part, words in {
-            "spec": "another spec",
-            "code": "other code",
-            "environment": "other packages, from a lock",
-            "content": "other files of yours",
-        }.items():
-            found, now = vars(record)[part], wanted.get(part, "")
-            unknown = part == "environment" and not (found and now)
-            if part in wanted and found != now and not unknown:
-                yield f"made with {words} ({found or 'none'}, not {now or 'none'})"
+        for part, now in wanted.items():
+            found = vars(record)[part]
+            # a person who runs a stage by hand tells it neither its packages nor the content of files
+            told = part in ("spec", "code") or bool(found)
+            if found != now and told:
+                yield f"made with {DIFFERENT[part]} ({found or 'none'}, not {now or 'none'})"
         settings = self._settings(job)
         if dict(record.settings) != settings:
             yield f"made with other options ({_in_words(record.settings)}, not {_in_words(settings)})"
         for earlier in dependencies:
             if self.stage(earlier) and self.stage(earlier) not in UNTOLD.get(stage, ()):
-                place = self.place(earlier)
-                made = self.records.get(place)
-                if made is not None and record.inputs.get(place.key(self.graph.results)) != made.made:
-                    yield f"made from other files of {place.entry} than those in {place.home}"
+                entry = self.entry(earlier)
+                made = self.records.get(entry)
+                if made is not None and record.inputs.get(entry.key(self.graph.results)) != made.made:
+                    yield f"made from other files of {entry.stage} than those in {entry.home}"
                     break
-        never = [str(file) for file in job.output if os.path.relpath(file, self.place(job).home) not in record.outputs]
+        own = self.entry(job)
+        never = [file for file in map(str, job.output) if file.removeprefix(f"{own.home}/") not in record.outputs]
         if never:
             yield f"{never[0]} was not among its files"
-        changed = self.changed_file(self.place(job), record)
+        changed = self.changed_file(own, record)
         if changed:
             yield f"{changed} is no longer what {stage} wrote"
 
     def _wanted(self, job: Any) -> dict[str, str]:
         """Return the digests that a job's record would have now."""
         params = dict(job.params.items())
-        wanted = {"code": str(params["code"]), "environment": self.environment, "content": params.get("content", "")}
+        wanted = {}
         stage = self.stage(job)
         if "specs" in params:
             wanted["spec"] = spec_digest(*self.graph.cost_runs)
@@ -205,7 +208,8 @@ class Staleness:
             wanted["spec"] = self._specs[unit]
         elif "spec" in params:
             wanted["spec"] = pathlib.Path(params["spec"]).stem  # its name is the digest of its content
-        return wanted
+        wanted |= {"code": str(params["code"]), "content": params.get("content", "")}
+        return wanted | ({"environment": self.environment} if self.environment else {})
 
     def _settings(self, job: Any) -> dict[str, str]:
         """Return the options of a job's command that are no paths."""
@@ -222,29 +226,29 @@ class Staleness:
         words = words[words.index("speciate") + 2 :]
         return settings_of(parser, parser.parse_args(words[: words.index("2>&1")]))
 
-    def changed_file(self, place: Place, record: Record) -> str:
+    def changed_file(self, entry: Entry, record: Record) -> str:
         """Return a file that is no longer what its job wrote; empty if there is none. A missing one is the same."""
-        if place not in self._intact:
-            self._intact[place] = self._changed_file(place, record)
-        return self._intact[place]
+        if entry not in self._intact:
+            self._intact[entry] = self._changed_file(entry, record)
+        return self._intact[entry]
 
-    def _changed_file(self, place: Place, record: Record) -> str:
-        key, state = place.key(self.graph.results), self.state(place, record)
+    def _changed_file(self, entry: Entry, record: Record) -> str:
+        key, state = entry.key(self.graph.results), self.state(entry, record)
         if self.verified.holds(key, state):
             return ""
         for name, (size, digest) in record.outputs.items():
-            file = place.home / name
+            file = entry.home / name
             if file.is_file() and (file.stat().st_size != size or sha256(file) != digest):
                 return str(file)
         self.verified.note(key, state)
         return ""
 
-    def state(self, place: Place, record: Record) -> str:
+    def state(self, entry: Entry, record: Record) -> str:
         """Return a digest of a record, and of the size, times and inodes of its files."""
-        parts = [record.made]
+        parts, home = [record.made], str(entry.home)
         for name in record.outputs:
             try:
-                status = os.stat(place.home / name)
+                status = os.stat(f"{home}/{name}")
             except OSError:
                 continue
             parts.append(f"{name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}")
@@ -252,11 +256,13 @@ class Staleness:
 
     def finished(self, job: Any) -> None:
         """Note that a job's files have just been written, so that they need not be read."""
-        place = self.place(job)
-        self.records.forget(place)
-        record = self.records.get(place)
+        entry = self.entry(job)
+        self.records.forget(entry)
+        self._verdicts.pop(str(job.output[0]), None)
+        self._intact.pop(entry, None)
+        record = self.records.get(entry)
         if record is not None:
-            self.verified.note(place.key(self.graph.results), self.state(place, record))
+            self.verified.note(entry.key(self.graph.results), self.state(entry, record))
 
 
 def _in_words(settings: Any) -> str:

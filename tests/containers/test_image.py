@@ -15,6 +15,7 @@ import pytest
 import yaml
 from containers import image, images, pack, pull, sif
 from containers.debian import Failed
+from envs import build as environments
 from tests.containers.small import served
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,6 +27,7 @@ def test_the_pinned_images_were_made_of_the_locks_that_are_there() -> None:
     assert "study" in pins
     for name, pinned in pins.items():
         assert pinned["inputs"] == images.inputs(name), f"the locks have changed: `make image ARGS='{name} --update'`"
+        assert pinned["requirements"] == environments.requirements_digest(f"{name}.lock")
         assert set(pinned["inputs"]) == {"containers/debian.lock", *images.LOCKS[name]}
 
 

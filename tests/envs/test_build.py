@@ -131,6 +131,30 @@ def test_built_once_and_again_when_its_lock_changes_or_its_record_is_missing(
     assert built == ["host", "study", "host", "host", "host"]
 
 
+def test_an_environment_is_named_by_what_its_lock_requires(machine: Machine) -> None:
+    builder = runpy.run_path(str(machine.envs / "build.py"))
+    lock, digest = machine.envs / "study.lock", builder["requirements_digest"]
+    pins = "a==1 \\\n    --hash=sha256:aa \\\n    --hash=sha256:ab\n    # via b\nb==2 \\\n    --hash=sha256:bb\n"
+    lock.write_text(pins)
+    before = digest("study.lock")
+    lock.write_text("# resolved again\nb==2 \\\n  --hash=sha256:bb # via c\na==1 --hash=sha256:aa --hash=sha256:ab\n")
+    assert digest("study.lock") == before
+    for other in (pins.replace("a==1", "a==2"), pins.replace(":ab", ":ac"), pins + "c==1 --hash=sha256:cc\n"):
+        lock.write_text(other)
+        assert digest("study.lock") != before
+
+
+def test_an_environment_of_an_earlier_version_gets_its_name_without_being_built(machine: Machine) -> None:
+    builder = runpy.run_path(str(machine.envs / "build.py"))
+    record = machine.record("study")
+    (record.parent / "bin").mkdir(parents=True)
+    (record.parent / "bin" / "python").touch()
+    record.write_text(json.dumps({"lock": "study.lock", "locks": builder["locks_digest"]("study")}))
+    builder["ensure"]("study")
+    assert json.loads(record.read_text())["requirements"] == builder["requirements_digest"]("study.lock")
+    assert (record.parent / "bin" / "python").read_bytes() == b""
+
+
 def test_the_locks_name_one_version_of_torch_and_share_every_other_package() -> None:
     def pins(name: str) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}

@@ -10,7 +10,7 @@ from speciate.cli import verb_files, verb_parser
 from speciate.config import run as config_run
 from speciate.graph import recording
 from speciate.graph.provenance import digest, spec_digest
-from speciate.graph.records import Place, Record, Records, place_of, read_records, results_of
+from speciate.graph.records import Entry, Record, Records, entry_of, read_records, results_of
 from speciate.io import atomic_write
 from speciate.stages.sort import Spec
 
@@ -140,19 +140,19 @@ def test_only_the_first_of_several_processes_writes(results: pathlib.Path, monke
 
 
 def test_where_records_are(results: pathlib.Path) -> None:
-    def place(stage: str, *files: str) -> tuple[str, str]:
-        found = place_of(stage, [results / file for file in files], results)
+    def entry(stage: str, *files: str) -> tuple[str, str]:
+        found = entry_of(stage, [results / file for file in files], results)
         return found.key(results), found.home.relative_to(results).as_posix()
 
     run_folder = "smoke/runs/dense/seed0"
-    assert place("train", f"{run_folder}/tokenizer/a.json", f"{run_folder}/spec.json") == (
+    assert entry("train", f"{run_folder}/tokenizer/a.json", f"{run_folder}/spec.json") == (
         f"{run_folder}/made_by.json:train",
         run_folder,
     )
-    assert place("evaluate", f"{run_folder}/probe.safetensors") == (f"{run_folder}/made_by.json:evaluate", run_folder)
+    assert entry("evaluate", f"{run_folder}/probe.safetensors") == (f"{run_folder}/made_by.json:evaluate", run_folder)
     # these share a folder, and run side by side
-    assert place("draw", "smoke/figures/load.svg", "smoke/figures/load.png")[0] == "smoke/made_by/draw.load.json:draw"
-    assert place("compare", "smoke/tables/a.csv", "smoke/tables/b.csv") == (
+    assert entry("draw", "smoke/figures/load.svg", "smoke/figures/load.png")[0] == "smoke/made_by/draw.load.json:draw"
+    assert entry("compare", "smoke/tables/a.csv", "smoke/tables/b.csv") == (
         "smoke/made_by/compare.json:compare",
         "smoke",
     )
@@ -174,11 +174,11 @@ def test_stages_of_one_folder_keep_each_others_records(results: pathlib.Path) ->
 
 def test_a_record_is_found_from_a_file_a_folder_and_a_folder_below(results: pathlib.Path) -> None:
     home = results / "smoke/runs/dense/seed0"
-    place = Place(home / "made_by.json", "train")
+    entry = Entry(home / "made_by.json", "train")
     (home / "tokenizer").mkdir(parents=True)
-    recording.write(place, Record("s", "c", {"model": (1, "a"), "tokenizer/t.json": (1, "b")}))
+    recording.write(entry, Record("s", "c", {"model": (1, "a"), "tokenizer/t.json": (1, "b")}))
     for path in (home, home / "model", home / "tokenizer", home / "tokenizer/t.json"):
-        assert [found for found, _ in Records(results).of_input(path)] == [place], path
+        assert [found for found, _ in Records(results).of_input(path)] == [entry], path
     assert Records(results).of_input(home / "other") == []
 
 

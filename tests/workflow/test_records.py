@@ -19,7 +19,7 @@ from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.test_staleness import AFTER_MEASURES, GRAPH, NUM_RUNS, STUDY, digests_of_jobs
 
 from speciate.graph.provenance import spec_digest
-from speciate.graph.records import Record, place_of, read_records
+from speciate.graph.records import Record, entry_of, read_records
 
 BUILT = pathlib.Path(".envs/study/build.json")
 IMAGES = "containers/images.lock.yaml"
@@ -53,8 +53,8 @@ def plan(workspace: Workspace, *arguments: str) -> str:
 
 
 def record_of(results: pathlib.Path, stage: str, *outputs: str) -> Record:
-    place = place_of(stage, [results / pathlib.Path(file).relative_to("results") for file in outputs], results)
-    return read_records(place.file)[place.entry]
+    entry = entry_of(stage, [results / pathlib.Path(file).relative_to("results") for file in outputs], results)
+    return read_records(entry.file)[entry.stage]
 
 
 def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Workspace) -> None:
@@ -64,13 +64,13 @@ def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Wor
         others = [f"{first.parent}/another.csv"] if stage in ("compare", "card") else []  # one job for all tables
         record = record_of(finished.folder / "results", stage, file, *others)
         assert record.code == code, file
-        assert record.outputs[os.path.relpath(first, place_home(first))][0] == (finished.folder / first).stat().st_size
+        assert record.outputs[os.path.relpath(first, record_home(first))][0] == (finished.folder / first).stat().st_size
         environments.add(record.environment)
         assert {"processor", "instructions", "threads"} <= set(record.machine)
     assert len(environments) == 1 and "" not in environments
 
 
-def place_home(file: pathlib.Path) -> pathlib.Path:
+def record_home(file: pathlib.Path) -> pathlib.Path:
     """Return the folder to which a record names a file."""
     alone = file.parts[1] == "data" or file.parts[2] in ("runs", "measures")
     return file.parent if alone else pathlib.Path(*file.parts[:2])
@@ -130,7 +130,7 @@ def test_another_lock_makes_all_again_and_is_named(copied: Workspace) -> None:
     (copied.folder / BUILT).write_text(json.dumps({**built, "requirements": "another", "locks": "another"}))
     said = plan(copied)
     (copied.folder / BUILT).write_text(json.dumps(built))
-    changed = r"made with other packages, from a lock \(\w{10}, not \w{10}\)"
+    changed = r"made with packages of another lock \(\w{10}, not \w{10}\)"
     assert re.search(rf"fetch \(name networkx, shard 0-of-1\) runs again: {changed}", said)
     assert re.search(rf"^train +{NUM_RUNS}$", said, re.MULTILINE)
 
@@ -155,7 +155,7 @@ def test_a_container_of_the_same_lock_makes_nothing_again(
     said = plan(copied, "--workflow-profile", "profiles/container")
     lock.write_text(kept)
     assert ("Nothing to be done" in said) == same
-    assert ("made with other packages, from a lock" in said) == (not same)
+    assert ("made with packages of another lock" in said) == (not same)
 
 
 def test_the_layout_of_a_command_changes_nothing_and_an_option_does(copied: Workspace) -> None:

@@ -15,7 +15,7 @@ from speciate import io, machine
 from speciate.config.definitions import PACKAGE
 from speciate.config.run import specs_read
 from speciate.graph import provenance
-from speciate.graph.records import Place, Record, Records, as_json, place_of, read_records, results_of
+from speciate.graph.records import Entry, Record, Records, as_json, entry_of, read_records, results_of
 
 ENVIRONMENT, CONTENT = "SPECIATE_ENVIRONMENT", "SPECIATE_CONTENT"
 """Variables by which the workflow tells its jobs what they cannot see themselves."""
@@ -61,14 +61,14 @@ def recording(stage: str, parser: argparse.ArgumentParser, arguments: argparse.N
     outputs = _written_by(arguments, records.results)
     if not outputs:
         return
-    place = place_of(stage, outputs, records.results)
-    inputs.pop(place.key(records.results), None)
+    entry = entry_of(stage, outputs, records.results)
+    inputs.pop(entry.key(records.results), None)
     read = [specs_read[file] for file in _spec_files(arguments) if file in specs_read]
     record = Record(
         spec=provenance.spec_digest(*read),
         code=provenance.digest(stage, *read) if _module_states() == modules else "",
         outputs={
-            file.relative_to(place.home).as_posix(): (file.stat().st_size, io.sha256(file)) for file in sorted(outputs)
+            file.relative_to(entry.home).as_posix(): (file.stat().st_size, io.sha256(file)) for file in sorted(outputs)
         },
         inputs=inputs,
         environment=os.environ.get(ENVIRONMENT, ""),
@@ -76,13 +76,13 @@ def recording(stage: str, parser: argparse.ArgumentParser, arguments: argparse.N
         content=os.environ.get(CONTENT, ""),
         machine=machine.describe() | machine.job(),
     )
-    write(place, record)
+    write(entry, record)
 
 
-def write(place: Place, record: Record) -> None:
+def write(entry: Entry, record: Record) -> None:
     """Write a record, leaving what other stages have recorded in the same file."""
-    with io.atomic_write(place.file) as temp_path:
-        temp_path.write_text(as_json(read_records(place.file) | {place.entry: record}), encoding="utf-8")
+    with io.atomic_write(entry.file) as temp_path:
+        temp_path.write_text(as_json(read_records(entry.file) | {entry.stage: record}), encoding="utf-8")
 
 
 def read_inputs(records: Records, paths: Iterable[pathlib.Path]) -> dict[str, str]:
@@ -95,24 +95,24 @@ def read_inputs(records: Records, paths: Iterable[pathlib.Path]) -> dict[str, st
     for path in paths:
         if not path.is_relative_to(records.results):
             continue
-        for place, record in records.of_input(path):
-            key = place.key(records.results)
+        for entry, record in records.of_input(path):
+            key = entry.key(records.results)
             if key not in inputs:
-                _check_sizes(place, record)
+                _check_sizes(entry, record)
                 inputs[key] = record.made
     return inputs
 
 
-def _check_sizes(place: Place, record: Record) -> None:
+def _check_sizes(entry: Entry, record: Record) -> None:
     for name, (expected, _) in record.outputs.items():
         try:
-            found = os.stat(place.home / name).st_size
+            found = os.stat(entry.home / name).st_size
         except OSError:
             continue  # the stage itself says what it misses
         if found != expected:
-            file = os.path.relpath(place.home / name)
+            file = os.path.relpath(entry.home / name)
             raise ValueError(
-                f"{file}: has {found} bytes, but `{place.entry}` wrote {expected}; remove it, and the workflow makes "
+                f"{file}: has {found} bytes, but `{entry.stage}` wrote {expected}; remove it, and the workflow makes "
                 "it again"
             )
 

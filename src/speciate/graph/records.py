@@ -1,4 +1,4 @@
-"""Read and place the records of what made each result: `made_by.json` beside the files of a stage.
+"""Read the records of what made each result: `made_by.json` beside the files of a stage.
 
 A stage writes its record when it has written its files (speciate.graph.recording): the digests of its spec, its code
 and its environment, of what it read, and of each file that it wrote. At each start the workflow compares the records
@@ -8,6 +8,7 @@ A folder of a data stage or of a run holds one record file, with an entry for ea
 stages of a whole study share folders and run side by side, so each has a file of its own in `results/<study>/made_by/`.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -45,7 +46,7 @@ class Record:
     machine: Mapping[str, Any] = field(default_factory=dict)
     """Processor, instruction set and threads; and the image and the cluster's job, if any."""
 
-    @property
+    @functools.cached_property
     def made(self) -> str:
         """A digest of what the job wrote, without what only tells where and how fast."""
         outputs = sorted((name, written) for name, written in self.outputs.items() if name not in OF_THE_MACHINE)
@@ -53,20 +54,20 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Place:
+class Entry:
     """Where the record of a job is: a file, and the entry in it."""
 
     file: pathlib.Path
-    entry: str
+    stage: str
 
-    @property
+    @functools.cached_property
     def home(self) -> pathlib.Path:
         """The folder to which the names of outputs are relative."""
         return self.file.parent.parent if self.file.parent.name == FOLDER else self.file.parent
 
     def key(self, results: pathlib.Path) -> str:
         """Return a name of the record that stays when the folder of results is moved."""
-        return f"{self.file.relative_to(results).as_posix()}:{self.entry}"
+        return f"{self.file.relative_to(results).as_posix()}:{self.stage}"
 
 
 def results_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -74,17 +75,17 @@ def results_of(path: pathlib.Path) -> pathlib.Path | None:
     return next((top for top in path.parents if (top / "specs").is_dir() and (top / "source").is_dir()), None)
 
 
-def place_of(stage: str, outputs: Iterable[pathlib.Path], results: pathlib.Path) -> Place:
+def entry_of(stage: str, outputs: Iterable[pathlib.Path | str], results: pathlib.Path) -> Entry:
     """Return where the record of the job of `stage` is that writes `outputs`."""
-    files = list(outputs)
-    first = min(files, key=lambda file: len(file.parts))  # a run's tokenizer is in a folder below the run's
+    files = list(map(str, outputs))
+    first = pathlib.Path(min(files, key=lambda file: file.count("/")))  # a run's tokenizer is in a folder below
     study, *below = first.relative_to(results).parts
     if study == "data" or below[0] in ONE_FOLDER_EACH:
-        return Place(first.parent / FILE, stage)
-    stems = {file.stem for file in files}
+        return Entry(first.parent / FILE, stage)
+    stems = {pathlib.Path(file).stem for file in files}
     # one job for each figure, with one stem; one job for all tables, with many
     name = f"{stage}.{stems.pop()}" if len(stems) == 1 else stage
-    return Place(results / study / FOLDER / f"{name}.json", stage)
+    return Entry(results / study / FOLDER / f"{name}.json", stage)
 
 
 def read_records(file: pathlib.Path) -> dict[str, Record]:
@@ -92,9 +93,9 @@ def read_records(file: pathlib.Path) -> dict[str, Record]:
     try:
         content = json.loads(file.read_bytes())
         return {
-            stage: Record(**{**entry, "outputs": {name: (size, sha256) for name, (size, sha256) in outputs.items()}})
-            for stage, entry in content.items()
-            for outputs in [entry["outputs"]]
+            stage: Record(**{**facts, "outputs": {name: (size, sha256) for name, (size, sha256) in outputs.items()}})
+            for stage, facts in content.items()
+            for outputs in [facts["outputs"]]
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
@@ -119,21 +120,21 @@ class Records:
             self._read[file] = read_records(file)
         return self._read[file]
 
-    def forget(self, place: Place) -> None:
+    def forget(self, entry: Entry) -> None:
         """Read a record anew the next time: a job has written it."""
-        self._read.pop(place.file, None)
+        self._read.pop(entry.file, None)
 
-    def get(self, place: Place) -> Record | None:
+    def get(self, entry: Entry) -> Record | None:
         """Return a record; None if there is none."""
-        return self.records_in(place.file).get(place.entry)
+        return self.records_in(entry.file).get(entry.stage)
 
-    def of_input(self, path: pathlib.Path) -> list[tuple[Place, Record]]:
+    def of_input(self, path: pathlib.Path) -> list[tuple[Entry, Record]]:
         """Return the records of the jobs that made a file, or the files of a folder and of its shards."""
         is_folder = path.is_dir()
         folder = path if is_folder else path.parent
         # a stage's own folder, the run's folder around the tokenizer, and the folders that a study's stages share
         files = [folder / FILE, folder.parent / FILE, *self._shared(folder), *self._shared(folder.parent)]
-        found = [(place, record) for place, record in self._all(files) if _wrote(place, record, path)]
+        found = [(entry, record) for entry, record in self._all(files) if _wrote(entry, record, path)]
         if not found and is_folder:
             found = list(self._all(sorted(path.glob(f"*/{FILE}"))))
         return found
@@ -144,13 +145,13 @@ class Records:
             self._homes[home] = sorted((home / FOLDER).glob("*.json"))
         return self._homes[home]
 
-    def _all(self, files: Iterable[pathlib.Path]) -> Iterator[tuple[Place, Record]]:
+    def _all(self, files: Iterable[pathlib.Path]) -> Iterator[tuple[Entry, Record]]:
         for file in files:
-            for entry, record in self.records_in(file).items():
-                yield Place(file, entry), record
+            for stage, record in self.records_in(file).items():
+                yield Entry(file, stage), record
 
 
-def _wrote(place: Place, record: Record, path: pathlib.Path) -> bool:
+def _wrote(entry: Entry, record: Record, path: pathlib.Path) -> bool:
     """Tell whether a record names this file, or a file in this folder."""
-    name = os.path.relpath(path, place.home)
+    name = os.path.relpath(path, entry.home)
     return name == "." or any(output == name or output.startswith(f"{name}/") for output in record.outputs)
