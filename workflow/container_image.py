@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import yaml
 
+from speciate.graph.environment import environment_name
+
 LOCK = "containers/images.lock.yaml"
 
 
@@ -20,6 +22,8 @@ class ContainerImage:
     name: str
     file: pathlib.Path
     sha256: str
+    environment: str
+    """The name of the environment in it, by the lock of its packages."""
 
     @property
     def can_be_named(self) -> bool:
@@ -57,4 +61,6 @@ def pinned_image(tree: pathlib.Path, house: pathlib.Path, apptainer_arguments: s
     pins = yaml.safe_load((tree / LOCK).read_text(encoding="utf-8"))
     if not pins.get(name):
         raise ValueError(f"{LOCK} pins no image {name}; `make image ARGS='{name} --update'` makes and pins one")
-    return ContainerImage(name, house / pins[name]["file"], pins[name]["sha256"])
+    pinned = pins[name]
+    environment = environment_name(pinned.get("requirements", pinned["sha256"]), pinned.get("torch", ""))
+    return ContainerImage(name, house / pinned["file"], pinned["sha256"], environment)

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import pathlib
+import sys
 
 import pytest
 
 from speciate.cli import verb_files, verb_parser
 from speciate.config import run as config_run
 from speciate.graph import recording
+from speciate.graph.environment import environment_name, own_environment
 from speciate.graph.provenance import digest, spec_digest
 from speciate.graph.records import Entry, Record, Records, entry_of, read_records, results_of
 from speciate.io import atomic_write
@@ -38,6 +40,7 @@ def run(verb: str, *words: str, writes: dict[str, str]) -> None:
 
 
 def test_a_record_holds_what_was_used_and_written(results: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(results))  # as in an image, which has no record of a build
     monkeypatch.setenv("SPECIATE_ENVIRONMENT", "0123456789")
     monkeypatch.setenv("SPECIATE_CONTENT", "abc")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -59,6 +62,22 @@ def test_a_record_holds_what_was_used_and_written(results: pathlib.Path, monkeyp
     assert record.code == digest("fetch")
     assert (record.machine["slurm_job"], record.machine["attempt"]) == ("77", "2")
     assert {"processor", "instructions", "threads"} <= set(record.machine)
+
+
+def test_a_process_names_its_environment_by_what_was_installed(
+    results: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECIATE_ENVIRONMENT", "as planned")
+    monkeypatch.setattr(sys, "prefix", str(results))
+    names = set()
+    for requirements, torch in (("a", "t"), ("b", "t"), ("a", "u")):
+        built = {"requirements": requirements, "locks": "x", "torch": {"file": torch}, "python": "3.12"}
+        (results / "build.json").write_text(json.dumps(built))
+        names.add(own_environment())
+    assert len(names) == 3 and "as planned" not in names
+    assert own_environment() == environment_name("a", "u")  # so is a pinned image's, of the same lock
+    (results / "build.json").write_text("{")
+    assert own_environment() == "as planned"
 
 
 def test_a_record_names_the_spec_by_its_content(results: pathlib.Path) -> None:

@@ -15,10 +15,11 @@ from speciate import io, machine
 from speciate.config.definitions import PACKAGE
 from speciate.config.run import specs_read
 from speciate.graph import provenance
+from speciate.graph.environment import own_environment
 from speciate.graph.records import Entry, Record, Records, as_json, entry_of, read_records, results_of
 
-ENVIRONMENT, CONTENT = "SPECIATE_ENVIRONMENT", "SPECIATE_CONTENT"
-"""Variables by which the workflow tells its jobs what they cannot see themselves."""
+CONTENT = "SPECIATE_CONTENT"
+"""The variable by which the workflow tells a job the digest of the user's own files that it reads."""
 OUTPUTS = ("output", "output_folder", "likelihood", "probe", "details", "measured")
 """Options that name what a stage writes."""
 NO_SETTINGS = ("threads", "processes", "sink")
@@ -46,7 +47,7 @@ def recording(stage: str, parser: argparse.ArgumentParser, arguments: argparse.N
     Raises:
         ValueError: an input has another size than its own record says.
     """
-    settings, modules = settings_of(parser, arguments), _module_states()
+    settings, environment, modules = settings_of(parser, arguments), own_environment(), _module_states()
     given = _inputs(arguments)
     named = [*_outputs(arguments), *given]
     results = next((found for path in named for found in [results_of(path)] if found), None)
@@ -71,7 +72,7 @@ def recording(stage: str, parser: argparse.ArgumentParser, arguments: argparse.N
             file.relative_to(entry.home).as_posix(): (file.stat().st_size, io.sha256(file)) for file in sorted(outputs)
         },
         inputs=inputs,
-        environment=os.environ.get(ENVIRONMENT, ""),
+        environment=environment,
         settings=settings,
         content=os.environ.get(CONTENT, ""),
         machine=machine.describe() | machine.job(),
