@@ -179,13 +179,9 @@ class Staleness:
         settings = self._settings(job)
         if dict(record.settings) != settings:
             yield f"made with other options ({_in_words(record.settings)}, not {_in_words(settings)})"
-        for earlier in dependencies:
-            if self.stage(earlier) and self.stage(earlier) not in UNTOLD.get(stage, ()):
-                entry = self.entry(earlier)
-                made = self.records.get(entry)
-                if made is not None and record.inputs.get(entry.key(self.graph.results)) != made.made:
-                    yield f"made from other files of {entry.stage} than those in {entry.home}"
-                    break
+        other = next((earlier for earlier in dependencies if self._was_other(stage, record, earlier)), None)
+        if other is not None:
+            yield f"made from other files of {self.stage(other)} than those in {self.entry(other).home}"
         own = self.entry(job)
         never = [file for file in map(str, job.output) if file.removeprefix(f"{own.home}/") not in record.outputs]
         if never:
@@ -193,6 +189,17 @@ class Staleness:
         changed = self.changed_file(own, record)
         if changed:
             yield f"{changed} is no longer what {stage} wrote"
+
+    def _was_other(self, stage: str, record: Record, earlier: Any) -> bool:
+        """Return whether a job read other files than those that an earlier job has made, or is to make."""
+        if not self.stage(earlier) or self.stage(earlier) in UNTOLD.get(stage, ()):
+            return False
+        entry = self.entry(earlier)
+        read, made = record.inputs.get(entry.key(self.graph.results)), self.records.get(entry)
+        if made is not None:
+            return read != made.made
+        # files that are there without a record are nothing to compare with; files that were removed are not missed
+        return read is None and not any(os.path.exists(file) for file in earlier.output)
 
     def _wanted(self, job: Any) -> dict[str, str]:
         """Return the digests that a job's record would have now."""

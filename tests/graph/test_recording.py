@@ -151,6 +151,16 @@ def test_what_is_written_outside_a_folder_of_results_has_no_record(tmp_path: pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_stage_does_not_read_what_it_wrote_before(results: pathlib.Path) -> None:
+    """Train a run again: where its sinks write is its own folder."""
+    folder = "results/smoke/runs/dense/seed0"
+    train = ("--spec", "none.json", "--output-folder", folder, "--sink-folder", folder)
+    for text in ("a", "longer"):
+        run("train", *train, writes={f"{folder}/model": text})
+        record = read_records(pathlib.Path(folder, "made_by.json"))["train"]
+        assert (record.inputs, record.outputs["model"][0]) == ({}, len(text))
+
+
 def test_only_the_first_of_several_processes_writes(results: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     out = "results/data/clean/code-0000000000/0-of-1"

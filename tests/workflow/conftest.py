@@ -48,18 +48,22 @@ class Workspace:
 
     def stale(self) -> dict[str, int]:
         """Return rule -> number of jobs that a run would execute, from a dry run and without the final `all`."""
-        output = self.smoke("--dry-run")
-        if "Nothing to be done" in output:
-            return {}
-        table = output.split("Job stats:", 1)[1].split("\n\n", 1)[0]
-        counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.MULTILINE)}
-        return {name: count for name, count in counts.items() if name not in ("total", "all")}
+        return jobs_in(self.smoke("--dry-run"))
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text; fail if it is not there."""
         text = (self.folder / file).read_text()
         assert old in text, f"{file} has no {old!r}"
         (self.folder / file).write_text(text.replace(old, new, 1))
+
+
+def jobs_in(output: str) -> dict[str, int]:
+    """Return rule -> number of jobs that a dry run announces, without the final `all`."""
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:", 1)[1].split("\n\n", 1)[0]
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.MULTILINE)}
+    return {name: count for name, count in counts.items() if name not in ("total", "all")}
 
 
 @pytest.fixture(scope="session")

@@ -89,8 +89,9 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
         jobs[f"{GRAPH.home}/figures/{figure}.svg"] = ("draw", provenance.digest("draw", GRAPH.draw_spec(figure)))
     jobs[f"{GRAPH.home}/tables/{CARDED[0]}.parquet"] = ("card", provenance.digest("card", GRAPH.card_spec()))
-    last = {"compare": f"tables/{COMPARED[0]}.parquet", "manifest": "manifest.json"}
-    for rule, file in {**last, "present": "data.html", "report": "report.html"}.items():
+    jobs[f"{GRAPH.home}/data.html"] = ("present", provenance.digest("present", GRAPH.card_spec()))
+    last = {"compare": f"tables/{COMPARED[0]}.parquet", "manifest": "manifest.json", "report": "report.html"}
+    for rule, file in last.items():
         jobs[f"{GRAPH.home}/{file}"] = (rule, provenance.digest(rule))
     return jobs
 

@@ -92,7 +92,7 @@ rule present:
         mem_mb=1000,
         runtime=10,
     params:
-        code=lambda wildcards: digest("present"),
+        code=lambda wildcards: digest("present", GRAPH.card_spec()),
         spec=lambda wildcards: spec_path(GRAPH.card_spec()),
         tables=folder_of("tables"),
         figures=folder_of("figures"),

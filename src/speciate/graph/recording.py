@@ -119,8 +119,10 @@ def _check_sizes(entry: Entry, record: Record) -> None:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[pathlib.Path]:
-    """Return the absolute paths that a command line names, but for those of what is written."""
-    return [path for option, value in vars(arguments).items() if option not in OUTPUTS for path in _paths_in(value)]
+    """Return the absolute paths that a command line names, but for those where the stage itself writes."""
+    named = (path for option, value in vars(arguments).items() if option not in OUTPUTS for path in _paths_in(value))
+    tops = _outputs(arguments)
+    return [path for path in named if not any(path.is_relative_to(top) for top in tops)]
 
 
 def _outputs(arguments: argparse.Namespace) -> list[pathlib.Path]:
