@@ -140,7 +140,7 @@ def _paths_in(value: Any) -> Iterator[pathlib.Path]:
 
 
 def _spec_files(arguments: argparse.Namespace) -> list[pathlib.Path]:
-    value = arguments.spec
+    value = vars(arguments).get("spec") or []
     return value if isinstance(value, list) else [value]
 
 

@@ -79,8 +79,8 @@ def entry_of(stage: str, outputs: Iterable[pathlib.Path | str], results: pathlib
     """Return where the record of the job of `stage` is that writes `outputs`."""
     files = list(map(str, outputs))
     first = pathlib.Path(min(files, key=lambda file: file.count("/")))  # a run's tokenizer is in a folder below
-    study, *below = first.relative_to(results).parts
-    if study == "data" or below[0] in ONE_FOLDER_EACH:
+    study, *below = first.parent.relative_to(results).parts or ("",)  # no study, for what joins all of them
+    if study == "data" or (below[:1] and below[0] in ONE_FOLDER_EACH):
         return Entry(first.parent / FILE, stage)
     stems = {pathlib.Path(file).stem for file in files}
     # one job for each figure, with one stem; one job for all tables, with many
