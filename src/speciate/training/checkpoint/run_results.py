@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable
 
 from speciate.config.run import RunSpec, canonical_json
-from speciate.io import sha256
+from speciate.io import files_written, sha256
 from speciate.machine import FINISHED
 from speciate.training.checkpoint.disk import make_folder, sync
 from speciate.training.checkpoint.state import EMA
@@ -78,6 +78,7 @@ def give(folder: pathlib.Path, output_folder: pathlib.Path, sometimes: Iterable[
         try:
             _link(folder / path, temp_path)
             os.replace(temp_path, target)
+            files_written.append(target)  # for the record of what made it
         finally:
             temp_path.unlink(missing_ok=True)  # a second link to a file that is there already is not renamed
     for path in set(sometimes) - set(paths):
