@@ -129,14 +129,15 @@ class Records:
         return self.records_in(entry.file).get(entry.stage)
 
     def of_input(self, path: pathlib.Path) -> list[tuple[Entry, Record]]:
-        """Return the records of the jobs that made a file, or the files of a folder and of its shards."""
+        """Return the records of the jobs that made a file, or the files of a folder, its shards or its runs."""
         is_folder = path.is_dir()
         folder = path if is_folder else path.parent
         # a stage's own folder, the run's folder around the tokenizer, and the folders that a study's stages share
         files = [folder / FILE, folder.parent / FILE, *self._shared(folder), *self._shared(folder.parent)]
         found = [(entry, record) for entry, record in self._all(files) if _wrote(entry, record, path)]
         if not found and is_folder:
-            found = list(self._all(sorted(path.glob(f"*/{FILE}"))))
+            # shards, or the runs of a study: <ablation>/seed<k>
+            found = list(self._all(sorted([*path.glob(f"*/{FILE}"), *path.glob(f"*/*/{FILE}")])))
         return found
 
     def _shared(self, home: pathlib.Path) -> list[pathlib.Path]:
