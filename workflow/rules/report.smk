@@ -83,7 +83,7 @@ rule report:
         # the viewer of `snakemake --report` shows no csv
         tables=[
             report(
-                f"{HOME}/tables/{table}.html",
+                f"{HOME}/table_pages/{table}.html",
                 category="Tables",
                 subcategory=subcategory,
                 caption="../report/table.rst",

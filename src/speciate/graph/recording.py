@@ -20,7 +20,7 @@ from speciate.graph.records import Entry, Record, Records, as_json, entry_of, re
 
 CONTENT = "SPECIATE_CONTENT"
 """The variable by which the workflow tells a job the digest of the user's own files that it reads."""
-OUTPUTS = ("output", "output_folder", "likelihood", "probe", "details", "measured")
+OUTPUTS = ("output", "output_folder", "table_folder", "likelihood", "probe", "details", "measured")
 """Options that name what a stage writes."""
 NO_SETTINGS = ("threads", "processes", "sink")
 """Options that change no byte of what a later stage reads."""
