@@ -1,11 +1,10 @@
-"""Say last, alone and once why jobs failed; and try no job again that would only fail again.
+"""Say last, alone and once why jobs failed.
 
-Snakemake tries every failed job again where the rule or the profile has retries, and surrounds a job's own message with
-its exception, the shell command and the whole log. It sees the exit status of local jobs alone, and passes it on to
-nobody, so everything here is read from the job's log, which all executors have. A stage ends a log with its error, and
-with a line more if the error may pass (speciate.cli.MAY_PASS). A job that was killed, that a bug ended, or whose error
-may pass is tried again as before. No file is written. Where Snakemake is not as expected here, it does as it always
-did.
+Snakemake surrounds a job's own message with its exception, the shell command and the whole log. It passes the exit
+status of a job on to nobody, so what is known of a job is read from its log, which all executors have, and from what
+the executor and the scheduler's log say of its end (causes.py). A stage ends its log with the resources that it took,
+or with its error, and with a line more if the error may pass (speciate.cli.MAY_PASS). No file is written. Where
+Snakemake is not as expected here, it does as it always did.
 """
 
 import atexit
@@ -14,9 +13,11 @@ import logging
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import causes
+from live_progress import STEP
 
 from speciate.cli import MAY_PASS
 
@@ -30,6 +31,12 @@ class Attempt:
     log: pathlib.Path | None
     earlier: tuple[int, int] | None = None
     """Time and size of the log that an earlier attempt had left."""
+    told: list[str] = field(default_factory=list)
+    """What the executor and the scheduler's log say of its end."""
+    share: str = ""
+    """The submission that it shares with other jobs; empty if it has its own."""
+    limit: str = ""
+    """Why no other attempt may ask for more memory; empty if one may."""
 
     def lines(self) -> list[str]:
         """Return what this attempt has logged."""
@@ -51,11 +58,30 @@ class Attempt:
         said = re.match(rf"speciate (\w+): {re.escape(text)}", line)
         return said is not None and said[1] in self.rule
 
+    def is_done(self) -> bool:
+        """Tell whether the stage ended well, although the submission that it shared did not."""
+        return any(line.startswith(f"speciate {self.rule}: took ") for line in self.lines()) and not self.messages()
+
+    def cause(self) -> causes.Cause:
+        """Return what ended it, as far as anything tells."""
+        return causes.cause_of([*self.told, *self.lines()])
+
+    def step(self) -> int:
+        """Return the last training step that it logged; 0 for other stages."""
+        return max((int(step["step"]) for line in self.lines() for step in [STEP.search(line)] if step), default=0)
+
     def report(self) -> list[str]:
         """Return what to print of a failed job: its name and log, and its messages or else its log's last line."""
         where = f"{self.label} (log: {self.log})" if self.log else self.label
-        rest = self.messages() or ["it ended without a message of its own; its log ends with:", *self.lines()[-1:]]
-        return [where, *(rest if self.lines() else ["it ended without a message, and its log is empty"])]
+        if self.messages():
+            return [where, *self.messages()]
+        cause, lines = self.cause(), self.lines()
+        why = [f"{cause.value}{self.limit and f'; {self.limit}'}"] if cause.value else []
+        if not lines:
+            told = [line for text in self.told for line in text.splitlines() if line.strip()][-1:]
+            ends = ["it ended before its stage began; the scheduler's log of it ends with:", *told]
+            return [where, *(why or (ends if told else ["it ended without a message, and its log is empty"]))]
+        return [where, *(why or ["it ended without a message of its own; its log ends with:"]), lines[-1]]
 
 
 class Failures(logging.Handler):
@@ -94,13 +120,31 @@ class Failures(logging.Handler):
             )
         return False
 
+    def note_end(self, job: Any, told: list[str]) -> None:
+        """Note what the executor says of a job that failed, or of a share of jobs."""
+        for each in jobs_of(job):
+            attempt = self.attempts.get(each.jobid)
+            if attempt is not None:
+                attempt.told = told
+                attempt.share = str(job.groupid) if hasattr(job, "groupid") else ""
+
     def lines(self) -> list[str]:
         """Return the last words of a study: each failed job and why it failed."""
-        if not self.failed:
+        failed = list(self.failed.values())
+        speaking = {attempt.share for attempt in failed if attempt.share and attempt.lines()}
+        shown: list[Attempt] = []
+        for attempt in failed:
+            # what was not run says nothing; one that speaks has told why, or the first of the share
+            if not attempt.share or attempt.lines() or attempt.share not in speaking:
+                shown.append(attempt)
+                speaking |= {attempt.share} - {""}
+        if not shown:
             return []
-        count = len(self.failed)
-        reports = (["", *attempt.report()] for attempt in self.failed.values())
-        return ["", f"{count} job{'s' if count > 1 else ''} failed:", *(line for report in reports for line in report)]
+        rest = len(failed) - len(shown)
+        more = f", and {rest} that share a submission with one of them were not run" if rest else ""
+        reports = (["", *attempt.report()] for attempt in shown)
+        count = f"{len(shown)} job{'s' if len(shown) > 1 else ''} failed{more}:"
+        return ["", count, *(line for report in reports for line in report)]
 
     def say(self) -> None:
         """Print them."""
@@ -134,38 +178,10 @@ def jobs_of(job: Any) -> list[Any]:
     return list(job.jobs) if hasattr(job, "jobs") else [job]
 
 
-@contextlib.contextmanager
-def no_retries(job: Any) -> Iterator[None]:
-    """Let the rules of a job, or of a group of jobs, have no retries while the block runs."""
-    rules = {id(each.rule): each.rule for each in jobs_of(job)}.values()
-    before = [rule.restart_times for rule in rules]
-    try:
-        for rule in rules:
-            rule.restart_times = 0
-        yield
-    finally:
-        for rule, retries in zip(rules, before, strict=True):
-            rule.restart_times = retries
-
-
-def refuse_retries(scheduler: Any, failures: Failures) -> None:
-    """Let the scheduler give up a job at once if its last attempt is final."""
-    handle = scheduler._handle_error
-
-    def handle_error(job: Any, *rest: Any, **named: Any) -> None:
-        numbers = [each.jobid for each in jobs_of(job)]
-        final = any(failures.attempts[number].is_final() for number in numbers if number in failures.attempts)
-        with no_retries(job) if final else contextlib.nullcontext():
-            handle(job, *rest, **named)
-
-    scheduler._handle_error = handle_error
-
-
-def watch(workflow: Any, logger: logging.Logger) -> None:
-    """Follow the jobs of a workflow that is about to run."""
+def watch(workflow: Any, logger: logging.Logger) -> Failures | None:
+    """Follow the jobs of a workflow that is about to run; None if that is not possible."""
     try:
         failures = Failures(is_local=bool(workflow.local_exec))
-        refuse_retries(workflow.scheduler, failures)
         for handler in logger.handlers:
             # the complete log in .snakemake/log keeps everything
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
@@ -174,3 +190,5 @@ def watch(workflow: Any, logger: logging.Logger) -> None:
         atexit.register(failures.say)
     except Exception as error:
         print(f"failed jobs are shown as Snakemake shows them: {error}", file=sys.stderr)
+        return None
+    return failures

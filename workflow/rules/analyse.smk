@@ -22,10 +22,12 @@ rule measure:
         f"{HOME}/logs/measure/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/measure/{{ablation}}/seed{{seed}}.tsv"
+    group:
+        SHARES.evaluation
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=2000,
+        runtime=30,
     params:
         code=lambda wildcards: digest("measure"),
         spec=lambda wildcards: spec_path(
@@ -52,9 +54,11 @@ rule compare:
         f"{HOME}/logs/compare.log",
     benchmark:
         f"{HOME}/benchmarks/compare.tsv"
+    group:
+        SHARES.tables
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=30,
     params:
         code=lambda wildcards: digest("compare"),
@@ -78,7 +82,7 @@ rule cost:
         f"{HOME}/benchmarks/cost.tsv"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 6000 * attempt,
+        mem_mb=6000,
         runtime=60,
     params:
         code=lambda wildcards: digest("cost", *GRAPH.cost_runs),

@@ -40,9 +40,11 @@ rule card:
         f"{HOME}/logs/card.log",
     benchmark:
         f"{HOME}/benchmarks/card.tsv"
+    group:
+        SHARES.card
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=30,
     params:
         code=lambda wildcards: digest("card", GRAPH.card_spec()),
@@ -87,6 +89,8 @@ rule present:
         f"{HOME}/logs/present.log",
     benchmark:
         f"{HOME}/benchmarks/present.tsv"
+    group:
+        SHARES.card
     threads: 1
     resources:
         mem_mb=1000,

@@ -12,6 +12,8 @@ rule fetch:
         log_of("fetch"),
     benchmark:
         benchmark_of("fetch")
+    group:
+        SHARES.data("fetch")
     # fetch before other jobs, so that no domain waits for a source that could have come during other work
     priority: 1
     retries: 2
@@ -40,9 +42,11 @@ rule clean:
         log_of("clean"),
     benchmark:
         benchmark_of("clean")
+    group:
+        SHARES.data("clean")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("clean"),
@@ -65,9 +69,11 @@ rule sort:
         log_of("sort"),
     benchmark:
         benchmark_of("sort")
+    group:
+        SHARES.data("sort")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("sort"),
@@ -90,9 +96,11 @@ rule sign:
         log_of("sign"),
     benchmark:
         benchmark_of("sign")
+    group:
+        SHARES.data("sign")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("sign"),
@@ -114,9 +122,11 @@ rule bucket:
         log_of("bucket"),
     benchmark:
         benchmark_of("bucket")
+    group:
+        SHARES.data("bucket")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("bucket"),
@@ -138,9 +148,11 @@ rule cluster:
         log_of("cluster"),
     benchmark:
         benchmark_of("cluster")
+    group:
+        SHARES.data("cluster")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("cluster"),
@@ -166,9 +178,11 @@ rule assign_splits:
         log_of("assign_splits"),
     benchmark:
         benchmark_of("assign_splits")
+    group:
+        SHARES.data("assign_splits")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("assign_splits"),
@@ -191,9 +205,11 @@ rule write_splits:
         log_of("write_splits"),
     benchmark:
         benchmark_of("write_splits")
+    group:
+        SHARES.data("write_splits")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("write_splits"),
@@ -216,9 +232,11 @@ rule sketch:
         log_of("sketch"),
     benchmark:
         benchmark_of("sketch")
+    group:
+        SHARES.data("sketch")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("sketch"),
@@ -241,9 +259,11 @@ rule fit:
         log_of("fit"),
     benchmark:
         benchmark_of("fit")
+    group:
+        SHARES.data("fit")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("fit"),
@@ -268,9 +288,11 @@ rule encode:
         log_of("encode"),
     benchmark:
         benchmark_of("encode")
+    group:
+        SHARES.data("encode")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("encode"),
@@ -294,9 +316,11 @@ rule pack:
         log_of("pack"),
     benchmark:
         benchmark_of("pack")
+    group:
+        SHARES.data("pack")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("pack"),
@@ -320,9 +344,11 @@ rule balance:
         log_of("balance"),
     benchmark:
         benchmark_of("balance")
+    group:
+        SHARES.data("balance")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code_of("balance"),

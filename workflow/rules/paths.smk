@@ -1,6 +1,9 @@
 # Paths of the study and functions that the rules use, derived from the tables in src/. It defines no rule.
 import json
+import math
 import shlex
+
+from speciate.graph.expected_time import training_seconds
 
 MIXTURE = GRAPH.folder("balance", "mixture")
 # One file stands for all that `balance` wrote, and for the packs and the tokenizer that it read: a job makes all of its
@@ -109,6 +112,12 @@ def cores_of(wildcards):
     """Return the number of cores that a run's processes keep busy."""
     training = run_of(wildcards).training
     return training.processes * training.threads
+
+
+def time_limit_of(wildcards):
+    """Return the minutes that a training may take: two hours, or four times what a long one is expected to take."""
+    seconds = training_seconds(run_of(wildcards), STUDY.block_length)
+    return max(120, math.ceil(4 * seconds / 60))
 
 
 def gpus_of(wildcards):

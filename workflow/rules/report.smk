@@ -20,9 +20,11 @@ rule draw:
         f"{HOME}/logs/draw/{{figure}}.log",
     benchmark:
         f"{HOME}/benchmarks/draw/{{figure}}.tsv"
+    group:
+        SHARES.figure
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=30,
     params:
         code=lambda wildcards: digest("draw", GRAPH.draw_spec(wildcards.figure)),
@@ -47,6 +49,8 @@ rule manifest:
         f"{HOME}/logs/manifest.log",
     benchmark:
         f"{HOME}/benchmarks/manifest.tsv"
+    group:
+        SHARES.tables
     threads: 1
     resources:
         mem_mb=1000,
@@ -96,6 +100,8 @@ rule report:
         f"{HOME}/logs/report.log",
     benchmark:
         f"{HOME}/benchmarks/report.tsv"
+    group:
+        SHARES.tables
     threads: 1
     resources:
         mem_mb=1000,

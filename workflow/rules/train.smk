@@ -24,6 +24,8 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
+    group:
+        SHARES.run
     # start the longest path first, so that no core waits at the end for one late run
     priority: 1
     # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job. An
@@ -31,8 +33,8 @@ rule train:
     retries: 2 if workflow.is_main_process else 0
     threads: cores_of
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=3000,
+        runtime=time_limit_of,
         gpu=gpus_of,
     params:
         code=lambda wildcards: digest("train", run_of(wildcards)),
@@ -70,10 +72,12 @@ rule evaluate:
         f"{HOME}/logs/evaluate/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/evaluate/{{ablation}}/seed{{seed}}.tsv"
+    group:
+        SHARES.evaluation
     threads: lambda wildcards: run_of(wildcards).training.threads
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=3000,
+        runtime=30,
         gpu=lambda wildcards: min(1, gpus_of(wildcards)),
     params:
         code=lambda wildcards: digest("evaluate", run_of(wildcards)),
