@@ -22,6 +22,7 @@ class Cause(Enum):
     PREEMPTED = "another job took its place (preemption)"
     NODE = "its node failed"
     MEMORY = "it was killed for lack of memory"
+    SAVED = "it was told to end, and saved"
     CANCELLED = "it was cancelled"
     OTHER = ""
 
@@ -38,6 +39,8 @@ WORDS = (
         r"oom[-_]kill|status is: 'OUT_OF_MEMORY'|[Ee]xceeded (job |step )?memory limit|memory limit \(\d+ > \d+\)"
         r"|OOMKilled|^speciate \w+: error: .*(not enough memory|can't allocate memory|MemoryError)",
     ),
+    # a training that was told in time (`sbatch --signal`)
+    (Cause.SAVED, r"^speciate train: .* received; saved, and the same command resumes the run$"),
     (Cause.CANCELLED, r"status is: 'CANCELLED'|\*\*\* (JOB|STEP) \S+ .*CANCELLED AT"),
     # 128 + 9: the kernel's killer where nobody else reports it
     (Cause.MEMORY, r"exit (status|code) (137|-9)\b|Signals\.SIGKILL|\(137\)"),

@@ -55,10 +55,7 @@ def check(workflow: Any, graph: StudyGraph) -> None:
             check_gres(output_of, partitions)
         limit_memory(workflow, output_of, partitions)
     elif executor == "cluster-generic":
-        words = (workflow.executor_settings.submit_cmd or "").split()
-        check_commands("cluster-generic", {word: "submits jobs" for word in words[:1]}, shutil.which)
-        if any("sbatch" in word for word in words):
-            check_commands("cluster-generic", {"sbatch": SLURM["sbatch"]}, shutil.which)
+        check_submit_command((workflow.executor_settings.submit_cmd or "").split())
     elif executor == "local" and (wants_gpus or "--nv" in workflow.deployment_settings.apptainer_args.split()):
         check_local_gpu(output_of, wants_gpus)
 
@@ -77,8 +74,21 @@ def check_commands(profile: str, commands: dict[str, str], find: Callable[[str],
     missing = [name for name in commands if not find(name)]
     if missing:
         why = ", ".join(f"{name} ({commands[name]})" for name in missing)
-        where = "start it on a login node of the cluster" if profile == "slurm" else "edit its submit-cmd"
-        raise ValueError(f"the profile {profile} needs {why}, not in PATH here; {where}, or take another profile")
+        raise ValueError(
+            f"the profile {profile} needs {why}, not in PATH here; start it on a login node of the cluster, or take "
+            "another profile"
+        )
+
+
+def check_submit_command(words: list[str]) -> None:
+    """Raise ValueError unless the command that submits jobs is there; a script of ours says what it lacks itself."""
+    if not words or not shutil.which(words[0]):
+        raise ValueError(f"cluster-generic-submit-cmd: {words[0] if words else 'is empty'}: there is no such command")
+    if not words[0].endswith(("profiles/cluster-generic/submit.py", "profiles/kubernetes/submit.py")):
+        return
+    done = subprocess.run([*words, "--check"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError((done.stderr.strip().splitlines() or [f"{words[0]} --check failed"])[-1])
 
 
 def check_slurm(run: Run, pause: int, status_command: str) -> None:

@@ -21,7 +21,7 @@ from causes import Cause, end_of
 from failures import Failures, jobs_of
 from memory import Memory, let_grow, limit_of
 
-NO_FAULT = (Cause.TIME, Cause.PREEMPTED, Cause.NODE)
+NO_FAULT = (Cause.TIME, Cause.PREEMPTED, Cause.NODE, Cause.SAVED)
 """Ends after which a training goes on."""
 CLUSTER_LOGS = ".snakemake/cluster_logs"
 """Where the profile cluster-generic lets schedulers write the logs of their jobs: NAME-NUMBER.log."""

@@ -7,7 +7,8 @@ groups would sum up what their members ask for; here a share asks for what the l
 """
 
 import functools
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 from speciate.graph.expected_time import evaluation_seconds, training_seconds
@@ -172,7 +173,7 @@ def merged(members: Iterable[dict[str, Any]], minutes: int, longest: int = 0) ->
     return {**together, "_nodes": 1}
 
 
-def keep_within(workflow: Any, environment: dict[str, str]) -> None:
+def keep_within(workflow: Any, environment: MutableMapping[str, str]) -> None:
     """Let a job that a cluster started use the cores and memory it was given, not all of its node.
 
     Snakemake starts the members of a share itself, as many at a time as the node has cores. And one member that fails
@@ -186,6 +187,12 @@ def keep_within(workflow: Any, environment: dict[str, str]) -> None:
     memory = environment.get("SLURM_MEM_PER_NODE", "")
     if memory.isdigit() and int(memory):
         workflow.global_resources["mem_mb"] = int(memory)
+    # `sbatch --signal` warns every process of the job; only a training has something to do about it
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    # what Slurm tells a job goes on into a container that `--cleanenv` keeps from everything else
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
+        if name in environment:
+            environment[f"APPTAINERENV_{name}"] = environment[name]
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     JobScheduler.keepgoing = property(lambda self: True, lambda self, value: None)

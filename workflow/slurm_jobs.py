@@ -31,7 +31,7 @@ def name_of(job: Any) -> str:
         return SAME_NAME.sub("_", ".".join([job.rule.name, *parts_of(job)]))
     members = sorted(job.jobs, key=lambda each: (each.rule.name != "train", each.rule.name, parts_of(each)))
     rules = {each.rule.name for each in members}
-    kind = next((kind for kind, rule in (("train", "train"), ("evaluate", "evaluate")) if rule in rules), "")
+    kind = next((kind for kind in ("train", "evaluate", "measure") if kind in rules), "")
     runs = [each for each in members if each.rule.name == kind]
     if kind:
         more = f"+{len(runs) - 1}" if len(runs) > 1 else ""

@@ -2,16 +2,19 @@
 """Submit a job script of Snakemake and print the number of the job: `submit.py JOBSCRIPT`.
 
 Snakemake writes what the job asks for into the script's line `# properties = {...}`. For another scheduler, change the
-command `SUBMIT`; it must print the number of the job, and nothing else, on its first line.
+command in `submit`; it must print the number of the job, and nothing else, on its first line.
 """
 
 import json
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
+COMMANDS = ("sbatch", "squeue", "scancel")
+"""What the scripts here call; `submit.py --check` looks for them before the first job."""
 LOGS = pathlib.Path(".snakemake/cluster_logs")
 """The scheduler's logs, NAME-NUMBER.log: after a failure they are searched for its cause. And what each job ended with."""
 
@@ -22,7 +25,8 @@ def submit(name: str, script: str, asked: dict[str, int]) -> list[str]:
     return [
         *("sbatch", "--parsable", f"--job-name={name}", f"--output={LOGS}/{name}-%j.log"),
         *(f"--cpus-per-task={asked['threads']}", f"--mem={asked['mem_mb']}M", f"--time={asked['runtime']}", *gpus),
-        *(f"--wrap={script}",),
+        # two minutes before its time limit a training is told to save; Snakemake then submits it again, and it goes on
+        *("--signal=USR1@120", f"--wrap={script}"),
     ]
 
 
@@ -50,5 +54,12 @@ def main(jobscript: str) -> None:
     print(done.stdout.strip().partition(";")[0])
 
 
+def check() -> None:
+    """Say what is missing, before the first job."""
+    missing = [name for name in COMMANDS if not shutil.which(name)]
+    if missing:
+        raise SystemExit(f"profiles/cluster-generic calls {', '.join(missing)}, not in PATH here; edit the scripts there")
+
+
 if __name__ == "__main__":
-    main(sys.argv[-1])
+    check() if sys.argv[-1] == "--check" else main(sys.argv[-1])

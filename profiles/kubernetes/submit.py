@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from typing import Any
@@ -75,15 +76,30 @@ def manifest(properties: dict[str, Any], script: pathlib.Path, options: argparse
     }
 
 
+def check(options: argparse.Namespace) -> None:
+    """End with a message where no Job could be made."""
+    if not shutil.which("kubectl"):
+        raise SystemExit("profiles/kubernetes calls kubectl, which is not in PATH here")
+    if options.image.startswith("registry.example.org/"):
+        raise SystemExit("profiles/kubernetes/config.yaml names no image of yours yet: edit --image, --claim, --namespace")
+    claim, _, path = options.claim.partition(":")
+    if not claim or not pathlib.Path.cwd().is_relative_to(path or "."):
+        raise SystemExit(f"--claim {options.claim}: Snakemake must be started on the claim's volume, CLAIM:PATH")
+
+
 def main() -> None:
     """Send the Job."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("script", type=pathlib.Path, help="Snakemake's job script")
+    parser.add_argument("script", type=pathlib.Path, nargs="?", help="Snakemake's job script")
     parser.add_argument("--namespace", required=True, help="the namespace of the Jobs")
     parser.add_argument("--claim", required=True, help="CLAIM:PATH, the volume claim and where pods mount it")
     parser.add_argument("--image", required=True, help="the image of the pods, NAME@DIGEST")
     parser.add_argument("--dry-run", action="store_true", help="print the manifest and send nothing")
+    parser.add_argument("--check", action="store_true", help="say what is missing, before the first job")
     options = parser.parse_args()
+    if options.check:
+        check(options)
+        return
     lines = options.script.read_text().splitlines()
     line = next(line for line in lines if line.startswith("# properties = "))
     job = manifest(json.loads(line.partition("=")[2]), options.script.absolute(), options)

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from failures import Attempt, Failures
+from memory import Memory
+from retries import Retries
 from tests.bad_input import small
 from tests.bad_input.case import package
 from tests.workflow.conftest import COPIED, ROOT
-from workflow.failures import Attempt, Failures, refuse_retries
 
 from speciate.cli import MAY_PASS
 
@@ -113,18 +115,42 @@ def test_only_what_repeats_a_jobs_own_message_is_noise(tmp_path: pathlib.Path) -
 def test_only_the_job_itself_loses_its_retries(tmp_path: pathlib.Path) -> None:
     rule = SimpleNamespace(restart_times=2)
     tried: list[tuple[int, int]] = []
-    scheduler = SimpleNamespace(_handle_error=lambda job: tried.append((job.jobid, rule.restart_times)))
     failures = Failures(is_local=True)
-    refuse_retries(scheduler, failures)
+    retries = Retries(SimpleNamespace(global_resources={}), failures, Memory())
+
+    def handle(job: Any) -> None:
+        tried.append((job.jobid, rule.restart_times))
+
     for number, text in enumerate((ERROR, f"{ERROR}\nspeciate fetch: {MAY_PASS}", "")):
         begin(failures, number, tmp_path / f"log{number}")
         (tmp_path / f"log{number}").write_text(text)
-        scheduler._handle_error(SimpleNamespace(jobid=number, rule=rule))
-    scheduler._handle_error(SimpleNamespace(jobid=99, rule=rule))
-    group = SimpleNamespace(jobid=5, jobs=[SimpleNamespace(jobid=number, rule=rule) for number in (1, 0)])
-    scheduler._handle_error(group)
+        retries.handle(SimpleNamespace(jobid=number, rule=rule, attempt=1), handle)
+    retries.handle(SimpleNamespace(jobid=99, rule=rule, attempt=1), handle)
+    members = [SimpleNamespace(jobid=number, rule=rule) for number in (1, 0)]
+    retries.handle(SimpleNamespace(jobid=5, jobs=members, attempt=1), handle)
     assert tried == [(0, 0), (1, 2), (2, 2), (99, 2), (5, 0)]
     assert rule.restart_times == 2
+
+
+def test_what_was_not_run_in_a_share_is_counted_and_not_listed(tmp_path: pathlib.Path) -> None:
+    failures = Failures(is_local=False)
+    for number in range(3):
+        begin(failures, number, tmp_path / f"log{number}")
+    share = SimpleNamespace(groupid="data", jobs=[SimpleNamespace(jobid=number) for number in range(3)])
+    (tmp_path / "log1").write_text(f"{ERROR}\n")
+    failures.note_end(share, ["srun: error: n1: task 0: Exited with exit code 65\n"])
+    for number in range(3):
+        failures.emit(record("JOB_ERROR", jobid=number))
+    assert failures.lines() == [
+        *("", "1 job failed, and 2 that share a submission with one of them were not run:", ""),
+        *(f"fetch mine 0-of-1 (log: {tmp_path}/log1)", ERROR),
+    ]
+    (tmp_path / "log1").unlink()  # none of them began
+    assert failures.lines()[3:] == [
+        f"fetch mine 0-of-1 (log: {tmp_path}/log0)",
+        "it ended before its stage began; the scheduler's log of it ends with:",
+        "srun: error: n1: task 0: Exited with exit code 65",
+    ]
 
 
 @pytest.fixture
