@@ -64,8 +64,8 @@ def check_apptainer(find: Callable[[str], str | None] = shutil.which) -> None:
     """Raise ValueError unless Apptainer, or Singularity under its old name, is there."""
     if not find("apptainer") and not find("singularity"):
         raise ValueError(
-            "this profile runs every rule in a container by Apptainer, and neither apptainer nor singularity is in PATH; "
-            "install it, load its module (`module load apptainer`), or take a profile without containers"
+            "this profile runs every rule in a container by Apptainer, and neither apptainer nor singularity is in "
+            "PATH; install it, load its module (`module load apptainer`), or take a profile without containers"
         )
 
 
@@ -101,7 +101,8 @@ def check_slurm(run: Run, pause: int, status_command: str) -> None:
     if status_command == "squeue" and age is not None and age < LONGEST_PAUSE * pause:
         raise ValueError(
             f"Slurm forgets a job {age} s after its end (MinJobAge), and this profile looks every {pause} s: set "
-            f"slurm-init-seconds-before-status-checks and seconds-between-status-checks to at most {age // LONGEST_PAUSE}"
+            "slurm-init-seconds-before-status-checks and seconds-between-status-checks to at most "
+            f"{age // LONGEST_PAUSE}"
         )
 
 

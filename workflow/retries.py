@@ -59,9 +59,9 @@ class Retries:
         if limit is not None and job.resources.get("mem_mb", 0) >= limit:
             for each in jobs_of(job):
                 if each.jobid in self.failures.attempts:
-                    self.failures.attempts[each.jobid].limit = (
-                        f"it had {limit} MB, and no job may ask for more (`resources: mem_mb` in the profile)"
-                    )
+                    self.failures.attempts[
+                        each.jobid
+                    ].limit = f"it had {limit} MB, and no job may ask for more (`resources: mem_mb` in the profile)"
             return False
         for each in jobs_of(job):
             if not self.is_done(each):
@@ -82,7 +82,9 @@ class Retries:
     def is_done(self, job: Any) -> bool:
         """Return whether a member of a failed share ended well, and all its files are there."""
         attempt = self.failures.attempts.get(job.jobid)
-        return attempt is not None and attempt.is_done() and all(pathlib.Path(str(file)).exists() for file in job.output)
+        return (
+            attempt is not None and attempt.is_done() and all(pathlib.Path(str(file)).exists() for file in job.output)
+        )
 
     def done(self, job: Any) -> set[Any]:
         """Return the members of a failed share that ended well; none of a job that stands alone."""
@@ -112,7 +114,15 @@ def keep_done(workflow: Any, share: Any, done: set[Any]) -> None:
         jobs.discard(share)
     is_failed = not is_ready
     share.jobs = frozenset(set(share.jobs) - done)
-    for attribute in ("_toposorted", "_resources", "_scheduler_resources", "_input", "_output", "_log", "_all_products"):
+    for attribute in (
+        "_toposorted",
+        "_resources",
+        "_scheduler_resources",
+        "_input",
+        "_output",
+        "_log",
+        "_all_products",
+    ):
         setattr(share, attribute, None)
     share.finalize()
     for jobs in (workflow.scheduler.failed, dag._running) if is_failed else (dag._ready_jobs,):

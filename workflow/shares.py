@@ -143,8 +143,8 @@ def ask_for_the_largest(workflow: Any, minutes: int) -> None:
     the time that a share is expected to take.
     """
     from snakemake.common.tbdstring import TBDString
-    from snakemake.jobs import GroupJob
     from snakemake.iocontainers import ResourceList
+    from snakemake.jobs import GroupJob
 
     longest = setting(workflow, "runtime")
 
@@ -202,4 +202,3 @@ def fetch_here(workflow: Any) -> None:
     """Let the login node fetch, where the nodes of the cluster have no network."""
     if setting(workflow, "fetch_on_login_node"):
         workflow._localrules.add("fetch")
-

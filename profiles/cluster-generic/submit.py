@@ -16,7 +16,7 @@ import sys
 COMMANDS = ("sbatch", "squeue", "scancel")
 """What the scripts here call; `submit.py --check` looks for them before the first job."""
 LOGS = pathlib.Path(".snakemake/cluster_logs")
-"""The scheduler's logs, NAME-NUMBER.log: after a failure they are searched for its cause. And what each job ended with."""
+"""The scheduler's logs, NAME-NUMBER.log, which are searched after a failure for its cause; and each job's exit status."""
 
 
 def submit(name: str, script: str, asked: dict[str, int]) -> list[str]:
@@ -58,7 +58,9 @@ def check() -> None:
     """Say what is missing, before the first job."""
     missing = [name for name in COMMANDS if not shutil.which(name)]
     if missing:
-        raise SystemExit(f"profiles/cluster-generic calls {', '.join(missing)}, not in PATH here; edit the scripts there")
+        raise SystemExit(
+            f"profiles/cluster-generic calls {', '.join(missing)}, not in PATH here; edit the scripts there"
+        )
 
 
 if __name__ == "__main__":

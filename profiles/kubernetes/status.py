@@ -16,7 +16,9 @@ LOGS = pathlib.Path(".snakemake/cluster_logs")
 def ask(*words: str) -> Any:
     """Return what kubectl says as JSON; None where it does not answer."""
     try:
-        done = subprocess.run(["kubectl", *words, "-o", "json"], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            ["kubectl", *words, "-o", "json"], capture_output=True, text=True, check=False, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode:

@@ -81,7 +81,9 @@ def check(options: argparse.Namespace) -> None:
     if not shutil.which("kubectl"):
         raise SystemExit("profiles/kubernetes calls kubectl, which is not in PATH here")
     if options.image.startswith("registry.example.org/"):
-        raise SystemExit("profiles/kubernetes/config.yaml names no image of yours yet: edit --image, --claim, --namespace")
+        raise SystemExit(
+            "profiles/kubernetes/config.yaml names no image of yours yet: edit --image, --claim, --namespace"
+        )
     claim, _, path = options.claim.partition(":")
     if not claim or not pathlib.Path.cwd().is_relative_to(path or "."):
         raise SystemExit(f"--claim {options.claim}: Snakemake must be started on the claim's volume, CLAIM:PATH")
@@ -106,7 +108,9 @@ def main() -> None:
     if options.dry_run:
         print(json.dumps(job, indent=1))
         return
-    sending = subprocess.run(["kubectl", "create", "-f", "-"], input=json.dumps(job), text=True, stdout=subprocess.DEVNULL)
+    sending = subprocess.run(
+        ["kubectl", "create", "-f", "-"], input=json.dumps(job), text=True, stdout=subprocess.DEVNULL
+    )
     if sending.returncode:
         raise SystemExit(sending.returncode)
     print(f"{job['metadata']['namespace']}/{job['metadata']['name']}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -61,6 +62,43 @@ def with_image(content: bytes | None) -> Callable[[Place], Command]:
         apptainer.chmod(0o755)
         place.environment["PATH"] = f"{apptainer.parent}:{os.environ['PATH']}"
         return Command("data", (*GIVEN, "--workflow-profile", "profiles/container", "--", "data"))
+
+    return make
+
+
+CLUSTER = {
+    *("sbatch", "squeue", "scancel", "sinfo", "scontrol", "sacct", "sacctmgr", "sshare", "srun", "kubectl"),
+    *("apptainer", "singularity", "nvidia-smi"),
+}
+"""Commands that this machine may have, and that a case brings itself."""
+SLURM = {
+    "sbatch": "exit 1",
+    "squeue": "exit 1",
+    "scancel": "exit 1",
+    "sinfo": "case $* in *%G*) echo '(null)';; *%m*) echo 8000;; *) echo 'main*';; esac",
+    "scontrol": "echo 'MinJobAge               = 300 sec'",
+}
+"""What a small Slurm without GPUs answers."""
+
+
+def on_cluster(profile: str, commands: dict[str, str], *change: tuple[str, object]) -> Callable[[Place], Command]:
+    """Put a study where a profile finds these commands, and no other of a cluster: command -> what its script does."""
+
+    def make(place: Place) -> Command:
+        place.study(*change)
+        workspace(place)
+        folder = place.folder / "bin"
+        folder.mkdir()
+        for file in {
+            file.name: file for where in ("/bin", "/usr/bin") for file in pathlib.Path(where).iterdir()
+        }.values():
+            if file.name not in CLUSTER:
+                (folder / file.name).symlink_to(file)
+        for name, text in commands.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+        place.environment["PATH"] = str(folder)
+        return Command("data", (*GIVEN[:2], "--workflow-profile", f"profiles/{profile}", "--", "data"))
 
     return make
 
@@ -163,6 +201,78 @@ CASES = [
         with_image(b"another image"),
         "HERE: has sha256 SHA256, but containers/images.lock.yaml pins SHA256; no job was run. Remove the file, and "
         "`make image` makes or fetches the pinned one",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+        alone=False,
+    ),
+    Case(
+        "Clusters",
+        "the profile `container` and no Apptainer",
+        on_cluster("container", {}),
+        "this profile runs every rule in a container by Apptainer, and neither apptainer nor singularity is in PATH; "
+        "install it, load its module (`module load apptainer`), or take a profile without containers",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+    ),
+    Case(
+        "Clusters",
+        "the profile `slurm` where there is no Slurm",
+        on_cluster("slurm", {}),
+        "the profile slurm needs sbatch (submits jobs), squeue (tells their states), scancel (ends them when Snakemake "
+        "is interrupted), sinfo (tells the partitions), scontrol (tells how long Slurm remembers a job), not in PATH "
+        "here; start it on a login node of the cluster, or take another profile",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+    ),
+    Case(
+        "Clusters",
+        "Slurm does not answer",
+        on_cluster("slurm", SLURM | {"scontrol": "exit 1"}),
+        "Slurm's controller does not answer `scontrol show config`; no job was submitted",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+    ),
+    Case(
+        "Clusters",
+        "Slurm forgets a job before Snakemake looks at it",
+        on_cluster("slurm", SLURM | {"scontrol": "echo 'MinJobAge               = 30 sec'"}),
+        "Slurm forgets a job 30 s after its end (MinJobAge), and this profile looks every 20 s: set "
+        "slurm-init-seconds-before-status-checks and seconds-between-status-checks to at most 10",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+        alone=False,
+    ),
+    Case(
+        "Clusters",
+        "a study that trains on GPUs, and a Slurm without any",
+        on_cluster("slurm", SLURM, ("base.training.device", "cuda")),
+        "the study trains with `device: cuda`, and Slurm knows no GPU in any partition (`sinfo --format %G`); name a "
+        "partition that has GPUs in the profile (slurm_partition), or train with `device: auto`",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+    ),
+    Case(
+        "Clusters",
+        "a study that trains on GPUs, on a machine without any",
+        on_cluster("default", {}, ("base.training.device", "cuda")),
+        "the study trains with `device: cuda`, and `nvidia-smi` shows no GPU on this machine; no job was run",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+        alone=False,
+    ),
+    Case(
+        "Clusters",
+        "the profile `cluster-generic` as it is, and no Slurm",
+        on_cluster("cluster-generic", {}),
+        "profiles/cluster-generic calls sbatch, squeue, scancel, not in PATH here; edit the scripts there",
+        status=SNAKEMAKE_FAILED,
+        run=refused,
+    ),
+    Case(
+        "Clusters",
+        "the profile `kubernetes` as it is",
+        on_cluster("kubernetes", {"kubectl": "exit 1"}),
+        "profiles/kubernetes/config.yaml names no image of yours yet: edit --image, --claim, --namespace",
         status=SNAKEMAKE_FAILED,
         run=refused,
         alone=False,

@@ -67,7 +67,8 @@ if end == "error":
     sys.exit(65)
 if end.startswith("time"):
     print("step " + end[4:] + "/9, loss 1.0, 5 tokens/s, 0:05 left", flush=True)
-    pathlib.Path("scheduler", "says").write_text("slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT now DUE TO TIME LIMIT ***")
+    said = "slurmstepd: error: *** JOB 1 ON n1 CANCELLED AT now DUE TO TIME LIMIT ***"
+    pathlib.Path("scheduler", "says").write_text(said)
     os.kill(os.getpid(), signal.SIGKILL)
 pathlib.Path(output).write_text(rule)
 print("speciate " + rule + ": took 1.0 CPU s")
@@ -230,7 +231,9 @@ def test_the_properties_that_name_a_job_are_those_of_snakemake(cluster: Cluster)
     asked = (cluster.asked(option) for option in ("cpus-per-task", "mem", "time", "gpus"))
     assert [each[0] for each in asked] == ["4", "7M", "60", "2"]
     status = [ROOT / "profiles/cluster-generic/status.py", "1"]
-    (cluster.folder / "bin/squeue").write_text("#!/bin/sh\necho slurm_load_jobs error: Invalid job id specified >&2; exit 1\n")
+    (cluster.folder / "bin/squeue").write_text(
+        "#!/bin/sh\necho slurm_load_jobs error: Invalid job id specified >&2; exit 1\n"
+    )
     for end, word in (("3", "failed"), ("0", "success")):
         (cluster.folder / ".snakemake/cluster_logs/1.end").write_text(f"{end}\n")
         done = subprocess.run(status, cwd=cluster.folder, env=environment, capture_output=True, text=True)

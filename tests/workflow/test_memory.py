@@ -6,7 +6,9 @@ from memory import Memory
 RUN = {"ablation": "dense", "seed": "0"}
 
 
-@pytest.mark.parametrize(("kills", "limit", "asked"), [(0, None, 3000), (1, None, 6000), (2, None, 12000), (2, 8000, 8000)])
+@pytest.mark.parametrize(
+    ("kills", "limit", "asked"), [(0, None, 3000), (1, None, 6000), (2, None, 12000), (2, 8000, 8000)]
+)
 def test_memory_doubles_with_every_kill_up_to_a_limit(kills: int, limit: int | None, asked: int) -> None:
     memory = Memory()
     for _ in range(kills):

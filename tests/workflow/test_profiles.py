@@ -112,7 +112,9 @@ def test_the_manifest_asks_for_what_the_job_asks_for(tmp_path: pathlib.Path) -> 
 
 
 def test_a_share_without_a_gpu_and_a_long_name(tmp_path: pathlib.Path) -> None:
-    job = submitted(tmp_path, type="group", groupid="runs0_0", threads=1, resources={"mem_mb": 5, "runtime": 1, "gpu": 0})
+    job = submitted(
+        tmp_path, type="group", groupid="runs0_0", threads=1, resources={"mem_mb": 5, "runtime": 1, "gpu": 0}
+    )
     assert job["metadata"]["name"].startswith("runs0-0-")
     assert set(job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]) == {"cpu", "memory"}
     name = submitted(tmp_path, rule="draw", wildcards={"figure": "x" * 200})["metadata"]["name"]
@@ -155,11 +157,7 @@ def test_why_a_pod_ended_is_noted_where_the_workflow_reads_it(tmp_path: pathlib.
         "job": {"status": {"failed": 1, "conditions": [{"reason": "BackoffLimitExceeded"}]}},
         "pods": {
             "items": [
-                {
-                    "status": {
-                        "containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]
-                    }
-                }
+                {"status": {"containerStatuses": [{"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]}}
             ]
         },
     }

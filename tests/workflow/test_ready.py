@@ -94,7 +94,9 @@ def test_a_command_that_is_not_there_says_nothing(tmp_path: pathlib.Path) -> Non
     assert ready.output_of(["echo", "yes"]) == "yes\n"
 
 
-def test_the_scripts_of_the_profiles_say_what_they_lack(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scripts_of_the_profiles_say_what_they_lack(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bare = tmp_path / "bin"
     bare.mkdir()
     (bare / "python3").symlink_to(sys.executable)

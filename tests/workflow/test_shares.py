@@ -57,7 +57,9 @@ def test_runs_fill_shares_by_their_expected_time(smoke: StudyGraph) -> None:
         members = [run for run in shares if shares[run] == share]
         assert sum(seconds(smoke, run) for run in members) <= 60
     # another run would not fit into any share but the last
-    sums = [sum(seconds(smoke, run) for run in shares if shares[run] == share) for share in sorted(set(shares.values()))]
+    sums = [
+        sum(seconds(smoke, run) for run in shares if shares[run] == share) for share in sorted(set(shares.values()))
+    ]
     assert all(total + 16 > 60 for total in sums[:-1])
     assert len(set(packed(smoke, 10, True).values())) == 1
     assert len(packed(smoke, 10**6, True)) == len(every) <= MOST_RUNS

@@ -19,7 +19,9 @@ def share(groupid: str, *jobs: Any) -> Any:
 
 
 RUNS = [
-    job(rule, ablation=ablation, seed="0") for ablation in ("top1", "dense") for rule in ("measure", "train", "evaluate")
+    job(rule, ablation=ablation, seed="0")
+    for ablation in ("top1", "dense")
+    for rule in ("measure", "train", "evaluate")
 ]
 
 
@@ -74,7 +76,8 @@ class Resources(dict):
     __getattr__ = dict.get
 job = SimpleNamespace(rule=SimpleNamespace(name="train"), wildcards={"ablation": "dense", "seed": "0"}, threads=1,
                       resources=Resources(mem_mb=3000, runtime=120))
-params = {"run_uuid": "an-id", "slurm_logfile": "l", "comment_str": "c", "account": "", "partition": "", "workdir": None}
+params = {"run_uuid": "an-id", "slurm_logfile": "l", "comment_str": "c", "account": "", "partition": "",
+          "workdir": None}
 executor = plugin.Executor.__new__(plugin.Executor)
 executor.logger = None
 pauses = []

@@ -12,11 +12,11 @@ rule fetch:
         log_of("fetch"),
     benchmark:
         benchmark_of("fetch")
-    group:
-        SHARES.data("fetch")
     # fetch before other jobs, so that no domain waits for a source that could have come during other work
     priority: 1
     retries: 2
+    group:
+        SHARES.data("fetch")
     threads: 1
     resources:
         mem_mb=1000,

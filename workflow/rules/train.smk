@@ -24,13 +24,13 @@ rule train:
         f"{HOME}/logs/train/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/train/{{ablation}}/seed{{seed}}.tsv"
-    group:
-        SHARES.run
     # start the longest path first, so that no core waits at the end for one late run
     priority: 1
     # a retry resumes the stopped or killed run; it is a new job of the cluster, never a second one inside a job. An
     # error that would only come again is not retried (workflow/failures.py)
     retries: 2 if workflow.is_main_process else 0
+    group:
+        SHARES.run
     threads: cores_of
     resources:
         mem_mb=3000,
