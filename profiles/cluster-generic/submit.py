@@ -16,7 +16,7 @@ import sys
 COMMANDS = ("sbatch", "squeue", "scancel")
 """What the scripts here call; `submit.py --check` looks for them before the first job."""
 LOGS = pathlib.Path(".snakemake/cluster_logs")
-"""The scheduler's logs, NAME-NUMBER.log, which are searched after a failure for its cause; and each job's exit status."""
+"""The scheduler's logs, NAME-NUMBER.log, which are searched for the cause of a failure; and each job's exit status."""
 
 
 def submit(name: str, script: str, asked: dict[str, int]) -> list[str]:
