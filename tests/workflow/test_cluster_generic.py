@@ -123,11 +123,11 @@ class Cluster:
         for job, ends in faults.items():
             (self.folder / "faults" / job).write_text(ends)
 
-    def run(self, *options: str) -> tuple[int, str]:
+    def run(self, *options: str, profile: str = "profiles/cluster-generic") -> tuple[int, str]:
         """Run Snakemake; return its exit status and what it said."""
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         done = subprocess.run(
-            [ROOT / ".envs/host/bin/snakemake", "--workflow-profile", "profiles/cluster-generic", *options],
+            [ROOT / ".envs/host/bin/snakemake", "--workflow-profile", profile, *options],
             cwd=self.folder,
             env=environment | {"PATH": f"{self.folder / 'bin'}:{environment['PATH']}"},
             stdout=subprocess.PIPE,
@@ -164,6 +164,7 @@ def test_jobs_that_share_a_submission_ask_for_the_largest_and_run_once(cluster: 
     assert [cluster.runs(job) for job in ("part0", "part1", "part2", "gather")] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_each_job_has_its_own_submission_where_the_profile_says_so(cluster: Cluster) -> None:
     status, said = cluster.run("--resources", "share_minutes=0")
     assert status == 0, said
@@ -188,12 +189,20 @@ def test_a_training_goes_on_as_long_as_it_gets_further(cluster: Cluster) -> None
     assert set(cluster.asked("mem")) == {"100M"} and set(cluster.asked("time")[1:]) == {"30"}
 
 
+@pytest.mark.slow
 def test_one_that_does_not_get_further_ends(cluster: Cluster) -> None:
     cluster.fail(gather="time3 time3 time3 time3 time3")
     status, said = cluster.run("--retries", "1")
     assert status == 1
     assert cluster.runs("gather") == 3  # the first got as far as step 3, two others no further
     assert "it reached its time limit" in said
+
+
+def test_a_kill_on_this_machine_is_told_by_its_exit_status(cluster: Cluster) -> None:
+    cluster.fail(part0="memory")
+    status, said = cluster.run("--cores", "1", "--", "out/0", profile="none")
+    assert status == 1
+    assert said.splitlines()[-2:] == ["part 0 (log: logs/part/0.log)", "it was killed for lack of memory"]
 
 
 def test_what_ended_well_in_a_share_that_failed_stays(cluster: Cluster) -> None:
