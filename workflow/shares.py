@@ -146,6 +146,8 @@ def ask_for_the_largest(workflow: Any, minutes: int) -> None:
     from snakemake.iocontainers import ResourceList
     from snakemake.jobs import GroupJob
 
+    # `resources: runtime` limits each job; by default Snakemake would limit the sum over all that run at a time
+    workflow.resource_scopes.update({"runtime": "local"})
     longest = setting(workflow, "runtime")
 
     def asked(job: Any) -> dict[str, Any]:

@@ -171,6 +171,12 @@ def test_each_job_has_its_own_submission_where_the_profile_says_so(cluster: Clus
     assert sorted(cluster.asked("job-name")) == ["gather", "part.0", "part.1", "part.2"]
 
 
+def test_limits_are_those_of_one_job_and_not_of_all_that_run_at_a_time(cluster: Cluster) -> None:
+    status, said = cluster.run("--resources", "share_minutes=0", "runtime=40", "mem_mb=100")
+    assert status == 0, said
+    assert "Execute 3 jobs..." in said
+
+
 def test_only_a_kill_for_lack_of_memory_asks_for_more_and_no_more_than_a_node_has(cluster: Cluster) -> None:
     cluster.fail(gather="memory time0 memory memory")
     status, said = cluster.run("--retries", "3")
