@@ -6,6 +6,7 @@ Snakemake tries every failed job again, as often as the rule or the profile says
 - a job that was killed for lack of memory asks for twice as much, up to the memory of the largest node;
 - a training that a time limit, a preemption or its node ended goes on from its checkpoint, as often as it takes: as
   long as it gets further each time, such an end does not count as a failure;
+- a job whose stage has ended well is finished, whatever became of the processes that had started it;
 - of a share of jobs only those are tried again that had not ended well. What the others made stays.
 
 Where Snakemake is not as expected here, it does as it always did.
@@ -182,6 +183,13 @@ def decide(workflow: Any, failures: Failures) -> None:
                 await job.postprocess(error=job not in done, **named_job)
 
         def handle_error(job: Any, *rest: Any, **named: Any) -> None:
+            if named.get("postprocess_job", True) and all(map(retries.is_done, jobs_of(job))):
+                # only what had started it was killed
+                scheduler._tofinish.append(job)
+                scheduler._open_jobs.release()
+                for each in jobs_of(job):
+                    failures.failed.pop(each.jobid, None)
+                return
             done = retries.done(job)
             retries.handle(job, handle, *rest, **named)
             if done:

@@ -189,8 +189,8 @@ def keep_within(workflow: Any, environment: MutableMapping[str, str]) -> None:
     memory = environment.get("SLURM_MEM_PER_NODE", "")
     if memory.isdigit() and int(memory):
         workflow.global_resources["mem_mb"] = int(memory)
-    # `sbatch --signal` warns every process of the job; only a training has something to do about it
-    signal.signal(signal.SIGUSR1, lambda *_: None)
+    # `sbatch --signal` warns every process of the job; only a training has something to do about it, and listens
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # what Slurm tells a job goes on into a container that `--cleanenv` keeps from everything else
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         if name in environment:

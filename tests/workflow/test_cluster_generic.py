@@ -85,7 +85,8 @@ with open(options["output"].replace("%j", number), "w") as log:
     if said.exists():
         log.write(said.read_text())
         said.unlink()
-(home / (number + ".state")).write_text("FAILED" if done.returncode else "COMPLETED")
+failed = done.returncode or pathlib.Path("late").exists()
+(home / (number + ".state")).write_text("FAILED" if failed else "COMPLETED")
 with (home / "asked").open("a") as asked:
     asked.write(" ".join(sys.argv[1:-1]) + chr(10))
 print(number)
@@ -209,6 +210,14 @@ def test_a_kill_on_this_machine_is_told_by_its_exit_status(cluster: Cluster) -> 
     status, said = cluster.run("--cores", "1", "--", "out/0", profile="none")
     assert status == 1
     assert said.splitlines()[-2:] == ["part 0 (log: logs/part/0.log)", "it was killed for lack of memory"]
+
+
+def test_a_stage_that_has_ended_well_is_not_run_again_for_the_sake_of_what_started_it(cluster: Cluster) -> None:
+    (cluster.folder / "late").touch()  # every job ends with an error after its stages
+    status, said = cluster.run()
+    assert status == 0, said
+    assert [cluster.runs(job) for job in ("part0", "part1", "part2", "gather")] == [1, 1, 1, 1]
+    assert "failed:" not in said
 
 
 def test_what_ended_well_in_a_share_that_failed_stays(cluster: Cluster) -> None:
