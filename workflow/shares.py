@@ -40,7 +40,11 @@ class Shares:
         self.minutes = setting(workflow, "share_minutes")
         self.fetches_here = bool(setting(workflow, "fetch_on_login_node"))
         self.workflow = workflow
-        self.is_sharded = any(len(graph.shards(domain)) > 1 for domain in graph.study.domains)
+
+    @functools.cached_property
+    def is_sharded(self) -> bool:
+        """Whether any domain of the study is cut into shards."""
+        return any(len(self.graph.shards(domain)) > 1 for domain in self.graph.study.domains)
 
     @functools.cached_property
     def runs(self) -> dict[Run, str]:
@@ -68,8 +72,12 @@ class Shares:
 
     def data(self, stage: str) -> Group:
         """Return the share of a data stage's jobs."""
-        name = SHARDED.get(stage) if self.is_sharded else "data"
-        return lambda wildcards: None if stage == "fetch" and self.fetches_here else self.named(name)
+
+        def share(wildcards: Any) -> str | None:
+            name = SHARDED.get(stage) if self.is_sharded else "data"
+            return None if stage == "fetch" and self.fetches_here else self.named(name)
+
+        return share
 
     def card(self, wildcards: Any) -> str | None:
         """Return the share of the data card."""

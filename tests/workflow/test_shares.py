@@ -66,8 +66,9 @@ def test_runs_fill_shares_by_their_expected_time(smoke: StudyGraph) -> None:
 
 
 def test_a_long_run_has_its_own_job_and_its_evaluations_share(smoke: StudyGraph) -> None:
-    long = graph_of("studies/smoke.yaml")
-    long.study.base["training"]["num_steps"] = 10**8
+    base = read_settings(ROOT / "studies/smoke.yaml")["base"]
+    base["training"]["num_steps"] = 10**8
+    long = graph_of("studies/smoke.yaml", base=base)
     assert packed(long, 10, True) == {}
     shares = Shares(workflow_of(10), long)
     run = wildcards(ablation="dense", seed="0")
