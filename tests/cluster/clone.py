@@ -1,0 +1,144 @@
+"""Run the workflow in a clone of the repository, as a user does, and take the sha256 of what it makes."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from tests.bad_input.small import text_of
+
+ROOT = pathlib.Path(__file__).parents[2]
+COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", "containers")
+SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
+CALM = ("--seconds-between-status-checks", "1")
+PATIENCE = 420
+"""Seconds after which a step of a scenario counts as hanging."""
+TIMES = {"timing.json", "run.json", "manifest.json", "report.html", "build.json"}
+"""Files that hold times, machines or job numbers."""
+WEIGHTS = "runs/arm/seed0/model.safetensors"
+
+Found = TypeVar("Found")
+
+
+def until(what: str, look: Callable[[], Found], patience: float = PATIENCE) -> Found:
+    """Return what `look` finds as soon as it is true."""
+    ends = time.monotonic() + patience
+    while not (found := look()):
+        assert time.monotonic() < ends, f"waited {patience:.0f} s for {what}"
+        time.sleep(0.2)
+    return found
+
+
+def write_texts(folder: pathlib.Path) -> None:
+    """Write the texts of the tiny study: two domains, with one pair of nearly equal documents."""
+    code = [f"x = {seed}\n# {text_of(seed, 60)}" for seed in range(24)]
+    code[20] = code[3] + " more"
+    prose = [text_of(1000 + seed, 60) for seed in range(20)]
+    folder.mkdir()
+    for name, texts in {"code0": code[::2], "code1": code[1::2], "prose": prose}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a user's shell."""
+    dropped = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "OMP_NUM_THREADS", "SNAKEMAKE")
+    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+
+
+class Clone:
+    """Hold a clone of the repository with its own results."""
+
+    def __init__(self, folder: pathlib.Path, study: str = "studies/tiny.yaml") -> None:
+        self.folder, self.study = folder, study
+        self.processes: list[subprocess.Popen[str]] = []
+        self.home = folder / "results" / pathlib.Path(study).stem
+
+    @classmethod
+    def make(cls, folder: pathlib.Path, study: str = "studies/tiny.yaml") -> "Clone":
+        """Copy what git has and a user needs, with the environments and images of this clone."""
+        folder.mkdir(parents=True)
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder / name)
+        (folder / ".envs").symlink_to(ROOT / ".envs")
+        shutil.copy(pathlib.Path(__file__).with_name("tiny.yaml"), folder / "studies")
+        write_texts(folder / "texts")
+        return cls(folder, study)
+
+    def copy(self, folder: pathlib.Path) -> "Clone":
+        """Copy the clone with its data, and with nothing that was trained."""
+        shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns("tiny", "locks", "log"))
+        return Clone(folder, self.study)
+
+    def start(self, *arguments: str, targets: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        """Start Snakemake; its output goes to `said-N.txt`."""
+        command = [SNAKEMAKE, "--configfile", self.study, *arguments, "--", *targets]
+        with (self.folder / f"said-{len(self.processes)}.txt").open("w") as said:
+            said.write(" ".join(command) + "\n")
+            said.flush()
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def said(self, process: subprocess.Popen[str] | None = None) -> str:
+        """Return what the last Snakemake, or this one, has said so far."""
+        number = self.processes.index(process) if process else len(self.processes) - 1
+        return (self.folder / f"said-{number}.txt").read_text()
+
+    def finish(self, process: subprocess.Popen[str], patience: float = PATIENCE) -> str:
+        """Wait until Snakemake has ended well; return what it said."""
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise AssertionError(f"hangs:\n{self.said(process)}") from None
+        assert process.returncode == 0, self.said(process)
+        return self.said(process)
+
+    def run(self, *arguments: str, targets: tuple[str, ...] = ()) -> str:
+        """Run Snakemake until it has ended well; return what it said."""
+        return self.finish(self.start(*arguments, targets=targets))
+
+    def refused(self, *arguments: str, targets: tuple[str, ...] = ()) -> str:
+        """Run Snakemake, which must fail; return what it said."""
+        process = self.start(*arguments, targets=targets)
+        process.wait(PATIENCE)
+        assert process.returncode != 0, self.said()
+        return self.said()
+
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints that the run has."""
+        found = (self.home / "checkpoints").glob("arm-seed0/*/step*")
+        return sorted(int(path.name.removeprefix("step")) for path in found)
+
+    def digests(self) -> dict[str, str]:
+        """Return file -> sha256 of the data and of the study's results, without files that hold times."""
+        return {
+            file.relative_to(self.folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in self.files()
+        }
+
+    def files(self) -> Iterator[pathlib.Path]:
+        """Yield those files."""
+        for top in (self.folder / "results/data", self.home):
+            for file in sorted(top.rglob("*")):
+                parts = file.relative_to(top).parts
+                if file.is_file() and parts[0] not in ("logs", "benchmarks", "checkpoints") and file.name not in TIMES:
+                    yield file

@@ -1,0 +1,85 @@
+"""Provide one Slurm, one undisturbed study and its clones for all tests of clusters. `make test-cluster` runs them."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from tests.cluster.clone import Clone
+from tests.cluster.scenarios import SCENARIOS
+from tests.cluster.slurm import Slurm
+
+AT_ONCE = 4
+"""Scenarios that run at the same time: they wait for Slurm more than they compute."""
+
+
+def part(name: str) -> None:
+    """Skip or fail a test whose part is missing."""
+    brought = os.environ.get("SPECIATE_CLUSTER")
+    if brought is None:
+        pytest.fail("these tests need Slurm and Apptainer, and `make test-cluster` brings them")
+    if name not in brought.split():
+        pytest.skip(f"{name} is missing, and --without-missing was given")
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return the folder with all clones."""
+    return tmp_path_factory.mktemp("clones")
+
+
+@pytest.fixture(scope="session")
+def slurm(work: pathlib.Path) -> Iterator[Slurm]:
+    """Run a Slurm; its logs are kept beside the clones."""
+    part("slurm")
+    # a short path: Slurm's sockets are in it
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm-"))
+    running = Slurm(folder)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.copytree(folder / "log", work / "slurm-logs")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def apptainer() -> None:
+    part("apptainer")
+
+
+@pytest.fixture(scope="session")
+def tiny(work: pathlib.Path) -> Clone:
+    """Run the tiny study whole on this machine, without Slurm, containers or disturbance."""
+    clone = Clone.make(work / "undisturbed")
+    clone.run("--cores", "2")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def expected(tiny: Clone) -> Mapping[str, str]:
+    """Return file -> sha256 of the undisturbed tiny study."""
+    return tiny.digests()
+
+
+@pytest.fixture(scope="session")
+def scenarios(
+    request: pytest.FixtureRequest, slurm: Slurm, tiny: Clone, work: pathlib.Path
+) -> Iterator[Mapping[str, "Future[Clone]"]]:
+    """Start the scenarios of all tests that were selected, several at once; give their clones."""
+    wanted = [item.callspec.params.get("scenario") for item in request.session.items if hasattr(item, "callspec")]
+
+    def play(name: str) -> Clone:
+        clone = tiny.copy(work / name)
+        SCENARIOS[name](clone, slurm)
+        return clone
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        futures = {name: pool.submit(play, name) for name in SCENARIOS if name in wanted}
+        yield futures
+        for future in futures.values():
+            future.cancel()
