@@ -9,11 +9,13 @@ HOST := .envs/host/bin
 STUDY := .envs/study/bin
 RUFF := $(STUDY)/ruff
 SNAKEFILES := Snakefile workflow
+# the arm that `make verify` remakes: the study's reference, whose layers have routers
+VERIFIED := auxiliary
 unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test bench gpu-check image environment dev lock docs format clean
+.PHONY: help study smoke test test-cluster verify bench gpu-check image environment dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -33,7 +35,19 @@ test: dev ## check format, lint and types, and run all tests except the slow one
 	$(STUDY)/mypy
 	$(HOST)/snakefmt --check $(SNAKEFILES)
 	$(HOST)/snakemake --lint
-	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu' $(ARGS)
+	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu and not cluster' $(ARGS)
+
+test-cluster: export OMP_NUM_THREADS := 1
+test-cluster: dev ## run studies on a Slurm and in an Apptainer that the tests bring (root, Debian); or ARGS=--without-missing
+	$(STUDY)/python -m tests.cluster $(ARGS)
+
+# the data and one run, from nothing: a finished study would leave nothing to remake
+verify: environment ## remake one run of the default study, and compare its bits with studies/default.digests.json
+	rm -rf .cache/verify && mkdir -p .cache/verify
+	$(HOST)/snakemake --directory .cache/verify --configfile $(CURDIR)/config.yaml \
+		--workflow-profile $(CURDIR)/profiles/default -- results/default/measures/$(VERIFIED)/seed0/runs.parquet
+	PYTHONPATH=src $(STUDY)/python -m speciate verify --results .cache/verify/results --study default \
+		--ablation $(VERIFIED) --digests studies/default.digests.json $(ARGS)
 
 bench: dev ## measure speed and memory against named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)

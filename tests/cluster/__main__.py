@@ -36,9 +36,8 @@ def image() -> None:
         raise Missing("the pinned image: `make image` failed")
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Bring what is needed, and run pytest."""
-    words = sys.argv[1:]
     lenient = "--without-missing" in words
     words = [word for word in words if word != "--without-missing"]
     if lenient and os.environ.get("CI"):
@@ -74,4 +73,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """Run the workflow in a clone of the repository, as a user does, and take the sha256 of what it makes."""
 
+import functools
 import hashlib
 import json
 import os
@@ -16,12 +17,10 @@ from tests.bad_input.small import text_of
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", "containers")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
-CALM = ("--seconds-between-status-checks", "1")
 PATIENCE = 420
 """Seconds after which a step of a scenario counts as hanging."""
 TIMES = {"timing.json", "run.json", "manifest.json", "report.html", "build.json"}
 """Files that hold times, machines or job numbers."""
-WEIGHTS = "runs/arm/seed0/model.safetensors"
 
 Found = TypeVar("Found")
 
@@ -46,9 +45,23 @@ def write_texts(folder: pathlib.Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a user's shell."""
-    dropped = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "OMP_NUM_THREADS", "SNAKEMAKE")
-    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    """Return the environment of a user's shell, with pip's settings for what runs in a container."""
+    dropped = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "OMP_NUM_THREADS", "SNAKEMAKE", "SPECIATE")
+    shell = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    settings = pip_settings()
+    inside = {f"APPTAINERENV_PIP_{name}": value for name, value in settings.items()}
+    bound = {"APPTAINER_BIND": str(pathlib.Path(settings["CERT"]).parent)} if "CERT" in settings else {}
+    return shell | inside | bound
+
+
+@functools.cache
+def pip_settings() -> dict[str, str]:
+    """Return what this machine's pip is told of indexes and certificates; folders of its own are of no use inside."""
+    pip = [ROOT / ".envs/study/bin/python", "-m", "pip", "config", "list"]
+    lines = subprocess.run(pip, capture_output=True, text=True, check=True).stdout.splitlines()
+    pairs = [line.partition("=") for line in lines]
+    found = {name.rpartition(".")[2].replace("-", "_").upper(): value.strip("'") for name, _, value in pairs}
+    return {name: found[name] for name in ("CERT", "INDEX_URL", "TRUSTED_HOST", "DEFAULT_TIMEOUT") if name in found}
 
 
 class Clone:

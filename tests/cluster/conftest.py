@@ -12,7 +12,7 @@ from tests.cluster.clone import Clone
 from tests.cluster.scenarios import SCENARIOS
 from tests.cluster.slurm import Slurm
 
-AT_ONCE = 4
+AT_ONCE = len(SCENARIOS)
 """Scenarios that run at the same time: they wait for Slurm more than they compute."""
 
 
@@ -67,8 +67,25 @@ def expected(tiny: Clone) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
+def smoke_begun(request: pytest.FixtureRequest, tiny: Clone, work: pathlib.Path) -> Clone | None:
+    """Start the smoke study on this machine, if a test that was selected wants it, and wait for nothing."""
+    if not any("smoke" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        return None
+    clone = Clone.make(work / "smoke", "studies/smoke.yaml")
+    clone.start("--cores", "1")
+    return clone
+
+
+@pytest.fixture(scope="session")
+def smoke(smoke_begun: Clone) -> Mapping[str, str]:
+    """Return file -> sha256 of the undisturbed smoke study."""
+    smoke_begun.finish(smoke_begun.processes[0])
+    return smoke_begun.digests()
+
+
+@pytest.fixture(scope="session")
 def scenarios(
-    request: pytest.FixtureRequest, slurm: Slurm, tiny: Clone, work: pathlib.Path
+    request: pytest.FixtureRequest, slurm: Slurm, tiny: Clone, smoke_begun: Clone | None, work: pathlib.Path
 ) -> Iterator[Mapping[str, "Future[Clone]"]]:
     """Start the scenarios of all tests that were selected, several at once; give their clones."""
     wanted = [item.callspec.params.get("scenario") for item in request.session.items if hasattr(item, "callspec")]

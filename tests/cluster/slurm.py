@@ -7,11 +7,9 @@ database, as a small cluster may have none: job states come from the controller.
 
 import os
 import pathlib
-import re
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
 
 from tests.cluster.clone import until
 
@@ -29,10 +27,10 @@ FIELDS = {
     "name": ("Name", 150),
 }
 """What is asked of squeue about each job: our name -> its name and the width of its column."""
-# `main`: what users submit to by default. `late`: closed until a test opens it. `doomed`: its first choice is the node
-# that dies. `low` and `high`: the second takes the first's node away.
+# `main`: the default; its jobs spread over its nodes. `late`: closed until a test opens it. `doomed`: its first choice
+# is the node that dies. `low` and `high`: the second takes the first's node away.
 PARTITIONS = """
-PartitionName=main Nodes=n1,n2 Default=YES PriorityTier=1 MaxTime=INFINITE
+PartitionName=main Nodes=n1,n2 Default=YES LLN=YES PriorityTier=1 MaxTime=INFINITE
 PartitionName=late Nodes=n1,n2 PriorityTier=1 MaxTime=INFINITE State=DOWN
 PartitionName=doomed Nodes=n2,n3 PriorityTier=1 MaxTime=INFINITE
 PartitionName=low Nodes=n4 PriorityTier=1 PreemptMode=REQUEUE MaxTime=INFINITE
@@ -57,7 +55,7 @@ def call(*command: str, check: bool = True) -> str:
 def configuration(folder: pathlib.Path, host: str) -> str:
     """Return slurm.conf."""
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=4 RealMemory=24000 "
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={free_port()} CPUs=2 RealMemory=24000 "
         f"Weight={1 if name == 'n3' else 10} State=UNKNOWN"
         for name in NODES
     )
@@ -164,18 +162,22 @@ class Slurm:
         """Return the jobs that were submitted from a folder and are still remembered."""
         return {job: fields for job, fields in self.jobs().items() if fields["folder"] == str(folder)}
 
-    def trainings(self, folder: pathlib.Path) -> dict[str, str]:
-        """Return the state of every job that trains, or has trained, in a folder."""
-        return {job: fields["state"] for job, fields in self.submitted(folder).items() if is_training(fields)}
-
-    def training(self, folder: pathlib.Path, states: tuple[str, ...] = ("RUNNING",)) -> str:
-        """Wait for the job that trains in a folder; return its number."""
+    def running(self, folder: pathlib.Path, state: str = "RUNNING") -> str:
+        """Wait until a job of a folder has a state; return its number."""
 
         def found() -> str:
             jobs = self.submitted(folder).items()
-            return next((job for job, fields in jobs if fields["state"] in states and is_training(fields)), "")
+            return next((job for job, fields in jobs if fields["state"] == state), "")
 
-        return until(f"a training to be {' or '.join(states)}", found)
+        return until(f"a job of {folder} to be {state}", found)
+
+    def waiting(self, folder: pathlib.Path) -> str:
+        """Wait until a job of a folder is in the queue; return its number."""
+        return self.running(folder, "PENDING")
+
+    def states(self, folder: pathlib.Path) -> list[str]:
+        """Return the states of all jobs that a folder has submitted."""
+        return [fields["state"] for fields in self.submitted(folder).values()]
 
     def at_once(self, job: str) -> None:
         """Lift the two minutes for which Slurm holds a job that it has put back into the queue."""
@@ -187,11 +189,6 @@ class Slurm:
             return state in ("RUNNING", "COMPLETED")
 
         until(f"job {job} to start again", tried)
-
-
-def is_training(fields: Mapping[str, str]) -> bool:
-    """Tell whether a job trains: its comment or its name says so."""
-    return bool(re.search(r"(^|[^a-z])train([^a-z]|$)", f"{fields['comment']} {fields['name']}"))
 
 
 def with_kill(pid: int, number: int = signal.SIGKILL) -> None:
