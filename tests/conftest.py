@@ -11,6 +11,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# their failures, too, show the values that were compared
+pytest.register_assert_rewrite(*(f"tests.cluster.{name}" for name in ("clone", "scenarios", "slurm")))
 
 WORKFLOW = "tests/workflow/"
 

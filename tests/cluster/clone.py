@@ -17,10 +17,10 @@ from tests.bad_input.small import text_of
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", "containers")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
-PATIENCE = 420
+PATIENCE = 600
 """Seconds after which a step of a scenario counts as hanging."""
-TIMES = {"timing.json", "run.json", "manifest.json", "report.html", "build.json"}
-"""Files that hold times, machines or job numbers."""
+TIMES = {"timing.json", "run.json", "made_by.json", "made_by", "manifest.json", "report.html"}
+"""Files, and folders of files, that hold times, machines or job numbers."""
 
 Found = TypeVar("Found")
 
@@ -70,6 +70,8 @@ class Clone:
     def __init__(self, folder: pathlib.Path, study: str = "studies/tiny.yaml") -> None:
         self.folder, self.study = folder, study
         self.processes: list[subprocess.Popen[str]] = []
+        self.extra: dict[str, str] = {}
+        """Variables of Snakemake's environment besides those of a user's shell."""
         self.home = folder / "results" / pathlib.Path(study).stem
 
     @classmethod
@@ -100,7 +102,7 @@ class Clone:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment(),
+                env=environment() | self.extra,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -136,6 +138,13 @@ class Clone:
         assert process.returncode != 0, self.said()
         return self.said()
 
+    def end(self) -> None:
+        """End every Snakemake that still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
     def steps(self) -> list[int]:
         """Return the steps of the checkpoints that the run has."""
         found = (self.home / "checkpoints").glob("arm-seed0/*/step*")
@@ -153,5 +162,6 @@ class Clone:
         for top in (self.folder / "results/data", self.home):
             for file in sorted(top.rglob("*")):
                 parts = file.relative_to(top).parts
-                if file.is_file() and parts[0] not in ("logs", "benchmarks", "checkpoints") and file.name not in TIMES:
+                logs = parts[0] in ("logs", "benchmarks", "checkpoints")
+                if file.is_file() and not logs and not TIMES & set(parts):
                     yield file

@@ -92,7 +92,10 @@ def scenarios(
 
     def play(name: str) -> Clone:
         clone = tiny.copy(work / name)
-        SCENARIOS[name](clone, slurm)
+        try:
+            SCENARIOS[name](clone, slurm)
+        finally:
+            clone.end()
         return clone
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

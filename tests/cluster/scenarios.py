@@ -13,7 +13,7 @@ from tests.cluster.slurm import Slurm, call, trainers, with_kill
 
 OFTEN = ("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2")
 """Ask Slurm for jobs' states more often than one would on a cluster that others use, too."""
-TARGETS = ("results/tiny/runs/arm/seed0/likelihood.parquet",)
+TARGETS = ("results/tiny/runs/arm/seed0/model.safetensors",)
 
 
 def options(partition: str = "main", profile: str = "slurm") -> tuple[str, ...]:

@@ -183,10 +183,11 @@ class Slurm:
         """Lift the two minutes for which Slurm holds a job that it has put back into the queue."""
 
         def tried() -> bool:
-            state = self.jobs().get(job, {"state": ""})["state"]
-            if state == "PENDING":
+            fields = self.jobs()[job]
+            if fields["state"] == "PENDING":
                 call("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-            return state in ("RUNNING", "COMPLETED")
+            # before Slurm has noticed what happened, the job seems to run still
+            return fields["restarts"] != "0" and fields["state"] in ("RUNNING", "COMPLETED")
 
         until(f"job {job} to start again", tried)
 

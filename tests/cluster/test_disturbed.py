@@ -19,7 +19,7 @@ def test_a_disturbed_run_has_the_bits_of_the_undisturbed_one(
 ) -> None:
     clone = scenarios[scenario].result()
     made = {file: digest for file, digest in clone.digests().items() if file.startswith(RUN)}
-    assert len(made) >= 8
+    assert len(made) >= 6
     assert made == {file: expected[file] for file in made}
     log = (clone.home / "logs/train/arm/seed0.log").read_text()
     assert ("resumes at step" in log) == (scenario not in UNBROKEN), log

@@ -31,8 +31,8 @@ TOLERANCES = {
     "commitment_nats": 0.15,
 }
 """Numbers of a run that are compared on another family of processors, and by how much each may differ there."""
-UNLIKE = {"run.json", "timing.json", "plan.json"}
-"""Files of a run that hold times and machines, or are not made by it."""
+KEPT = {"tokenizer.json", "measured.json"}
+"""The JSON files that are results. All others are records: specs, counts, times, machines."""
 KEY = re.compile(r"-[0-9a-f]{10}$")
 Digests = dict[str, str]
 
@@ -104,18 +104,19 @@ def read_remade(results: pathlib.Path, study: str, ablation: str, seed: int) -> 
     data = {
         data_name(file.relative_to(results / "data")): sha256(file)
         for file in sorted((results / "data").rglob("*"))
-        if file.is_file() and file.relative_to(results / "data").parts[0] not in ("logs", "benchmarks")
+        if is_result(file) and file.relative_to(results / "data").parts[0] not in ("logs", "benchmarks")
     }
-    files = [file for folder in (run, measures) for file in sorted(folder.rglob("*")) if file.is_file()]
-    made = {
-        file.relative_to(results / study).as_posix(): sha256(file)
-        for file in files
-        if file.name not in UNLIKE and not file.name.startswith(".")
-    }
+    files = [file for folder in (run, measures) for file in sorted(folder.rglob("*")) if is_result(file)]
+    made = {file.relative_to(results / study).as_posix(): sha256(file) for file in files}
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     (row,) = pd.read_parquet(measures / "runs.parquet").to_dict("records")
     numbers = {name: float(row[name]) for name in TOLERANCES if row.get(name) is not None and not pd.isna(row[name])}
     return Remade(data, made, numbers, family_of(facts["processor"], facts["versions"]["cpu"]))
+
+
+def is_result(file: pathlib.Path) -> bool:
+    """Tell whether a path is a file whose bits a study promises."""
+    return file.is_file() and not file.name.startswith(".") and (file.suffix != ".json" or file.name in KEPT)
 
 
 def data_name(path: pathlib.Path) -> str:
