@@ -1,73 +1,68 @@
-"""Test what the profile for Kubernetes would run, and the manifests that it sends."""
+"""Test the profile for Kubernetes: what it plans, the manifests that it sends, and that their commands make the study."""
 
+import json
 import os
 import pathlib
 import re
-import signal
-import subprocess
+import shutil
 from collections.abc import Mapping
 
 import pytest
 import yaml
-from tests.cluster.clone import ROOT, Clone, until
-from tests.cluster.kubernetes import serve
+from tests.cluster.clone import Clone
 
 pytestmark = pytest.mark.cluster
-PLUGIN = ("snakemake-executor-plugin-kubernetes==0.5.1", "kubernetes<33")
-PROFILE = ("--workflow-profile", "profiles/kubernetes")
-FETCHES = 2
-"""Jobs of the tiny study that can begin at once."""
+PROFILE = ("--workflow-profile", "profiles/kubernetes", "--seconds-between-status-checks", "2")
+RUN = "results/tiny/runs/arm/seed0/"
+THREADS, MEMORY, MINUTES = 1, 3000, 120
+"""What the rule `train` asks for."""
 
 
-@pytest.fixture(scope="module")
-def plugin() -> Mapping[str, str]:
-    """Return the environment in which Snakemake finds its plugin for Kubernetes, which only this profile needs."""
-    host = [ROOT / ".envs/host/bin/python", "-c", "import snakemake_executor_plugin_kubernetes"]
-    if subprocess.run(host, capture_output=True, check=False).returncode == 0:
-        return {}
-    folder = ROOT / ".cache/cluster/kubernetes"
-    if not (folder / "kubernetes").is_dir():
-        pip = [ROOT / ".envs/study/bin/python", "-m", "pip", "install", "-q", "--target", folder]
-        for options in (("--no-deps", PLUGIN[0]), (PLUGIN[1],)):
-            done = subprocess.run([*pip, *options], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"Snakemake's plugin for Kubernetes: {done.stderr}"
-    return {"PYTHONPATH": str(folder)}
+def standing_in(clone: Clone) -> pathlib.Path:
+    """Let the clone find a kubectl that runs Jobs here; return the folder with their manifests."""
+    folder = clone.folder / "kubectl"
+    folder.mkdir()
+    shutil.copy(pathlib.Path(__file__).with_name("kubectl.py"), folder / "kubectl")
+    (folder / "kubectl").chmod(0o755)
+    clone.extra = {"PATH": f"{folder}:{os.environ['PATH']}", "KUBECTL_FOLDER": str(folder)}
+    return folder
 
 
-def test_a_dry_run_plans_every_job(plugin: Mapping[str, str], work: pathlib.Path) -> None:
+def test_a_dry_run_plans_every_job_and_sends_none(work: pathlib.Path) -> None:
     clone = Clone.make(work / "kubernetes-planned")
-    clone.extra = dict(plugin)
+    folder = standing_in(clone)
     said = clone.run(*PROFILE, "--dry-run")
     assert re.search(r"^train +1$", said, re.MULTILINE) and re.search(r"^report +1$", said, re.MULTILINE)
-    assert not (clone.folder / "results").exists()
+    assert not list(folder.glob("*.json")) and not (clone.folder / "results").exists()
 
 
-def test_manifests_ask_for_what_the_rules_say(plugin: Mapping[str, str], work: pathlib.Path) -> None:
-    clone = Clone.make(work / "kubernetes-sent")
+def test_manifests_ask_for_what_the_rules_say_and_their_commands_make_the_run(
+    tiny: Clone, work: pathlib.Path, expected: Mapping[str, str]
+) -> None:
+    clone = tiny.copy(work / "kubernetes")
+    folder = standing_in(clone)
+    clone.run(*PROFILE, targets=(f"{RUN}likelihood.parquet",))
+    made = {file: digest for file, digest in clone.digests().items() if file.startswith(RUN)}
+    assert made == {file: expected[file] for file in made} and len(made) >= 8
+
+    jobs = {job["metadata"]["name"]: job for job in map(json.loads, (f.read_text() for f in folder.glob("*.json")))}
+    (name,) = (name for name in jobs if name.startswith("train-arm-0-"))
+    assert len(jobs) == 2 and all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", each) for each in jobs)
     profile = yaml.safe_load((clone.folder / "profiles/kubernetes/config.yaml").read_text())
-    with serve(clone.folder) as server:
-        clone.extra = {**plugin, "KUBECONFIG": str(server.config)}
-        process = clone.start(*PROFILE)
-
-        def sent() -> bool:
-            assert process.poll() is None, clone.said()
-            return len(server.manifests["jobs"]) >= FETCHES
-
-        until("the first manifests", sent)
-        os.kill(process.pid, signal.SIGINT)
-        process.wait(120)
-    jobs = server.manifests["jobs"]
-    assert {job["metadata"]["name"] for job in jobs} <= set(server.deleted)  # nothing is left behind
-    for job in jobs:
-        assert job["kind"] == "Job" if "kind" in job else True
-        pod = job["spec"]["template"]["spec"]
-        (container,) = pod["containers"]
-        assert job["spec"]["backoffLimit"] == 0 and pod["restartPolicy"] == "Never"  # retries are Snakemake's
-        assert container["image"] == profile["container-image"]
-        assert container["resources"]["requests"]["cpu"] == "950m"
-        assert container["resources"]["requests"]["memory"] == "1000M"
-        (command,) = container["args"][1:]
-        assert re.search(r"--target-jobs '?fetch:name=", command)
-        assert "frozen_tree=results/source/" in command
-        volumes = {name for name in (each["name"] for each in container["volumeMounts"]) if name != "workdir"}
-        assert volumes == {each.split(":")[0] for each in profile["kubernetes-persistent-volumes"]}
+    words = profile["cluster-generic-submit-cmd"].split()
+    given = dict(zip(words[1::2], words[2::2], strict=True))
+    claim, _, path = given["--claim"].partition(":")
+    job = jobs[name]
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert job["metadata"]["namespace"] == given["--namespace"]
+    assert job["spec"]["backoffLimit"] == 0  # another attempt is Snakemake's
+    assert job["spec"]["activeDeadlineSeconds"] == 60 * MINUTES
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    assert re.fullmatch(r"[^@]+@sha256:[0-9a-f]{64}", container["image"]) and container["image"] == given["--image"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim}
+    assert container["volumeMounts"] == [{"name": volume["name"], "mountPath": path}]
+    asked = {"cpu": str(THREADS), "memory": f"{MEMORY}M"}
+    assert container["resources"] == {"requests": asked, "limits": asked}
+    assert container["workingDir"] == str(clone.folder)

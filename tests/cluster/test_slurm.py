@@ -65,7 +65,8 @@ def test_a_study_through_any_command_that_submits(
 ) -> None:
     clone = tiny.copy(work / "generic")
     run = "results/tiny/runs/arm/seed0/"
-    clone.run("--workflow-profile", "profiles/cluster-generic", targets=(f"{run}likelihood.parquet",))
+    often = ("--seconds-between-status-checks", "2")
+    clone.run("--workflow-profile", "profiles/cluster-generic", *often, targets=(f"{run}likelihood.parquet",))
     made = {file: digest for file, digest in clone.digests().items() if file.startswith(run)}
     assert made == {file: expected[file] for file in made} and len(made) >= 8
     assert slurm.states(clone.folder) and set(slurm.states(clone.folder)) == {"COMPLETED"}
