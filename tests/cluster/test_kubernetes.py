@@ -1,4 +1,4 @@
-"""Test the profile for Kubernetes: what it plans, the manifests that it sends, and that their commands make the study."""
+"""Test the profile for Kubernetes: what it plans, the manifests that it sends, and what their commands make."""
 
 import json
 import os
