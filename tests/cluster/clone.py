@@ -22,6 +22,9 @@ PATIENCE = 600
 TIMES = {"timing.json", "run.json", "made_by.json", "made_by", "manifest.json", "report.html"}
 """Files, and folders of files, that hold times, machines or job numbers."""
 
+CLONES: list["Clone"] = []
+"""All that were made, so that the session can end what a failed test has left running."""
+
 Found = TypeVar("Found")
 
 
@@ -73,6 +76,7 @@ class Clone:
         self.extra: dict[str, str] = {}
         """Variables of Snakemake's environment besides those of a user's shell."""
         self.home = folder / "results" / pathlib.Path(study).stem
+        CLONES.append(self)
 
     @classmethod
     def make(cls, folder: pathlib.Path, study: str = "studies/tiny.yaml") -> "Clone":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from tests.cluster.clone import Clone
+from tests.cluster.clone import CLONES, Clone
 from tests.cluster.scenarios import SCENARIOS
 from tests.cluster.slurm import Slurm
 
@@ -26,9 +26,11 @@ def part(name: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
     """Return the folder with all clones."""
-    return tmp_path_factory.mktemp("clones")
+    yield tmp_path_factory.mktemp("clones")
+    for clone in CLONES:
+        clone.end()
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +94,7 @@ def scenarios(
 
     def play(name: str) -> Clone:
         clone = tiny.copy(work / name)
-        try:
-            SCENARIOS[name](clone, slurm)
-        finally:
-            clone.end()
+        SCENARIOS[name](clone, slurm)
         return clone
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -5,11 +5,13 @@ import pathlib
 from collections.abc import Mapping
 
 import pytest
+import yaml
 from tests.cluster.clone import ROOT, Clone
 from tests.cluster.scenarios import options
 from tests.cluster.slurm import Slurm, call
 
 pytestmark = pytest.mark.cluster
+PIN = yaml.safe_load((ROOT / "containers/images.lock.yaml").read_text())["study"]
 SUBMISSIONS = 45
 """The most submissions that the smoke study may take."""
 
@@ -35,7 +37,7 @@ def test_the_smoke_study_on_two_nodes_in_the_image(
     runs = [json.loads(file.read_text()) for file in clone.home.glob("runs/*/seed*/run.json")]
     assert len(runs) == 14
     assert {run["job"]["slurm_job"] for run in runs} <= set(jobs)
-    assert {pathlib.Path(run["job"]["image"]).parent for run in runs} == {ROOT / ".envs/images"}
+    assert {pathlib.Path(run["job"]["image"]).resolve() for run in runs} == {(ROOT / PIN["file"]).resolve()}
 
 
 def test_what_is_edited_while_a_job_waits_changes_nothing(
