@@ -22,6 +22,8 @@ PATIENCE = 600
 TIMES = {"timing.json", "run.json", "made_by.json", "made_by", "manifest.json", "report.html"}
 """Files, and folders of files, that hold times, machines or job numbers."""
 
+LAST = 40
+"""Lines of what Snakemake has said that are shown when it hangs."""
 CLONES: list["Clone"] = []
 """All that were made, so that the session can end what a failed test has left running."""
 
@@ -126,8 +128,10 @@ class Clone:
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
-            raise AssertionError(f"hangs:\n{self.said(process)}") from None
+            last = "\n".join(self.said(process).splitlines()[-LAST:])
+            raise AssertionError(
+                f"{self.folder}: Snakemake is not done after {patience} s; it said last:\n{last}"
+            ) from None
         assert process.returncode == 0, self.said(process)
         return self.said(process)
 
