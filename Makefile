@@ -44,8 +44,8 @@ test-cluster: dev ## run studies on a Slurm and in an Apptainer that the tests b
 # the data and one run, from nothing: a finished study would leave nothing to remake
 verify: environment ## remake one run of the default study, and compare its bits with studies/default.digests.json
 	rm -rf .cache/verify && mkdir -p .cache/verify
-	$(HOST)/snakemake --directory .cache/verify --configfile $(CURDIR)/config.yaml \
-		--workflow-profile $(CURDIR)/profiles/default -- results/default/measures/$(VERIFIED)/seed0/runs.parquet
+	$(HOST)/snakemake --directory .cache/verify --configfile "$(CURDIR)/config.yaml" \
+		--workflow-profile "$(CURDIR)/profiles/default" -- results/default/measures/$(VERIFIED)/seed0/runs.parquet
 	PYTHONPATH=src $(STUDY)/python -m speciate verify --results .cache/verify/results --study default \
 		--ablation $(VERIFIED) --digests studies/default.digests.json $(ARGS)
 

@@ -50,6 +50,17 @@ def little_memory(place: Place, command: Command) -> Ended:
     return separately(place, command, MEMORY)
 
 
+def verified(content: str) -> Callable[[Place], Command]:
+    """Return a command that compares results with a file of digests with this content."""
+
+    def make(place: Place) -> Command:
+        (place.folder / "digests.json").write_text(content)
+        given = ("--results", "results", "--study", "small", "--ablation", "arm", "--digests", "digests.json")
+        return Command("verify", given)
+
+    return make
+
+
 ELSEWHERE = "run/spec.json: is not in results/<study>/runs/arm/seed0, so name the paths on the command line: "
 CASES = [
     Case(
@@ -88,5 +99,23 @@ CASES = [
         "a block of one token",
         copied("cost", "--spec", "run/spec.json", "--lengths", "1", "--output", "cost.csv"),
         "--lengths: a block needs at least two tokens, not 1",
+    ),
+    Case(
+        "Finished run",
+        "results are compared with a file that holds no digests",
+        verified("[]"),
+        "digests.json: holds no data, families and numbers, as `--update` writes them",
+    ),
+    Case(
+        "Finished run",
+        "digests that were cut off",
+        verified('{"data": {'),
+        "digests.json: is not JSON: WHY",
+    ),
+    Case(
+        "Finished run",
+        "digests are compared where no run was trained",
+        verified('{"data": {}, "families": {}, "numbers": {}}'),
+        "results/small/runs/arm/seed0/run.json: there is no such file",
     ),
 ]

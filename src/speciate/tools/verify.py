@@ -71,20 +71,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Compare or update, and report."""
+    file = arguments.digests
+    # a wrong file is told before gigabytes are read
+    committed = read_committed(file) if file.exists() or not arguments.update else {}
     remade = read_remade(arguments.results, arguments.study, arguments.ablation, arguments.seed)
     name = f"{arguments.study}, {arguments.ablation} seed {arguments.seed}"
     if arguments.update:
-        committed = read_committed(arguments.digests) if arguments.digests.exists() else {}
         text = json.dumps(updated(committed, remade), indent=1) + "\n"
-        with atomic_write(arguments.digests) as file:
-            file.write_text(text, encoding="utf-8")
-        log(f"{name}: wrote {arguments.digests} for {remade.family}")
+        with atomic_write(file) as target:
+            target.write_text(text, encoding="utf-8")
+        log(f"{name}: wrote {file} for {remade.family}")
         return
-    verdict = compare(read_committed(arguments.digests), remade)
+    verdict = compare(committed, remade)
     for line in verdict.said:
         log(f"{name}: {line}")
     if verdict.wrong:
-        raise ValueError("\n".join([f"{name}: not what {arguments.digests} says:", *verdict.wrong]))
+        raise ValueError("\n".join([f"{name}: not what {file} says:", *verdict.wrong]))
 
 
 def read_committed(file: pathlib.Path) -> dict[str, Any]:
