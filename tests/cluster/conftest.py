@@ -69,7 +69,7 @@ def expected(tiny: Clone) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def smoke_begun(request: pytest.FixtureRequest, tiny: Clone, work: pathlib.Path) -> Clone | None:
+def smoke_begun(request: pytest.FixtureRequest, work: pathlib.Path) -> Clone | None:
     """Start the smoke study on this machine, if a test that was selected wants it, and wait for nothing."""
     if not any("smoke" in getattr(item, "fixturenames", ()) for item in request.session.items):
         return None
