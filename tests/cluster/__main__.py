@@ -31,7 +31,10 @@ exec "$@"
 
 def image() -> None:
     """Raise Missing unless the pinned image is there or can be made."""
-    done = subprocess.run([ROOT / ".envs/host/bin/python", "-m", "containers.image"], cwd=ROOT, check=False)
+    try:
+        done = subprocess.run([ROOT / ".envs/host/bin/python", "-m", "containers.image"], cwd=ROOT, check=False)
+    except OSError as error:
+        raise Missing(f"the pinned image: {error}") from None
     if done.returncode:
         raise Missing("the pinned image: `make image` failed")
 

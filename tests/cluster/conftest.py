@@ -16,12 +16,18 @@ AT_ONCE = len(SCENARIOS)
 """Scenarios that run at the same time: they wait for Slurm more than they compute."""
 
 
-def part(name: str) -> None:
-    """Skip or fail a test whose part is missing."""
-    brought = os.environ.get("SPECIATE_CLUSTER")
-    if brought is None:
+@pytest.fixture(scope="session", autouse=True)
+def brought() -> list[str]:
+    """Return the parts that are there; fail every test at once where nobody has looked for them."""
+    parts = os.environ.get("SPECIATE_CLUSTER")
+    if parts is None:
         pytest.fail("these tests need Slurm and Apptainer, and `make test-cluster` brings them")
-    if name not in brought.split():
+    return parts.split()
+
+
+def part(name: str, brought: list[str]) -> None:
+    """Skip a test whose part is missing."""
+    if name not in brought:
         pytest.skip(f"{name} is missing, and --without-missing was given")
 
 
@@ -34,9 +40,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def slurm(work: pathlib.Path) -> Iterator[Slurm]:
+def slurm(brought: list[str], work: pathlib.Path) -> Iterator[Slurm]:
     """Run a Slurm; its logs are kept beside the clones."""
-    part("slurm")
+    part("slurm", brought)
     # a short path: Slurm's sockets are in it
     folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm-"))
     running = Slurm(folder)
@@ -50,8 +56,8 @@ def slurm(work: pathlib.Path) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="session")
-def apptainer() -> None:
-    part("apptainer")
+def apptainer(brought: list[str]) -> None:
+    part("apptainer", brought)
 
 
 @pytest.fixture(scope="session")
