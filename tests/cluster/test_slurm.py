@@ -29,7 +29,8 @@ def test_the_smoke_study_on_two_nodes_in_the_image(
     slurm: Slurm, apptainer: None, work: pathlib.Path, smoke: Mapping[str, str]
 ) -> None:
     clone = Clone.make(work / "smoke-on-slurm", "studies/smoke.yaml")
-    clone.run(*options(profile="slurm-container"))
+    # shares of a minute instead of ten, so that there are enough for both nodes
+    clone.run(*options(profile="slurm-container"), "--resources", "share_minutes=1", "runtime=1440")
     assert clone.digests() == smoke
     jobs = slurm.submitted(clone.folder)
     assert {fields["nodes"] for fields in jobs.values()} == {"n1", "n2"}
