@@ -51,7 +51,9 @@ def write_texts(folder: pathlib.Path) -> None:
 
 def environment() -> dict[str, str]:
     """Return the environment of a user's shell, with pip's settings for what runs in a container."""
+    # those of the second row choose other kernels for the same processor, which an image never sees
     dropped = ("PYTHON", "VIRTUAL_ENV", "PYTEST", "OMP_NUM_THREADS", "SNAKEMAKE", "SPECIATE")
+    dropped += ("OPENBLAS_", "MKL_", "ONEDNN_", "ATEN_", "NPY_")
     shell = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
     settings = pip_settings()
     inside = {f"APPTAINERENV_PIP_{name}": value for name, value in settings.items()}
