@@ -18,7 +18,7 @@ unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE MKL_CBWR MKL_ENABLE_INSTRUCTIONS ONE
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-cluster verify bench gpu-check image environment dev lock docs format clean
+.PHONY: help study smoke test test-cluster verify bench calibration gpu-check image environment dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ verify: environment ## remake one run of the default study, and compare its bits
 
 bench: dev ## measure speed and memory against named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)
+
+calibration: dev ## measure the error rates of our own tests; writes docs/calibration.md
+	PYTHONPATH=src $(STUDY)/python -m speciate calibrate --output docs/calibration.md $(ARGS)
 
 gpu-check: dev ## run the tests and benchmarks that need a GPU, if there is one
 	@if $(STUDY)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \

@@ -13,14 +13,14 @@ RULES = {
 
 
 def test_there_are_rules() -> None:
-    assert len(RULES) == 23
+    assert len(RULES) == 24
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_is_one_verb_with_log_benchmark_threads_and_resources(name: str) -> None:
     rule = RULES[name]
-    # `cost` times mixers of the specs alone, and no file is its input
-    inputs = () if name == "cost" else ("input",)
+    # `cost` times mixers of the specs alone and `calibrate` draws its data, so no file is their input
+    inputs = () if name in ("cost", "calibrate") else ("input",)
     for part in (*inputs, "output", "params", "log", "benchmark", "threads", "resources", "message", "shell"):
         assert re.search(rf"^    {part}:", rule, re.MULTILINE), part
     for resource in ("mem_mb", "runtime"):

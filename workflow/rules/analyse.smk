@@ -94,3 +94,23 @@ rule cost:
     shell:
         "python -m speciate cost --spec {params.specs} --lengths {params.lengths} --rounds {params.rounds}"
         " --output {output} 2>&1 | tee -a {log} >&2"
+
+
+# the error rates of the package's own tests: `snakemake calibrate`; about no study, and not part of `all`
+rule calibrate:
+    output:
+        "results/calibration/calibration.md",
+    log:
+        "results/calibration/calibrate.log",
+    benchmark:
+        "results/calibration/calibrate.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=60,
+    params:
+        code=digest("calibrate"),
+    message:
+        "calibrate: size, power and coverage of every test and interval, on data whose truth is known"
+    shell:
+        "python -m speciate calibrate --output {output} 2>&1 | tee -a {log} >&2"

@@ -1,0 +1,6 @@
+"""The list of topics. A new one is a file beside this one that defines TOPIC, and a line here."""
+
+from speciate.calibration.topic import Topic
+
+TOPICS: tuple[Topic, ...] = ()
+"""Every section of docs/calibration.md, in the order of the page."""
