@@ -17,6 +17,8 @@ from speciate.selection.tally import Array
 LN2 = float(np.log(2))
 ROUNDING_BITS = 1e-12
 """An information of less than this is a rounding error and becomes 0."""
+LEAST_LEFT = 0.1
+"""Smallest 1 - h by which a squared residual is divided; h = 1 where one unit has all of a domain's tokens v."""
 
 
 def entropy_bits(probability: Array, axes: int = 1) -> Array:
@@ -67,6 +69,53 @@ def conditional_information(counts_DVS: Array) -> Array:
         - entropy_bits(joint_DVS, 3)
     )
     return np.where(bits > ROUNDING_BITS, bits, 0.0)
+
+
+def quadratic_information(counts_DVS: Array) -> Array:
+    """Return the second-order approximation of I(E;D|V) in bits: Pearson's chi-squared where I is the likelihood ratio.
+
+    sum_{d,v,e} p(v,d) (p(e|v,d) - p(e|v))^2 / (2 ln 2 p(e|v)). With one token it approximates I(E;D).
+
+    Args:
+        counts_DVS: choices by domain, token and slot, (..., D, V, S).
+    """
+    total_DV = counts_DVS.sum(axis=-1)
+    total_D = total_DV.sum(axis=-1, keepdims=True)
+    joint_DV = total_DV / np.where(total_D > 0, total_D, 1) / np.maximum((total_D > 0).sum(axis=-2, keepdims=True), 1)
+    share_DVS = counts_DVS / np.where(total_DV > 0, total_DV, 1)[..., None]
+    joint_DVS = joint_DV[..., None] * share_DVS
+    token_V = joint_DV.sum(axis=-2)
+    common_VS = joint_DVS.sum(axis=-3) / np.where(token_V > 0, token_V, 1)[..., None]
+    squared_DVS = joint_DV[..., None] * (share_DVS - common_VS[..., None, :, :]) ** 2
+    bits: Array = (squared_DVS.sum(axis=-3) / np.where(common_VS > 0, common_VS, 1)).sum(axis=(-2, -1)) / (2 * LN2)
+    return bits
+
+
+def information_bias(counts_UVS: Array, domain_U: Integers) -> float:
+    """Return how much too high `quadratic_information` is expected to be, in bits, from the spread of a domain's units.
+
+    sum_{d,v,e} p(v,d) (1 - p(d|v)) var(p(e|v,d)) / (2 ln 2 p(e|v)), with the variance over units as clusters,
+    sum_u x_u^2 / (1 - h_u) / n_dv^2, where x are the residuals about the domain's own shares and h_u the unit's part of
+    the domain's tokens v. What the domains truly differ by does not enter it.
+
+    Args:
+        counts_UVS: choices by unit, token and slot; each domain has choices of each token.
+        domain_U: domain of each unit, 0, 1, ...
+    """
+    num_domains = int(domain_U.max()) + 1
+    counts_DVS = np.stack([counts_UVS[domain_U == domain].sum(axis=0) for domain in range(num_domains)])
+    total_DV = counts_DVS.sum(axis=-1)
+    joint_DV = total_DV / total_DV.sum(axis=-1, keepdims=True) / num_domains
+    of_token_DV = joint_DV / joint_DV.sum(axis=0)
+    share_DVS = counts_DVS / total_DV[..., None]
+    common_VS = (of_token_DV[..., None] * share_DVS).sum(axis=0)
+    total_UV = counts_UVS.sum(axis=-1)
+    left_UV = np.maximum(1 - total_UV / total_DV[domain_U], LEAST_LEFT)
+    square_UVS = (counts_UVS - total_UV[..., None] * share_DVS[domain_U]) ** 2 / left_UV[..., None]
+    square_DVS = np.stack([square_UVS[domain_U == domain].sum(axis=0) for domain in range(num_domains)])
+    variance_DVS = square_DVS / total_DV[..., None] ** 2
+    expected_VS = ((joint_DV * (1 - of_token_DV))[..., None] * variance_DVS).sum(axis=0)
+    return float((expected_VS / np.where(common_VS > 0, common_VS, 1)).sum() / (2 * LN2))
 
 
 def shared_tokens(token_N: Integers, domain_N: Integers, num_domains: int, min_occurrences: int) -> Integers:

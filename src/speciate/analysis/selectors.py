@@ -74,9 +74,8 @@ def _assemble_rows(
 def _check_rows(selector: ObservedSelector, texts: Texts, settings: Settings) -> pd.DataFrame:
     decisions_KG = np.stack([tally.decisions_G for tally in selector.early])
     units = draws.gather_units(decisions_KG.sum(axis=0), texts.groups.domain_G)
-    labels = draws.permuted_labels(units.domain_U, settings.permutations, settings.seed)
-    counts_KUS = units.sum(selector.early_KGS, axis=1)
-    null = nulls.domain_null(counts_KUS, labels, len(texts.groups.domains), settings.confidence)
+    drawn = draws.null_draws(units.domain_U, settings.permutations, settings.seed)
+    null = nulls.domain_null(units.sum(selector.early_KGS, axis=1), drawn, settings.confidence)
     columns = {
         **_load_columns(selector.share_KS, decisions_KG.sum(axis=1), selector.num_chosen),
         "revived_experts": load.num_revived(selector.share_KS, selector.steps_K, settings.armed_step).astype(
@@ -90,13 +89,12 @@ def _check_rows(selector: ObservedSelector, texts: Texts, settings: Settings) ->
 
 
 def _finished_rows(selector: ObservedSelector, texts: Texts, settings: Settings) -> pd.DataFrame:
-    groups, num_domains = texts.groups, len(texts.groups.domains)
-    chosen_GS = selector.final.chosen_GS
+    groups, chosen_GS = texts.groups, selector.final.chosen_GS
     null_GS = selector.final.null_GS
     share_1S = shares_against_null(chosen_GS.sum(axis=0, keepdims=True), null_GS.sum(axis=0, keepdims=True))
     units = draws.gather_units(selector.final.decisions_G, groups.domain_G)
-    labels = draws.permuted_labels(units.domain_U, settings.permutations, settings.seed)
-    null = nulls.domain_null(units.sum(chosen_GS)[None], labels, num_domains, settings.confidence)
+    drawn = draws.null_draws(units.domain_U, settings.permutations, settings.seed)
+    null = nulls.domain_null(units.sum(chosen_GS)[None], drawn, settings.confidence)
     low, high = max_share_interval(chosen_GS, null_GS, groups, settings)
     trajectory_KS = np.concatenate([selector.share_KS, share_1S])
     steps_K = np.append(selector.steps_K, settings.num_steps)
@@ -107,7 +105,7 @@ def _finished_rows(selector: ObservedSelector, texts: Texts, settings: Settings)
         "revived_experts": load.num_revived(trajectory_KS, steps_K, settings.armed_step)[-1:].astype(np.float64),
         **_null_columns(null),
         **_commitment_columns((selector.final,)),
-        **_token_columns(selector, texts, units=units, labels=labels, settings=settings),
+        **_token_columns(selector, texts, units=units, drawn=drawn, settings=settings),
     }
     return _assemble_rows(selector, steps_K[-1:], "full", columns)
 
@@ -135,7 +133,7 @@ def _decisions(selector: ObservedSelector, texts: Texts) -> tuple[npt.NDArray[np
 
 
 def _token_columns(
-    selector: ObservedSelector, texts: Texts, *, units: draws.Units, labels: Integers, settings: Settings
+    selector: ObservedSelector, texts: Texts, *, units: draws.Units, drawn: draws.NullDraws, settings: Settings
 ) -> dict[str, Array]:
     """Return what the token's identity explains of I(E;D), and what the domain adds, each minus its null's mean."""
     groups, num_domains = texts.groups, len(texts.groups.domains)
@@ -143,7 +141,7 @@ def _token_columns(
     token_N, group_N = texts.token_P[decided_P], texts.group_P[decided_P]
     second_G = draws.assign_halves(groups.domain_G, settings.seed)
     expected_GS = information.token_explained(token_N, group_N, chosen_NS, second_G)
-    explained = nulls.domain_null(units.sum(expected_GS)[None], labels, num_domains, settings.confidence)
+    explained = nulls.domain_null(units.sum(expected_GS)[None], drawn, settings.confidence)
     tokens_V = information.shared_tokens(token_N, groups.domain_G[group_N], num_domains, settings.min_occurrences)
     counts_GVS = information.token_counts(
         token_N, group_N, chosen_NS, tokens_V=tokens_V, num_groups=len(groups.domain_G)
@@ -156,7 +154,7 @@ def _token_columns(
         "conditional_p_value": np.array([np.nan]),
     }
     if len(tokens_V):
-        conditional = nulls.conditional_null(units.sum(counts_GVS), labels, num_domains, settings.confidence)
+        conditional = nulls.conditional_null(units.sum(counts_GVS), drawn)
         columns |= {"conditional_information_bits": conditional.excess, "conditional_p_value": conditional.p_value}
     return columns
 

@@ -57,8 +57,8 @@ def test_the_analysis_finds_nothing_no_more_often_than_its_level_says() -> None:
         chosen = draw.binomial(int(tokens), knows) / tokens
         counts_GS = groups.sum(tokens * np.stack((chosen, 1 - chosen), axis=1))
         units = draws.gather_units(np.full(24, 2 * tokens), groups.domain_G)
-        labels = draws.permuted_labels(units.domain_U, 99, seed)
-        null = nulls.domain_null(units.sum(counts_GS)[None], labels, 2)
+        drawn = draws.null_draws(units.domain_U, 99, seed)
+        null = nulls.domain_null(units.sum(counts_GS)[None], drawn)
         rejected += int(null.p_value[0] <= 0.05)
     assert 6 <= rejected <= 36  # binomial(400, 0.05): 99.9 % of draws lie between
 
@@ -67,5 +67,5 @@ def test_the_true_labels_would_have_been_found() -> None:
     groups = group_documents(documents(12), DOMAINS)
     counts_GS = np.where(np.arange(24)[:, None] < 12, [90.0, 10.0], [10.0, 90.0])
     units = draws.gather_units(np.full(24, 100.0), groups.domain_G)
-    labels = draws.permuted_labels(units.domain_U, 99, 0)
-    assert nulls.domain_null(units.sum(counts_GS)[None], labels, 2).p_value[0] == 0.01
+    drawn = draws.null_draws(units.domain_U, 99, 0)
+    assert nulls.domain_null(units.sum(counts_GS)[None], drawn).p_value[0] == 0.01
