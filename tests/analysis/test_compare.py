@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from speciate.analysis import comparison, excess, statistics
+from speciate.analysis import excess, hypotheses, statistics
 from speciate.cli import execute
 from speciate.config.run import canonical_json
 from speciate.config.stage_specs import COMPARED
@@ -173,9 +173,10 @@ def test_an_unknown_statistic_is_refused(table: Table) -> None:
         "reference": "frozen",
         "margin": 0.0,
         "direction": "less",
+        "scale": "plain",
     }
     with pytest.raises(ValueError, match=r"hypotheses\.odd: statistic: nothing in this study is called state"):
-        comparison.hypotheses_table(table("runs"), [one], (0, 1), 0.95)
+        hypotheses.hypotheses_table(table("runs"), [one], (0, 1), 0.95)
 
 
 def test_a_missing_run_is_named_and_counted(study: pathlib.Path, compare_spec_of) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from speciate.analysis import comparison
+from speciate.analysis.hypotheses import hypotheses_table
 from speciate.analysis.measurements import measured_statistics, measurements_table
+from speciate.config.stage_specs import Prediction
 
 
 def test_rows_are_of_the_prefix_while_training_and_of_the_whole_probe_at_the_end() -> None:
@@ -41,7 +42,7 @@ def test_arms_are_compared_in_what_was_measured(study: pathlib.Path) -> None:
 
 def hypothesis(statistic: str) -> dict[str, object]:
     names = {"name": "one", "statement": "s", "arm": "a", "reference": "b", "direction": "greater", "margin": 0.1}
-    return {**names, "statistic": statistic}
+    return Prediction(**names, statistic=statistic).model_dump()
 
 
 def test_a_hypothesis_may_be_about_a_measurement() -> None:
@@ -49,15 +50,15 @@ def test_a_hypothesis_may_be_about_a_measurement() -> None:
         (arm, seed, value + seed / 100 * (arm == "a")) for arm, value in (("a", 0.9), ("b", 0.1)) for seed in range(4)
     ]
     runs = pd.DataFrame(rows, columns=["ablation", "seed", "measured.recall"])
-    result = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1, 2, 3), 0.95)
+    result = hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1, 2, 3), 0.95)
     assert result["verdict"].tolist() == ["supported"]
     with pytest.raises(
         ValueError, match=r"hypotheses\.one: statistic: nothing in this study is called measured\.recal"
     ):
-        comparison.hypotheses_table(runs, [hypothesis("measured.recal")], (0, 1, 2, 3), 0.95)
+        hypotheses_table(runs, [hypothesis("measured.recal")], (0, 1, 2, 3), 0.95)
 
 
 def test_where_every_run_failed_it_is_undecided() -> None:
     runs = pd.DataFrame(columns=["ablation", "seed"])
-    result = comparison.hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1), 0.95)
+    result = hypotheses_table(runs, [hypothesis("measured.recall")], (0, 1), 0.95)
     assert result["verdict"].tolist() == ["undecided"]

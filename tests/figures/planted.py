@@ -440,4 +440,5 @@ def _hypotheses() -> pd.DataFrame:
         ("experts_help", "Experts reach a lower loss than a dense layer", "loss", "frozen", "dense")
         + ("less", 0.0, 2, 0.02, 0.004, 0.036, "refuted"),
     ]
-    return pd.DataFrame(rows, columns=[*columns, *numbers])
+    others = {"test": "difference", "value": np.nan, "counts_if": "", "over": "", "per": "unit", "scale": "plain"}
+    return pd.DataFrame(rows, columns=[*columns, *numbers]).assign(**others)

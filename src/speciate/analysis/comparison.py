@@ -1,7 +1,4 @@
-"""Comparisons of arms with the reference, paired by seed or by test document, and verdicts on the hypotheses."""
-
-from collections.abc import Iterable
-from typing import Literal
+"""Comparisons of arms with the reference, paired by seed or by test document."""
 
 import numpy as np
 import pandas as pd
@@ -107,45 +104,4 @@ def collapse_table(runs: pd.DataFrame, ablations: tuple[str, ...], num_seeds: in
         counts = {"runs": num_runs, "missing": num_seeds - num_runs, "collapsed": collapsed}
         share = collapsed / num_runs if num_runs else NAN
         rows.append({"ablation": ablation, **counts, "share": share, "low": low, "high": high})
-    return pd.DataFrame(rows)
-
-
-def hypotheses_table(
-    runs: pd.DataFrame, hypotheses: Iterable[dict[str, object]], seeds: tuple[int, ...], confidence: float
-) -> pd.DataFrame:
-    """Return a row for each hypothesis: its verdict, as `statistics.decide` defines it, and the interval behind it.
-
-    Args:
-        runs: table `runs` of the study.
-        hypotheses: name, statement, statistic, arm, reference, direction and margin, as written before the runs.
-        seeds: seeds of the study; a seed without a run is a missing pair.
-        confidence: level of the interval that decides greater and less; equivalent takes 2 confidence - 1.
-
-    Raises:
-        ValueError: a statistic is not a number of table `runs`.
-    """
-    rows: list[dict[str, object]] = []
-    value = runs.set_index(["ablation", "seed"]).select_dtypes("number")
-    for hypothesis in hypotheses:
-        name, statistic = str(hypothesis["name"]), str(hypothesis["statistic"])
-        if statistic.startswith(MEASURED_PREFIX) and statistic not in value and not len(runs):
-            value[statistic] = NAN  # every run failed, so nothing was measured
-        if statistic not in value:
-            raise ValueError(f"hypotheses.{name}: statistic: nothing in this study is called {statistic}")
-        margin = float(str(hypothesis["margin"]))
-        direction: Literal["greater", "less", "equivalent"] = hypothesis["direction"]  # type: ignore[assignment]
-        difference = paired_differences(value[statistic], str(hypothesis["arm"]), str(hypothesis["reference"]), seeds)
-        verdict, interval = statistics.decide(difference, direction, margin, confidence)
-        rows.append(
-            {
-                **hypothesis,
-                "num_seeds": interval.num_pairs,
-                "missing": len(seeds) - interval.num_pairs,
-                "difference": interval.estimate,
-                "low": interval.low,
-                "high": interval.high,
-                "confidence": 2 * confidence - 1 if direction == "equivalent" else confidence,
-                "verdict": verdict,
-            }
-        )
     return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ from scipy.special import stdtr, stdtrit
 from speciate.selection.tally import Array
 
 Verdict = Literal["supported", "refuted", "undecided"]
+Direction = Literal["greater", "less", "equivalent"]
 NAN = float("nan")
 
 
@@ -110,9 +111,7 @@ def tost(difference_P: Array, margin: float, confidence: float) -> float:
     return float(max(stdtr(n - 1, -(mean + margin) / error), stdtr(n - 1, (mean - margin) / error)))
 
 
-def decide(
-    difference_P: Array, direction: Literal["greater", "less", "equivalent"], margin: float, confidence: float
-) -> tuple[Verdict, Interval]:
+def decide(difference_P: Array, direction: Direction, margin: float, confidence: float) -> tuple[Verdict, Interval]:
     """Return the verdict of paired differences on a hypothesis, and the interval that decided it.
 
     greater:    supported where low > margin, refuted where high < margin.
@@ -121,14 +120,52 @@ def decide(
                 it lies wholly outside.
     Anything else, too few pairs included, is undecided.
     """
-    interval = paired_t(difference_P, 2 * confidence - 1 if direction == "equivalent" else confidence)
-    low, high = interval.low, interval.high
+    interval = paired_t(difference_P, interval_confidence(direction, confidence))
+    return judge(interval.low, interval.high, direction, margin), interval
+
+
+def interval_confidence(direction: Direction, confidence: float) -> float:
+    """Return the confidence of the interval that decides: 1 - 2a for an equivalence (TOST), else 1 - a."""
+    return 2 * confidence - 1 if direction == "equivalent" else confidence
+
+
+def judge(low: float, high: float, direction: Direction, margin: float) -> Verdict:
+    """Return what an interval of a difference says of a prediction; undecided where it is NaN."""
     supported, refuted = {
         "greater": (low > margin, high < margin),
         "less": (high < -margin, low > -margin),
         "equivalent": (-margin < low and high < margin, low > margin or high < -margin),
     }[direction]
-    return ("supported" if supported else "refuted" if refuted else "undecided"), interval
+    return "supported" if supported else "refuted" if refuted else "undecided"
+
+
+def proportion_interval(successes: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Return the exact interval of a share (Clopper & Pearson 1934); (NaN, NaN) without trials."""
+    if trials == 0:
+        return NAN, NAN
+    from scipy import stats
+
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar_interval(only_arm: int, only_reference: int, pairs: int, confidence: float) -> tuple[float, float]:
+    """Return the interval of a difference between paired shares that decides as McNemar's exact test (1947) does.
+
+    Given the number of pairs that differ, those in which only the arm counts are binomial, with a probability of 1/2
+    where the shares are equal. Its Clopper-Pearson interval [t, u] gives the interval of the difference,
+    (2 t - 1) m / n to (2 u - 1) m / n with m of n pairs differing. (NaN, NaN) where no pair differs.
+    """
+    differing = only_arm + only_reference
+    low, high = proportion_interval(only_arm, differing, confidence)
+    return (2 * low - 1) * differing / max(pairs, 1), (2 * high - 1) * differing / max(pairs, 1)
+
+
+def slopes(value_PA: Array, number_A: Array) -> Array:
+    """Return the least-squares slope over `number_A` of each row; NaN for a row with a NaN."""
+    centred_A = number_A - number_A.mean()
+    result: Array = value_PA @ centred_A / (centred_A**2).sum()
+    return result
 
 
 def ratio_draws(numerator_G: Array, denominator_G: Array, times_BG: Array) -> Array:

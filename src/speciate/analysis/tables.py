@@ -134,8 +134,10 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     # one row per hypothesis
     "hypotheses": {
-        **dict.fromkeys(("name", "statement", "statistic", "arm", "reference", "direction"), "str"),
-        "margin": "float64",
+        **dict.fromkeys(("name", "statement", "statistic", "test", "arm", "reference", "direction"), "str"),
+        **_floats("margin", "value"),
+        # of a proportion, the runs that count; of a trend, the arms with their numbers; the scale of the statistic
+        **dict.fromkeys(("counts_if", "over", "per", "scale"), "str"),
         **_DIFFERENCE,
         "confidence": "float64",
         "verdict": "str",

@@ -1,6 +1,7 @@
 """The list of topics. A new one is a file beside this one that defines TOPIC, and a line here."""
 
+from speciate.calibration import nulls
 from speciate.calibration.topic import Topic
 
-TOPICS: tuple[Topic, ...] = ()
+TOPICS: tuple[Topic, ...] = (nulls.TOPIC,)
 """Every section of docs/calibration.md, in the order of the page."""

@@ -116,8 +116,13 @@ def keep_only(settings: Mapping[str, Any], keep: Any, where: str = "keep") -> di
     if "ablations" in keep and "hypotheses" not in keep and isinstance(kept.get("hypotheses"), dict):
         arms = keep["ablations"]
         kept["hypotheses"] = {
-            name: hypothesis
-            for name, hypothesis in kept["hypotheses"].items()
-            if hypothesis.get("arm") in arms and hypothesis.get("reference") in arms
+            name: hypothesis for name, hypothesis in kept["hypotheses"].items() if _arms_of(hypothesis) <= set(arms)
         }
     return kept
+
+
+def _arms_of(hypothesis: Mapping[str, Any]) -> set[str]:
+    """Return the ablations that a hypothesis of a study file names."""
+    over = hypothesis.get("over")
+    named = {hypothesis.get("arm"), hypothesis.get("reference"), *(over if isinstance(over, Mapping) else ())}
+    return named - {None}

@@ -19,8 +19,8 @@ from speciate.config.contracts.data import (
 )
 from speciate.config.contracts.figures import FigureOptions
 from speciate.config.data import Split
+from speciate.config.hypothesis import Hypothesis
 from speciate.config.run import Name, Names
-from speciate.config.study import Hypothesis
 from speciate.config.sweeps import SweepPlan
 
 CARDED = (

@@ -6,28 +6,19 @@ A study file (`config.yaml`, `studies/*.yaml`) is one, merged over the files tha
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import pydantic
 from pydantic import Field
 
 from speciate.config.components import ConfigErrors, OneOf, Strict, config_errors, options_within
 from speciate.config.contracts.data import MixtureOptions, PackingOptions, TokenizerOptions
-from speciate.config.contracts.statistics import NAMES
 from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
+from speciate.config.hypothesis import Hypothesis
 from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
 from speciate.config.sweeps import Sweep, expand_sweeps
-
-Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
-"""A metric that modules record besides their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
-modules."""
-if TYPE_CHECKING:
-    Statistic = str
-else:
-    Statistic = Literal[NAMES]
-    """What a hypothesis may be about: a number of each run in tables/runs (config/contracts/statistics.py)."""
 
 
 CHECKED = "checked"
@@ -44,26 +35,6 @@ class Ablation(Strict):
     about it, and the report says whether each came true."""
     change: dict[str, Any] = {}
     """What differs from `base`, merged into it key by key. A mapping with another `kind` replaces the base's whole."""
-
-
-class Hypothesis(Strict):
-    """A prediction, written down before the run: `statistic` of `arm` minus that of `reference`, compared with
-    `margin`.
-    """
-
-    statement: str = Field(min_length=1)
-    """The prediction in words."""
-    statistic: Statistic | Measured
-    """A numeric column of tables/runs, or `measured.<name>` of tables/measurements."""
-    arm: Name
-    """The ablation that the prediction is about."""
-    reference: Name
-    """The ablation that it is compared with, paired by seed."""
-    direction: Literal["greater", "less", "equivalent"]
-    """What is predicted of the difference, arm minus reference."""
-    margin: float = Field(0.0, ge=0)
-    """Size of the predicted difference. `greater`: it exceeds the margin. `less`: it is below minus the margin.
-    `equivalent`: it lies within plus or minus the margin (two one-sided tests)."""
 
 
 class Analysis(Strict):
@@ -149,12 +120,12 @@ class Study(Strict):
         used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
         used["cost.ablations"] = [] if self.cost is None else list(self.cost.ablations)
         for name, hypothesis in self.hypotheses.items():
-            used[f"hypotheses.{name}"] = [hypothesis.arm, hypothesis.reference]
+            used[f"hypotheses.{name}"] = hypothesis.arms
         for where, names in used.items():
             missing = [name for name in names if name not in self.ablations]
             if missing:
                 raise ValueError(f"{where}: no ablation is called {', '.join(missing)}")
-        predicted = {hypothesis.arm for hypothesis in self.hypotheses.values()}
+        predicted = {arm for hypothesis in self.hypotheses.values() for arm in (hypothesis.arm, *hypothesis.over)}
         for arm, difference in self.ablations.items():
             if difference.published and arm not in predicted:
                 raise ValueError(f"ablations.{arm}: is marked published, and no hypothesis predicts how it fails")

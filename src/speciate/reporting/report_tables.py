@@ -1,5 +1,6 @@
 """Build the report's small tables: those behind each figure, and those that stand alone."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import pandas as pd
@@ -50,6 +51,31 @@ def arms_table(tables: Tables, spec: ReportSpec) -> Table:
     return make_table("The arms", ["arm", "what it is", "role"], numbers, rows)
 
 
+def _subject(row: pd.Series) -> str:
+    """Return what a prediction is about, in the report's words."""
+    statistic, arm = statistic_name(str(row["statistic"])), plain_name(row["arm"])
+    statistic = f"Fisher's z of {statistic}" if row["scale"] == "fisher_z" else statistic
+    of_arms = arm if row["reference"] == "" else f"{arm} − {plain_name(row['reference'])}"
+    if row["test"] == "proportion":
+        return f"share of runs with {statistic} {row['counts_if'].replace('-', '−')}: {of_arms}"
+    if row["test"] == "trend":
+        step = " per tenfold increase" if row["per"] == "tenfold" else ""
+        arms = ", ".join(plain_name(arm) for arm in str(row["over"]).split(", "))
+        return f"{statistic}: slope{step} over {arms}"
+    return f"{statistic}: {of_arms}"
+
+
+def _bound(row: pd.Series, number: float) -> str:
+    """Return where a prediction says that its estimate lies; `number` is what a mean or share is compared with."""
+    margin = float(row["margin"])
+    around = "" if is_missing(row["value"]) else f"{format_number(number)} "
+    return {
+        "greater": f"> {format_number(number + margin)}",
+        "less": f"< {format_number(number - margin)}",
+        "equivalent": f"within {around}± {format_number(margin)}",
+    }[row["direction"]]
+
+
 def hypothesis_rows(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
     """Return each prediction with its verdict: name, statement, prediction, measured, verdict."""
     cells = []
@@ -60,24 +86,20 @@ def hypothesis_rows(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
             cells.append({**blank, "name": plain_name(name), "verdict": "missing"})
             continue
         row = rows[name]
-        difference = f"{plain_name(row['arm'])} − {plain_name(row['reference'])}"
-        margin = float(row["margin"])
-        bound = {
-            "greater": f"> {format_number(margin)}",
-            "less": f"< {format_number(-margin)}",
-            "equivalent": f"within ± {format_number(margin)}",
-        }[row["direction"]]
+        # a mean or a share of runs is told as it is, and not as what it has more than the number it is compared with
+        number = 0.0 if is_missing(row["value"]) else float(row["value"])
+        sign = is_missing(row["value"])
+        if row["scale"] == "fisher_z":
+            number = math.atanh(number)
+        estimate, low, high = (float(row[column]) + number for column in ("difference", "low", "high"))
         confidence = float(row.get("confidence", spec.confidence))
-        bounds = format_interval(row["low"], row["high"], sign=True)
-        measured = (
-            f"{format_number(float(row['difference']), sign=True)} {bounds}, {confidence:.0%}, {row['num_seeds']} seeds"
-        )
         cells.append(
             {
                 "name": plain_name(name),
                 "statement": str(row["statement"]),
-                "prediction": f"{statistic_name(str(row['statistic']))}: {difference} {bound}",
-                "measured": measured,
+                "prediction": f"{_subject(row)} {_bound(row, number)}",
+                "measured": f"{format_number(estimate, sign=sign)} {format_interval(low, high, sign=sign)},"
+                f" {confidence:.0%}, {row['num_seeds']} seeds",
                 "verdict": str(row["verdict"]),
             }
         )

@@ -14,6 +14,7 @@ import pathlib
 import pandas as pd
 
 from speciate.analysis import comparison, critical, excess, tables
+from speciate.analysis.hypotheses import hypotheses_table
 from speciate.analysis.measurements import measured_statistics
 from speciate.cli import log
 from speciate.config.run import read_spec
@@ -117,7 +118,7 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     )
     rows["collapse"] = comparison.collapse_table(rows["runs"], ablations, len(spec.seeds), confidence)
     hypotheses = [hypothesis.model_dump() for hypothesis in spec.hypotheses]
-    rows["hypotheses"] = comparison.hypotheses_table(with_measured, hypotheses, spec.seeds, confidence)
+    rows["hypotheses"] = hypotheses_table(with_measured, hypotheses, spec.seeds, confidence)
     collapsed = critical.collapsed_runs(rows["selectors"])
     rows["cells"] = critical.cells_table(spec.sweeps)
     rows["sweeps"] = critical.sweeps_table(spec.sweeps, rows["runs"], collapsed, confidence)
