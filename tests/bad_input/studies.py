@@ -104,6 +104,37 @@ CASES = [
         ("hypotheses.prevented.arm", "magic"),
     ),
     study(
+        "a hypothesis about a value that it does not name",
+        "study.yaml: hypotheses.prevented: test value needs value",
+        ("hypotheses.prevented.test", "value"),
+    ),
+    study(
+        "a hypothesis about a share of runs without the limit that makes a run count",
+        "study.yaml: hypotheses.prevented: test proportion needs either above or below, the limit that makes a run"
+        " count",
+        ("hypotheses.prevented.test", "proportion"),
+    ),
+    study(
+        "a trend over arms of which the study lacks one",
+        "study.yaml: hypotheses.slower: no ablation is called magic",
+        (
+            "hypotheses.slower",
+            {
+                "statement": "s",
+                "statistic": "loss",
+                "test": "trend",
+                "arm": "auxiliary",
+                "over": {"auxiliary": 1, "magic": 10},
+                "direction": "less",
+            },
+        ),
+    ),
+    study(
+        "Fisher's z of what is not a correlation",
+        "study.yaml: hypotheses.prevented: scale: fisher_z is for correlations, and max_share is none",
+        ("hypotheses.prevented.scale", "fisher_z"),
+    ),
+    study(
         "more experts a token than there are",
         "study.yaml: ablations.auxiliary.model.block.ffn: top_k: cannot choose 9 of 8 experts",
         (f"{FFN}.top_k", 9),

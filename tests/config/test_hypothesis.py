@@ -32,6 +32,10 @@ def errors(**fields: object) -> list[str]:
         ({"test": "trend", "over": {"b": 1.0, "c": 2.0}}, "arm: a is not in over"),
         ({"test": "trend", "over": {"a": 1.0, "c": 1.0}}, "over: a trend needs arms of at least two different numbers"),
         ({"test": "trend", "over": {"a": 0.0, "c": 1.0}, "per": "tenfold"}, "per: tenfold needs numbers above 0"),
+        (
+            {"statistic": "measured.a_correlation", "test": "value", "value": 1.0, "scale": "fisher_z"},
+            "value: a correlation is between -1 and 1, not 1",
+        ),
         ({"reference": "b", "scale": "fisher_z"}, "scale: fisher_z is for correlations, and max_share is none"),
     ],
 )

@@ -117,7 +117,7 @@ def run_state(collapsed: bool, least_q_value: float, least_excess_low: float, le
     collapsed    some selector's largest share exceeds 3/E (of two slots .83, of three .78) by the lower bound of its
                  document bootstrap. Only the hard load counts: a collapsed selector can still tell domains apart by
                  what little it sends elsewhere (I(E;D) > 0), and its loss and its router entropy can look healthy.
-    specialised  not collapsed; I(E;D) of some selector is significant against the document permutations, corrected over
+    specialised  not collapsed; I(E;D) of some selector is significant with documents as units, corrected over
                  all selectors of the study (q <= level); and the run's mean I(E;D) exceeds that of every control, with
                  the lower bound of each paired document bootstrap above 0. Both are needed: a frozen or hash router
                  passes the first alone, since texts of a domain look alike, and an excess alone could be one over

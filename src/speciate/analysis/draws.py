@@ -97,7 +97,8 @@ class NullDraws:
     @property
     def domain_U(self) -> Integers:
         """Return the true domains."""
-        return self.label_BU[0]
+        first: Integers = self.label_BU[0]
+        return first
 
     def of_units(self, kept_U: npt.NDArray[np.bool_]) -> "NullDraws":
         """Return draws of some of the units alone."""
@@ -106,7 +107,8 @@ class NullDraws:
 
 def null_draws(domain_U: Integers, num_draws: int, seed: int) -> NullDraws:
     """Return `num_draws` permutations of the units' domains and as many patterns of signs, after the observation."""
-    sign_BU = 1.0 - 2.0 * generator(seed, "signs").integers(0, 2, (num_draws + 1, len(domain_U)))
+    coin_BU = generator(seed, "signs").integers(0, 2, (num_draws + 1, len(domain_U)))
+    sign_BU = 1 - 2 * coin_BU.astype(np.float64)
     sign_BU[0] = 1
     return NullDraws(permuted_labels(domain_U, num_draws, seed), sign_BU, seed)
 

@@ -17,15 +17,15 @@ from speciate.calibration.topic import LEVEL, Cell, Rate, Size, Table, Topic, nu
 
 PERMUTATIONS = 199
 """Permutations in each draw. A study takes 999; the size is the same, the power a little higher."""
-THIRTY = [uneven(30, 270, 0.5)] * 2
+THIRTY = uneven(30, 270, 0.5)
 SKEWED = (0.5, 0.2, 0.1, 0.08, 0.05, 0.04, 0.02, 0.01)
 SETTINGS = (
     Setting("12 equal groups a domain", ([80] * 12, [80] * 12, [80] * 12)),
     Setting("7 equal groups a domain", ([1200] * 7, [1200] * 7, [1200] * 7)),
     Setting("110 files, 7 templates, 7 articles, mild tastes", (CODE, MATHS, PROSE), (1600.0, 1600.0, 1600.0)),
     Setting("110 files, 7 templates, 7 articles, strong tastes", (CODE, MATHS, PROSE)),
-    Setting("110, 30, 30 groups", (CODE, *THIRTY), (100.0, 100.0, 100.0)),
-    Setting("110, 30, 30 groups, strong tastes", (CODE, *THIRTY), (20.0, 20.0, 20.0)),
+    Setting("110, 30, 30 groups", (CODE, THIRTY, THIRTY), (100.0, 100.0, 100.0)),
+    Setting("110, 30, 30 groups, strong tastes", (CODE, THIRTY, THIRTY), (20.0, 20.0, 20.0)),
     Setting(
         "40 groups a domain, lengths from 5 to 1500", (uneven(40, 100, 1.2), uneven(40, 100, 1.2), uneven(40, 100, 1.2))
     ),
@@ -42,10 +42,10 @@ SETTINGS = (
     Setting("spread alone differs, 12 groups", ([500] * 12, [500] * 12, [500] * 12), (400.0, 40.0, 10.0)),
     Setting("spread alone differs, 30 groups", ([500] * 30, [500] * 30, [500] * 30), (400.0, 40.0, 10.0)),
     Setting("spread and decisions differ", ([500] * 12, [100] * 12, [20] * 12), (400.0, 40.0, 10.0)),
-    Setting("uneven load", (CODE, *THIRTY), (40.0, 40.0, 40.0), SKEWED),
+    Setting("uneven load", (CODE, THIRTY, THIRTY), (40.0, 40.0, 40.0), SKEWED),
     Setting("collapsed load, unequal decisions", ([200] * 30, [50] * 30, [10] * 30), load=(0.95, *[0.05 / 7] * 7)),
     Setting("two slots, unequal decisions", ([200] * 12, [50] * 12, [10] * 12), load=(0.75, 0.25)),
-    Setting("64 slots", (CODE, *THIRTY), (400.0, 400.0, 400.0), (1 / 64,) * 64),
+    Setting("64 slots", (CODE, THIRTY, THIRTY), (400.0, 400.0, 400.0), (1 / 64,) * 64),
 )
 BY_TOKEN = (
     Setting("12 equal groups a domain", ([80] * 12, [80] * 12, [80] * 12), (1e4, 1e4, 1e4)),

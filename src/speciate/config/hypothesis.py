@@ -68,8 +68,8 @@ class Hypothesis(Strict):
     per: Literal["unit", "tenfold"] = "unit"
     """For `trend`: the slope is the change of the statistic per unit of that number, or per tenfold increase of it."""
     scale: Literal["plain", "fisher_z"] = "plain"
-    """`fisher_z` compares correlations as artanh(r), whose spread does not depend on r; `value` and `margin` are then
-    in units of z: a margin of 0.1 is about 0.1 for small correlations, and less near 1."""
+    """`fisher_z` compares correlations as artanh(r), whose spread does not depend on r. `value` remains a correlation;
+    `margin` is then in units of z: 0.1 is a difference of about 0.1 between small correlations, and of less near 1."""
 
     @property
     def arms(self) -> list[str]:
@@ -92,6 +92,8 @@ class Hypothesis(Strict):
             self._check_trend()
         if self.scale == "fisher_z" and not str(self.statistic).endswith("correlation"):
             raise ValueError(f"scale: fisher_z is for correlations, and {self.statistic} is none")
+        if self.scale == "fisher_z" and self.value is not None and not -1 < self.value < 1:
+            raise ValueError(f"value: a correlation is between -1 and 1, not {self.value:g}")
         return self
 
     def _check_proportion(self) -> None:

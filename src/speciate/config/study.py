@@ -45,7 +45,7 @@ class Analysis(Strict):
     controls: Names = ()
     """Ablations whose selectors do not learn. Specialisation counts only in excess of theirs."""
     permutations: int = Field(999, ge=19)
-    """Number of draws of the permutation null over documents."""
+    """Number of permutations of the documents' domains, and of patterns of signs, in the tests of I(E;D)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Confidence level of intervals. The collapse alarm guarantees a false-alarm rate of at most 1 - confidence."""
     resamples: int = Field(999, ge=19)

@@ -1,7 +1,7 @@
 """Figure: how much do a router's choices tell about a text's domain, beyond chance and the controls?
 
 I(E;D) over training, in bits, on hard choices with equal domain weights. It is the plug-in estimate as it is, since its
-bias is in the null band too. Beside it are the permutation null over documents and routers that do not learn.
+bias is in the null band too. Beside it are the null, with documents as units, and routers that do not learn.
 """
 
 from typing import Any
@@ -132,9 +132,10 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         else ""
     )
     band = (
-        f"Grey band: {subject.confidence:.0%} of permutations of the documents’ domains (means over layers and seeds)."
+        f"Grey band: {subject.confidence:.0%} of what chance alone gives, by how documents of one domain differ (means"
+        " over layers and seeds)."
         if seen["null_low_bits"].notna().any()
-        else "No permutation null was computed during training, so there is no band."
+        else "No null was computed during training, so there is no band."
     )
     num_seeds = seen["seed"].nunique()
     lines = "Thick: the mean over layers" + (

@@ -189,7 +189,7 @@ def describe_controls(tables: Tables, spec: ReportSpec) -> Finding:
     full = full[(full["probe"] == "full") & full["ablation"].isin(present)]
     level = 1 - spec.confidence
     significant = int((full["q_value"] <= level).sum())
-    null = f"the permutation null (q ≤ {level:.2f})"
+    null = f"what chance gives (q ≤ {level:.2f})"
     text = f"Mutual information between choice and domain: {join_names(values)}. "
     if significant:
         text += f"In {significant} of {pluralise(len(full), 'selector')} it exceeds {null}, "
