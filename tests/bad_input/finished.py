@@ -1,4 +1,4 @@
-"""Define what can go wrong with a finished run: a folder that lacks its tokenizer, another one, blocks too long."""
+"""Define what can go wrong with a finished run, such as a folder without its tokenizer, and with the error rates."""
 
 import hashlib
 import json
@@ -117,5 +117,17 @@ CASES = [
         "digests are compared where no run was trained",
         verified('{"data": {}, "families": {}, "numbers": {}}'),
         "results/small/runs/arm/seed0/run.json: there is no such file",
+    ),
+    Case(
+        "Error rates",
+        "a topic that there is not",
+        lambda place: Command("calibrate", ("--output", "page.md", "--topics", "weather")),
+        "--topics: there is no topic weather; there are KINDS",
+    ),
+    Case(
+        "Error rates",
+        "no effort at all",
+        lambda place: Command("calibrate", ("--output", "page.md", "--effort", "0")),
+        "--effort: must be above 0 and at most 100, not N",
     ),
 ]

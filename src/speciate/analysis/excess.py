@@ -85,7 +85,7 @@ def excess_of_run(
         rows, drawn = rows[rows["selector"].isin(paths)], drawn[drawn["name"].isin(paths)]
         if list(rows["selector"]) != paths or not paths:
             return NAN, None
-        unbiased = float((rows["information_bits"] - rows["null_mean_bits"]).mean())
+        unbiased = float((rows["information_bits"] - rows["null_mean_bits"]).mean(skipna=False))
         return unbiased, drawn.groupby("draw")["value"].mean().to_numpy(dtype=np.float64)
 
     this_run = (selectors["ablation"] == ablation) & (selectors["seed"] == seed) & (selectors["probe"] == "full")

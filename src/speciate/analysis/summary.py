@@ -40,7 +40,7 @@ def run_row(
             for statistic in STATISTICS
             if statistic.over_selectors
         }
-        row["information_bits"] = (full["information_bits"] - full["null_mean_bits"]).mean()
+        row["information_bits"] = (full["information_bits"] - full["null_mean_bits"]).mean(skipna=False)
         first_step = verdicts[verdicts["selector"] == "any"].set_index("rule")["first_step"]
         row |= {f"{rule}_step": first_step[rule] for rule in RULES}
     return pd.DataFrame([row])
