@@ -207,6 +207,34 @@ def test_pairing_by_document_covers_and_is_narrower() -> None:
     assert stats.binom.cdf(covered, 200, 0.95) > 0.001
 
 
+def test_a_bootstrap_of_few_documents_has_students_width() -> None:
+    # draws with the bootstrap's normal law of seven documents: mean 5, standard error s sqrt(6 / 7) / sqrt(7)
+    document_G = np.array([4.1, 4.7, 4.9, 5.0, 5.2, 5.4, 5.7])
+    error = document_G.std(ddof=1) * np.sqrt(6 / 7) / np.sqrt(7)
+    drawn = document_G.mean() + error * stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000)
+    student = stats.ttest_1samp(document_G, 5.0).confidence_interval(0.95)
+    assert statistics.document_interval(drawn, 0.95, 7) == pytest.approx((student.low, student.high), rel=1e-3)
+    assert np.isnan(statistics.document_interval(drawn, 0.95, 1)).all()
+
+
+def test_a_bootstrap_of_seven_documents_holds_the_truth_as_often_as_it_says() -> None:
+    draw, inside, narrow = np.random.default_rng(3), 0, 0
+    for seed in range(400):
+        nats_G = draw.normal(5, 0.6, 7)
+        drawn = statistics.ratio_draws(nats_G, np.ones(7), draws.resample_counts(np.zeros(7, dtype=int), 499, seed))
+        low, high = statistics.document_interval(drawn, 0.95, statistics.effective_number(np.ones(7)))
+        inside += low <= 5 <= high
+        low, high = statistics.percentile_interval(drawn, 0.95)
+        narrow += low <= 5 <= high
+    assert stats.binom.cdf(inside, 400, 0.95) > 0.001
+    assert stats.binom.cdf(narrow, 400, 0.95) < 0.001
+
+
+def test_effective_number_of_groups() -> None:
+    assert statistics.effective_number(np.full(9, 3.0)) == pytest.approx(9)
+    assert statistics.effective_number(np.array([8.0, 1.0, 1.0])) == pytest.approx(100 / 66)
+
+
 def test_centred_takes_the_common_shift_off() -> None:
     drawn = 7 + np.arange(-50, 51) / 100
     assert statistics.centred_interval(1.0, drawn, 0.9) == pytest.approx((1 - 0.45, 1 + 0.45))

@@ -31,8 +31,8 @@ def test_the_page_has_every_topic() -> None:
 
 def test_the_page_was_made_with_enough_draws() -> None:
     for name in ("nulls", "intervals", "seeds"):
-        for draws in re.findall(r"(\d+) draws(?: without an effect|\.|$)", SECTIONS[name]):
-            assert int(draws) >= 2000
+        counts = re.findall(r"(\d+) draws(?: without an effect|\.|$)", SECTIONS[name])
+        assert counts and min(map(int, counts)) >= 2000
 
 
 @pytest.mark.parametrize("place", [0, 7, 12])

@@ -301,6 +301,7 @@ def _losses(
                 "seed": seed,
                 "domain": domain,
                 "nats": nats,
+                "effective_groups": 20.0,
                 "nats_low": nats - 0.04,
                 "nats_high": nats + 0.04,
                 "bits_per_byte": nats / np.log(2) / 3.1,

@@ -26,7 +26,7 @@ def add_loss_differences(losses: pd.DataFrame, draws: pd.DataFrame, reference: s
         if reference_key not in bits or row.ablation == reference:
             rows.append((NAN, NAN, NAN))
             continue
-        low, high = statistics.percentile_interval(drawn[key] - drawn[reference_key], confidence)
+        low, high = statistics.document_interval(drawn[key] - drawn[reference_key], confidence, row.effective_groups)
         rows.append((bits[key] - bits[reference_key], low, high))
     columns = pd.DataFrame(rows, columns=["difference_bits", "difference_low_bits", "difference_high_bits"])
     return losses.assign(**{name: columns[name].to_numpy() for name in columns})

@@ -32,9 +32,10 @@ def losses_table(likelihood: pd.DataFrame, domains: tuple[str, ...], settings: S
         part = likelihood[likelihood["domain"] == domain]
         nats, tokens, num_bytes = (part[name].sum() for name in ("nats", "tokens", "bytes"))
         values = drawn[(drawn["statistic"] == "nats") & (drawn["name"] == domain)]["value"]
-        low, high = statistics.percentile_interval(values.to_numpy(), settings.confidence)
+        groups = statistics.effective_number(part.groupby("group")["tokens"].sum().to_numpy(dtype=np.float64))
+        low, high = statistics.document_interval(values.to_numpy(), settings.confidence, groups)
         columns = {"nats": nats / tokens, "nats_low": low, "nats_high": high, "nats_error": error}
-        counts = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part)}
+        counts = {"tokens": int(tokens), "bytes": int(num_bytes), "documents": len(part), "effective_groups": groups}
         rows.append({"domain": domain, **columns, "bits_per_byte": nats / LN2 / num_bytes, **counts})
     return pd.DataFrame(rows)
 

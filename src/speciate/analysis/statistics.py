@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, stdtr, stdtrit
 
 from speciate.selection.tally import Array
 
@@ -182,6 +182,31 @@ def percentile_interval(drawn_B: Array, confidence: float) -> tuple[float, float
     """Return the percentile interval of bootstrap draws; (NaN, NaN) where a draw is NaN."""
     low, high = np.quantile(drawn_B, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def document_interval(drawn_B: Array, confidence: float, num_groups: float) -> tuple[float, float]:
+    """Return the expanded percentile interval of a document bootstrap (Hesterberg 2015), wide enough for few documents.
+
+    The percentile interval is that of a normal law, with a variance that is divided by n instead of n - 1. This one
+    takes the percentiles Phi(+-sqrt(n / (n - 1)) t_{1-a/2, n-1}), so that n documents have Student's width.
+    (NaN, NaN) where a draw is NaN or there are fewer than two documents.
+
+    Args:
+        drawn_B: bootstrap draws.
+        confidence: 1 - a.
+        num_groups: n, the effective number of groups of documents, `effective_number` of their sizes.
+    """
+    if not num_groups > 1:
+        return NAN, NAN
+    quantile = float(stdtrit(num_groups - 1, (1 + confidence) / 2)) * math.sqrt(num_groups / (num_groups - 1))
+    tail = float(ndtr(-quantile))
+    low, high = np.quantile(drawn_B, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def effective_number(size_G: Array) -> float:
+    """Return (sum n)^2 / sum n^2, Kish's effective number of groups (1965): theirs where they are equally large."""
+    return float(size_G.sum() ** 2 / (size_G**2).sum())
 
 
 def centred_interval(estimate: float, drawn_B: Array, confidence: float) -> tuple[float, float]:

@@ -75,6 +75,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("nats", "nats_low", "nats_high", "nats_error", "bits_per_byte"),
         **_floats("difference_bits", "difference_low_bits", "difference_high_bits"),
         **dict.fromkeys(("tokens", "bytes", "documents"), "int64"),
+        **_floats("effective_groups"),
     },
     # one row per run, selector (and 'any') and rule
     "verdicts": {
