@@ -27,6 +27,8 @@ def check(cell: str, remade: object) -> None:
 
 def test_the_page_has_every_topic() -> None:
     assert list(SECTIONS) == [topic.name for topic in TOPICS]
+    for topic in TOPICS:
+        assert SECTIONS[topic.name].startswith(page.format_section(topic, []).strip())
 
 
 def test_the_page_was_made_with_enough_draws() -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from speciate.analysis import draws, information, load, nulls, tables
+from speciate.analysis import draws, information, load, tables
 from speciate.analysis.draws import Integers
 from speciate.analysis.observation import TYPES, Groups, ObservedSelector, Settings, Texts, shares_against_null
+from speciate.analysis.specialisation import nulls
 from speciate.selection.tally import Array, Commitment, Tally
 
 FULL_ONLY = (

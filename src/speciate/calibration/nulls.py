@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from speciate.analysis import draws, information, nulls
+from speciate.analysis import draws, information
+from speciate.analysis.specialisation import nulls
 from speciate.calibration.planted import (
     CODE,
     MATHS,
@@ -127,9 +128,9 @@ TOPIC = Topic(
     name="nulls",
     title="Do choices tell the domain?",
     text=f"""
-The test of `analysis/nulls.py`, with {PERMUTATIONS} permutations and as many patterns of signs. Groups of documents
-have tastes of their own (clustering); where these are strong, a group's choices differ much from its domain's. Domains
-may differ in the number of decisions, in the lengths of documents, in the spread of tastes, but not in their shares:
+The test of `analysis/specialisation/nulls.py`, with {PERMUTATIONS} permutations and as many patterns of signs. Groups of
+documents have tastes of their own (clustering); where these are strong, a group's choices differ much from its
+domain's. Domains may differ in the number of decisions, in the lengths of documents, in the spread of tastes, but not in their shares:
 every rejection is false. The excess should be 0. With an effect, each domain prefers one slot of eight by a factor of
 {1 + 2 * EFFECT:g}, and the excess should be the true information.
 """,

@@ -1,8 +1,9 @@
 import numpy as np
 import pandas as pd
 
-from speciate.analysis import draws, nulls
+from speciate.analysis import draws
 from speciate.analysis.observation import group_documents
+from speciate.analysis.specialisation import nulls
 from speciate.config.components import ComponentOptions, options_of
 from speciate.data.mixture import shuffled_labels, truncate
 

@@ -28,8 +28,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speciate.analysis import draws, information, welch
+from speciate.analysis import draws, information
 from speciate.analysis.draws import Integers, NullDraws
+from speciate.analysis.specialisation import welch
 from speciate.selection.tally import Array
 
 TIE = 1e-9

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from speciate.analysis import draws, information, nulls, welch
+from speciate.analysis import draws, information
+from speciate.analysis.specialisation import nulls, welch
 
 SIMULATIONS = 600
 
