@@ -128,11 +128,11 @@ TOPIC = Topic(
     name="nulls",
     title="Do choices tell the domain?",
     text=f"""
-The test of `analysis/specialisation/nulls.py`, with {PERMUTATIONS} permutations and as many patterns of signs. Groups of
-documents have tastes of their own (clustering); where these are strong, a group's choices differ much from its
-domain's. Domains may differ in the number of decisions, in the lengths of documents, in the spread of tastes, but not in their shares:
-every rejection is false. The excess should be 0. With an effect, each domain prefers one slot of eight by a factor of
-{1 + 2 * EFFECT:g}, and the excess should be the true information.
+The test of `analysis/specialisation/nulls.py`, with {PERMUTATIONS} permutations and as many patterns of signs.
+Groups of documents have tastes of their own (clustering); where these are strong, a group's choices differ much from
+its domain's. Domains may differ in the number of decisions, in the lengths of documents, in the spread of tastes, but
+not in their shares: every rejection is false. The excess should be 0. With an effect, each domain prefers one slot of
+eight by a factor of {1 + 2 * EFFECT:g}, and the excess should be the true information.
 """,
     tables=tables,
 )
