@@ -99,17 +99,17 @@ rule cost:
 # the error rates of the package's own tests: `snakemake calibrate`; about no study, and not part of `all`
 rule calibrate:
     output:
-        "results/calibration/calibration.md",
+        f"{RESULTS}/calibration/calibration.md",
     log:
-        "results/calibration/calibrate.log",
+        f"{RESULTS}/calibration/calibrate.log",
     benchmark:
-        "results/calibration/calibrate.tsv"
+        f"{RESULTS}/calibration/calibrate.tsv"
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=60,
     params:
-        code=digest("calibrate"),
+        code=lambda wildcards: digest("calibrate"),
     message:
         "calibrate: size, power and coverage of every test and interval, on data whose truth is known"
     shell:

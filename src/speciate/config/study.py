@@ -20,7 +20,6 @@ from speciate.config.layer_groups import expand_layer_groups
 from speciate.config.run import Name, Names, RunSpec
 from speciate.config.sweeps import Sweep, expand_sweeps
 
-
 CHECKED = "checked"
 """Context of a validation of settings that an earlier process has validated."""
 
