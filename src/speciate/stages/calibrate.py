@@ -1,7 +1,7 @@
-r"""Try every test and interval of the package on data whose truth is known, and write the error rates as a page.
+r"""Measure the error rates of the package's own tests and intervals.
 
-The page has a section for each topic (speciate/calibration/topics.py). With --topics only these sections are made
-anew, and the others of an existing page stay.
+Each is tried on data whose truth is known. The page has a section for each topic (speciate/calibration/topics.py). With
+--topics only these sections are made anew, and the others of an existing page stay.
 
 Example:
     speciate calibrate --output docs/calibration.md --topics nulls
