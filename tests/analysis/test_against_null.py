@@ -27,8 +27,8 @@ def test_by_hand() -> None:
 def test_a_depth_that_runs_its_capacity_has_not_collapsed_and_one_that_skips_all_has() -> None:
     null_KS = np.tile([0.875, 0.125], (4, 1)) * 1000
     healthy, skips = shares_against_null(null_KS, null_KS), shares_against_null(np.tile([1.0, 0.0], (4, 1)), null_KS)
-    assert not collapse.rule_3_over_e(healthy).any()
-    assert collapse.rule_3_over_e(skips).all()
+    assert not collapse.rule_3_over_e([healthy]).any()
+    assert collapse.rule_3_over_e([skips]).all()
     np.testing.assert_allclose(load.max_violation(skips), 1)
 
 

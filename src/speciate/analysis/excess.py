@@ -57,6 +57,30 @@ def add_excess(selectors: pd.DataFrame, controls: tuple[str, ...], num_domains: 
     return table
 
 
+def add_load_states(selectors: pd.DataFrame, controls: tuple[str, ...]) -> pd.DataFrame:
+    """Add load_state to the full-probe rows of table `selectors`: even, collapsed or uneven (`collapse.load_state`)."""
+    table = selectors.assign(load_state="")
+    checks = table[table["probe"] == "telemetry"].sort_values("step", kind="stable")
+    of_selector = checks.groupby(["ablation", "seed", "selector"])
+    first, last = of_selector.first(), of_selector.last()
+    for index, row in table[table["probe"] == "full"].iterrows():
+        key = (row["ablation"], row["seed"], row["selector"])
+        limits = {
+            "max_share_limit": float(row["max_share_limit"]),
+            "effective_limit": float(row["effective_experts_limit"]),
+        }
+        begun, drift = first.loc[key], (float(first.loc[key, "drift_nats"]), float(last.loc[key, "drift_nats"]))
+        bounds = (float(row["max_share_low"]), float(row["effective_experts_high"]))
+        started = (float(begun["max_share"]), float(begun["effective_experts"]))
+        table.loc[index, "load_state"] = collapse.load_state(
+            collapse.is_beyond_limits(*bounds, **limits),
+            learns=row["ablation"] not in controls,
+            began_beyond=collapse.is_beyond_limits(*started, **limits),
+            drift_ratio=drift[1] / drift[0] if drift[0] > 0 else NAN,
+        )
+    return table
+
+
 def excess_of_run(
     ablation: str,
     seed: int,
@@ -108,7 +132,7 @@ def excess_of_run(
 def add_states(
     runs: pd.DataFrame, selectors: pd.DataFrame, draws: pd.DataFrame, *, controls: tuple[str, ...], confidence: float
 ) -> pd.DataFrame:
-    """Add the excess columns and the state to table `runs`; `selectors` must have its q-values already."""
+    """Add the excess columns and the state to table `runs`; `selectors` must have q-values and load states already."""
     filled: list[dict[str, object]] = []
     information_draws = draws[draws["statistic"] == "information_bits"]
     for run in runs.to_dict("records"):
@@ -126,10 +150,9 @@ def add_states(
                 confidence=confidence,
             )
             row |= excess
-            bounds = zip(full["max_share_low"], full["num_slots"], strict=True)
             least = -np.inf if ablation in controls else excess.get("least_excess_low_bits", NAN)
             row["state"] = collapse.run_state(
-                collapsed=any(collapse.has_collapsed(float(low), int(slots)) for low, slots in bounds),
+                full["load_state"].to_list(),
                 least_q_value=float(full["q_value"].min()),
                 least_excess_low=least,
                 level=1 - confidence,

@@ -7,6 +7,7 @@ to one. It keeps the axes before that.
 Shape suffixes: K checks (steps), S slots (E in the equations).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -27,19 +28,38 @@ def shares(chosen: Array) -> Array:
     return result
 
 
-FEW_SLOTS = 4
-"""Number of slots from which on a share can exceed a few even shares."""
+NULL_FLOOR = 1e-3
+"""A slot that the null chooses less often than this gets no share: a few choices would make it the largest."""
 
 
-def share_limit(even_shares: float, num_slots: int) -> float:
-    """Return the share that counts as too large: `even_shares` / E, and less for two or three slots.
+def is_even(null: Array) -> bool:
+    """Return whether an unlearned selector's shares (last axis) are all 1/E."""
+    return bool(np.allclose(null, 1 / null.shape[-1], rtol=1e-9, atol=0))
 
-    For two or three slots it is 1/E + (even_shares - 1) / 3 (1 - 1/E), since no share of so few slots could exceed
-    several even shares. That limit lies as far between an even share and the whole as the limit of four slots does. The
-    two formulas agree at four slots.
+
+def null_scale(null: Array) -> Array:
+    """Return 1/q of an unlearned selector's shares q, by which shares are made relative; 0 below `NULL_FLOOR`."""
+    return np.divide(1.0, null, out=np.zeros_like(null), where=null >= NULL_FLOOR)
+
+
+def max_share_limit(num_slots: int, num_chosen: float = 1.0) -> float:
+    """Return the largest share of a selector that has not collapsed: E^(-1/3) k^(-2/3).
+
+    On a logarithmic scale it lies two thirds of the way from the even share, 1/E, to the largest that a slot can have,
+    1/k. Of top-1 routers it is .79 of two experts, .50 of eight and .25 of 64; of top-2 of eight .31; of top-8 of 64
+    .0625, which means half of the tokens. A multiple of 1/E does not scale like this: published healthy models have
+    E max f = 1.1 to 1.3 (Mixtral, top-2 of 8), 2.1 to 2.8 (OLMoE, top-8 of 64) and 6.7 to 8.2 (OLMoE's first choices).
     """
-    even = 1 / num_slots
-    return min(even_shares * even, even + (even_shares - 1) / (FEW_SLOTS - 1) * (1 - even))
+    even, most = 1 / num_slots, 1 / min(max(num_chosen, 1.0), num_slots)
+    return float(even ** (1 / 3) * most ** (2 / 3))
+
+
+def effective_slots_limit(num_slots: int, num_chosen: float = 1.0) -> float:
+    """Return the fewest effective slots of a selector that has not collapsed: E/2, or sqrt(k E) where that is more.
+
+    k slots share even a total collapse, so where k > E/4 the limit lies half way from k to E on a logarithmic scale.
+    """
+    return max(num_slots / 2, math.sqrt(min(max(num_chosen, 1.0), num_slots) * num_slots))
 
 
 def max_share(share: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from speciate.analysis import alarm, load
 from speciate.analysis.draws import Integers, sum_into
 from speciate.selection.tally import Array, Tally
 
@@ -130,6 +131,22 @@ class ObservedSelector:
         null_KS = np.stack([tally.null_GS.sum(axis=0) for tally in self.early])
         return shares_against_null(self.early_KGS.sum(axis=1), null_KS)
 
+    @property
+    def null_S(self) -> Array:
+        """Return the shares of an unlearned selector on the texts of the checks."""
+        null_S = np.sum([tally.null_GS.sum(axis=0) for tally in self.early], axis=0)
+        result: Array = null_S / null_S.sum()
+        return result
+
+    @property
+    def limit_chosen(self) -> float:
+        """Return the k of the limits of collapse: 1 where the null is uneven, so that a share has no bound but 1."""
+        return self.num_chosen if load.is_even(self.null_S) else 1.0
+
+    def for_alarm(self, groups: Groups) -> alarm.Observations:
+        """Return what the alarm needs of the checks."""
+        return alarm.Observations(self.early_KGS, groups.domain_G, self.null_S, self.limit_chosen)
+
 
 def layer_of(path: str) -> int:
     """Return the first number in a module's path; -1 where there is none, and for a part outside the blocks."""
@@ -137,10 +154,6 @@ def layer_of(path: str) -> int:
         return -1
     number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
     return int(number[1]) if number else -1
-
-
-NULL_FLOOR = 1e-3
-"""A slot that the null chooses less often than this gets no share: a few choices would make it the largest."""
 
 
 def shares_against_null(chosen: Array, null: Array) -> Array:
@@ -160,9 +173,9 @@ def shares_against_null(chosen: Array, null: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = chosen / chosen.sum(axis=-1, keepdims=True)
         even = null / null.sum(axis=-1, keepdims=True)
-        if np.allclose(even, 1 / even.shape[-1], rtol=1e-9, atol=0):
+        if load.is_even(even):
             return share  # type: ignore[no-any-return]
-        relative = np.where(even >= NULL_FLOOR, share / even, 0.0)
+        relative = np.where(even >= load.NULL_FLOOR, share / even, 0.0)
         result: Array = relative / relative.sum(axis=-1, keepdims=True)
     return result
 

@@ -20,7 +20,7 @@ from speciate.analysis.specialisation import nulls
 from speciate.selection.tally import Array, Commitment, Tally
 
 FULL_ONLY = (
-    *("max_share_low", "max_share_high", "token_explained_bits", "shared_token_share"),
+    *("max_share_low", "max_share_high", "effective_experts_high", "token_explained_bits", "shared_token_share"),
     *("conditional_information_bits", "conditional_p_value"),
 )
 """Columns that only rows of the full probe fill; they are NaN in rows of the telemetry probe."""
@@ -36,11 +36,14 @@ def selectors_table(observed: list[ObservedSelector], texts: Texts, settings: Se
     return tables.stack(parts)
 
 
-def _load_columns(share_KS: Array, decisions_K: Array, num_chosen: float) -> dict[str, Array]:
+def _load_columns(selector: ObservedSelector, share_KS: Array, decisions_K: Array) -> dict[str, Array]:
+    size = (selector.num_slots, selector.limit_chosen)
     return {
         "decisions": decisions_K,
-        "noise_floor": load.noise_floor(share_KS.shape[1], decisions_K, num_chosen),
+        "noise_floor": load.noise_floor(selector.num_slots, decisions_K, selector.num_chosen),
         **{name: statistic(share_KS) for name, statistic in load.OF_SHARES.items()},
+        "max_share_limit": np.full(len(share_KS), load.max_share_limit(*size)),
+        "effective_experts_limit": np.full(len(share_KS), load.effective_slots_limit(*size)),
     }
 
 
@@ -78,7 +81,7 @@ def _check_rows(selector: ObservedSelector, texts: Texts, settings: Settings) ->
     drawn = draws.null_draws(units.domain_U, settings.permutations, settings.seed)
     null = nulls.domain_null(units.sum(selector.early_KGS, axis=1), drawn, settings.confidence)
     columns = {
-        **_load_columns(selector.share_KS, decisions_KG.sum(axis=1), selector.num_chosen),
+        **_load_columns(selector, selector.share_KS, decisions_KG.sum(axis=1)),
         "revived_experts": load.num_revived(selector.share_KS, selector.steps_K, settings.armed_step).astype(
             np.float64
         ),
@@ -100,15 +103,22 @@ def _finished_rows(selector: ObservedSelector, texts: Texts, settings: Settings)
     trajectory_KS = np.concatenate([selector.share_KS, share_1S])
     steps_K = np.append(selector.steps_K, settings.num_steps)
     columns = {
-        **_load_columns(share_1S, selector.final.decisions_G.sum(keepdims=True), selector.num_chosen),
+        **_load_columns(selector, share_1S, selector.final.decisions_G.sum(keepdims=True)),
         "max_share_low": np.array([low]),
         "max_share_high": np.array([high]),
+        "effective_experts_high": np.array([effective_slots_high(chosen_GS, null_GS, groups, settings)]),
         "revived_experts": load.num_revived(trajectory_KS, steps_K, settings.armed_step)[-1:].astype(np.float64),
         **_null_columns(null),
         **_commitment_columns((selector.final,)),
         **_token_columns(selector, texts, units=units, drawn=drawn, settings=settings),
     }
     return _assemble_rows(selector, steps_K[-1:], "full", columns)
+
+
+def _resampled_shares(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> Array:
+    """Return the shares of the document bootstrap's draws, (B, S)."""
+    times_BG = draws.resample_counts(groups.domain_G, settings.resamples, settings.seed)
+    return shares_against_null(times_BG @ chosen_GS, times_BG @ null_GS)
 
 
 def max_share_interval(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> tuple[float, float]:
@@ -119,11 +129,22 @@ def max_share_interval(chosen_GS: Array, null_GS: Array, groups: Groups, setting
     largest of the slots' upper bounds at a/2, since the truly largest slot is among them. (The bootstrap of the maximum
     itself is biased upwards, twice.)
     """
-    times_BG = draws.resample_counts(groups.domain_G, settings.resamples, settings.seed)
-    share_BS = shares_against_null(times_BG @ chosen_GS, times_BG @ null_GS)
+    share_BS = _resampled_shares(chosen_GS, null_GS, groups, settings)
     tail = (1 - settings.confidence) / 2
-    low = np.quantile(share_BS, tail / chosen_GS.shape[1], axis=0).max()
+    low = np.quantile(share_BS, tail / share_BS.shape[1], axis=0).max()
     return float(low), float(np.quantile(share_BS, 1 - tail, axis=0).max())
+
+
+def effective_slots_high(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> float:
+    """Return the upper document-bootstrap bound of the number of effective slots, at most E.
+
+    Chance unevenness lowers the number, in the sample as in each draw of the sample again. The basic bootstrap bound,
+    2 N - (the draws' quantile at a/2), puts the draws' bias right once (Efron & Tibshirani 1993, ch. 13).
+    """
+    share_S = shares_against_null(chosen_GS.sum(axis=0), null_GS.sum(axis=0))
+    drawn_B = load.effective_slots(_resampled_shares(chosen_GS, null_GS, groups, settings))
+    low = np.quantile(drawn_B, (1 - settings.confidence) / 2)
+    return float(min(2 * load.effective_slots(share_S) - low, len(share_S)))
 
 
 def _decisions(selector: ObservedSelector, texts: Texts) -> tuple[npt.NDArray[np.bool_], Array]:

@@ -53,6 +53,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats(*(column for statistic in LOAD for column in (statistic.name, *statistic.companions))),
         **_floats("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "information_z", "p_value"),
         **_floats("q_value", "excess_information_bits", "normalised_information"),
+        "load_state": "str",
         **_floats("commitment_nats", "drift_nats", "information_nats"),
         **_floats("token_explained_bits", "conditional_information_bits", "conditional_p_value", "shared_token_share"),
     },
@@ -84,7 +85,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "layer": "int64",
         "rule": "str",
         "fired": "bool",
-        "first_step": "float64",
+        **_floats("first_step", "checks_to_fire"),
     },
     # one row per run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
@@ -169,7 +170,7 @@ LATER: dict[str, tuple[str, ...]] = {
         *("about", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
         *("least_excess_bits", "least_excess_low_bits", "state"),
     ),
-    "selectors": ("q_value", "excess_information_bits", "normalised_information"),
+    "selectors": ("q_value", "excess_information_bits", "normalised_information", "load_state"),
     "losses": ("difference_bits", "difference_low_bits", "difference_high_bits"),
 }
 """Table -> the columns that no single run can fill, so that `measure` leaves them empty and `compare` fills them."""

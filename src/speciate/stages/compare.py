@@ -102,7 +102,9 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     about, present = {arm.name: arm.about for arm in spec.arms}, measured["runs"]
     ablations = tuple(about)
     rows = dict(measured)
-    rows["selectors"] = excess.add_excess(measured["selectors"], spec.controls, len(spec.domains))
+    rows["selectors"] = excess.add_load_states(
+        excess.add_excess(measured["selectors"], spec.controls, len(spec.domains)), spec.controls
+    )
     described = present.assign(about=[about[ablation] for ablation in present["ablation"]])
     with_states = excess.add_states(described, rows["selectors"], draws, controls=spec.controls, confidence=confidence)
     rows["runs"] = tables.conform("runs", with_states)

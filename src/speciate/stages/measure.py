@@ -86,7 +86,7 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "experts": selectors.experts_table(observed, texts, settings),
         "types": selectors.types_table(observed, texts),
         "losses": losses.losses_table(likelihood, texts.groups.domains, settings),
-        "verdicts": verdicts_table(observed, settings),
+        "verdicts": verdicts_table(observed, texts.groups, settings),
         "curves": losses.curves_table(logged),
         "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
         "details": pd.read_parquet(run_folder / "details.parquet"),
@@ -158,15 +158,17 @@ def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> l
     return sorted(observed, key=lambda selector: (selector.layer, selector.path))
 
 
-def verdicts_table(observed: list[ObservedSelector], settings: Settings) -> pd.DataFrame:
+def verdicts_table(observed: list[ObservedSelector], groups: Groups, settings: Settings) -> pd.DataFrame:
     """Return a row for each rule and selector, 'any' included.
 
     The alarm's guaranteed rate of false alarms is 1 - confidence.
     """
     layers = {selector.path: selector.layer for selector in observed}
     steps_K = observed[0].steps_K if observed else np.zeros(0, dtype=np.int64)
-    shares = {selector.path: selector.share_KS for selector in observed}
-    verdicts = collapse.apply_rules(shares, steps_K, settings.armed_step, 1 - settings.confidence)
-    columns = ("selector", "rule", "fired", "first_step")
-    rows = [(verdict.selector, verdict.rule, verdict.fired, verdict.first_step) for verdict in verdicts]
+    histories = {
+        selector.path: collapse.History(selector.share_KS, selector.for_alarm(groups)) for selector in observed
+    }
+    verdicts = collapse.apply_rules(histories, steps_K, settings.armed_step, 1 - settings.confidence)
+    columns = ["selector", "rule", "fired", "first_step", "checks_to_fire"]
+    rows = [[getattr(verdict, column) for column in columns] for verdict in verdicts]
     return pd.DataFrame(rows, columns=columns).assign(layer=[layers.get(verdict.selector, -1) for verdict in verdicts])

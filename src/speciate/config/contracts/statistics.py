@@ -32,9 +32,17 @@ class Statistic:
 STATISTICS = (
     Statistic("loss", "test loss", "nats", "loss"),
     Statistic("bits_per_byte", "bits per byte", "bits", "loss"),
-    Statistic("max_share", "largest share", "share", "load", "max", companions=("max_share_low", "max_share_high")),
+    Statistic("max_share", "largest share", "share", "load", "max", companions=("max_share_low", "max_share_high", "max_share_limit")),
     Statistic("max_violation", "MaxVio", "", "load", "max", companions=("noise_floor",), decimals=2),
-    Statistic("effective_experts", "effective experts", "slots", "load", "min", decimals=2),
+    Statistic(
+        "effective_experts",
+        "effective experts",
+        "slots",
+        "load",
+        "min",
+        companions=("effective_experts_high", "effective_experts_limit"),
+        decimals=2,
+    ),
     Statistic("gini", "Gini", "", "load", "max", companions=("cv_squared",), decimals=2),
     Statistic("dead_experts", "dead experts", "slots", "load", "sum", decimals=0),
     Statistic("revived_experts", "revived experts", "slots", "load", "sum", decimals=0),
@@ -51,7 +59,7 @@ LOAD = tuple(statistic for statistic in STATISTICS if statistic.group == "load")
 BY_NAME = {statistic.name: statistic for statistic in STATISTICS}
 
 RULES = {
-    "rule_60_percent": "moe-emergence: > 60% at 3 checks in a row",
+    "rule_60_percent": "moe-emergence: > 60% in some layer at 3 checks in a row",
     "rule_3_over_e": "Kolmogorov-MoE: > 3/E, Gini or entropy",
     "alarm": "our alarm",
 }
