@@ -95,6 +95,20 @@ def load_row(load: np.ndarray) -> dict[str, float]:
     }
 
 
+def limit_row(load: np.ndarray, *, full: bool) -> dict[str, Any]:
+    """Return the limits of collapse of a top-1 selector, and where its load lies."""
+    size, effective = len(load), load_row(load)["effective_experts"]
+    largest, fewest = size ** (-1 / 3), max(size / 2, size**0.5)
+    unevenness = max(float(load.max()) / largest, fewest / effective)
+    return {
+        "max_share_limit": largest,
+        "effective_experts_limit": fewest,
+        "effective_experts_high": effective + 0.1 if full else np.nan,
+        "unevenness": unevenness,
+        "load_state": ("collapsed" if unevenness > 1 else "even") if full else "",
+    }
+
+
 def tables(
     arms: tuple[str, ...] = ARMS,
     *,
@@ -252,6 +266,7 @@ def _selector(at: dict[str, Any], arm: str, shares: np.ndarray, *, seed: int, la
         "information_nats": information + 0.1,
         "token_explained_bits": 0.6 * information if full else np.nan,
         "conditional_information_bits": 0.4 * information if full else np.nan,
+        **limit_row(load, full=full),
     }
 
 
@@ -333,7 +348,10 @@ def _verdicts(frames: dict[str, pd.DataFrame], arms: tuple[str, ...], seeds: tup
         if firsts:
             rows.append({"ablation": arm, "seed": seed, "selector": "any", "rule": rule, "first_step": first})
     frame = pd.DataFrame(rows, columns=["ablation", "seed", "selector", "rule", "first_step"])
-    frames["verdicts"] = frame.assign(fired=frame["first_step"].notna())
+    frames["verdicts"] = frame.assign(
+        fired=frame["first_step"].notna(),
+        checks_to_fire=frame["rule"].map({"rule_60_percent": 3.0, "rule_3_over_e": 1.0, "alarm": 2.0}),
+    )
 
 
 def _runs(
@@ -362,6 +380,7 @@ def _runs(
             "bits_per_byte": loss["bits_per_byte"].mean(),
             "num_selectors": len(seen),
             "max_share": seen["max_share"].max(),
+            "unevenness": seen["unevenness"].max(),
             "max_violation": seen["max_violation"].max(),
             "effective_experts": seen["effective_experts"].min(),
             "gini": seen["gini"].max(),

@@ -198,10 +198,10 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     result = parts(tables, spec())
     points = dict(result["What collapsed"].points)
     assert "Our alarm fired in every run of unbalanced fast." in result["What collapsed"].text
-    assert "our alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
+    assert "the run’s alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
     assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
-        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1 (seed 0)" in points["unbalanced_fast"]
+        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50% (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
     assert result["What did not collapse"].text.startswith(

@@ -122,6 +122,19 @@ def num_dead(share: Array) -> Array:
     return result
 
 
+def unevenness(share: Array, num_chosen: float = 1.0) -> Array:
+    """Return how near the load is to the limits of collapse, by the nearer of the two: above 1 it is beyond.
+
+    max(max f / `max_share_limit`, `effective_slots_limit` / N_eff). Unlike a share or MaxVio, it compares selectors of
+    different numbers of slots and choices.
+    """
+    size = (share.shape[-1], num_chosen)
+    result: Array = np.maximum(
+        max_share(share) / max_share_limit(*size), effective_slots_limit(*size) / effective_slots(share)
+    )
+    return result
+
+
 OF_SHARES: dict[str, Callable[[Array], Array]] = {
     "max_share": max_share,
     "max_violation": max_violation,

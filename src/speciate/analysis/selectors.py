@@ -42,6 +42,7 @@ def _load_columns(selector: ObservedSelector, share_KS: Array, decisions_K: Arra
         "decisions": decisions_K,
         "noise_floor": load.noise_floor(selector.num_slots, decisions_K, selector.num_chosen),
         **{name: statistic(share_KS) for name, statistic in load.OF_SHARES.items()},
+        "unevenness": load.unevenness(share_KS, selector.limit_chosen),
         "max_share_limit": np.full(len(share_KS), load.max_share_limit(*size)),
         "effective_experts_limit": np.full(len(share_KS), load.effective_slots_limit(*size)),
     }

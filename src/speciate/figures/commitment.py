@@ -19,7 +19,7 @@ QUESTION = "Is a router indifferent, collapsed or specialised?"
 TABLES = {
     "selectors": (
         *("ablation", "seed", "selector", "layer", "probe", "num_slots"),
-        *("commitment_nats", "drift_nats", "information_nats"),
+        *("commitment_nats", "drift_nats", "information_nats", "unevenness"),
     ),
     "runs": ("ablation", "seed", "state"),
 }
@@ -30,7 +30,7 @@ class Options(FigureOptions):
     """Limits of what one page can hold."""
 
     max_selectors: int = Field(4, ge=1)
-    """Largest number of selectors drawn, spread over the depth."""
+    """Largest number of selectors drawn: the most uneven one, and others spread over the depth."""
     max_seeds: int = Field(4, ge=1)
     """Largest number of seeds with a bar each; with more, the bars show the mean over the seeds."""
 
@@ -44,7 +44,8 @@ def _drawn_selectors(tables: style.Tables, options: Any) -> tuple[list[str], dic
     """Return the selectors to draw, and every selector's name."""
     full = _finished_rows(tables)
     names = style.selector_names(full)
-    weight = full.groupby("selector")["drift_nats"].max().to_dict()
+    # drift grows with the scale of the probabilities, so the layer that collapsed most may not have the most of it
+    weight = full.groupby("selector")["unevenness"].max().to_dict()
     return style.choose_names(list(names), options.max_selectors, weight), names
 
 

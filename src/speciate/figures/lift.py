@@ -18,7 +18,7 @@ from speciate.figures import style
 QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "probe", "domain", "slot", "share", "lift", "placebo_lift"),
-    "runs": ("ablation", "seed", "excess_information_bits", "max_share"),
+    "runs": ("ablation", "seed", "excess_information_bits", "unevenness"),
 }
 
 
@@ -41,9 +41,9 @@ def _choose_drawn(
 ) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the arms and selectors to draw, and every selector's name."""
     full = _finished_rows(tables)
-    means = tables["runs"].groupby("ablation")[["excess_information_bits", "max_share"]].mean()
+    means = tables["runs"].groupby("ablation")[["excess_information_bits", "unevenness"]].mean()
     # always the most uneven arm, then those that know most
-    weight = {**means["excess_information_bits"].abs().to_dict(), str(means["max_share"].idxmax()): np.inf}
+    weight = {**means["excess_information_bits"].abs().to_dict(), str(means["unevenness"].idxmax()): np.inf}
     arms = style.choose_arms(style.arms_with_selectors(full, subject), options.max_arms, weight, subject)
     names = style.selector_names(full)
     named = full[full["domain"] != "all"]

@@ -18,7 +18,10 @@ from speciate.figures import style
 QUESTION = "Does one expert take over, in which layer, and when?"
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "step", "probe", "domain", "slot", "share"),
-    "selectors": ("ablation", "seed", "selector", "layer", "step", "probe", "num_slots", "max_share", "noise_floor"),
+    "selectors": (
+        *("ablation", "seed", "selector", "layer", "step", "probe"),
+        *("num_slots", "max_share", "noise_floor", "unevenness"),
+    ),
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
 RULE_60_SHARE = 0.6
@@ -31,7 +34,7 @@ class Options(FigureOptions):
     max_arms: int = Field(12, ge=1)
     """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Largest number of selectors drawn, spread over the depth."""
+    """Largest number of selectors drawn: the most uneven one, and others spread over the depth."""
 
 
 def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
@@ -46,8 +49,8 @@ def _choose_drawn(
     seen = _telemetry_rows(tables)
     names = style.selector_names(seen)
     last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
-    by_arm = last.groupby("ablation")["max_share"].max().to_dict()
-    by_selector = last.groupby("selector")["max_share"].max().to_dict()
+    by_arm = last.groupby("ablation")["unevenness"].max().to_dict()
+    by_selector = last.groupby("selector")["unevenness"].max().to_dict()
     arms = style.choose_arms(style.arms_with_selectors(seen, subject), options.max_arms, by_arm, subject)
     return arms, style.choose_names(style.column_selectors(names), options.max_selectors, by_selector), names
 
@@ -113,10 +116,26 @@ def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
 
 
 def _mark_alarm(axes: Any, verdicts: pd.DataFrame) -> None:
-    """Mark the step at which our alarm first fired."""
+    """Mark the step at which the layer's own alarm first fired."""
     for step in verdicts[verdicts["rule"] == "alarm"]["first_step"].dropna():
         axes.axvline(step, color=style.INK, linewidth=0.6, zorder=0)
         axes.annotate(f"alarm {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
+
+
+def _describe_alarms(verdicts: pd.DataFrame, arms: list[str], seed: int) -> str:
+    """Return sentences on the alarms of layers, which the figure marks, and on those of whole runs."""
+    fired = verdicts[(verdicts["rule"] == "alarm") & verdicts["first_step"].notna() & verdicts["ablation"].isin(arms)]
+    if fired.empty:
+        return " Our alarm did not fire in the arms shown."
+    of_run = fired[(fired["selector"] == "any") & (fired["seed"] == seed)].set_index("ablation")["first_step"]
+    runs = [f"{style.plain_name(arm)} (step {of_run[arm]:.0f})" for arm in arms if arm in of_run.index]
+    said = f"fired in {', '.join(runs)}" if runs else "did not fire"
+    layers = [arm for arm in arms if arm in set(fired.loc[fired["selector"] != "any", "ablation"])]
+    return (
+        f" Vertical line: the step at which a layer’s own alarm first fired in seed {seed}; in some seed and layer it"
+        f" fired in {style.join_names(layers) if layers else 'no arm'}. The run’s alarm, which has one guarantee over all layers,"
+        f" {said} in seed {seed}."
+    )
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -132,15 +151,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     sizes = np.unique(seen["num_slots"])
     uniform = f"1/{int(sizes[0])}" if len(sizes) == 1 else "one over the number of experts"
     others = f" Dotted: the largest share in the other seed{'s' if len(seeds) > 2 else ''}." if seeds[1:] else ""
-    fired = tables["verdicts"]
-    fired = fired[(fired["rule"] == "alarm") & (fired["selector"] != "any") & fired["first_step"].notna()]
-    alarmed = [arm for arm in arms if arm in set(fired["ablation"])]
-    marks = (
-        f" Vertical line: the step at which our alarm first fired in seed {seeds[0]}. In some seed and layer it fired"
-        f" in {style.join_names(alarmed)}."
-        if alarmed
-        else " Our alarm did not fire in the arms shown."
-    )
+    marks = _describe_alarms(tables["verdicts"], arms, seeds[0])
     return (
         f"Share of the telemetry probe’s tokens that each expert gets during training, seed {seeds[0]}; thick: the"
         f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range of a"

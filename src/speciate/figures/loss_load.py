@@ -16,7 +16,7 @@ from speciate.figures import style
 
 QUESTION = "Does an uneven load cost anything?"
 TABLES = {
-    "runs": ("ablation", "seed", "loss", "max_violation"),
+    "runs": ("ablation", "seed", "loss", "max_violation", "unevenness"),
     "comparisons": ("statistic", "ablation", "difference", "low", "high"),
 }
 MIN_MAX_VIOLATION = 1e-3
@@ -157,11 +157,11 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if runs.empty:
         return "No run of this study has a test loss."
     num_seeds = runs["seed"].nunique()
-    means = runs.groupby("ablation")[["loss", "max_violation"]].mean()
+    means = runs.groupby("ablation")[["loss", "max_violation", "unevenness"]].mean()
     routed = means.dropna()
     worst = ""
     if len(routed) > 1:
-        most = routed["max_violation"].idxmax()
+        most = routed["unevenness"].idxmax()
         worst = (
             f" {style.plain_name(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
             f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with selectors lie between"

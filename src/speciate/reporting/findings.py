@@ -72,10 +72,13 @@ def _has_collapsed(arm_runs: pd.DataFrame) -> bool:
 
 
 def worst_selector(tables: Tables, arm: str, seed: int) -> pd.Series | None:
-    """Return the row of the finished model's selector with the largest share; None where none was measured."""
+    """Return the row of the finished model's selector that is nearest to its limits, or furthest beyond them.
+
+    None where none was measured. Shares do not compare selectors: half of the choices is an even share of two slots.
+    """
     rows = tables["selectors"]
     rows = rows[(rows["probe"] == "full") & (rows["ablation"] == arm) & (rows["seed"] == seed)]
-    return None if rows["max_share"].isna().all() else rows.loc[rows["max_share"].idxmax()]
+    return None if rows["unevenness"].isna().all() else rows.loc[rows["unevenness"].idxmax()]
 
 
 def short_path(path: str) -> str:
@@ -99,7 +102,7 @@ def group_by_seed(texts: Iterable[tuple[int, str]]) -> str:
 
 
 def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
-    """Return, for instance, '80.1% [78.0%, 81.2%] of the tokens go to one of the 8 slots of layer 1'."""
+    """Return, for instance, '80.1% [78.0%, 81.2%] of the tokens go to one of the 8 slots of layer 1 (limit 50%)'."""
     row = worst_selector(tables, arm, seed)
     if row is None:
         return "not measured"
@@ -110,7 +113,7 @@ def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
     where = f"layer {row['layer']}" if row["layer"] >= 0 else f"selector {selector_place(row)}"
     return (
         f"{format_percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
-        f" of {where}"
+        f" of {where}, where the limit is {format_percent(float(row['max_share_limit']), 0)}"
     )
 
 
@@ -128,17 +131,19 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
         worst = ((int(seed), _describe_worst(tables, arm, int(seed))) for seed in arm_runs["seed"])
         chance = format_percent_interval(row["low"], row["high"], 0)
         text = (
-            f"our alarm fired in {int(row['collapsed'])} of {pluralise(int(row['runs']), 'run')}{when}, so P(collapse)"
-            f" lies in {chance}; at the end {num_collapsed} of {len(arm_runs)} had collapsed: {group_by_seed(worst)}."
+            f"the run’s alarm fired in {int(row['collapsed'])} of {pluralise(int(row['runs']), 'run')}{when}, so"
+            f" P(collapse) lies in {chance}; at the end {num_collapsed} of {len(arm_runs)} had collapsed:"
+            f" {group_by_seed(worst)}."
         )
         points.append((arm, text))
     if not points:
         text = "No arm collapsed, neither by our alarm nor by the intervals of the finished models."
         return Finding("What collapsed", text)
     after = (
-        "A run has collapsed at the end where the lower bound of its largest share exceeds three times the even share"
-        f" (83% for two slots, 78% for three). Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap"
-        " over documents for shares."
+        "A run has collapsed at the end where, beyond the bounds, a selector’s largest share exceeds its limit"
+        " (E^(−1/3) k^(−2/3), half of the tokens for one of eight experts) or its effective experts are fewer than half"
+        f" of all, and it learned to be so. Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap over"
+        " documents for shares."
     )
     in_every_run = table["collapsed"] == table["runs"]
     always = [arm for arm, _ in points if in_every_run[arm]]
@@ -159,17 +164,28 @@ def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
     if not stable:
         return None
     runs = pd.concat(stable.values())
-    worst = runs.loc[runs["max_share"].idxmax()]
+    worst = runs.loc[runs["unevenness"].idxmax()]
     arm, seed = str(worst["ablation"]), int(worst["seed"])
     table = tables["collapse"].set_index("ablation")["high"]
     highest = float(table[[name for name in stable if name in table.index]].max())
     names = join_names(stable)
     text = (
-        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. The most uneven is a"
-        f" run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per"
-        f" arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}."
+        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. Nearest to its limits"
+        f" is a run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per"
+        f" arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
     )
     return Finding("What did not collapse", text)
+
+
+def _describe_uneven(runs: pd.DataFrame) -> str:
+    """Return a sentence on runs that are beyond the limits without having learned to be."""
+    arms = list(dict.fromkeys(runs.loc[runs["state"] == "uneven", "ablation"]))
+    return (
+        f" As uneven as a collapsed run, but not by learning: {join_names(arms)}."
+        " A control never learns, and a selector may be uneven before the first step."
+        if arms
+        else ""
+    )
 
 
 def describe_controls(tables: Tables, spec: ReportSpec) -> Finding:

@@ -18,8 +18,10 @@ from speciate.reporting.formats import (
     format_percent,
     format_percent_interval,
     is_missing,
+    join_names,
     make_table,
     plain_name,
+    pluralise,
 )
 
 COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits")
@@ -127,25 +129,50 @@ def load_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         )
         layer = DASH if worst is None else selector_place(worst)
         arm, seed = plain_name(run["ablation"]), str(run["seed"])
-        largest, *others = [_format_statistic(run[statistic.name], statistic) for statistic in LOAD]
-        rows.append([arm, seed, largest, bounds, layer, *others])
+        largest, limit = (
+            DASH if worst is None else format_percent(float(worst[name])) for name in ("max_share", "max_share_limit")
+        )
+        others = [_format_statistic(run[statistic.name], statistic) for statistic in LOAD[1:]]
+        rows.append([arm, seed, largest, bounds, limit, layer, *others])
         state = DASH if is_missing(run["state"]) else str(run["state"])
         verdicts.append([arm, state, seed, *(_format_step(run[f"{rule}_step"]) for rule in RULES)])
     labels = [statistic.label for statistic in LOAD]
-    numbers = ["seed", labels[0], "interval", "layer", *labels[1:]]
+    numbers = ["seed", labels[0], "interval", "limit", "layer", *labels[1:]]
     note = (
-        "One row per run: the worst selector of the finished model on the whole probe set; dead and revived experts are"
-        " summed over selectors."
+        "One row per run, of the finished model on the whole probe set. The largest share is that of the selector"
+        " nearest to its limits; unevenness is how near, and above 1 it is beyond them. The other numbers are the worst"
+        " of any selector; dead and revived experts are summed over selectors."
     )
-    first = "The training step at which each rule first fired in any layer; a dash means never."
     return [
         make_table("Load at the end", ["arm"], numbers, rows, note=note),
         make_table(
-            "Collapse: three rules", ["arm", "state at the end"], ["seed", *RULES.values()], verdicts, note=first
+            "Collapse: three rules",
+            ["arm", "state at the end"],
+            ["seed", *RULES.values()],
+            verdicts,
+            note=_note_on_rules(tables),
         ),
         _collapse_table(tables),
         _layer_table(tables, spec, title="Largest share by layer", column="max_share", show=format_percent),
     ]
+
+
+def _note_on_rules(tables: Tables) -> str:
+    """Return what the steps of the rules mean, and how soon the alarm could have fired at all."""
+    note = (
+        "The training step at which each rule first fired on the run as a whole; a dash means never. moe-emergence’s"
+        " rule has one counter over all layers, as released. The run’s alarm has one guarantee over all its layers; a"
+        " layer’s own alarm is in table verdicts."
+    )
+    rows = tables["verdicts"]
+    needed = rows[(rows["rule"] == "alarm") & (rows["selector"] == "any")].groupby("ablation")["checks_to_fire"]
+    never = [str(arm) for arm, checks in needed if checks.isna().all()]
+    most = needed.max().dropna()
+    if len(most):
+        note += f" A total collapse raises it within {pluralise(int(most.max()), 'check')} of the training."
+    if never:
+        note += f" No alarm is possible in {join_names(never)}: the telemetry probe has too few documents."
+    return note
 
 
 def _format_statistic(value: float, statistic: Statistic) -> str:
@@ -170,7 +197,7 @@ def _collapse_table(tables: Tables) -> Table:
         + [format_percent_interval(row["low"], row["high"], 0)]
         for _, row in tables["collapse"].iterrows()
     ]
-    title = "Collapse: the runs in which our alarm fired"
+    title = "Collapse: the runs whose alarm fired"
     return make_table(title, ["arm"], ["runs", "with alarm", "share", "Wilson interval"], rows)
 
 
