@@ -133,9 +133,7 @@ def test_false_alarms_keep_the_guarantee_on_the_same_and_on_fresh_documents(
 ) -> None:
     draw = np.random.default_rng(1)
     runs = 200
-    fired = sum(
-        not math.isnan(fires(drawn(num_checks, 20, fresh=fresh, kind=kind, draw=draw))) for _ in range(runs)
-    )
+    fired = sum(not math.isnan(fires(drawn(num_checks, 20, fresh=fresh, kind=kind, draw=draw))) for _ in range(runs))
     assert fired <= stats.binom.ppf(0.999, runs, LEVEL)
 
 

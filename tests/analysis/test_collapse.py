@@ -42,6 +42,12 @@ def test_s1_as_released_has_one_counter_over_all_layers() -> None:
     assert collapse.rule_60_percent(paused).tolist() == [False] * 5 + [True]
 
 
+def test_a_layer_without_decisions_hides_no_other() -> None:
+    idle = np.full((4, 8), np.nan)
+    assert collapse.rule_60_percent([with_top(*[0.7] * 4), idle]).tolist() == [False, False, True, True]
+    assert collapse.rule_3_over_e([idle, with_top(*[0.7] * 4)]).tolist() == [True] * 4
+
+
 def test_turn_taking_layers_fire_the_run_and_no_layer() -> None:
     shares = {
         "a": with_top(*[0.7, 0.3] * 5, 0.7),

@@ -40,6 +40,33 @@ def test_states_are_what_was_planted(table: Table) -> None:
     }
 
 
+def state_of_load(table: Table, arm: str, **changed: float) -> str:
+    """Return the state of the first layer's load at the end, after its rows at begin and end have changed."""
+    rows = table("selectors")
+    rows = rows[(rows["ablation"] == arm) & (rows["seed"] == 0) & (rows["layer"] == 0)].copy()
+    for name, value in changed.items():
+        column, _, when = name.partition("__")
+        probe = "full" if when == "end" else "telemetry"
+        step = rows["step"] == (rows["step"].max() if when in ("end", "last") else rows["step"].min())
+        rows.loc[step & (rows["probe"] == probe), column] = value
+    result = excess.add_load_states(rows, ("frozen", "hash"))
+    assert (result.loc[result["probe"] == "telemetry", "load_state"] == "").all()
+    return str(result.loc[result["probe"] == "full", "load_state"].iloc[0])
+
+
+def test_a_load_is_even_collapsed_or_uneven(table: Table) -> None:
+    assert state_of_load(table, "auxiliary") == "even"
+    assert state_of_load(table, "unbalanced_fast") == "collapsed"
+    assert state_of_load(table, "frozen", max_share_low__end=0.51) == "uneven"  # a control never learns
+    assert state_of_load(table, "auxiliary", max_share_low__end=0.51) == "collapsed"
+    assert state_of_load(table, "auxiliary", effective_experts_high__end=3.9) == "collapsed"
+    begun = {"max_share__begin": 0.9, "drift_nats__begin": 0.5, "max_share_low__end": 0.9}
+    assert state_of_load(table, "auxiliary", **begun, drift_nats__last=0.9) == "uneven"  # it began there
+    assert state_of_load(table, "auxiliary", **begun, drift_nats__last=1.1) == "collapsed"
+    begun["max_share__begin"] = 0.4
+    assert state_of_load(table, "auxiliary", **begun, drift_nats__last=0.9) == "collapsed"
+
+
 def test_runs_are_in_the_studys_order_with_their_words(table: Table) -> None:
     runs = table("runs")
     assert runs["ablation"].tolist() == [arm for arm in ARMS for _ in (0, 1)]

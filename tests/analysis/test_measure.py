@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from scipy import stats
 
-from speciate.analysis import losses, observation, selectors, tables
+from speciate.analysis import load, losses, observation, selectors, tables
 from speciate.analysis.observation import Groups, Settings
 from speciate.cli import execute
 from speciate.config.contracts.statistics import RULES
@@ -205,6 +205,24 @@ def test_verdicts_of_the_collapsing_run(study: pathlib.Path) -> None:
     assert not run_table(study, "verdicts", "auxiliary")["fired"].any()
 
 
+def test_verdicts_say_how_soon_a_total_collapse_would_fire_each_rule(study: pathlib.Path) -> None:
+    rows = run_table(study, "verdicts", "auxiliary").set_index(["selector", "rule"])["checks_to_fire"]
+    for selector in (*PATHS, "any"):
+        assert [rows[selector, "rule_60_percent"], rows[selector, "rule_3_over_e"]] == [3, 1]
+    # 18 groups of documents, ten armed checks, two layers: ln(2 * 10 / .05) = 6.0, and a group is worth up to .67
+    assert rows["any", "alarm"] == 1
+
+
+def test_the_limits_are_of_the_selectors_slots_and_choices(study: pathlib.Path) -> None:
+    rows = run_table(study, "selectors", "auxiliary")
+    np.testing.assert_allclose(rows["max_share_limit"], 0.5)
+    np.testing.assert_allclose(rows["effective_experts_limit"], 4)
+    np.testing.assert_allclose(rows["unevenness"], np.maximum(rows["max_share"] / 0.5, 4 / rows["effective_experts"]))
+    full = rows["probe"] == "full"
+    assert (rows.loc[full, "effective_experts_high"] >= rows.loc[full, "effective_experts"]).all()
+    assert rows.loc[~full, "effective_experts_high"].isna().all()
+
+
 def test_a_dense_run_has_empty_tables_with_their_columns(study: pathlib.Path) -> None:
     for name in ("selectors", "experts", "types", "verdicts"):
         rows = run_table(study, name, "dense")
@@ -243,6 +261,20 @@ def test_max_share_interval_covers_the_largest_share_balanced_or_not() -> None:
             inside += low <= share_S.max() <= high
             below += low > share_S.max()
         assert stats.binom.cdf(inside, 150, 0.95) > 0.001
+        assert stats.binom.sf(below - 1, 150, 0.025) > 0.001
+
+
+def test_the_upper_bound_of_the_effective_slots_is_above_them_as_often_as_it_says() -> None:
+    groups = Groups(("a", "b", "c"), np.arange(60), np.repeat(np.arange(3), 20))
+    draw = np.random.default_rng(0)
+    for share_S in (np.full(8, 1 / 8), np.array([0.6, 0.2, 0.1, 0.05, 0.02, 0.01, 0.01, 0.01])):
+        below = 0
+        for trial in range(150):
+            chosen_GS = draw.multinomial(50, draw.dirichlet(20 * share_S, size=60)).astype(float)
+            even_GS = np.ones_like(chosen_GS)
+            high = selectors.effective_slots_high(chosen_GS, even_GS, groups, settings(seed=trial))
+            below += high < float(load.effective_slots(share_S)) - 1e-9
+            assert high >= float(load.effective_slots(chosen_GS.sum(axis=0) / chosen_GS.sum()))
         assert stats.binom.sf(below - 1, 150, 0.025) > 0.001
 
 

@@ -132,6 +132,18 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     assert [text.get_text() for text in axes.texts] == ["alarm 25"]
     assert "unbalanced fast, layer 1" in caption
     assert "80%" in caption
+    assert "a layer’s own alarm first fired in seed 0" in caption
+    assert "over all layers, fired in unbalanced fast (step 25) in seed 0" in caption
+
+
+def test_the_layer_that_collapsed_most_is_drawn_though_others_drift_more() -> None:
+    tables = planted.tables(num_layers=12)
+    selectors = tables["selectors"]
+    # layer 5 collapses, and layer 7 has sharper probabilities
+    selectors.loc[selectors["layer"] == 5, "unevenness"] = 1.9
+    selectors.loc[selectors["layer"] == 7, "drift_nats"] = 9.0
+    figure, _ = draw("commitment", tables)
+    assert "layer 5" in [axes.get_title() for axes in figure.axes]
 
 
 @pytest.fixture(scope="module")

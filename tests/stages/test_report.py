@@ -201,13 +201,49 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     assert "the run’s alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
     assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
-        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50% (seed 0)" in points["unbalanced_fast"]
+        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50% (seed 0)"
+        in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
     assert result["What did not collapse"].text.startswith(
         "Auxiliary, bias, frozen, hash and top2: none of their 10 runs collapsed."
     )
     assert "may still be as high as 66%" in result["What did not collapse"].text
+
+
+def test_the_most_uneven_is_judged_by_its_limit_and_not_by_its_share(tables) -> None:
+    # a selector of two slots with .6 is further from its limit than one of eight with .45
+    selectors, runs = tables["selectors"].copy(), tables["runs"].copy()
+    two = (selectors["ablation"] == "bias") & (selectors["layer"] == 0)
+    selectors.loc[two, ["num_slots", "max_share", "max_share_limit", "unevenness"]] = [2, 0.6, 0.794, 0.756]
+    eight = (selectors["ablation"] == "hash") & (selectors["layer"] == 0)
+    selectors.loc[eight, ["max_share", "max_share_low", "unevenness"]] = [0.45, 0.44, 0.9]
+    runs.loc[runs["ablation"] == "bias", ["max_share", "unevenness"]] = [0.6, 0.756]
+    runs.loc[runs["ablation"] == "hash", ["max_share", "unevenness"]] = [0.45, 0.9]
+    changed = {**tables, "selectors": selectors, "runs": runs}
+    text = parts(changed, spec())["What did not collapse"].text
+    assert "Nearest to its limits is a run of hash, where 45.0% [44.0%" in text
+    rows = {row[0]: row for row in map(list, report_tables.load_tables(changed, spec())[0].rows)}
+    assert rows["hash"][2:5] == ["45.0%", rows["hash"][3], "50.0%"]
+
+
+def test_an_uneven_control_has_not_collapsed(tables) -> None:
+    runs = tables["runs"].copy()
+    runs.loc[runs["ablation"] == "frozen", ["state", "alarm_step"]] = ["uneven", 25.0]
+    result = parts({**tables, "runs": runs}, spec())
+    assert "at the end or at the alarm, but not by learning: frozen." in result["What did not collapse"].text
+    assert "frozen" not in dict(result["What collapsed"].points)
+    assert not dict(result["What it did to the loss"].points)["frozen"].endswith("collapsed.")
+
+
+def test_the_rules_table_says_how_soon_an_alarm_was_possible(tables) -> None:
+    (_, rules, *_) = report_tables.load_tables(tables, spec())
+    assert "A total collapse raises it within 2 checks of the training." in rules.note
+    assert "No alarm is possible" not in rules.note
+    verdicts = tables["verdicts"].copy()
+    verdicts.loc[verdicts["ablation"] == "hash", "checks_to_fire"] = np.nan
+    (_, rules, *_) = report_tables.load_tables({**tables, "verdicts": verdicts}, spec())
+    assert "No alarm is possible in hash: the telemetry probe has too few documents." in rules.note
 
 
 def test_what_is_said_alike_of_several_seeds_is_said_once() -> None:

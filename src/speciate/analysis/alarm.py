@@ -141,9 +141,7 @@ def log_evidence(share_KGS: Array, present_KG: npt.NDArray[np.bool_], observed: 
         # where shares are renormalised they are not bounded together, and B is the number of slots
         bound_K: Array | float = math.log(num_slots)
         if load.is_even(observed.null_S):
-            bound_K = log_bound(
-                stake, observed.tau, num_slots, num_groups=num_groups_K, largest_weight=largest_K
-            )
+            bound_K = log_bound(stake, observed.tau, num_slots, num_groups=num_groups_K, largest_weight=largest_K)
         members.append(logsumexp(np.log1p(stake * bet_KGS).sum(axis=1), axis=1) - bound_K)
     result: Array = logsumexp(members, axis=0) - math.log(len(STAKES))
     return result

@@ -69,8 +69,10 @@ def rule_60_percent(share_LKS: Sequence[Array]) -> npt.NDArray[np.bool_]:
 
     It holds where some slot of some selector had more than 60 % at this check and at each of the two before it.
     """
-    above_K = np.stack([share_KS.max(axis=1, initial=0) > RULE_60_SHARE for share_KS in share_LKS]).any(axis=0)
-    held_K: npt.NDArray[np.bool_] = above_K.copy()
+    # fmax: a selector without a decision at some check (NaN) says nothing, and hides no other
+    largest_K = np.fmax.reduce([share_KS.max(axis=1, initial=0) for share_KS in share_LKS])
+    above_K: npt.NDArray[np.bool_] = largest_K > RULE_60_SHARE
+    held_K = above_K.copy()
     for back in range(1, RULE_60_CHECKS):
         held_K[back:] &= above_K[:-back]
         held_K[:back] = False
@@ -85,7 +87,7 @@ def rule_3_over_e(share_LKS: Sequence[Array]) -> npt.NDArray[np.bool_]:
         | (np.log(load.effective_slots(share_KS)) / np.log(share_KS.shape[1]) < RULE_3_ENTROPY)
         for share_KS in share_LKS
     ]
-    result: npt.NDArray[np.bool_] = np.stack(held).any(axis=0)
+    result: npt.NDArray[np.bool_] = np.logical_or.reduce(held)
     return result
 
 

@@ -145,7 +145,7 @@ def effective_slots_high(chosen_GS: Array, null_GS: Array, groups: Groups, setti
     share_S = shares_against_null(chosen_GS.sum(axis=0), null_GS.sum(axis=0))
     drawn_B = load.effective_slots(_resampled_shares(chosen_GS, null_GS, groups, settings))
     low = np.quantile(drawn_B, (1 - settings.confidence) / 2)
-    return float(min(2 * load.effective_slots(share_S) - low, len(share_S)))
+    return float(np.minimum(2 * load.effective_slots(share_S) - low, len(share_S)))
 
 
 def _decisions(selector: ObservedSelector, texts: Texts) -> tuple[npt.NDArray[np.bool_], Array]:

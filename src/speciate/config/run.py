@@ -242,7 +242,8 @@ class TelemetrySpec(Strict):
     early_until: int = Field(50, ge=0)
     """Last step of the early observations."""
     probe_blocks: int = Field(12, ge=1)
-    """Number of probe blocks of each domain in each observation. The finished model is observed on all of them."""
+    """Number of probe blocks of each domain in each observation. The finished model is observed on all of them. The
+    alarm takes their documents as its evidence: with few it is late, or impossible."""
     validation_every: int = Field(50, ge=1)
     """Number of steps between measurements of the validation loss and of the metrics that modules record besides
     their choices."""

@@ -46,7 +46,8 @@ class Analysis(Strict):
     permutations: int = Field(999, ge=19)
     """Number of permutations of the documents' domains, and of patterns of signs, in the tests of I(E;D)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """Confidence level of intervals. The collapse alarm guarantees a false-alarm rate of at most 1 - confidence."""
+    """Confidence level of intervals. A run that is healthy in the texts of the probe raises the collapse alarm with a
+    probability of at most 1 - confidence."""
     resamples: int = Field(999, ge=19)
     """Number of bootstrap draws over documents."""
     armed_after: float = Field(0.1, ge=0, lt=1)

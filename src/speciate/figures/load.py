@@ -133,8 +133,8 @@ def _describe_alarms(verdicts: pd.DataFrame, arms: list[str], seed: int) -> str:
     layers = [arm for arm in arms if arm in set(fired.loc[fired["selector"] != "any", "ablation"])]
     return (
         f" Vertical line: the step at which a layer’s own alarm first fired in seed {seed}; in some seed and layer it"
-        f" fired in {style.join_names(layers) if layers else 'no arm'}. The run’s alarm, which has one guarantee over all layers,"
-        f" {said} in seed {seed}."
+        f" fired in {style.join_names(layers) if layers else 'no arm'}. The run’s alarm, which has one guarantee over"
+        f" all layers, {said} in seed {seed}."
     )
 
 

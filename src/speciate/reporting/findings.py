@@ -66,9 +66,13 @@ def _runs_with_selectors(tables: Tables, spec: ReportSpec) -> dict[str, pd.DataF
     return {arm: arm_runs for arm, arm_runs in by_arm.items() if len(arm_runs)}
 
 
-def _has_collapsed(arm_runs: pd.DataFrame) -> bool:
-    """Return whether any of the runs collapsed, by the alarm or by the finished model's interval."""
-    return bool((arm_runs["state"] == "collapsed").any() or arm_runs["alarm_step"].notna().any())
+def _has_collapsed(arm_runs: pd.DataFrame, spec: ReportSpec) -> bool:
+    """Return whether any of the arm's runs collapsed, by the alarm or by the finished model's interval.
+
+    A run that is uneven without having learned to be may raise the alarm, and has not collapsed.
+    """
+    learned = arm_runs[~arm_runs["ablation"].isin(spec.controls) & (arm_runs["state"] != "uneven")]
+    return bool((learned["state"] == "collapsed").any() or learned["alarm_step"].notna().any())
 
 
 def worst_selector(tables: Tables, arm: str, seed: int) -> pd.Series | None:
@@ -122,7 +126,7 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
     table = tables["collapse"].set_index("ablation")
     points = []
     for arm, arm_runs in _runs_with_selectors(tables, spec).items():
-        if not _has_collapsed(arm_runs):
+        if not _has_collapsed(arm_runs, spec):
             continue
         row = table.loc[arm]
         steps = [f"{step:.0f}" for step in sorted(arm_runs["alarm_step"].dropna().unique())]
@@ -142,8 +146,8 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
     after = (
         "A run has collapsed at the end where, beyond the bounds, a selector’s largest share exceeds its limit"
         " (E^(−1/3) k^(−2/3), half of the tokens for one of eight experts) or its effective experts are fewer than half"
-        f" of all, and it learned to be so. Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap over"
-        " documents for shares."
+        f" of all, and it learned to be so. Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap"
+        " over documents for shares."
     )
     in_every_run = table["collapsed"] == table["runs"]
     always = [arm for arm, _ in points if in_every_run[arm]]
@@ -160,28 +164,29 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
 def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
     """Describe which arms did not collapse, and how little so few runs can say about it."""
     routed = _runs_with_selectors(tables, spec)
-    stable = {arm: arm_runs for arm, arm_runs in routed.items() if not _has_collapsed(arm_runs)}
+    stable = {arm: arm_runs for arm, arm_runs in routed.items() if not _has_collapsed(arm_runs, spec)}
     if not stable:
         return None
     runs = pd.concat(stable.values())
     worst = runs.loc[runs["unevenness"].idxmax()]
     arm, seed = str(worst["ablation"]), int(worst["seed"])
     table = tables["collapse"].set_index("ablation")["high"]
-    highest = float(table[[name for name in stable if name in table.index]].max())
+    learned = [name for name in stable if name not in spec.controls] or list(stable)
+    highest = float(table[[name for name in learned if name in table.index]].max())
     names = join_names(stable)
     text = (
         f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. Nearest to its limits"
-        f" is a run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs per"
-        f" arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
+        f" is a run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs"
+        f" per arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
     )
     return Finding("What did not collapse", text)
 
 
 def _describe_uneven(runs: pd.DataFrame) -> str:
-    """Return a sentence on runs that are beyond the limits without having learned to be."""
-    arms = list(dict.fromkeys(runs.loc[runs["state"] == "uneven", "ablation"]))
+    """Return a sentence on runs that are, or were, beyond the limits without having learned to be."""
+    arms = list(dict.fromkeys(runs.loc[(runs["state"] == "uneven") | runs["alarm_step"].notna(), "ablation"]))
     return (
-        f" As uneven as a collapsed run, but not by learning: {join_names(arms)}."
+        f" As uneven as a collapsed run, at the end or at the alarm, but not by learning: {join_names(arms)}."
         " A control never learns, and a selector may be uneven before the first step."
         if arms
         else ""
@@ -266,7 +271,7 @@ def describe_losses(tables: Tables, spec: ReportSpec) -> Finding | None:
     for row in rows.itertuples():
         side = "higher" if row.low > 0 else "lower" if row.high < 0 else "undecided"
         sides[side].append(str(row.ablation))
-        mark = ", collapsed" if row.ablation in routed and _has_collapsed(routed[row.ablation]) else ""
+        mark = ", collapsed" if row.ablation in routed and _has_collapsed(routed[row.ablation], spec) else ""
         change = f"{format_number(row.difference, sign=True)} {format_interval(row.low, row.high, sign=True)}"
         points.append((str(row.ablation), f"{change}, {side}{mark}."))
     summary = "; ".join(f"{side}: {join_names(arms)}" for side, arms in sides.items() if arms)

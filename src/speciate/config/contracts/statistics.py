@@ -32,7 +32,14 @@ class Statistic:
 STATISTICS = (
     Statistic("loss", "test loss", "nats", "loss"),
     Statistic("bits_per_byte", "bits per byte", "bits", "loss"),
-    Statistic("max_share", "largest share", "share", "load", "max", companions=("max_share_low", "max_share_high", "max_share_limit")),
+    Statistic(
+        "max_share",
+        "largest share",
+        "share",
+        "load",
+        "max",
+        companions=("max_share_low", "max_share_high", "max_share_limit"),
+    ),
     Statistic("unevenness", "unevenness", "", "load", "max", decimals=2),
     Statistic("max_violation", "MaxVio", "", "load", "max", companions=("noise_floor",), decimals=2),
     Statistic(
