@@ -55,10 +55,18 @@ class Setting:
             score_KGM = math.sqrt(KEPT) * own_GM + math.sqrt(1 - KEPT) * score_KGM
         border_RS = np.cumsum(self.share_RS, axis=1)
         border_RS[:, -1] = 1.0  # whatever the sum's last bits say
-        slot_KGM = (ndtr(score_KGM)[..., None] > border_RS[domain_G][None, :, None, :-1]).sum(axis=-1)
-        chosen_KGS = np.stack([(slot_KGM == slot).sum(axis=2) for slot in range(self.num_slots)], axis=2)
-        null_S = np.full(self.num_slots, 1 / self.num_slots)
-        return alarm.Observations(chosen_KGS.astype(np.float64), domain_G, null_S)
+        uniform_KGM = ndtr(score_KGM)
+        slot_KGM = np.concatenate(
+            [
+                np.searchsorted(border_RS[domain], uniform_KGM[:, domain_G == domain])
+                for domain in range(len(self.documents))
+            ],
+            axis=1,
+        )
+        place_KG = np.arange(num_checks * len(domain_G)).reshape(num_checks, -1) * self.num_slots
+        count = np.bincount((place_KG[..., None] + slot_KGM).ravel(), minlength=place_KG.size * self.num_slots)
+        chosen_KGS = count.reshape(num_checks, len(domain_G), self.num_slots).astype(np.float64)
+        return alarm.Observations(chosen_KGS, domain_G, np.full(self.num_slots, 1 / self.num_slots))
 
 
 def mean_share(observed: alarm.Observations) -> Array:
