@@ -201,8 +201,8 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     assert "the run’s alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
     assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
-        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50% (seed 0)"
-        in points["unbalanced_fast"]
+        "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50%, and 2.5 are"
+        " used in effect (limit 4.0) (seed 0)" in points["unbalanced_fast"]
     )
     assert "auxiliary" not in points
     assert result["What did not collapse"].text.startswith(

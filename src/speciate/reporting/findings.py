@@ -114,10 +114,15 @@ def _describe_worst(tables: Tables, arm: str, seed: int) -> str:
     # with k experts per token, a share of 1/k means every token
     chosen = round(float(row["num_chosen"]))
     what = "tokens" if chosen == 1 else f"choices ({chosen} per token)"
+    # a load may be within the limit of its largest share, and yet leave too few slots in use
+    few = ""
+    if row["effective_experts"] < row["effective_experts_limit"]:
+        effective, fewest = format_number(float(row["effective_experts"]), 1), row["effective_experts_limit"]
+        few = f", and {effective} are used in effect (limit {format_number(float(fewest), 1)})"
     where = f"layer {row['layer']}" if row["layer"] >= 0 else f"selector {selector_place(row)}"
     return (
         f"{format_percent(float(row['max_share']))} {bounds} of the {what} go to one of the {row['num_slots']} slots"
-        f" of {where}, where the limit is {format_percent(float(row['max_share_limit']), 0)}"
+        f" of {where}, where the limit is {format_percent(float(row['max_share_limit']), 0)}{few}"
     )
 
 
