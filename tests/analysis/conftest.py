@@ -4,6 +4,7 @@ Shape suffixes: P positions, R documents, S slots, V tokens, B blocks, T positio
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Callable
@@ -210,6 +211,7 @@ def compare_spec(seeds: tuple[int, ...]) -> CompareSpec:
         reference="auxiliary",
         controls=CONTROLS,
         confidence=0.95,
+        margin=0.05,
         hypotheses=(
             predict("collapse", "max_share", "unbalanced_fast", "auxiliary", direction="greater", margin=0.1),
             predict("balance", "max_share", "unbalanced_fast", "auxiliary", direction="less", margin=0.1),
@@ -217,6 +219,27 @@ def compare_spec(seeds: tuple[int, ...]) -> CompareSpec:
             predict("learned", "information_bits", "auxiliary", "frozen", direction="greater"),
         ),
     )
+
+
+COSTS = {"auxiliary": 0.2, "unbalanced_fast": 0.01, "frozen": 0.1, "hash": 0.1}
+"""Planted cost of load-matched random choice, with an interval of plus and minus .02."""
+
+
+def planted_interventions(arm: str, seed: int, size: Size, costs: dict[str, float] | None = None) -> pd.DataFrame:
+    """Return the rows of one run: each domain needs its own slots, which in `auxiliary` are those it prefers."""
+    kinds = [
+        ("load_matched", -1),
+        *((kind, e) for kind in ("masked_slot", "masked_control") for e in range(size.slots)),
+    ]
+    rows = []
+    for layer, (kind, slot), domain in itertools.product(range(size.layers), kinds, (*DOMAINS, "all")):
+        cost = (costs or COSTS)[arm]
+        if slot >= 0:
+            cost = 0.3 if kind == "masked_slot" and domain in DOMAINS and slot % 3 == DOMAINS.index(domain) else 0.1
+        bounds = {"cost_nats": cost, "cost_low_nats": cost - 0.02, "cost_high_nats": cost + 0.02, "clean_nats": 4.0}
+        named = {"selector": f"blocks.{layer}.ffn.router", "layer": layer, "intervention": kind, "slot": slot}
+        rows.append({"ablation": arm, "seed": seed, **named, "domain": domain, **bounds})
+    return pd.DataFrame(rows).assign(tokens=1000, documents=10, blocks=12)
 
 
 def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1)) -> None:
@@ -231,10 +254,17 @@ def write_study(folder: pathlib.Path, size: Size, seeds: tuple[int, ...] = (0, 1
             measured = measure.measure(measure_spec(arm, seed, size), run_folder, folder / "mixture")
             for name, rows in measured.items():
                 tables.write_parquet(rows, name, output / f"{name}.parquet")
+            if arm != "dense":
+                file = folder / "interventions" / arm / f"seed{seed}" / "interventions.parquet"
+                file.parent.mkdir(parents=True)
+                rows = tables.conform("interventions", planted_interventions(arm, seed, size))
+                tables.write_parquet(rows, "interventions", file)
     (folder / "tables").mkdir()
     (folder / "tables" / "spec.json").write_text(canonical_json(compare_spec(seeds)))
     folders = [folder / "measures" / arm / f"seed{seed}" for arm in ARMS for seed in seeds]
-    for name, rows in compare.compare(compare_spec(seeds), compare.read_measures(compare_spec(seeds), folders)).items():
+    interventions = compare.read_interventions(compare_spec(seeds), list(folder.glob("interventions/*/*/*.parquet")))
+    measures = compare.read_measures(compare_spec(seeds), folders)
+    for name, rows in compare.compare(compare_spec(seeds), measures, interventions).items():
         tables.write_parquet(rows, name, folder / "tables" / f"{name}.parquet")
         tables.write_csv(rows, folder / "tables" / f"{name}.csv")
 

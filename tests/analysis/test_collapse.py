@@ -153,7 +153,22 @@ def test_a_run_without_selectors_has_no_verdicts() -> None:
     ],
 )
 def test_states(loads: list[str], q_value: float, excess_low: float, state: str) -> None:
-    assert collapse.run_state(loads, q_value, excess_low, 0.05) == state
+    assert collapse.run_state(loads, q_value, excess_low, 0.05, use="used") == state
+
+
+@pytest.mark.parametrize(
+    ("use", "q_value", "excess_low", "state"),
+    [
+        ("idle", 0.001, 0.2, "idle"),  # it tells the domain, and nothing depends on it
+        ("idle", 0.5, math.nan, "idle"),
+        ("undecided", 0.001, 0.2, "undecided"),
+        ("undecided", 0.5, 0.2, "indifferent"),
+        ("undecided", 0.001, -math.inf, "indifferent"),
+    ],
+)
+def test_only_a_choice_that_matters_is_specialised(use: str, q_value: float, excess_low: float, state: str) -> None:
+    assert collapse.run_state(["even"], q_value, excess_low, 0.05, use=use) == state
+    assert collapse.run_state(["collapsed"], q_value, excess_low, 0.05, use=use) == "collapsed"
 
 
 @pytest.mark.parametrize(

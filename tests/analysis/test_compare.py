@@ -24,9 +24,14 @@ def folders(study: pathlib.Path, *without: str) -> list[pathlib.Path]:
     return [folder for folder in every if str(folder.relative_to(study / "measures")) not in without]
 
 
+def tables_of_interventions(study: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(study.glob("interventions/*/*/interventions.parquet"))
+
+
 def compared(study: pathlib.Path, compare_spec_of, *without: str) -> dict[str, pd.DataFrame]:
     spec = compare_spec_of((0, 1))
-    return compare.compare(spec, compare.read_measures(spec, folders(study, *without)))
+    interventions = compare.read_interventions(spec, tables_of_interventions(study))
+    return compare.compare(spec, compare.read_measures(spec, folders(study, *without)), interventions)
 
 
 def test_states_are_what_was_planted(table: Table) -> None:
@@ -273,6 +278,7 @@ def test_the_verb_writes_the_same_bytes_whatever_the_order_of_runs(
     measures = [str(folder) for folder in reversed(folders(study))]
     output = tmp_path / "out"
     argv = ["compare", "--spec", str(tmp_path / "spec.json"), "--output-folder", str(output), "--measures", *measures]
+    argv += ["--interventions", *map(str, reversed(tables_of_interventions(study)))]
     execute(argv)
     written = sorted(file.name for file in output.iterdir())
     assert written == sorted(f"{name}.{kind}" for name in COMPARED for kind in ("csv", "parquet"))

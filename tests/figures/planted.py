@@ -51,6 +51,7 @@ def subject(arms: tuple[str, ...] = ARMS, domains: tuple[str, ...] = ("code", "m
         incomparable=(),
         controls=controls,
         confidence=0.95,
+        margin=0.05,
         armed_after=0.1,
     )
 
@@ -144,6 +145,9 @@ def tables(
     frames["collapse"] = pd.DataFrame(_collapse(frames["runs"], arms))
     frames |= _sweeps(frames, arms)
     frames["hypotheses"] = _hypotheses()
+    frames["interventions"] = pd.DataFrame(_interventions(frames["selectors"], domains))
+    frames["effects"] = pd.DataFrame(_effects(frames["selectors"]))
+    frames["agreement"] = pd.DataFrame(_agreement(frames["selectors"], arms[min(1, len(arms) - 1)]))
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)
     frames["cost"] = _cost(arms)
@@ -424,6 +428,66 @@ def _comparisons(runs: pd.DataFrame, arms: tuple[str, ...], reference: str) -> p
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _effects(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Plant costs that fall with the layer; the deepest layer of every arm is idle."""
+    full = selectors[selectors["probe"] == "full"]
+    for row in full.itertuples():
+        cost = 0.4 / (1 + row.layer) if row.layer < full["layer"].max() or row.layer == 0 else 0.01
+        yield {
+            "ablation": row.ablation,
+            "seed": row.seed,
+            "selector": row.selector,
+            "layer": row.layer,
+            "matched_nats": cost,
+            "matched_low_nats": cost - 0.02,
+            "matched_high_nats": cost + 0.02,
+            "in_domain_nats": cost / 2,
+            "random_nats": 2 * cost,
+            "top_nats": 3 * cost,
+            **dict.fromkeys(("kept_loaded_nats", "kept_lifted_nats", "kept_random_nats"), cost),
+            "need_correlation": 0.5,
+            "selectivity_nats": cost / 4,
+            "selectivity_excess_nats": cost / 8,
+            "use": "used" if cost > 0.07 else "idle",
+        }
+
+
+def _agreement(selectors: pd.DataFrame, reference: str) -> Iterator[dict[str, Any]]:
+    full = selectors[selectors["probe"] == "full"]
+    for row in full[full["ablation"] != reference].itertuples():
+        yield {
+            "ablation": row.ablation,
+            "seed": row.seed,
+            "other_ablation": reference,
+            "other_seed": row.seed,
+            "selector": row.selector,
+            "layer": row.layer,
+            "decisions": 4000,
+            "ami": 0.3,
+        }
+
+
+def _interventions(selectors: pd.DataFrame, domains: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in selectors[selectors["probe"] == "full"].itertuples():
+        for domain in (*domains, "all"):
+            yield {
+                "ablation": row.ablation,
+                "seed": row.seed,
+                "selector": row.selector,
+                "layer": row.layer,
+                "intervention": "load_matched",
+                "slot": -1,
+                "domain": domain,
+                "cost_nats": 0.1,
+                "cost_low_nats": 0.08,
+                "cost_high_nats": 0.12,
+                "clean_nats": 4.0,
+                "tokens": 1000,
+                "documents": 20,
+                "blocks": 24,
+            }
 
 
 def _collapse(runs: pd.DataFrame, arms: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -153,4 +153,16 @@ def test_the_page_of_the_data_reads_the_card_alone(settings: dict[str, Any]) -> 
     graph = make(settings)
     assert graph.figures("data")
     assert {graph.read_by(figure) for figure in graph.figures("data")} == {"card"}
-    assert {graph.read_by(figure) for figure in graph.figures()} == {"tables"}
+    assert {graph.read_by(figure) for figure in graph.figures()} == {"tables", "interventions"}
+
+
+def test_a_study_may_ask_for_no_interventions(settings: dict[str, Any]) -> None:
+    asked, none = make(settings), make(settings, {"analysis": {"interventions": {"blocks": 0}}})
+    assert {"use"} == set(asked.figures()) - set(none.figures())
+    assert asked.intervene_spec("auxiliary", 0).blocks == 8
+    assert none.compare_spec().margin == none.report_spec().margin == 0
+    names = [{type(spec).__name__ for spec in graph.specs().values()} for graph in (asked, none)]
+    assert names[0] - names[1] == {"InterveneSpec"}
+    few = make(settings, {"analysis": {"interventions": {"blocks": 3, "margin": 0.2}}})
+    assert few.intervene_spec("auxiliary", 1).blocks == 3
+    assert few.compare_spec().margin == few.draw_spec("use").margin == 0.2

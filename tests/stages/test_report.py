@@ -36,6 +36,7 @@ def spec(**changes) -> ReportSpec:
         "figures": ("another", "lift", "load"),
         "confidence": 0.95,
         "armed_after": 0.1,
+        "margin": 0.05,
         "permutations": 999,
         "resamples": 999,
         "config_digest": "c0ffee",
@@ -501,3 +502,22 @@ def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is
         ["frozen", f"{0.02 + 0.01 * runs['seed'].max():.3f}"]
     ]
     assert result["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]
+
+
+def test_the_answer_says_which_choices_matter(tables) -> None:
+    finding = findings.describe_use(tables, spec())
+    assert finding is not None
+    # 8 arms with 4 layers and 2 seeds; in each, the last layer is idle
+    assert "more than 0.050 nats per token in 48 of 64 selectors" in finding.text
+    assert "makes no difference of that size in 16" in finding.text
+    points = dict(finding.points)
+    assert "dense" not in points
+    assert points["auxiliary"].endswith("0: 0.400; 1: 0.200; 2: 0.133; 3: 0.010.")
+    nothing = {**tables, "effects": tables["effects"][:0]}
+    assert findings.describe_use(nothing, spec()) is None
+    costs, needs = report_tables.TABLES_OF_FIGURE["use"](tables, spec())
+    row = next(row for row in costs.rows if row[:2] == ["frozen", "0.ffn.router"])
+    assert row[2:5] == ["0.400", "[0.380, 0.420]", "0.200"]
+    assert row[-2:] == ["2", "0"]
+    assert [row[0] for row in needs.rows].count("top2") == 4
+    assert report_tables.TABLES_OF_FIGURE["use"](nothing, spec()) == []

@@ -10,7 +10,7 @@ from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
 from speciate.config.extends import merge, read_yaml
-from speciate.config.stage_specs import CARDED, COMPARED, MEASURED
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, MEASURED
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -32,6 +32,7 @@ def functions() -> dict[str, Any]:
     found = {"GRAPH": StudyGraph(study, pathlib.Path("results")), "STUDY": study, "HOME": "results/smoke"}
     found |= {
         "COMPARED": COMPARED,
+        "AGREED": AGREED,
         "CARDED": CARDED,
         "MEASURED": MEASURED,
         "RESULTS": "results",

@@ -33,7 +33,7 @@ AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 def after_runs(count: int) -> dict[str, int]:
     """Return the jobs that follow `count` retrained runs."""
-    return {"train": count, "evaluate": count, "measure": count, **AFTER_MEASURES}
+    return {"train": count, "evaluate": count, "agree": 1, "intervene": count, "measure": count, **AFTER_MEASURES}
 
 
 @pytest.fixture
@@ -84,13 +84,20 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         folder, code = GRAPH.run_folder(run.ablation, run.seed), provenance.digest("train", run)
         jobs[f"{folder}/model.safetensors"] = ("train", code)
         jobs[f"{folder}/probe.safetensors"] = ("evaluate", provenance.digest("evaluate", run))
+        folder = GRAPH.intervene_folder(run.ablation, run.seed)
+        jobs[f"{folder}/interventions.parquet"] = ("intervene", provenance.digest("intervene", run))
         folder = GRAPH.measure_folder(run.ablation, run.seed)
         jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
         jobs[f"{GRAPH.home}/figures/{figure}.svg"] = ("draw", provenance.digest("draw", GRAPH.draw_spec(figure)))
     jobs[f"{GRAPH.home}/tables/{CARDED[0]}.parquet"] = ("card", provenance.digest("card", GRAPH.card_spec()))
     jobs[f"{GRAPH.home}/data.html"] = ("present", provenance.digest("present", GRAPH.card_spec()))
-    last = {"compare": f"tables/{COMPARED[0]}.parquet", "manifest": "manifest.json", "report": "report.html"}
+    last = {
+        "agree": "tables/agreement.parquet",
+        "compare": f"tables/{COMPARED[0]}.parquet",
+        "manifest": "manifest.json",
+        "report": "report.html",
+    }
     for rule, file in last.items():
         jobs[f"{GRAPH.home}/{file}"] = (rule, provenance.digest(rule))
     return jobs
@@ -185,7 +192,7 @@ def test_an_edit_that_changes_no_byte_changes_no_digest(package: EditedPackage, 
     ],
 )
 def test_a_component_is_code_of_the_runs_that_use_it(package: EditedPackage, file: str, runs: int) -> None:
-    assert package.stale_by(file, "", "EDITED = 1\n") == {"train": runs, "evaluate": runs}
+    assert package.stale_by(file, "", "EDITED = 1\n") == {"train": runs, "evaluate": runs, "intervene": runs}
 
 
 @pytest.mark.parametrize("file", ["training/loop.py", "training/checkpoint/store.py"])

@@ -60,6 +60,7 @@ def test_the_manifest_says_what_made_it(finished: Workspace) -> None:
         "balance",
         "train",
         "evaluate",
+        "intervene",
         "measure",
         "compare",
     }

@@ -43,10 +43,74 @@ rule measure:
         " --mixture-folder {params.mixture} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
+rule intervene:
+    input:
+        run=multiext(
+            f"{HOME}/runs/{{ablation}}/seed{{seed}}/",
+            "spec.json",
+            "model.safetensors",
+            "run.json",
+        ),
+        mixture=MIXTURE_FILE,
+    output:
+        f"{HOME}/interventions/{{ablation}}/seed{{seed}}/interventions.parquet",
+    log:
+        f"{HOME}/logs/intervene/{{ablation}}/seed{{seed}}.log",
+    benchmark:
+        f"{HOME}/benchmarks/intervene/{{ablation}}/seed{{seed}}.tsv"
+    threads: lambda wildcards: run_of(wildcards).training.threads
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+        gpu=lambda wildcards: min(1, gpus_of(wildcards)),
+    params:
+        code=lambda wildcards: digest("intervene", run_of(wildcards)),
+        spec=lambda wildcards: spec_path(
+            GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed))
+        ),
+        run=lambda wildcards: GRAPH.run_folder(wildcards.ablation, int(wildcards.seed)),
+        mixture=MIXTURE,
+    message:
+        "intervene in {wildcards.ablation}, seed {wildcards.seed}: random choice, masked slots, their controls"
+    shell:
+        "python -m speciate intervene --spec {params.spec} --run-folder {params.run}"
+        " --mixture-folder {params.mixture} --output {output} 2>&1 | tee -a {log} >&2"
+
+
+rule agree:
+    input:
+        files_of_runs(GRAPH.run_folder, "probe.safetensors"),
+    output:
+        multiext(f"{HOME}/tables/agreement", ".csv", ".parquet"),
+    log:
+        f"{HOME}/logs/agree.log",
+    benchmark:
+        f"{HOME}/benchmarks/agree.tsv"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=30,
+    params:
+        code=lambda wildcards: digest("agree"),
+        spec=lambda wildcards: spec_path(GRAPH.agree_spec()),
+        runs=f"{HOME}/runs",
+        folder=subpath(output[0], parent=True),
+    message:
+        "compare how the runs divide the same tokens"
+    shell:
+        "python -m speciate agree --spec {params.spec} --runs {params.runs}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
 rule compare:
     input:
         # one table of each run stands for all that `measure` wrote of it
         files_of_runs(GRAPH.measure_folder, f"{MEASURED[0]}.parquet"),
+        *(
+            [files_of_runs(GRAPH.intervene_folder, "interventions.parquet")]
+            if GRAPH.intervenes
+            else []
+        ),
     output:
         expand(f"{HOME}/tables/{{table}}.csv", table=COMPARED),
         expand(f"{HOME}/tables/{{table}}.parquet", table=COMPARED),
@@ -65,12 +129,15 @@ rule compare:
         spec=lambda wildcards: spec_path(GRAPH.compare_spec()),
         # one folder of all runs: a command with ten thousand of them would be too long for the system
         measures=f"{HOME}/measures",
+        interventions=(
+            f"--interventions {HOME}/interventions" if GRAPH.intervenes else ""
+        ),
         folder=subpath(output[0], parent=True),
     message:
         "compare the arms, paired by seed, and decide the hypotheses"
     shell:
         "python -m speciate compare --spec {params.spec} --measures {params.measures}"
-        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+        " {params.interventions} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
 rule cost:

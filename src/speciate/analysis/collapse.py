@@ -25,7 +25,7 @@ import numpy.typing as npt
 from speciate.analysis import alarm, load
 from speciate.selection.tally import Array
 
-State = Literal["collapsed", "uneven", "specialised", "indifferent", "undecided"]
+State = Literal["collapsed", "uneven", "specialised", "idle", "indifferent", "undecided"]
 LoadState = Literal["even", "collapsed", "uneven"]
 
 RULE_60_SHARE, RULE_60_CHECKS = 0.6, 3
@@ -163,21 +163,26 @@ def load_state(beyond: bool, *, learns: bool, began_beyond: bool, drift_ratio: f
     return "uneven" if not learns or (began_beyond and drift_ratio < DRIFT_GREW) else "collapsed"
 
 
-def run_state(loads: Sequence[str], least_q_value: float, least_excess_low: float, level: float) -> State:
+def run_state(loads: Sequence[str], least_q_value: float, least_excess_low: float, level: float, *, use: str) -> State:
     """Return the state of a run's selectors at the end of training, judged on the whole probe set.
 
     collapsed    some selector has collapsed (`load_state`), by a bound of its document bootstrap. Only the hard load
                  counts: a collapsed selector can still tell domains apart by what little it sends elsewhere
                  (I(E;D) > 0), and its loss and its router entropy can look healthy.
     uneven       none has collapsed, but some selector is as uneven without having learned to be.
-    specialised  neither; I(E;D) of some selector is significant with documents as units, corrected over
+    idle         neither, and load-matched random choice in place of the selectors' own changes the loss by less than
+                 the margin: the selectors choose, and it does not matter (`effects.use_of`). Where some selectors tell
+                 the domain, these are meant.
+    specialised  none of these; I(E;D) of some selector is significant with documents as units, corrected over
                  all selectors of the study (q <= level); and the run's mean I(E;D) exceeds that of every control, with
                  the lower bound of each paired document bootstrap above 0. Both are needed: a frozen or hash router
                  passes the first alone, since texts of a domain look alike, and an excess alone could be one over
-                 nothing.
+                 nothing. And for some selector that tells the domain, load-matched random choice costs more than the
+                 margin.
     indifferent  none of these: by domain, it cannot be told from a selector that never learned. Controls that keep
                  their load are indifferent by definition, because they are the yardstick.
-    undecided    it would be specialised, but the study has no control to compare with, or one is missing at this seed.
+    undecided    it would be specialised, but the study has no control to compare with, or one is missing at this seed;
+                 or the cost of random choice is on neither side of the margin, or was not measured.
 
     Commitment is not part of the definition. It is a scale of the probabilities: ln E by definition for a hash router,
     and small for a top-1 router of low temperature whose hard choices are as specialised as any. It is reported next to
@@ -189,11 +194,14 @@ def run_state(loads: Sequence[str], least_q_value: float, least_excess_low: floa
         least_excess_low: lower bound of the run's excess over its strongest control; NaN where a control is missing;
             -inf where the run is itself a control.
         level: largest q-value that counts as significant.
+        use: `used`, `idle` or `undecided`: what the selectors' choice does for the loss.
     """
     if "collapsed" in loads:
         return "collapsed"
     if "uneven" in loads:
         return "uneven"
+    if use == "idle":
+        return "idle"
     if not least_q_value <= level or least_excess_low <= 0:
         return "indifferent"
-    return "undecided" if math.isnan(least_excess_low) else "specialised"
+    return "undecided" if math.isnan(least_excess_low) or use != "used" else "specialised"

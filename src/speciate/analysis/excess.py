@@ -6,6 +6,8 @@ the run; the mean over the remaining controls would be another quantity. A contr
 does not have: a frozen router of experts is no control for a Mixture-of-Depths.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -129,10 +131,34 @@ def excess_of_run(
     return columns
 
 
+def use_of_run(full: pd.DataFrame, uses: Mapping[str, str], level: float) -> str:
+    """Return the use of a run's selectors: of those that tell the domain (q <= level), or of all where none does.
+
+    `used` where some selector is, `idle` where all are, otherwise `undecided`.
+
+    Args:
+        full: rows of the finished model's selectors.
+        uses: use of each selector, by its path; a selector that is missing is undecided.
+        level: largest q-value that counts as significant.
+    """
+    telling = full.loc[full["q_value"] <= level, "selector"]
+    found = {uses.get(path, "undecided") for path in (telling if len(telling) else full["selector"])}
+    return "used" if "used" in found else "idle" if found == {"idle"} else "undecided"
+
+
 def add_states(
-    runs: pd.DataFrame, selectors: pd.DataFrame, draws: pd.DataFrame, *, controls: tuple[str, ...], confidence: float
+    runs: pd.DataFrame,
+    selectors: pd.DataFrame,
+    draws: pd.DataFrame,
+    *,
+    uses: Mapping[tuple[str, int], Mapping[str, str]],
+    controls: tuple[str, ...],
+    confidence: float,
 ) -> pd.DataFrame:
-    """Add the excess columns and the state to table `runs`; `selectors` must have q-values and load states already."""
+    """Add the excess columns and the state to table `runs`; `selectors` must have q-values and load states already.
+
+    `uses` has what each selector's choice does for the loss, by (ablation, seed) and path.
+    """
     filled: list[dict[str, object]] = []
     information_draws = draws[draws["statistic"] == "information_bits"]
     for run in runs.to_dict("records"):
@@ -156,6 +182,7 @@ def add_states(
                 least_q_value=float(full["q_value"].min()),
                 least_excess_low=least,
                 level=1 - confidence,
+                use=use_of_run(full, uses.get((ablation, seed), {}), 1 - confidence),
             )
         filled.append(row)
     return pd.DataFrame(filled)

@@ -7,6 +7,8 @@ import pandas as pd
 from speciate.config.contracts.statistics import RULES, STATISTICS
 
 NAN = float("nan")
+OF_INTERVENTIONS = tuple(statistic.name for statistic in STATISTICS if statistic.group == "use")
+"""Columns that the table of interventions fills."""
 
 
 def run_row(
@@ -28,7 +30,7 @@ def run_row(
         "num_selectors": 0,
         # what a dense run does not have
         **{statistic.name: NAN for statistic in STATISTICS if statistic.over_selectors},
-        "information_bits": NAN,
+        **dict.fromkeys(("information_bits", *OF_INTERVENTIONS), NAN),
         **{f"{rule}_step": NAN for rule in RULES},
     }
     if len(selectors):

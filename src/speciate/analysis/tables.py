@@ -41,6 +41,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("least_excess_bits", "least_excess_low_bits"),
         **_floats("token_explained_bits", "conditional_information_bits"),
         **_floats("commitment_nats", "drift_nats", "information_nats"),
+        **_floats("matched_nats", "need_correlation", "selectivity_nats"),
         **_floats(*(f"{rule}_step" for rule in RULES)),
         "state": "str",
     },
@@ -118,6 +119,38 @@ COLUMNS: dict[str, dict[str, str]] = {
         "kept_bytes": "int64",
         **_floats("train_ms", "decode_ms"),
     },
+    # one row per run, selector, intervention, slot (or number of slots kept, or -1) and domain ('all': their mean)
+    "interventions": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        "intervention": "str",
+        "slot": "int64",
+        "domain": "str",
+        **_floats("cost_nats", "cost_low_nats", "cost_high_nats", "clean_nats"),
+        **dict.fromkeys(("tokens", "documents", "blocks"), "int64"),
+    },
+    # one row per run and selector: what its choice is worth
+    "effects": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        **_floats(*(f"matched_{name}nats" for name in ("", "low_", "high_"))),
+        **_floats("in_domain_nats", "random_nats", "top_nats"),
+        **_floats("kept_loaded_nats", "kept_lifted_nats", "kept_random_nats"),
+        **_floats("need_correlation", "selectivity_nats", "selectivity_excess_nats"),
+        "use": "str",
+    },
+    # one row per pair of runs and selector that both have
+    "agreement": {
+        **_RUN,
+        "other_ablation": "str",
+        "other_seed": "int64",
+        "selector": "str",
+        "layer": "int64",
+        "decisions": "int64",
+        "ami": "float64",
+    },
     # one row per statistic and ablation
     "comparisons": {
         "statistic": "str",
@@ -169,6 +202,7 @@ LATER: dict[str, tuple[str, ...]] = {
     "runs": (
         *("about", "excess_information_bits", "excess_low_bits", "excess_high_bits"),
         *("least_excess_bits", "least_excess_low_bits", "state"),
+        *("matched_nats", "need_correlation", "selectivity_nats"),
     ),
     "selectors": ("q_value", "excess_information_bits", "normalised_information", "load_state"),
     "losses": ("difference_bits", "difference_low_bits", "difference_high_bits"),

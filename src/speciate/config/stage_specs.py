@@ -33,7 +33,14 @@ MEASURED = (
     *("missing", "draws"),
 )
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""
-COMPARED = (*MEASURED[:-1], "comparisons", "collapse", "hypotheses", "cells", "sweeps", "critical")
+INTERVENED = "interventions"
+"""The table that `intervene` writes of one run."""
+AGREED = "agreement"
+"""The table that `agree` writes of a study."""
+COMPARED = (
+    *(*MEASURED[:-1], INTERVENED, "effects", "comparisons", "collapse", "hypotheses"),
+    *("cells", "sweeps", "critical"),
+)
 """The tables that `compare` writes of a study."""
 
 
@@ -84,6 +91,27 @@ class MeasureSpec(Strict):
     """A token counts in I(E;D|token) if it occurs at least this often in every domain."""
 
 
+class InterveneSpec(Strict):
+    """What `intervene` reads: on how much of one run's model, and how its intervals are made."""
+
+    ablation: Name
+    seed: int
+    blocks: int
+    max_slots: int
+    resamples: int
+    confidence: float
+    draw_seed: int
+    """Seed of random choices and bootstrap draws, shared by all runs of a study."""
+
+
+class AgreeSpec(Strict):
+    """What `agree` reads: which runs it compares."""
+
+    arms: Names
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    reference: Name
+
+
 class Arm(Strict):
     """What a reader should know of one arm."""
 
@@ -121,6 +149,8 @@ class CompareSpec(Strict):
     reference: Name
     controls: Names
     confidence: float
+    margin: float = 0.0
+    """Cost of load-matched random choice above which a selector's choice matters, in nats per token."""
     hypotheses: Annotated[tuple[Prediction, ...], pydantic.Strict(False)]
     sweeps: Annotated[tuple[SweepPlan, ...], pydantic.Strict(False)] = ()
     resamples: int = 999
@@ -143,6 +173,8 @@ class DrawSpec(Strict):
     controls: Names = ()
     confidence: float = 0.95
     armed_after: float = 0.0
+    margin: float = 0.0
+    """Cost above which a selector's choice matters, in nats per token."""
 
 
 class DataFolders(Strict):
@@ -168,6 +200,8 @@ class ReportSpec(Strict):
     figures: Names
     confidence: float
     armed_after: float
+    margin: float
+    """Cost above which a selector's choice matters, in nats per token; 0 in a study without interventions."""
     permutations: int
     resamples: int
     config_digest: str

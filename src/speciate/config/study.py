@@ -36,6 +36,20 @@ class Ablation(Strict):
     """What differs from `base`, merged into it key by key. A mapping with another `kind` replaces the base's whole."""
 
 
+class Interventions(Strict):
+    """How much of a finished model is overridden to see what each selector's choice is worth."""
+
+    blocks: int = Field(8, ge=0)
+    """Probe blocks of each domain on which selectors are overridden; all of them where the probe set has fewer. With 0
+    there are no interventions, and no run counts as specialised. The interventions then take at most a third of the
+    time that training takes, in the studies of this repository."""
+    max_slots: int = Field(16, ge=1)
+    """Largest number of slots of a selector that are masked one by one, spread evenly over their order by load."""
+    margin: float = Field(0.05, ge=0)
+    """Cost of load-matched random choice, in nats per token, above which a selector's choice matters, and below which
+    the selector is idle."""
+
+
 class Analysis(Strict):
     """How the runs are compared."""
 
@@ -50,6 +64,8 @@ class Analysis(Strict):
     probability of at most 1 - confidence."""
     resamples: int = Field(999, ge=19)
     """Number of bootstrap draws over documents."""
+    interventions: Interventions = Interventions()
+    """Interventions on the selectors of every finished run."""
     armed_after: float = Field(0.1, ge=0, lt=1)
     """Share of the training after which the collapse rules may fire. A random initialisation already exceeds their
     limits."""

@@ -101,6 +101,10 @@ class Subject(Protocol):
     def confidence(self) -> float:
         """Return the confidence of every interval and null band."""
 
+    @property
+    def margin(self) -> float:
+        """Return the cost above which a selector's choice matters, in nats per token."""
+
 
 @contextlib.contextmanager
 def figure_style() -> Iterator[None]:

@@ -131,3 +131,22 @@ def read_vocabulary(run_folder: pathlib.Path) -> dict[str, Any]:
     It is empty for a run that an earlier version trained.
     """
     return dict(read_metadata(run_folder).get("vocabulary", {}))
+
+
+def check_tokenizer(run_folder: pathlib.Path, mixture_folder: pathlib.Path, fingerprint: str) -> None:
+    """Refuse a mixture that another tokenizer encoded than the run was trained with.
+
+    Args:
+        run_folder: the run's folder.
+        mixture_folder: the mixture's folder, for the message.
+        fingerprint: that of the tokenizer which encoded the mixture.
+
+    Raises:
+        ValueError: they differ.
+    """
+    of_run = read_vocabulary(run_folder).get("tokenizer")
+    if of_run is not None and of_run != fingerprint:
+        raise ValueError(
+            f"--mixture-folder: {mixture_folder} was encoded by tokenizer {fingerprint[:10]}, and the run was trained"
+            f" with {of_run[:10]}"
+        )

@@ -15,12 +15,14 @@ from speciate.config.components import Strict, kinds_in, options_within
 from speciate.config.contracts.figures import figure_options
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import (
+    AgreeSpec,
     Arm,
     CardDomain,
     CardSpec,
     CompareSpec,
     DataFolders,
     DrawSpec,
+    InterveneSpec,
     MeasureSpec,
     Prediction,
     ReportSpec,
@@ -67,11 +69,8 @@ class StudyGraph(DataGraph):
 
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
-        available = {
-            *("card", "tables"),
-            *(() if self.study.cost is None else ("cost",)),
-            *(("sweeps",) if self.study.sweeps else ()),
-        }
+        asked = {"cost": self.study.cost, "interventions": self.intervenes, "sweeps": self.study.sweeps}
+        available = {"card", "tables", *(name for name, settings in asked.items() if settings)}
         return [
             name
             for name in kinds_in("figures")
@@ -82,7 +81,7 @@ class StudyGraph(DataGraph):
         ]
 
     def read_by(self, figure: str) -> str:
-        """Return which tables a figure reads: the data `card`, the `cost` of mixers, or the study's `tables`."""
+        """Return which tables a figure reads: the data `card`, the `cost` of mixers, or the study's own."""
         return figure_options(figure).reads
 
     @functools.cached_property
@@ -210,6 +209,38 @@ class StudyGraph(DataGraph):
             draw_seed=analysis.seed,
         )
 
+    @property
+    def margin(self) -> float:
+        """The cost above which a selector's choice matters, in nats per token; 0 without interventions."""
+        return self.study.analysis.interventions.margin if self.intervenes else 0.0
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether the study asks for interventions on its runs."""
+        return self.study.analysis.interventions.blocks > 0
+
+    def intervene_folder(self, ablation: str, seed: int) -> pathlib.Path:
+        """Return the folder of the table of one run's interventions."""
+        return self.home / "interventions" / ablation / f"seed{seed}"
+
+    def intervene_spec(self, ablation: str, seed: int) -> InterveneSpec:
+        """Return the spec of the interventions on one run."""
+        analysis = self.study.analysis
+        return InterveneSpec(
+            ablation=ablation,
+            seed=seed,
+            blocks=analysis.interventions.blocks,
+            max_slots=analysis.interventions.max_slots,
+            resamples=analysis.resamples,
+            confidence=analysis.confidence,
+            draw_seed=analysis.seed,
+        )
+
+    def agree_spec(self) -> AgreeSpec:
+        """Return the spec of the agreement between runs."""
+        study = self.study
+        return AgreeSpec(arms=tuple(study.ablations), seeds=study.seeds, reference=study.analysis.reference)
+
     def compare_spec(self) -> CompareSpec:
         """Return the spec of the comparison."""
         study, analysis = self.study, self.study.analysis
@@ -220,6 +251,7 @@ class StudyGraph(DataGraph):
             reference=analysis.reference,
             controls=analysis.controls,
             confidence=analysis.confidence,
+            margin=self.margin,
             hypotheses=tuple(
                 Prediction(name=name, **hypothesis.model_dump()) for name, hypothesis in study.hypotheses.items()
             ),
@@ -242,6 +274,7 @@ class StudyGraph(DataGraph):
             controls=study.analysis.controls,
             confidence=study.analysis.confidence,
             armed_after=study.analysis.armed_after,
+            margin=self.margin,
         )
 
     def report_spec(self) -> ReportSpec:
@@ -259,6 +292,7 @@ class StudyGraph(DataGraph):
             figures=tuple(self.figures()),
             confidence=study.analysis.confidence,
             armed_after=study.analysis.armed_after,
+            margin=self.margin,
             permutations=study.analysis.permutations,
             resamples=study.analysis.resamples,
             config_digest=hashlib.sha256(canonical_json(study).encode()).hexdigest(),
@@ -273,8 +307,10 @@ class StudyGraph(DataGraph):
         runs = [(ablation, seed) for ablation in self.study.ablations for seed in self.study.seeds]
         named: list[Strict] = [self.run(*run) for run in runs]
         named += [self.measure_spec(*run) for run in runs]
+        if self.intervenes:
+            named += [self.intervene_spec(*run) for run in runs]
         named += [self.draw_spec(figure) for figure in kinds_in("figures")]
-        named += [self.compare_spec(), self.card_spec(), self.report_spec()]
+        named += [self.agree_spec(), self.compare_spec(), self.card_spec(), self.report_spec()]
         return self.data_specs() | {self.spec_file(spec): spec for spec in named}
 
     def handmade_specs(self) -> dict[pathlib.Path, Strict]:

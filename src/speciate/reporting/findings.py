@@ -42,6 +42,7 @@ def findings(tables: Tables, spec: ReportSpec) -> list[Finding]:
         describe_stable_arms(tables, spec),
         describe_controls(tables, spec),
         describe_learning(tables, spec),
+        describe_use(tables, spec),
         describe_losses(tables, spec),
         describe_published(tables, spec),
         describe_predictions(tables),
@@ -261,6 +262,36 @@ def _describe_excess(runs: pd.DataFrame) -> str:
         f"{format_number(float(runs['information_bits'].mean()))} bits,"
         f" {format_number(float(runs['excess_information_bits'].mean()), sign=True)} over the controls: {bounds}."
     )
+
+
+def describe_use(tables: Tables, spec: ReportSpec) -> Finding | None:
+    """Describe for which arms the loss depends on what their selectors choose."""
+    effects = tables["effects"]
+    if effects.empty:
+        return None
+    count = effects["use"].value_counts()
+    used, idle = (int(count.get(use, 0)) for use in ("used", "idle"))
+    text = (
+        f"Random choice of the same load costs more than {format_number(spec.margin)} nats per token in {used} of"
+        f" {pluralise(len(effects), 'selector')}, and makes no difference of that size in {idle}: these choose, and it"
+        " does not matter."
+    )
+    points = []
+    for arm in spec.arms:
+        of_arm = effects[effects["ablation"] == arm.name]
+        alone = of_arm.groupby(["seed", "layer"])["selector"].nunique().max() == 1
+        costs = [
+            f"{selector_place(rows.iloc[0]) if alone else short_path(str(path))}:"
+            f" {format_number(float(rows['matched_nats'].mean()))}"
+            for (_, path), rows in of_arm.groupby(["layer", "selector"], sort=True)
+        ]
+        if costs:
+            points.append((arm.name, f"nats by layer, means over seeds: {'; '.join(costs)}."))
+    after = (
+        "A cost is what this model loses, which was trained with its selector. What another would lose, arms without"
+        " that selector tell."
+    )
+    return Finding("What the choices are worth", text, points, after)
 
 
 def describe_losses(tables: Tables, spec: ReportSpec) -> Finding | None:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from speciate.config.contracts.statistics import BY_NAME, LOAD, RULES, STATISTICS, Statistic
 from speciate.config.stage_specs import ReportSpec, incomparable
+from speciate.reporting.effect_tables import agreement_tables, effect_tables
 from speciate.reporting.findings import Tables, selector_place, short_path, worst_selector
 from speciate.reporting.formats import (
     DASH,
@@ -24,7 +25,7 @@ from speciate.reporting.formats import (
     pluralise,
 )
 
-COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits")
+COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits", "matched_nats")
 """The statistics with a table of comparisons in the report; all are in `comparisons.csv`."""
 
 
@@ -242,7 +243,8 @@ def information_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         "One row per run: means over the selectors of the finished model on the whole probe set, minus the null’s mean."
     )
     layers = _layer_table(tables, spec, title="I(E;D) by layer, bits", column="information_bits", show=format_number)
-    return [make_table("Information about the domain", ["arm"], numbers, rows, note=note), layers]
+    information = make_table("Information about the domain", ["arm"], numbers, rows, note=note)
+    return [information, layers, *agreement_tables(tables, spec)]
 
 
 def commitment_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
@@ -389,5 +391,6 @@ TABLES_OF_FIGURE: Mapping[str, Callable[[Tables, ReportSpec], list[Table]]] = {
     "commitment": commitment_tables,
     "token_types": token_type_tables,
     "loss_load": loss_tables,
+    "use": effect_tables,
 }
 """Figure -> the function that builds the tables below it. A figure without an entry has only its caption."""

@@ -14,11 +14,12 @@ import pathlib
 import pandas as pd
 
 from speciate.analysis import comparison, critical, excess, tables
+from speciate.analysis.effects import effects
 from speciate.analysis.hypotheses import hypotheses_table
 from speciate.analysis.measurements import measured_statistics
 from speciate.cli import log
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import COMPARED, MEASURED, CompareSpec
+from speciate.config.stage_specs import COMPARED, INTERVENED, MEASURED, CompareSpec
 from speciate.io import atomic_write
 
 
@@ -34,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder that `measure` wrote of each run, or the one that holds ablation/seed<k> of all runs",
     )
     parser.add_argument(
+        "--interventions",
+        type=pathlib.Path,
+        nargs="*",
+        default=[],
+        help="the table that `intervene` wrote of each run, or the folder that holds ablation/seed<k> of all runs; left"
+        " out in a study without interventions",
+    )
+    parser.add_argument(
         "--output-folder", type=pathlib.Path, required=True, help="where to write each table as .csv and .parquet"
     )
 
@@ -42,7 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Read the runs' tables, compare, and write the study's tables."""
     spec = read_spec(CompareSpec, arguments.spec)
     folders = [run for folder in arguments.measures for run in run_folders(spec, folder)]
-    compared = compare(spec, read_measures(spec, folders))
+    files = [file for folder in arguments.interventions for file in intervention_files(spec, folder)]
+    compared = compare(spec, read_measures(spec, folders), read_interventions(spec, files))
     for name, rows in compared.items():
         with atomic_write(arguments.output_folder / f"{name}.parquet") as temp_path:
             tables.write_parquet(rows, name, temp_path)
@@ -96,8 +106,38 @@ def read_measures(spec: CompareSpec, folders: list[pathlib.Path]) -> dict[str, p
     }
 
 
-def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return every table of the study, by name (`COMPARED`)."""
+def intervention_files(spec: CompareSpec, path: pathlib.Path) -> list[pathlib.Path]:
+    """Return the tables of the study's runs in the folder `path`, in the order of the study file; a file is itself."""
+    if path.is_file():
+        return [path]
+    files = [path / arm.name / f"seed{seed}" / f"{INTERVENED}.parquet" for arm in spec.arms for seed in spec.seeds]
+    return [file for file in files if file.is_file()]
+
+
+def read_interventions(spec: CompareSpec, files: list[pathlib.Path]) -> pd.DataFrame:
+    """Read the tables of the runs' interventions as one, in the order of the study file.
+
+    Raises:
+        ValueError: a file is no such table, holds more than one run, or one that the study does not have; names it.
+    """
+    order = [(arm.name, seed) for arm in spec.arms for seed in spec.seeds]
+    of_run: dict[tuple[str, int], pd.DataFrame] = {}
+    for file in files:
+        rows = tables.read_table(file, INTERVENED)
+        runs = list(dict.fromkeys(zip(rows["ablation"], rows["seed"], strict=True)))
+        if not runs:  # a run without selectors, or one that failed
+            continue
+        if len(runs) > 1 or runs[0] not in order:
+            named = ", ".join(f"{ablation}, seed {seed}" for ablation, seed in runs)
+            raise ValueError(f"{file}: must hold one run of the study, and holds {named}")
+        of_run[runs[0]] = rows
+    return tables.conform(INTERVENED, tables.stack([of_run[run] for run in order if run in of_run]))
+
+
+def compare(
+    spec: CompareSpec, measured: dict[str, pd.DataFrame], interventions: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
+    """Return every table of the study, by name (`COMPARED`); without `interventions` no run counts as specialised."""
     confidence, draws = spec.confidence, measured["draws"]
     about, present = {arm.name: arm.about for arm in spec.arms}, measured["runs"]
     ablations = tuple(about)
@@ -105,9 +145,19 @@ def compare(spec: CompareSpec, measured: dict[str, pd.DataFrame]) -> dict[str, p
     rows["selectors"] = excess.add_load_states(
         excess.add_excess(measured["selectors"], spec.controls, len(spec.domains)), spec.controls
     )
+    rows[INTERVENED] = tables.conform(INTERVENED, pd.DataFrame()) if interventions is None else interventions
+    rows["effects"] = effects.effects_table(rows[INTERVENED], measured["experts"], spec.controls, spec.margin)
     described = present.assign(about=[about[ablation] for ablation in present["ablation"]])
-    with_states = excess.add_states(described, rows["selectors"], draws, controls=spec.controls, confidence=confidence)
-    rows["runs"] = tables.conform("runs", with_states)
+    with_states = excess.add_states(
+        described,
+        rows["selectors"],
+        draws,
+        uses=effects.uses_by_run(rows["effects"]),
+        controls=spec.controls,
+        confidence=confidence,
+    )
+    with_effects = with_states.merge(effects.means_of_runs(rows["effects"]), "left", ["ablation", "seed"])
+    rows["runs"] = tables.conform("runs", with_effects)
     rows["losses"] = comparison.add_loss_differences(measured["losses"], draws, spec.reference, confidence)
     with_measured = rows["runs"].merge(measured_statistics(measured["measurements"]), "left", ["ablation", "seed"])
     rows["comparisons"] = comparison.comparisons_table(

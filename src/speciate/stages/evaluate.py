@@ -24,10 +24,10 @@ from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_block_set
 from speciate.data.mixture.manifest import read_mixture
-from speciate.evaluation import speculative
+from speciate.evaluation import expert_similarity, speculative
 from speciate.evaluation.denoising import unmasking_orders
 from speciate.evaluation.likelihood import COLUMNS, nll_by_document
-from speciate.graph.run_paths import read_vocabulary, run_paths, tokenizer_folder
+from speciate.graph.run_paths import check_tokenizer, run_paths, tokenizer_folder
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
 from speciate.selection.selection import record_selections
@@ -84,6 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
         choices, metrics = probe_selectors(model, objective, probe)
     model.cpu()  # what remains is small
     metrics += speculative.speculation_metrics(model, torch.from_numpy(probe.tokens))
+    metrics += expert_similarity.similarity_metrics(model, objective, probe)
     details = token_details(model, objective, probe)
     write_outputs(arguments, likelihood=likelihood, choices=choices, metrics=metrics, details=details)
     nats = likelihood["nats"].sum() / likelihood["tokens"].sum()
@@ -105,13 +106,8 @@ def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
         arguments.token_bytes = tokenizer_folder(folder, option="--token-bytes") / "token_bytes.npy"
     if arguments.mixture_folder is None:
         arguments.mixture_folder = run_paths(arguments.spec, spec, ["--mixture-folder"]).mixture
-    of_run = read_vocabulary(arguments.model.parent).get("tokenizer")
-    of_mixture = read_mixture(arguments.mixture_folder).tokenizer_fingerprint
-    if of_run is not None and of_run != of_mixture:
-        raise ValueError(
-            f"--mixture-folder: {arguments.mixture_folder} was encoded by tokenizer {of_mixture[:10]}, and the run was "
-            f"trained with {of_run[:10]}"
-        )
+    fingerprint = read_mixture(arguments.mixture_folder).tokenizer_fingerprint
+    check_tokenizer(arguments.model.parent, arguments.mixture_folder, fingerprint)
 
 
 def write_outputs(

@@ -20,10 +20,10 @@ from speciate.reporting import csv_page, data_tables, findings, formats, manifes
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
-    *("comparisons", "collapse", "hypotheses", "missing"),
+    *("interventions", "effects", "agreement", "comparisons", "collapse", "hypotheses", "missing"),
     *data_tables.REPORT_TABLES,
 )
-SECTION_ORDER = ("load", "lift", "information", "commitment", "token_types", "loss_load", "curves")
+SECTION_ORDER = ("load", "lift", "information", "use", "commitment", "token_types", "loss_load", "curves")
 """The order of the figures' sections; figures that are not named here follow."""
 
 

@@ -31,6 +31,16 @@ class Objective(nn.Module, abc.ABC):
         """Return independent unbiased estimates of `token_nll`, (estimates, B, S); one where it is exact."""
         return self.token_nll(model, token_BT, document_BT).unsqueeze(0)
 
+    def probe_nll(
+        self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return each prediction's nats, without gradient, and which predictions count, (B, S) each.
+
+        Interventions on selectors compare these nats. An objective whose `token_nll` takes many passes gives what a
+        single one shows, on draws that the block alone decides.
+        """
+        return self.token_nll(model, token_BT, document_BT), self.loss_mask(model, token_BT, document_BT)
+
     @property
     def is_estimated(self) -> bool:
         """Whether `token_nll` is a Monte Carlo estimate, so that the spread of `nll_estimates` is its error."""

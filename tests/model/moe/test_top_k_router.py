@@ -11,6 +11,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from speciate.config.components import component_module, options_of
 from speciate.model.moe.top_k_router import load_balancing_loss, normalised_weights, z_loss
 from speciate.model.token_batch import TokenBatch
+from speciate.selection.metrics import collect_metrics
 
 
 def test_top_1_weight_is_exactly_one_and_carries_the_probabilitys_gradient() -> None:
@@ -25,6 +26,19 @@ def test_more_weights_are_the_probabilities_renormalised() -> None:
     torch.testing.assert_close(
         normalised_weights(torch.tensor([[0.3, 0.1], [0.2, 0.2]])), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
     )
+
+
+def test_the_margin_is_between_the_last_choice_and_the_next(top_k: Selecting) -> None:
+    selector = top_k("learned", top_k=2).eval()
+    with collect_metrics(selector) as collector:
+        routing = route(selector)
+    sorted_NS = routing.selection.probs_NS.sort(dim=-1, descending=True).values
+    expected = float((sorted_NS[:, 1] - sorted_NS[:, 2]).detach().mean())
+    assert collector.means() == {("", "routing_margin", None): pytest.approx(expected, rel=1e-6)}
+    everything = top_k("learned", top_k=8)
+    with collect_metrics(everything) as collector:
+        route(everything)
+    assert collector.means() == {}
 
 
 @pytest.mark.parametrize("k", [1, 2, 8])

@@ -17,9 +17,9 @@ class Statistic:
     label: str
     """What the report calls it."""
     unit: Literal["nats", "bits", "share", "slots", ""]
-    group: Literal["loss", "load", "domain", "null"]
+    group: Literal["loss", "load", "domain", "null", "use"]
     """Its subject: the loss; how even the load is; what a choice tells about the text's domain; the distance from the
-    null."""
+    null; what overriding the choice costs."""
     over_selectors: Literal["max", "min", "sum", "mean"] | None = None
     """How the values of the run's selectors become one: the worst selector for collapse, the sum for counts of slots,
     the mean for information. None: it is not a reduction over selectors."""
@@ -61,6 +61,9 @@ STATISTICS = (
     Statistic("commitment_nats", "commitment", "nats", "null", "mean"),
     Statistic("drift_nats", "drift", "nats", "null", "mean"),
     Statistic("information_nats", "information", "nats", "null", "mean"),
+    Statistic("matched_nats", "cost of load-matched random choice", "nats", "use"),
+    Statistic("need_correlation", "lift against need", "", "use", decimals=2),
+    Statistic("selectivity_nats", "selectivity", "nats", "use"),
 )
 NAMES = tuple(statistic.name for statistic in STATISTICS)
 LOAD = tuple(statistic for statistic in STATISTICS if statistic.group == "load")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from speciate.config.components import options_of
 from speciate.config.contracts.model import BalanceOptions, ChoiceOptions, RouterOptions
 from speciate.model.token_batch import BuildContext, TokenBatch
+from speciate.selection.metrics import is_collecting, record_metric
 from speciate.selection.selection import Selection, Selector
 
 ROUNDING = 1e-9
@@ -151,6 +152,8 @@ class TopK(Selector):
             loss: Tensor = (self.balance if self.balancing else self.unbalanced)(scores, chosen.chosen_NS, tokens)
             if scores.logits_NS is not None and self.z_weight:
                 loss = loss + self.z_weight * z_loss(scores.logits_NS, tokens)
+            if is_collecting() and self.top_k < self.num_slots:
+                record_margin(self, scores.probs_NS, tokens)
             token_N = tokens.index_BT.flatten()
             selection = Selection(
                 probs_NS=scores.probs_NS,
@@ -183,6 +186,12 @@ def normalised_weights(prob_NK: Tensor) -> Tensor:
     if prob_NK.shape[1] == 1:
         return 1 + (prob_NK - prob_NK.detach())
     return prob_NK / prob_NK.sum(-1, keepdim=True)
+
+
+def record_margin(router: TopK, probs_NS: Tensor, tokens: TokenBatch) -> None:
+    """Record how far each token's last chosen slot is ahead of the first that is not, in probability."""
+    best_NM = probs_NS[tokens.real_BT.flatten()].topk(router.top_k + 1, dim=-1).values
+    record_metric(router, "routing_margin", best_NM[:, -2] - best_NM[:, -1])
 
 
 def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor, tokens: TokenBatch | None = None) -> Tensor:

@@ -220,6 +220,13 @@ class Objective(BaseObjective):
     @torch.no_grad()
     def run_probe(self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None) -> None:
         """Run importance and denoiser at one of 8 noise levels per block, on masks that the block alone decides."""
+        self.probe_nll(model, token_BT, document_BT)
+
+    @torch.no_grad()
+    def probe_nll(
+        self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return each token's nats and which tokens are masked, (B, T - 1) each, in the pass of `run_probe`."""
         share_B = ((uniforms(token_BT, LEVEL_KEY)[:, 0] * PROBE_LEVELS).floor() + 0.5) / PROBE_LEVELS
         draw_BT = uniforms(token_BT, DRAW_KEY)
         noisy, probs = self.add_noise(
@@ -227,6 +234,7 @@ class Objective(BaseObjective):
         )
         _, nats_BT = self.denoise(model, noisy)
         self.run_importance(model, noisy, probs, nats_BT)
+        return nats_BT[:, 1:], noisy.masked_BT[:, 1:]
 
     @torch.no_grad()
     def details(self, model: Transformer, blocks: BlockSet) -> pd.DataFrame:

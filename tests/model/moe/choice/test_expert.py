@@ -40,7 +40,7 @@ def test_equals_taking_the_best_one_after_the_other(top_k: Selecting, k: int, fa
     chosen_NS = routing.selection.chosen_NS
     torch.testing.assert_close(chosen_NS[served_N].sum(-1), torch.ones(int(served_N.sum())))
     assert torch.equal(chosen_NS > 0, routing.kept_NK)
-    assert list(meter.means().values()) == [pytest.approx(1 - float(served_N.double().mean()))]
+    assert meter.means()["choice", "untaken_share", None] == pytest.approx(1 - float(served_N.double().mean()))
 
 
 def test_a_layer_is_each_experts_weighted_output_on_its_own_tokens(transformer: Build, moe: Any) -> None:

@@ -1,0 +1,139 @@
+"""Figure: does a choice that tells a text's domain matter for the loss? Information against causal cost, by layer.
+
+A point is one selector of one finished run: across, what its choices tell of the domain; up, what it costs to replace
+them by random choices of the same load. A selector can have much of one and nothing of the other.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pydantic import Field
+
+from speciate.config.contracts.figures import FigureOptions
+from speciate.figures import style
+
+QUESTION = "Do the choices that tell a text’s domain matter for the loss?"
+TABLES = {
+    "effects": (
+        "ablation",
+        "seed",
+        "selector",
+        "layer",
+        "matched_nats",
+        "matched_low_nats",
+        "matched_high_nats",
+        "use",
+    ),
+    "selectors": ("ablation", "seed", "selector", "layer", "probe", "information_bits", "null_mean_bits"),
+}
+DEPTHS = LinearSegmentedColormap.from_list("depths", ["#E0A030", "#B3400B", "#7B2A6F", "#1F2EA0"])
+"""Colours from the first layer to the last; their lightness falls."""
+LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Costs with a tick, besides the margin."""
+NOTHING = "No selector of this study was intervened on, so there is no cost to show."
+
+
+class Options(FigureOptions):
+    """Limits of what one page can hold."""
+
+    max_arms: int = Field(9, ge=1)
+    """Largest number of arms drawn, each with a marker of its own; the caption names the others."""
+
+    reads: ClassVar[str] = "interventions"
+
+
+def _points(tables: style.Tables) -> pd.DataFrame:
+    """Return the selectors inside the layers, with the information and the cost of each."""
+    key = ["ablation", "seed", "selector"]
+    full = tables["selectors"][tables["selectors"]["probe"] == "full"]
+    bits = full.assign(bits=full["information_bits"] - full["null_mean_bits"])[[*key, "bits"]]
+    points = tables["effects"].merge(bits, on=key)
+    return points[points["layer"] >= 0].dropna(subset=["bits", "matched_nats"])
+
+
+def _arms(points: pd.DataFrame, subject: style.Subject, limit: int) -> list[str]:
+    """Return the arms that are drawn: those with the most information, the controls among them."""
+    most = points.groupby("ablation")["bits"].max().to_dict()
+    return style.choose_arms(style.arms_with_selectors(points, subject), limit, most, subject)
+
+
+def _colour(layer: int, last: int) -> Any:
+    return DEPTHS(layer / last if last else 1.0)
+
+
+def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
+    """Draw a point a selector, its interval, and the margin."""
+    points = _points(tables)
+    if points.empty:
+        return style.message_figure(NOTHING)
+    arms = _arms(points, subject, options.max_arms)
+    drawn = style.new_figure(3.4)
+    axes = drawn.subplots()
+    last = int(points["layer"].max())
+    for arm, marker in zip(arms, style.MARKERS, strict=False):
+        for row in points[points["ablation"] == arm].itertuples():
+            colour = _colour(int(row.layer), last)
+            face = "white" if arm in subject.controls else colour
+            axes.plot([row.bits] * 2, [row.matched_low_nats, row.matched_high_nats], color=colour, linewidth=0.5)
+            axes.plot(row.bits, row.matched_nats, marker, color=colour, markerfacecolor=face, markersize=4.5)
+    linear = subject.margin or 0.01
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.6)
+    axes.set_yticks([sign * size for sign in (-1, 1) for size in (*LEVELS, linear)] + [0.0])
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.axhspan(-linear, linear, color=style.HAIR, linewidth=0, zorder=0)
+    top = float(np.nanmax(points[["matched_nats", "matched_high_nats"]].to_numpy()))
+    axes.set_ylim(min(-1.5 * linear, 1.2 * float(points["matched_nats"].min())), max(2 * linear, 1.3 * top))
+    axes.set_xlabel("I(E;D) beyond the null’s mean, bits")
+    axes.set_ylabel("cost of load-matched random choice, nats a token")
+    _draw_legends(drawn, axes, arms, sorted(points["layer"].unique()), controls=subject.controls)
+    return drawn
+
+
+def _draw_legends(drawn: Figure, axes: Axes, arms: list[str], layers: list[int], *, controls: Any) -> None:
+    """Say outside the axes which marker is which arm, and which colour is which layer."""
+    handles = [
+        Line2D(
+            *([], []),
+            marker=marker,
+            linestyle="",
+            color=style.QUIET,
+            markersize=4.5,
+            markerfacecolor="white" if arm in controls else style.QUIET,
+            label=style.plain_name(arm),
+        )
+        for arm, marker in zip(arms, style.MARKERS, strict=False)
+    ]
+    shown = layers if len(layers) <= 6 else [layers[round(place * (len(layers) - 1) / 4)] for place in range(5)]
+    handles += [
+        Line2D(
+            [], [], marker="o", linestyle="", color=_colour(layer, layers[-1]), markersize=4.5, label=f"layer {layer}"
+        )
+        for layer in shown
+    ]
+    drawn.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=6.5)
+
+
+def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return what the figure shows and what it does not."""
+    points = _points(tables)
+    if points.empty:
+        return NOTHING
+    arms = _arms(points, subject, options.max_arms)
+    idle, used = ((points["use"] == use).sum() for use in ("idle", "used"))
+    hollow = [arm for arm in subject.controls if arm in arms]
+    controls = f" Hollow: {style.join_names(hollow)}, whose selectors do not learn." if hollow else ""
+    return (
+        "A point is one selector of one finished model, coloured by its depth. Up: how much the loss rises where random"
+        " choices of the same load replace its own (for a router, the choices of other tokens), with the"
+        f" {subject.confidence:.0%} interval of a bootstrap over documents; linear within the grey band, which is plus"
+        f" and minus the margin of {subject.margin:g} nats, and logarithmic beyond it. Of {len(points)} selectors"
+        f" {used} cost more than the margin by the whole interval, and {idle} stay inside it by the whole interval:"
+        f" these are idle.{controls} The model was trained with its selector, so a cost shows that it relies on it, not"
+        " that another model would do worse without. Selectors outside the layers are not shown."
+        + style.note_left_out((style.arms_with_selectors(points, subject), arms))
+    )
