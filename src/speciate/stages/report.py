@@ -14,7 +14,7 @@ from typing import Any
 
 from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import CARDED, COMPARED, ReportSpec
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, ReportSpec
 from speciate.io import atomic_write
 from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
 
@@ -80,6 +80,6 @@ def main(arguments: argparse.Namespace) -> None:
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
-    for name in (*COMPARED, *CARDED) if arguments.table_folder else ():
+    for name in (*COMPARED, AGREED, *CARDED) if arguments.table_folder else ():
         with atomic_write(arguments.table_folder / f"{name}.html") as temp_path:
             temp_path.write_text(csv_page.render(arguments.tables / f"{name}.csv"), encoding="utf-8")
