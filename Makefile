@@ -12,9 +12,6 @@ SNAKEFILES := Snakefile workflow
 # the arm that `make verify` remakes: the study's reference, whose layers have routers
 VERIFIED := auxiliary
 unexport PYTHONPATH PYTHONHOME
-# by these a shell chooses other kernels for the same processor, which give other last bits
-unexport OPENBLAS_CORETYPE OPENBLAS_L2_SIZE MKL_CBWR MKL_ENABLE_INSTRUCTIONS ONEDNN_MAX_CPU_ISA ATEN_CPU_CAPABILITY \
-	NPY_DISABLE_CPU_FEATURES
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help

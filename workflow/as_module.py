@@ -60,11 +60,11 @@ def set_default_target(workflow: Any, earlier: str | None) -> None:
         workflow.default_target = earlier
 
 
-def prefix_for_own(exports: str) -> str:
-    """Return the prefix of shell commands by which only Speciate's own get the exports.
+def prefix_for_own(before: str, exports: str) -> str:
+    """Return the prefix of shell commands by which only Speciate's own get the exports, and run what comes before.
 
     Bash holds its command, with this prefix, in BASH_EXECUTION_STRING. The quotes keep the pattern from matching
     itself.
     """
     first, last = COMMAND[:6], COMMAND[6:]
-    return f'set -euo pipefail; case "$BASH_EXECUTION_STRING" in *"{first}""{last}"*) export {exports};; esac; '
+    return f'set -euo pipefail; case "$BASH_EXECUTION_STRING" in *"{first}""{last}"*) {before}export {exports};; esac; '

@@ -1,5 +1,6 @@
 """Start a study from a frozen tree: what its jobs read is written once, and later edits change none of them."""
 
+import os
 import pathlib
 import shlex
 from collections.abc import Mapping
@@ -10,6 +11,15 @@ from snakemake.shell import shell
 
 from speciate.graph.frozen import SourceTree
 from speciate.graph.study_graph import StudyGraph
+
+
+KERNELS = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"),
+    *("ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES"),
+)
+"""Variables by which a user's shell chooses other kernels for the same processor, which give other last bits."""
+KEEP = "SPECIATE_KEEP_KERNELS"
+"""The variable by which a user says that the choice is meant."""
 
 
 def set_prefix(exports: Mapping[str, object], tree: pathlib.Path, *, for_all: bool) -> None:
@@ -24,7 +34,8 @@ def set_prefix(exports: Mapping[str, object], tree: pathlib.Path, *, for_all: bo
         for name, value in {**exports, "PYTHONPATH": tree / "src"}.items()
     ]
     names = " ".join(values)
-    shell.prefix(f"set -euo pipefail; export {names}; " if for_all else prefix_for_own(names))
+    unset = "" if KEEP in os.environ else f"unset {' '.join(KERNELS)}; "
+    shell.prefix(f"set -euo pipefail; {unset}export {names}; " if for_all else prefix_for_own(unset, names))
 
 
 def freeze(workflow: Any, source: SourceTree, graph: StudyGraph, key: str) -> pathlib.Path:

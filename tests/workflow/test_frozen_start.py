@@ -127,3 +127,28 @@ def test_a_changed_run_that_was_stopped_starts_anew_and_the_old_one_can_go_on(li
     assert "starts from scratch: spec: training.num_steps is 30, was 4000, since the checkpoint of step " in done.stdout
     assert [path for path in checkpoints.iterdir() if path.is_dir()] == [first]
     assert list(first.glob("step*"))
+
+
+PREFIX = """
+import pathlib, frozen_start
+from snakemake.shell import shell
+frozen_start.set_prefix({"WORD": "a b"}, pathlib.Path("/tree"), for_all=FOR_ALL)
+print(shell._process_prefix)
+"""
+
+
+@pytest.mark.parametrize("for_all", [True, False])
+@pytest.mark.parametrize(("keep", "seen"), [({}, "unset"), ({"SPECIATE_KEEP_KERNELS": "1"}, "Haswell")])
+def test_a_job_does_not_see_which_kernels_a_users_shell_prefers(keep: dict[str, str], seen: str, for_all: bool) -> None:
+    shell = {"PATH": os.environ["PATH"], "OPENBLAS_CORETYPE": "Haswell", **keep}
+    found = subprocess.run(
+        [ROOT / ".envs/host/bin/python", "-c", PREFIX.replace("FOR_ALL", str(for_all))],
+        env={**shell, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'workflow'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    prefix = found.stdout.strip().replace("{{", "{").replace("}}", "}")
+    command = f'{prefix} : python -m speciate train; echo "${{OPENBLAS_CORETYPE:-unset}} $WORD"'
+    done = subprocess.run(["bash", "-c", command], env=shell, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{seen} a b\n"
