@@ -12,7 +12,6 @@ from snakemake.shell import shell
 from speciate.graph.frozen import SourceTree
 from speciate.graph.study_graph import StudyGraph
 
-
 KERNELS = (
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"),
     *("ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES"),
