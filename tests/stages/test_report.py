@@ -223,7 +223,7 @@ def test_the_most_uneven_is_judged_by_its_limit_and_not_by_its_share(tables) -> 
     runs.loc[runs["ablation"] == "hash", ["max_share", "unevenness"]] = [0.45, 0.9]
     changed = {**tables, "selectors": selectors, "runs": runs}
     text = parts(changed, spec())["What did not collapse"].text
-    assert "Nearest to its limits is a run of hash, where 45.0% [44.0%" in text
+    assert "The most uneven is a run of hash, where 45.0% [44.0%" in text
     rows = {row[0]: row for row in map(list, report_tables.load_tables(changed, spec())[0].rows)}
     assert rows["hash"][2:5] == ["45.0%", rows["hash"][3], "50.0%"]
 

@@ -24,6 +24,7 @@ from speciate.io import sha256
 from speciate.stages import train as verb
 from speciate.training.checkpoint.state import State
 from speciate.training.logs.progress import Progress
+from speciate.training.prepare import initial_model
 
 RESULTS = ("model.safetensors", "metrics.jsonl", "telemetry.safetensors")
 MakeRun = Callable[..., RunSpec]
@@ -111,7 +112,7 @@ def test_documents_are_kept_apart_in_training(mixture: pathlib.Path, tmp_path: p
     blocks = TrainBlocks(mixture)
     rows = block_rows(spec.seed, 0, 4, len(blocks))
     model, objective = (
-        verb.initial_model(spec, blocks.vocabulary),
+        initial_model(spec, blocks.vocabulary),
         component_module(spec.objective).Objective(spec.objective),
     )
     parts = [

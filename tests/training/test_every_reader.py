@@ -28,6 +28,7 @@ from speciate.stages import train as verb
 from speciate.tools.export import to_transformers
 from speciate.training.checkpoint.load_run import load_run
 from speciate.training.observer import Observer
+from speciate.training.prepare import initial_model
 
 SHORT = {
     "training": {"num_steps": 3, "blocks_per_step": 4},
@@ -150,7 +151,7 @@ def check_export(run: RunSpec, model: Transformer, folder: pathlib.Path, text: l
 
 def test_they_differ_between_seeds(mixture: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run = RUNS["model both controls"]
-    built = [verb.initial_model(run.model_copy(update={"seed": seed}), VOCABULARY) for seed in (0, 1)]
+    built = [initial_model(run.model_copy(update={"seed": seed}), VOCABULARY) for seed in (0, 1)]
     keys = [(model.blocks[0].depth.router.dealt_T.tolist(), int(model.blocks[0].ffn.router.scorer.key))
             for model in built]  # fmt: skip
     assert all(first != second for first, second in itertools.pairwise(keys))

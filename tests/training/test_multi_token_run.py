@@ -18,6 +18,7 @@ from speciate.training import loop
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint.state import State
 from speciate.training.context import TrainContext
+from speciate.training.prepare import initial_model
 
 MakeRun = Callable[..., RunSpec]
 MULTI: dict[str, Any] = {"kind": "multi_token", "heads": 4, "ffn": {"kind": "dense", "hidden": 16}}
@@ -95,11 +96,11 @@ def test_it_starts_from_a_plain_run_and_a_plain_run_from_it(tmp_path: pathlib.Pa
     origin = {"kind": "dense", "origin": {"kind": "run", "ablation": "older"}}
     for older, newer in (("causal", MULTI), (MULTI, "causal")):
         parent = run_spec(ablation="older", objective=older, model=dense, seed=5)
-        parent_model = verb.initial_model(parent, 64)
+        parent_model = initial_model(parent, 64)
         (tmp_path / "spec.json").write_text(canonical_json(parent))
         safetensors.torch.save_file(parent_model.state_dict(), tmp_path / "model.safetensors")
         spec = run_spec(objective=newer, model=dense, start=origin)
-        weights_at_start = verb.initial_model(spec, 64, tmp_path / "model.safetensors").state_dict()
+        weights_at_start = initial_model(spec, 64, tmp_path / "model.safetensors").state_dict()
         fresh = fresh_model(spec).state_dict()
         for name, weight in weights_at_start.items():
             assert torch.equal(weight, fresh[name] if name.startswith("parts.") else parent_model.state_dict()[name]), (

@@ -20,6 +20,7 @@ from speciate.selection.selection import selectors
 from speciate.stages import evaluate
 from speciate.stages import train as verb
 from speciate.training.checkpoint.load_run import load_run
+from speciate.training.prepare import initial_model
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDIES = ("moe", "hybrid", "attention", "diffusion", "upcycle")
@@ -84,7 +85,7 @@ def test_an_arm_trains_and_is_evaluated(mixture: pathlib.Path, tmp_path: pathlib
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     _, model = load_run(tmp_path / "run", 64)
-    initial = verb.initial_model(run, 64, start).state_dict()
+    initial = initial_model(run, 64, start).state_dict()
     moved = [name for name, weight in model.state_dict().items() if not torch.equal(weight, initial[name])]
     assert "token_embedding.weight" in moved
     objective = component_module(run.objective).Objective(run.objective)

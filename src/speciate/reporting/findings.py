@@ -181,7 +181,7 @@ def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
     highest = float(table[[name for name in learned if name in table.index]].max())
     names = join_names(stable)
     text = (
-        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. Nearest to its limits"
+        f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. The most uneven"
         f" is a run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs"
         f" per arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
     )

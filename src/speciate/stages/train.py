@@ -14,36 +14,26 @@ import argparse
 import contextlib
 import functools
 import json
-import math
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
-from speciate.data.blocks import TrainBlocks, read_block_set
-from speciate.data.sampler import block_rows
 from speciate.data.tokens.manifest import FILES, read_manifest
 from speciate.graph.provenance import digest, made_by
 from speciate.graph.run_paths import TOKENIZER, run_paths
 from speciate.machine import FINISHED
-from speciate.model.transformer import Transformer
 from speciate.training import loop
-from speciate.training.build_model import build_model
 from speciate.training.checkpoint import lock, run_results, sharded, store
-from speciate.training.checkpoint.ema import WeightAverage
 from speciate.training.checkpoint.identity import Identity, identify, identity_key
 from speciate.training.checkpoint.snapshots import Snapshots
 from speciate.training.checkpoint.state import State
-from speciate.training.context import TrainContext
-from speciate.training.distributed.ranks import ALONE, Ranks, join_processes, seed_rank
+from speciate.training.distributed.ranks import ALONE, Ranks, join_processes
 from speciate.training.distributed.signals import STOPPED, StopRequest
 from speciate.training.logs import run_files, sinks
 from speciate.training.logs.progress import Progress
@@ -52,9 +42,9 @@ from speciate.training.logs.sinks import Sinks
 from speciate.training.logs.timing import PhaseTimer, timing
 from speciate.training.numerics import precision
 from speciate.training.numerics.loss_monitor import FailedRun
-from speciate.training.observer import Observer
 from speciate.training.optimizer import param_groups
-from speciate.training.prefetch import Batch, BatchPrefetcher
+from speciate.training.prefetch import BatchPrefetcher
+from speciate.training.prepare import batch_reader, build_context, initial_state, open_blocks, run_name
 
 SOMETIMES = (*run_results.SOMETIMES, *(f"{TOKENIZER}/{name}" for name in FILES))
 """Files in a run's folder that not every run has."""
@@ -166,11 +156,6 @@ def take_over(spec: RunSpec, checkpoint_folder: pathlib.Path, output_folder: pat
     return True
 
 
-def run_name(spec: RunSpec) -> str:
-    """Return a run's name in log lines."""
-    return f"{spec.ablation} seed {spec.seed}"
-
-
 def fill_in_paths(arguments: argparse.Namespace, spec: RunSpec) -> None:
     """Derive missing paths from the spec's place. Raises ValueError if the spec is not in a study's results."""
     needed = ["mixture_folder", "output_folder", "checkpoint_folder"]
@@ -274,7 +259,7 @@ def train(
     if not complete:
         return False
     if ranks.sharded:
-        gather_shards(state, spec, blocks.vocabulary)
+        sharded.gather_shards(state, spec, blocks.vocabulary)
     metadata = run_files.run_size(spec, state, blocks) | environment(ranks, attempt) | {"optimizer": groups}
     metadata |= {part: identity[part] for part in ("data", "vocabulary")} | {"made_by": made_by(spec)}
     run_timing = timing(timer, progress, state.step)
@@ -325,80 +310,6 @@ def tell_end(spec: RunSpec, output_folder: pathlib.Path, run_timing: dict[str, A
         log(f"{run_name(spec)}: done, {speed}, {run_timing['wall_seconds']:.0f} s")
 
 
-def open_blocks(spec: RunSpec, mixture_folder: pathlib.Path) -> TrainBlocks:
-    """Open the mixture's training blocks. Raises ValueError if there are too few for a step."""
-    blocks = TrainBlocks(mixture_folder)
-    if len(blocks) < spec.training.blocks_per_step:
-        needed = f"but a step needs {spec.training.blocks_per_step}"
-        raise ValueError(f"run {run_name(spec)}: the mixture has {len(blocks)} blocks, {needed}")
-    return blocks
-
-
-def initial_state(spec: RunSpec, vocabulary: int, start: pathlib.Path | None, ranks: Ranks) -> State:
-    """Return the state of a run before its first step."""
-    settings, model = spec.training, initial_model(spec, vocabulary, start)
-    if ranks.world > 1:  # all processes have drawn the same weights; from here on each has its own noise
-        seed_rank(f"noise {spec.seed}".encode(), ranks.rank)
-    ranks.place(model)
-    optimizer = spec.optimizer.component().build(spec.optimizer, model)
-    precision.prepare_blocks(settings, model)
-    ema = WeightAverage(model, settings.ema, settings.ema_warmup) if settings.ema is not None else None
-    return State(step=0, model=model, optimizer=optimizer, metrics=[], telemetry={}, ema=ema)
-
-
-def initial_model(spec: RunSpec, vocabulary: int, start: pathlib.Path | None = None) -> Transformer:
-    """Return the run's model with its initial weights, which depend only on the seed and on what it starts from."""
-    torch.manual_seed(spec.seed)
-    model = build_model(spec, vocabulary)
-    spec.start.component().initialise(spec.start, model, spec, start)
-    return model
-
-
-def batch_reader(spec: RunSpec, blocks: TrainBlocks, ranks: Ranks) -> Callable[[int], Batch]:
-    """Return a function that reads this process's blocks of a step."""
-
-    def read(step: int) -> Batch:
-        rows = block_rows(
-            spec.seed, step, spec.training.blocks_per_step, len(blocks), rank=ranks.rank, world=ranks.world
-        )
-        documents = torch.from_numpy(blocks.documents(rows)) if spec.model.separate_documents else None
-        return torch.from_numpy(blocks.tokens(rows)), documents
-
-    return read
-
-
-def build_context(
-    spec: RunSpec,
-    blocks: TrainBlocks,
-    mixture_folder: pathlib.Path,
-    *,
-    state: State,
-    batches: BatchPrefetcher,
-    ranks: Ranks,
-) -> TrainContext:
-    """Return what the run needs besides its state."""
-    settings, schedule = spec.training, spec.schedule.component()
-    objective = spec.objective.component().Objective(spec.objective)
-    probe, validation = (read_block_set(mixture_folder, name) for name in ("probe", "validation"))
-
-    def rows(step: int, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
-        return block_rows(spec.seed, step, settings.blocks_per_step, len(blocks), rank=rank, world=world)
-
-    return TrainContext(
-        spec=spec,
-        objective=objective,
-        lr_factor=lambda step: float(schedule.factor(spec.schedule, step, settings.num_steps)),
-        tokens=lambda step: batches(step)[0],
-        observer=Observer(spec.telemetry, objective, probe, validation),
-        documents=lambda step: batches(step)[1],
-        ranks=ranks,
-        loss_module=ranks.loss_module(objective, state.model),
-        rows=rows,
-        domains=lambda step: torch.from_numpy(blocks.domains(rows(step, ranks.rank, ranks.world))),
-        loss_limit=settings.diverged_at * math.log(blocks.vocabulary),
-    )
-
-
 def save_checkpoint(folder: pathlib.Path, state: State, *, ranks: Ranks, identity: Identity, keep: int) -> None:
     """Save a checkpoint: of an fsdp run each process writes its shards, and rank 0 writes everything else."""
     state.rng_states = ranks.rng_states()
@@ -408,12 +319,3 @@ def save_checkpoint(folder: pathlib.Path, state: State, *, ranks: Ranks, identit
     if ranks.is_main:
         store.save(folder, state, identity, keep)
     ranks.barrier()
-
-
-def gather_shards(state: State, spec: RunSpec, vocabulary: int) -> None:
-    """Replace a sharded run's model and average by full ones; each process calls it."""
-    weights = sharded.gather_tensors(state.model.state_dict())
-    state.model = build_model(spec, vocabulary)
-    state.model.load_state_dict(weights, assign=True)
-    if state.ema is not None:
-        state.ema.weights = sharded.gather_tensors(state.ema.weights)

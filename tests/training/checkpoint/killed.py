@@ -32,6 +32,7 @@ from speciate.training import loop
 from speciate.training.checkpoint import store
 from speciate.training.distributed.ranks import ALONE
 from speciate.training.logs import run_files
+from speciate.training.prepare import initial_state
 
 PLACES = {"training": (train, "train"), "saving": (store, "save"), "ending": (run_files, "write")}
 STEPS = 4
@@ -157,7 +158,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # import here what every training would otherwise import and read again
     digest("train", read_spec(RunSpec, spec))
-    train.initial_state(read_spec(RunSpec, spec), 64, None, ALONE)
+    initial_state(read_spec(RunSpec, spec), 64, None, ALONE)
 
     def given(name: str) -> list[str]:
         paths = {"spec": spec, "mixture-folder": mixture, "output-folder": folder / name}

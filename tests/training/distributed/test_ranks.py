@@ -34,6 +34,7 @@ from speciate.training.diffusion.fixed_uniforms import uniforms
 from speciate.training.distributed import ranks as distributed
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.objective import masked_diffusion
+from speciate.training.prepare import initial_model
 
 QUIET = {"router": {"noise_std": 0.0}}
 BIAS = {"top_k": 2, "balance": {"kind": "bias", "rate": 0.01}, "z_weight": 0.0, **QUIET}
@@ -136,7 +137,7 @@ def seen(models: list[torch.nn.Module]) -> Iterator[None]:
         models[:] = [original(*given)]
         return models[0]
 
-    original = verb.initial_model
+    original = initial_model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verb, "initial_model", build)
         yield
@@ -273,7 +274,7 @@ def test_a_sharded_checkpoint_of_another_model_is_refused(
 ) -> None:
     kept = home / "noisy-parts-fsdp-kept" / "step5"
     spec = spec_of("dense", 1)
-    model = verb.initial_model(spec, 64)
+    model = initial_model(spec, 64)
     optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(ValueError, match=r"step5: holds another run's tensors; they differ in model\.blocks\.0"):
         sharded.load_sharded(kept, State(0, model, optimizer, [], {}), Ranks())

@@ -25,8 +25,8 @@ from speciate.model.moe.top_k_router import load_balancing_loss, z_loss
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer, count_parameters
 from speciate.selection.selection import record_selections, selectors
-from speciate.stages.train import initial_model
 from speciate.training.checkpoint.weights import save_weights
+from speciate.training.prepare import initial_model
 
 VOCABULARY, CONTEXT, EXPERTS, HIDDEN = 64, 40, 4, 48
 MOE_LAYERS = [1, 2]

@@ -30,6 +30,7 @@ from speciate.training.logs import run_files
 from speciate.training.numerics import loss_monitor, nonfinite, oom
 from speciate.training.numerics.loss_monitor import FailedRun
 from speciate.training.objective_base import Objective
+from speciate.training.prepare import initial_model
 
 MakeRun = Callable[..., RunSpec]
 
@@ -129,7 +130,7 @@ def test_it_is_an_error_where_the_run_says_so_and_the_weights_are_those_before(r
 
 def alone(spec: RunSpec, objective: Objective | None = None) -> tuple[TrainContext, State]:
     torch.manual_seed(0)
-    built = verb.initial_model(spec, 64)
+    built = initial_model(spec, 64)
     token_BT = torch.randint(0, 64, (4, 16))
     context = TrainContext(
         spec=spec,

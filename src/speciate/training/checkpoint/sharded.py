@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from speciate.config.run import RunSpec
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import Ranks, full_tensor
 
@@ -80,3 +82,12 @@ def _without_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
         yield
+
+
+def gather_shards(state: State, spec: RunSpec, vocabulary: int) -> None:
+    """Replace a sharded run's model and average by full ones; each process calls it."""
+    weights = gather_tensors(state.model.state_dict())
+    state.model = build_model(spec, vocabulary)
+    state.model.load_state_dict(weights, assign=True)
+    if state.ema is not None:
+        state.ema.weights = gather_tensors(state.ema.weights)
