@@ -9,7 +9,7 @@ from speciate.analysis import load, tables
 from speciate.config.contracts.statistics import NAMES
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import RunSpec, canonical_json
-from speciate.config.stage_specs import ReportSpec
+from speciate.config.stage_specs import InterveneSpec, ReportSpec
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -118,7 +118,8 @@ def test_only_the_runs_of_an_edited_ablation_get_another_spec(settings: dict[str
     # a file is named by its content, so another spec is another file
     changed = [spec for path, spec in after.items() if path not in before]
     assert {spec.ablation for spec in changed if isinstance(spec, RunSpec)} == {"frozen"}
-    assert {type(spec) for spec in changed} <= {RunSpec, ReportSpec}
+    assert {spec.run.ablation for spec in changed if isinstance(spec, InterveneSpec)} == {"frozen"}
+    assert {type(spec) for spec in changed} <= {RunSpec, InterveneSpec, ReportSpec}
     assert all(before[path] == after[path] for path in before.keys() & after.keys())
     assert one.spec_file(one.run("frozen", 0)) != other.spec_file(other.run("frozen", 0))
 

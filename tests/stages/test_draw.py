@@ -44,8 +44,8 @@ def run(spec: pathlib.Path, tables: pathlib.Path, out: pathlib.Path) -> None:
 
 def word_of(figure: str) -> str:
     """Return a word that the figure must contain: an arm's in one of runs, a domain's in one of data, a sampler's."""
-    if figure == "unmasking":
-        return "semi autoregressive"
+    if figure in ("unmasking", "phase"):
+        return {"unmasking": "semi autoregressive", "phase": "collapsed"}[figure]
     return "math" if getattr(options_of("figures", figure), "page", "report") == "data" else "unbalanced"
 
 

@@ -71,6 +71,8 @@ class Study:
         pid = self.trainer()
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         return pid
 
     def run(self) -> str:
@@ -234,7 +236,8 @@ SLURM = {
     "sbatch": 'echo "sbatch $*" >> ASKED; exit 1',  # what is asked of it is all that is looked at here
     "squeue": 'case "$*" in *--user*) printf "7 RUNNING\\n8 PENDING\\n";; esac',
     "scancel": 'echo "scancel $*" >> ASKED',
-    **dict.fromkeys(("sinfo", "sacct", "sacctmgr", "scontrol"), "exit 0"),
+    "scontrol": 'echo "MinJobAge = 300 sec"',
+    **dict.fromkeys(("sinfo", "sacct", "sacctmgr"), "exit 0"),
 }
 
 

@@ -168,8 +168,8 @@ def test_what_a_job_names_grows_neither_with_the_runs_nor_with_the_shards(tmp_pa
     large = Planner(tmp_path / "large", sharded).plan_study()
     assert {rule: large["inputs"][rule] for rule in PER_RUN} == {rule: small["inputs"][rule] for rule in PER_RUN}
     assert max(large["inputs"][rule] for rule in PER_RUN) <= 7
-    # one table and one record of each run
-    assert large["inputs"]["compare"] == 60 and small["inputs"]["compare"] == 4
+    # of each run one table of measures and the table of interventions; and one record
+    assert large["inputs"]["compare"] == 120 and small["inputs"]["compare"] == 8
     assert large["inputs"]["manifest"] - small["inputs"]["manifest"] == 56
     for rule in ("compare", "manifest", "report"):
         assert large["commands"][rule] - small["commands"][rule] < 100, rule

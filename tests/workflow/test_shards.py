@@ -137,7 +137,9 @@ def results(own: Workspace, stage: str, name: str) -> dict[str, bytes]:
     """Return the files that a stage wrote for the study of this number of shards."""
     files = [file for file in only(own, f"{stage}/{name}-*").iterdir() if file.is_file()]
     # the manifest names the folders of the packs, and a folder's key knows the number of shards
-    return {file.name: file.read_bytes() for file in files if file.name not in ("spec.json", "mixture.json")}
+    return {
+        file.name: file.read_bytes() for file in files if file.name not in ("spec.json", "mixture.json", "made_by.json")
+    }
 
 
 def test_one_shard_gives_the_same_bytes(own: Workspace) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.test_staleness import GRAPH
 
-from speciate.config.stage_specs import CARDED, COMPARED
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED
 from speciate.reporting import csv_page
 
 
@@ -45,7 +45,7 @@ def test_every_figure_and_table_is_in_its_category(entries: dict[str, dict[str, 
     figures = [*GRAPH.figures("report"), *GRAPH.figures("data")]
     assert named == {
         *(("Figures", figure) for figure in figures),
-        *(("Tables", table) for table in (*COMPARED, *CARDED)),
+        *(("Tables", table) for table in (*COMPARED, AGREED, *CARDED)),
         *(("Pages", name) for name in ("report", "data")),
     }
     places = {pathlib.Path(path).stem: entry["place"] for path, entry in entries.items()}
@@ -78,7 +78,7 @@ def test_a_table_can_be_read_in_the_report(finished: Workspace, entries: dict[st
             [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
             for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
         ]
-        with (finished.folder / path).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        with (finished.results / "tables" / path.stem).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
             expected = list(csv.reader(file))
         assert rows == expected[: 1 + csv_page.MOST_ROWS], path
 

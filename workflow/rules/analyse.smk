@@ -58,13 +58,18 @@ rule intervene:
         f"{HOME}/logs/intervene/{{ablation}}/seed{{seed}}.log",
     benchmark:
         f"{HOME}/benchmarks/intervene/{{ablation}}/seed{{seed}}.tsv"
+    group:
+        SHARES.evaluation
     threads: lambda wildcards: run_of(wildcards).training.threads
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=3000,
+        runtime=30,
         gpu=lambda wildcards: min(1, gpus_of(wildcards)),
     params:
-        code=lambda wildcards: digest("intervene", run_of(wildcards)),
+        code=lambda wildcards: digest(
+            "intervene",
+            GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed)),
+        ),
         spec=lambda wildcards: spec_path(
             GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed))
         ),
@@ -86,9 +91,11 @@ rule agree:
         f"{HOME}/logs/agree.log",
     benchmark:
         f"{HOME}/benchmarks/agree.tsv"
+    group:
+        SHARES.tables
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=30,
     params:
         code=lambda wildcards: digest("agree"),

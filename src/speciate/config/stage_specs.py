@@ -20,7 +20,7 @@ from speciate.config.contracts.data import (
 from speciate.config.contracts.figures import FigureOptions
 from speciate.config.data import Split
 from speciate.config.hypothesis import Hypothesis
-from speciate.config.run import Name, Names
+from speciate.config.run import Name, Names, RunSpec
 from speciate.config.sweeps import SweepPlan
 
 CARDED = (
@@ -94,8 +94,7 @@ class MeasureSpec(Strict):
 class InterveneSpec(Strict):
     """What `intervene` reads: on how much of one run's model, and how its intervals are made."""
 
-    ablation: Name
-    seed: int
+    run: RunSpec
     blocks: int
     max_slots: int
     resamples: int

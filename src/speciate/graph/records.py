@@ -19,7 +19,7 @@ from typing import Any
 from speciate.graph.provenance import short_digest
 
 FILE, FOLDER = "made_by.json", "made_by"
-ONE_FOLDER_EACH = ("data", "runs", "measures")
+ONE_FOLDER_EACH = ("data", "runs", "measures", "interventions")
 """Folders of results, directly or of one study, in which no two jobs of a stage share a folder."""
 OF_THE_MACHINE = ("run.json", "timing.json")
 """Files that differ from one machine to the next though nothing that a later stage measures does."""

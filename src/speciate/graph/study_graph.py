@@ -227,8 +227,7 @@ class StudyGraph(DataGraph):
         """Return the spec of the interventions on one run."""
         analysis = self.study.analysis
         return InterveneSpec(
-            ablation=ablation,
-            seed=seed,
+            run=self.run(ablation, seed),
             blocks=analysis.interventions.blocks,
             max_slots=analysis.interventions.max_slots,
             resamples=analysis.resamples,

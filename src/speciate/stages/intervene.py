@@ -46,7 +46,9 @@ def main(arguments: argparse.Namespace) -> None:
         tables.write_parquet(rows, INTERVENED, temp_path)
     whole = rows[(rows["domain"] == costs.ALL) & (rows["intervention"] == costs.MATCHED)]
     shown = ", ".join(f"{row.selector} {row.cost_nats:.4f}" for row in whole.itertuples())
-    log(f"{spec.ablation} seed {spec.seed}: load-matched random choice costs, in nats: {shown or 'no selector'}")
+    log(
+        f"{spec.run.ablation} seed {spec.run.seed}: load-matched random choice costs, in nats: {shown or 'no selector'}"
+    )
 
 
 def intervene(spec: InterveneSpec, run_folder: pathlib.Path, mixture_folder: pathlib.Path) -> pd.DataFrame:

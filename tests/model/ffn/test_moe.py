@@ -173,7 +173,7 @@ def test_every_expert_is_reached(transformer: Build, moe: Options) -> None:
         ({"balance": "bias", "balance_from": 0.5, "balance_until": 0.5}, "0.5 is not before balance_until, 0.5"),
         ({"balance_until": 0.5}, "balance none has nothing to switch"),
         ({"num_shared": -1}, "num_shared"),
-        ({"balance": {"kind": "auxiliary", "weight": 0.0}}, "balance.weight"),
+        ({"balance": {"kind": "auxiliary", "weight": -0.1}}, "balance.weight"),
         ({"num_experts": 0}, "num_experts"),
         ({"capacity": 1.25}, "capacity: unknown key"),
     ],
