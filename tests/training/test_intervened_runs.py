@@ -37,8 +37,8 @@ def trained(run: RunSpec, mixture: pathlib.Path, folder: pathlib.Path) -> pathli
     return folder
 
 
-def spec(**changes: Any) -> InterveneSpec:
-    settings = {"ablation": "small", "seed": 0, "blocks": 2, "max_slots": 8, "resamples": 19, "confidence": 0.95}
+def spec(run: RunSpec, **changes: Any) -> InterveneSpec:
+    settings = {"run": run, "blocks": 2, "max_slots": 8, "resamples": 19, "confidence": 0.95}
     return InterveneSpec.model_validate({**settings, "draw_seed": 0, **changes})
 
 
@@ -46,7 +46,7 @@ def test_the_verb_writes_the_costs_of_a_trained_run(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun
 ) -> None:
     folder = trained(run_spec(), mixture, tmp_path / "run")
-    (tmp_path / "spec.json").write_text(canonical_json(spec()))
+    (tmp_path / "spec.json").write_text(canonical_json(spec(run_spec())))
     written = []
     for name in ("one", "two"):
         arguments = ["--spec", tmp_path / "spec.json", "--run-folder", folder, "--mixture-folder", mixture]
@@ -72,7 +72,7 @@ def test_the_verb_writes_the_costs_of_a_trained_run(
 
 def test_more_blocks_than_there_are_means_all(mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun) -> None:
     folder = trained(run_spec(), mixture, tmp_path / "run")
-    rows = intervene.intervene(spec(blocks=99), folder, mixture)
+    rows = intervene.intervene(spec(run_spec(), blocks=99), folder, mixture)
     assert (rows["blocks"] == 8).all()
 
 
@@ -80,14 +80,14 @@ def test_more_blocks_than_there_are_means_all(mixture: pathlib.Path, tmp_path: p
 def test_a_run_without_selectors_and_one_that_failed_have_no_rows(
     mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, kind: str
 ) -> None:
+    run = run_spec(model={"block": {"ffn": {"kind": "dense", "hidden": 16}}})
     if kind == "dense":
-        run = run_spec(model={"block": {"ffn": {"kind": "dense", "hidden": 16}}})
         folder = trained(run, mixture, tmp_path / "run")
     else:
         folder = tmp_path / "run"
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"state": "failed", "reason": "diverged"}))
-    rows = intervene.intervene(spec(), folder, mixture)
+    rows = intervene.intervene(spec(run), folder, mixture)
     assert rows.empty
     assert list(rows.columns) == list(tables.COLUMNS["interventions"])
 
@@ -100,7 +100,7 @@ def test_another_tokenizers_mixture_is_refused(
     facts["vocabulary"] = {"tokens": 64, "tokenizer": "f00d" * 10}
     (folder / "run.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"--mixture-folder: .* was encoded by tokenizer none, and the run"):
-        intervene.intervene(spec(), folder, mixture)
+        intervene.intervene(spec(run_spec()), folder, mixture)
 
 
 def test_masks_that_follow_no_importance_cost_nothing(
@@ -114,7 +114,7 @@ def test_masks_that_follow_no_importance_cost_nothing(
     costs = {}
     for masking in ("uniform", "importance"):
         run = RunSpec.model_validate({**base, "model": model, "objective": {**settings, "masking": masking}})
-        rows = intervene.intervene(spec(), trained(run, mixture, tmp_path / masking), mixture)
+        rows = intervene.intervene(spec(run), trained(run, mixture, tmp_path / masking), mixture)
         assert rows["selector"].unique().tolist() == ["parts.importance"]
         assert rows["layer"].unique().tolist() == [-1]
         costs[masking] = rows.set_index("domain")["cost_nats"].to_dict()

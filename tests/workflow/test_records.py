@@ -72,7 +72,7 @@ def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Wor
 
 def record_home(file: pathlib.Path) -> pathlib.Path:
     """Return the folder to which a record names a file."""
-    alone = file.parts[1] == "data" or file.parts[2] in ("runs", "measures")
+    alone = file.parts[1] == "data" or file.parts[2] in ("runs", "measures", "interventions")
     return file.parent if alone else pathlib.Path(*file.parts[:2])
 
 
@@ -189,7 +189,9 @@ def test_what_a_person_made_by_hand_is_judged_by_what_it_used(copied: Workspace,
         command = [sys.executable, "-m", "speciate", "measure", "--spec", str(file), "--output-folder", str(folder)]
         command += ["--run-folder", str(GRAPH.run_folder(run.ablation, run.seed))]
         command += ["--mixture-folder", str(GRAPH.folder("balance", "mixture"))]
-        environment = {**os.environ, "PYTHONPATH": str(copied.folder / "src")}
+        # the workflow's jobs do not see which kernels this shell prefers
+        shell = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS_", "ATEN_"))}
+        environment = {**shell, "PYTHONPATH": str(copied.folder / "src")}
         subprocess.run(command, cwd=copied.folder, env=environment, check=True, capture_output=True)
 
     measure(other)

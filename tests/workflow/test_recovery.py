@@ -72,7 +72,7 @@ class Study:
         process.kill()
         process.wait()
         if process.stdout is not None:
-            process.stdout.close()
+            process.stdout.close()  # the trainer holds its other end
         return pid
 
     def run(self) -> str:
@@ -210,6 +210,8 @@ def test_two_at_a_time_are_refused_and_a_dry_run_is_not(study: Study) -> None:
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     planned = study.workspace.snakemake("--dry-run", *study.command())
     assert "cannot be locked" not in planned.stdout
     assert (study.folder / ".snakemake/locks/0.output.lock").is_file()  # a dry run removes nothing
@@ -257,7 +259,7 @@ def test_jobs_of_slurm_are_waited_for_or_cancelled(
     study.workspace.snakemake(*options, "train:runtime=5", "--", *(str(place / "run.json") for place in places))
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == "scancel 8"  # it had not begun
-    first = {seed: next(line for line in asked if f"train_wildcards_dense_{seed} " in line) for seed in (0, 1)}
+    first = {seed: next(line for line in asked if f"train.dense.{seed} " in line) for seed in (0, 1)}
     assert "--dependency=afterany:7 " in first[0]  # it runs
     assert "--dependency=afterany:8 " in first[1]
     assert len(notes.read_text().splitlines()) == 2

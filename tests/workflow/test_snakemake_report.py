@@ -78,7 +78,7 @@ def test_a_table_can_be_read_in_the_report(finished: Workspace, entries: dict[st
             [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
             for row in re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
         ]
-        with (finished.results / "tables" / path.stem).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
+        with (finished.results / f"tables/{pathlib.Path(path).stem}.csv").open(encoding="utf-8", newline="") as file:
             expected = list(csv.reader(file))
         assert rows == expected[: 1 + csv_page.MOST_ROWS], path
 

@@ -180,7 +180,7 @@ rule calibrate:
         f"{RESULTS}/calibration/calibrate.tsv"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        mem_mb=2000,
         runtime=60,
     params:
         code=lambda wildcards: digest("calibrate"),

@@ -28,6 +28,7 @@ from tests.training.conftest import BASE, DENSE
 from speciate.config.extends import merge
 from speciate.config.run import RunSpec, canonical_json
 from speciate.stages import train as verb
+from speciate.training import prepare
 from speciate.training.checkpoint import sharded
 from speciate.training.checkpoint.state import State
 from speciate.training.diffusion.fixed_uniforms import uniforms
@@ -139,7 +140,7 @@ def seen(models: list[torch.nn.Module]) -> Iterator[None]:
 
     original = initial_model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "initial_model", build)
+        patch.setattr(prepare, "initial_model", build)
         yield
 
 

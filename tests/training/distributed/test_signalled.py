@@ -54,7 +54,8 @@ def command_line(folder: pathlib.Path, mixture: pathlib.Path) -> str:
     assert rule is not None
     shell: str = ast.literal_eval(f"({rule[1]})")
     params = {"launcher": "", "mixture": mixture, "folder": folder / "run", "checkpoints": folder / "kept"}
-    params |= {"start": "", "content": ""}
+    params["start"] = ""
+    shell = shell.replace("{params.content:q}", "''")
     params["spec"] = folder / "spec.json"
     shell = shell.replace(" --tokenizer-folder {params.tokenizer}", "")  # the mixture here has none
     return "set -euo pipefail; " + shell.format(params=SimpleNamespace(**params), log=folder / "log")
