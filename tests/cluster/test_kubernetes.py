@@ -14,6 +14,7 @@ from tests.cluster.clone import Clone
 pytestmark = pytest.mark.cluster
 PROFILE = ("--workflow-profile", "profiles/kubernetes", "--seconds-between-status-checks", "2")
 RUN = "results/tiny/runs/arm/seed0/"
+UNNAMED = "registry.example.org/speciate@sha256:" + "0" * 64
 THREADS, MEMORY, MINUTES = 1, 3000, 120
 """What the rule `train` asks for."""
 
@@ -24,6 +25,11 @@ def standing_in(clone: Clone) -> pathlib.Path:
     folder.mkdir()
     shutil.copy(pathlib.Path(__file__).with_name("kubectl.py"), folder / "kubectl")
     (folder / "kubectl").chmod(0o755)
+    # the profile names no image until a user writes one into it, and is refused
+    profile = clone.folder / "profiles/kubernetes/config.yaml"
+    text = profile.read_text()
+    assert UNNAMED in text
+    profile.write_text(text.replace(UNNAMED, "registry.test/speciate@sha256:" + "1" * 64))
     clone.extra = {"PATH": f"{folder}:{os.environ['PATH']}", "KUBECTL_FOLDER": str(folder)}
     return folder
 

@@ -61,7 +61,8 @@ def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Wor
     environments = set()
     for file, (stage, code) in digests_of_jobs().items():
         first = pathlib.Path(file)
-        others = [f"{first.parent}/another.csv"] if stage in ("compare", "card") else []  # one job for all tables
+        # one job for all tables, or for a page of each
+        others = [f"{first.parent}/another.csv"] if stage in ("compare", "card", "report") else []
         record = record_of(finished.folder / "results", stage, file, *others)
         assert record.code == code, file
         assert record.outputs[os.path.relpath(first, record_home(first))][0] == (finished.folder / first).stat().st_size

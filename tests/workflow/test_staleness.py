@@ -85,7 +85,8 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         jobs[f"{folder}/model.safetensors"] = ("train", code)
         jobs[f"{folder}/probe.safetensors"] = ("evaluate", provenance.digest("evaluate", run))
         folder = GRAPH.intervene_folder(run.ablation, run.seed)
-        jobs[f"{folder}/interventions.parquet"] = ("intervene", provenance.digest("intervene", run))
+        code = provenance.digest("intervene", GRAPH.intervene_spec(run.ablation, run.seed))
+        jobs[f"{folder}/interventions.parquet"] = ("intervene", code)
         folder = GRAPH.measure_folder(run.ablation, run.seed)
         jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
