@@ -29,7 +29,8 @@ def standing_in(clone: Clone) -> pathlib.Path:
     profile = clone.folder / "profiles/kubernetes/config.yaml"
     text = profile.read_text()
     assert UNNAMED in text
-    profile.write_text(text.replace(UNNAMED, "registry.test/speciate@sha256:" + "1" * 64))
+    text = text.replace(UNNAMED, "registry.test/speciate@sha256:" + "1" * 64)
+    profile.write_text(text.replace("speciate:/study", f"speciate:{clone.folder.parent}"))
     clone.extra = {"PATH": f"{folder}:{os.environ['PATH']}", "KUBECTL_FOLDER": str(folder)}
     return folder
 
