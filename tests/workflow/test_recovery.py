@@ -259,7 +259,7 @@ def test_jobs_of_slurm_are_waited_for_or_cancelled(
     study.workspace.snakemake(*options, "train:runtime=5", "--", *(str(place / "run.json") for place in places))
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == "scancel 8"  # it had not begun
-    first = {seed: next(line for line in asked if f"train.dense.{seed} " in line) for seed in (0, 1)}
-    assert "--dependency=afterany:7 " in first[0]  # it runs
-    assert "--dependency=afterany:8 " in first[1]
+    # both runs share a submission, whose successor waits for the job that runs and for the one that was cancelled
+    first = next(line for line in asked if "--job-name train.dense.0+1 " in line)
+    assert "--dependency=afterany:7:8 " in first
     assert len(notes.read_text().splitlines()) == 2
