@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failures import jobs_of
+from ready import executor_of
 from snakemake.iocontainers import ResourceList
 from snakemake.persistence import PersistenceBase
 
@@ -83,8 +84,8 @@ def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.
     trainings = [job for job in jobs if is_training(job)]
     forget_finished(home, {str(path) for job in trainings for path in job.output})
     forget_when_seen(workflow.dag)
-    left = orphans()
-    unwanted = {facts.get("pid"): job for job, facts in trained_otherwise(trainings, graph)}
+    left, otherwise = orphans(), list(trained_otherwise(trainings, graph))
+    unwanted = {facts.get("pid"): run for run, facts in otherwise}
     for orphan in left:
         if orphan.verb == "train" and orphan.pid in unwanted:
             logger.info(f"{unwanted[orphan.pid]}: process {orphan.pid} trains another version of it, and is stopped")
@@ -98,8 +99,8 @@ def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.
     end([each.pid for each in stages])
     if executor_of(workflow) == "slurm":
         note_submissions()
-        queue_behind(workflow, jobs, {str(facts["slurm_job"]) for _, facts in trained_otherwise(trainings, graph)
-                                      if "slurm_job" in facts}, logger)  # fmt: skip
+        numbers = {str(facts["slurm_job"]) for _, facts in otherwise if "slurm_job" in facts}
+        queue_behind(workflow, jobs, numbers, logger)
 
 
 def is_training(job: Any) -> bool:
@@ -182,11 +183,6 @@ def forget_when_seen(dag: Any) -> None:
         return result
 
     dag.finish = finish_and_forget
-
-
-def executor_of(workflow: Any) -> str:
-    """Return the name of the executor, such as `slurm`."""
-    return str(vars(workflow.executor_plugin).get("_name", "")) if workflow.executor_plugin else ""
 
 
 def queue_behind(workflow: Any, jobs: list[Any], unwanted: set[str], logger: logging.Logger) -> None:

@@ -87,12 +87,14 @@ def test_a_seed_with_a_missing_run_takes_no_part() -> None:
 def test_a_run_has_collapsed_if_one_layer_has_fewer_than_half_of_the_experts() -> None:
     # the published loads: layer 9 of moe-emergence at collapse, 2.77 of 8; OLMoE's layer 15, 49 of 64
     rows = [
-        ("bad", 0, "full", 2.77, 8),
-        ("bad", 0, "full", 7.9, 8),
-        ("good", 0, "full", 49.0, 64),
-        ("good", 0, "telemetry", 1.0, 64),
+        ("bad", 0, "full", 2.77, 4.0),
+        ("bad", 0, "full", 7.9, 4.0),
+        ("good", 0, "full", 49.0, 32.0),
+        ("good", 0, "telemetry", 1.0, 32.0),
     ]
-    selectors = pd.DataFrame(rows, columns=["ablation", "seed", "probe", "effective_experts", "num_slots"])
+    selectors = pd.DataFrame(
+        rows, columns=["ablation", "seed", "probe", "effective_experts", "effective_experts_limit"]
+    )
     found = critical.collapsed_runs(selectors).set_index("ablation")["collapsed"]
     assert found.to_dict() == {"bad": True, "good": False}
     runs = pd.DataFrame({"ablation": ["bad", "good"], "seed": [0, 0], "loss": [2.0, 1.0]})

@@ -190,11 +190,13 @@ def sweeps_table(
 
 
 def collapsed_runs(selectors: pd.DataFrame) -> pd.DataFrame:
-    """Return for each run whether a layer of the finished model has collapsed: effective experts 2^H(f) below E/2.
+    """Return for each run whether a layer of the finished model has fewer effective experts than its limit.
+
+    The limit is `load.effective_slots_limit`: half of the experts, and more where many are chosen at once.
 
     Args:
         selectors: table `selectors` of the study.
     """
     full = selectors[selectors["probe"] == "full"]
-    below = full["effective_experts"] < full["num_slots"] / 2
+    below = full["effective_experts"] < full["effective_experts_limit"]
     return below.groupby([full["ablation"], full["seed"]], sort=False).any().rename("collapsed").reset_index()

@@ -109,7 +109,7 @@ def _unbiased(counts_US: Array, domain_U: Integers) -> float:
 
 
 def tables(effort: float) -> list[Table]:
-    """Simulate all settings."""
+    """Return how often each interval covers the truth, a table for each kind of interval."""
     num = num_draws(2000, effort)
     return [
         Table(

@@ -107,7 +107,7 @@ def conditional_row(setting: Setting, size_draws: int, power_draws: int) -> tupl
 
 
 def tables(effort: float) -> list[Table]:
-    """Simulate all settings."""
+    """Return size and power of each test of the domain, a table for each test."""
     size, power = num_draws(2000, effort), num_draws(400, effort)
     return [
         Table(

@@ -110,7 +110,7 @@ def wilson_row(runs: int, share: float, num: int) -> tuple[Cell, ...]:
 
 
 def tables(effort: float) -> list[Table]:
-    """Simulate all settings."""
+    """Return how often each test over seeds decides, where the prediction is true and where it is not."""
     num, few = num_draws(4000, effort), num_draws(2000, effort)
     return [
         Table(

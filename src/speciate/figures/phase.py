@@ -1,7 +1,7 @@
 """Figure: where in a sweep do routers collapse, and what does it cost? The phase diagram.
 
-A row per sweep. Left, each cell of the grid is as dark as its share of collapsed runs (effective experts below half of
-all experts in some layer); the line is the fitted critical value of one parameter at each value of the other. Right,
+A row per sweep. Left, each cell of the grid is as dark as its share of collapsed runs (effective experts below their
+limit in some layer); the line is the fitted critical value of one parameter at each value of the other. Right,
 the same cells by test loss above the sweep's lowest. A sweep of one parameter, or of named choices, has points with
 intervals instead.
 """
@@ -20,9 +20,9 @@ from speciate.figures import style
 
 QUESTION = "Where do routers collapse, and what does it cost?"
 TABLES = {
-    "cells": ("sweep", "ablation", "parameter", "value", "label"),
+    "cells": ("sweep", "ablation", "parameter", "label"),
     "sweeps": ("sweep", "ablation", "runs", "collapsed", "share", "low", "high", "loss"),
-    "critical": ("sweep", "parameter", "other", "at", "estimate", "low", "high", "position", "growth"),
+    "critical": ("sweep", "parameter", "at", "estimate", "low", "high"),
 }
 SHADES = LinearSegmentedColormap.from_list("shades", ["#FFFFFF", "#F0C9A8", style.ACCENT, "#4A1700"])
 
@@ -118,7 +118,7 @@ def _draw_map(axes: Any, tables: style.Tables, sweep: str, what: str) -> None:
 
 
 def _square(x: float, y: float, colour: Any) -> Rectangle:
-    """Return a cell."""
+    """Return the square of one cell of the grid, centred at (x, y)."""
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=style.HAIR, linewidth=0.6)
 
 
@@ -174,7 +174,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     runs = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     lines = [
         f"Each cell is an arm of {runs} runs, one a seed. A run has collapsed if, in some layer of the finished model,"
-        " the effective number of experts is below half of the experts."
+        " the effective number of experts is below its limit, which is half of the experts for small k."
     ]
     critical = tables["critical"]
     if len(critical):

@@ -6,7 +6,7 @@ from speciate.model.moe.top_k_router import Routing
 
 
 def keep_random(call: Call) -> Routing:
-    """Keep random slots."""
+    """Return a routing in which only slots drawn at random are left."""
     return keep_best(call, call.uniforms(len(call.load_S)))
 
 
