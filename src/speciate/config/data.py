@@ -29,6 +29,9 @@ class Domain(Strict):
     max_tokens: int | None = Field(None, ge=1)
     """Tokens of training text, in the same order. Documents after the one that reaches the limit are left out; with
     null there is no limit."""
+    probe_share: float | None = Field(None, gt=0, lt=0.5)
+    """Share of the text on which selectors are observed, in place of split.probe: a domain of few groups (templates,
+    long articles) needs a larger one, since the groups are what its tests can permute. With null it is split.probe."""
     shards: int = Field(1, ge=1)
     """Number of parts that most stages of this domain are spread over, one job each. It changes no result."""
     language: Literal["python"] | None = None

@@ -56,6 +56,7 @@ class CardDomain(Strict):
     filters: Annotated[tuple[Annotated[FilterOptions, OneOf("data/clean/filters")], ...], pydantic.Strict(False)]
     max_bytes: int | None
     max_tokens: int | None
+    probe_share: float | None
 
 
 class CardSpec(Strict):

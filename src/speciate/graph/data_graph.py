@@ -13,7 +13,7 @@ from typing import Any
 
 from speciate.config.components import Strict
 from speciate.config.contracts.data import SourceOptions, matching_paths
-from speciate.config.data import ComparedDomain, Duplicates
+from speciate.config.data import ComparedDomain, Duplicates, Split
 from speciate.config.run import canonical_json
 from speciate.config.study import Study
 from speciate.graph.file_content import FileContents
@@ -125,6 +125,11 @@ class DataGraph:
         """Return the settings of a domain under these keys."""
         settings = dict(self.study.domains[domain])
         return {key: settings[key] for key in keys}
+
+    def domain_split(self, domain: str) -> Split:
+        """Return the shares of a domain's splits."""
+        share = self.study.domains[domain].probe_share
+        return self.study.split if share is None else self.study.split.model_copy(update={"probe": share})
 
     # Names, shards and folders, all of them derived from the table of stages.
 

@@ -88,7 +88,9 @@ def describe_settings(spec: CardSpec) -> list[tuple[str, str]]:
         limits = [(domain.name, getattr(domain, name)) for domain in spec.domains if getattr(domain, name)]
         limited = ", ".join(f"{plain_name(domain)} {format_count(limit)} {unit}" for domain, limit in limits)
         facts += [("at most", limited)] if limited else []
-    facts += [("held out", f"{shares} of the text, by a hash of each group, seed {spec.split.seed}")]
+    own = [f"{domain.probe_share:.0%} of {plain_name(domain.name)}" for domain in spec.domains if domain.probe_share]
+    other = f"; probe {', '.join(own)}" if own else ""
+    facts += [("held out", f"{shares} of the text, by a hash of each group, seed {spec.split.seed}{other}")]
     kinds = (("tokenizer", spec.tokenizer), ("packing", spec.packing), ("mixture", spec.mixture))
     facts += [(name, _describe_components([options])) for name, options in kinds]
     return [*facts, ("block", f"{spec.block_length} tokens")]

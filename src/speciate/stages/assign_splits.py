@@ -39,7 +39,7 @@ STAGE = Stage(
         "cluster": ("duplicates.parquet",),
     },
     writes=("groups.npy", "counts.json"),
-    spec=lambda graph, name: Spec(domain=name, split=graph.study.split, **graph.domain_settings(name, "shards")),
+    spec=lambda graph, name: Spec(domain=name, split=graph.domain_split(name), **graph.domain_settings(name, "shards")),
     sharded=False,
 )
 
