@@ -17,7 +17,7 @@ from tests.bad_input.small import text_of
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("Snakefile", "config.yaml", "studies", "workflow", "profiles", "src", "containers")
 SNAKEMAKE = str(ROOT / ".envs/host/bin/snakemake")
-PATIENCE = float(os.environ.get("SPECIATE_PATIENCE", "600"))
+PATIENCE = float(os.environ.get("SPECIATE_PATIENCE", "1800"))
 """Seconds after which a step of a scenario counts as hanging; on a busy machine it may need more."""
 TIMES = {"timing.json", "run.json", "made_by.json", "made_by", "manifest.json", "report.html"}
 """Files, and folders of files, that hold times, machines or job numbers."""

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    return read_study(ROOT / "config.yaml")
+    return read_study(ROOT / "studies/three_selectors.yaml")
 
 
 def test_a_run_survives_its_file(study: Study, tmp_path: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ BASE = {"model": {"block": {"mixer": ATTENTION, "ffn": DENSE, "depth": "every"}}
 
 def study(base: dict[str, Any], **changes: dict[str, Any]) -> Study:
     """Make the default study with other ablations: `plain`, and one for each of `changes`."""
-    settings = read_yaml(ROOT / "config.yaml")
+    settings = read_yaml(ROOT / "studies/three_selectors.yaml")
     del settings["base"]["model"]["block"], settings["hypotheses"]
     arms = {"plain": {}, **changes}
     return parse_study(

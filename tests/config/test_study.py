@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return read_yaml(ROOT / "config.yaml")
+    return read_yaml(ROOT / "studies/three_selectors.yaml")
 
 
 def refused(settings: dict[str, Any], change: dict[str, Any]) -> str:

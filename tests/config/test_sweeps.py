@@ -28,7 +28,7 @@ KINDS = {
 
 def study(sweeps: dict[str, Any], ablations: dict[str, Any] | None = None) -> Study:
     """Return the default study with these sweeps beside its arms."""
-    settings = read_yaml(ROOT / "config.yaml")
+    settings = read_yaml(ROOT / "studies/three_selectors.yaml")
     return parse_study(merge(settings, {"sweeps": sweeps, "ablations": ablations or {}}), "study")
 
 

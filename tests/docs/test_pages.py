@@ -91,9 +91,9 @@ def unknown_in(words: list[str]) -> list[str]:
 
 
 def check_example(example: str) -> None:
-    """Read an example as a study, as part of a study over the default one, or as an ablation's change."""
+    """Read an example as a study, as part of a study over studies/three_selectors.yaml, or as an ablation's change."""
     settings = yaml.safe_load(example)
-    default = read_yaml(ROOT / "config.yaml")
+    default = read_yaml(ROOT / "studies/three_selectors.yaml")
     if set(settings) <= set(RunSpec.model_fields):
         assert RunSpec.model_validate({**merge(default["base"], settings), "ablation": "example", "seed": 0})
         return

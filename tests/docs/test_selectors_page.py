@@ -28,13 +28,13 @@ SLOTS = {
 
 
 def study(name: str) -> Any:
-    return read_study(ROOT / ("config.yaml" if name == "default" else f"studies/{name}.yaml"))
+    return read_study(ROOT / f"studies/{name}.yaml")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_an_example_is_an_ablation_over_the_default_base(example: str) -> None:
+def test_an_example_is_an_ablation_over_the_base_that_the_page_names(example: str) -> None:
     change = yaml.safe_load(example)
-    base = read_yaml(ROOT / "config.yaml")["base"]
+    base = read_yaml(ROOT / "studies/three_selectors.yaml")["base"]
     assert RunSpec.model_validate({**merge(base, change), "ablation": "example", "seed": 0})
 
 
@@ -42,7 +42,7 @@ def test_every_family_has_an_example() -> None:
     assert len(EXAMPLES) == PAGE.count("\n## ") - 1 == 5
 
 
-@pytest.mark.parametrize("family", ["default", *FAMILIES])
+@pytest.mark.parametrize("family", ["three_selectors", *FAMILIES])
 def test_its_hypotheses_are_there(family: str) -> None:
     named = set(re.findall(rf"`{family}/([a-z0-9_]+)`", PAGE))
     assert named
@@ -59,7 +59,7 @@ def test_every_selector_as_published_stands_with_what_is_predicted_of_it(family:
 
 
 def test_every_arm_in_a_table_is_an_ablation() -> None:
-    arms = {arm for family in ("default", *FAMILIES) for arm in study(family).ablations}
+    arms = {arm for family in ("three_selectors", *FAMILIES) for arm in study(family).ablations}
     rows = re.findall(r"^\| (.+) \| (.+) \| .+ \| `[a-z]+/.+ \|$", PAGE, re.MULTILINE)
     assert len(rows) > 10
     assert {arm for row in rows for cell in row for arm in re.findall(r"`([a-z0-9_]+)`", cell)} <= arms

@@ -9,12 +9,12 @@ from speciate.config.extends import merge, read_yaml
 from speciate.config.study import Study, parse_study
 from speciate.graph.study_graph import StudyGraph
 
-CONFIG = pathlib.Path(__file__).parents[2] / "config.yaml"
+CONFIG = pathlib.Path(__file__).parents[2] / "studies/three_selectors.yaml"
 EXPERTS = {"model": {"block": {"ffn": {"hidden": 256}}}}
 
 
 def study(**starts: Any) -> Study:
-    """Make the default study with ablations that start in this way."""
+    """Make the study of three selectors with ablations that start in this way."""
     arms = {name: {"about": name, "change": {**EXPERTS, "start": start}} for name, start in starts.items()}
     return parse_study(merge(read_yaml(CONFIG), {"ablations": arms}), "study")
 
@@ -24,7 +24,7 @@ def test_a_run_depends_on_its_parent_of_the_same_seed() -> None:
     made = study(grown={"kind": "upcycle", "origin": origin}, next={"kind": "dense", "origin": origin})
     plan = StudyGraph(made, pathlib.Path("results"))
     for seed in made.seeds:
-        path = f"results/default/runs/dense/seed{seed}/model.safetensors"
+        path = f"results/three_selectors/runs/dense/seed{seed}/model.safetensors"
         assert plan.start("grown", seed) == path == plan.start("next", seed)
         assert plan.start_inputs("grown", seed) == [path]
         assert plan.start("auxiliary", seed) is None

@@ -19,7 +19,7 @@ STAGES = ("fetch", "clean", "assign_splits", "fit", "encode", "pack", "balance")
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
-    return read_yaml(ROOT / "config.yaml")
+    return read_yaml(ROOT / "studies/three_selectors.yaml")
 
 
 def make(settings: dict[str, Any], change: dict[str, Any] | None = None) -> StudyGraph:
@@ -138,8 +138,8 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
 
 
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="study default has no run auxiliary, seed 9"):
-        make(settings).run("auxiliary", 9)
+    with pytest.raises(ValueError, match="study three_selectors has no run auxiliary, seed 99"):
+        make(settings).run("auxiliary", 99)
 
 
 def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:

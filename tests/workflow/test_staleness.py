@@ -223,7 +223,7 @@ def test_a_figure_reruns_that_figure(workspace: Workspace) -> None:
 
 
 def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspace) -> None:
-    workspace.edit("config.yaml", '{lr_scales: {"*.router.*": 10.0}}', '{lr_scales: {"*.router.*": 20.0}}')
+    workspace.edit("studies/three_selectors.yaml", '{lr_scales: {"*.router.*": 10.0}}', '{lr_scales: {"*.router.*": 20.0}}')
     assert workspace.stale() == after_runs(2)
 
 
@@ -265,12 +265,12 @@ def test_the_page_of_the_data_reruns_no_run(workspace: Workspace) -> None:
 
 
 def test_a_hypothesis_reruns_no_run(workspace: Workspace) -> None:
-    workspace.edit("config.yaml", "    margin: 0.05\n", "    margin: 0.06\n")
+    workspace.edit("studies/three_selectors.yaml", "    margin: 0.05\n", "    margin: 0.06\n")
     assert workspace.stale() == AFTER_MEASURES
 
 
 def test_a_wrong_config_stops_before_the_graph_with_one_message(workspace: Workspace) -> None:
-    workspace.edit("config.yaml", "block_length:", "blok_length:")
+    workspace.edit("studies/three_selectors.yaml", "block_length:", "blok_length:")
     done = workspace.snakemake("--configfile", "studies/smoke.yaml", "--dry-run")
     assert done.returncode != 0
     assert "blok_length: unknown key" in done.stdout
