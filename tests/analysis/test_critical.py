@@ -32,7 +32,7 @@ def outcomes(probability, seeds: int = 10, seed: int = 0) -> pd.DataFrame:
 
 
 def table(collapsed: pd.DataFrame) -> pd.DataFrame:
-    return critical.critical_table(PLAN, collapsed, confidence=0.95, resamples=99, seed=0)
+    return critical.critical_table(PLAN, collapsed, confidence=0.95)
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10)])
@@ -108,3 +108,34 @@ def test_a_run_has_collapsed_if_one_layer_has_fewer_than_half_of_the_experts() -
     assert counted.loc["bad", ["runs", "collapsed", "share", "loss"]].tolist() == [1, 1, 1.0, 2.0]
     cells = critical.cells_table([sweep])
     assert cells["label"].tolist() == ["x", "2"] and np.isnan(cells["value"][0]) and cells["value"][1] == 2
+
+
+def test_the_interval_is_the_wider_of_the_jackknife_and_the_fits_own_error() -> None:
+    def planted(rate: float, weight: float) -> float:
+        return 1.0 if weight == 0 else 1 / (1 + (weight / 0.005) ** 2)
+
+    runs = outcomes(planted, seeds=6)
+    found = table(runs)
+    # the fit's own error: inverse of the Fisher information of an ordinary logistic regression, written out anew
+    cells = [cell for cell in PLAN.cells if cell.values[1]]
+    count = runs.groupby("ablation")["collapsed"].sum()
+    x = np.array([[1.0, math.log(cell.values[0]), math.log(cell.values[1])] for cell in cells])
+    y = np.array([float(count[cell.arm]) for cell in cells])
+    beta = critical.firth(x, y, np.full(len(y), 6.0))
+    p = 1 / (1 + np.exp(-x @ beta))
+    covariance = np.linalg.inv(x.T @ np.diag(6 * p * (1 - p)) @ x)
+    gradient = np.array([0.0, -1 / beta[2], beta[1] / beta[2] ** 2])
+    own = 1.959964 * math.sqrt(gradient @ covariance @ gradient)
+    # the jackknife, by tables that lack one seed
+    left_out = [table(runs[runs["seed"] != seed])["growth"].iloc[0] for seed in range(6)]
+    spread = math.sqrt(5 / 6 * sum((value - np.mean(left_out)) ** 2 for value in left_out))
+    reach = max(own, 2.570582 * spread)
+    assert found["growth"].iloc[0] == pytest.approx(-beta[1] / beta[2], abs=1e-7)
+    assert found["growth_high"].iloc[0] - found["growth"].iloc[0] == pytest.approx(reach, rel=1e-5)
+    assert (found["high"] / found["estimate"]).to_numpy() == pytest.approx(found["estimate"] / found["low"])
+
+
+def test_one_seed_has_an_estimate_and_no_interval() -> None:
+    found = table(outcomes(lambda rate, weight: float(weight < 0.005), seeds=1))
+    assert found["estimate"].between(0.001, 0.03).all()
+    assert (found["low"] == 0).all() and np.isinf(found["high"]).all()

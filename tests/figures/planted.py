@@ -171,7 +171,7 @@ def _sweeps(frames: dict[str, pd.DataFrame], arms: tuple[str, ...]) -> dict[str,
     )
     sweeps = [line, grid] if len(square) == 4 else [line]
     collapsed = critical.collapsed_runs(frames["selectors"])
-    fitted = [critical.critical_table(grid, collapsed, confidence=0.95, resamples=99, seed=0)] if sweeps[1:] else []
+    fitted = [critical.critical_table(grid, collapsed, confidence=0.95)] if sweeps[1:] else []
     return {
         "cells": critical.cells_table(sweeps),
         "sweeps": critical.sweeps_table(sweeps, frames["runs"], collapsed, 0.95),

@@ -37,6 +37,7 @@ def spec(domains: tuple[str, ...] = ("code", "math", "prose")) -> CardSpec:
         "filters": [{"kind": "length", "min_characters": 200}],
         "max_bytes": None,
         "max_tokens": 12000,
+        "probe_share": None,
     }
     return CardSpec.model_validate(
         {

@@ -153,8 +153,6 @@ class CompareSpec(Strict):
     """Cost of load-matched random choice above which a selector's choice matters, in nats per token."""
     hypotheses: Annotated[tuple[Prediction, ...], pydantic.Strict(False)]
     sweeps: Annotated[tuple[SweepPlan, ...], pydantic.Strict(False)] = ()
-    resamples: int = 999
-    draw_seed: int = 0
 
 
 class DrawSpec(Strict):

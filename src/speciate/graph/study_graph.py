@@ -255,8 +255,6 @@ class StudyGraph(DataGraph):
                 Prediction(name=name, **hypothesis.model_dump()) for name, hypothesis in study.hypotheses.items()
             ),
             sweeps=tuple(plan(name, sweep) for name, sweep in study.sweeps.items()),
-            resamples=analysis.resamples,
-            draw_seed=analysis.seed,
         )
 
     def draw_spec(self, figure: str) -> DrawSpec:

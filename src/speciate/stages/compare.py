@@ -175,13 +175,7 @@ def compare(
     rows["cells"] = critical.cells_table(spec.sweeps)
     rows["sweeps"] = critical.sweeps_table(spec.sweeps, rows["runs"], collapsed, confidence)
     rows["critical"] = tables.stack(
-        [
-            critical.critical_table(
-                sweep, collapsed, confidence=confidence, resamples=spec.resamples, seed=spec.draw_seed
-            )
-            for sweep in spec.sweeps
-            if sweep.critical
-        ]
+        [critical.critical_table(sweep, collapsed, confidence=confidence) for sweep in spec.sweeps if sweep.critical]
     )
     done = set(zip(present["ablation"], present["seed"], strict=True))
     missing = [(ablation, seed) for ablation in ablations for seed in spec.seeds if (ablation, seed) not in done]
