@@ -157,6 +157,13 @@ def test_the_page_of_the_data_reads_the_card_alone(settings: dict[str, Any]) -> 
     assert {graph.read_by(figure) for figure in graph.figures()} == {"tables", "interventions"}
 
 
+def test_a_domain_may_give_more_of_its_text_to_the_probe(settings: dict[str, Any]) -> None:
+    graph = make(settings, {"domains": {"math": {"probe_share": 0.3}}})
+    shares = {name: graph.stages["assign_splits"].spec(graph, name).split for name in graph.study.domains}
+    assert shares["code"] == graph.study.split
+    assert shares["math"].model_dump() == {**graph.study.split.model_dump(), "probe": 0.3}
+
+
 def test_a_study_may_ask_for_no_interventions(settings: dict[str, Any]) -> None:
     asked, none = make(settings), make(settings, {"analysis": {"interventions": {"blocks": 0}}})
     assert {"use"} == set(asked.figures()) - set(none.figures())

@@ -165,6 +165,10 @@ def test_settings_are_those_of_the_study_file() -> None:
     assert text["at most"] == "code 12,000 training tokens"
     assert text["held out"] == "validation 5%, test 10%, probe 10% of the text, by a hash of each group, seed 0"
     assert text["block"] == "128 tokens"
+    whole = spec(("code", "math"))
+    domains = (whole.domains[0], whole.domains[1].model_copy(update={"probe_share": 0.4}))
+    own = dict(data_texts.describe_settings(whole.model_copy(update={"domains": domains})))
+    assert own["held out"] == text["held out"] + "; probe 40% of math"
 
 
 def test_a_missing_figure_or_table_is_named(tmp_path: pathlib.Path) -> None:
