@@ -15,7 +15,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-cluster verify bench calibration gpu-check image environment dev lock docs format clean
+.PHONY: help study smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,19 @@ verify: environment ## remake one run of the default study, and compare its bits
 		--workflow-profile "$(CURDIR)/profiles/default" -- results/default/measures/$(VERIFIED)/seed0/runs.parquet
 	PYTHONPATH=src $(STUDY)/python -m speciate verify --results .cache/verify/results --study default \
 		--ablation $(VERIFIED) --digests studies/default.digests.json $(ARGS)
+
+# kernels for AVX2 sum in another order than those for AVX-512, as another processor would
+stability: export SPECIATE_KEEP_KERNELS := 1
+stability: export ATEN_CPU_CAPABILITY := avx2
+stability: export ONEDNN_MAX_CPU_ISA := AVX2
+stability: export MKL_ENABLE_INSTRUCTIONS := AVX2
+stability: environment ## run the finished default study again with kernels for AVX2, and compare its verdicts
+	@test -f results/chains/manifest.json -a -f results/default/manifest.json || { echo 'make: run `make study` first' >&2; exit 1; }
+	mkdir -p .cache/stability
+	$(foreach file,studies/chains.yaml config.yaml,$(HOST)/snakemake --directory .cache/stability \
+		--configfile "$(CURDIR)/$(file)" --workflow-profile "$(CURDIR)/profiles/default" $(ARGS) &&) true
+	$(foreach study,chains default,PYTHONPATH=src $(STUDY)/python -m speciate stability --study results/$(study) \
+		--against .cache/stability/results/$(study) --output results/$(study)/stability.csv &&) true
 
 bench: dev ## measure speed and memory against named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)
