@@ -1,4 +1,4 @@
-r"""Compare the verdicts of a study with those of the same study run elsewhere: which of them hold, and which are unstable.
+r"""Compare the verdicts of a study with those of the same study run elsewhere: which hold, and which are unstable.
 
 Another processor, another instruction set or another number of threads sums in another order, which training amplifies
 as another seed would. A verdict that is not the same everywhere is unstable, whatever its interval says.
