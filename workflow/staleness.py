@@ -150,7 +150,7 @@ class Staleness:
             record = self.records.get(self.entry(job))
             if record is not None:
                 self._verdicts[key] = "; ".join(self.reasons(job, record, dependencies))
-            elif not has_metadata() and any(os.path.exists(file) for file in job.output):
+            elif any(os.path.exists(file) for file in job.output) and not has_metadata():
                 self._verdicts[key] = "nothing says what made its files"
             else:
                 self._verdicts[key] = None

@@ -26,7 +26,7 @@ def test_a_rule_is_one_verb_with_log_benchmark_threads_and_resources(name: str) 
     for resource in ("mem_mb", "runtime"):
         assert f"{resource}=" in rule
     assert re.findall(r"python -m speciate (\w+)", rule) == [name]
-    assert re.search(r"code=(lambda wildcards: digest|digest|code_of)\(", rule)
+    assert re.search(r"code=(lambda wildcards: digest|digest|code_of|code_of_runs)\(", rule)
     # a training survives a signal to its whole group, so the process that it writes to must survive it too
     # (tests/training/distributed/test_signalled.py)
     tee = "(trap '' INT TERM USR1; exec tee -a {log} >&2)" if name == "train" else "tee -a {log} >&2"

@@ -105,12 +105,24 @@ def counted(study, ablation):
     PARSED.append(ablation)
     return PARSE(study, ablation)
 Study._parse_run = counted
+DIGESTED, DIGEST = collections.Counter(), digest
+def digest(stage, *specs):
+    DIGESTED[stage] += 1
+    return DIGEST(stage, *specs)
+from snakemake import jobs as of_jobs
+COPIED, COPY = [], of_jobs.format
+def copied(text, **names):
+    COPIED.append(text)
+    return COPY(text, **names)
+of_jobs.format = copied
 def write_counts():
+    copies = list(COPIED)
     jobs = list(workflow.dag.jobs)
     rules = {job.rule.name for job in jobs}
     inputs = {rule: max(len(job.input) for job in jobs if job.rule.name == rule) for rule in rules}
     commands = {rule: max(len(job.shellcmd or "") for job in jobs if job.rule.name == rule) for rule in rules}
-    pathlib.Path("counts.json").write_text(json.dumps({"parsed": PARSED, "inputs": inputs, "commands": commands}))
+    counts = {"parsed": PARSED, "digested": DIGESTED, "copied": copies, "inputs": inputs, "commands": commands}
+    pathlib.Path("counts.json").write_text(json.dumps(counts))
 atexit.register(write_counts)
 """
 """What a Snakefile runs to write what its Snakemake parsed, and what its jobs name."""
@@ -155,6 +167,14 @@ def test_snakemake_plans_from_one_reading_of_each_ablation(tmp_path: pathlib.Pat
     counts = planner.plan_study()
     assert re.search(r"^train +120$", counts["output"], re.MULTILINE)
     assert sorted(counts["parsed"]) == sorted(f"arm_{index}" for index in range(6))
+    # so is the code that it runs found; other rules have one job, or one for each figure or shard
+    assert {stage: counts["digested"][stage] for stage in ("train", "evaluate", "intervene")} == {
+        "train": 6,
+        "evaluate": 6,
+        "intervene": 6,
+    }
+    # no text is made from a copy of all names that rules know
+    assert counts["copied"] == []
     # a dry run writes no spec
     assert not (planner.folder / "results").exists()
 

@@ -33,7 +33,7 @@ rule measure:
         spec=lambda wildcards: spec_path(
             GRAPH.measure_spec(wildcards.ablation, int(wildcards.seed))
         ),
-        run=lambda wildcards: GRAPH.run_folder(wildcards.ablation, int(wildcards.seed)),
+        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
         mixture=MIXTURE,
         folder=subpath(output[0], parent=True),
     message:
@@ -66,14 +66,11 @@ rule intervene:
         runtime=30,
         gpu=lambda wildcards: min(1, gpus_of(wildcards)),
     params:
-        code=lambda wildcards: digest(
-            "intervene",
-            GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed)),
-        ),
+        code=code_of_runs("intervene", GRAPH.intervene_spec),
         spec=lambda wildcards: spec_path(
             GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed))
         ),
-        run=lambda wildcards: GRAPH.run_folder(wildcards.ablation, int(wildcards.seed)),
+        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
         mixture=MIXTURE,
     message:
         "intervene in {wildcards.ablation}, seed {wildcards.seed}: random choice, masked slots, their controls"

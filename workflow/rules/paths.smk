@@ -109,6 +109,22 @@ def run_of(wildcards):
     return GRAPH.run(wildcards.ablation, int(wildcards.seed))
 
 
+def code_of_runs(stage, spec=None):
+    """Return a function of the wildcards: the digest of the code that a stage runs on a run.
+
+    A run's seed chooses no component, so one digest holds for all seeds of an ablation.
+    """
+    spec, known = spec or GRAPH.run, {}
+
+    def code(wildcards):
+        ablation = wildcards.ablation
+        if ablation not in known:
+            known[ablation] = digest(stage, spec(ablation, int(wildcards.seed)))
+        return known[ablation]
+
+    return code
+
+
 def cores_of(wildcards):
     """Return the number of cores that a run's processes keep busy."""
     training = run_of(wildcards).training

@@ -37,7 +37,7 @@ rule train:
         runtime=time_limit_of,
         gpu=gpus_of,
     params:
-        code=lambda wildcards: digest("train", run_of(wildcards)),
+        code=code_of_runs("train"),
         spec=lambda wildcards: spec_path(run_of(wildcards)),
         mixture=MIXTURE,
         tokenizer=TOKENIZER,
@@ -80,7 +80,7 @@ rule evaluate:
         runtime=30,
         gpu=lambda wildcards: min(1, gpus_of(wildcards)),
     params:
-        code=lambda wildcards: digest("evaluate", run_of(wildcards)),
+        code=code_of_runs("evaluate"),
         mixture=MIXTURE,
         token_bytes=TOKENIZER / "token_bytes.npy",
     message:
