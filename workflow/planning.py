@@ -91,7 +91,7 @@ def format_without_copies() -> None:
 
 
 def compare_no_paths() -> None:
-    """Let Snakemake sort and compare the paths of all outputs only where one may be within another, which it refuses."""
+    """Let Snakemake compare the paths of all outputs only where one may be within another, which it refuses."""
     from snakemake.dag import DAG
 
     compare = vars(DAG).get("check_directory_outputs")

@@ -13,8 +13,8 @@ from tests.workflow.conftest import ROOT, Workspace
 ASKING = """
 import atexit, gc, json
 from snakemake.jobs import Job
-TEXTS = ("{rule} {name} {wildcards} {wildcards.ablation} {input} {output:q} {params.code} {HOME} {threads} {log} {jobid}",
-         "{rulename} {resources.mem_mb} {bench_iteration} {os.sep} {input[0]} {params} {EXPORTS[PATH]}",
+TEXTS = ("{rule} {name} {wildcards} {wildcards.ablation} {input} {output:q} {params.code} {HOME} {threads} {log}",
+         "{jobid} {rulename} {resources.mem_mb} {bench_iteration} {os.sep} {input[0]} {params} {EXPORTS[PATH]}",
          "{nothing}", "{params.nothing}", "{input.nothing}", "{wildcards.nothing}", "{", "{given} {rule}")
 def said(function, job, text):
     try:
