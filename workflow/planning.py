@@ -3,6 +3,7 @@
 What it decides and says stays the same. Each function does nothing where Snakemake is not as expected.
 """
 
+import atexit
 import functools
 import gc
 import os
@@ -15,8 +16,10 @@ OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 def in_less_time() -> None:
     """Do what follows."""
-    # A plan is a graph that stays: each look for garbage in it finds none, and together they take a sixth of the time.
+    # A plan is a graph that stays: each look for garbage in it finds none, and together they take a third of the time.
     gc.set_threshold(max(OBJECTS_BETWEEN_COLLECTIONS, gc.get_threshold()[0]), *gc.get_threshold()[1:])
+    # Python looks again at its end, when all memory is given back anyway.
+    atexit.register(gc.freeze)
     remember_signatures()
     format_without_copies()
     compare_no_paths()
