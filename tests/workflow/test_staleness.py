@@ -223,7 +223,9 @@ def test_a_figure_reruns_that_figure(workspace: Workspace) -> None:
 
 
 def test_an_edited_ablation_reruns_its_runs_and_what_follows(workspace: Workspace) -> None:
-    workspace.edit("studies/three_selectors.yaml", '{lr_scales: {"*.router.*": 10.0}}', '{lr_scales: {"*.router.*": 20.0}}')
+    workspace.edit(
+        "studies/three_selectors.yaml", '{lr_scales: {"*.router.*": 10.0}}', '{lr_scales: {"*.router.*": 20.0}}'
+    )
     assert workspace.stale() == after_runs(2)
 
 
