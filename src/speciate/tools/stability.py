@@ -8,6 +8,7 @@ Example:
 """
 
 import argparse
+import json
 import pathlib
 from typing import Any
 
@@ -15,8 +16,6 @@ import pandas as pd
 
 from speciate.cli import log
 from speciate.io import atomic_write
-from speciate.reporting.formats import pluralise
-from speciate.reporting.page import read_json, read_tables
 
 SAME = ("statement", "statistic", "test", "arm", "reference", "direction", "margin", "value", "confidence")
 """What a hypothesis must have in common in both folders."""
@@ -76,13 +75,15 @@ def read_hypotheses(folder: pathlib.Path) -> pd.DataFrame:
     """Return table `hypotheses` of a finished study, in the study's order. Raises ValueError naming the folder."""
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder}: holds no finished study, which has a manifest.json")
-    return read_tables(folder / "tables", ("hypotheses",))["hypotheses"]
+    return pd.read_parquet(folder / "tables" / "hypotheses.parquet")
 
 
 def trained_on(folder: pathlib.Path) -> str:
     """Return on what the runs of a study were trained: processors, instruction sets, threads, and numbers of runs."""
-    environments: list[dict[str, Any]] = read_json(folder / "manifest.json")["environments"]
+    environments: list[dict[str, Any]] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))[
+        "environments"
+    ]
     return "; ".join(
-        f"{each['runs']} runs on {each['processor']}, {each['instructions']}, {pluralise(each['threads'], 'thread')}"
+        f"{each['runs']} runs on {each['processor']}, {each['instructions']}, {each['threads']} {'thread' if each['threads'] == 1 else 'threads'}"
         for each in environments
     )
