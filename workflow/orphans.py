@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import warm
 from failures import jobs_of
 from ready import executor_of
 from snakemake.iocontainers import ResourceList
@@ -32,9 +33,8 @@ from speciate import machine
 from speciate.graph.provenance import made_by, short_digest
 from speciate.graph.study_graph import StudyGraph
 from speciate.machine import FINISHED, read_holder
+from speciate.warm import STARTED_BY
 
-STARTED_BY = "SPECIATE_STARTED_BY"
-"""Variable of every job's processes: which Snakemake has started them."""
 PATIENCE = 10.0
 """Seconds that a process has to end before it is killed."""
 PROC = pathlib.Path("/proc")
@@ -74,7 +74,7 @@ def orphans() -> list[Orphan]:
             parent = {**machine.this_process(), "pid": int(pid), "start": int(start)}
             if place == here and machine.is_alive(parent) is False:
                 words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                found.append(Orphan(int(folder.name), words[:-1]))
+                found.append(Orphan(warm.worker(int(folder.name), (folder / "comm").read_text()), words[:-1]))
     return found
 
 
