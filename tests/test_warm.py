@@ -125,7 +125,7 @@ def study(tree: pathlib.Path) -> Iterator[Study]:
 
 
 SEEN = """
-import speciate.warm
+import speciate.warm_server
 print(sys.argv, os.getcwd(), sorted(os.environ.items()), oct(os.umask(0)), sys.path, len(os.listdir('/proc/self/task')))
 print([str(signal.getsignal(number)) for number in signal.valid_signals() if number not in (9, 19)])
 print([os.fstat(number).st_mode for number in (0, 1, 2)], sorted(os.listdir('/proc/self/fd')), sys.flags)
@@ -244,7 +244,7 @@ def test_a_server_ends_with_its_snakemake_and_its_last_job(study: Study) -> None
 
 
 def test_a_server_without_jobs_ends_and_another_takes_its_place(study: Study) -> None:
-    file = study.folder / "speciate/warm.py"
+    file = study.folder / "speciate/warm_server.py"
     text = file.read_text()
     file.write_text(text.replace("IDLE = 60", "IDLE = 0.1"))
     server = study.server()
@@ -257,7 +257,7 @@ def test_a_server_without_jobs_ends_and_another_takes_its_place(study: Study) ->
     ("imported", "variables", "why"),
     [
         ("import threading; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", {}, "2 threads in"),
-        ("if sys.argv[0].endswith('warm.py'): os._exit(3)", {}, "its server has not started"),
+        ("if sys.argv[0].endswith('warm_server.py'): os._exit(3)", {}, "its server has not started"),
         ("", {"SPECIATE_STARTED_BY": "here 1 1"}, "its server has not started"),
         ("", {"SPECIATE_WARM_SOCKET": "x" * 200}, "AF_UNIX path too long"),
     ],
@@ -280,10 +280,20 @@ def test_an_import_that_fails_is_the_jobs_own_error(study: Study) -> None:
     assert "process of its own" not in errors
 
 
+IMPORT = """
+import sys, torch
+from speciate import warm_server
+asked = []
+for name in ("_lazy_init", "is_available", "device_count"):
+    setattr(torch.cuda, name, lambda *given: asked.append(given))
+warm_server.import_stage(sys.argv[1])
+print(f"speciate.stages.{sys.argv[1]}" in sys.modules, warm_server.count_threads(), asked)
+"""
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_leaves_one_thread_whatever_the_number_of_threads(stage: str) -> None:
-    """The server says which stage has more, and each job of that stage then imports for itself."""
+def test_what_a_stage_imports_leaves_no_thread_and_no_gpu_that_a_fork_could_not_use(stage: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-    program = f"from speciate import warm; warm.import_stage({stage!r}); print(warm.count_threads())"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
+    command = [sys.executable, "-c", IMPORT, stage]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True 1 []\n"

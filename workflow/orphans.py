@@ -48,6 +48,8 @@ class Orphan:
     pid: int
     words: list[str]
     """Its command line."""
+    worker: int
+    """The process that does its work: itself, or the one of which it is a client (src/speciate/warm.py)."""
 
     @property
     def verb(self) -> str:
@@ -65,7 +67,7 @@ def mark() -> str:
 
 def orphans() -> list[Orphan]:
     """Return the processes on this machine that a Snakemake started in this folder that is gone."""
-    here, found = mark().split()[0], []
+    here, found = mark().split()[0], {}
     for folder in PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):  # it has ended, or is another user's
             variables = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
@@ -74,8 +76,9 @@ def orphans() -> list[Orphan]:
             parent = {**machine.this_process(), "pid": int(pid), "start": int(start)}
             if place == here and machine.is_alive(parent) is False:
                 words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                found.append(Orphan(warm.worker(int(folder.name), (folder / "comm").read_text()), words[:-1]))
-    return found
+                worker = warm.worker(int(folder.name), (folder / "comm").read_text())
+                found[int(folder.name)] = (words[:-1], worker)
+    return [Orphan(pid, words, worker if worker in found else pid) for pid, (words, worker) in found.items()]
 
 
 def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.Logger) -> None:
@@ -87,16 +90,17 @@ def adopt(workflow: Any, graph: StudyGraph, home: pathlib.Path, logger: logging.
     left, otherwise = orphans(), list(trained_otherwise(trainings, graph))
     unwanted = {facts.get("pid"): run for run, facts in otherwise}
     for orphan in left:
-        if orphan.verb == "train" and orphan.pid in unwanted:
-            logger.info(f"{unwanted[orphan.pid]}: process {orphan.pid} trains another version of it, and is stopped")
+        if orphan.verb == "train" and orphan.worker in unwanted:
+            name = unwanted[orphan.worker]
+            logger.info(f"{name}: process {orphan.worker} trains another version of it, and is stopped")
             with contextlib.suppress(OSError):
-                os.kill(orphan.pid, signal.SIGTERM)
+                os.kill(orphan.worker, signal.SIGTERM)
     outputs = {str(path) for job in jobs for path in job.output}
     places = outputs | {os.path.dirname(path) for path in outputs}
     stages = [each for each in left if each.verb not in ("", "train") and names_one(each.words, places)]
     for orphan in stages:
         logger.info(f"{orphan.verb}: process {orphan.pid}, which a killed Snakemake has left, is ended and made again")
-    end([each.pid for each in stages])
+    end([pid for each in stages for pid in (each.pid, each.worker)])
     if executor_of(workflow) == "slurm":
         note_submissions()
         numbers = {str(facts["slurm_job"]) for _, facts in otherwise if "slurm_job" in facts}
