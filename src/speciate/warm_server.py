@@ -186,8 +186,9 @@ def main() -> None:
     import_stage(stage)
     gc.collect()
     gc.freeze()
-    if server.serve():
-        importlib.import_module("speciate.cli").main()
+    if not server.serve():
+        os._exit(0)  # at once, since there is nothing to finish
+    importlib.import_module("speciate.cli").main()
 
 
 if __name__ == "__main__":

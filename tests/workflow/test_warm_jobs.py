@@ -122,27 +122,36 @@ class Study:
         self.file.write_text(STUDY.replace("STEPS", str(steps)))
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         snakemake = [str(ROOT / ".envs/host/bin/snakemake"), "--configfile", "studies/warm.yaml", "--cores", "1"]
-        return subprocess.Popen(
-            [*snakemake, *options, "--", *TARGETS],
-            cwd=self.folder,
-            env={**environment, **variables},
-            stdout=(self.folder / "said.txt").open("w"),
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with (self.folder / "said.txt").open("w") as said:
+            return subprocess.Popen(
+                [*snakemake, *options, "--", *TARGETS],
+                cwd=self.folder,
+                env={**environment, **variables},
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def said(self) -> str:
         return (self.folder / "said.txt").read_text()
 
     def run(self, *options: str, **variables: str) -> set[str]:
         """Run it to its end; return which servers there were."""
+        self.wait_for_servers()
         process, found = self.start(20, *options, **variables), set()
         while process.poll() is None:
             found |= servers(self.folder)
             time.sleep(0.1)
         assert process.returncode == 0, self.said()
         return found
+
+    def wait_for_servers(self) -> None:
+        """Wait until the servers of an earlier Snakemake have noticed its end."""
+        patience = time.monotonic() + 60
+        while servers(self.folder):
+            assert time.monotonic() < patience
+            time.sleep(0.1)
 
     def content(self) -> dict[str, object]:
         """Return all files that do not tell of times; of records, what is the same in each job."""
@@ -165,10 +174,7 @@ def study(finished: Workspace) -> Iterator[Study]:
     shutil.rmtree(finished.folder / HOME, ignore_errors=True)
     made = Study(finished)
     yield made
-    patience = time.monotonic() + 60
-    while servers(made.folder):  # they have their Snakemake's end to notice
-        assert time.monotonic() < patience
-        time.sleep(0.1)
+    made.wait_for_servers()
     made.file.unlink()
     (made.folder / "said.txt").unlink()
     shutil.rmtree(made.folder / HOME, ignore_errors=True)
