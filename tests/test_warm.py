@@ -69,6 +69,7 @@ class Study:
         self.imports("")
         self.snakemake = subprocess.Popen(["sleep", "600"])
         self.address = f"speciate-test-{os.urandom(8).hex()}"
+        self.commands: list[subprocess.Popen[str]] = []
 
     def imports(self, text: str) -> None:
         (self.folder / "speciate/stages/draw.py").write_text(STAGE.replace("IMPORTED", text))
@@ -81,7 +82,7 @@ class Study:
             "SPECIATE_WARM_SOCKET": self.address,
             **variables,
         }
-        return subprocess.Popen(
+        command = subprocess.Popen(
             [sys.executable, "-m", "speciate", "draw", "--do", do],
             env={name: value for name, value in environment.items() if value},
             cwd=self.folder,
@@ -90,6 +91,8 @@ class Study:
             text=True,
             start_new_session=True,
         )
+        self.commands.append(command)
+        return command
 
     def run(self, do: str, **variables: str) -> tuple[int, str, str]:
         """Return status, output and errors of a command."""
@@ -120,8 +123,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def study(tree: pathlib.Path) -> Iterator[Study]:
     made = Study(tree)
     yield made
-    made.snakemake.kill()
-    made.snakemake.wait()
+    for process in (made.snakemake, *made.commands):
+        process.kill()
+        process.communicate()
 
 
 SEEN = """

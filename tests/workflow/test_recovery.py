@@ -227,6 +227,8 @@ def test_another_stage_is_ended_and_made_again(study: Study) -> None:
     os.kill(pid, signal.SIGSTOP)  # it would have written its files at any later time
     process.kill()
     process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
     done = study.workspace.snakemake(*study.command(measured))
     assert done.returncode == 0, done.stdout
     assert f"evaluate: process {pid}, which a killed Snakemake has left, is ended and made again" in done.stdout
