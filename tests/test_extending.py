@@ -98,8 +98,8 @@ def test_a_router_is_one_file(copy: Copy) -> None:
         from speciate.training.build_model import build_model
 
         modulo = {"change": {"model": {"block": {"ffn": {"router": "modulo", "balance": "none"}}}}, "about": "Modulo"}
-        settings = merge(read_yaml(pathlib.Path("config.yaml")), {"ablations": {"modulo": modulo}})
-        run = parse_study(settings, "config.yaml").run("modulo", 0)
+        settings = merge(read_yaml(pathlib.Path("studies/three_selectors.yaml")), {"ablations": {"modulo": modulo}})
+        run = parse_study(settings, "three_selectors.yaml").run("modulo", 0)
         torch.manual_seed(0)
         model = build_model(run, 50)
         tokens = torch.randint(50, (2, 16))

@@ -22,8 +22,13 @@ def study(
             "name": name,
             "statement": f"what {name} says",
             **dict.fromkeys(("statistic", "test", "arm", "reference", "direction"), "x"),
-            "margin": margin, "value": None, "confidence": 0.95, "verdict": verdict,
-            "difference": 0.25, "low": -0.125, "high": 0.5,
+            "margin": margin,
+            "value": None,
+            "confidence": 0.95,
+            "verdict": verdict,
+            "difference": 0.25,
+            "low": -0.125,
+            "high": 0.5,
         }
         for name, verdict in verdicts.items()
     ]
@@ -47,7 +52,7 @@ def test_a_verdict_that_flips_is_unstable(tmp_path: pathlib.Path, capsys: pytest
     stability.main(parser.parse_args(arguments))
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
-    assert any("4 runs on AMD EPYC, AVX2, 1 thread" in line for line in lines)
+    assert any("4 runs on AMD EPYC, AVX2, threads: 1" in line for line in lines)
     assert any("a: UNSTABLE: undecided +0.25 [-0.125, 0.5]; refuted" in line for line in lines)
     assert any("1 of 2 verdicts are the same in 2 folders" in line for line in lines)
     assert pd.read_csv(tmp_path / "out.csv")["stable"].tolist() == [True, True, False, False]

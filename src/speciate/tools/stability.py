@@ -84,6 +84,6 @@ def trained_on(folder: pathlib.Path) -> str:
         "environments"
     ]
     return "; ".join(
-        f"{each['runs']} runs on {each['processor']}, {each['instructions']}, {each['threads']} {'thread' if each['threads'] == 1 else 'threads'}"
+        f"{each['runs']} runs on {each['processor']}, {each['instructions']}, threads: {each['threads']}"
         for each in environments
     )
