@@ -114,6 +114,25 @@ def test_a_trend_is_the_mean_of_the_seeds_slopes() -> None:
     assert plain["verdict"] == "refuted"
 
 
+def test_a_trend_of_differences_is_the_slope_of_arm_minus_arm() -> None:
+    draw = np.random.default_rng(0)
+    values = {arm: list(draw.normal(size=8)) for arm in ("learned_1", "learned_4", "learned_16", "f_1", "f_4", "f_16")}
+    over = {"learned_1": 1, "learned_4": 4, "learned_16": 16}
+    minus = {"learned_1": "f_1", "learned_4": "f_4", "learned_16": "f_16"}
+    row = decided(runs(values), test="trend", arm="learned_16", over=over, minus=minus, per="tenfold")
+    slopes = [
+        stats.linregress(
+            np.log10([1, 4, 16]), [values[f"learned_{n}"][seed] - values[f"f_{n}"][seed] for n in (1, 4, 16)]
+        ).slope
+        for seed in SEEDS
+    ]
+    expected = stats.ttest_1samp(slopes, 0).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert row["over"] == "learned_1 - f_1 = 1, learned_4 - f_4 = 4, learned_16 - f_16 = 16"
+    values["f_4"][5] = math.nan
+    assert decided(runs(values), test="trend", arm="learned_16", over=over, minus=minus)["num_seeds"] == 7
+
+
 def test_a_seed_without_one_of_its_runs_is_missing() -> None:
     frame = runs()
     frame = frame[~((frame["ablation"] == "frozen") & (frame["seed"] == 3))]

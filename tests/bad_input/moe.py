@@ -74,6 +74,11 @@ CASES = [
         arm(balance_from=0.6, balance_until=0.4),
     ),
     refused(
+        "a balance that is switched on again before it is switched off",
+        f"{AT}.block.ffn: balance_off: [0.6, 0.4] must rise strictly between balance_from 0 and balance_until 1",
+        arm(balance_off=[0.6, 0.4]),
+    ),
+    refused(
         "annealed noise together with learned noise",
         f"{AT}.block.ffn.router: noise_std: 0.1 is for annealed noise; learned noise learns its scale",
         arm(router={"kind": "learned", "noise": "learned", "noise_std": 0.1}),

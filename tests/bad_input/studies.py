@@ -130,6 +130,22 @@ CASES = [
         ),
     ),
     study(
+        "a trend of differences that lacks what is subtracted from one of its arms",
+        "study.yaml: hypotheses.slower: minus: needs exactly the arms of over, and differs in auxiliary",
+        (
+            "hypotheses.slower",
+            {
+                "statement": "s",
+                "statistic": "loss",
+                "test": "trend",
+                "arm": "auxiliary",
+                "over": {"auxiliary": 1, "unbalanced_fast": 10},
+                "minus": {"unbalanced_fast": "frozen"},
+                "direction": "less",
+            },
+        ),
+    ),
+    study(
         "Fisher's z of what is not a correlation",
         "study.yaml: hypotheses.prevented: scale: fisher_z is for correlations, and max_share is none",
         ("hypotheses.prevented.scale", "fisher_z"),

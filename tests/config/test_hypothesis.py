@@ -33,6 +33,15 @@ def errors(**fields: object) -> list[str]:
         ({"test": "trend", "over": {"a": 1.0, "c": 1.0}}, "over: a trend needs arms of at least two different numbers"),
         ({"test": "trend", "over": {"a": 0.0, "c": 1.0}, "per": "tenfold"}, "per: tenfold needs numbers above 0"),
         (
+            {"test": "trend", "over": {"a": 0.0, "c": 1.0}, "minus": {"a": "b"}},
+            "minus: needs exactly the arms of over, and differs in c",
+        ),
+        (
+            {"test": "trend", "over": {"a": 0.0, "c": 1.0}, "minus": {"a": "b", "c": "c"}},
+            "minus: subtracts c from itself",
+        ),
+        ({"reference": "b", "minus": {"a": "b"}}, "minus: has no meaning for test difference"),
+        (
             {"statistic": "measured.a_correlation", "test": "value", "value": 1.0, "scale": "fisher_z"},
             "value: a correlation is between -1 and 1, not 1",
         ),
@@ -52,6 +61,7 @@ def test_each_kind_with_what_it_needs_is_valid() -> None:
         {"test": "proportion", "above": 0.0, "value": 0.0},
         {"test": "proportion", "below": 0.5, "reference": "b"},
         {"test": "trend", "over": {"a": 1, "b": 2}, "per": "tenfold"},
+        {"test": "trend", "over": {"a": 1, "b": 2}, "minus": {"a": "c", "b": "d"}},
         correlation,
     ):
         assert errors(**fields) == []
@@ -64,3 +74,8 @@ def test_a_hypothesis_names_all_of_its_arms_and_goes_with_each_of_them() -> None
     settings = {"ablations": {"a": 0, "b": 0, "c": 0}, "hypotheses": {"trend": trend, "value": value}}
     assert list(keep_only(settings, {"ablations": ["a", "b", "c"]})["hypotheses"]) == ["trend", "value"]
     assert list(keep_only(settings, {"ablations": ["a", "c"]})["hypotheses"]) == ["value"]
+    of_differences = {**FIRST, "test": "trend", "over": {"a": 1, "b": 2}, "minus": {"a": "c", "b": "d"}}
+    assert Hypothesis.model_validate(of_differences).arms == ["a", "b", "c", "d"]
+    settings = {"ablations": dict.fromkeys("abcd", 0), "hypotheses": {"differences": of_differences}}
+    assert list(keep_only(settings, {"ablations": ["a", "b", "c", "d"]})["hypotheses"]) == ["differences"]
+    assert list(keep_only(settings, {"ablations": ["a", "b", "c"]})["hypotheses"]) == []

@@ -68,7 +68,7 @@ def top_k(model_spec: Callable[..., Any]) -> Selecting:
         z_weight: float = 0.0,
         layer: int = 0,
         choice: Any = "token",
-        balanced: tuple[float, float] = (0.0, 1.0),
+        balanced: tuple[tuple[float, float], ...] = ((0.0, 1.0),),
     ) -> TopK:
         options_of_folder = {}
         for folder, value in (("router", router), ("balance", balance), ("choice", choice)):

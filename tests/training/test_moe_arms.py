@@ -35,6 +35,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "global": {"balance": {"kind": "auxiliary", "scope": "global_batch"}},
     "orthogonal": {"balance": "orthogonal"},
     "switched": {"balance": {"kind": "bias", "rate": 0.01}, "balance_until": 0.5},
+    "paused": {"balance": {"kind": "bias", "rate": 0.01}, "balance_off": [0.25, 0.75]},
+    "paused loss": {"balance": {"kind": "auxiliary", "scope": "global_batch"}, "balance_off": [0.25, 0.75]},
 }
 
 
@@ -102,13 +104,25 @@ def test_the_oracle_is_told_each_blocks_domain(
         assert (choice_BTS.argmax(-1) % 2 == probe.domain[:, None]).all()
 
 
-@pytest.mark.parametrize("name", ["global", "switched", "uniform_random"])
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("global", 6),
+        ("switched", 6),
+        ("uniform_random", 6),
+        # paused in steps 2 to 5: stopped before, within and after the pause
+        ("paused", 2),
+        ("paused", 5),
+        ("paused", 8),
+        ("paused loss", 5),
+    ],
+)
 def test_stopped_and_continued_it_has_the_same_bits(
-    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, name: str
+    mixture: pathlib.Path, tmp_path: pathlib.Path, run_spec: MakeRun, name: str, asked: int
 ) -> None:
     spec = run_spec(model={"block": {"ffn": ARMS[name]}}, training={"num_steps": 8, "grad_accumulation": 2})
     assert trained(spec, mixture, tmp_path / "whole")
-    assert not trained(spec, mixture, tmp_path / "parts", 6)
+    assert not trained(spec, mixture, tmp_path / "parts", asked)
     assert trained(spec, mixture, tmp_path / "parts")
     for file in ("model.safetensors", "metrics.jsonl", "telemetry.safetensors"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file

@@ -51,7 +51,10 @@ def hypotheses_table(
                 "reference": hypothesis["reference"] or "",
                 "value": NAN if hypothesis["value"] is None else hypothesis["value"],
                 "counts_if": counts_if(hypothesis),
-                "over": ", ".join(f"{arm} = {number:g}" for arm, number in _in_order(hypothesis["over"])),
+                "over": ", ".join(
+                    f"{' - '.join(filter(None, [arm, hypothesis['minus'].get(arm)]))} = {number:g}"
+                    for arm, number in _in_order(hypothesis["over"])
+                ),
                 "num_seeds": interval.num_pairs,
                 "missing": len(seeds) - interval.num_pairs,
                 "difference": interval.estimate,
@@ -107,10 +110,15 @@ def by_value(value: pd.Series, hypothesis: dict[str, Any], seeds: tuple[int, ...
 
 
 def by_trend(value: pd.Series, hypothesis: dict[str, Any], seeds: tuple[int, ...], level: float) -> Interval:
-    """Return the t interval of the mean slope; a seed without a run of one of the arms is missing."""
+    """Return the t interval of the mean slope, of differences from `minus` if there are any.
+
+    A seed without a run of one of the arms is missing.
+    """
     arms, numbers = zip(*_in_order(hypothesis["over"]), strict=True)
     number_A = np.array(numbers, dtype=np.float64)
     value_PA = np.stack([of_arm(value, arm, seeds) for arm in arms], axis=1)
+    if hypothesis["minus"]:
+        value_PA = value_PA - np.stack([of_arm(value, hypothesis["minus"][arm], seeds) for arm in arms], axis=1)
     number_A = np.log10(number_A) if hypothesis["per"] == "tenfold" else number_A
     return statistics.paired_t(statistics.slopes(value_PA, number_A), level)
 

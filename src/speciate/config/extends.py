@@ -123,6 +123,6 @@ def keep_only(settings: Mapping[str, Any], keep: Any, where: str = "keep") -> di
 
 def _arms_of(hypothesis: Mapping[str, Any]) -> set[str]:
     """Return the ablations that a hypothesis of a study file names."""
-    over = hypothesis.get("over")
+    over, minus = hypothesis.get("over"), hypothesis.get("minus")
     named = {hypothesis.get("arm"), hypothesis.get("reference"), *(over if isinstance(over, Mapping) else ())}
-    return named - {None}
+    return (named | set(minus.values() if isinstance(minus, Mapping) else ())) - {None}

@@ -29,10 +29,10 @@ MAY_HAVE = {
     "difference": ("reference", "scale"),
     "value": ("value", "scale"),
     "proportion": ("reference", "value", "above", "below"),
-    "trend": ("over", "per", "scale"),
+    "trend": ("over", "minus", "per", "scale"),
 }
 """Test -> the fields that mean something to it."""
-OF_SOME_TESTS = ("reference", "value", "above", "below", "over", "per", "scale")
+OF_SOME_TESTS = ("reference", "value", "above", "below", "over", "minus", "per", "scale")
 
 
 class Hypothesis(Strict):
@@ -46,8 +46,8 @@ class Hypothesis(Strict):
     """What is compared with what. `difference`: the arm with `reference`, paired by seed (t interval). `value`: the arm
     with the number `value` (t interval). `proportion`: the share of the arm's runs whose statistic is `above` or
     `below` a limit, with the share `value` (Clopper-Pearson) or with that of `reference`, paired by seed (McNemar,
-    exact). `trend`: the slope of the statistic over a number that the arms of `over` differ by, one slope for each
-    seed (t interval)."""
+    exact). `trend`: the slope of the statistic, or of its difference from the arms of `minus`, over a number that the
+    arms of `over` differ by, one slope for each seed (t interval)."""
     arm: Name
     """The ablation that the prediction is about; for a trend, one of `over`."""
     reference: Name | None = None
@@ -65,6 +65,9 @@ class Hypothesis(Strict):
     """For `proportion`: a run counts if its statistic is below this."""
     over: dict[Name, float] = {}
     """For `trend`: the arms, and the number that each of them stands for, such as its learning rate."""
+    minus: dict[Name, Name] = {}
+    """For `trend`: each arm of `over`, and the arm that is subtracted from it, seed by seed: does a difference between
+    two arms grow?"""
     per: Literal["unit", "tenfold"] = "unit"
     """For `trend`: the slope is the change of the statistic per unit of that number, or per tenfold increase of it."""
     scale: Literal["plain", "fisher_z"] = "plain"
@@ -74,7 +77,7 @@ class Hypothesis(Strict):
     @property
     def arms(self) -> list[str]:
         """Return every ablation that the hypothesis names."""
-        return list(dict.fromkeys([self.arm, *([self.reference] if self.reference else []), *self.over]))
+        return list(dict.fromkeys([self.arm, *([self.reference] if self.reference else []), *self.over, *self.minus.values()]))
 
     @pydantic.model_validator(mode="after")
     def _check_test(self) -> Self:
@@ -111,3 +114,9 @@ class Hypothesis(Strict):
             raise ValueError("over: a trend needs arms of at least two different numbers")
         if self.per == "tenfold" and min(self.over.values()) <= 0:
             raise ValueError("per: tenfold needs numbers above 0 in over")
+        if self.minus and set(self.minus) != set(self.over):
+            different = ", ".join(sorted(set(self.minus) ^ set(self.over)))
+            raise ValueError(f"minus: needs exactly the arms of over, and differs in {different}")
+        for arm, subtracted in self.minus.items():
+            if arm == subtracted:
+                raise ValueError(f"minus: subtracts {arm} from itself")

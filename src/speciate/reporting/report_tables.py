@@ -63,7 +63,7 @@ def _subject(row: pd.Series) -> str:
         return f"share of runs with {statistic} {row['counts_if'].replace('-', '−')}: {of_arms}"
     if row["test"] == "trend":
         step = " per tenfold increase" if row["per"] == "tenfold" else ""
-        arms = ", ".join(plain_name(arm) for arm in str(row["over"]).split(", "))
+        arms = ", ".join(plain_name(arm) for arm in str(row["over"]).replace(" - ", " − ").split(", "))
         return f"{statistic}: slope{step} over {arms}"
     return f"{statistic}: {of_arms}"
 

@@ -172,6 +172,13 @@ def test_every_expert_is_reached(transformer: Build, moe: Options) -> None:
         ({"choice": EXPERT, "balance": "bias"}, "balance: choice expert fills every expert evenly"),
         ({"balance": "bias", "balance_from": 0.5, "balance_until": 0.5}, "0.5 is not before balance_until, 0.5"),
         ({"balance_until": 0.5}, "balance none has nothing to switch"),
+        ({"balance_off": [0.3, 0.6]}, "balance none has nothing to switch"),
+        ({"balance": "bias", "balance_off": [0.6, 0.3]}, "balance_off: [0.6, 0.3] must rise strictly between"),
+        (
+            {"balance": "bias", "balance_off": [0.3, 0.6], "balance_until": 0.5},
+            "[0.3, 0.6] must rise strictly between balance_from 0 and balance_until 0.5",
+        ),
+        ({"balance": "bias", "balance_off": [0.3]}, "balance_off"),
         ({"num_shared": -1}, "num_shared"),
         ({"balance": {"kind": "auxiliary", "weight": -0.1}}, "balance.weight"),
         ({"num_experts": 0}, "num_experts"),
@@ -196,6 +203,7 @@ def test_impossible_crossings_are_refused_with_the_reason(
         {"router": {"kind": "learned", "shape": "mlp", "gate": "sigmoid", "noise": "learned"}, "balance": "orthogonal"},
         {"choice": {**EXPERT, "capacity_factor": 1.25}, "num_shared": 1},
         {"choice": {"kind": "token", "capacity_factor": 1.25}, "balance": "auxiliary", "balance_from": 0.5},
+        {"balance": "auxiliary", "balance_from": 0.2, "balance_off": [0.4, 0.6], "balance_until": 0.9},
     ],
 )
 def test_possible_ones_run(transformer: Build, moe: Options, changes: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ B blocks of T tokens, N = B T, D width.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 from torch import Tensor, nn
 
 from speciate.config.components import OneOf
@@ -52,6 +52,9 @@ class Options(FfnOptions):
     """Share of the training at which load balancing starts."""
     balance_until: float = Field(1.0, gt=0, le=1)
     """Share of the training at which load balancing ends."""
+    balance_off: Annotated[tuple[float, float], Strict(False)] | None = None
+    """Shares of the training at which load balancing is switched off for a while, and on again. A step belongs to the
+    pause if its number divided by `num_steps` is at least the first and less than the second."""
 
     @model_validator(mode="after")
     def _crossings(self) -> Self:
@@ -69,9 +72,24 @@ class Options(FfnOptions):
         if self.balance_from >= self.balance_until:
             never = f"{self.balance_from:g} is not before balance_until, {self.balance_until:g}"
             raise ValueError(f"balance_from: {never}; balance: none never balances")
-        if balance.acts_by is None and (self.balance_from > 0 or self.balance_until < 1):
-            raise ValueError(f"balance_from, balance_until: balance {balance.kind} has nothing to switch")
+        if balance.acts_by is None and self.balance_spans() != ((0.0, 1.0),):
+            raise ValueError(f"balance_from, balance_until, balance_off: balance {balance.kind} has nothing to switch")
         return self
+
+    @model_validator(mode="after")
+    def _pauses(self) -> Self:
+        if self.balance_off is not None:
+            first, again = self.balance_off
+            if not self.balance_from < first < again < self.balance_until:
+                within = f"balance_from {self.balance_from:g} and balance_until {self.balance_until:g}"
+                raise ValueError(f"balance_off: [{first:g}, {again:g}] must rise strictly between {within}")
+        return self
+
+    def balance_spans(self) -> tuple[tuple[float, float], ...]:
+        """Return the shares of the training from and until which load balancing is on, in order."""
+        if self.balance_off is None:
+            return ((self.balance_from, self.balance_until),)
+        return ((self.balance_from, self.balance_off[0]), (self.balance_off[1], self.balance_until))
 
 
 class FeedForward(HasIdleMatrices, nn.Module):
@@ -88,7 +106,7 @@ class FeedForward(HasIdleMatrices, nn.Module):
             top_k=options.top_k,
             z_weight=options.z_weight,
             choice=options.choice,
-            balanced=(options.balance_from, options.balance_until),
+            balanced=options.balance_spans(),
         )
         size = (context.model.width, options.hidden, ACTIVATIONS[options.activation])
         self.experts = Experts(options.num_experts, *size, biases=context.model.biases)

@@ -116,7 +116,7 @@ class TopK(Selector):
         top_k: K.
         z_weight: weight of the z-loss.
         choice: options of a kind of model/moe/choice; None: each token takes its best slots.
-        balanced: shares of the training at which load balancing starts and ends.
+        balanced: shares of the training at which load balancing starts and ends, a pair for each time it is on.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class TopK(Selector):
         top_k: int,
         z_weight: float,
         choice: ChoiceOptions | None = None,
-        balanced: tuple[float, float] = (0.0, 1.0),
+        balanced: tuple[tuple[float, float], ...] = ((0.0, 1.0),),
     ) -> None:
         super().__init__()
         self.num_slots, self.top_k, self.z_weight, self.balanced = num_slots, top_k, z_weight, balanced
@@ -138,7 +138,7 @@ class TopK(Selector):
         self.scorer = router.component().Router(router, context, num_slots)
         self.choice = choice.component().Choose(choice, context, num_slots, top_k)
         self.balance = balance.component().Balance(balance, num_slots)
-        self.balancing = balanced[0] <= 0
+        self.balancing = self._is_balanced(0.0)
         """Whether load balancing is on now."""
         self.unbalanced = Balancer()
 
@@ -167,7 +167,7 @@ class TopK(Selector):
     def before_update(self, progress: float) -> None:
         """Let the router anneal its noise, and switch the balancing on or off."""
         self.scorer.before_update(progress)
-        self.balancing = self.balanced[0] <= progress < self.balanced[1]
+        self.balancing = self._is_balanced(progress)
         if not self.balancing:
             self.balance.reset()
 
@@ -175,6 +175,10 @@ class TopK(Selector):
         """Update the balancing."""
         if self.balancing:
             self.balance.after_update()
+
+    def _is_balanced(self, progress: float) -> bool:
+        """Tell whether load balancing is on at this share of the training."""
+        return any(start <= progress < end for start, end in self.balanced)
 
 
 def normalised_weights(prob_NK: Tensor) -> Tensor:
