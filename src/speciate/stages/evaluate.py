@@ -24,7 +24,7 @@ from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.data.blocks import BlockSet, read_block_set
 from speciate.data.mixture.manifest import read_mixture
-from speciate.evaluation import expert_similarity, speculative
+from speciate.evaluation import expert_similarity, noise_levels, speculative
 from speciate.evaluation.denoising import unmasking_orders
 from speciate.evaluation.likelihood import COLUMNS, nll_by_document
 from speciate.graph.run_paths import check_tokenizer, run_paths, tokenizer_folder
@@ -82,6 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
         model.to(device)
         likelihood = nll_by_document(model, objective, test, token_bytes_V, device=device)
         choices, metrics = probe_selectors(model, objective, probe)
+        metrics += noise_levels.level_metrics(model, objective, probe)
     model.cpu()  # what remains is small
     metrics += speculative.speculation_metrics(model, torch.from_numpy(probe.tokens))
     metrics += expert_similarity.similarity_metrics(model, objective, probe)

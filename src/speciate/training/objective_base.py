@@ -53,6 +53,20 @@ class Objective(nn.Module, abc.ABC):
         """Run every module whose selections and metrics are observed, on probe blocks."""
         model.hidden(token_BT, document_BT)
 
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """The shares of masked tokens at which `run_at_level` shows a block; none where nothing is masked."""
+        return ()
+
+    def run_at_level(
+        self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None, level: float
+    ) -> tuple[Tensor, Tensor]:
+        """Run the model on blocks at one noise level; return which tokens are masked and which may be, (B, T) each.
+
+        A token's own draw decides, so what is masked at one level is masked at every higher one.
+        """
+        raise NotImplementedError(f"{type(self).__module__} masks nothing")
+
     def details(self, model: Transformer, blocks: BlockSet) -> pd.DataFrame | None:
         """Return a table of single tokens (what, item, position, token, x, y); None: it has none."""
         return None

@@ -236,6 +236,24 @@ class Objective(BaseObjective):
         self.run_importance(model, noisy, probs, nats_BT)
         return nats_BT[:, 1:], noisy.masked_BT[:, 1:]
 
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """The 8 levels at which probe blocks are observed."""
+        return tuple((level + 0.5) / PROBE_LEVELS for level in range(PROBE_LEVELS))
+
+    @torch.no_grad()
+    def run_at_level(
+        self, model: Transformer, token_BT: Tensor, document_BT: Tensor | None, level: float
+    ) -> tuple[Tensor, Tensor]:
+        """Run the denoiser with the probe's masks at one noise level; return which tokens are masked and may be."""
+        share_B = torch.full((len(token_BT),), level, dtype=torch.float64, device=token_BT.device)
+        draw_BT = uniforms(token_BT, DRAW_KEY)
+        noisy, _ = self.add_noise(
+            model, token_BT, document_BT, share_B, slope_B=torch.ones_like(share_B), draw_BT=draw_BT
+        )
+        mdlm.denoiser_hidden(model, noisy.noisy_BT, noisy.document_BT, share_B)
+        return noisy.masked_BT, noisy.maskable_BT
+
     @torch.no_grad()
     def details(self, model: Transformer, blocks: BlockSet) -> pd.DataFrame:
         """Return each token's importance (x) and mean nats when masked (y), in the first probe blocks.
