@@ -133,6 +133,20 @@ def test_a_trend_of_differences_is_the_slope_of_arm_minus_arm() -> None:
     assert decided(runs(values), test="trend", arm="learned_16", over=over, minus=minus)["num_seeds"] == 7
 
 
+def test_whether_a_rule_fired_is_a_share_of_the_runs_with_selectors() -> None:
+    frame = runs().assign(num_selectors=1, alarm_step=math.nan)
+    frame.loc[(frame["ablation"] == "tenfold") & (frame["seed"] != 3), "alarm_step"] = 40.0
+    frame.loc[(frame["ablation"] == "tenfold") & (frame["seed"] == 5), "num_selectors"] = 0
+    row = decided(frame, statistic="fired.alarm", test="proportion", above=0.5, arm="tenfold", value=0.5)
+    expected = stats.binomtest(6, 7).proportion_ci(0.95, method="exact")
+    assert (row["low"] + 0.5, row["high"] + 0.5) == pytest.approx((expected.low, expected.high))
+    assert (row["num_seeds"], row["missing"]) == (7, 1)
+    paired = {"statistic": "fired.alarm", "test": "proportion", "above": 0.5, "reference": "frozen"}
+    row = decided(frame, **paired, arm="tenfold")
+    assert (row["difference"], row["num_seeds"]) == (pytest.approx(6 / 7), 7)
+    assert (row["low"] > 0) == (stats.binomtest(6, 6, 0.5).pvalue <= 0.05)
+
+
 def test_a_seed_without_one_of_its_runs_is_missing() -> None:
     frame = runs()
     frame = frame[~((frame["ablation"] == "frozen") & (frame["seed"] == 3))]

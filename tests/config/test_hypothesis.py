@@ -63,6 +63,7 @@ def test_each_kind_with_what_it_needs_is_valid() -> None:
         {"test": "trend", "over": {"a": 1, "b": 2}, "per": "tenfold"},
         {"test": "trend", "over": {"a": 1, "b": 2}, "minus": {"a": "c", "b": "d"}},
         correlation,
+        {"statistic": "fired.alarm", "test": "proportion", "above": 0.5, "reference": "b"},
     ):
         assert errors(**fields) == []
 

@@ -9,6 +9,7 @@ import pandas as pd
 from speciate.analysis import statistics
 from speciate.analysis.measurements import MEASURED_PREFIX
 from speciate.analysis.statistics import Interval
+from speciate.config.contracts.statistics import RULES
 from speciate.selection.tally import Array
 
 NAN = float("nan")
@@ -32,7 +33,7 @@ def hypotheses_table(
         ValueError: a statistic is not a number of table `runs`, or not a correlation where it should be.
     """
     rows: list[dict[str, Any]] = []
-    table = runs.set_index(["ablation", "seed"]).select_dtypes("number")
+    table = runs.join(fired_statistics(runs)).set_index(["ablation", "seed"]).select_dtypes("number")
     for hypothesis in hypotheses:
         name, statistic = hypothesis["name"], hypothesis["statistic"]
         if statistic.startswith(MEASURED_PREFIX) and statistic not in table and not len(runs):
@@ -67,6 +68,13 @@ def hypotheses_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def fired_statistics(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return columns `fired.<rule>`: 1 if the rule fired in the run, 0 if not, NaN for a run without selectors."""
+    rules = [rule for rule in RULES if f"{rule}_step" in runs]
+    fired = {f"fired.{rule}": runs[f"{rule}_step"].notna().astype("float64") for rule in rules}
+    return pd.DataFrame(fired, index=runs.index).where(runs["num_selectors"] > 0) if rules else pd.DataFrame(fired)
 
 
 SAID = ("name", "statement", "statistic", "test", "arm", "direction", "margin", "per", "scale")

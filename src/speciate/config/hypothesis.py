@@ -6,12 +6,14 @@ import pydantic
 from pydantic import Field
 
 from speciate.config.components import Strict
-from speciate.config.contracts.statistics import NAMES
+from speciate.config.contracts.statistics import NAMES, RULES
 from speciate.config.run import Name
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
 """A metric that modules record besides their choices (selection/metrics.py): `measured.<name>`, its mean over a run's
 modules."""
+Fired = Annotated[str, Field(pattern=rf"^fired\.({'|'.join(RULES)})$")]
+"""Whether a collapse rule fired in a run: 1 or 0, so that its mean is a share of runs."""
 if TYPE_CHECKING:
     Statistic = str
 else:
@@ -40,8 +42,9 @@ class Hypothesis(Strict):
 
     statement: str = Field(min_length=1)
     """The prediction in words."""
-    statistic: Statistic | Measured
-    """A numeric column of tables/runs, or `measured.<name>` of tables/measurements."""
+    statistic: Statistic | Measured | Fired
+    """A numeric column of tables/runs, `measured.<name>` of tables/measurements, or `fired.<rule>`: 1 where a collapse
+    rule (`rule_60_percent`, `rule_3_over_e`, `alarm`) fired, 0 where it did not."""
     test: Literal["difference", "value", "proportion", "trend"] = "difference"
     """What is compared with what. `difference`: the arm with `reference`, paired by seed (t interval). `value`: the arm
     with the number `value` (t interval). `proportion`: the share of the arm's runs whose statistic is `above` or
@@ -77,7 +80,9 @@ class Hypothesis(Strict):
     @property
     def arms(self) -> list[str]:
         """Return every ablation that the hypothesis names."""
-        return list(dict.fromkeys([self.arm, *([self.reference] if self.reference else []), *self.over, *self.minus.values()]))
+        return list(
+            dict.fromkeys([self.arm, *([self.reference] if self.reference else []), *self.over, *self.minus.values()])
+        )
 
     @pydantic.model_validator(mode="after")
     def _check_test(self) -> Self:

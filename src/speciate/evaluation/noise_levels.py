@@ -5,8 +5,8 @@
     mask_information     I(slot; masked | level): the mean over levels of the information at each of them
     slots_lost_to_noise  effective slots, 2^H(f_l), at the lowest level minus those at the highest
 
-f_l holds the slots' shares of the choices at level l, H is in bits. A router sees whether a token is masked, and more of
-them are masked at higher levels, so the first information is above 0 even where the router knows nothing more of the
+f_l holds the slots' shares of the choices at level l, H is in bits. A router sees whether a token is masked, and at
+higher levels more of them are, so the first information is above 0 even where the router knows nothing more of the
 level. The second and the third are what it knows beyond that. All blocks are seen at all levels, with nested masks, so
 the levels differ in nothing else.
 

@@ -111,6 +111,8 @@ def hypothesis_rows(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
 
 def statistic_name(name: str) -> str:
     """Return what the report calls a statistic, with its unit; a measurement has only its name."""
+    if name.startswith("fired."):
+        return f"fired: {RULES[name.removeprefix('fired.')]}"
     if name not in BY_NAME:
         return plain_name(name)
     statistic = BY_NAME[name]

@@ -46,7 +46,7 @@ def test_one_that_begins_later_begins_at_zero(top_k: Selecting) -> None:
 
 STEPS = 10
 PAUSED = ((0.0, 0.3), (0.6, 1.0))
-"""Of ten steps, balancing is on in 0 to 2 and in 6 to 9; .3 and .6 are no exact fractions, and 3 / 10 is the same .3."""
+"""Of ten steps, balancing is on in 0 to 2 and in 6 to 9; 3 / 10 is the same number as .3, though neither is exact."""
 ON = [True] * 3 + [False] * 3 + [True] * 4
 
 
