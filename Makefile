@@ -11,11 +11,14 @@ RUFF := $(STUDY)/ruff
 SNAKEFILES := Snakefile workflow
 # the arm that `make verify` remakes: the study's reference, whose layers have routers
 VERIFIED := auxiliary
+# the studies of `make families`: every kind of selector as published and repaired, on text, and on chains where the truth is known
+FAMILIES := upcycle chains_selectors attention diffusion hybrid moe
 unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs format clean
+.PHONY: help study families smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs \
+	format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +27,10 @@ help: ## print this list
 study: environment ## run the default study, its planted half and its text half: results/index.html
 	$(if $(findstring --configfile,$(ARGS)),,$(HOST)/snakemake --configfile studies/chains.yaml $(ARGS))
 	$(HOST)/snakemake $(ARGS)
+	$(index)
+
+families: environment ## run the studies of all families of selectors, one after the other: half a day of CPU time
+	for study in $(FAMILIES); do $(HOST)/snakemake --configfile studies/$$study.yaml $(ARGS) || exit; done
 	$(index)
 
 smoke: environment ## run every stage on a small study: results/smoke/ from studies/smoke.yaml

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -102,3 +103,44 @@ def test_the_readme_names_every_study_and_part() -> None:
     for file in [*STUDIES[1:], *PARTS]:
         name = file.relative_to(ROOT / "studies").as_posix()
         assert f"`{name}`" in readme or name.startswith(families), name
+
+
+def families() -> list[str]:
+    """Return the studies that `make families` runs."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (names,) = re.findall(r"^FAMILIES := (.+)$", makefile, re.MULTILINE)
+    return names.split()
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_family_has_seeds_enough_and_predicts_how_each_published_arm_fails(name: str) -> None:
+    study = read_study(ROOT / "studies" / f"{name}.yaml")
+    assert len(study.seeds) >= 5
+    predicted = {arm for hypothesis in study.hypotheses.values() for arm in hypothesis.arms}
+    assert {arm for arm, change in study.ablations.items() if change.published} <= predicted
+    # every arm is there for a question
+    assert set(study.ablations) - {study.analysis.reference, *study.analysis.controls} <= predicted
+
+
+def test_make_families_covers_every_kind_of_selector_and_the_readme_says_so() -> None:
+    """A selector is a router of experts or projections, of depth, an indexer, an importance, or a start by copies."""
+    runs = [run for name in families() for run in read_study(ROOT / "studies" / f"{name}.yaml").runs()]
+    kinds = {run.start.kind for run in runs} | {run.objective.kind for run in runs}
+    kinds |= {part.kind for run in runs for part in (run.model.block.mixer, run.model.block.ffn, run.model.block.depth)}
+    assert {"moe", "rom", "mamba", "mod", "mod_published", "gsa", "masked_diffusion", "multi_token", "upcycle"} <= kinds
+    readme = " ".join((ROOT / "studies" / "README.md").read_text(encoding="utf-8").split())
+    sentence = re.search(r"`make families` runs (.+?)\. ", readme)
+    assert sentence is not None
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(families())
+
+
+SEEN = {"chains": set(range(10, 20)), "hysteresis": {1}, "dial": {1}, "noise_level": {1}, "chains_selectors": {1}}
+"""Seeds of the pilots that suggested a study's predictions, which its own must not be."""
+
+
+@pytest.mark.parametrize("name", ["hysteresis", "length", "factorial", "dial", "noise_level", "chains_selectors"])
+def test_a_study_of_chains_decides_by_ten_seeds_that_nobody_had_seen(name: str) -> None:
+    study = read_study(ROOT / "studies" / f"{name}.yaml")
+    assert len(study.seeds) == 10
+    assert not set(study.seeds) & (SEEN["chains"] | SEEN.get(name, set()))
+    assert len(study.hypotheses) >= 8

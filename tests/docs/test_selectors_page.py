@@ -16,6 +16,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "selectors.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 FAMILIES = ("moe", "upcycle", "hybrid", "attention", "diffusion")
+OTHERS = ("three_selectors", "hysteresis", "factorial")
+"""Further studies whose arms and hypotheses the page names."""
 NO_SELECTOR = ("mtp4_published", "muon_published")
 """Arms that are as published but have no selector."""
 SLOTS = {
@@ -42,7 +44,7 @@ def test_every_family_has_an_example() -> None:
     assert len(EXAMPLES) == PAGE.count("\n## ") - 1 == 5
 
 
-@pytest.mark.parametrize("family", ["three_selectors", *FAMILIES])
+@pytest.mark.parametrize("family", [*OTHERS, *FAMILIES])
 def test_its_hypotheses_are_there(family: str) -> None:
     named = set(re.findall(rf"`{family}/([a-z0-9_]+)`", PAGE))
     assert named
@@ -59,7 +61,7 @@ def test_every_selector_as_published_stands_with_what_is_predicted_of_it(family:
 
 
 def test_every_arm_in_a_table_is_an_ablation() -> None:
-    arms = {arm for family in ("three_selectors", *FAMILIES) for arm in study(family).ablations}
+    arms = {arm for family in (*OTHERS, *FAMILIES) for arm in study(family).ablations}
     rows = re.findall(r"^\| (.+) \| (.+) \| .+ \| `[a-z]+/.+ \|$", PAGE, re.MULTILINE)
     assert len(rows) > 10
     assert {arm for row in rows for cell in row for arm in re.findall(r"`([a-z0-9_]+)`", cell)} <= arms
