@@ -59,6 +59,8 @@ def _subject(row: pd.Series) -> str:
     statistic, arm = statistic_name(str(row["statistic"])), plain_name(row["arm"])
     statistic = f"Fisher's z of {statistic}" if row["scale"] == "fisher_z" else statistic
     of_arms = arm if row["reference"] == "" else f"{arm} − {plain_name(row['reference'])}"
+    if row["test"] == "proportion" and str(row["statistic"]).startswith("fired.") and ">" in row["counts_if"]:
+        return f"share of runs in which this rule {statistic}: {of_arms}"
     if row["test"] == "proportion":
         return f"share of runs with {statistic} {row['counts_if'].replace('-', '−')}: {of_arms}"
     if row["test"] == "trend":
@@ -112,7 +114,7 @@ def hypothesis_rows(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
 def statistic_name(name: str) -> str:
     """Return what the report calls a statistic, with its unit; a measurement has only its name."""
     if name.startswith("fired."):
-        return f"fired: {RULES[name.removeprefix('fired.')]}"
+        return f"fired ({RULES[name.removeprefix('fired.')]})"
     if name not in BY_NAME:
         return plain_name(name)
     statistic = BY_NAME[name]
