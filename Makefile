@@ -17,8 +17,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study families smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs \
-	format clean
+.PHONY: help study families smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
