@@ -118,6 +118,20 @@ def test_an_input_of_another_size_than_its_record_is_refused(results: pathlib.Pa
         run("sort", "--spec", "none.json", "--cleaned", cleaned, "--output-folder", "results/data/sort/x", writes={})
 
 
+def test_a_record_does_not_depend_on_which_of_two_jobs_of_a_run_ends_first(results: pathlib.Path) -> None:
+    folder = pathlib.Path("results/tiny/runs/arm/seed0")
+    made = {stage: Record("", "", {f"{stage}.txt": (1, "0")}) for stage in ("train", "evaluate")}
+    for stage, record in made.items():
+        (folder / f"{stage}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stage}.txt").write_text("x")
+        recording.write(Entry(folder.absolute() / "made_by.json", stage), record)
+    output = "results/tiny/interventions/arm/seed0/interventions.parquet"
+    options = ("--spec", "none.json", "--mixture-folder", "results/data", "--run-folder", str(folder))
+    run("intervene", *options, "--output", output, writes={output: "x"})
+    record = read_records(pathlib.Path(output).parent / "made_by.json")["intervene"]
+    assert record.inputs == {"tiny/runs/arm/seed0/made_by.json:train": made["train"].made}
+
+
 def test_a_stage_that_fails_records_nothing(results: pathlib.Path) -> None:
     out = "results/data/clean/code-0000000000/0-of-1"
     words = ["clean", "--spec", "none.json", "--archive", "a=b", "--output-folder", out]

@@ -24,6 +24,9 @@ OUTPUTS = ("output", "output_folder", "table_folder", "likelihood", "probe", "de
 """Options that name what a stage writes."""
 NO_SETTINGS = ("threads", "processes", "sink")
 """Options that change no byte of what a later stage reads."""
+UNREAD = {"intervene": ("evaluate",)}
+"""Stage -> stages whose files lie in a folder that it is given, but that it does not read. Either may end first, so a
+record that named them would depend on chance."""
 
 
 def settings_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, str]:
@@ -52,13 +55,13 @@ def recording(stage: str, parser: argparse.ArgumentParser, arguments: argparse.N
     named = [*_outputs(arguments), *given]
     results = next((found for path in named for found in [results_of(path)] if found), None)
     records = None if results is None else Records(results)
-    inputs = {} if records is None else read_inputs(records, given)
+    inputs = {} if records is None else read_inputs(records, stage, given)
     io.files_written.clear()
     yield
     if records is None or int(os.environ.get("RANK", "0")) > 0:
         return
     # a stage that a person runs derives the paths that the command line leaves out
-    inputs |= read_inputs(records, set(_inputs(arguments)) - set(given))
+    inputs |= read_inputs(records, stage, set(_inputs(arguments)) - set(given))
     outputs = _written_by(arguments, records.results)
     if not outputs:
         return
@@ -86,7 +89,7 @@ def write(entry: Entry, record: Record) -> None:
         temp_path.write_text(as_json(read_records(entry.file) | {entry.stage: record}), encoding="utf-8")
 
 
-def read_inputs(records: Records, paths: Iterable[pathlib.Path]) -> dict[str, str]:
+def read_inputs(records: Records, stage: str, paths: Iterable[pathlib.Path]) -> dict[str, str]:
     """Return the keys of the records of what a stage reads, each with the digest of what its job wrote.
 
     Raises:
@@ -98,7 +101,7 @@ def read_inputs(records: Records, paths: Iterable[pathlib.Path]) -> dict[str, st
             continue
         for entry, record in records.of_input(path):
             key = entry.key(records.results)
-            if key not in inputs:
+            if key not in inputs and entry.stage not in UNREAD.get(stage, ()):
                 _check_sizes(entry, record)
                 inputs[key] = record.made
     return inputs
