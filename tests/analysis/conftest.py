@@ -129,8 +129,9 @@ def write_run(folder: pathlib.Path, mixture: pathlib.Path, arm: str, seed: int, 
             choice_PS = np.eye(size.slots, dtype=np.uint8)[prob_PS.argmax(axis=1)]
             return tally_of(prob_PS, choice_PS, document_P[:stop], len(documents)), choice_PS
 
-        checks = [look(step, seen)[0] for step in size.steps]
-        early |= {f"{path}/{name}": np.stack([check[name] for check in checks]) for name in checks[0]}
+        checks = [look(step, seen) for step in size.steps]
+        early |= {f"{path}/{name}": np.stack([check[name] for check, _ in checks]) for name in checks[0][0]}
+        early[f"{path}/choice"] = np.stack([np.packbits(choice_PS, axis=1) for _, choice_PS in checks])
         fields, choice_PS = look(size.num_steps, len(token_P))
         final |= {f"{path}/{name}": value for name, value in fields.items()} | {f"{path}/choice": choice_PS}
     folder.mkdir(parents=True)

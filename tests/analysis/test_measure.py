@@ -283,7 +283,7 @@ def test_top_2_choices_count_a_half_each(study: pathlib.Path) -> None:
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
     assert one.num_chosen == 1
     both_PS = np.maximum(one.choice_PS, np.roll(one.choice_PS, 1, axis=1))
-    twice = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, both_PS)
+    twice = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, both_PS, one.early_bits_KPB)
     assert twice.num_chosen == 2
     _, chosen_NS = selectors._decisions(twice, texts)
     np.testing.assert_allclose(chosen_NS.sum(axis=1), 1)
@@ -295,7 +295,7 @@ def test_positions_without_decision_or_document_are_left_out(study: pathlib.Path
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
     choice_PS, group_P = one.choice_PS.copy(), texts.group_P.copy()
     choice_PS[:10], group_P[10:30] = 0, -1
-    some = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, choice_PS)
+    some = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, choice_PS, one.early_bits_KPB)
     fewer = observation.Texts(texts.groups, texts.token_P, group_P, texts.type_P, texts.languages)
     assert len(selectors._decisions(some, fewer)[1]) == len(texts.token_P) - 30
 
@@ -307,7 +307,10 @@ def test_positions_without_decision_or_document_are_left_out(study: pathlib.Path
 def test_layer_of_a_path(study: pathlib.Path, path: str, layer: int) -> None:
     texts = measure.read_texts(study / "mixture", ())
     (one, _) = measure.read_observed(study / "runs" / "auxiliary" / "seed0", texts.groups, len(texts.token_P))
-    assert observation.ObservedSelector(path, one.steps_K, one.early, one.final, one.choice_PS).layer == layer
+    assert (
+        observation.ObservedSelector(path, one.steps_K, one.early, one.final, one.choice_PS, one.early_bits_KPB).layer
+        == layer
+    )
 
 
 def test_groups_of_one_name_in_two_domains_are_two() -> None:

@@ -147,6 +147,7 @@ def tables(
     frames["hypotheses"] = _hypotheses()
     frames["interventions"] = pd.DataFrame(_interventions(frames["selectors"], domains))
     frames["effects"] = pd.DataFrame(_effects(frames["selectors"]))
+    frames["stability"] = pd.DataFrame(_stability(frames["selectors"]))
     frames["agreement"] = pd.DataFrame(_agreement(frames["selectors"], arms[min(1, len(arms) - 1)]))
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)
@@ -452,6 +453,35 @@ def _effects(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "selectivity_excess_nats": cost / 8,
             "use": "used" if cost > 0.07 else "idle",
         }
+
+
+def _stability(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Plant choices that settle in step with the training; those of unlearned routers never change."""
+    checks = selectors[selectors["probe"] == "telemetry"]
+    before = -1
+    for row in checks.itertuples():
+        settled = 1.0 if row.ablation in ("frozen", "hash") else row.step / checks["step"].max()
+        before = -1 if row.step == 0 else before
+        yield {
+            "ablation": row.ablation,
+            "seed": row.seed,
+            "selector": row.selector,
+            "layer": row.layer,
+            "step": row.step,
+            "previous_step": before,
+            "decisions": 4000,
+            "saturation": (1 + settled) / 2,
+            "saturation_by_chance": 0.5,
+            "saturation_kappa": settled,
+            "saturation_low": settled - 0.1,
+            "saturation_high": settled + 0.1,
+            "churn": 0.1,
+            "churn_by_chance": 0.5,
+            "churn_ratio": 0.2,
+            "churn_low": 0.1,
+            "churn_high": 0.3,
+        }
+        before = row.step
 
 
 def _agreement(selectors: pd.DataFrame, reference: str) -> Iterator[dict[str, Any]]:

@@ -504,6 +504,16 @@ def test_what_was_not_smooth_and_how_sure_bounds_are_is_told_only_where_there_is
     assert result["Training that was not smooth"].rows == [["hash", str(2 * runs["seed"].nunique()), "0"]]
 
 
+def test_a_table_shows_when_choices_settle(tables) -> None:
+    (settled,) = report_tables.TABLES_OF_FIGURE["curves"](tables, spec())
+    rows = {(row[0], row[1]): row[2:] for row in settled.rows}
+    # planted: kappa is the share of the 250 steps that are done, and checks are every 10 steps, early every 5
+    assert rows["auxiliary", "0.ffn.router"] == ["0.100", "0.240", "0.480", "0.720", "10.0%", "0.200"]
+    assert rows["frozen", "3.ffn.router"][:4] == ["1.000"] * 4
+    assert ("dense", "0.ffn.router") not in rows
+    assert report_tables.TABLES_OF_FIGURE["curves"]({**tables, "stability": tables["stability"][:0]}, spec()) == []
+
+
 def test_the_answer_says_which_choices_matter(tables) -> None:
     finding = findings.describe_use(tables, spec())
     assert finding is not None

@@ -153,6 +153,11 @@ def test_telemetry_is_at_its_cadence_and_counts_every_probe_token(
         assert not decisions_KG[:, 8:].any()
         np.testing.assert_allclose(seen[f"{path}/probs_GS"].sum(-1), decisions_KG)
         np.testing.assert_allclose(seen[f"{path}/chosen_GS"].sum(-1), decisions_KG)
+        choice_KPS = np.unpackbits(seen[f"{path}/choice"], axis=2, count=seen[f"{path}/chosen_GS"].shape[2])
+        assert choice_KPS.shape[:2] == (5, 2 * 2 * 16)
+        slots_K11 = choice_KPS.sum(2).max(1)[:, None, None]
+        by_document = [(choice_KPS[:, start : start + 9] / slots_K11).sum(1) for start in (0, 16, 32, 48)]
+        np.testing.assert_allclose(np.stack(by_document, 1), seen[f"{path}/chosen_GS"][:, 0:8:2], atol=1e-6)
 
 
 def test_metrics_have_a_row_a_step_and_the_validation_loss_by_domain(

@@ -104,6 +104,8 @@ class ObservedSelector:
     """The finished model on the whole probe set."""
     choice_PS: npt.NDArray[np.uint8]
     """1 on each chosen slot of each position; all 0 where the selector made no decision."""
+    early_bits_KPB: npt.NDArray[np.uint8]
+    """The same for each check and each position of the prefix, in bytes of eight slots."""
 
     @property
     def layer(self) -> int:
@@ -124,6 +126,10 @@ class ObservedSelector:
     def early_KGS(self) -> Array:
         """Return the choices by check, group and slot."""
         return np.stack([tally.chosen_GS for tally in self.early])
+
+    def early_choice_PS(self, check: int) -> npt.NDArray[np.uint8]:
+        """Return the choices of a check, as `choice_PS` has those of the finished model."""
+        return np.unpackbits(self.early_bits_KPB[check], axis=1, count=self.num_slots)
 
     @property
     def share_KS(self) -> Array:

@@ -88,6 +88,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "fired": "bool",
         **_floats("first_step", "checks_to_fire"),
     },
+    # one row per run, selector and step: how its choices differ from the finished model's, and from the check before
+    "stability": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        **dict.fromkeys(("step", "previous_step", "decisions"), "int64"),
+        **_floats("saturation", "saturation_by_chance", "saturation_kappa", "saturation_low", "saturation_high"),
+        **_floats("churn", "churn_by_chance", "churn_ratio", "churn_low", "churn_high"),
+    },
     # one row per run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
     # one row per run, step, probe, module and metric that it recorded besides its choices (selection/metrics.py)

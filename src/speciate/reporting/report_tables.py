@@ -24,6 +24,7 @@ from speciate.reporting.formats import (
     plain_name,
     pluralise,
 )
+from speciate.reporting.layer_tables import stability_tables
 
 COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits", "matched_nats")
 """The statistics with a table of comparisons in the report; all are in `comparisons.csv`."""
@@ -396,5 +397,6 @@ TABLES_OF_FIGURE: Mapping[str, Callable[[Tables, ReportSpec], list[Table]]] = {
     "token_types": token_type_tables,
     "loss_load": loss_tables,
     "use": effect_tables,
+    "curves": stability_tables,
 }
 """Figure -> the function that builds the tables below it. A figure without an entry has only its caption."""

@@ -30,12 +30,11 @@ from speciate.evaluation.likelihood import COLUMNS, nll_by_document
 from speciate.graph.run_paths import check_tokenizer, run_paths, tokenizer_folder
 from speciate.io import atomic_write
 from speciate.model.transformer import Transformer
-from speciate.selection.selection import record_selections
 from speciate.training.build_model import build_model
 from speciate.training.checkpoint.weights import load_weights
 from speciate.training.distributed.devices import acquire_device
 from speciate.training.objective_base import Objective
-from speciate.training.probe import Arrays, batches, observe, run_selectors, tally_arrays
+from speciate.training.probe import Arrays, observe, tally_arrays
 
 DETAILS = {"what": "str", "item": "int64", "position": "int64", "token": "int64", "x": "float64", "y": "float64"}
 """The columns of the table of single tokens, and their types."""
@@ -135,7 +134,6 @@ def read_failure(file: pathlib.Path) -> dict[str, Any] | None:
     return metadata if metadata.get("state") == "failed" else None
 
 
-@torch.no_grad()
 def probe_selectors(model: Transformer, objective: Objective, blocks: BlockSet) -> tuple[Arrays, list[list[object]]]:
     """Run a whole probe set; return what each selector chose, and the metrics that modules recorded.
 
@@ -146,24 +144,11 @@ def probe_selectors(model: Transformer, objective: Objective, blocks: BlockSet) 
     token_BT = torch.from_numpy(blocks.tokens)
     document_BT = torch.from_numpy(blocks.document).long()
     domain_B = torch.from_numpy(blocks.domain).long()
-    tallies, metrics = observe(
+    tallies, metrics, choices = observe(
         model, objective, token_BT, document_BT, num_documents=len(blocks.documents), domain_B=domain_B
     )
-    arrays = tally_arrays(tallies)
-    num_positions, length = token_BT.numel(), token_BT.shape[1]
-    device = next(model.parameters()).device
-    for path in tallies:
-        num_slots = arrays[f"{path}/chosen_GS"].shape[1]
-        arrays[f"{path}/choice"] = np.zeros((num_positions, num_slots), dtype=np.uint8)
-    for start, batch_BT in batches(token_BT):
-        rows = slice(start, start + len(batch_BT))
-        batch, batch_domain_B = (batch_BT.to(device), document_BT[rows].to(device)), domain_B[rows].to(device)
-        with record_selections(model) as record:
-            run_selectors(model, objective, *batch, domain_B=batch_domain_B)
-        for path, selection in record.items():
-            position_N = start * length + selection.token_N.cpu().numpy()
-            arrays[f"{path}/choice"][position_N] = (selection.chosen_NS > 0).cpu().numpy()
-    arrays["positions"] = np.array(num_positions, dtype=np.int64)
+    arrays = tally_arrays(tallies) | {f"{path}/choice": choice_PS for path, choice_PS in choices.items()}
+    arrays["positions"] = np.array(token_BT.numel(), dtype=np.int64)
     return arrays, metrics
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
+from speciate.analysis import collapse, losses, measurements, selectors, stability, summary, tables
 from speciate.analysis.observation import Groups, ObservedSelector, Settings, Texts, group_documents, group_tally_fields
 from speciate.cli import log
 from speciate.config.run import read_spec
@@ -87,6 +87,7 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "types": selectors.types_table(observed, texts),
         "losses": losses.losses_table(likelihood, texts.groups.domains, settings),
         "verdicts": verdicts_table(observed, texts.groups, settings),
+        "stability": stability.stability_table(observed, texts, settings),
         "curves": losses.curves_table(logged),
         "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
         "details": pd.read_parquet(run_folder / "details.parquet"),
@@ -145,6 +146,12 @@ def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> l
         choice_PS = final[f"{path}/choice"]
         if len(choice_PS) != num_positions:
             raise ValueError(f"selector {path}: {len(choice_PS)} choices for the probe set's {num_positions} positions")
+        bits_KPB = early.get(f"{path}/choice")
+        if bits_KPB is None or len(bits_KPB) != len(early["steps"]):
+            problem = "has no choices" if bits_KPB is None else f"has choices of {len(bits_KPB)} checks"
+            raise ValueError(
+                f"selector {path}: telemetry {problem}, but {len(early['steps'])} steps; train the run anew"
+            )
         checks = zip(*group_tally_fields(path, early, groups, axis=1), strict=True)
         observed.append(
             ObservedSelector(
@@ -153,6 +160,7 @@ def read_observed(folder: pathlib.Path, groups: Groups, num_positions: int) -> l
                 early=tuple(Tally(*fields) for fields in checks),
                 final=Tally(*group_tally_fields(path, final, groups, axis=0)),
                 choice_PS=choice_PS,
+                early_bits_KPB=bits_KPB,
             )
         )
     return sorted(observed, key=lambda selector: (selector.layer, selector.path))

@@ -19,7 +19,7 @@ from speciate.io import atomic_write
 from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
 
 TABLES = (
-    *("runs", "losses", "selectors", "experts", "types", "verdicts", "curves", "measurements"),
+    *("runs", "losses", "selectors", "experts", "types", "verdicts", "stability", "curves", "measurements"),
     *("interventions", "effects", "agreement", "comparisons", "collapse", "hypotheses", "missing"),
     *data_tables.REPORT_TABLES,
 )

@@ -67,8 +67,8 @@ class Observer:
     ) -> list[list[object]]:
         """Append one observation to `telemetry`, and return the metrics that modules record.
 
-        Each array of `telemetry` has the observations as its first axis; `steps` holds their steps. A model without
-        selectors appends nothing.
+        Each array of `telemetry` has the observations as its first axis; `steps` holds their steps. `path/choice` has a
+        bit for each position and slot, in bytes of eight slots. A model without selectors appends nothing.
 
         Args:
             model: the model to observe.
@@ -77,7 +77,7 @@ class Observer:
             with_tallies: whether to append to `telemetry`.
             with_metrics: whether to collect metrics.
         """
-        tallies, metrics = observe(
+        tallies, metrics, choices = observe(
             model,
             self.objective,
             self.token_BT,
@@ -89,6 +89,8 @@ class Observer:
         if not with_tallies:
             return metrics
         new: Arrays = {"steps": np.array(step, dtype=np.int64), **tally_arrays(tallies)} if tallies else {}
+        # a bit for each slot: one byte a position with eight experts, so that choices can be compared between steps
+        new |= {f"{path}/choice": np.packbits(choice_PS, axis=1) for path, choice_PS in choices.items()}
         for name, value in new.items():
             telemetry[name] = np.concatenate([telemetry[name], value[None]]) if name in telemetry else value[None]
         return metrics

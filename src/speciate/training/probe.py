@@ -6,6 +6,7 @@ The probe stands outside the model (forward hooks), draws no random numbers and 
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,17 @@ from speciate.training.objective_base import Objective
 Arrays = dict[str, npt.NDArray[np.generic]]
 """Named arrays, as telemetry and probe files hold them."""
 BLOCKS_AT_ONCE = 32
+
+
+class Observation(NamedTuple):
+    """What the selectors and modules of a model did on probe blocks."""
+
+    tallies: dict[str, Tally]
+    """Each selector's Tally by document, under its module path."""
+    metrics: list[list[object]]
+    """[path, name, at, mean] of each metric that modules recorded."""
+    choices: dict[str, npt.NDArray[np.uint8]]
+    """By the selector's path, 1 on each chosen slot of each position, (P, S); a row of 0 where it did not decide."""
 
 
 def batches(token_BT: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -48,8 +60,8 @@ def observe(
     num_documents: int,
     domain_B: Tensor | None = None,
     with_metrics: bool = True,
-) -> tuple[dict[str, Tally], list[list[object]]]:
-    """Return each selector's Tally by document, under its module path, and the metrics that modules record.
+) -> Observation:
+    """Return what each selector chose, as a Tally by document and position by position, and recorded metrics.
 
     Args:
         model: put into evaluation mode, so without noise, and back.
@@ -59,11 +71,9 @@ def observe(
         num_documents: number of groups of each Tally.
         domain_B: the domain of each block, for a router that sees it.
         with_metrics: whether metrics are collected; some take modules extra work.
-
-    Returns:
-        The tallies, and [path, name, at, mean] of each metric.
     """
     tallies: dict[str, Tally] = {}
+    choices: dict[str, npt.NDArray[np.uint8]] = {}
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -77,8 +87,11 @@ def observe(
             for path, selection in record.items():
                 of_batch = tally(selection, document_P[selection.token_N], num_documents)
                 tallies[path] = tallies[path] + of_batch if path in tallies else of_batch
+                chosen_NS = (selection.chosen_NS > 0).cpu().numpy()
+                choice_PS = choices.setdefault(path, np.zeros((token_BT.numel(), chosen_NS.shape[1]), dtype=np.uint8))
+                choice_PS[start * token_BT.shape[1] + selection.token_N.cpu().numpy()] = chosen_NS
     model.train(was_training)
-    return tallies, [] if collector is None else collector.rows()
+    return Observation(tallies, [] if collector is None else collector.rows(), choices)
 
 
 def tally_arrays(tallies: dict[str, Tally]) -> Arrays:
