@@ -34,11 +34,33 @@ def test_the_margin_is_between_the_last_choice_and_the_next(top_k: Selecting) ->
         routing = route(selector)
     sorted_NS = routing.selection.probs_NS.sort(dim=-1, descending=True).values
     expected = float((sorted_NS[:, 1] - sorted_NS[:, 2]).detach().mean())
-    assert collector.means() == {("", "routing_margin", None): pytest.approx(expected, rel=1e-6)}
+    # of a softmax, a difference of logits is the log of a ratio of probabilities
+    logits = float((sorted_NS[:, 1] / sorted_NS[:, 2]).log().detach().mean())
+    assert collector.means() == {
+        ("", "routing_margin", None): pytest.approx(expected, rel=1e-6),
+        ("", "logit_margin", None): pytest.approx(logits, rel=1e-5),
+    }
     everything = top_k("learned", top_k=8)
     with collect_metrics(everything) as collector:
         route(everything)
     assert collector.means() == {}
+
+
+def test_a_sigmoid_router_has_the_margin_of_its_logits_and_a_hash_none(top_k: Selecting) -> None:
+    selector = top_k(("learned", {"gate": "sigmoid"}), top_k=1).eval()
+    x_ND = torch.randn(64, WIDTH)
+    with collect_metrics(selector) as collector:
+        routing = route(selector, x_ND)
+    margins = []
+    for logits_S in (x_ND @ selector.scorer.weight.T).tolist():
+        best = sorted(logits_S, reverse=True)
+        margins.append(best[0] - best[1])
+    assert collector.means()["", "logit_margin", None] == pytest.approx(sum(margins) / len(margins), rel=1e-4)
+    assert len(margins) == len(routing.slot_NK)
+    fixed = top_k("hash", top_k=1)
+    with collect_metrics(fixed) as collector:
+        route(fixed)
+    assert collector.means() == {("", "routing_margin", None): 1.0}
 
 
 @pytest.mark.parametrize("k", [1, 2, 8])

@@ -153,7 +153,7 @@ class TopK(Selector):
             if scores.logits_NS is not None and self.z_weight:
                 loss = loss + self.z_weight * z_loss(scores.logits_NS, tokens)
             if is_collecting() and self.top_k < self.num_slots:
-                record_margin(self, scores.probs_NS, tokens)
+                record_margins(self, scores, tokens)
             token_N = tokens.index_BT.flatten()
             selection = Selection(
                 probs_NS=scores.probs_NS,
@@ -192,10 +192,18 @@ def normalised_weights(prob_NK: Tensor) -> Tensor:
     return prob_NK / prob_NK.sum(-1, keepdim=True)
 
 
-def record_margin(router: TopK, probs_NS: Tensor, tokens: TokenBatch) -> None:
-    """Record how far each token's last chosen slot is ahead of the first that is not, in probability."""
-    best_NM = probs_NS[tokens.real_BT.flatten()].topk(router.top_k + 1, dim=-1).values
-    record_metric(router, "routing_margin", best_NM[:, -2] - best_NM[:, -1])
+def record_margins(router: TopK, scores: Scores, tokens: TokenBatch) -> None:
+    """Record how far each token's last chosen slot is ahead of the first that is not, in probability and in logits.
+
+    Without logits that learn, the logits are the logs of the probabilities; a probability of 0 has none.
+    """
+    real_N, best = tokens.real_BT.flatten(), router.top_k + 1
+    probs_NM = scores.probs_NS[real_N].topk(best, dim=-1).values
+    record_metric(router, "routing_margin", probs_NM[:, -2] - probs_NM[:, -1])
+    logits_NS = scores.probs_NS.log() if scores.logits_NS is None else scores.logits_NS
+    logits_NM = logits_NS[real_N].topk(best, dim=-1).values
+    logits_NM = logits_NM[logits_NM[:, -1] > -torch.inf]
+    record_metric(router, "logit_margin", logits_NM[:, -2] - logits_NM[:, -1])
 
 
 def load_balancing_loss(probs_NS: Tensor, chosen_NS: Tensor, tokens: TokenBatch | None = None) -> Tensor:
