@@ -1,5 +1,6 @@
 """Measure one run from files in training's formats, against the definitions and what was planted."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -296,7 +297,7 @@ def test_positions_without_decision_or_document_are_left_out(study: pathlib.Path
     choice_PS, group_P = one.choice_PS.copy(), texts.group_P.copy()
     choice_PS[:10], group_P[10:30] = 0, -1
     some = observation.ObservedSelector(one.path, one.steps_K, one.early, one.final, choice_PS, one.early_bits_KPB)
-    fewer = observation.Texts(texts.groups, texts.token_P, group_P, texts.type_P, texts.languages)
+    fewer = dataclasses.replace(texts, group_P=group_P)
     assert len(selectors._decisions(some, fewer)[1]) == len(texts.token_P) - 30
 
 

@@ -147,6 +147,8 @@ def tables(
     frames["hypotheses"] = _hypotheses()
     frames["interventions"] = pd.DataFrame(_interventions(frames["selectors"], domains))
     frames["effects"] = pd.DataFrame(_effects(frames["selectors"]))
+    frames["telling"] = pd.DataFrame(_telling(frames["selectors"]))
+    frames["predictors"] = pd.DataFrame(_predictors(frames["selectors"]))
     frames["stability"] = pd.DataFrame(_stability(frames["selectors"]))
     frames["agreement"] = pd.DataFrame(_agreement(frames["selectors"], arms[min(1, len(arms) - 1)]))
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
@@ -452,6 +454,48 @@ def _effects(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "selectivity_nats": cost / 4,
             "selectivity_excess_nats": cost / 8,
             "use": "used" if cost > 0.07 else "idle",
+        }
+
+
+def _key(row: Any) -> dict[str, Any]:
+    """Return the columns that name a run and its selector."""
+    return {name: getattr(row, name) for name in ("ablation", "seed", "selector", "layer")}
+
+
+def _telling(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Plant selections that add .02 to what tokens tell, and nothing in unlearned routers."""
+    for row, length in product(selectors[selectors["probe"] == "full"].itertuples(), (0, 4)):
+        gain = 0.0 if row.ablation in ("frozen", "hash") else 0.02
+        yield {
+            **_key(row),
+            "length": length,
+            "texts": 600,
+            "groups": 90,
+            "token_accuracy": 0.75 + length / 100,
+            "selection_accuracy": 0.5,
+            "both_accuracy": 0.75 + length / 100 + gain,
+            "gain": gain,
+            "gain_low": gain - 0.01,
+            "gain_high": gain + 0.01,
+        }
+
+
+def _predictors(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Plant choices that follow the token, less so in deeper layers."""
+    shares = {"token": 0.8, "previous_token": 0.2, "position": 0.01}
+    for row, (name, share) in product(selectors[selectors["probe"] == "full"].itertuples(), shares.items()):
+        yield {
+            **_key(row),
+            "predictor": name,
+            "decisions": 4000,
+            "values": 64,
+            "entropy_bits": 3.0,
+            "information_bits": 3 * share,
+            "by_chance_bits": 0.0,
+            "share": share / (1 + row.layer),
+            "null_low": -0.002,
+            "null_high": 0.002,
+            "p_value": 0.01,
         }
 
 

@@ -514,6 +514,17 @@ def test_a_table_shows_when_choices_settle(tables) -> None:
     assert report_tables.TABLES_OF_FIGURE["curves"]({**tables, "stability": tables["stability"][:0]}, spec()) == []
 
 
+def test_tables_show_what_predicts_a_choice_and_what_it_tells(tables) -> None:
+    shown = {table.title: table for table in report_tables.TABLES_OF_FIGURE["information"](tables, spec())}
+    rows = {(row[0], row[1]): row[2:] for row in shown["What predicts a choice?"].rows}
+    assert rows["frozen", "0.ffn.router"] == ["80.0%", "20.0%", "1.0%", "0.2%"]
+    assert rows["frozen", "1.ffn.router"][0] == "40.0%"
+    rows = {(row[0], row[1]): row[2:] for row in shown["Is the domain told?"].rows}
+    assert rows["auxiliary", "2.ffn.router"] == ["79.0%", "50.0%", "81.0%", "+2.0", "[+1.0, +3.0]"]
+    assert rows["hash", "2.ffn.router"][2:] == ["79.0%", "0.0", "[−1.0, +1.0]"]
+    assert "pieces of 4 tokens" in shown["Is the domain told?"].note
+
+
 def test_the_answer_says_which_choices_matter(tables) -> None:
     finding = findings.describe_use(tables, spec())
     assert finding is not None

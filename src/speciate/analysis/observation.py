@@ -82,6 +82,9 @@ class Texts:
     token_P: Integers
     group_P: Integers
     """The group of each position, -1 where it belongs to no document (padding)."""
+    document_P: Integers
+    """The document of each position, -1 for padding."""
+    block_length: int
     type_P: Integers
     """Lexical type of each token, an index into TYPES."""
     languages: tuple[str, ...]

@@ -97,6 +97,23 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("saturation", "saturation_by_chance", "saturation_kappa", "saturation_low", "saturation_high"),
         **_floats("churn", "churn_by_chance", "churn_ratio", "churn_low", "churn_high"),
     },
+    # one row per run, selector and length of texts (0: whole documents): how well their domain is told
+    "telling": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        **dict.fromkeys(("length", "texts", "groups"), "int64"),
+        **_floats("token_accuracy", "selection_accuracy", "both_accuracy", "gain", "gain_low", "gain_high"),
+    },
+    # one row per run, selector and predictor of its choices: token, previous_token, position
+    "predictors": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        "predictor": "str",
+        **dict.fromkeys(("decisions", "values"), "int64"),
+        **_floats("entropy_bits", "information_bits", "by_chance_bits", "share", "null_low", "null_high", "p_value"),
+    },
     # one row per run, step and series ('train' or a domain's validation)
     "curves": {**_RUN, "step": "int64", "series": "str", "nats": "float64"},
     # one row per run, step, probe, module and metric that it recorded besides its choices (selection/metrics.py)

@@ -29,7 +29,20 @@ CARDED = (
 )
 """The tables that `card` writes of a study's data."""
 MEASURED = (
-    *("runs", "selectors", "experts", "types", "losses", "verdicts", "stability", "curves", "measurements", "details"),
+    *(
+        "runs",
+        "selectors",
+        "experts",
+        "types",
+        "losses",
+        "verdicts",
+        "stability",
+        "telling",
+        "predictors",
+        "curves",
+        "measurements",
+        "details",
+    ),
     *("missing", "draws"),
 )
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""

@@ -1,4 +1,4 @@
-"""Build the report's tables of single layers: when their choices settle."""
+"""Build the report's tables of single layers: when choices settle, what predicts them, and what they tell."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 from speciate.config.stage_specs import ReportSpec
 from speciate.reporting.findings import Tables, short_path
-from speciate.reporting.formats import Table, format_number, format_percent, make_table, plain_name
+from speciate.reporting.formats import Table, format_interval, format_number, format_percent, make_table, plain_name
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
 """Shares of the training after which saturation is shown."""
@@ -42,3 +42,41 @@ def stability_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         " seeds; a dash where all tokens have the same slot, so that there is nothing to agree about."
     )
     return [make_table("When do choices settle?", ["arm", "selector"], numbers, rows, note=note)] if rows else []
+
+
+def predictor_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """Return a table of how much of each selector's choice its token, the one before, and the position explain."""
+    rows, kinds = [], ("token", "previous_token", "position")
+    for names, of_selector in by_selector(tables["predictors"], spec):
+        mean = of_selector.groupby("predictor")[["share", "null_high"]].mean()
+        bound = format_percent(float(mean["null_high"].max()))
+        rows.append([*names, *(format_percent(float(mean["share"].get(kind, float("nan")))) for kind in kinds), bound])
+    numbers = [*(plain_name(kind) for kind in kinds), "by chance at most"]
+    note = (
+        "Share of the entropy of a selector’s choices that follows from the token, from the token before it in the same"
+        " document, and from the position in the block, corrected for chance: 0% where choices are unrelated, 100%"
+        " where they follow. Means over seeds, on the whole probe set. By chance at most: upper bound of the band of shuffled"
+        f" choices ({spec.confidence:.0%}), the largest of the three."
+    )
+    return [make_table("What predicts a choice?", ["arm", "selector"], numbers, rows, note=note)] if rows else []
+
+
+def telling_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """Return a table of how well a short text's domain is told from its tokens, its selections, and both."""
+    frame = tables["telling"]
+    rows, length = [], int(frame.loc[frame["length"] > 0, "length"].min()) if len(frame) else 0
+    for names, of_selector in by_selector(frame[frame["length"] == length], spec):
+        shares = [
+            format_percent(float(of_selector[f"{name}_accuracy"].mean())) for name in ("token", "selection", "both")
+        ]
+        gain = format_number(100 * float(of_selector["gain"].mean()), 1, sign=True)
+        bounds = 100 * float(of_selector["gain_low"].min()), 100 * float(of_selector["gain_high"].max())
+        rows.append([*names, *shares, gain, format_interval(*bounds, 1, sign=True)])
+    note = (
+        f"Share of pieces of {length} tokens whose domain a naive Bayes classifier names, learned from the other"
+        " documents: from the tokens, from the selections alone, and from both, where a selection counts for what it says"
+        " beyond its token. Means over seeds. Intervals: from the seeds’ lowest bound to their highest"
+        f" ({spec.confidence:.0%})."
+    )
+    numbers = ["tokens", "selections", "both", "both − tokens, points", "intervals"]
+    return [make_table("Is the domain told?", ["arm", "selector"], numbers, rows, note=note)] if rows else []

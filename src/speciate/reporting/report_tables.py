@@ -24,7 +24,7 @@ from speciate.reporting.formats import (
     plain_name,
     pluralise,
 )
-from speciate.reporting.layer_tables import stability_tables
+from speciate.reporting.layer_tables import predictor_tables, stability_tables, telling_tables
 
 COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits", "matched_nats")
 """The statistics with a table of comparisons in the report; all are in `comparisons.csv`."""
@@ -249,7 +249,13 @@ def information_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
     )
     layers = _layer_table(tables, spec, title="I(E;D) by layer, bits", column="information_bits", show=format_number)
     information = make_table("Information about the domain", ["arm"], numbers, rows, note=note)
-    return [information, layers, *agreement_tables(tables, spec)]
+    return [
+        information,
+        layers,
+        *telling_tables(tables, spec),
+        *predictor_tables(tables, spec),
+        *agreement_tables(tables, spec),
+    ]
 
 
 def commitment_tables(tables: Tables, spec: ReportSpec) -> list[Table]:

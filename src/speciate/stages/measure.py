@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from speciate.analysis import collapse, losses, measurements, selectors, stability, summary, tables
+from speciate.analysis import collapse, losses, measurements, predictors, selectors, stability, summary, tables, telling
 from speciate.analysis.observation import Groups, ObservedSelector, Settings, Texts, group_documents, group_tally_fields
 from speciate.cli import log
 from speciate.config.run import read_spec
@@ -88,6 +88,8 @@ def measure(spec: MeasureSpec, run_folder: pathlib.Path, mixture_folder: pathlib
         "losses": losses.losses_table(likelihood, texts.groups.domains, settings),
         "verdicts": verdicts_table(observed, texts.groups, settings),
         "stability": stability.stability_table(observed, texts, settings),
+        "telling": telling.telling_table(observed, texts, settings),
+        "predictors": predictors.predictors_table(observed, texts, settings),
         "curves": losses.curves_table(logged),
         "measurements": measurements.measurements_table(logged, noted, spec.num_steps),
         "details": pd.read_parquet(run_folder / "details.parquet"),
@@ -123,11 +125,14 @@ def read_texts(folder: pathlib.Path, languages: tuple[str, ...]) -> Texts:
     mixture = json.loads((folder / "mixture.json").read_text(encoding="utf-8"))
     documents = pd.read_parquet(folder / "probe.documents.parquet")
     groups = group_documents(documents, tuple(mixture["labels"]))
-    document_P = np.load(folder / "probe.document.npy").reshape(-1)
+    document_BT = np.load(folder / "probe.document.npy")
+    document_P = document_BT.reshape(-1).astype(np.int64)
     return Texts(
         groups=groups,
         token_P=np.load(folder / "probe.tokens.npy").reshape(-1).astype(np.int64),
         group_P=np.where(document_P >= 0, groups.group_R[document_P], -1),
+        document_P=document_P,
+        block_length=document_BT.shape[1],
         type_P=np.load(folder / "probe.types.npy").reshape(-1).astype(np.int64),
         languages=languages,
     )

@@ -19,7 +19,8 @@ from speciate.io import atomic_write
 from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
 
 TABLES = (
-    *("runs", "losses", "selectors", "experts", "types", "verdicts", "stability", "curves", "measurements"),
+    *("runs", "losses", "selectors", "experts", "types", "verdicts", "stability", "telling", "predictors", "curves"),
+    "measurements",
     *("interventions", "effects", "agreement", "comparisons", "collapse", "hypotheses", "missing"),
     *data_tables.REPORT_TABLES,
 )

@@ -60,14 +60,16 @@ def expected_information(row_R: Array, column_C: Array) -> float:
 
     E I = sum over pairs of parts and over m of m/n ln(n m / (a b)) P(m), P hypergeometric.
     """
-    total, expected = float(row_R.sum()), 0.0
-    for a in row_R:
-        for b in column_C:
-            m = np.arange(max(1.0, a + b - total), min(a, b) + 1)
-            log_chance = (
-                *(gammaln(a + 1), gammaln(b + 1), gammaln(total - a + 1), gammaln(total - b + 1)),
-                *(-gammaln(total + 1), -gammaln(m + 1), -gammaln(a - m + 1), -gammaln(b - m + 1)),
-                -gammaln(total - a - b + m + 1),
-            )
-            expected += float(np.sum(m / total * np.log(total * m / (a * b)) * np.exp(sum(log_chance))))
+    total, expected = round(float(row_R.sum())), 0.0
+    log_factorial = gammaln(np.arange(total + 2) + 1.0)
+    # parts of the same size have the same term: a text has thousands of tokens, and few sizes
+    rows, columns = (np.unique(part.round().astype(np.int64), return_counts=True) for part in (row_R, column_C))
+    for a, num_a in zip(*rows, strict=True):
+        for b, num_b in zip(*columns, strict=True):
+            m = np.arange(max(1, a + b - total), min(a, b) + 1)
+            log_chance = log_factorial[[a, b, total - a, total - b]].sum() - log_factorial[total]
+            log_chance = log_chance - log_factorial[m] - log_factorial[a - m] - log_factorial[b - m]
+            log_chance = log_chance - log_factorial[total - a - b + m]
+            term = np.sum(m / total * np.log(total * m / (a * b)) * np.exp(log_chance))
+            expected += float(num_a * num_b * term)
     return expected
