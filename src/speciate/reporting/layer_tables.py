@@ -55,8 +55,8 @@ def predictor_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
     note = (
         "Share of the entropy of a selector’s choices that follows from the token, from the token before it in the same"
         " document, and from the position in the block, corrected for chance: 0% where choices are unrelated, 100%"
-        " where they follow. Means over seeds, on the whole probe set. By chance at most: upper bound of the band of shuffled"
-        f" choices ({spec.confidence:.0%}), the largest of the three."
+        " where they follow. Means over seeds, on the whole probe set. By chance at most: upper bound of the band of"
+        f" shuffled choices ({spec.confidence:.0%}), the largest of the three."
     )
     return [make_table("What predicts a choice?", ["arm", "selector"], numbers, rows, note=note)] if rows else []
 
@@ -74,8 +74,8 @@ def telling_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         rows.append([*names, *shares, gain, format_interval(*bounds, 1, sign=True)])
     note = (
         f"Share of pieces of {length} tokens whose domain a naive Bayes classifier names, learned from the other"
-        " documents: from the tokens, from the selections alone, and from both, where a selection counts for what it says"
-        " beyond its token. Means over seeds. Intervals: from the seeds’ lowest bound to their highest"
+        " documents: from the tokens, from the selections alone, and from both, where a selection counts for what it"
+        " says beyond its token. Means over seeds. Intervals: from the seeds’ lowest bound to their highest"
         f" ({spec.confidence:.0%})."
     )
     numbers = ["tokens", "selections", "both", "both − tokens, points", "intervals"]
