@@ -32,7 +32,7 @@ GROUPS = {
     "data": "fetch clean sort sign bucket cluster assign_splits write_splits sketch fit encode pack balance card"
     " present",
     "training": "train evaluate",
-    "analysis": "measure intervene agree compare cost calibrate",
+    "analysis": "measure intervene agree swap compare cost calibrate",
     "report": "draw manifest report index",
 }
 """Heading in `speciate --help` -> its stages, in the order of the workflow. A stage that is missing here comes last."""

@@ -186,6 +186,12 @@ CASES = [
         ("duplicates", {"bands": 7}),
     ),
     study(
+        "swapped selectors, and no text to compare losses on",
+        "study.yaml: analysis.interventions: swaps: needs text to compare losses on; set blocks to at least 1, or"
+        " swaps: false",
+        ("analysis.interventions", {"blocks": 0, "swaps": True}),
+    ),
+    study(
         "a branch where a commit belongs",
         "study.yaml: domains.prose.sources.prose.revision: string should match pattern "
         "'^([0-9a-f]{40}|refs/convert/[A-Za-z0-9_-]+|unpinned)$', not 'main'",

@@ -147,6 +147,7 @@ def tables(
     frames["hypotheses"] = _hypotheses()
     frames["interventions"] = pd.DataFrame(_interventions(frames["selectors"], domains))
     frames["effects"] = pd.DataFrame(_effects(frames["selectors"]))
+    frames["swaps"] = pd.DataFrame(_swaps(frames["selectors"]))
     frames["telling"] = pd.DataFrame(_telling(frames["selectors"]))
     frames["predictors"] = pd.DataFrame(_predictors(frames["selectors"]))
     frames["stability"] = pd.DataFrame(_stability(frames["selectors"]))
@@ -454,6 +455,30 @@ def _effects(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
             "selectivity_nats": cost / 4,
             "selectivity_excess_nats": cost / 8,
             "use": "used" if cost > 0.07 else "idle",
+        }
+
+
+def _swaps(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Plant another seed's routers that cost .3, .1 with their slots matched, and early ones that cost .05."""
+    costs = {("seed", False): 0.3, ("seed", True): 0.1, ("step", False): 0.05}
+    for row, ((donor, relabelled), cost) in product(
+        selectors[selectors["probe"] == "full"].itertuples(), costs.items()
+    ):
+        yield {
+            **_key(row),
+            "donor": donor,
+            "other_ablation": row.ablation,
+            "other_seed": row.seed if donor == "step" else 1 - row.seed,
+            "other_step": 0 if donor == "step" else row.step,
+            "relabelled": relabelled,
+            "domain": "all",
+            "cost_nats": cost + 0.01 * row.seed,
+            "cost_low_nats": cost - 0.02,
+            "cost_high_nats": cost + 0.02 + 0.01 * row.seed,
+            "clean_nats": 4.0,
+            "tokens": 1000,
+            "documents": 20,
+            "blocks": 24,
         }
 
 

@@ -536,9 +536,15 @@ def test_the_answer_says_which_choices_matter(tables) -> None:
     assert points["auxiliary"].endswith("0: 0.400; 1: 0.200; 2: 0.133; 3: 0.010.")
     nothing = {**tables, "effects": tables["effects"][:0]}
     assert findings.describe_use(nothing, spec()) is None
-    costs, needs = report_tables.TABLES_OF_FIGURE["use"](tables, spec())
+    costs, needs, swapped = report_tables.TABLES_OF_FIGURE["use"](tables, spec())
     row = next(row for row in costs.rows if row[:2] == ["frozen", "0.ffn.router"])
     assert row[2:5] == ["0.400", "[0.380, 0.420]", "0.200"]
     assert row[-2:] == ["2", "0"]
     assert [row[0] for row in needs.rows].count("top2") == 4
-    assert report_tables.TABLES_OF_FIGURE["use"](nothing, spec()) == []
+    shown = {tuple(row[:3]): row[3:] for row in swapped.rows}
+    assert shown["auxiliary", "1.ffn.router", "another seed"] == ["+0.305", "[+0.280, +0.330]"]
+    assert shown["auxiliary", "1.ffn.router", "another seed, slots matched"][0] == "+0.105"
+    assert shown["hash", "1.ffn.router", "its own at step 0"][0] == "+0.055"
+    assert report_tables.TABLES_OF_FIGURE["use"]({**nothing, "swaps": tables["swaps"][:0]}, spec()) == []
+    without = {name: frame for name, frame in nothing.items() if name != "swaps"}
+    assert report_tables.TABLES_OF_FIGURE["use"](without, spec()) == []

@@ -49,7 +49,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_spec() -> Callable[..., RunSpec]:
     """Make a run from its differences to the small base run."""
     return lambda **change: RunSpec.model_validate(merge(BASE, change))

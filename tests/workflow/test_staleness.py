@@ -33,7 +33,8 @@ AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 def after_runs(count: int) -> dict[str, int]:
     """Return the jobs that follow `count` retrained runs."""
-    return {"train": count, "evaluate": count, "agree": 1, "intervene": count, "measure": count, **AFTER_MEASURES}
+    each = dict.fromkeys(("train", "evaluate", "intervene", "measure"), count)
+    return {**each, "agree": 1, "swap": 1, **AFTER_MEASURES}
 
 
 @pytest.fixture
@@ -99,6 +100,8 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         "manifest": "manifest.json",
         "report": "report.html",
     }
+    code = provenance.digest("swap", *GRAPH.first_runs)
+    jobs[f"{GRAPH.home}/tables/swaps.parquet"] = ("swap", code)
     for rule, file in last.items():
         jobs[f"{GRAPH.home}/{file}"] = (rule, provenance.digest(rule))
     return jobs
@@ -193,7 +196,8 @@ def test_an_edit_that_changes_no_byte_changes_no_digest(package: EditedPackage, 
     ],
 )
 def test_a_component_is_code_of_the_runs_that_use_it(package: EditedPackage, file: str, runs: int) -> None:
-    assert package.stale_by(file, "", "EDITED = 1\n") == {"train": runs, "evaluate": runs, "intervene": runs}
+    each = dict.fromkeys(("train", "evaluate", "intervene"), runs)
+    assert package.stale_by(file, "", "EDITED = 1\n") == {**each, "swap": 1}
 
 
 @pytest.mark.parametrize("file", ["training/loop.py", "training/checkpoint/store.py"])
@@ -212,7 +216,7 @@ def test_the_parquet_writer_of_documents_reads_no_source_anew(package: EditedPac
 def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:
     file = workspace.folder / "src/speciate/analysis/load.py"
     file.write_text(file.read_text() + "\nEDITED = 1\n")
-    after = {"measure": NUM_RUNS, "intervene": NUM_RUNS, "agree": 1}
+    after = {"measure": NUM_RUNS, "intervene": NUM_RUNS, "agree": 1, "swap": 1}
     assert workspace.stale() == {**after, **AFTER_MEASURES}
 
 

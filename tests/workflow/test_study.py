@@ -61,6 +61,7 @@ def test_the_manifest_says_what_made_it(finished: Workspace) -> None:
         "train",
         "evaluate",
         "intervene",
+        "swap",
         "measure",
         "compare",
     }

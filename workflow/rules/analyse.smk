@@ -106,6 +106,38 @@ rule agree:
         " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
 
 
+# in studies with `analysis: {interventions: {swaps: true}}`; it loads every run's model, so it shares no submission
+rule swap:
+    input:
+        runs=files_of_runs(GRAPH.run_folder, "model.safetensors"),
+        mixture=MIXTURE_FILE,
+    output:
+        multiext(f"{HOME}/tables/swaps", ".csv", ".parquet"),
+    log:
+        f"{HOME}/logs/swap.log",
+    benchmark:
+        f"{HOME}/benchmarks/swap.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+        gpu=lambda wildcards: max(
+            min(1, run.training.processes * (run.training.device == "cuda"))
+            for run in GRAPH.first_runs
+        ),
+    params:
+        code=lambda wildcards: digest("swap", *GRAPH.first_runs),
+        spec=lambda wildcards: spec_path(GRAPH.swap_spec()),
+        runs=f"{HOME}/runs",
+        mixture=MIXTURE,
+        folder=subpath(output[0], parent=True),
+    message:
+        "swap the selectors of runs, and see what it costs"
+    shell:
+        "python -m speciate swap --spec {params.spec} --runs {params.runs} --mixture-folder {params.mixture}"
+        " --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
 rule compare:
     input:
         # one table of each run stands for all that `measure` wrote of it

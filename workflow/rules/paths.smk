@@ -10,13 +10,14 @@ MIXTURE = GRAPH.folder("balance", "mixture")
 # files or none, and each file that is an input of every run costs Snakemake as much time as a rule.
 MIXTURE_FILE = f"{MIXTURE}/mixture.json"
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
-TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=[*COMPARED, AGREED])
+STUDY_TABLES = [*COMPARED, AGREED, *([SWAPPED] if GRAPH.swaps else [])]
+TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=STUDY_TABLES)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
 # the tables as `snakemake --report` lists them
 TABLES_OF = {
     "Runs": MEASURED[:-1],
-    "Study": [table for table in (*COMPARED, AGREED) if table not in MEASURED],
+    "Study": [table for table in STUDY_TABLES if table not in MEASURED],
     "Data": CARDED,
 }
 READ_BY = {"card": CARD, "cost": COST}

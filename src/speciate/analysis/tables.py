@@ -167,6 +167,20 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("need_correlation", "selectivity_nats", "selectivity_excess_nats"),
         "use": "str",
     },
+    # one row per run, selector ('all': together), run or step from which another stands in, and domain ('all': mean)
+    "swaps": {
+        **_RUN,
+        "selector": "str",
+        "layer": "int64",
+        "donor": "str",
+        "other_ablation": "str",
+        "other_seed": "int64",
+        "other_step": "int64",
+        "relabelled": "bool",
+        "domain": "str",
+        **_floats("cost_nats", "cost_low_nats", "cost_high_nats", "clean_nats"),
+        **dict.fromkeys(("tokens", "documents", "blocks"), "int64"),
+    },
     # one row per pair of runs and selector that both have
     "agreement": {
         **_RUN,

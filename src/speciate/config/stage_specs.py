@@ -50,6 +50,8 @@ INTERVENED = "interventions"
 """The table that `intervene` writes of one run."""
 AGREED = "agreement"
 """The table that `agree` writes of a study."""
+SWAPPED = "swaps"
+"""The table that `swap` writes of a study whose analysis asks for it."""
 COMPARED = (
     *(*MEASURED[:-1], INTERVENED, "effects", "comparisons", "collapse", "hypotheses"),
     *("cells", "sweeps", "critical"),
@@ -123,6 +125,18 @@ class AgreeSpec(Strict):
     arms: Names
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
     reference: Name
+
+
+class SwapSpec(Strict):
+    """What `swap` reads: which runs exchange their selectors, on how much text, and how intervals are made."""
+
+    arms: Names
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    reference: Name
+    blocks: int
+    resamples: int
+    confidence: float
+    draw_seed: int
 
 
 class Arm(Strict):
@@ -215,5 +229,7 @@ class ReportSpec(Strict):
     """Cost above which a selector's choice matters, in nats per token; 0 in a study without interventions."""
     permutations: int
     resamples: int
+    swaps: bool = False
+    """Whether the study has a table `swaps`."""
     config_digest: str
     """sha256 of the study, with all that it extends and all defaults, as canonical JSON."""

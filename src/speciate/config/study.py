@@ -45,9 +45,18 @@ class Interventions(Strict):
     time that training takes, in the studies of this repository."""
     max_slots: int = Field(16, ge=1)
     """Largest number of slots of a selector that are masked one by one, spread evenly over their order by load."""
+    swaps: bool = False
+    """Whether selectors of other runs stand in for a run's own on these blocks: those of another seed, of the
+    reference, and its own of earlier steps. Each takes a pass over the blocks for each selector and one for all."""
     margin: float = Field(0.05, ge=0)
     """Cost of load-matched random choice, in nats per token, above which a selector's choice matters, and below which
     the selector is idle."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_blocks(self) -> Self:
+        if self.swaps and not self.blocks:
+            raise ValueError("swaps: needs text to compare losses on; set blocks to at least 1, or swaps: false")
+        return self
 
 
 class Analysis(Strict):

@@ -26,6 +26,7 @@ from speciate.config.stage_specs import (
     MeasureSpec,
     Prediction,
     ReportSpec,
+    SwapSpec,
     incomparable,
 )
 from speciate.config.study import Study
@@ -240,6 +241,29 @@ class StudyGraph(DataGraph):
         study = self.study
         return AgreeSpec(arms=tuple(study.ablations), seeds=study.seeds, reference=study.analysis.reference)
 
+    @property
+    def swaps(self) -> bool:
+        """Whether the study asks for selectors of other runs in the place of a run's own."""
+        return self.study.analysis.interventions.swaps
+
+    @functools.cached_property
+    def first_runs(self) -> list[RunSpec]:
+        """The runs of the first seed: they have every component that a run of the study has."""
+        return [self.study.run(ablation, self.study.seeds[0]) for ablation in self.study.ablations]
+
+    def swap_spec(self) -> SwapSpec:
+        """Return the spec of the swaps between runs."""
+        study, analysis = self.study, self.study.analysis
+        return SwapSpec(
+            arms=tuple(study.ablations),
+            seeds=study.seeds,
+            reference=analysis.reference,
+            blocks=analysis.interventions.blocks,
+            resamples=analysis.resamples,
+            confidence=analysis.confidence,
+            draw_seed=analysis.seed,
+        )
+
     def compare_spec(self) -> CompareSpec:
         """Return the spec of the comparison."""
         study, analysis = self.study, self.study.analysis
@@ -292,6 +316,7 @@ class StudyGraph(DataGraph):
             margin=self.margin,
             permutations=study.analysis.permutations,
             resamples=study.analysis.resamples,
+            swaps=self.swaps,
             config_digest=hashlib.sha256(canonical_json(study).encode()).hexdigest(),
         )
 
@@ -306,6 +331,8 @@ class StudyGraph(DataGraph):
         named += [self.measure_spec(*run) for run in runs]
         if self.intervenes:
             named += [self.intervene_spec(*run) for run in runs]
+        if self.swaps:
+            named.append(self.swap_spec())
         named += [self.draw_spec(figure) for figure in kinds_in("figures")]
         named += [self.agree_spec(), self.compare_spec(), self.card_spec(), self.report_spec()]
         return self.data_specs() | {self.spec_file(spec): spec for spec in named}

@@ -1,4 +1,4 @@
-"""Build the report's tables of single layers: when choices settle, what predicts them, and what they tell."""
+"""Build the report's tables of single layers: when choices settle, what predicts them, what they tell, and swaps."""
 
 from collections.abc import Iterator
 
@@ -80,3 +80,28 @@ def telling_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
     )
     numbers = ["tokens", "selections", "both", "both − tokens, points", "intervals"]
     return [make_table("Is the domain told?", ["arm", "selector"], numbers, rows, note=note)] if rows else []
+
+
+def swap_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
+    """Return a table of what other selectors cost in the place of a run's own; nothing in a study without swaps."""
+    if "swaps" not in tables:
+        return []
+    whole = tables["swaps"][tables["swaps"]["domain"] == "all"]
+    rows = []
+    for (arm, path), of_selector in by_selector(whole, spec):
+        of_others = of_selector.groupby(["donor", "relabelled", "other_ablation", "other_step"], sort=False)
+        for (donor, relabelled, other, step), of_other in of_others:
+            own = {"step": f"its own at step {step}", "seed": "another seed", "arm": plain_name(str(other))}[str(donor)]
+            shown = format_number(float(of_other["cost_nats"].mean()), sign=True)
+            bounds = format_interval(
+                float(of_other["cost_low_nats"].min()), float(of_other["cost_high_nats"].max()), sign=True
+            )
+            rows.append([arm, path, own + (", slots matched" if relabelled else ""), shown, bounds])
+    note = (
+        "What the loss rises by, in nats per token, where another model’s selector stands in the place of a run’s own:"
+        " means over seeds. Intervals: from the lowest lower bound to the highest upper bound of the seeds’"
+        f" {spec.confidence:.0%} document bootstraps. Runs of a seed begin with the same weights; of another seed,"
+        " slots are also matched to those that they agree with most, on the same text."
+    )
+    words = ["arm", "selector", "selector of"]
+    return [make_table("Are selectors interchangeable?", words, ["cost", "intervals"], rows, note=note)] if rows else []

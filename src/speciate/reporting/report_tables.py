@@ -24,7 +24,7 @@ from speciate.reporting.formats import (
     plain_name,
     pluralise,
 )
-from speciate.reporting.layer_tables import predictor_tables, stability_tables, telling_tables
+from speciate.reporting.layer_tables import predictor_tables, stability_tables, swap_tables, telling_tables
 
 COMPARED = ("loss", "bits_per_byte", "max_share", "excess_information_bits", "matched_nats")
 """The statistics with a table of comparisons in the report; all are in `comparisons.csv`."""
@@ -402,7 +402,7 @@ TABLES_OF_FIGURE: Mapping[str, Callable[[Tables, ReportSpec], list[Table]]] = {
     "commitment": commitment_tables,
     "token_types": token_type_tables,
     "loss_load": loss_tables,
-    "use": effect_tables,
+    "use": lambda tables, spec: [*effect_tables(tables, spec), *swap_tables(tables, spec)],
     "curves": stability_tables,
 }
 """Figure -> the function that builds the tables below it. A figure without an entry has only its caption."""

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 
-from speciate.analysis import collapse, losses, measurements, predictors, selectors, stability, summary, tables, telling
+from speciate.analysis import collapse, losses, measurements, selectors, summary, tables
+from speciate.analysis.layers import predictors, stability, telling
 from speciate.analysis.observation import Groups, ObservedSelector, Settings, Texts, group_documents, group_tally_fields
 from speciate.cli import log
 from speciate.config.run import read_spec

@@ -14,7 +14,7 @@ from typing import Any
 
 from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import AGREED, CARDED, COMPARED, ReportSpec
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SWAPPED, ReportSpec
 from speciate.io import atomic_write
 from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
 
@@ -77,10 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Render the report, and write it."""
     spec = read_spec(ReportSpec, arguments.spec)
-    tables, manifest = align_selectors(page.read_tables(arguments.tables, TABLES)), page.read_json(arguments.manifest)
+    tables, manifest = (
+        align_selectors(page.read_tables(arguments.tables, (*TABLES, *(SWAPPED,) * spec.swaps))),
+        page.read_json(arguments.manifest),
+    )
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
-    for name in (*COMPARED, AGREED, *CARDED) if arguments.table_folder else ():
+    for name in (*COMPARED, AGREED, *(SWAPPED,) * spec.swaps, *CARDED) if arguments.table_folder else ():
         with atomic_write(arguments.table_folder / f"{name}.html") as temp_path:
             temp_path.write_text(csv_page.render(arguments.tables / f"{name}.csv"), encoding="utf-8")

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import mutual_info_score
 
-from speciate.analysis import predictors
 from speciate.analysis.effects import agreement
+from speciate.analysis.layers import predictors
 from speciate.analysis.observation import Groups, Settings, Texts
 
 SETTINGS = Settings(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.naive_bayes import MultinomialNB
 
-from speciate.analysis import telling
+from speciate.analysis.layers import telling
 
 DOMAIN_G = np.array([0, 0, 1, 1, 1])
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from sklearn.metrics import cohen_kappa_score
 
-from speciate.analysis import stability
+from speciate.analysis.layers import stability
 from speciate.config.stage_specs import MeasureSpec
 from speciate.stages import measure
 
