@@ -4,8 +4,8 @@
 
 Bars: ten evaluations of the same model for all interventions, with 8 layers of 8 experts and 8 blocks of each of 3
 domains, and two evaluations for swaps with one other model. An evaluation is one pass over the test set and one over
-the probe set, of 128 and 64 blocks of each domain. The tokens are random, and weights as they begin, so nothing depends on
-what a model has learned.
+the probe set, of 128 and 64 blocks of each domain. The tokens are random, and weights as they begin, so nothing depends
+on what a model has learned.
 """
 
 import argparse

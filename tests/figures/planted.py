@@ -453,6 +453,8 @@ def _effects(selectors: pd.DataFrame) -> Iterator[dict[str, Any]]:
             **dict.fromkeys(("kept_loaded_nats", "kept_lifted_nats", "kept_random_nats"), cost),
             "need_correlation": 0.5,
             "selectivity_nats": cost / 4,
+            "selectivity_low_nats": cost / 4 - 0.01,
+            "selectivity_high_nats": cost / 4 + 0.01,
             "selectivity_excess_nats": cost / 8,
             "use": "used" if cost > 0.07 else "idle",
         }

@@ -50,6 +50,7 @@ rule intervene:
             "spec.json",
             "model.safetensors",
             "run.json",
+            "probe.safetensors",
         ),
         mixture=MIXTURE_FILE,
     output:

@@ -164,7 +164,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats(*(f"matched_{name}nats" for name in ("", "low_", "high_"))),
         **_floats("in_domain_nats", "random_nats", "top_nats"),
         **_floats("kept_loaded_nats", "kept_lifted_nats", "kept_random_nats"),
-        **_floats("need_correlation", "selectivity_nats", "selectivity_excess_nats"),
+        **_floats("need_correlation", "selectivity_nats", "selectivity_low_nats", "selectivity_high_nats"),
+        **_floats("selectivity_excess_nats"),
         "use": "str",
     },
     # one row per run, selector ('all': together), run or step from which another stands in, and domain ('all': mean)

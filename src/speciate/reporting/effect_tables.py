@@ -86,11 +86,16 @@ def _need_table(tables: Tables, spec: ReportSpec) -> Table:
     names = ("need_correlation", "selectivity_nats", "selectivity_excess_nats")
     for arm, selector, of_selector in _by_selector(tables, spec):
         if of_selector["need_correlation"].notna().any():
-            means = [format_number(float(of_selector[name].mean()), sign=True) for name in names]
-            rows.append([plain_name(arm), short_path(selector), *means])
+            correlation, selectivity, excess = (
+                format_number(float(of_selector[name].mean()), sign=True) for name in names
+            )
+            bounds = float(of_selector["selectivity_low_nats"].min()), float(of_selector["selectivity_high_nats"].max())
+            shown = format_interval(*bounds, sign=True)
+            rows.append([plain_name(arm), short_path(selector), correlation, selectivity, shown, excess])
     note = (
         "Means over seeds. Need: what a domain’s loss rises by when one slot is masked and its tokens go to their next"
-        " best, minus the same for as many random tokens."
+        " best, minus the same for as many random tokens. Intervals: from the lowest lower bound to the highest upper"
+        f" bound of the seeds’ {spec.confidence:.0%} document bootstraps."
     )
-    numbers = ["lift against need (Spearman)", "selectivity, nats", "over the controls"]
+    numbers = ["lift against need (Spearman)", "selectivity, nats", "intervals", "over the controls"]
     return make_table("Does a domain need the slots that it prefers?", ["arm", "selector"], numbers, rows, note=note)

@@ -2,8 +2,9 @@ r"""Override what each selector of a finished run chooses, and see what it costs
 
 The stage runs the finished model on the first blocks of the probe set as it is, and then once for each intervention on
 each selector: random choice with and without the load, everything to the top expert, each slot masked, and controls.
-Its table has the costs by domain, with intervals from a bootstrap over documents. A run that failed, and one without
-selectors, has a table without rows. The stage uses the run's own device (`training.device`).
+Its table has the costs by domain, with intervals from a bootstrap over documents. With what `evaluate` wrote of the
+run, it also has how selective the need of the slots is. A run that failed, and one without selectors, has a table
+without rows. The stage uses the run's own device (`training.device`).
 
 Example:
     speciate intervene --spec results/specs/<digest>.json --run-folder results/smoke/runs/auxiliary/seed0 \
@@ -13,12 +14,17 @@ Example:
 import argparse
 import pathlib
 
+import numpy as np
 import pandas as pd
+import safetensors.numpy
 import torch
 
 from speciate.analysis import tables
+from speciate.analysis.draws import sum_into
 from speciate.analysis.effects import costs
+from speciate.analysis.information import shares_by_domain
 from speciate.analysis.observation import group_documents, layer_of
+from speciate.analysis.selectors import lift
 from speciate.cli import log
 from speciate.config.run import RunSpec, read_spec
 from speciate.config.stage_specs import INTERVENED, InterveneSpec
@@ -27,6 +33,7 @@ from speciate.data.mixture.manifest import read_mixture
 from speciate.evaluation.interventions import Case, Sums, nats_by_case
 from speciate.graph.run_paths import check_tokenizer, read_metadata
 from speciate.io import atomic_write
+from speciate.selection.tally import Array
 from speciate.training.checkpoint.load_run import load_run
 from speciate.training.distributed.devices import acquire_device
 
@@ -62,7 +69,25 @@ def intervene(spec: InterveneSpec, run_folder: pathlib.Path, mixture_folder: pat
     blocks = read_block_set(mixture_folder, "probe")
     blocks = blocks.prefix(min(spec.blocks, len(blocks) // len(blocks.domains)))
     run, clean, changed = nats_of_run(spec, run_folder, mixture_folder, blocks)
-    return tables.conform(INTERVENED, costs_table(run, clean, changed, blocks=blocks, spec=spec))
+    lifts = lifts_of_run(run_folder, blocks)
+    return tables.conform(INTERVENED, costs_table(run, clean, changed, blocks=blocks, spec=spec, lifts=lifts))
+
+
+def lifts_of_run(run_folder: pathlib.Path, blocks: BlockSet) -> dict[str, Array]:
+    """Return the lift of each slot of a selector in each domain, (D, S) by its path, as table `experts` has it.
+
+    It rests on the whole probe set, so on what `evaluate` wrote. A run that was not evaluated has none.
+    """
+    file = run_folder / "probe.safetensors"
+    arrays = safetensors.numpy.load_file(file) if file.is_file() else {}
+    domain_R = blocks.documents["domain"].map({name: index for index, name in enumerate(blocks.domains)}).to_numpy()
+    lifts = {}
+    for name, chosen_RS in arrays.items():
+        if name.endswith("/chosen_GS"):
+            chosen_DS = sum_into(domain_R, len(blocks.domains), chosen_RS.astype(np.float64))
+            share_DS, _ = shares_by_domain(chosen_DS)
+            lifts[name.removesuffix("/chosen_GS")] = lift(share_DS, np.broadcast_to(share_DS.mean(0), share_DS.shape))
+    return lifts
 
 
 def nats_of_run(
@@ -79,20 +104,38 @@ def nats_of_run(
 
 
 def costs_table(
-    run: RunSpec, clean: Sums, changed: dict[Case, Sums], *, blocks: BlockSet, spec: InterveneSpec
+    run: RunSpec,
+    clean: Sums,
+    changed: dict[Case, Sums],
+    *,
+    blocks: BlockSet,
+    spec: InterveneSpec,
+    lifts: dict[str, Array],
 ) -> pd.DataFrame:
-    """Return a row for each intervention and domain."""
+    """Return a row for each intervention and domain, and one for the selectivity of each selector with `lifts`."""
     groups = group_documents(blocks.documents, blocks.domains)
     settings = costs.Draws(spec.resamples, spec.confidence, spec.draw_seed)
     before = costs.Nats(clean.nats_G, clean.tokens_G)
     parts = []
     for case, sums in changed.items():
         rows = costs.cost_rows(before, costs.Nats(sums.nats_G, sums.tokens_G), groups, settings)
-        named = {
-            "ablation": run.ablation,
-            "seed": run.seed,
-            "selector": case.selector,
-            "layer": layer_of(case.selector),
-        }
-        parts.append(rows.assign(**named, intervention=case.intervention, slot=case.slot, blocks=len(blocks.tokens)))
-    return tables.stack(parts)
+        parts.append(rows.assign(selector=case.selector, intervention=case.intervention, slot=case.slot))
+    for path, lift_DS in lifts.items():
+        slots = slots_of(path, changed, lift_DS)
+        if slots and len(groups.domains) > 1:
+            rows = pd.DataFrame([costs.selectivity_row(slots, before, groups, settings)])
+            parts.append(rows.assign(selector=path, intervention=costs.SELECTIVITY, slot=-1))
+    layers = [rows.assign(layer=layer_of(rows["selector"].iloc[0])) for rows in parts]
+    return tables.stack(layers).assign(ablation=run.ablation, seed=run.seed, blocks=len(blocks.tokens))
+
+
+def slots_of(path: str, changed: dict[Case, Sums], lift_DS: Array) -> list[costs.Slot]:
+    """Return what masking each slot of a selector did; slots without a lift in every domain are left out."""
+    slots = []
+    for case, sums in changed.items():
+        if case.selector == path and case.intervention == "masked_slot" and not np.isnan(lift_DS[:, case.slot]).any():
+            other = changed.get(Case(path, "masked_control", case.slot))
+            control = None if other is None else costs.Nats(other.nats_G, other.tokens_G)
+            own = int(lift_DS[:, case.slot].argmax())
+            slots.append(costs.Slot(own, costs.Nats(sums.nats_G, sums.tokens_G), control))
+    return slots

@@ -115,6 +115,52 @@ def test_need_is_beyond_the_control_and_selectivity_is_that_of_the_own_domain() 
     assert math.isnan(effects.need(pd.DataFrame(rows[-1:]), lifts)["need_correlation"])
 
 
+def test_selectivity_has_the_interval_of_its_groups() -> None:
+    draw = np.random.default_rng(0)
+    some, tokens = groups(40), np.full(160, 10.0)
+    clean = Nats(3 * tokens, tokens)
+    in_code = np.arange(160) < 80
+    noise = np.repeat(draw.normal(0, 0.3, 80), 2)
+
+    def under(cost: np.ndarray) -> Nats:
+        return Nats((3 + cost) * tokens, tokens)
+
+    slots = [
+        costs.Slot(0, under(np.where(in_code, 0.6, 0.1) + 0.05), under(np.full(160, 0.05))),
+        costs.Slot(1, under(np.where(in_code, 0.2, 0.5) + noise), None),
+    ]
+    row = costs.selectivity_row(slots, clean, some, Draws(999, 0.95, 0))
+    of_domain = [noise[part].mean() for part in (in_code, ~in_code)]
+    assert row["cost_nats"] == pytest.approx((0.5 + 0.3 + of_domain[1] - of_domain[0]) / 2)
+    # only the second slot's need varies: by two independent means of 40 groups
+    spread = math.sqrt(sum(np.var(noise[part]) / 40 for part in (in_code, ~in_code))) / 2
+    assert row["cost_high_nats"] - row["cost_low_nats"] == pytest.approx(2 * 1.96 * spread, rel=0.12)
+    assert (row["domain"], row["tokens"], row["documents"]) == ("all", 1600, 160)
+    exact = costs.selectivity_row(slots[:1], clean, some, Draws(19, 0.95, 0))
+    assert [exact[name] for name in ("cost_nats", "cost_low_nats", "cost_high_nats")] == pytest.approx([0.5] * 3)
+    alone = group_documents(pd.DataFrame({"domain": ["code", "code", "prose"], "group": ["a", "b", "c"]}), DOMAINS)
+    few = Nats(np.full(3, 2.0), np.ones(3))
+    single = costs.selectivity_row([costs.Slot(0, few, None)], few, alone, Draws(19, 0.95, 0))
+    assert math.isnan(single["cost_low_nats"])
+    assert single["cost_nats"] == 0
+
+
+def test_the_interval_of_the_selectivity_is_that_of_its_row() -> None:
+    kinds = (("load_matched", 0.1), ("selectivity", 0.3))
+    rows = pd.DataFrame(
+        [
+            {"ablation": "a", "seed": 0, "selector": "router", "layer": 0, "slot": -1, "domain": "all"}
+            | {"intervention": kind, "cost_nats": cost, "cost_low_nats": cost - 0.02, "cost_high_nats": cost + 0.02}
+            for kind, cost in kinds
+        ]
+    )
+    lifts = pd.DataFrame(columns=["ablation", "seed", "selector", "probe", "slot", "domain", "lift"])
+    for given, bounds in ((rows, [0.28, 0.32]), (rows[:1], [math.nan] * 2)):
+        found = effects.effects_table(given, lifts, (), 0.05).iloc[0]
+        assert [found["selectivity_low_nats"], found["selectivity_high_nats"]] == pytest.approx(bounds, nan_ok=True)
+        assert found["matched_nats"] == 0.1
+
+
 def test_selectivity_is_over_the_controls_of_the_same_seed() -> None:
     rows = [
         {"ablation": arm, "seed": seed, "selector": "router", "selectivity_nats": value + seed}

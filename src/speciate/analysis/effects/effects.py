@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from speciate.analysis.effects.costs import ALL, MATCHED
+from speciate.analysis.effects.costs import ALL, MATCHED, SELECTIVITY
 from speciate.analysis.excess import matching_controls
 
 NAN = float("nan")
@@ -72,6 +72,7 @@ def effects_table(
                 "top_nats": costs["cost_nats"].get("top_slot", NAN),
                 **{f"{kind}_nats": _with_most_kept(part, kind) for kind in KEPT},
                 **need(*of_selector),
+                **{f"selectivity_{bound}_nats": _bound_of(costs, bound) for bound in ("low", "high")},
                 "use": use_of(low, high, margin, outside=layer < 0),
             }
         )
@@ -83,6 +84,11 @@ def _with_most_kept(part: pd.DataFrame, kind: str) -> float:
     """Return the cost of keeping slots as `kind` does, with the largest number of slots that was tried."""
     rows = part[part["intervention"] == kind]
     return float(rows.loc[rows["slot"].idxmax(), "cost_nats"]) if len(rows) else NAN
+
+
+def _bound_of(costs: pd.DataFrame, bound: str) -> float:
+    """Return a bound of the selectivity's interval; NaN where it was not made."""
+    return float(costs[f"cost_{bound}_nats"].get(SELECTIVITY, NAN))
 
 
 def _is_of(table: pd.DataFrame, key: tuple[object, ...]) -> pd.Series:
