@@ -125,11 +125,17 @@ def test_a_record_does_not_depend_on_which_of_two_jobs_of_a_run_ends_first(resul
         (folder / f"{stage}.txt").parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{stage}.txt").write_text("x")
         recording.write(Entry(folder.absolute() / "made_by.json", stage), record)
+    options = ("--spec", "none.json", "--mixture-folder", "results/data")
+    key, tables = "tiny/runs/arm/seed0/made_by.json", "results/tiny/tables"
+    swaps = (*options, "--runs", str(folder.parents[1]), "--output-folder", tables)
+    run("swap", *swaps, writes={f"{tables}/swaps.csv": "x", f"{tables}/swaps.parquet": "x"})
+    record = read_records(pathlib.Path("results/tiny/made_by/swap.swaps.json"))["swap"]
+    assert record.inputs == {f"{key}:train": made["train"].made}
+    # interventions follow the evaluation, of which they read the lifts
     output = "results/tiny/interventions/arm/seed0/interventions.parquet"
-    options = ("--spec", "none.json", "--mixture-folder", "results/data", "--run-folder", str(folder))
-    run("intervene", *options, "--output", output, writes={output: "x"})
+    run("intervene", *options, "--run-folder", str(folder), "--output", output, writes={output: "x"})
     record = read_records(pathlib.Path(output).parent / "made_by.json")["intervene"]
-    assert record.inputs == {"tiny/runs/arm/seed0/made_by.json:train": made["train"].made}
+    assert record.inputs == {f"{key}:{stage}": made[stage].made for stage in made}
 
 
 def test_a_stage_that_fails_records_nothing(results: pathlib.Path) -> None:

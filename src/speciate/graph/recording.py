@@ -24,7 +24,7 @@ OUTPUTS = ("output", "output_folder", "table_folder", "likelihood", "probe", "de
 """Options that name what a stage writes."""
 NO_SETTINGS = ("threads", "processes", "sink")
 """Options that change no byte of what a later stage reads."""
-UNREAD = {"intervene": ("evaluate",)}
+UNREAD = {"swap": ("evaluate",)}
 """Stage -> stages whose files lie in a folder that it is given, but that it does not read. Either may end first, so a
 record that named them would depend on chance."""
 
