@@ -52,7 +52,7 @@ def stability_table(folders: list[pathlib.Path]) -> pd.DataFrame:
     Raises:
         ValueError: a folder holds no finished study, or another one than the first; names the folder.
     """
-    parts = []
+    parts: list[pd.DataFrame] = []
     for folder in folders:
         hypotheses = read_hypotheses(folder)
         first = parts[0] if parts else hypotheses
