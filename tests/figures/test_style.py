@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from speciate.figures import style
+from speciate.figures import choosing, mosaic, style
 
 _SPEC = importlib.util.spec_from_file_location("planted", pathlib.Path(__file__).parent / "planted.py")
 planted = importlib.util.module_from_spec(_SPEC)
@@ -61,13 +61,13 @@ def test_lines_and_text_stand_out_from_white() -> None:
 
 
 def test_lift_only_gets_darker_so_that_a_grey_print_reads() -> None:
-    lightness = [lab(linear(style.LIFT(value)))[0] for value in np.linspace(0, 1, 40)]
+    lightness = [lab(linear(mosaic.LIFT(value)))[0] for value in np.linspace(0, 1, 40)]
     assert np.all(np.diff(lightness) <= 0.3)
     assert lightness[0] - lightness[-1] > 60
 
 
 def test_shade_puts_lift_1_in_the_middle_and_4_at_the_end() -> None:
-    assert np.allclose(style.lift_shade(np.array([0.0, 0.25, 0.5, 1, 2, 4, 90])), [0, 0, 0.25, 0.5, 0.75, 1, 1])
+    assert np.allclose(mosaic.lift_shade(np.array([0.0, 0.25, 0.5, 1, 2, 4, 90])), [0, 0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_apart_keeps_the_order_and_the_gap() -> None:
@@ -80,21 +80,21 @@ def test_apart_keeps_the_order_and_the_gap() -> None:
 
 def test_telling_keeps_ends_and_the_heaviest() -> None:
     names = [f"layer {layer}" for layer in range(12)]
-    assert style.choose_names(names, 4, {"layer 7": 1.0}) == ["layer 0", "layer 4", "layer 7", "layer 11"]
-    assert style.choose_names(names[:3], 4, {}) == names[:3]
+    assert choosing.choose_names(names, 4, {"layer 7": 1.0}) == ["layer 0", "layer 4", "layer 7", "layer 11"]
+    assert choosing.choose_names(names[:3], 4, {}) == names[:3]
 
 
 def test_telling_arms_keeps_reference_controls_and_the_heaviest() -> None:
     subject = planted.subject()
-    kept = style.choose_arms(planted.ARMS, 4, {"unbalanced_fast": 9.0, "bias": 1.0}, subject)
+    kept = choosing.choose_arms(planted.ARMS, 4, {"unbalanced_fast": 9.0, "bias": 1.0}, subject)
     assert kept == ["auxiliary", "unbalanced_fast", "frozen", "hash"]
 
 
 def test_left_out_names_what_is_not_shown() -> None:
     layers = ["layer 0", "layer 1", "layer 2"]
-    message = style.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
+    message = choosing.note_left_out((["a_b", "c"], ["c"]), (layers, ["layer 1"]))
     assert message == " Not shown for lack of room: a b; layers 0 and 2."
-    assert style.note_left_out((layers, layers)) == ""
+    assert choosing.note_left_out((layers, layers)) == ""
 
 
 def test_controls_are_grey_and_the_reference_is_ink() -> None:
@@ -107,23 +107,23 @@ def test_controls_are_grey_and_the_reference_is_ink() -> None:
 
 def test_selectors_are_named_by_layer_unless_a_layer_has_two() -> None:
     frame = planted.tables(arms=("auxiliary",), num_layers=2, seeds=(0,), num_steps=20)["selectors"]
-    assert list(style.selector_names(frame).values()) == ["layer 0", "layer 1"]
+    assert list(choosing.selector_names(frame).values()) == ["layer 0", "layer 1"]
     both = frame.assign(layer=0)
-    assert list(style.selector_names(both).values()) == ["0.ffn.router", "1.ffn.router"]
+    assert list(choosing.selector_names(both).values()) == ["0.ffn.router", "1.ffn.router"]
 
 
 def test_mosaic_columns_are_as_wide_as_their_shares() -> None:
     axes = style.new_figure(1).add_subplot()
-    mesh = style.draw_mosaic(axes, np.array([[2.0, 0.5, 1.0], [0.0, 1.5, 1.0]]), np.array([0.2, 0.5, 0.3]))
+    mesh = mosaic.draw_mosaic(axes, np.array([[2.0, 0.5, 1.0], [0.0, 1.5, 1.0]]), np.array([0.2, 0.5, 0.3]))
     edges = mesh.get_coordinates()[0, :, 0]
     # sorted by the row that lifts a column most, then by how much it does: expert 0, expert 2, expert 1
     assert np.allclose(np.diff(edges), [0.2, 0.3, 0.5])
-    assert np.allclose(mesh.get_array()[0], style.lift_shade([2.0, 1.0, 0.5]))
+    assert np.allclose(mesh.get_array()[0], mosaic.lift_shade([2.0, 1.0, 0.5]))
 
 
 def test_mosaic_takes_dead_experts_and_no_lift() -> None:
     axes = style.new_figure(1).add_subplot()
-    style.draw_mosaic(axes, np.full((2, 3), np.nan), np.array([1.0, 0.0, 0.0]))
+    mosaic.draw_mosaic(axes, np.full((2, 3), np.nan), np.array([1.0, 0.0, 0.0]))
     assert axes.get_xlim() == (0, 1)
 
 
@@ -136,21 +136,21 @@ def test_drawing_leaves_the_users_settings_alone() -> None:
 
 def test_a_row_shows_its_columns_selectors_and_others_in_the_places_left() -> None:
     columns = ["blocks.0", "blocks.1", "blocks.2"]
-    assert style.selectors_of_columns(columns, columns) == columns
-    assert style.selectors_of_columns(["blocks.1"], columns) == [None, "blocks.1", None]
-    assert style.selectors_of_columns(["parts.importance"], columns) == ["parts.importance", None, None]
-    assert style.selectors_of_columns(["blocks.1", "parts.importance"], columns) == [
+    assert choosing.selectors_of_columns(columns, columns) == columns
+    assert choosing.selectors_of_columns(["blocks.1"], columns) == [None, "blocks.1", None]
+    assert choosing.selectors_of_columns(["parts.importance"], columns) == ["parts.importance", None, None]
+    assert choosing.selectors_of_columns(["blocks.1", "parts.importance"], columns) == [
         "parts.importance",
         "blocks.1",
         None,
     ]
     # with more selectors than places: the first, the last and one between them
     many = [f"blocks.{layer}.{part}" for layer in range(3) for part in ("depth", "ffn", "mixer")]
-    assert style.selectors_of_columns(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
+    assert choosing.selectors_of_columns(many, columns) == ["blocks.0.depth", "blocks.1.ffn", "blocks.2.mixer"]
 
 
 def test_columns_are_layers_where_any_selector_is_a_layers_only_one() -> None:
-    assert style.column_selectors(
+    assert choosing.column_selectors(
         {"blocks.0": "layer 0", "blocks.1.ffn": "1.ffn", "parts.importance": "importance"}
     ) == ["blocks.0"]
-    assert style.column_selectors({"parts.importance": "importance"}) == ["parts.importance"]
+    assert choosing.column_selectors({"parts.importance": "importance"}) == ["parts.importance"]

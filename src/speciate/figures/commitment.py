@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Is a router indifferent, collapsed or specialised?"
 TABLES = {
@@ -43,10 +43,10 @@ def _finished_rows(tables: style.Tables) -> pd.DataFrame:
 def _drawn_selectors(tables: style.Tables, options: Any) -> tuple[list[str], dict[str, str]]:
     """Return the selectors to draw, and every selector's name."""
     full = _finished_rows(tables)
-    names = style.selector_names(full)
+    names = choosing.selector_names(full)
     # drift grows with the scale of the probabilities, so the layer that collapsed most may not have the most of it
     weight = full.groupby("selector")["unevenness"].max().to_dict()
-    return style.choose_names(list(names), options.max_selectors, weight), names
+    return choosing.choose_names(list(names), options.max_selectors, weight), names
 
 
 def _bar_parts(cell: pd.DataFrame, options: Any) -> list[tuple[float, float]]:
@@ -62,7 +62,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     full = _finished_rows(tables)
     if full.empty:
         return style.message_figure("No run of this study has a selector.")
-    arms = style.arms_with_selectors(full, subject)
+    arms = choosing.arms_with_selectors(full, subject)
     selectors, names = _drawn_selectors(tables, options)
     num_bars = full["seed"].nunique()
     num_bars = 1 if num_bars > options.max_seeds else num_bars
@@ -136,5 +136,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f"{drifting} The states at the right count seeds. They come from the rule in the definitions, not from this"
         " figure. A control’s information is that of the token itself: a hash router is certain about each token and"
         " has learned nothing. The scale of the probabilities matters too: arms whose routers sharpen differ here even"
-        " if their choices do not." + style.note_left_out(style.all_and_drawn(names, selectors))
+        " if their choices do not." + choosing.note_left_out(choosing.all_and_drawn(names, selectors))
     )

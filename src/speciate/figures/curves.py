@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Did every run learn, and do the arms diverge during training?"
 TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
@@ -37,7 +37,7 @@ def _differences(
     excluded = {subject.reference, *subject.incomparable}
     arms = [arm for arm in subject.arms if arm in apart and arm not in excluded]
     weight = apart.abs().groupby("step").mean().iloc[-1].to_dict()
-    return apart, style.choose_arms(arms, options.max_arms, weight, subject), arms
+    return apart, choosing.choose_arms(arms, options.max_arms, weight, subject), arms
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -126,6 +126,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" better.{at_end} The spread between seeds is not drawn: a line that departs from zero is not a finding by"
         " itself. The comparisons give the intervals. There are few validation blocks; the test losses in the tables"
         " rest on more text."
-        + style.note_left_out((candidates, arms))
-        + style.note_incomparable(tables["curves"]["ablation"], subject)
+        + choosing.note_left_out((candidates, arms))
+        + choosing.note_incomparable(tables["curves"]["ablation"], subject)
     )

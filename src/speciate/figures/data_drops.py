@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "What was dropped, and why, in each domain?"
 TABLES = {
@@ -44,7 +44,7 @@ def _choose_rows(tables: style.Tables, options: Any) -> tuple[list[str], list[st
     """Return the domains to draw, all domains, the (stage, reason) rows to draw, and all reasons."""
     drops = tables["data_drops"]
     domains = list(dict.fromkeys(tables["data_sources"]["domain"]))
-    kept = style.choose_names(domains, options.max_domains, drops.groupby("domain")["documents"].sum().to_dict())
+    kept = choosing.choose_names(domains, options.max_domains, drops.groupby("domain")["documents"].sum().to_dict())
     sums = drops.groupby(["stage", "reason"])["documents"].sum()
     rows = sorted((key for key, documents in sums.items() if documents), key=lambda key: (-sums[key], key))
     shown = sorted(rows[: options.max_reasons], key=lambda key: (list(STAGES).index(key[0]), -sums[key], key[1]))
@@ -111,5 +111,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " Filters run in the order of the study file, so a reason counts only what the earlier ones left, and another"
         f" order gives other counts. Dropped in total: {dropped}. A share of documents is not a share of text:"
         " documents that are too short hold little."
-        + style.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
+        + choosing.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
     )

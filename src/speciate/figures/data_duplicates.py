@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "How many documents occur more than once, and how often?"
 TABLES = {"data_duplicates": ("scope", "reason", "size", "clusters")}
@@ -39,7 +39,7 @@ def _choose_scopes(tables: style.Tables, options: Any) -> tuple[list[str], list[
     """Return the scopes to draw, and all scopes that have a cluster."""
     table = tables["data_duplicates"]
     scopes = list(dict.fromkeys(table["scope"]))
-    return style.choose_names(scopes, options.max_scopes, table.groupby("scope")["clusters"].sum().to_dict()), scopes
+    return choosing.choose_names(scopes, options.max_scopes, table.groupby("scope")["clusters"].sum().to_dict()), scopes
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -115,5 +115,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " what was dropped: a document is dropped only if it equals, or is similar to, one that is kept. So a chain of"
         " similar texts may keep several documents, and a domain whose duplicates are kept loses none. Documents that"
         " quote a little of each other are in no cluster; the overlaps show those."
-        + style.note_left_out((everything, scopes))
+        + choosing.note_left_out((everything, scopes))
     )

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
 from speciate.config.stage import SPLITS
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "How long are the documents of each domain, and do the splits agree?"
 TABLES = {
@@ -44,7 +44,7 @@ def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list
     """Return the domains to draw, and all domains."""
     lengths = _token_rows(tables)
     domains = list(dict.fromkeys(lengths["domain"]))
-    return style.choose_names(
+    return choosing.choose_names(
         domains, options.max_domains, lengths.groupby("domain")["documents"].sum().to_dict()
     ), domains
 
@@ -139,5 +139,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "Length of the documents in tokens, without the end-of-text token, on a scale of octaves. Bars: training text;"
         " marks: the held-out splits, which scatter because they have few documents. The octave of the median training"
         f" document: {'; '.join(medians)}. The figure counts documents, not tokens: a few long documents can hold most"
-        " of a domain’s text." + style.note_left_out((domains, shown))
+        " of a domain’s text." + choosing.note_left_out((domains, shown))
     )

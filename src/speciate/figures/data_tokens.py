@@ -12,7 +12,7 @@ from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
 from speciate.config.stage import SPLITS
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "How much text does each domain give, and how much of it is used for training?"
 TABLES = {
@@ -35,7 +35,7 @@ def _choose_domains(tables: style.Tables, options: Any) -> tuple[list[str], list
     table = tables["data_domains"]
     domains = list(dict.fromkeys(table["domain"]))
     weight = table.groupby("domain")["tokens"].sum().to_dict()
-    return style.choose_names(domains, options.max_domains, weight), domains
+    return choosing.choose_names(domains, options.max_domains, weight), domains
 
 
 def _packed_tokens(table: pd.DataFrame) -> pd.Series:
@@ -109,5 +109,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "Tokens of each domain and split, in blocks, before balancing (light) and as used (dark); each panel has its"
         f" own scale. The mixture has {total}.{apart}{repeated} Bytes per token: {rates}. Where these differ, equal"
         " numbers of tokens are unequal amounts of text. Runs may train for different lengths, and so see different"
-        " amounts of the mixture." + style.note_left_out((domains, shown))
+        " amounts of the mixture." + choosing.note_left_out((domains, shown))
     )

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Do important tokens have a higher loss?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "y")}
@@ -46,7 +46,7 @@ def _choose_arms(rows: pd.DataFrame, subject: style.Subject, options: Any) -> tu
     """Return all arms that have an importance, and those with a panel."""
     arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
     strength = {arm: abs(np.nan_to_num(r)) for arm, (r, _) in _correlations(rows).items()}
-    return arms, style.choose_names(arms, options.max_arms, strength)
+    return arms, choosing.choose_names(arms, options.max_arms, strength)
 
 
 def _describe_correlation(r: float) -> str:
@@ -87,6 +87,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Each point is a token from some probe blocks, with the importance that the finished model’s estimator gives it"
         " and its mean nats when it is masked together with random other tokens. One seed is drawn; r is the mean of"
-        f" the seeds’ correlations: {correlations}.{style.note_left_out((arms, shown))} An importance that follows the"
+        f" the seeds’ correlations: {correlations}.{choosing.note_left_out((arms, shown))} An importance that follows the"
         " loss need not be better to train with: only the bound under uniform masks compares arms."
     )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Which words does the estimator consider important?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "text")}
@@ -42,7 +42,7 @@ def _choose_arms(rows: pd.DataFrame, subject: style.Subject, options: Any) -> li
     """Choose the arms with a panel: the first, the last, the one that varies most, then evenly spaced others."""
     of_arm = rows.groupby("ablation")["x"]
     variation = (of_arm.std() / of_arm.mean().abs()).fillna(0.0).to_dict()
-    return style.choose_names(_arms_with_importance(rows, subject), options.max_arms, variation)
+    return choosing.choose_names(_arms_with_importance(rows, subject), options.max_arms, variation)
 
 
 def _token_rows(tables: style.Tables) -> pd.DataFrame:
@@ -101,5 +101,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "The beginning of one probe block, for one seed. White means an importance at or below the text’s mean, darkest"
         f" means {DARKEST:g} times the mean or more; the scale is the same for every arm.{unshaded}"
-        f"{style.note_left_out((arms, _choose_arms(rows, subject, options)))}"
+        f"{choosing.note_left_out((arms, _choose_arms(rows, subject, options)))}"
     )

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "How much do a router’s choices tell about a text’s domain during training, beyond chance and the controls?"
 TABLES = {
@@ -40,7 +40,7 @@ def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
 
 def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
     """Return the arms with selectors that are not controls, or the controls where there is nothing else."""
-    arms = style.arms_with_selectors(seen, subject)
+    arms = choosing.arms_with_selectors(seen, subject)
     return [arm for arm in arms if arm not in subject.controls] or arms
 
 
@@ -49,12 +49,12 @@ def _choose_drawn(
 ) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the arms and selectors to draw, and every selector's name."""
     seen = _telemetry_rows(tables)
-    names = style.selector_names(seen)
+    names = choosing.selector_names(seen)
     ends = seen[seen["step"] == seen["step"].max()]
     most = ends.groupby("ablation")["information_bits"].mean().to_dict()
-    arms = style.choose_arms(_candidate_arms(seen, subject), options.max_arms, most, subject)
+    arms = choosing.choose_arms(_candidate_arms(seen, subject), options.max_arms, most, subject)
     strongest = ends.groupby("selector")["information_bits"].mean().to_dict()
-    return arms, style.choose_names(list(names), options.max_selectors, strongest), names
+    return arms, choosing.choose_names(list(names), options.max_selectors, strongest), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -152,5 +152,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
         f" where they end, means over seeds. {band}{dashed}{after} The values are estimates on a small probe set and"
         " include their bias. That a router knows the domain does not mean that the model uses it."
-        + style.note_left_out((_candidate_arms(seen, subject), arms), style.all_and_drawn(names, selectors))
+        + choosing.note_left_out((_candidate_arms(seen, subject), arms), choosing.all_and_drawn(names, selectors))
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, mosaic, style
 
 QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
 TABLES = {
@@ -44,11 +44,11 @@ def _choose_drawn(
     means = tables["runs"].groupby("ablation")[["excess_information_bits", "unevenness"]].mean()
     # always the most uneven arm, then those that know most
     weight = {**means["excess_information_bits"].abs().to_dict(), str(means["unevenness"].idxmax()): np.inf}
-    arms = style.choose_arms(style.arms_with_selectors(full, subject), options.max_arms, weight, subject)
-    names = style.selector_names(full)
+    arms = choosing.choose_arms(choosing.arms_with_selectors(full, subject), options.max_arms, weight, subject)
+    names = choosing.selector_names(full)
     named = full[full["domain"] != "all"]
     spread = (named["lift"] - 1).abs().groupby(named["selector"]).mean().to_dict()
-    return arms, style.choose_names(style.column_selectors(names), options.max_selectors, spread), names
+    return arms, choosing.choose_names(choosing.column_selectors(names), options.max_selectors, spread), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -67,7 +67,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     mesh = None
     for row, arm in enumerate(arms):
         paths = list(full[full["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
+        for column, selector in enumerate(choosing.selectors_of_columns(paths, selectors)):
             real, placebo, gap = (grid[3 * row + part, column] for part in range(3))
             gap.set_axis_off()
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector) & (full["seed"] == seed)]
@@ -82,7 +82,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 _label_rows(real, style.plain_name(arm), "real", subject.domains)
                 _label_rows(placebo, "", "shuffled", subject.domains)
     if mesh is not None:
-        style.draw_lift_key(drawn, mesh, list(grid.flat))
+        mosaic.draw_lift_key(drawn, mesh, list(grid.flat))
     return drawn
 
 
@@ -106,7 +106,7 @@ def _draw_pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any
     mesh = None
     for axes, column in ((real, "lift"), (placebo, "placebo_lift")):
         wide = cell[cell["domain"] != "all"].pivot(index="domain", columns="slot", values=column)
-        mesh = style.draw_mosaic(axes, wide.reindex(list(domains)).to_numpy(dtype=float), width_E)
+        mesh = mosaic.draw_mosaic(axes, wide.reindex(list(domains)).to_numpy(dtype=float), width_E)
     return mesh
 
 
@@ -116,7 +116,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if full.empty:
         return "No run of this study has a selector, so there is no lift to show."
     arms, selectors, names = _choose_drawn(tables, subject, options)
-    shown = style.drawn_selectors(full, arms, selectors)
+    shown = choosing.drawn_selectors(full, arms, selectors)
     seeds = sorted(full["seed"].unique())
     named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(shown)]
     named = named[named["seed"] == seeds[0]]
@@ -140,5 +140,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " so that sorting alone makes its order. A lower strip as strong as the upper one would mean that the upper one"
         f" is chance.{where} One wide, pale column is a collapsed router. A lift does not show that the router learned"
         f" it{controls}, nor that the expert is needed."
-        + style.note_left_out((style.arms_with_selectors(full, subject), arms), style.all_and_drawn(names, shown))
+        + choosing.note_left_out(
+            (choosing.arms_with_selectors(full, subject), arms), choosing.all_and_drawn(names, shown)
+        )
     )

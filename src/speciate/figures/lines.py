@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 MARK_EVERY = 12
 """Number of points from which on a line is drawn without markers."""
@@ -35,12 +35,12 @@ def drawn_arms(rows: pd.DataFrame, subject: style.Subject) -> list[str]:
     final = rows[rows["step"] == rows["step"].max()].groupby("ablation")["value"].mean()
     far = (final - final.mean()).abs()
     weight = {str(arm): float(value) for arm, value in far.items()}
-    return style.choose_arms(arms_with_rows(rows, subject), MAX_ARMS, weight, subject)
+    return choosing.choose_arms(arms_with_rows(rows, subject), MAX_ARMS, weight, subject)
 
 
 def note_left_out(rows: pd.DataFrame, subject: style.Subject) -> str:
     """Return a note for a caption on the arms that are not drawn, or nothing."""
-    return style.note_left_out((arms_with_rows(rows, subject), drawn_arms(rows, subject)))
+    return choosing.note_left_out((arms_with_rows(rows, subject), drawn_arms(rows, subject)))
 
 
 def draw_lines(axes: Axes, rows: pd.DataFrame, *, by: str, arms: Sequence[str], subject: style.Subject) -> None:

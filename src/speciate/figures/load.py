@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Does one expert take over, in which layer, and when?"
 TABLES = {
@@ -47,12 +47,12 @@ def _choose_drawn(
 ) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the arms and selectors to draw, and every selector's name."""
     seen = _telemetry_rows(tables)
-    names = style.selector_names(seen)
+    names = choosing.selector_names(seen)
     last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
     by_arm = last.groupby("ablation")["unevenness"].max().to_dict()
     by_selector = last.groupby("selector")["unevenness"].max().to_dict()
-    arms = style.choose_arms(style.arms_with_selectors(seen, subject), options.max_arms, by_arm, subject)
-    return arms, style.choose_names(style.column_selectors(names), options.max_selectors, by_selector), names
+    arms = choosing.choose_arms(choosing.arms_with_selectors(seen, subject), options.max_arms, by_arm, subject)
+    return arms, choosing.choose_names(choosing.column_selectors(names), options.max_selectors, by_selector), names
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -68,7 +68,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     lowest: dict[int, Any] = {}
     for row, arm in enumerate(arms):
         paths = list(seen[seen["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
+        for column, selector in enumerate(choosing.selectors_of_columns(paths, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]])
@@ -144,7 +144,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if seen.empty:
         return "No run of this study has a selector, so there is no load to show."
     arms, selectors, names = _choose_drawn(tables, subject, options)
-    shown = style.drawn_selectors(seen, arms, selectors)
+    shown = choosing.drawn_selectors(seen, arms, selectors)
     seeds = sorted(seen["seed"].unique())
     last = seen[seen["step"] == seen["step"].max()]
     worst = last.loc[last["max_share"].idxmax()]
@@ -160,5 +160,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" ({style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}). Experts have no"
         " common names across seeds or arms. This is a small probe set; the tables show the finished model on the whole"
         " one."
-        + style.note_left_out((style.arms_with_selectors(seen, subject), arms), style.all_and_drawn(names, shown))
+        + choosing.note_left_out(
+            (choosing.arms_with_selectors(seen, subject), arms), choosing.all_and_drawn(names, shown)
+        )
     )

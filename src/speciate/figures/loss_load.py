@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Does an uneven load cost anything?"
 TABLES = {
@@ -181,5 +181,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" of {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
         f" {interval}.{few}{worst}{crowded} Arms differ in more than their load, so the left panel is not a"
         " dose-response curve. A short training of a small model does not show what an uneven load costs later."
-        + style.note_incomparable(tables["runs"]["ablation"], subject)
+        + choosing.note_incomparable(tables["runs"]["ablation"], subject)
     )

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import lines, style
+from speciate.figures import choosing, lines, style
 
 QUESTION = "What else changed while the selectors learned?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
@@ -67,5 +67,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Means over an arm’s modules on the prefix of the probe set; the bands are the range of the seeds."
         " docs/measurements.md explains each metric. An arm without a line does not record it. The arms of a panel need"
-        f" not be comparable: each measures itself.{style.note_left_out((names, shown))}"
+        f" not be comparable: each measures itself.{choosing.note_left_out((names, shown))}"
     )

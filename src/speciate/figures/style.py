@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import QuadMesh
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -31,13 +29,6 @@ COLOURS = ("#1F2EA0", "#8A1709", "#A2910F", "#398D5E", "#BE489D", "#947EF7")
 tritan vision."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
-# Lightness falls from 'much less' to 'much more', so that a grey print still reads in one direction.
-LIFT = LinearSegmentedColormap.from_list(
-    "lift",
-    [(0, "#A6DBF2"), (0.5, "#D8D6D3"), (0.62, "#DFAE7D"), (0.75, "#CF7A26"), (0.88, "#963B06"), (1, "#4A1700")],
-)
-LIFT_LIMIT = 4.0
-"""Lifts above it, and below its inverse, take the last colour of the scale."""
 
 RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -173,139 +164,12 @@ def colours(subject: Subject) -> dict[str, str]:
     return {**palette, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
 
 
-def arms_with_selectors(frame: pd.DataFrame, subject: Subject) -> list[str]:
-    """Return the arms of a table of selectors, in the order of the study."""
-    present = set(frame["ablation"])
-    return [arm for arm in subject.arms if arm in present]
-
-
-def selector_names(frame: pd.DataFrame) -> dict[str, str]:
-    """Map every selector's path, in order of depth, to 'layer 3', or to a short path where a layer has several."""
-    pairs = frame[["layer", "selector"]].drop_duplicates().sort_values(["layer", "selector"])
-    count = pairs["layer"].value_counts()
-    return {
-        path: f"layer {int(layer)}"
-        if layer >= 0 and (count[layer] == 1 or path == f"blocks.{layer}")
-        else _short_path(path)
-        for layer, path in pairs.itertuples(index=False, name=None)
-    }
-
-
-def _short_path(path: str) -> str:
-    """Return a path without the prefix that all paths share."""
-    return path.removeprefix("parts.").removeprefix("blocks.")
-
-
-def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:
-    """Choose at most `limit` of `names`, in order: the first, the last and the heaviest, then evenly spaced others."""
-    if len(names) <= limit:
-        return list(names)
-    heaviest = max(names, key=lambda name: weight.get(name, 0.0))
-    order = [heaviest, names[0], names[-1]]
-    order += [names[int(index)] for index in np.linspace(0, len(names) - 1, limit).round()]
-    order += list(names)
-    kept = list(dict.fromkeys(order))[:limit]
-    return [name for name in names if name in kept]
-
-
-def choose_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
-    """Choose at most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
-    heaviest = sorted(arms, key=lambda arm: -weight.get(arm, 0.0))
-    wanted = [arm for arm in (subject.reference, *subject.controls) if arm in arms][: max(1, limit - 1)]
-    kept = list(dict.fromkeys([*wanted, *heaviest]))[:limit]
-    return [arm for arm in arms if arm in kept]
-
-
-def selectors_of_columns(paths: Sequence[str], columns: Sequence[str]) -> list[str | None]:
-    """Return the selector in each column for an arm with these `paths`: the column's, or another of the arm."""
-    others = [path for path in paths if path not in columns]
-    num_free = sum(column not in paths for column in columns)
-    chosen = iter(choose_names(others, num_free, {}) if num_free else [])
-    return [column if column in paths else next(chosen, None) for column in columns]
-
-
-def drawn_selectors(frame: pd.DataFrame, arms: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """Return every selector that is drawn in the rows of `arms`."""
-    by_arm = frame[frame["ablation"].isin(arms)].groupby("ablation")["selector"].unique()
-    drawn = {path for paths in by_arm for path in selectors_of_columns(list(paths), columns) if path is not None}
-    return [path for path in selector_names(frame) if path in drawn]
-
-
-def column_selectors(names: Mapping[str, str]) -> list[str]:
-    """Return the selectors that may have a column: those that are alone in their layer, or else all of them."""
-    layered = [path for path, name in names.items() if name.startswith("layer ")]
-    return layered or list(names)
-
-
 def hide_axes(axes: Axes) -> None:
     """Hide axes where an arm has nothing to show, but keep the labels next to them."""
     for spine in axes.spines.values():
         spine.set_visible(False)
     # transparent rather than absent, so that a label next to these axes is placed like the others
     axes.tick_params(length=0, labelbottom=False, labelcolor=(0, 0, 0, 0))
-
-
-def all_and_drawn(names: Mapping[str, str], kept: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the names of all selectors and of the `kept` paths, for `note_left_out`."""
-    return list(names.values()), [names[path] for path in kept]
-
-
-def note_left_out(*pairs: tuple[Sequence[str], Sequence[str]]) -> str:
-    """Return ' Not shown ...' for a caption, from pairs (all names, drawn names) of arms or layers; or nothing."""
-    missing = [[name for name in everything if name not in shown] for everything, shown in pairs]
-    parts = []
-    for names in filter(None, missing):
-        layers = len(names) > 1 and all(name.startswith("layer ") for name in names)
-        parts.append(
-            f"layers {join_names(name.removeprefix('layer ') for name in names)}" if layers else join_names(names)
-        )
-    return f" Not shown for lack of room: {'; '.join(parts)}." if parts else ""
-
-
-def note_incomparable(present: Iterable[str], subject: Subject) -> str:
-    """Return ' Not drawn ...' for a caption, with those of `present` whose losses cannot be compared; or nothing."""
-    names = [arm for arm in subject.arms if arm in subject.incomparable and arm in set(present)]
-    if not names:
-        return ""
-    return (
-        f" Not drawn, because a bound is not a likelihood, and neither is a loss that looks ahead: {join_names(names)}."
-    )
-
-
-def lift_shade(lift: Any) -> Any:
-    """Map a lift to 0..1 for the colour map, in octaves: 1/4 and below to 0, 1 to the middle, 4 and above to 1."""
-    octaves = np.log2(np.clip(lift, 1 / LIFT_LIMIT, LIFT_LIMIT))
-    return 0.5 + octaves / (2 * np.log2(LIFT_LIMIT))
-
-
-def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
-    """Draw lifts as colours; experts are columns as wide as their share, sorted by the row of their largest lift."""
-    sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
-    order = np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
-    edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
-    rows = np.arange(lift_RE.shape[0] + 1)
-    shown = np.ma.masked_invalid(lift_shade(lift_RE[:, order]))
-    few = len(order) <= 16
-    mesh = axes.pcolormesh(
-        edges, rows, shown, cmap=LIFT, vmin=0, vmax=1, edgecolors="white" if few else "none", linewidth=0.4
-    )
-    if not few:
-        # thousands of paths look the same as pixels, at a hundredth of the size; borders would hide thin columns
-        mesh.set_rasterized(True)
-        axes.hlines(rows[1:-1], 0, edges[-1], color="white", linewidth=0.5)
-    axes.set(xlim=(0, max(edges[-1], 1e-9)), ylim=(lift_RE.shape[0], 0), xticks=[], yticks=[])
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return mesh
-
-
-def draw_lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
-    """Draw the colour bar of `draw_mosaic` under the axes."""
-    bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", aspect=60, fraction=0.02, pad=0.01, shrink=0.5)
-    bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["≤ ¼", "½", "1", "2", "≥ 4"])
-    bar.set_label("lift: how much more often than on average (1: no preference)")
-    cast(Any, bar.outline).set_visible(False)
 
 
 def label_ends(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, mosaic, style
 
 QUESTION = "Do experts of code serve keywords, names, operators?"
 TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}
@@ -44,11 +44,11 @@ def _choose_drawn(
     weighed: pd.DataFrame, subject: style.Subject, options: Any
 ) -> tuple[list[str], list[str], dict[str, str]]:
     """Return the arms and selectors to draw, and every selector's name."""
-    arms = style.arms_with_selectors(weighed, subject)
-    kept = style.choose_arms(arms, options.max_arms, _bits_by_arm(weighed).to_dict(), subject)
-    names = style.selector_names(weighed)
+    arms = choosing.arms_with_selectors(weighed, subject)
+    kept = choosing.choose_arms(arms, options.max_arms, _bits_by_arm(weighed).to_dict(), subject)
+    names = choosing.selector_names(weighed)
     heavy = weighed.groupby("selector")["mass"].sum().to_dict()
-    return kept, style.choose_names(style.column_selectors(names), options.max_selectors, heavy), names
+    return kept, choosing.choose_names(choosing.column_selectors(names), options.max_selectors, heavy), names
 
 
 def _order_types(weighed: pd.DataFrame) -> list[str]:
@@ -71,7 +71,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     mesh = None
     for row, arm in enumerate(arms):
         paths = list(weighed[weighed["ablation"] == arm]["selector"].unique())
-        for column, selector in enumerate(style.selectors_of_columns(paths, selectors)):
+        for column, selector in enumerate(choosing.selectors_of_columns(paths, selectors)):
             axes = grid[row, column]
             if row == 0:
                 axes.set_title(names[selectors[column]], pad=3)
@@ -83,7 +83,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 continue
             lift = cell.pivot(index="type", columns="slot", values="lift").reindex(types).to_numpy(dtype=float)
             mass = (cell["tokens"] * cell["share"]).groupby(cell["slot"]).sum().sort_index().to_numpy()
-            mesh = style.draw_mosaic(axes, lift, mass / mass.sum())
+            mesh = mosaic.draw_mosaic(axes, lift, mass / mass.sum())
             if column == 0:
                 axes.set_yticks(np.arange(len(types)) + 0.5, types)
             if selector is not None and selector not in selectors:
@@ -91,7 +91,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 text = axes.annotate(names[selector], (1, 1.01), fontsize=5.5, color=style.QUIET, **above)
                 text.set_in_layout(False)  # the gap above is wide enough
     if mesh is not None:
-        style.draw_lift_key(drawn, mesh, list(grid.flat))
+        mosaic.draw_lift_key(drawn, mesh, list(grid.flat))
     return drawn
 
 
@@ -125,8 +125,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" layers and seeds: {information}. A frozen or hash router has some without having learned anything, because a"
         " type consists of few different tokens (a hash router sends every “return” to one expert). Only what exceeds"
         " theirs was learned."
-        + style.note_left_out(
-            (style.arms_with_selectors(weighed, subject), arms),
-            style.all_and_drawn(names, style.drawn_selectors(weighed, arms, selectors)),
+        + choosing.note_left_out(
+            (choosing.arms_with_selectors(weighed, subject), arms),
+            choosing.all_and_drawn(names, choosing.drawn_selectors(weighed, arms, selectors)),
         )
     )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "In which order does a sampler fill in its tokens?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "y", "text")}
@@ -71,5 +71,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " the step that filled it in, and is faint where the model then gave it little probability. Mean nats of a"
         f" token at that moment: {means}. A sampler that waits for certain tokens draws more likely text, which is not"
         " better text."
-        f"{style.note_left_out((names, names[: options.max_samplers]))}"
+        f"{choosing.note_left_out((names, names[: options.max_samplers]))}"
     )

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
-from speciate.figures import style
+from speciate.figures import choosing, style
 
 QUESTION = "Do the choices that tell a text’s domain matter for the loss?"
 TABLES = {
@@ -59,7 +59,7 @@ def _points(tables: style.Tables) -> pd.DataFrame:
 def _arms(points: pd.DataFrame, subject: style.Subject, limit: int) -> list[str]:
     """Return the arms that are drawn: those with the most information, the controls among them."""
     most = points.groupby("ablation")["bits"].max().to_dict()
-    return style.choose_arms(style.arms_with_selectors(points, subject), limit, most, subject)
+    return choosing.choose_arms(choosing.arms_with_selectors(points, subject), limit, most, subject)
 
 
 def _colour(layer: int, last: int) -> Any:
@@ -135,5 +135,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" {used} cost more than the margin by the whole interval, and {idle} stay inside it by the whole interval:"
         f" these are idle.{controls} The model was trained with its selector, so a cost shows that it relies on it, not"
         " that another model would do worse without. Selectors outside the layers are not shown."
-        + style.note_left_out((style.arms_with_selectors(points, subject), arms))
+        + choosing.note_left_out((choosing.arms_with_selectors(points, subject), arms))
     )
