@@ -50,6 +50,7 @@ def subject(arms: tuple[str, ...] = ARMS, domains: tuple[str, ...] = ("code", "m
         reference=arms[min(1, len(arms) - 1)],
         incomparable=(),
         controls=controls,
+        fixed=controls,
         confidence=0.95,
         margin=0.05,
         armed_after=0.1,

@@ -77,7 +77,7 @@ rule card:
 rule present:
     input:
         tables=CARD,
-        figures=files_of_figures("data", "svg", "json"),
+        figures=files_of_figures("data", "svg", "narrow.svg", "json"),
     output:
         report(
             f"{HOME}/data.html",

@@ -21,7 +21,7 @@ TABLES_OF = {
     "Data": CARDED,
 }
 READ_BY = {"card": CARD, "cost": COST}
-READ_BY |= dict.fromkeys(("tables", "sweeps", "interventions"), TABLES)
+READ_BY |= dict.fromkeys(("tables", "sweeps", "interventions", "types"), TABLES)
 
 
 def folder_pattern(top, stage):

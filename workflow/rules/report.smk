@@ -14,6 +14,8 @@ rule draw:
             caption="../report/figure.rst",
             labels=labels_of_figure,
         ),
+        # the same for screens as narrow as a telephone's
+        narrow=f"{HOME}/figures/{{figure}}.narrow.svg",
         png=f"{HOME}/figures/{{figure}}.png",
         caption=f"{HOME}/figures/{{figure}}.json",
     log:
@@ -74,7 +76,7 @@ rule manifest:
 rule report:
     input:
         tables=TABLES,
-        figures=files_of_figures("report", "svg", "json"),
+        figures=files_of_figures("report", "svg", "narrow.svg", "json"),
         card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:

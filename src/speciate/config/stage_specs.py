@@ -150,6 +150,8 @@ class Arm(Strict):
     """Whether one of its components looks at later tokens, so that its loss is not a likelihood."""
     bound: bool = False
     """Whether its loss is an upper bound of the negative log-likelihood."""
+    fixed: bool = False
+    """Whether it has routers, and none of them can learn: frozen, hash, oracle."""
 
 
 def incomparable(arms: Sequence[Arm], reference: str) -> Names:
@@ -196,6 +198,8 @@ class DrawSpec(Strict):
     incomparable: Names = ()
     """Arms whose losses are not drawn next to the reference's."""
     controls: Names = ()
+    fixed: Names = ()
+    """Arms whose routers cannot learn, controls or not."""
     confidence: float = 0.95
     armed_after: float = 0.0
     margin: float = 0.0

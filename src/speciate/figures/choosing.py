@@ -43,6 +43,18 @@ def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) 
     return [name for name in names if name in kept]
 
 
+def most_uneven(full: pd.DataFrame, paths: Sequence[str], limit: int, subject: Subject) -> list[str]:
+    """Choose at most `limit` of the selectors `paths`: the most uneven of arms that learn, then those of other arms.
+
+    `full` has a row per run and selector with its unevenness.
+    """
+    learned = full[~full["ablation"].isin([*subject.controls, *subject.fixed])]
+    worst, others = (rows.groupby("selector")["unevenness"].max() for rows in (learned, full))
+    order = sorted(paths, key=lambda path: (-worst.get(path, -np.inf), -others.get(path, -np.inf)))
+    kept = set(order[:limit])
+    return [path for path in paths if path in kept]
+
+
 def choose_arms(arms: Sequence[str], limit: int, weight: Mapping[str, float], subject: Subject) -> list[str]:
     """Choose at most `limit` of `arms`, in order: the reference and the controls, then the heaviest."""
     heaviest = sorted(arms, key=lambda arm: -weight.get(arm, 0.0))

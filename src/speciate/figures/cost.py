@@ -13,6 +13,7 @@ from speciate.figures import style
 
 QUESTION = "What does a mixer cost as blocks grow longer?"
 TABLES = {"cost": ("ablation", "mixer", "layer", "length", "kept_bytes", "train_ms", "decode_ms")}
+LIMITS = "The times hold for this small width and for one thread; a wide model or a GPU needs a measurement of its own."
 PANELS = {
     "train_ms": "training,\nms per thousand tokens",
     "decode_ms": "decoding,\nms per token",
@@ -33,14 +34,38 @@ def _cost_per_token(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name] * factor
 
 
+def _slopes(tables: style.Tables, subject: style.Subject) -> dict[str, tuple[float, float]]:
+    """Return the slopes of log time and of log memory of every mixer, over its longer blocks."""
+    slopes = {}
+    for name, of_mixer in mixers_of_arms(tables["cost"], subject).items():
+        if len(of_mixer) > 1:
+            # the longer half, because fixed costs dominate in short blocks
+            late = of_mixer.iloc[len(of_mixer) // 2 - 1 :]
+            slopes[name] = (log_slope(late, "train_ms"), log_slope(late, "kept_bytes"))
+    return slopes
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which mixer's training time grows slowest with the length of blocks, and which fastest."""
+    slopes = {name: time for name, (time, _) in _slopes(tables, subject).items()}
+    if not slopes:
+        return ""
+    slowest, fastest = min(slopes, key=lambda name: slopes[name]), max(slopes, key=lambda name: slopes[name])
+    text = f"Training time grows with the length of blocks to the power {slopes[slowest]:.2f} in {slowest}"
+    return text if slowest == fastest else f"{text}, and {slopes[fastest]:.2f} in {fastest}"
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a panel per cost, on logarithmic axes, with a line per arm and mixer."""
     rows = tables["cost"]
-    drawn = style.new_figure(2.6)
-    for axes, (name, title) in zip(drawn.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    shape = (len(PANELS), 1) if style.is_narrow() else (1, len(PANELS))
+    drawn = style.new_figure(2.2 * len(PANELS) if style.is_narrow() else 2.6)
+    for axes, (name, title) in zip(drawn.subplots(*shape), PANELS.items(), strict=True):
         lines = mixers_of_arms(rows.assign(value=_cost_per_token(rows, name)), subject)
         _draw_panel(axes, lines, style.colours(subject))
-        axes.set_title(title, loc="left", weight="bold")
+        what, unit = title.split(",\n")
+        axes.set_title(what, loc="left", weight="bold")
+        axes.set_ylabel(unit)
     drawn.supxlabel("tokens in a block", fontsize=7.5)
     return drawn
 
@@ -86,16 +111,9 @@ def log_slope(rows: pd.DataFrame, name: str) -> float:
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return what the figure shows and what it does not."""
-    rows = tables["cost"]
-    slopes = []
-    for name, of_mixer in mixers_of_arms(rows, subject).items():
-        if len(of_mixer) > 1:
-            # the longer half, because fixed costs dominate in short blocks
-            late = of_mixer.iloc[len(of_mixer) // 2 - 1 :]
-            slopes.append(f"{name} {log_slope(late, 'train_ms'):.2f} and {log_slope(late, 'kept_bytes'):.2f}")
+    slopes = [f"{name} {time:.2f} and {memory:.2f}" for name, (time, memory) in _slopes(tables, subject).items()]
     return (
         "Each mixer of an arm alone, with initial weights, on one block and one thread: median processor time on"
         " this machine. In the outer panels a flat line means linear growth. Slopes of log time and of log memory"
-        f" against log length, over the longest blocks: {'; '.join(slopes)}. The times hold for this small width; a"
-        " wide model or a GPU needs a measurement of its own."
+        f" against log length, over the longest blocks: {'; '.join(slopes)}."
     )

@@ -14,6 +14,10 @@ from speciate.figures import choosing, style
 
 QUESTION = "Did every run learn, and do the arms diverge during training?"
 TABLES = {"curves": ("ablation", "seed", "step", "series", "nats")}
+LIMITS = (
+    "The spread between seeds is not drawn, and there are few validation blocks: a line that departs from zero is no"
+    " finding by itself. The comparisons have intervals, from more text."
+)
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
@@ -40,12 +44,35 @@ def _differences(
     return apart, choosing.choose_arms(arms, options.max_arms, weight, subject), arms
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which arms end lowest and highest, and how far from the reference."""
+    differences, arms, _ = _differences(tables, subject, options)
+    if differences.empty:
+        return ""
+    last = int(differences.index.get_level_values("step").max())
+    ends = differences.xs(last, level="step")[arms].mean().dropna()
+    own = tables["curves"]
+    own = own[(own["ablation"] == subject.reference) & own["series"].isin(subject.domains)]
+    if ends.empty:
+        fallen = own.groupby("step")["nats"].mean()
+        return (
+            f"{style.sentence(style.plain_name(subject.reference))}’s validation loss falls from {fallen.iloc[0]:.2f} to"
+            f" {fallen.iloc[-1]:.2f} nats"
+        )
+    low, high = str(ends.idxmin()), str(ends.idxmax())
+    lowest = f"{style.plain_name(low)} ends {style.format_signed(float(ends.min()))} nats from"
+    text = f"{lowest} {style.plain_name(subject.reference)} on validation text"
+    if low != high:
+        text += f", and {style.plain_name(high)} {style.format_signed(float(ends.max()))}"
+    return style.sentence(text)
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw the reference's own losses in the first panel, then a panel per domain with each arm minus the reference."""
     differences, arms, _ = _differences(tables, subject, options)
     if differences.empty:
         return style.message_figure("The reference has no validation losses.")
-    columns = 2
+    columns = 1 if style.is_narrow() else 2
     rows = -(-(1 + len(subject.domains)) // columns)
     drawn = style.new_figure(0.3 + 2.0 * rows)
     grid = drawn.subplots(rows, columns, squeeze=False)
@@ -123,9 +150,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f"First panel: the loss of {style.plain_name(subject.reference)} on its training batches and on each domain’s"
         " validation blocks. Other panels: the validation loss of each arm minus that of"
         f" {style.plain_name(subject.reference)} ({seeds if num_seeds > 1 else 'one seed'}); below zero is"
-        f" better.{at_end} The spread between seeds is not drawn: a line that departs from zero is not a finding by"
-        " itself. The comparisons give the intervals. There are few validation blocks; the test losses in the tables"
-        " rest on more text."
+        f" better.{at_end}"
         + choosing.note_left_out((candidates, arms))
         + choosing.note_incomparable(tables["curves"]["ablation"], subject)
     )

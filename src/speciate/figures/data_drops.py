@@ -19,6 +19,7 @@ TABLES = {
     "data_drops": ("domain", "stage", "reason", "documents", "share"),
     "data_sources": ("domain", "documents_read"),
 }
+LIMITS = "A share of documents is not a share of text: documents that are too short hold little."
 STAGES = {"clean": style.COLOURS[0], "sort": style.COLOURS[1], "cluster": style.ACCENT, "pack": style.COLOURS[2]}
 NAMES = {
     "clean": "by a filter",
@@ -51,14 +52,28 @@ def _choose_rows(tables: style.Tables, options: Any) -> tuple[list[str], list[st
     return kept, domains, shown, [reason for _, reason in rows]
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which domain lost the largest share of its documents."""
+    domains = _choose_rows(tables, options)[1]
+    read = tables["data_sources"].groupby("domain")["documents_read"].sum()
+    lost = tables["data_drops"].groupby("domain")["documents"].sum().reindex(domains, fill_value=0)
+    if not lost.sum():
+        return "No document was dropped"
+    share = (lost / read.reindex(domains).clip(lower=1)).astype(float)
+    most = str(share.idxmax())
+    total = f"{lost.sum() / max(1, read.sum()):.1%} of the documents were dropped"
+    return f"{total}, most in {style.plain_name(most)}: {share[most]:.1%}" if len(domains) > 1 else total
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a panel per domain with a row per reason."""
     domains, _, rows, _ = _choose_rows(tables, options)
     if not rows:
         return style.message_figure("No document was dropped.")
     drops = tables["data_drops"]
-    drawn = style.new_figure(0.85 + 0.185 * len(rows))
-    grid = drawn.subplots(1, len(domains), sharex=True, sharey=True, squeeze=False)[0]
+    lines = len(domains) if style.is_narrow() else 1
+    drawn = style.new_figure(0.85 + lines * 0.185 * (len(rows) + lines - 1))
+    grid = drawn.subplots(lines, len(domains) // lines, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, domain in zip(grid, domains, strict=True):
         _draw_panel(axes, drops[drops["domain"] == domain], rows)
         axes.set_title(style.plain_name(domain), loc="left", weight="bold")
@@ -91,7 +106,15 @@ def _add_legend(drawn: Figure, stages: list[str]) -> None:
     """Add a legend of the stages above the panels."""
     handles = [Patch(color=STAGES[stage], linewidth=0) for stage in stages]
     texts = [NAMES[stage] for stage in stages]
-    drawn.legend(handles, texts, loc="outside upper center", ncols=3, frameon=False, fontsize=7, handlelength=1.2)
+    drawn.legend(
+        handles,
+        texts,
+        loc="outside upper center",
+        ncols=style.columns_of(3),
+        frameon=False,
+        fontsize=7,
+        handlelength=1.2,
+    )
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -109,7 +132,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Dropped documents, as a share of the documents from each domain’s sources, by the first reason that applied."
         " Filters run in the order of the study file, so a reason counts only what the earlier ones left, and another"
-        f" order gives other counts. Dropped in total: {dropped}. A share of documents is not a share of text:"
-        " documents that are too short hold little."
+        f" order gives other counts. Dropped in total: {dropped}."
         + choosing.note_left_out((everything, domains), (reasons, [reason for _, reason in rows]))
     )

@@ -16,6 +16,10 @@ from speciate.figures import choosing, style
 
 QUESTION = "How many documents occur more than once, and how often?"
 TABLES = {"data_duplicates": ("scope", "reason", "size", "clusters")}
+LIMITS = (
+    "A cluster is not what was dropped, since a document is dropped only if it equals, or is similar to, one that is kept;"
+    " and documents that quote a little of each other are in no cluster."
+)
 REASONS = {"exact_duplicate": style.COLOURS[0], "near_duplicate": style.ACCENT}
 NAMES = {"exact_duplicate": "all texts equal", "near_duplicate": "some texts only similar"}
 
@@ -42,6 +46,17 @@ def _choose_scopes(tables: style.Tables, options: Any) -> tuple[list[str], list[
     return choosing.choose_names(scopes, options.max_scopes, table.groupby("scope")["clusters"].sum().to_dict()), scopes
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how many clusters of duplicates there are, and the size of the largest."""
+    table = tables["data_duplicates"]
+    if table.empty:
+        return "No two documents are duplicates"
+    within = table[table["scope"] != "domains"]
+    within = within if len(within) else table
+    number, largest = int(within["clusters"].sum()), int(within["size"].max())
+    return f"{number:,} clusters of duplicates; the largest has {largest:,} documents"
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a panel per scope, with a row per octave of sizes and a bar per reason, next to the number of clusters."""
     scopes, _ = _choose_scopes(tables, options)
@@ -50,7 +65,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     clusters = _count_by_octave(tables["data_duplicates"])
     octaves = range(1, int(clusters["octave"].max()) + 1)
     reasons = [reason for reason in REASONS if (clusters["reason"] == reason).any()]
-    columns = min(3, len(scopes))
+    columns = min(style.columns_of(3), len(scopes))
     lines = -(-len(scopes) // columns)
     drawn = style.new_figure(0.8 + lines * (0.35 + 0.28 * len(octaves)))
     grid = drawn.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
@@ -112,8 +127,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Clusters of documents that are equal or similar, by the number of documents in a cluster. Similar documents"
         f" are joined in chains of pairs above the study’s similarity. Clusters: {'; '.join(counts)}. A cluster is not"
-        " what was dropped: a document is dropped only if it equals, or is similar to, one that is kept. So a chain of"
-        " similar texts may keep several documents, and a domain whose duplicates are kept loses none. Documents that"
-        " quote a little of each other are in no cluster; the overlaps show those."
+        " what was dropped: a chain of similar texts may keep several documents, and a domain whose duplicates are kept"
+        " loses none. The overlaps show documents that quote a little of each other."
         + choosing.note_left_out((everything, scopes))
     )

@@ -21,6 +21,7 @@ TABLES = {
     "data_lengths": ("domain", "split", "unit", "low", "high", "documents"),
     "data_domains": ("domain", "blocks_used", "tokens_used"),
 }
+LIMITS = "Documents are counted, not tokens: a few long documents can hold most of a domain’s text."
 HELD_OUT = SPLITS[1:]
 BAR = "#C9CFE8"
 
@@ -56,13 +57,35 @@ def _block_length(tables: style.Tables) -> float:
     return float((used["tokens_used"] / used["blocks_used"]).max())
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which domain has the longest and which the shortest documents, by their median octave."""
+    lengths = _token_rows(tables)
+    train = lengths[lengths["split"] == "train"].sort_values("low")
+    medians = {}
+    for domain, rows in train.groupby("domain", sort=False):
+        medians[str(domain)] = rows[rows["documents"].cumsum() >= rows["documents"].sum() / 2].iloc[0]
+    if not medians:
+        return ""
+    longest, shortest = (choose(medians, key=lambda name: medians[name]["low"]) for choose in (max, min))
+
+    def octave(domain: str) -> str:
+        return f"{medians[domain]['low']} to {medians[domain]['high']} tokens"
+
+    if medians[longest]["low"] == medians[shortest]["low"]:
+        return f"The median document has {octave(longest)} in every domain"
+    return (
+        f"The median document has {octave(shortest)} in {style.plain_name(shortest)}, and {octave(longest)} in"
+        f" {style.plain_name(longest)}"
+    )
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a panel per domain: bars for the training text, and a mark per octave and held-out split."""
     domains, _ = _choose_domains(tables, options)
     if not domains:
         return style.message_figure("No document has been encoded.")
     lengths = _token_rows(tables)
-    columns = min(3, len(domains))
+    columns = style.columns_of(min(3, len(domains)))
     rows = -(-len(domains) // columns)
     drawn = style.new_figure(0.5 + 1.35 * rows)
     grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -109,7 +132,15 @@ def _add_legend(drawn: Figure) -> None:
     ]
     handles.append(Line2D([], [], color=style.INK, linewidth=0.6, linestyle=(0, (4, 3))))
     texts = ["training text", *HELD_OUT, "block length"]
-    drawn.legend(handles, texts, loc="outside upper center", ncols=5, frameon=False, fontsize=7, handlelength=1.6)
+    drawn.legend(
+        handles,
+        texts,
+        loc="outside upper center",
+        ncols=style.columns_of(5),
+        frameon=False,
+        fontsize=7,
+        handlelength=1.6,
+    )
 
 
 def _short_number(tokens: int) -> str:
@@ -138,6 +169,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         "Length of the documents in tokens, without the end-of-text token, on a scale of octaves. Bars: training text;"
         " marks: the held-out splits, which scatter because they have few documents. The octave of the median training"
-        f" document: {'; '.join(medians)}. The figure counts documents, not tokens: a few long documents can hold most"
-        " of a domain’s text." + choosing.note_left_out((domains, shown))
+        f" document: {'; '.join(medians)}." + choosing.note_left_out((domains, shown))
     )

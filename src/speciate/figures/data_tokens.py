@@ -18,6 +18,10 @@ QUESTION = "How much text does each domain give, and how much of it is used for 
 TABLES = {
     "data_domains": ("domain", "split", "tokens", "bytes_per_token", "blocks", "blocks_used", "tokens_used", "epochs")
 }
+LIMITS = (
+    "Where the bytes per token differ, equal numbers of tokens are unequal amounts of text; and runs may train for"
+    " different lengths, and so see different amounts of the mixture."
+)
 PACKED = "#C9CFE8"
 
 
@@ -44,11 +48,27 @@ def _packed_tokens(table: pd.DataFrame) -> pd.Series:
     return table["blocks"] * length if pd.notna(length) else table["tokens"]
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how many tokens the mixture has, and how unequal the domains were."""
+    table = tables["data_domains"]
+    train = table[table["split"] == "train"].set_index("domain")
+    total = f"{_short_number(float(train['tokens_used'].sum()))} tokens are used for training"
+    most, least = str(train["blocks"].idxmax()), str(train["blocks"].idxmin())
+    if most == least:
+        return total
+    ratio = train["blocks"][most] / max(1, train["blocks"][least])
+    return f"{total}; {style.plain_name(most)} has {ratio:.2f} times the text of {style.plain_name(least)}"
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a panel per split, each with its own scale, and a row per domain."""
     domains, _ = _choose_domains(tables, options)
-    drawn = style.new_figure(0.75 + 0.3 * len(domains))
-    grid = drawn.subplots(1, len(SPLITS), sharey=True, squeeze=False, width_ratios=(2.3, 1, 1, 1))[0]
+    if style.is_narrow():
+        drawn = style.new_figure(0.75 + len(SPLITS) * (0.2 + 0.3 * len(domains)))
+        grid = drawn.subplots(len(SPLITS), 1, sharey=True, squeeze=False).flatten()
+    else:
+        drawn = style.new_figure(0.75 + 0.3 * len(domains))
+        grid = drawn.subplots(1, len(SPLITS), sharey=True, squeeze=False, width_ratios=(2.3, 1, 1, 1))[0]
     table = tables["data_domains"].assign(packed=_packed_tokens(tables["data_domains"]))
     for axes, split in zip(grid, SPLITS, strict=True):
         by_domain = table[table["split"] == split].set_index("domain").reindex(domains).fillna(0)
@@ -56,7 +76,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         axes.set_title({"train": "training text"}.get(split, split), loc="left", weight="bold")
     grid[0].set(ylim=(len(domains) - 0.4, -0.6))
     grid[0].set_yticks(range(len(domains)), [style.plain_name(domain) for domain in domains])
-    drawn.supxlabel("tokens in blocks; light: packed, dark: used in the mixture or the held-out set", fontsize=7.5)
+    text = "tokens in blocks; light: packed, dark: used in the mixture or the held-out set"
+    drawn.supxlabel(text.replace("; ", ";\n") if style.is_narrow() else text, fontsize=7.5)
     return drawn
 
 
@@ -107,7 +128,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     rates = ", ".join(f"{style.plain_name(str(name))} {rate:.2f}" for name, rate in train["bytes_per_token"].items())
     return (
         "Tokens of each domain and split, in blocks, before balancing (light) and as used (dark); each panel has its"
-        f" own scale. The mixture has {total}.{apart}{repeated} Bytes per token: {rates}. Where these differ, equal"
-        " numbers of tokens are unequal amounts of text. Runs may train for different lengths, and so see different"
-        " amounts of the mixture." + choosing.note_left_out((domains, shown))
+        f" own scale. The mixture has {total}.{apart}{repeated} Bytes per token: {rates}."
+        + choosing.note_left_out((domains, shown))
     )

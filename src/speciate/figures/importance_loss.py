@@ -15,6 +15,12 @@ QUESTION = "Do important tokens have a higher loss?"
 TABLES = {"details": ("ablation", "seed", "what", "item", "position", "x", "y")}
 
 
+LIMITS = (
+    "An importance that follows the loss need not be better to train with: only the bound under uniform masks compares"
+    " arms."
+)
+
+
 class Options(FigureOptions):
     """Limits of what one page can hold."""
 
@@ -43,10 +49,22 @@ def _correlations(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def _choose_arms(rows: pd.DataFrame, subject: style.Subject, options: Any) -> tuple[list[str], list[str]]:
-    """Return all arms that have an importance, and those with a panel."""
+    """Return all arms that have an importance, and those with a panel: not those whose importance is constant."""
     arms = [arm for arm in subject.arms if arm in set(rows["ablation"])]
-    strength = {arm: abs(np.nan_to_num(r)) for arm, (r, _) in _correlations(rows).items()}
-    return arms, choosing.choose_names(arms, options.max_arms, strength)
+    strength = {arm: abs(r) for arm, (r, _) in _correlations(rows).items() if not np.isnan(r)}
+    return arms, choosing.choose_names([arm for arm in arms if arm in strength], options.max_arms, strength)
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return in which arm the importance follows the loss most, and the spread of its correlation over the seeds."""
+    r = {arm: pair for arm, pair in _correlations(_token_rows(tables)).items() if not np.isnan(pair[0])}
+    if not r:
+        return ""
+    arm = max(r, key=lambda name: abs(r[name][0]))
+    return (
+        f"Importance follows the loss most in {style.plain_name(arm)}: {_describe_correlation(r[arm][0])}, within"
+        f" {r[arm][1]:.2f} over the seeds"
+    )
 
 
 def _describe_correlation(r: float) -> str:
@@ -59,7 +77,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     _, arms = _choose_arms(rows, subject, options)
     if not arms:
         return style.message_figure("No arm of this study has an importance.")
-    columns = min(3, len(arms))
+    columns = min(style.columns_of(3), len(arms))
     lines = -(-len(arms) // columns)
     drawn = style.new_figure(0.3 + 2.0 * lines)
     grid = drawn.subplots(lines, columns, squeeze=False, sharey=True)
@@ -80,13 +98,13 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return what the figure shows and what it does not."""
     rows = _token_rows(tables)
     arms, shown = _choose_arms(rows, subject, options)
-    if not arms:
-        return "No arm of this study has an importance."
+    if not shown:
+        return "No arm of this study has an importance that varies."
     r = _correlations(rows)
     correlations = "; ".join(f"{style.plain_name(arm)} {_describe_correlation(r[arm][0])}" for arm in arms)
     return (
         "Each point is a token from some probe blocks, with the importance that the finished model’s estimator gives it"
         " and its mean nats when it is masked together with random other tokens. One seed is drawn; r is the mean of"
-        f" the seeds’ correlations: {correlations}.{choosing.note_left_out((arms, shown))} An importance that follows the"
-        " loss need not be better to train with: only the bound under uniform masks compares arms."
+        f" the seeds’ correlations: {correlations}."
+        f"{choosing.note_left_out(([arm for arm in arms if not np.isnan(r[arm][0])], shown))}"
     )

@@ -12,6 +12,9 @@ QUESTION = "How many keys does a query keep, and does it keep more where it is u
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 
 
+LIMITS = "A mean number of keys does not show which keys are kept, nor whether others would have served as well."
+
+
 class Options(FigureOptions):
     """No options."""
 
@@ -19,13 +22,23 @@ class Options(FigureOptions):
     """Components of which a study must use at least one for this figure to be drawn."""
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how many keys a query keeps, in the arm that keeps most and in the one that keeps fewest."""
+    kept = lines.finished_rows(lines.measurement_rows(tables, "k_mean")).groupby("ablation")["value"].mean()
+    if kept.empty or lines.measurement_rows(tables, "k_share").empty:
+        return ""
+    most, least = str(kept.idxmax()), str(kept.idxmin())
+    text = f"A query of {style.plain_name(least)} keeps {kept.min():.1f} keys"
+    return text if most == least else f"{text}, one of {style.plain_name(most)} {kept.max():.1f}"
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw the share of queries by the number of keys that they keep, and the mean number by normalised entropy."""
     share, entropy = (lines.finished_rows(lines.measurement_rows(tables, name)) for name in ("k_share", "k_by_entropy"))
     if share.empty:
         return style.message_figure("No arm of this study chooses how many keys to keep.")
-    drawn = style.new_figure(2.6)
-    left, right = drawn.subplots(1, 2)
+    drawn = style.new_figure(4.8 if style.is_narrow() else 2.6)
+    left, right = drawn.subplots(*((2, 1) if style.is_narrow() else (1, 2)))
     arms = lines.drawn_arms(share, subject)
     lines.draw_lines(left, share.assign(at=np.log2(share["at"])), by="at", arms=arms, subject=subject)
     ticks = sorted(share["at"].unique())

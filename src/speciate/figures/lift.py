@@ -15,11 +15,16 @@ from pydantic import Field
 from speciate.config.contracts.figures import FigureOptions
 from speciate.figures import choosing, mosaic, style
 
+MIN_SHARE = 0.01
+"""Experts with a smaller share of the choices are never marked."""
 QUESTION = "Which expert serves which domain, layer by layer, and would shuffled documents look the same?"
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "probe", "domain", "slot", "share", "lift", "placebo_lift"),
     "runs": ("ablation", "seed", "excess_information_bits", "unevenness"),
 }
+
+
+LIMITS = "A lift does not show that the router learned it (compare the controls), nor that the expert is needed."
 
 
 class Options(FigureOptions):
@@ -51,6 +56,59 @@ def _choose_drawn(
     return arms, choosing.choose_names(choosing.column_selectors(names), options.max_selectors, spread), names
 
 
+def strongest(full: pd.DataFrame, subject: style.Subject) -> pd.Series | None:
+    """Return the row of the largest lift of the first seed, of arms that learn; None where there is none."""
+    named = full[(full["domain"] != "all") & (full["seed"] == full["seed"].min())]
+    # an expert that hardly any token chose can have a lift of any size
+    used = named[named["share"] / named["lift"] > 0.01]
+    learned = used[~used["ablation"].isin([*subject.controls, *subject.fixed])]
+    used = learned if len(learned) else used
+    return used.loc[used["lift"].idxmax()] if len(used) else None
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which domain chooses one expert most beyond the average, and what shuffled documents reach there."""
+    full = _finished_rows(tables)
+    top = strongest(full, subject) if len(full) else None
+    if top is None:
+        return ""
+    names = choosing.selector_names(full)
+    cell = _cell(full, str(top["ablation"]), str(top["selector"]))
+    return (
+        f"The strongest preference that was learned: {style.plain_name(top['domain'])} chooses an expert of"
+        f" {style.plain_name(top['ablation'])}, {names[top['selector']]}, {top['lift']:.2f} times as often as the average"
+        f" domain; with shuffled documents it is at most {_chance_range(cell)[1]:.2f} times"
+    )
+
+
+def _cell(full: pd.DataFrame, arm: str, selector: str) -> pd.DataFrame:
+    return full[(full["ablation"] == arm) & (full["selector"] == selector)]
+
+
+def _chance_range(cell: pd.DataFrame) -> tuple[float, float]:
+    """Return the smallest and the largest of all seeds' shuffled lifts of a selector.
+
+    By chance alone, a selector's largest lift in one seed exceeds the largest of S seeds' shuffles in one case of S + 1.
+    """
+    placebo = _frequent(cell)["placebo_lift"].dropna()
+    return (float(placebo.min()), float(placebo.max())) if len(placebo) else (-np.inf, np.inf)
+
+
+def _frequent(cell: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by domain of the experts with more than `MIN_SHARE` of the choices; rarer ones have any lift."""
+    shares = cell.loc[cell["domain"] == "all", ["seed", "slot", "share"]].rename(columns={"share": "load"})
+    named = cell[cell["domain"] != "all"].merge(shares, on=["seed", "slot"])
+    return named[named["load"] > MIN_SHARE]
+
+
+def significant_cells(cell: pd.DataFrame, seed: int) -> set[tuple[str, int]]:
+    """Return (domain, slot) of a seed's lifts that are above or below every shuffled one of the selector, of all seeds."""
+    low, high = _chance_range(cell)
+    named = _frequent(cell)
+    named = named[(named["seed"] == seed) & ((named["lift"] > high) | (named["lift"] < low))]
+    return {(str(domain), int(slot)) for domain, slot in zip(named["domain"], named["slot"], strict=True)}
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a row per arm and a column per layer, with real above placebo, for the first seed."""
     full = _finished_rows(tables)
@@ -72,6 +130,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             gap.set_axis_off()
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector) & (full["seed"] == seed)]
             mesh = _draw_pair(real, placebo, cell, subject.domains) or mesh
+            if len(cell):
+                marked = significant_cells(_cell(full, arm, str(selector)), int(seed))
+                _mark_significant(real, cell, marked, subject.domains)
             if row == 0:
                 real.set_title(names[selectors[column]], pad=3)
             if selector is not None and selector not in selectors:
@@ -110,6 +171,17 @@ def _draw_pair(real: Any, placebo: Any, cell: pd.DataFrame, domains: Any) -> Any
     return mesh
 
 
+def _mark_significant(axes: Any, cell: pd.DataFrame, marked: set[tuple[str, int]], domains: Any) -> None:
+    """Put a dot on the cells that chance does not explain."""
+    wide = cell[cell["domain"] != "all"].pivot(index="domain", columns="slot", values="lift").reindex(list(domains))
+    width_E = cell[cell["domain"] == "all"].sort_values("slot")["share"].to_numpy()
+    for row, column, middle in mosaic.centres(wide.to_numpy(dtype=float), width_E):
+        if (str(domains[row]), int(wide.columns[column])) in marked:
+            dark = mosaic.lift_shade(wide.iloc[row, column]) > 0.75
+            colour = style.ON_DARK if dark else style.ON_LIGHT
+            axes.plot(middle, row + 0.5, ".", color=colour, markersize=2.2, markeredgewidth=0)
+
+
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return what the figure shows and what it does not."""
     full = _finished_rows(tables)
@@ -118,19 +190,10 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     arms, selectors, names = _choose_drawn(tables, subject, options)
     shown = choosing.drawn_selectors(full, arms, selectors)
     seeds = sorted(full["seed"].unique())
-    named = full[(full["domain"] != "all") & full["ablation"].isin(arms) & full["selector"].isin(shown)]
-    named = named[named["seed"] == seeds[0]]
-    # an expert that hardly any token chose can have a lift of any size
-    used = named[named["share"] * named["lift"].rdiv(1) > 0.01]
-    top = used.loc[used["lift"].idxmax()] if len(used) else None
-    where = (
-        f" The strongest is {style.plain_name(top['ablation'])}, {names[top['selector']]}: an expert that"
-        f" {top['domain']} chooses {top['lift']:.1f} times as often as the average domain; the largest placebo lift is"
-        f" {used['placebo_lift'].max():.2f}."
-        if top is not None
-        else ""
+    marks = (
+        f" Dots: cells above or below every shuffled cell of the selector in all seeds; by chance alone, one"
+        f" selector in {len(seeds) + 1} has a dot above, and one in as many below."
     )
-    controls = f" (compare the rows of the controls: {style.join_names(subject.controls)})" if subject.controls else ""
     one_of = f" One of {len(seeds)} seeds is shown, seed {seeds[0]}: experts of different seeds have no common order."
     others = one_of if seeds[1:] else ""
     return (
@@ -138,8 +201,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         " tokens of each domain (a row), in the finished model on the whole probe set."
         f"{others} Upper strip: real; lower strip: with the documents’ domains shuffled once, sorted by the same rule,"
         " so that sorting alone makes its order. A lower strip as strong as the upper one would mean that the upper one"
-        f" is chance.{where} One wide, pale column is a collapsed router. A lift does not show that the router learned"
-        f" it{controls}, nor that the expert is needed."
+        f" is chance.{marks} One wide, pale column is a collapsed router."
         + choosing.note_left_out(
             (choosing.arms_with_selectors(full, subject), arms), choosing.all_and_drawn(names, shown)
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
@@ -20,10 +21,14 @@ TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "step", "probe", "domain", "slot", "share"),
     "selectors": (
         *("ablation", "seed", "selector", "layer", "step", "probe"),
-        *("num_slots", "max_share", "noise_floor", "unevenness"),
+        *("num_slots", "max_share", "noise_floor", "unevenness", "load_state"),
     ),
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
+LIMITS = (
+    "The lines are of a small probe set and of one seed, and experts have no common names across seeds or arms; the tables"
+    " have the finished models on the whole probe set."
+)
 RULE_60_SHARE = 0.6
 """Above this share the rule of the moe-emergence repository sees collapse; `analysis.collapse` applies it."""
 
@@ -34,7 +39,7 @@ class Options(FigureOptions):
     max_arms: int = Field(12, ge=1)
     """Largest number of arms drawn; the caption names the others."""
     max_selectors: int = Field(4, ge=1)
-    """Largest number of selectors drawn: the most uneven one, and others spread over the depth."""
+    """Largest number of selectors drawn: the most uneven ones."""
 
 
 def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
@@ -50,13 +55,46 @@ def _choose_drawn(
     names = choosing.selector_names(seen)
     last = seen[seen["step"] == seen.groupby("ablation")["step"].transform("max")]
     by_arm = last.groupby("ablation")["unevenness"].max().to_dict()
-    by_selector = last.groupby("selector")["unevenness"].max().to_dict()
     arms = choosing.choose_arms(choosing.arms_with_selectors(seen, subject), options.max_arms, by_arm, subject)
-    return arms, choosing.choose_names(choosing.column_selectors(names), options.max_selectors, by_selector), names
+    columns = choosing.column_selectors(names)
+    return arms, choosing.most_uneven(last, columns, min(options.max_selectors, style.columns_of(4)), subject), names
+
+
+def worst_rows(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
+    """Return the most uneven selector of each run that learns, of the finished models: nearest to its limits first.
+
+    Shares do not compare selectors of different sizes; unevenness does.
+    """
+    full = tables["selectors"]
+    full = full[(full["probe"] == "full") & full["unevenness"].notna()]
+    learned = full[~full["ablation"].isin([*subject.controls, *subject.fixed])]
+    ranked = (learned if len(learned) else full).sort_values("unevenness", ascending=False, kind="stable")
+    return ranked.drop_duplicates(["ablation", "seed"])
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how much one expert has in the most uneven layer of the finished models."""
+    rows = worst_rows(tables, subject)
+    if _telemetry_rows(tables).empty or rows.empty:
+        return ""
+    worst = rows.iloc[0]
+    names = choosing.selector_names(tables["selectors"])
+    share = f"{worst['max_share']:.1%} of the choices go to one of {worst['num_slots']} slots"
+    where = f"{style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}"
+    if worst["load_state"] == "collapsed":
+        number = int((rows["load_state"] == "collapsed").sum())
+        return f"One expert takes over: {share} in {where}, the most uneven of {number} collapsed runs"
+    return f"No expert takes over: in the most uneven run that learned ({where}), {share}"
+
+
+def _shown_seed(tables: style.Tables, subject: style.Subject) -> int:
+    """Return the seed that is drawn: that of the most uneven run, or the first."""
+    worst = worst_rows(tables, subject)
+    return int(worst.iloc[0]["seed"] if len(worst) else _telemetry_rows(tables)["seed"].min())
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
-    """Draw a row per arm and a column per layer: experts of the first seed, the largest share of the other seeds."""
+    """Draw a row per arm and a column per layer: the experts of one seed, and where the other seeds end."""
     seen = _telemetry_rows(tables)
     if seen.empty:
         return style.message_figure("No run of this study has a selector.")
@@ -66,6 +104,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     experts = tables["experts"]
     experts = experts[(experts["probe"] == "telemetry") & (experts["domain"] == "all")]
     lowest: dict[int, Any] = {}
+    seed = _shown_seed(tables, subject)
     for row, arm in enumerate(arms):
         paths = list(seen[seen["ablation"] == arm]["selector"].unique())
         for column, selector in enumerate(choosing.selectors_of_columns(paths, selectors)):
@@ -79,8 +118,9 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 frame[(frame["ablation"] == arm) & (frame["selector"] == selector)]
                 for frame in (seen, experts, tables["verdicts"])
             )
-            _draw_cell(axes, cell, cell_experts)
-            _mark_alarm(axes, verdicts[verdicts["seed"] == int(seen["seed"].min())])
+            _draw_cell(axes, cell, cell_experts, seed)
+            _mark_alarm(axes, verdicts[verdicts["seed"] == seed])
+            _mark_run_alarm(axes, tables["verdicts"], arm, seed)
             if selector not in selectors:
                 axes.annotate(names[selector], (0.98, 0.78), xycoords="axes fraction", ha="right", fontsize=6)
             lowest[column] = axes
@@ -92,20 +132,38 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     grid[0, 0].set(ylim=(0, 1.02), xlim=(0, float(seen["step"].max())))
     grid[0, 0].set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
     drawn.supxlabel("optimizer step", fontsize=7.5)
+    drawn.supylabel("share of the choices", fontsize=7.5)
+    _add_legend(drawn, several=seen["seed"].nunique() > 1)
     return drawn
 
 
-def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame) -> None:
+def _add_legend(drawn: Figure, *, several: bool) -> None:
+    """Say above the axes what each line and each mark is."""
+    handles = [
+        Line2D([], [], color=style.ACCENT, linewidth=1.5, label="the expert that ends largest"),
+        Line2D([], [], color=style.COLOURS[0], linewidth=0.7, alpha=0.55, label="other experts"),
+        Line2D([], [], color=style.INK, linewidth=0.6, label="the layer’s alarm"),
+        Line2D([], [], color=style.INK, marker="v", linestyle="", markersize=4, label="the run’s alarm"),
+    ]
+    if several:
+        label = "largest share of another seed at the end"
+        handles.append(Line2D([], [], color=style.INK, marker="o", linestyle="", markersize=2.5, label=label))
+    drawn.legend(
+        handles=handles, loc="outside upper center", ncols=2 if style.is_narrow() else 5, frameon=False, fontsize=6
+    )
+
+
+def _draw_cell(axes: Any, seen: pd.DataFrame, experts: pd.DataFrame, seed: int) -> None:
     """Draw one selector's experts over the steps."""
-    first = seen["seed"].min()
-    drawn_run = seen[seen["seed"] == first].sort_values("step")
+    drawn_run = seen[seen["seed"] == seed].sort_values("step")
     floor = (1 + drawn_run["noise_floor"]) / drawn_run["num_slots"]
     axes.fill_between(drawn_run["step"], 0, floor, color=style.HAIR, linewidth=0, zorder=0)
     axes.axhline(RULE_60_SHARE, color=style.FAINT, linewidth=0.5, linestyle=(0, (4, 3)), zorder=0)
-    for _, other in seen[seen["seed"] != first].groupby("seed"):
-        group = other.sort_values("step")
-        axes.plot(group["step"], group["max_share"], color=style.INK, linewidth=0.8, linestyle=":")
-    wide = experts[experts["seed"] == first].pivot(index="step", columns="slot", values="share").sort_index()
+    others = seen[seen["seed"] != seed]
+    ends = others[others["step"] == others.groupby("seed")["step"].transform("max")]
+    dots = {"color": style.INK, "markersize": 2.5, "markeredgewidth": 0, "alpha": 0.75, "clip_on": False, "zorder": 4}
+    axes.plot(ends["step"], ends["max_share"], "o", **dots)
+    wide = experts[experts["seed"] == seed].pivot(index="step", columns="slot", values="share").sort_index()
     if wide.empty:
         return
     winner = wide.iloc[-1].idxmax()
@@ -119,7 +177,14 @@ def _mark_alarm(axes: Any, verdicts: pd.DataFrame) -> None:
     """Mark the step at which the layer's own alarm first fired."""
     for step in verdicts[verdicts["rule"] == "alarm"]["first_step"].dropna():
         axes.axvline(step, color=style.INK, linewidth=0.6, zorder=0)
-        axes.annotate(f"alarm {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.annotate(f"layer {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
+
+
+def _mark_run_alarm(axes: Any, verdicts: pd.DataFrame, arm: str, seed: int) -> None:
+    """Mark the step at which the run's alarm first fired, which has one guarantee over all layers."""
+    of_run = verdicts[(verdicts["ablation"] == arm) & (verdicts["seed"] == seed) & (verdicts["selector"] == "any")]
+    for step in of_run[of_run["rule"] == "alarm"]["first_step"].dropna():
+        axes.plot(step, 1.0, "v", color=style.INK, markersize=4, clip_on=False, zorder=5)
 
 
 def _describe_alarms(verdicts: pd.DataFrame, arms: list[str], seed: int) -> str:
@@ -146,20 +211,16 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     arms, selectors, names = _choose_drawn(tables, subject, options)
     shown = choosing.drawn_selectors(seen, arms, selectors)
     seeds = sorted(seen["seed"].unique())
-    last = seen[seen["step"] == seen["step"].max()]
-    worst = last.loc[last["max_share"].idxmax()]
     sizes = np.unique(seen["num_slots"])
     uniform = f"1/{int(sizes[0])}" if len(sizes) == 1 else "one over the number of experts"
-    others = f" Dotted: the largest share in the other seed{'s' if len(seeds) > 2 else ''}." if seeds[1:] else ""
-    marks = _describe_alarms(tables["verdicts"], arms, seeds[0])
+    others = " Dots: the largest share in the other seeds at the end." if seeds[1:] else ""
+    shown_seed = _shown_seed(tables, subject)
+    marks = _describe_alarms(tables["verdicts"], arms, shown_seed)
     return (
-        f"Share of the telemetry probe’s tokens that each expert gets during training, seed {seeds[0]}; thick: the"
+        f"Share of the telemetry probe’s tokens that each expert gets during training, seed {shown_seed}; thick: the"
         f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range of a"
         f" perfectly balanced router of independent choices; dashed: {RULE_60_SHARE:.0%}, the limit of the"
-        f" moe-emergence rule.{marks} The largest share at the last step is {worst['max_share']:.0%}"
-        f" ({style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}). Experts have no"
-        " common names across seeds or arms. This is a small probe set; the tables show the finished model on the whole"
-        " one."
+        f" moe-emergence rule.{marks}"
         + choosing.note_left_out(
             (choosing.arms_with_selectors(seen, subject), arms), choosing.all_and_drawn(names, shown)
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from speciate.config.contracts.figures import FigureOptions
@@ -19,11 +20,15 @@ TABLES = {
     "runs": ("ablation", "seed", "loss", "max_violation", "unevenness"),
     "comparisons": ("statistic", "ablation", "difference", "low", "high"),
 }
+LIMITS = (
+    "Arms differ in more than their load, so the left panel is no dose-response curve; and a short training of a small"
+    " model does not show what an uneven load costs later."
+)
 MIN_MAX_VIOLATION = 1e-3
 """A smaller MaxVio is drawn here, because a logarithmic axis has no zero."""
 LABEL_INCHES, MAX_LABELS_MOVED = 0.16, 3
 """Height of a label with its margin, and the largest distance of a label from its point, in such heights."""
-LABEL_BOX = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
+LABEL_BOX = {"facecolor": style.PAPER, "alpha": 0.7, "linewidth": 0, "pad": 0.4}
 """Box behind a label that keeps lines from crossing it."""
 
 
@@ -42,17 +47,75 @@ def _seed_markers(runs: pd.DataFrame) -> dict[int, str]:
     return {seed: style.MARKERS[index % len(style.MARKERS)] for index, seed in enumerate(sorted(runs["seed"].unique()))}
 
 
+def most_uneven_arm(tables: style.Tables, subject: style.Subject) -> str | None:
+    """Return the arm that learns with the most uneven load, as the mean over its runs; None where none has a load.
+
+    MaxVio and shares do not compare selectors of different sizes; unevenness does.
+    """
+    means = _comparable_runs(tables, subject).groupby("ablation")["unevenness"].mean().dropna()
+    learned = [arm for arm in means.index if style.learns(str(arm), subject)]
+    return str(means[learned].idxmax()) if learned else None
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return what the most uneven arm loses against the reference, and whether it can be told apart."""
+    runs = _comparable_runs(tables, subject)
+    if runs.empty:
+        return ""
+    arm = most_uneven_arm(tables, subject)
+    compared = tables["comparisons"]
+    compared = compared[compared["statistic"] == "loss"].set_index("ablation")
+    reference = style.plain_name(subject.reference)
+    if arm is None or arm not in compared.index:
+        return (
+            f"{style.sentence(reference)} ends at {runs[runs['ablation'] == subject.reference]['loss'].mean():.3f} nats"
+        )
+    row = compared.loc[arm]
+    low, high = float(row["low"]), float(row["high"])
+    bounds = f" [{style.format_signed(low)}, {style.format_signed(high)}]" if np.isfinite([low, high]).all() else ""
+    unsure = "" if low > 0 or high < 0 else ", not told apart"
+    return (
+        f"{style.sentence(style.plain_name(arm))}, the most uneven arm that learns, ends"
+        f" {style.format_signed(float(row['difference']))}{bounds} nats from {reference}{unsure}"
+    )
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw loss against load with a point per run, and the difference from the reference with a point per seed."""
     runs = _comparable_runs(tables, subject)
     if runs.empty:
         return style.message_figure("No run of this study has a test loss.")
     arms = [arm for arm in subject.arms if arm in set(runs["ablation"])]
-    drawn = style.new_figure(max(2.9, 0.7 + 0.24 * len(arms)))
-    left, right = drawn.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
+    height = max(2.9, 0.7 + 0.24 * len(arms))
+    if style.is_narrow():
+        drawn = style.new_figure(2.8 + height)
+        left, right = drawn.subplots(2, 1, gridspec_kw={"height_ratios": [2.8, height]})
+    else:
+        drawn = style.new_figure(height)
+        left, right = drawn.subplots(1, 2, gridspec_kw={"width_ratios": [1.25, 1]})
     _draw_scatter(left, runs, arms, style.colours(subject))
     _draw_differences(right, tables["comparisons"], runs, subject)
+    _add_legend(drawn, runs)
     return drawn
+
+
+def _add_legend(drawn: Figure, runs: pd.DataFrame) -> None:
+    """Say above the panels which marker is which seed."""
+    handles = [
+        Line2D([], [], color=style.QUIET, marker=marker, linestyle="", markersize=4, label=f"seed {seed}")
+        for seed, marker in _seed_markers(runs).items()
+    ]
+    if (runs.groupby("ablation").size() > 2).any():
+        handles.append(Line2D([], [], color=style.QUIET, marker="o", linestyle="", markersize=5.5, label="mean (left)"))
+    drawn.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=style.columns_of(11) if not style.is_narrow() else 4,
+        frameon=False,
+        fontsize=6,
+        handletextpad=0.1,
+        columnspacing=0.9,
+    )
 
 
 def _draw_scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[str, str]) -> None:
@@ -76,7 +139,7 @@ def _draw_scatter(axes: Any, runs: pd.DataFrame, arms: list[str], colours: dict[
         if many:
             axes.plot(*middle, "o", color=colours[arm], markersize=5.5, zorder=3, **edge)
         places.append((*middle, arm) if many else (float(x.iloc[-1]), float(arm_runs["loss"].iloc[-1]), arm))
-    axes.set(xlabel="MaxVio of the worst layer (0: balanced)", ylabel="test loss, nats per token", xscale="log")
+    axes.set(xlabel="largest MaxVio of the layers (0: balanced)", ylabel="test loss, nats per token", xscale="log")
     axes.margins(x=0.08, y=0.12)
     for (x_last, _, arm), height in zip(places, _label_heights(places, axes), strict=True):
         if height is None:
@@ -158,14 +221,12 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         return "No run of this study has a test loss."
     num_seeds = runs["seed"].nunique()
     means = runs.groupby("ablation")[["loss", "max_violation", "unevenness"]].mean()
-    routed = means.dropna()
-    worst = ""
-    if len(routed) > 1:
-        most = routed["unevenness"].idxmax()
+    routed, most, worst = means.dropna(), most_uneven_arm(tables, subject), ""
+    if len(routed) > 1 and most is not None:
         worst = (
-            f" {style.plain_name(str(most))} has the most uneven load (MaxVio {routed.loc[most, 'max_violation']:.2f})"
-            f" and a loss of {routed.loc[most, 'loss']:.3f}; the arms with selectors lie between"
-            f" {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
+            f" {style.plain_name(most)} has the most uneven load of the arms that learn (MaxVio"
+            f" {routed.loc[most, 'max_violation']:.2f}) and a loss of {routed.loc[most, 'loss']:.3f}; the arms with"
+            f" selectors lie between {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
         )
     interval = (
         f"grey: the {subject.confidence:.0%} interval of the mean over {num_seeds} seeds, which may run off the axis"
@@ -176,10 +237,8 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     crowded = " In crowded places some points have no name; the right panel names every arm." if len(means) > 12 else ""
     few = " With two seeds the interval has one degree of freedom: very wide, but honest." if num_seeds == 2 else ""
     return (
-        "Left: test loss (every domain has the same weight; auxiliary losses are never included) against the load of"
-        f" the most uneven layer, with a marker per seed joined to its arm’s centre{large}. Right: the loss minus that"
+        "Left: test loss (every domain has the same weight; auxiliary losses are never included) against the"
+        f" largest MaxVio of a run’s layers, with a marker per seed joined to its arm’s centre{large}. Right: the loss minus that"
         f" of {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
-        f" {interval}.{few}{worst}{crowded} Arms differ in more than their load, so the left panel is not a"
-        " dose-response curve. A short training of a small model does not show what an uneven load costs later."
-        + choosing.note_incomparable(tables["runs"]["ablation"], subject)
+        f" {interval}.{few}{worst}{crowded}" + choosing.note_incomparable(tables["runs"]["ablation"], subject)
     )

@@ -25,10 +25,24 @@ def lift_shade(lift: Any) -> Any:
     return 0.5 + octaves / (2 * np.log2(LIFT_LIMIT))
 
 
+def _order_columns(lift_RE: Any) -> Any:
+    """Return the experts sorted by the row of their largest lift, and among those by its size."""
+    sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
+    return np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
+
+
+def centres(lift_RE: Any, width_E: Any) -> list[tuple[int, int, float]]:
+    """Return (row, expert, horizontal middle) of every cell that `draw_mosaic` draws."""
+    order = _order_columns(lift_RE)
+    edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
+    middles = (edges[1:] + edges[:-1]) / 2
+    cells = [(int(expert), float(middle)) for expert, middle in zip(order, middles, strict=True)]
+    return [(row, expert, middle) for row in range(lift_RE.shape[0]) for expert, middle in cells]
+
+
 def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
     """Draw lifts as colours; experts are columns as wide as their share, sorted by the row of their largest lift."""
-    sharpest_E = np.nanargmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0)
-    order = np.lexsort((-np.nanmax(np.nan_to_num(lift_RE, nan=-1.0), axis=0), sharpest_E))
+    order = _order_columns(lift_RE)
     edges = np.concatenate([[0.0], np.cumsum(np.nan_to_num(width_E)[order])])
     rows = np.arange(lift_RE.shape[0] + 1)
     shown = np.ma.masked_invalid(lift_shade(lift_RE[:, order]))

@@ -24,7 +24,8 @@ TABLES = {
     "sweeps": ("sweep", "ablation", "runs", "collapsed", "share", "low", "high", "loss"),
     "critical": ("sweep", "parameter", "at", "estimate", "low", "high"),
 }
-SHADES = LinearSegmentedColormap.from_list("shades", ["#FFFFFF", "#F0C9A8", style.ACCENT, "#4A1700"])
+LIMITS = "The diagram holds for this model, text and length of training; it does not say where larger ones tip over."
+SHADES = LinearSegmentedColormap.from_list("shades", ["#FBF7F3", "#F0C9A8", style.ACCENT, "#4A1700"])
 
 
 class Options(FigureOptions):
@@ -66,14 +67,38 @@ def _drawn(tables: style.Tables, options: Any) -> tuple[list[str], list[str]]:
     return every[: options.max_sweeps], every
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how many runs collapsed, and between which arms the share goes from none to all."""
+    outcomes = tables["sweeps"]
+    if outcomes.empty or not outcomes["runs"].sum():
+        return ""
+    sweep = str(outcomes.loc[outcomes["runs"] > 0, "sweep"].iloc[0])
+    rows = outcomes[outcomes["sweep"] == sweep]
+    none, every = int((rows["collapsed"] == 0).sum()), int((rows["collapsed"] == rows["runs"]).sum())
+    text = (
+        f"In sweep {style.plain_name(sweep)}, {int(rows['collapsed'].sum())} of {int(rows['runs'].sum())} runs collapsed:"
+        f" every run in {every} of {len(rows)} arms, none in {none}"
+    )
+    critical = tables["critical"]
+    critical = critical[(critical["sweep"] == sweep) & critical["estimate"].notna()]
+    if critical.empty:
+        return text
+    name = style.plain_name(str(critical["parameter"].iloc[0]))
+    return f"{text}; half collapse at a {name} of {critical['estimate'].min():.2g} to {critical['estimate'].max():.2g}"
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a row per sweep: collapse at the left, loss at the right."""
     sweeps, _ = _drawn(tables, options)
     if tables["sweeps"].empty or not tables["sweeps"]["runs"].sum():
         return style.message_figure("No run of a sweep has a selector.")
     heights = [1.0 + 0.27 * _rows_needed(tables, sweep) for sweep in sweeps]
+    if style.is_narrow():
+        heights = [height for height in heights for _ in range(2)]
     drawn = style.new_figure(sum(heights))
-    grid = drawn.subplots(len(sweeps), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
+    columns = 1 if style.is_narrow() else 2
+    grid = drawn.subplots(len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    grid = grid.reshape(len(sweeps), 2)
     for row, sweep in enumerate(sweeps):
         _, parameters = _grid_of(tables, sweep)
         draw = _draw_map if len(parameters) == 2 else _draw_points
@@ -105,7 +130,9 @@ def _draw_map(axes: Any, tables: style.Tables, sweep: str, what: str) -> None:
         axes.add_patch(_square(x, y, shade))
         text = f"{arm['collapsed']:.0f}/{arm['runs']:.0f}" if what == "share" else f"{shown:.3f}"
         dark = np.isfinite(shown) and shown / limit > 0.45
-        axes.text(x, y - 0.02, text, ha="center", va="center", fontsize=6, color="white" if dark else style.INK)
+        axes.text(
+            x, y - 0.02, text, ha="center", va="center", fontsize=6, color=style.ON_DARK if dark else style.ON_LIGHT
+        )
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5))
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
@@ -183,10 +210,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
             f" are {subject.confidence:.0%} intervals over seeds. A value of 0 has no logarithm and does not take part"
             " in the fit. Beyond the grid the line ends at its edge, and the table `critical` has the number."
         )
-    lines.append(
-        " Losses are means over the seeds. The diagram holds for this model, text and length of training; it does not"
-        " say where larger ones tip over."
-    )
+    lines.append(" Losses are means over the seeds.")
     if len(drawn) < len(every):
         lines.append(f" Not shown for lack of room: {style.join_names(every[len(drawn) :])}.")
     return "".join(lines)

@@ -13,6 +13,10 @@ from speciate.figures import lines, style
 
 QUESTION = "Do queries keep the keys that matter, and how much attention goes to the first token?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
+LIMITS = (
+    "A high recall means that the indexer agrees with the attention that was trained with it, not that another attention"
+    " would have been worse."
+)
 LABELS = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
 
 
@@ -23,13 +27,26 @@ class Options(FigureOptions):
     """Components of which a study must use at least one for this figure to be drawn."""
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return the best and the worst recall, or the attention on the first token where no recall was recorded."""
+    for name, label in LABELS.items():
+        means = lines.finished_rows(lines.measurement_rows(tables, name)).groupby("ablation")["value"].mean()
+        if means.empty:
+            continue
+        most, least = str(means.idxmax()), str(means.idxmin())
+        text = f"{style.sentence(label)} is {means.max():.2f} in {style.plain_name(most)}"
+        return text if most == least else f"{text}, and {means.min():.2f} in {style.plain_name(least)}"
+    return ""
+
+
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
     """Draw a row per measurement: its course over training, and its profile over the layers of the finished models."""
     names = [name for name in LABELS if len(lines.measurement_rows(tables, name))]
     if not names:
         return style.message_figure("No arm of this study records which keys its queries keep.")
-    drawn = style.new_figure(2.3 * len(names) + 0.2)
-    grid = drawn.subplots(len(names), 2, squeeze=False)
+    drawn = style.new_figure((4.4 if style.is_narrow() else 2.3) * len(names) + 0.2)
+    shape = (2 * len(names), 1) if style.is_narrow() else (len(names), 2)
+    grid = drawn.subplots(*shape, squeeze=False).reshape(len(names), 2)
     for (left, right), name in zip(grid, names, strict=True):
         rows = lines.measurement_rows(tables, name)
         arms = lines.drawn_arms(rows, subject)
@@ -38,6 +55,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
         left.set_title(f"{LABELS[name]}, mean over layers", loc="left", weight="bold")
         right.set_title("by layer, at the end", loc="left", weight="bold")
         right.set_xticks(sorted(lines.finished_rows(rows)["layer"].unique()))
+        left.set_ylabel(LABELS[name])
+        right.set_ylabel(LABELS[name])
         left.set_xlabel("optimizer step")
         right.set_xlabel("layer")
     return drawn
@@ -60,7 +79,5 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "The lines are means over seeds and layers; the bands are the range of the seeds. Recall is computed for"
         " queries that see more keys than they keep: how much of the attention that the same heads would spread over"
         " all visible keys lies on the kept ones. An arm without an indexer keeps all keys and has no recall. Finished"
-        f" models: {'; '.join(ranges)}. A high recall means that the indexer agrees with the attention that was trained"
-        " with it, not that another attention would have been"
-        f" worse.{lines.note_left_out(lines.measurement_rows(tables, *LABELS), subject)}"
+        f" models: {'; '.join(ranges)}.{lines.note_left_out(lines.measurement_rows(tables, *LABELS), subject)}"
     )

@@ -1,8 +1,9 @@
 """Style of all figures: readable in print, in grey and by the colour-blind, with the same bytes on every machine.
 
 Each figure is a file of this folder: `Options` (its limits), `QUESTION`, `TABLES` (the tables and columns that it
-reads), `figure(tables, subject, options)` and `caption(tables, subject, options)`. Colour never carries meaning alone:
-lines are labelled where they end, markers differ, and the colours of a lift grow darker from less to more.
+reads), `LIMITS` (what it does not show), and functions of (tables, subject, options): `finding`, `figure` and `caption`.
+Colour never carries meaning alone: lines are labelled where they end, markers differ, and the colours of a lift grow
+darker from less to more. Every figure is drawn twice, `WIDTH` and `NARROW` inches wide.
 """
 
 import contextlib
@@ -21,7 +22,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 Tables = Mapping[str, pd.DataFrame]
 
 WIDTH = 7.2
-"""Width of a figure in inches: the text width of a page; the report's column shows it 1.8 times as large."""
+"""Width of a figure in inches: the text width of a page; the report's column shows it twice as large."""
+NARROW = 3.7
+"""Width of the second rendering, for telephones: at 400 px its text is as large as that of the page."""
+PAPER, ON_DARK, ON_LIGHT = "#FFFFFF", "#FEFEFE", "#1B1B1B"
+"""Colour of the page, and of text on dark and light cells, which have the same colours on a dark page."""
 INK, QUIET, FAINT, HAIR = "#1A1A1A", "#6B6B6B", "#B4B4B4", "#DDDDDD"
 ACCENT = "#B3400B"
 COLOURS = ("#1F2EA0", "#8A1709", "#A2910F", "#398D5E", "#BE489D", "#947EF7")
@@ -57,6 +62,7 @@ RC: dict[str, Any] = {
     "lines.linewidth": 1.1,
     "lines.markersize": 4.0,
     "hatch.linewidth": 0.5,
+    "figure.figsize": (WIDTH, 3.0),
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "svg.fonttype": "none",
@@ -89,6 +95,10 @@ class Subject(Protocol):
         """Return the arms whose selectors do not learn."""
 
     @property
+    def fixed(self) -> Sequence[str]:
+        """Return the arms whose routers cannot learn, whether the study names them as controls or not."""
+
+    @property
     def confidence(self) -> float:
         """Return the confidence of every interval and null band."""
 
@@ -98,17 +108,39 @@ class Subject(Protocol):
 
 
 @contextlib.contextmanager
-def figure_style() -> Iterator[None]:
-    """Use matplotlib's own defaults with this style to draw and save; afterwards restore whatever a user has set."""
+def figure_style(width: float = WIDTH) -> Iterator[None]:
+    """Use matplotlib's own defaults with this style to draw and save; afterwards restore whatever a user has set.
+
+    Args:
+        width: width of the figures in inches, `WIDTH` or `NARROW`.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        cast(dict[str, Any], matplotlib.rcParams).update(RC)
+        cast(dict[str, Any], matplotlib.rcParams).update({**RC, "figure.figsize": (width, 3.0)})
         yield
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure, in inches, without pyplot's global state; its layout avoids overlaps."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+def page_width() -> float:
+    """Return the width in inches of the rendering that is being drawn."""
+    return float(matplotlib.rcParams["figure.figsize"][0])
+
+
+def is_narrow() -> bool:
+    """Return whether the rendering for narrow screens is being drawn."""
+    return page_width() < WIDTH
+
+
+def columns_of(wanted: int) -> int:
+    """Return how many panels stand side by side: as many as wanted, but at most two on a narrow screen."""
+    return min(wanted, 2) if is_narrow() else wanted
+
+
+def new_figure(height: float, width: float | None = None) -> Figure:
+    """Return an empty figure, in inches, without pyplot's global state; its layout avoids overlaps.
+
+    It is as wide as the page, or as `width` where that is less.
+    """
+    figure = Figure(figsize=(min(width or WIDTH, page_width()), height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -151,6 +183,11 @@ def format_signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
+def sentence(text: str) -> str:
+    """Return a text with its first letter as a capital, the others as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def join_names(names: Iterable[str]) -> str:
     """Join names as 'a, b and c'; 'none' where there are none."""
     words = [plain_name(name) for name in names]
@@ -158,10 +195,16 @@ def join_names(names: Iterable[str]) -> str:
 
 
 def colours(subject: Subject) -> dict[str, str]:
-    """Return the colour of every arm: grey for controls, ink for the reference, the palette in turn for the others."""
-    others = [arm for arm in subject.arms if arm not in subject.controls and arm != subject.reference]
+    """Return every arm's colour: grey for those that cannot learn, ink for the reference, the palette for the others."""
+    unlearned = [arm for arm in subject.arms if not learns(arm, subject)]
+    others = [arm for arm in subject.arms if arm not in unlearned and arm != subject.reference]
     palette = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(others)}
-    return {**palette, **dict.fromkeys(subject.controls, QUIET), subject.reference: INK}
+    return {**palette, **dict.fromkeys(unlearned, QUIET), subject.reference: INK}
+
+
+def learns(arm: str, subject: Subject) -> bool:
+    """Return whether an arm's selectors, if it has any, can learn."""
+    return arm not in subject.controls and arm not in subject.fixed
 
 
 def hide_axes(axes: Axes) -> None:

@@ -3,7 +3,7 @@
 Lift is P(e|type) / P(e) over the code tokens in the finished model; a column is as wide as the expert's share of them.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,17 @@ QUESTION = "Do experts of code serve keywords, names, operators?"
 TABLES = {"types": ("ablation", "seed", "selector", "layer", "type", "slot", "tokens", "share", "lift")}
 
 
+LIMITS = (
+    "A type consists of few different tokens, so a frozen or hash router serves some of them without having learned"
+    " anything: only what exceeds theirs was learned."
+)
+
+
 class Options(FigureOptions):
     """Limits of what one page can hold."""
+
+    reads: ClassVar[str] = "types"
+    """Studies without a domain of code have no lexical types, and not this figure."""
 
     max_arms: int = Field(5, ge=1)
     """Largest number of arms drawn; the caption names the others."""
@@ -55,6 +64,30 @@ def _order_types(weighed: pd.DataFrame) -> list[str]:
     """Return the types, the most frequent first and 'other' last."""
     tokens = weighed.groupby("type")["tokens"].max().sort_values(ascending=False, kind="stable")
     return sorted(tokens.index, key=lambda name: name == "other")
+
+
+def _top_row(weighed: pd.DataFrame, subject: style.Subject) -> pd.Series | None:
+    """Return the row of the largest share of a lexical type, of arms that learn; None where there is none."""
+    typed = weighed[weighed["type"] != "other"]
+    learned = typed[~typed["ablation"].isin([*subject.controls, *subject.fixed])]
+    typed = learned if len(learned) else typed
+    return typed.loc[typed["share"].idxmax()] if len(typed) else None
+
+
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return which type of code goes to one expert most, and how much the choices tell of the type."""
+    weighed = _with_mass(tables)
+    top = _top_row(weighed, subject) if len(weighed) else None
+    if top is None:
+        return ""
+    bits = _bits_by_arm(weighed)
+    arm = str(top["ablation"])
+    controls = [name for name in subject.controls if name in bits.index]
+    beside = f"; {style.plain_name(controls[0])}, which never learned, {bits[controls[0]]:.3f}" if controls else ""
+    return (
+        f"One expert of {style.plain_name(arm)} gets {top['share']:.0%} of the {top['type']} tokens of code; its"
+        f" choices tell {bits[arm]:.3f} bits of the type{beside}"
+    )
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -111,20 +144,15 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     bits = _bits_by_arm(weighed)
     counts = weighed.groupby("type")["tokens"].max()
     shares = ", ".join(f"{name} {counts[name] / counts.sum():.0%}" for name in _order_types(weighed))
-    top = weighed[weighed["ablation"].isin(arms) & (weighed["type"] != "other")]
-    top = top.loc[top["share"].idxmax()]
     seeds = sorted(weighed["seed"].unique())
     shown_seed = f" (one of {len(seeds)} seeds, seed {seeds[0]})" if seeds[1:] else ""
     information = ", ".join(f"{style.plain_name(arm)} {bits[arm]:.3f}" for arm in arms)
     return (
         f"How much more often than on average each expert{shown_seed} is chosen for a code token of each lexical type."
         " A column is as wide as the expert’s share of the code tokens. Columns are sorted by the type that they serve"
-        f" most, which alone makes a diagonal. Types of the probe set’s code tokens: {shares}. The largest share is"
-        f" {top['share']:.0%} of the {top['type']} tokens, to one expert ({style.plain_name(top['ablation'])},"
-        f" {names[top['selector']]}, seed {top['seed']}). Information between expert and type, in bits, as means over"
-        f" layers and seeds: {information}. A frozen or hash router has some without having learned anything, because a"
-        " type consists of few different tokens (a hash router sends every “return” to one expert). Only what exceeds"
-        " theirs was learned."
+        f" most, which alone makes a diagonal. Types of the probe set’s code tokens: {shares}. Information between expert and type, in bits, as means over"
+        f" layers and seeds: {information}. No null is subtracted from it; a hash router, for one, sends every"
+        " “return” to one expert."
         + choosing.note_left_out(
             (choosing.arms_with_selectors(weighed, subject), arms),
             choosing.all_and_drawn(names, choosing.drawn_selectors(weighed, arms, selectors)),

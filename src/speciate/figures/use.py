@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,8 +30,12 @@ TABLES = {
     ),
     "selectors": ("ablation", "seed", "selector", "layer", "probe", "information_bits", "null_mean_bits"),
 }
-DEPTHS = LinearSegmentedColormap.from_list("depths", ["#E0A030", "#B3400B", "#7B2A6F", "#1F2EA0"])
-"""Colours from the first layer to the last; their lightness falls."""
+DEPTHS = LinearSegmentedColormap.from_list("depths", ["#C98A1B", "#D0562A", "#B04A8F", "#5B6BD5"])
+"""Colours from the first layer to the last; all are seen on light and on dark pages."""
+LIMITS = (
+    "The model was trained with its selector, so a cost shows that it relies on it, not that another model would do"
+    " worse without."
+)
 LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Costs with a tick, besides the margin."""
 NOTHING = "No selector of this study was intervened on, so there is no cost to show."
@@ -62,6 +65,22 @@ def _arms(points: pd.DataFrame, subject: style.Subject, limit: int) -> list[str]
     return choosing.choose_arms(choosing.arms_with_selectors(points, subject), limit, most, subject)
 
 
+def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+    """Return how many of the selectors that learned matter, and how many do not."""
+    points = _points(tables)
+    if points.empty:
+        return ""
+    learned = points[[style.learns(arm, subject) for arm in points["ablation"]]]
+    learned = learned if len(learned) else points
+    used, idle = (int((learned["use"] == use).sum()) for use in ("used", "idle"))
+    rest = len(learned) - used - idle
+    unsure = f", and {rest} can be judged neither way" if rest else ""
+    return (
+        f"Of {len(learned)} selectors that learned, {used} cost more than {subject.margin:g} nats per token when they"
+        f" choose at random, {idle} less{unsure}"
+    )
+
+
 def _colour(layer: int, last: int) -> Any:
     return DEPTHS(layer / last if last else 1.0)
 
@@ -72,13 +91,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     if points.empty:
         return style.message_figure(NOTHING)
     arms = _arms(points, subject, options.max_arms)
-    drawn = style.new_figure(3.4)
+    drawn = style.new_figure(3.4 if not style.is_narrow() else 4.2)
     axes = drawn.subplots()
     last = int(points["layer"].max())
     for arm, marker in zip(arms, style.MARKERS, strict=False):
         for row in points[points["ablation"] == arm].itertuples():
             colour = _colour(int(row.layer), last)
-            face = "white" if arm in subject.controls else colour
+            face = colour if style.learns(arm, subject) else style.PAPER
             axes.plot([row.bits] * 2, [row.matched_low_nats, row.matched_high_nats], color=colour, linewidth=0.5)
             axes.plot(row.bits, row.matched_nats, marker, color=colour, markerfacecolor=face, markersize=4.5)
     linear = subject.margin or 0.01
@@ -89,12 +108,12 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     top = float(np.nanmax(points[["matched_nats", "matched_high_nats"]].to_numpy()))
     axes.set_ylim(min(-1.5 * linear, 1.2 * float(points["matched_nats"].min())), max(2 * linear, 1.3 * top))
     axes.set_xlabel("I(E;D) beyond the null’s mean, bits")
-    axes.set_ylabel("cost of load-matched random choice, nats a token")
-    _draw_legends(drawn, axes, arms, sorted(points["layer"].unique()), controls=subject.controls)
+    axes.set_ylabel("cost of load-matched random choice, nats per token")
+    _draw_legends(drawn, arms, sorted(points["layer"].unique()), subject)
     return drawn
 
 
-def _draw_legends(drawn: Figure, axes: Axes, arms: list[str], layers: list[int], *, controls: Any) -> None:
+def _draw_legends(drawn: Figure, arms: list[str], layers: list[int], subject: style.Subject) -> None:
     """Say outside the axes which marker is which arm, and which colour is which layer."""
     handles = [
         Line2D(
@@ -103,7 +122,7 @@ def _draw_legends(drawn: Figure, axes: Axes, arms: list[str], layers: list[int],
             linestyle="",
             color=style.QUIET,
             markersize=4.5,
-            markerfacecolor="white" if arm in controls else style.QUIET,
+            markerfacecolor=style.QUIET if style.learns(arm, subject) else style.PAPER,
             label=style.plain_name(arm),
         )
         for arm, marker in zip(arms, style.MARKERS, strict=False)
@@ -115,7 +134,11 @@ def _draw_legends(drawn: Figure, axes: Axes, arms: list[str], layers: list[int],
         )
         for layer in shown
     ]
-    drawn.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=6.5)
+    place = "outside upper center" if style.is_narrow() else "outside right upper"
+    drawn.legend(handles=handles, loc=place, ncols=style.columns_of(1) if not style.is_narrow() else 3, frameon=False)
+    drawn.legends[0].set(zorder=5)
+    for text in drawn.legends[0].get_texts():
+        text.set_fontsize(6.5)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -125,7 +148,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         return NOTHING
     arms = _arms(points, subject, options.max_arms)
     idle, used = ((points["use"] == use).sum() for use in ("idle", "used"))
-    hollow = [arm for arm in subject.controls if arm in arms]
+    hollow = [arm for arm in arms if not style.learns(arm, subject)]
     controls = f" Hollow: {style.join_names(hollow)}, whose selectors do not learn." if hollow else ""
     return (
         "A point is one selector of one finished model, coloured by its depth. Up: how much the loss rises where random"
@@ -133,7 +156,6 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         f" {subject.confidence:.0%} interval of a bootstrap over documents; linear within the grey band, which is plus"
         f" and minus the margin of {subject.margin:g} nats, and logarithmic beyond it. Of {len(points)} selectors"
         f" {used} cost more than the margin by the whole interval, and {idle} stay inside it by the whole interval:"
-        f" these are idle.{controls} The model was trained with its selector, so a cost shows that it relies on it, not"
-        " that another model would do worse without. Selectors outside the layers are not shown."
+        f" these are idle.{controls} Selectors outside the layers are not shown."
         + choosing.note_left_out((choosing.arms_with_selectors(points, subject), arms))
     )

@@ -13,6 +13,7 @@ import pathlib
 
 from speciate.config.components import Strict, kinds_in, options_within
 from speciate.config.contracts.figures import figure_options
+from speciate.config.contracts.model import RouterOptions
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import (
     AgreeSpec,
@@ -71,6 +72,7 @@ class StudyGraph(DataGraph):
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
         asked = {"cost": self.study.cost, "interventions": self.intervenes, "sweeps": self.study.sweeps}
+        asked["types"] = self.languages
         available = {"card", "tables", *(name for name, settings in asked.items() if settings)}
         return [
             name
@@ -104,12 +106,14 @@ class StudyGraph(DataGraph):
         for name, ablation in self.study.ablations.items():
             run = self.study.run(name, self.study.seeds[0])
             leaks = any(options.looks_ahead() for options in options_within(run))
+            routers = [options for options in options_within(run) if isinstance(options, RouterOptions)]
             arm = Arm(
                 name=name,
                 about=ablation.about,
                 published=ablation.published,
                 leaks=leaks,
                 bound=not run.model.causal,
+                fixed=bool(routers) and not any("gradient" in router.balanced_by for router in routers),
             )
             arms.append(arm)
         return tuple(arms)
@@ -293,6 +297,7 @@ class StudyGraph(DataGraph):
             reference=study.analysis.reference,
             incomparable=incomparable(self.arms, study.analysis.reference),
             controls=study.analysis.controls,
+            fixed=tuple(arm.name for arm in self.arms if arm.fixed),
             confidence=study.analysis.confidence,
             armed_after=study.analysis.armed_after,
             margin=self.margin,

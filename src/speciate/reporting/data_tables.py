@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from speciate.config.stage import SPLITS
-from speciate.reporting.findings import Tables
+from speciate.reporting.finding import Tables
 from speciate.reporting.formats import (
     DASH,
     Table,

@@ -9,7 +9,7 @@ from speciate.config.components import ComponentOptions
 from speciate.config.stage import SPLITS
 from speciate.config.stage_specs import CardSpec
 from speciate.reporting.data_tables import domain_names
-from speciate.reporting.findings import Tables
+from speciate.reporting.finding import Tables
 from speciate.reporting.formats import format_count, format_percent, plain_name, pluralise
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from speciate.config.stage_specs import ReportSpec
-from speciate.reporting.findings import Tables, short_path
+from speciate.reporting.finding import Tables, short_path
 from speciate.reporting.formats import (
     Table,
     format_interval,

@@ -15,13 +15,18 @@ from speciate.reporting import formats
 
 @dataclass(frozen=True)
 class Section:
-    """A question with its figure, caption and tables."""
+    """A finding with its figure, caption and tables."""
 
     name: str
     question: str
+    finding: str
+    """What the figure shows, in one sentence; empty where the study cannot fill the figure, which is not shown then."""
     caption: str
+    limits: str
+    """What the figure does not show."""
     picture: str
-    """A data URI."""
+    """A data URI, and that of the rendering for narrow screens. Both have colours for light and for dark pages."""
+    narrow_picture: str
     tables: Sequence[formats.Table] = ()
 
 
@@ -47,12 +52,17 @@ def read_json(file: pathlib.Path) -> Any:
 
 def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table] = ()) -> Section:
     """Read the figure `name` that `draw` wrote into `folder`. Raises ValueError naming a file that cannot be read."""
-    caption = read_json(folder / f"{name}.json")
+    named = read_json(folder / f"{name}.json")
+    pictures = [_data_uri(folder / f"{name}{suffix}") for suffix in (".svg", ".narrow.svg")]
+    return Section(name, named["question"], named["finding"], named["caption"], named["limits"], *pictures, tables)
+
+
+def _data_uri(file: pathlib.Path) -> str:
+    """Return a picture as a data URI; raises ValueError naming a file that cannot be read."""
     try:
-        picture = base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+        return f"data:image/svg+xml;base64,{base64.b64encode(file.read_bytes()).decode()}"
     except OSError as error:
-        raise ValueError(f"{folder / f'{name}.svg'}: cannot be read: {error}") from None
-    return Section(name, caption["question"], caption["caption"], f"data:image/svg+xml;base64,{picture}", tables)
+        raise ValueError(f"{file}: cannot be read: {error}") from None
 
 
 def render_page(template: pathlib.Path, **values: Any) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from speciate.config.contracts.statistics import BY_NAME, LOAD, RULES, STATISTICS, Statistic
 from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.effect_tables import agreement_tables, effect_tables
-from speciate.reporting.findings import Tables, selector_place, short_path, worst_selector
+from speciate.reporting.finding import Tables, selector_place, short_path, worst_selector
 from speciate.reporting.formats import (
     DASH,
     Table,

@@ -1,7 +1,8 @@
 """Draw one figure from the study's tables.
 
-The figure is written as SVG for screens and as PNG for everything else, with its caption as JSON. Each figure is a file
-of `figures/`; a new file is a new figure.
+The figure is written as SVG for screens, once for wide ones and once for narrow ones, and as PNG for everything else.
+Its title, its caption and what it does not show are written as JSON. Each figure is a file of `figures/`; a new file is
+a new figure. A figure that the study cannot fill has an empty title, and the pages leave it out.
 
 Example:
     speciate draw --spec results/specs/<digest>.json --tables results/smoke/tables --output-folder figures
@@ -17,7 +18,7 @@ import pandas as pd
 from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import DrawSpec
-from speciate.figures import style
+from speciate.figures import style, svg
 from speciate.io import atomic_write
 
 
@@ -46,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tables", type=pathlib.Path, required=True, help="folder of the study's tables (parquet)")
     parser.add_argument(
-        "--output-folder", type=pathlib.Path, required=True, help="where to write NAME.svg, NAME.png and NAME.json"
+        "--output-folder",
+        type=pathlib.Path,
+        required=True,
+        help="where to write NAME.svg, NAME.narrow.svg, NAME.png and NAME.json",
     )
 
 
@@ -55,11 +59,17 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(DrawSpec, arguments.spec)
     module = spec.figure.component()
     tables = align_selectors(read_tables(arguments.tables, module.TABLES))
-    caption = {"question": module.QUESTION, "caption": module.caption(tables, spec, spec.figure)}
-    with style.figure_style():
-        figure = module.figure(tables, spec, spec.figure)
-        for suffix in ("svg", "png"):
-            with atomic_write(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as temp_path:
-                style.save(figure, temp_path)
+    named = {
+        "question": module.QUESTION,
+        "finding": module.finding(tables, spec, spec.figure),
+        "caption": module.caption(tables, spec, spec.figure),
+        "limits": module.LIMITS,
+    }
+    for width, suffixes in ((style.WIDTH, ("svg", "png")), (style.NARROW, ("narrow.svg",))):
+        with style.figure_style(width):
+            figure = module.figure(tables, spec, spec.figure)
+            for suffix in suffixes:
+                with atomic_write(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as temp_path:
+                    svg.save(figure, temp_path)
     with atomic_write(arguments.output_folder / f"{spec.figure.kind}.json") as temp_path:
-        temp_path.write_text(json.dumps(caption, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temp_path.write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from speciate.config.stage_specs import CARDED, CardSpec
 from speciate.data.card.columns import MEANINGS
 from speciate.io import atomic_write
 from speciate.reporting import data_tables, data_texts, page
-from speciate.reporting.findings import Tables
+from speciate.reporting.finding import Tables
 
 SECTION_OF_FIGURE = {
     "data_tokens": "counts",

@@ -1,7 +1,8 @@
 r"""Render the study's report as one HTML page.
 
-The page needs no network. It shows the answer, the hypotheses, the figures, the tables, and how they were made. A
-further page for each table shows its csv.
+The page needs no network. It shows the answers, the hypotheses, the findings with their figures and tables, what each
+arm did, and how all was made. It has two renderings of each figure, for wide and for narrow screens, and colours for
+light and for dark ones. A further page for each table shows its csv.
 
 Example:
     speciate report --spec results/specs/<digest>.json --tables results/smoke/tables \
@@ -16,7 +17,17 @@ from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SWAPPED, ReportSpec
 from speciate.io import atomic_write
-from speciate.reporting import csv_page, data_tables, findings, formats, manifest_summary, page, report_tables
+from speciate.reporting import (
+    answer,
+    csv_page,
+    data_tables,
+    finding,
+    findings,
+    formats,
+    manifest_summary,
+    page,
+    report_tables,
+)
 
 TABLES = (
     *("runs", "losses", "selectors", "experts", "types", "verdicts", "stability", "telling", "predictors", "curves"),
@@ -24,27 +35,33 @@ TABLES = (
     *("interventions", "effects", "agreement", "comparisons", "collapse", "hypotheses", "missing"),
     *data_tables.REPORT_TABLES,
 )
-SECTION_ORDER = ("load", "lift", "information", "use", "commitment", "token_types", "loss_load", "curves")
+SECTION_ORDER = ("phase", "use", "load", "information", "lift", "commitment", "token_types", "loss_load", "curves")
 """The order of the figures' sections; figures that are not named here follow."""
 
 
-def read_sections(folder: pathlib.Path, tables: findings.Tables, spec: ReportSpec) -> list[page.Section]:
-    """Read a section for every figure of the study, with the tables that belong below it."""
+def read_sections(folder: pathlib.Path, tables: finding.Tables, spec: ReportSpec) -> list[page.Section]:
+    """Read a section for every figure of the study, with the tables that belong below it.
+
+    A figure that the study could not fill has no section, unless there are tables to show in its place.
+    """
     rank = {name: index for index, name in enumerate(SECTION_ORDER)}
     sections = []
     for name in sorted(spec.figures, key=lambda name: (rank.get(name, len(rank)), name)):
         build_tables = report_tables.TABLES_OF_FIGURE.get(name)
-        sections.append(page.read_section(folder, name, build_tables(tables, spec) if build_tables else []))
+        section = page.read_section(folder, name, build_tables(tables, spec) if build_tables else [])
+        if section.finding:
+            sections.append(section)
     return sections
 
 
-def render(tables: findings.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
+def render(tables: finding.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
     """Return the report as HTML."""
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
     return page.render_page(
         pathlib.Path(__file__).with_name("report.html.jinja"),
         spec=spec,
-        answers=findings.findings(tables, spec),
+        answers=answer.answers(tables, spec),
+        details=findings.findings(tables, spec),
         missing=findings.missing_runs(tables, spec),
         arms=report_tables.arms_table(tables, spec),
         hypotheses=report_tables.hypothesis_rows(tables, spec),

@@ -14,15 +14,23 @@ class FigureModule(Protocol):
     """A figure: `figures/<name>.py`."""
 
     QUESTION: str
-    """The question that the figure answers; its title on the page."""
+    """The question that the figure answers."""
+    LIMITS: str
+    """One sentence on what the figure does not show."""
     TABLES: Mapping[str, tuple[str, ...]]
     """Table -> the columns that the figure reads of it."""
+
+    def finding(self, tables: "Mapping[str, pd.DataFrame]", subject: Any, options: Any) -> str:
+        """Return what the figure shows in one sentence with its numbers; it is the figure's title on the page.
+
+        The empty text where the study has nothing that the figure could show: then no page shows the figure.
+        """
 
     def figure(self, tables: "Mapping[str, pd.DataFrame]", subject: Any, options: Any) -> "Figure":
         """Draw it."""
 
     def caption(self, tables: "Mapping[str, pd.DataFrame]", subject: Any, options: Any) -> str:
-        """Return what it shows and what it does not."""
+        """Return how to read it."""
 
 
 class FigureOptions(ComponentOptions):
@@ -33,7 +41,7 @@ class FigureOptions(ComponentOptions):
     needs: ClassVar[tuple[str, ...]] = ()
     """Components, such as `mixer.gsa`, of which the study must use at least one; none: it is drawn for every study."""
     reads: ClassVar[str] = "tables"
-    """Whose tables it reads: the study's `tables`, its `sweeps` or `interventions` if any, the data `card`, or the
+    """Whose tables it reads: the study's `tables`, its `sweeps`, `interventions` or `types` of code tokens if any, the data `card`, or the
     `cost` of mixers."""
 
     def component(self) -> FigureModule:
