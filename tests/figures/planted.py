@@ -152,6 +152,8 @@ def tables(
     frames["telling"] = pd.DataFrame(_telling(frames["selectors"]))
     frames["predictors"] = pd.DataFrame(_predictors(frames["selectors"]))
     frames["stability"] = pd.DataFrame(_stability(frames["selectors"]))
+    cost = frames["effects"].groupby(["ablation", "seed"])["matched_nats"].mean().rename("matched_nats")
+    frames["runs"] = frames["runs"].join(cost, on=["ablation", "seed"])
     frames["agreement"] = pd.DataFrame(_agreement(frames["selectors"], arms[min(1, len(arms) - 1)]))
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)

@@ -16,6 +16,7 @@ def write_study(results: pathlib.Path, name: str, verdicts: list[str]) -> pathli
     folder = results / name
     (folder / "tables").mkdir(parents=True)
     manifest = {"study": name, "question": f"Does {name} <work>?", "environments": [{"runs": 3}, {"runs": 4}]}
+    manifest["answers"] = [{"question": "Does it collapse?", "verdict": f"In {name}", "text": f"<Because> of {name}."}]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "report.html").write_text("report")
     columns = [name for name, kind in tables.COLUMNS["hypotheses"].items() if kind != "str"]
@@ -46,6 +47,9 @@ def test_the_page_has_each_studys_question_verdicts_and_links(tmp_path: pathlib.
     assert "7 runs" in text
     assert 'href="default/report.html"' in text and "data.html" not in text
     assert text.count("claim ") == 4
+    # the contents have the verdict, the section the sentence
+    assert "collapse in default" in text and "<strong>In default.</strong> &lt;Because&gt; of default." in text
+    assert "prefers-color-scheme: dark" in text and "width=device-width" in text
     assert "http" not in text.replace("http-equiv", "")
 
 
@@ -59,6 +63,15 @@ def test_a_study_that_cannot_be_read_is_named_beside_the_others(
     assert "broken/tables/hypotheses.parquet: cannot be read as a table" in (tmp_path / "index.html").read_text()
     assert "broken: not listed with its answers" in capsys.readouterr().err
     assert [entry.runs for entry in index.read_entries(tmp_path)] == [0, 7]
+
+
+def test_a_study_of_an_earlier_version_has_no_answers(tmp_path: pathlib.Path) -> None:
+    file = write_study(tmp_path, "old", ["supported"]) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest["answers"]
+    file.write_text(json.dumps(manifest))
+    (entry,) = index.read_entries(tmp_path)
+    assert (entry.answers, entry.problem) == ([], "")
 
 
 def test_a_folder_without_studies_is_refused(tmp_path: pathlib.Path) -> None:

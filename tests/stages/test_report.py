@@ -1,5 +1,6 @@
 """Test report and manifest: one offline file that says what the tables say, and shows what failed."""
 
+import base64
 import hashlib
 import html.parser
 import json
@@ -58,7 +59,9 @@ def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
         frame.to_parquet(tmp_path / "tables" / f"{name}.parquet")
     for name in ("another", "lift", "load"):
         (tmp_path / "figures" / f"{name}.svg").write_text(SVG)
+        (tmp_path / "figures" / f"{name}.narrow.svg").write_text(SVG.replace("drawn", "narrow"))
         text = {"question": f"Is this {name}?", "caption": f'The caption of "{name}" & more'}
+        text |= {"finding": f"This is <{name}>", "limits": f"Not {name} itself."}
         (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(text))
     (tmp_path / "benchmarks/train/auxiliary/seed0.tsv").write_text(
         BENCHMARK + "61.5\t0:01:01\t800.5\t1\t1\t1\t0\t0\t97\t60.2\n"
@@ -90,7 +93,7 @@ def written(study: pathlib.Path) -> str:
 class Page(html.parser.HTMLParser):
     """Check that tags close in order, and collect ids, links and images."""
 
-    VOID = {"meta", "img", "link", "br", "hr", "!doctype"}
+    VOID = {"meta", "img", "source", "link", "br", "hr", "!doctype"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,6 +101,7 @@ class Page(html.parser.HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.images: list[dict] = []
+        self.sources: list[dict] = []
         self.headings: list[str] = []
 
     def handle_starttag(self, tag, attrs):
@@ -105,6 +109,7 @@ class Page(html.parser.HTMLParser):
         self.ids += [result["id"]] if "id" in result else []
         self.links += [result["href"]] if "href" in result else []
         self.images += [result] if tag == "img" else []
+        self.sources += [result] if tag == "source" else []
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -146,17 +151,56 @@ def test_sections_come_in_order_and_a_new_figure_gets_its_own(page) -> None:
     assert parsed.headings[:5] == [
         "The answer",
         "What was predicted, and what came out",
-        "Is this load?",
-        "Is this lift?",
-        "Is this another?",
+        "This is <load>.",
+        "This is <lift>.",
+        "This is <another>.",
     ]
+
+
+def test_every_figure_has_a_rendering_for_narrow_screens(page) -> None:
+    _, parsed = page
+    assert [source["media"] for source in parsed.sources] == ["(max-width: 40rem)"] * 3
+    narrow = base64.b64encode(SVG.replace("drawn", "narrow").encode()).decode()
+    assert {source["srcset"] for source in parsed.sources} == {f"data:image/svg+xml;base64,{narrow}"}
+    assert {image["src"].partition(",")[2] for image in parsed.images} == {base64.b64encode(SVG.encode()).decode()}
+
+
+def test_a_figure_that_the_study_cannot_fill_is_left_out(study: pathlib.Path) -> None:
+    file = study / "figures" / "lift.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "finding": ""}))
+    text = written(study)
+    assert "Is this lift?" not in text and "Is this load?" in text
+
+
+def test_the_first_screen_is_the_answers_before_the_contents(page) -> None:
+    text, _ = page
+    assert text.index("Does it specialise?") < text.index("Does it matter to the loss?") < text.index("<nav")
+    assert text.index("studies/own_text.yaml") < text.index("<nav") < text.index('id="hypotheses"')
+
+
+def test_commands_of_the_first_screen_exist(page) -> None:
+    text, _ = page
+    root = pathlib.Path(__file__).parents[2]
+    assert "cp studies/own_text.yaml studies/mine.yaml" in text
+    assert (root / "studies/own_text.yaml").exists()
+    assert (root / "docs/own_text.md").exists() and (root / "docs/selectors.md").exists()
+    assert (root / "src/speciate/model/moe/router/learned.py").exists()
+    assert re.search(r"^study:", (root / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_light_and_dark_pages_have_the_same_colours_by_name(page) -> None:
+    text, _ = page
+    light, dark = (set(re.findall(r"--(\w+):", block)) for block in re.findall(r":root \{([^}]*)\}", text)[:2])
+    assert light == dark
+    assert "prefers-color-scheme: dark" in text and "color-scheme: light dark" in text
 
 
 def test_alternative_text_is_the_caption_and_text_is_escaped(page) -> None:
     text, parsed = page
     assert [image["alt"] for image in parsed.images] == [
-        f'The caption of "{name}" & more' for name in ("load", "lift", "another")
+        f'This is <{name}>. The caption of "{name}" & more' for name in ("load", "lift", "another")
     ]
+    assert "What it does not show: Not lift itself." in text
     assert "About &lt;dense&gt;" in text
     assert "Does it collapse &amp; when?" in text
 
@@ -284,7 +328,8 @@ def test_the_loss_is_lower_higher_or_undecided(tables) -> None:
     points = dict(parts(tables, spec())["What it did to the loss"].points)
     assert points["top2"].endswith("lower.")
     assert points["hash"].endswith("higher.")
-    assert points["unbalanced_fast"].endswith("undecided, collapsed.")
+    # its prediction has a margin, and its own verdict beside that of the sign
+    assert points["unbalanced_fast"].endswith("not told apart, collapsed; prediction invisible: undecided.")
 
 
 def test_a_study_of_dense_runs_only_has_an_answer(tables) -> None:

@@ -49,7 +49,7 @@ def _drawn_selectors(tables: style.Tables, subject: style.Subject, options: Any)
     full = _finished_rows(tables)
     names = choosing.selector_names(full)
     # drift grows with the scale of the probabilities, so the layer that collapsed most may not have the most of it
-    return choosing.most_uneven(full, list(names), options.max_selectors, subject), names
+    return choosing.most_uneven(full, choosing.column_selectors(names), options.max_selectors, subject), names
 
 
 def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -91,8 +91,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     thick = 0.8 / num_bars
     for axes in grid[len(selectors) :]:
         axes.set_axis_off()
-    for axes, selector in zip(grid, selectors, strict=False):
+    paths = {arm: list(full[full["ablation"] == arm]["selector"].unique()) for arm in arms}
+    shown = {arm: choosing.selectors_of_columns(paths[arm], selectors) for arm in arms}
+    for column, (axes, title) in enumerate(zip(grid, selectors, strict=False)):
         for row, arm in enumerate(arms):
+            selector = shown[arm][column]
             cell = full[(full["ablation"] == arm) & (full["selector"] == selector)]
             for bar, (drift, information) in enumerate(_bar_parts(cell, options)):
                 y = row - 0.4 + thick * (bar + 0.5)
@@ -102,7 +105,10 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             if cell["seed"].nunique() > options.max_seeds:
                 reach = cell["drift_nats"] + cell["information_nats"]
                 axes.plot(reach, [row] * len(cell), "o", markersize=2, color=style.INK, markeredgewidth=0, alpha=0.6)
-        axes.set_title(names[selector])
+            if selector is not None and selector not in selectors:
+                at = float((cell["drift_nats"] + cell["information_nats"]).max())
+                axes.annotate(names[selector], (at, row), (3, 0), textcoords="offset points", va="center", fontsize=5.5)
+        axes.set_title(names[title])
         axes.tick_params(axis="y", length=0)
     grid[0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, None))
     grid[0].set_yticks(range(len(arms)), [style.plain_name(arm) for arm in arms])
@@ -171,6 +177,12 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         "How far the router’s probabilities are from those of an unlearned router (uniform, for experts), in the"
         f" finished model on the whole probe set, {bars}{limit}. Short bars mean indifferent; mostly drift means"
         " collapsed; mostly information means specialised, by token if not by domain."
-        f"{drifting} The states at the right count seeds. A control’s information is that of the token itself: a hash router is certain about each token and"
-        " has learned nothing." + choosing.note_left_out(choosing.all_and_drawn(names, selectors))
+        f"{drifting} The states at the right count seeds. A control’s information is that of the token itself: a"
+        " hash router is certain about each token and"
+        " has learned nothing."
+        + choosing.note_left_out(
+            choosing.all_and_drawn(
+                names, choosing.drawn_selectors(full, choosing.arms_with_selectors(full, subject), selectors)
+            )
+        )
     )

@@ -56,8 +56,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if ends.empty:
         fallen = own.groupby("step")["nats"].mean()
         return (
-            f"{style.sentence(style.plain_name(subject.reference))}’s validation loss falls from {fallen.iloc[0]:.2f} to"
-            f" {fallen.iloc[-1]:.2f} nats"
+            f"{style.sentence(style.plain_name(subject.reference))}’s validation loss falls from {fallen.iloc[0]:.2f}"
+            f" to {fallen.iloc[-1]:.2f} nats"
         )
     low, high = str(ends.idxmin()), str(ends.idxmax())
     lowest = f"{style.plain_name(low)} ends {style.format_signed(float(ends.min()))} nats from"

@@ -17,8 +17,8 @@ from speciate.figures import choosing, style
 QUESTION = "How many documents occur more than once, and how often?"
 TABLES = {"data_duplicates": ("scope", "reason", "size", "clusters")}
 LIMITS = (
-    "A cluster is not what was dropped, since a document is dropped only if it equals, or is similar to, one that is kept;"
-    " and documents that quote a little of each other are in no cluster."
+    "A cluster is not what was dropped, since a document is dropped only if it equals, or is similar to, one that is"
+    " kept; and documents that quote a little of each other are in no cluster."
 )
 REASONS = {"exact_duplicate": style.COLOURS[0], "near_duplicate": style.ACCENT}
 NAMES = {"exact_duplicate": "all texts equal", "near_duplicate": "some texts only similar"}

@@ -63,7 +63,9 @@ def whole_words(texts: list[str], max_characters: int) -> tuple[int, int]:
     does not end within the limit. A text without white space is cut at the limit.
     """
     starts = [index for index, text in enumerate(texts) if text[:1].isspace()]
-    first = starts[0] if starts and starts[0] < len(texts) else 0
+    first = starts[0] if starts else 0
+    while first < len(texts) - 1 and not texts[first].strip():
+        first += 1
     end, written = len(texts), 0
     for index in range(first, len(texts)):
         written += len(texts[index])
@@ -99,20 +101,34 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     arms = _choose_arms(rows, subject, options)
     if not arms:
         return style.message_figure("No arm of this study has an importance.")
-    longest = rows.groupby(["ablation", "seed", "item"])["text"].agg(lambda text: text.str.len().sum()).max()
+    panels = {arm: _first_words(rows[rows["ablation"] == arm], options) for arm in arms}
     line = NARROW_LINE if style.is_narrow() else LINE
-    depth = -(-min(options.max_characters, int(longest)) // line) + 1
+    depth = max(_num_lines(tokens, line) for tokens in panels.values())
     drawn = style.new_figure((0.25 + 0.17 * depth) * len(arms) + 0.1)
     grid = drawn.subplots(len(arms), 1, squeeze=False)
     for axes, arm in zip(grid.flat, arms, strict=True):
-        tokens = rows[(rows["ablation"] == arm) & (rows["seed"] == rows["seed"].min())]
-        tokens = tokens[tokens["item"] == tokens["item"].min()].sort_values("position")
-        first, end = whole_words(tokens["text"].tolist(), options.max_characters)
-        _draw_panel(axes, tokens.iloc[first:end], line)
+        _draw_panel(axes, panels[arm], line)
         axes.set(xlim=(0, line), ylim=(depth, 0))
         axes.set_title(style.plain_name(arm), loc="left", weight="bold")
         axes.set_axis_off()
     return drawn
+
+
+def _first_words(rows: pd.DataFrame, options: Any) -> pd.DataFrame:
+    """Return the tokens of the first whole words of an arm's first text, of its first seed."""
+    tokens = rows[rows["seed"] == rows["seed"].min()]
+    tokens = tokens[tokens["item"] == tokens["item"].min()].sort_values("position")
+    first, end = whole_words(tokens["text"].tolist(), options.max_characters)
+    return tokens.iloc[first:end]
+
+
+def _num_lines(tokens: pd.DataFrame, length: int) -> int:
+    """Return how many lines `_draw_panel` needs."""
+    column, lines = 0, 1
+    for text in tokens["text"]:
+        size = len(text) or 1
+        column, lines = (size, lines + 1) if column + size > length else (column + size, lines)
+    return lines
 
 
 def _draw_panel(axes: Any, tokens: pd.DataFrame, length: int) -> None:
@@ -142,7 +158,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     flat = [arm for arm in arms if variation[arm] <= FLAT]
     unshaded = f" Not drawn: {style.join_names(flat)}, with the same importance for every token." if flat else ""
     return (
-        "The first whole words of one probe block, for one seed. White means an importance at or below the text’s mean, darkest"
-        f" means {DARKEST:g} times the mean or more; the scale is the same for every arm.{unshaded}"
+        "The first whole words of one probe block, for one seed. White means an importance at or below the text’s"
+        f" mean, darkest means {DARKEST:g} times the mean or more; the scale is the same for every arm.{unshaded}"
         f"{choosing.note_left_out(([arm for arm in arms if arm not in flat], _choose_arms(rows, subject, options)))}"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import Field
 
 from speciate.config.contracts.figures import FigureOptions
@@ -50,7 +51,7 @@ def _telemetry_rows(tables: style.Tables) -> pd.DataFrame:
 
 
 def finished_means(tables: style.Tables) -> pd.DataFrame:
-    """Return each arm's information and its excess over the controls, means over the selectors and then over the runs."""
+    """Return each arm's information and its excess over the controls: means over selectors, then over runs."""
     full = tables["selectors"]
     full = _unbiased(full[full["probe"] == "full"])
     by_run = full.groupby(["ablation", "seed"])[["bits", "excess_information_bits"]].mean()
@@ -98,7 +99,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     arms, selectors, names = _choose_drawn(tables, subject, options)
     columns = min(3, len(arms), style.columns_of(3))
     rows = -(-len(arms) // columns)
-    drawn = style.new_figure(0.5 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1.4)
+    drawn = style.new_figure(0.75 + 1.65 * rows, style.WIDTH if columns == 3 else 2.6 * columns + 1.4)
     grid = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     means = seen.groupby(["ablation", "selector", "step"])["bits"].mean()
     low = min(float(means.min()), float(seen["low"].min()) if seen["low"].notna().any() else 0.0, 0.0)
@@ -109,12 +110,13 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
             continue
         arm_rows = seen[seen["ablation"] == arms[index]]
         _draw_panel(axes, arm_rows, {selector: names[selector] for selector in selectors})
-        _draw_controls(axes, _rows_of_controls(seen, arms[index], subject), subject)
+        _draw_controls(axes, _rows_of_controls(tables, seen, arms[index], subject), subject)
         axes.set_title(style.plain_name(arms[index]), loc="left", weight="bold")
         if index + columns >= len(arms):
             axes.tick_params(labelbottom=True)
     drawn.supxlabel("optimizer step", fontsize=7.5)
     drawn.supylabel("I(E;D) beyond the null’s mean, bits", fontsize=7.5)
+    _add_legend(drawn, seen, subject)
     return drawn
 
 
@@ -135,30 +137,42 @@ def _draw_panel(axes: Any, arm_rows: pd.DataFrame, names: dict[str, str]) -> Non
     style.label_ends(axes, float(arm_rows["step"].max()), [(*end, style.COLOURS[0]) for end in ends], size=5.5, dx=2)
 
 
-def _rows_of_controls(seen: pd.DataFrame, arm: str, subject: style.Subject) -> pd.DataFrame:
-    """Return the rows of the controls for an arm: of controls that have all of its selectors, and of these alone.
+def _rows_of_controls(tables: style.Tables, seen: pd.DataFrame, arm: str, subject: style.Subject) -> pd.DataFrame:
+    """Return the rows of the controls of an arm's selectors, and of no other selector.
 
-    A control says nothing of a selector that it does not have, nor of itself.
+    A control says nothing of a selector that it does not have, nor of itself. Paths do not tell, as figures call a
+    router and an indexer of one layer the same: where a selector has controls, the tables have its excess over them.
     """
-    paths = set(seen.loc[seen["ablation"] == arm, "selector"])
-    known = seen.groupby("ablation")["selector"].agg(set)
-    fitting = [name for name in subject.controls if name != arm and name in known.index and paths <= known[name]]
-    return seen[seen["ablation"].isin(fitting) & seen["selector"].isin(paths)]
+    full = tables["selectors"]
+    full = full[(full["probe"] == "full") & (full["ablation"] == arm)]
+    paths = set(full.loc[full["excess_information_bits"].notna(), "selector"])
+    others = [name for name in subject.controls if name != arm]
+    return seen[seen["ablation"].isin(others) & seen["selector"].isin(paths)]
 
 
 def _draw_controls(axes: Any, rows: pd.DataFrame, subject: style.Subject) -> None:
-    """Draw the controls' means over layers and seeds, and name each at its end."""
-    ends: list[tuple[float, str]] = []
+    """Draw the controls' means over layers and seeds."""
     present = set(rows["ablation"])
     for index, arm in enumerate(subject.controls):
         if arm not in present:
             continue
         line = rows[rows["ablation"] == arm].groupby("step")["bits"].mean()
         axes.plot(line.index, line, color=style.ACCENT, linewidth=1.0, linestyle=DASHES[index % len(DASHES)])
-        ends.append((float(line.iloc[-1]), style.plain_name(arm)))
-    if ends:
-        named = [(*end, style.ACCENT) for end in ends]
-        style.label_ends(axes, float(rows["step"].max()), named, dx=10)
+
+
+def _add_legend(drawn: Figure, seen: pd.DataFrame, subject: style.Subject) -> None:
+    """Say above the panels which line is which."""
+    handles = [
+        Line2D([], [], color=style.INK, linewidth=1.3, label="a seed, mean over layers"),
+        Line2D([], [], color=style.COLOURS[0], linewidth=0.6, alpha=0.6, label="a layer, mean over seeds"),
+    ]
+    for index, arm in enumerate(subject.controls):
+        if arm in set(seen["ablation"]):
+            dash = DASHES[index % len(DASHES)]
+            label = f"{style.plain_name(arm)} (control)"
+            handles.append(Line2D([], [], color=style.ACCENT, linewidth=1.0, linestyle=dash, label=label))
+    ncols = 2 if style.is_narrow() else 4
+    drawn.legend(handles=handles, loc="outside upper center", ncols=ncols, frameon=False, fontsize=6.5)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:

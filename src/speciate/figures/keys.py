@@ -37,8 +37,10 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     share, entropy = (lines.finished_rows(lines.measurement_rows(tables, name)) for name in ("k_share", "k_by_entropy"))
     if share.empty:
         return style.message_figure("No arm of this study chooses how many keys to keep.")
-    drawn = style.new_figure(4.8 if style.is_narrow() else 2.6)
-    left, right = drawn.subplots(*((2, 1) if style.is_narrow() else (1, 2)))
+    # an entropy that is the same everywhere shows nothing
+    panels = 2 if entropy["at"].nunique() > 1 else 1
+    drawn = style.new_figure(2.4 * panels if style.is_narrow() else 2.6, style.WIDTH if panels == 2 else 3.7)
+    left, *rest = drawn.subplots(*((panels, 1) if style.is_narrow() else (1, panels)), squeeze=False).flatten()
     arms = lines.drawn_arms(share, subject)
     lines.draw_lines(left, share.assign(at=np.log2(share["at"])), by="at", arms=arms, subject=subject)
     ticks = sorted(share["at"].unique())
@@ -46,10 +48,10 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     left.set_xticks(np.log2(powers), [f"{tick:g}" for tick in powers])
     left.set(xlabel="keys kept, up to", ylabel="share of queries")
     left.set_title("How many", loc="left", weight="bold")
-    if len(entropy):
+    for right in rest:
         lines.draw_lines(right, entropy, by="at", arms=lines.drawn_arms(entropy, subject), subject=subject)
-    right.set(xlabel="entropy of dense attention over its maximum", ylabel="mean number of keys")
-    right.set_title("Where it is unsure", loc="left", weight="bold")
+        right.set(xlabel="entropy of dense attention over its maximum", ylabel="mean number of keys")
+        right.set_title("Where it is unsure", loc="left", weight="bold")
     return drawn
 
 

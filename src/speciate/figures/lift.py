@@ -76,8 +76,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     cell = _cell(full, str(top["ablation"]), str(top["selector"]))
     return (
         f"The strongest preference that was learned: {style.plain_name(top['domain'])} chooses an expert of"
-        f" {style.plain_name(top['ablation'])}, {names[top['selector']]}, {top['lift']:.2f} times as often as the average"
-        f" domain; with shuffled documents it is at most {_chance_range(cell)[1]:.2f} times"
+        f" {style.plain_name(top['ablation'])}, {names[top['selector']]}, {top['lift']:.2f} times as often as the"
+        f" average domain; with shuffled documents it is at most {_chance_range(cell)[1]:.2f} times"
     )
 
 
@@ -88,7 +88,7 @@ def _cell(full: pd.DataFrame, arm: str, selector: str) -> pd.DataFrame:
 def _chance_range(cell: pd.DataFrame) -> tuple[float, float]:
     """Return the smallest and the largest of all seeds' shuffled lifts of a selector.
 
-    By chance alone, a selector's largest lift in one seed exceeds the largest of S seeds' shuffles in one case of S + 1.
+    By chance alone, a selector's largest lift in one seed exceeds that of S seeds' shuffles in one case of S + 1.
     """
     placebo = _frequent(cell)["placebo_lift"].dropna()
     return (float(placebo.min()), float(placebo.max())) if len(placebo) else (-np.inf, np.inf)
@@ -102,7 +102,7 @@ def _frequent(cell: pd.DataFrame) -> pd.DataFrame:
 
 
 def significant_cells(cell: pd.DataFrame, seed: int) -> set[tuple[str, int]]:
-    """Return (domain, slot) of a seed's lifts that are above or below every shuffled one of the selector, of all seeds."""
+    """Return (domain, slot) of a seed's lifts that are above or below every shuffled one of all seeds."""
     low, high = _chance_range(cell)
     named = _frequent(cell)
     named = named[(named["seed"] == seed) & ((named["lift"] > high) | (named["lift"] < low))]

@@ -26,8 +26,8 @@ TABLES = {
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
 LIMITS = (
-    "The lines are of a small probe set and of one seed, and experts have no common names across seeds or arms; the tables"
-    " have the finished models on the whole probe set."
+    "The lines are of a small probe set and of one seed, and experts have no common names across seeds or arms; the"
+    " tables have the finished models on the whole probe set."
 )
 RULE_60_SHARE = 0.6
 """Above this share the rule of the moe-emergence repository sees collapse; `analysis.collapse` applies it."""

@@ -224,7 +224,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     routed, most, worst = means.dropna(), most_uneven_arm(tables, subject), ""
     if len(routed) > 1 and most is not None:
         worst = (
-            f" {style.plain_name(most)} has the most uneven load of the arms that learn (MaxVio"
+            f" {style.sentence(style.plain_name(most))} has the most uneven load of the arms that learn (MaxVio"
             f" {routed.loc[most, 'max_violation']:.2f}) and a loss of {routed.loc[most, 'loss']:.3f}; the arms with"
             f" selectors lie between {routed['loss'].min():.3f} and {routed['loss'].max():.3f}."
         )
@@ -238,7 +238,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     few = " With two seeds the interval has one degree of freedom: very wide, but honest." if num_seeds == 2 else ""
     return (
         "Left: test loss (every domain has the same weight; auxiliary losses are never included) against the"
-        f" largest MaxVio of a run’s layers, with a marker per seed joined to its arm’s centre{large}. Right: the loss minus that"
-        f" of {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same order;"
-        f" {interval}.{few}{worst}{crowded}" + choosing.note_incomparable(tables["runs"]["ablation"], subject)
+        f" largest MaxVio of a run’s layers, with a marker per seed joined to its arm’s centre{large}. Right: the loss"
+        f" minus that of {style.plain_name(subject.reference)} at the same seed, which saw the same data in the same"
+        f" order; {interval}.{few}{worst}{crowded}" + choosing.note_incomparable(tables["runs"]["ablation"], subject)
     )

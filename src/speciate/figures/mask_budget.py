@@ -37,7 +37,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     if budget.empty or lines.measurement_rows(tables, "mask_rate").empty:
         return ""
     arm = str((budget - 1).abs().idxmax())
-    return f"At most {abs(budget[arm] - 1):.0%} off: {style.plain_name(arm)} masks {budget[arm]:.2f} of what it should"
+    off = "farthest from its budget" if len(budget) > 1 else "beside its budget"
+    return f"{style.sentence(style.plain_name(arm))} masks {budget[arm]:.0%} of the intended share, {off}"
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:

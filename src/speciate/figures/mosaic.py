@@ -8,6 +8,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from speciate.figures.style import is_narrow
+
 # Lightness falls from 'much less' to 'much more', so that a grey print still reads in one direction.
 LIFT = LinearSegmentedColormap.from_list(
     "lift",
@@ -65,5 +67,5 @@ def draw_lift_key(figure: Figure, mesh: QuadMesh, axes: Any) -> None:
     """Draw the colour bar of `draw_mosaic` under the axes."""
     bar = figure.colorbar(mesh, ax=axes, orientation="horizontal", aspect=60, fraction=0.02, pad=0.01, shrink=0.5)
     bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["≤ ¼", "½", "1", "2", "≥ 4"])
-    bar.set_label("lift: how much more often than on average (1: no preference)")
+    bar.set_label("lift" if is_narrow() else "lift: how much more often than on average (1: no preference)")
     cast(Any, bar.outline).set_visible(False)

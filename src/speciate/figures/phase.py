@@ -76,8 +76,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     rows = outcomes[outcomes["sweep"] == sweep]
     none, every = int((rows["collapsed"] == 0).sum()), int((rows["collapsed"] == rows["runs"]).sum())
     text = (
-        f"In sweep {style.plain_name(sweep)}, {int(rows['collapsed'].sum())} of {int(rows['runs'].sum())} runs collapsed:"
-        f" every run in {every} of {len(rows)} arms, none in {none}"
+        f"In sweep {style.plain_name(sweep)}, {int(rows['collapsed'].sum())} of {int(rows['runs'].sum())} runs"
+        f" collapsed: every run in {every} of {len(rows)} arms, none in {none}"
     )
     critical = tables["critical"]
     critical = critical[(critical["sweep"] == sweep) & critical["estimate"].notna()]

@@ -14,8 +14,8 @@ from speciate.figures import lines, style
 QUESTION = "Do queries keep the keys that matter, and how much attention goes to the first token?"
 TABLES = {"measurements": ("ablation", "seed", "step", "probe", "layer", "name", "at", "value")}
 LIMITS = (
-    "A high recall means that the indexer agrees with the attention that was trained with it, not that another attention"
-    " would have been worse."
+    "A high recall means that the indexer agrees with the attention that was trained with it, not that another"
+    " attention would have been worse."
 )
 LABELS = {"recall": "recall of dense attention", "first_token_share": "attention on the first token"}
 

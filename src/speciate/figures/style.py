@@ -1,7 +1,7 @@
 """Style of all figures: readable in print, in grey and by the colour-blind, with the same bytes on every machine.
 
 Each figure is a file of this folder: `Options` (its limits), `QUESTION`, `TABLES` (the tables and columns that it
-reads), `LIMITS` (what it does not show), and functions of (tables, subject, options): `finding`, `figure` and `caption`.
+reads), `LIMITS` (what it does not show), and functions of (tables, subject, options): `finding`, `figure`, `caption`.
 Colour never carries meaning alone: lines are labelled where they end, markers differ, and the colours of a lift grow
 darker from less to more. Every figure is drawn twice, `WIDTH` and `NARROW` inches wide.
 """
@@ -195,7 +195,7 @@ def join_names(names: Iterable[str]) -> str:
 
 
 def colours(subject: Subject) -> dict[str, str]:
-    """Return every arm's colour: grey for those that cannot learn, ink for the reference, the palette for the others."""
+    """Return every arm's colour: grey for those that cannot learn, ink for the reference, else the palette."""
     unlearned = [arm for arm in subject.arms if not learns(arm, subject)]
     others = [arm for arm in subject.arms if arm not in unlearned and arm != subject.reference]
     palette = {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(others)}

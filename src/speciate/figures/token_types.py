@@ -67,11 +67,11 @@ def _order_types(weighed: pd.DataFrame) -> list[str]:
 
 
 def _top_row(weighed: pd.DataFrame, subject: style.Subject) -> pd.Series | None:
-    """Return the row of the largest share of a lexical type, of arms that learn; None where there is none."""
+    """Return the row that tells most of a lexical type, of arms that learn; None where there is none."""
     typed = weighed[weighed["type"] != "other"]
     learned = typed[~typed["ablation"].isin([*subject.controls, *subject.fixed])]
     typed = learned if len(learned) else typed
-    return typed.loc[typed["share"].idxmax()] if len(typed) else None
+    return typed.loc[typed["mass"].idxmax()] if len(typed) else None
 
 
 def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
@@ -85,8 +85,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     controls = [name for name in subject.controls if name in bits.index]
     beside = f"; {style.plain_name(controls[0])}, which never learned, {bits[controls[0]]:.3f}" if controls else ""
     return (
-        f"One expert of {style.plain_name(arm)} gets {top['share']:.0%} of the {top['type']} tokens of code; its"
-        f" choices tell {bits[arm]:.3f} bits of the type{beside}"
+        f"One expert of {style.plain_name(arm)} gets {top['share']:.0%} of the {top['type']} tokens of code,"
+        f" {top['lift']:.1f} times its part of all; the arm’s choices tell {bits[arm]:.3f} bits of the type{beside}"
     )
 
 
@@ -150,9 +150,9 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     return (
         f"How much more often than on average each expert{shown_seed} is chosen for a code token of each lexical type."
         " A column is as wide as the expert’s share of the code tokens. Columns are sorted by the type that they serve"
-        f" most, which alone makes a diagonal. Types of the probe set’s code tokens: {shares}. Information between expert and type, in bits, as means over"
-        f" layers and seeds: {information}. No null is subtracted from it; a hash router, for one, sends every"
-        " “return” to one expert."
+        f" most, which alone makes a diagonal. Types of the probe set’s code tokens: {shares}. Information between"
+        f" expert and type, in bits, as means over layers and seeds: {information}. No null is"
+        " subtracted from it; a hash router, for one, sends every “return” to one expert."
         + choosing.note_left_out(
             (choosing.arms_with_selectors(weighed, subject), arms),
             choosing.all_and_drawn(names, choosing.drawn_selectors(weighed, arms, selectors)),

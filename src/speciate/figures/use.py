@@ -134,11 +134,10 @@ def _draw_legends(drawn: Figure, arms: list[str], layers: list[int], subject: st
         )
         for layer in shown
     ]
-    place = "outside upper center" if style.is_narrow() else "outside right upper"
-    drawn.legend(handles=handles, loc=place, ncols=style.columns_of(1) if not style.is_narrow() else 3, frameon=False)
-    drawn.legends[0].set(zorder=5)
-    for text in drawn.legends[0].get_texts():
-        text.set_fontsize(6.5)
+    if style.is_narrow():
+        drawn.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=6.5)
+    else:
+        drawn.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=6.5)
 
 
 def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:

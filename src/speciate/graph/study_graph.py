@@ -72,8 +72,8 @@ class StudyGraph(DataGraph):
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
         asked = {"cost": self.study.cost, "interventions": self.intervenes, "sweeps": self.study.sweeps}
-        asked["types"] = self.languages
         available = {"card", "tables", *(name for name, settings in asked.items() if settings)}
+        available |= {"types"} if self.languages else set()
         return [
             name
             for name in kinds_in("figures")

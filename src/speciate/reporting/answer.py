@@ -206,7 +206,7 @@ def _price_of_collapse(tables: Tables, spec: ReportSpec, arms: Arms, collapsed: 
         loss = paired_difference(runs, "loss", (worst, other), spec.confidence)
         if is_known(loss):
             change = format_change(loss, "nats per token", ("below", "above"))
-            same = "" if is_apart(loss) else ", not told apart"
+            same = "" if is_apart(loss) else " (not told apart)"
             parts.append(f"ends {change} {plain_name(other)}{same}")
     cost = _cost(tables, worst, spec.confidence)
     parts += [f"loses {cost} to random choice of the same load"] if cost else []
@@ -224,12 +224,15 @@ def _matter(tables: Tables, spec: ReportSpec, arms: Arms) -> Answer:
     without = [arm.name for arm in spec.arms if not runs.loc[runs["ablation"] == arm.name, "num_selectors"].any()]
     present = set(runs["ablation"])
     rivals = [arm for arm in (*arms.controls, *arms.fixed, *without) if arm in present and arm not in other_kind]
-    changes, better, worse = [], [], []
+    changes: list[str] = []
+    better: list[str] = []
+    worse: list[str] = []
     for rival in rivals if subject not in other_kind else ():
         loss = paired_difference(runs, "loss", (subject, rival), spec.confidence)
         if not is_known(loss):
             continue
-        (better if loss.high < 0 else worse if loss.low > 0 else []).append(rival)
+        better += [rival] if loss.high < 0 else []
+        worse += [rival] if loss.low > 0 else []
         same = "" if is_apart(loss) else ", not told apart"
         changes.append(f"{plain_name(rival)} ({_kind(rival, arms)}) {_signed(loss)}{same}")
     against = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from speciate.config.stage_specs import ReportSpec
-from speciate.reporting.formats import join_names
+from speciate.reporting.formats import join_names, plain_name
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -69,3 +69,17 @@ def group_by_seed(texts: Iterable[tuple[int, str]]) -> str:
     return "; ".join(
         f"{text} ({'seed' if len(seeds) == 1 else 'seeds'} {join_names(seeds)})" for text, seeds in seeds_of.items()
     )
+
+
+def verdicts_by_arm(tables: Tables) -> dict[tuple[str, str, str], str]:
+    """Map (statistic, arm, reference) to what became of the predictions about it: 'collapse costs: supported'.
+
+    A prediction has a margin, and one of equivalence another interval, so its verdict is not whether the plain interval
+    contains zero. Where both are shown, the verdict is named beside the interval.
+    """
+    rows = tables["hypotheses"]
+    named: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows[rows["test"] == "difference"].itertuples():
+        key = (str(row.statistic), str(row.arm), str(row.reference))
+        named.setdefault(key, []).append(f"{plain_name(str(row.name))}: {row.verdict}")
+    return {key: "; ".join(verdicts) for key, verdicts in named.items()}

@@ -15,6 +15,7 @@ from speciate.reporting.finding import (
     runs_with_selectors,
     selector_place,
     short_path,
+    verdicts_by_arm,
 )
 from speciate.reporting.formats import (
     format_interval,
@@ -153,22 +154,25 @@ def describe_losses(tables: Tables, spec: ReportSpec) -> Finding | None:
     if rows.empty:
         return None
     routed = runs_with_selectors(tables, spec)
-    sides: dict[str, list[str]] = {"lower": [], "higher": [], "undecided": []}
+    predicted = verdicts_by_arm(tables)
+    sides: dict[str, list[str]] = {"lower": [], "higher": [], "not told apart": []}
     points = []
     for row in rows.itertuples():
-        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "undecided"
+        side = "higher" if row.low > 0 else "lower" if row.high < 0 else "not told apart"
         sides[side].append(str(row.ablation))
         mark = ", collapsed" if row.ablation in routed and has_collapsed(routed[row.ablation], spec) else ""
         change = f"{format_number(row.difference, sign=True)} {format_interval(row.low, row.high, sign=True)}"
-        points.append((str(row.ablation), f"{change}, {side}{mark}."))
+        verdict = predicted.get(("loss", str(row.ablation), spec.reference), "")
+        points.append((str(row.ablation), f"{change}, {side}{mark}{f'; prediction {verdict}' if verdict else ''}."))
     summary = "; ".join(f"{side}: {join_names(arms)}" for side, arms in sides.items() if arms)
     text = (
         f"Test loss in nats per token minus that of {plain_name(spec.reference)}, paired by seed."
         f" {summary[0].upper()}{summary[1:]}."
     )
     after = (
-        f"Intervals: {spec.confidence:.0%}, over {pluralise(len(spec.seeds), 'seed')}. Undecided: the interval contains"
-        " zero, which does not show that there is no difference."
+        f"Intervals: {spec.confidence:.0%}, over {pluralise(len(spec.seeds), 'seed')}. Not told apart: the interval"
+        " contains zero, which does not show that there is no difference. A prediction has a margin, so its verdict may"
+        " be another than that of the sign."
     )
     omitted = [arm for arm in other if arm in set(table["ablation"])]
     if omitted:

@@ -53,8 +53,9 @@ def read_json(file: pathlib.Path) -> Any:
 def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table] = ()) -> Section:
     """Read the figure `name` that `draw` wrote into `folder`. Raises ValueError naming a file that cannot be read."""
     named = read_json(folder / f"{name}.json")
-    pictures = [_data_uri(folder / f"{name}{suffix}") for suffix in (".svg", ".narrow.svg")]
-    return Section(name, named["question"], named["finding"], named["caption"], named["limits"], *pictures, tables)
+    texts = (named["question"], named["finding"], named["caption"], named["limits"])
+    wide, narrow = (_data_uri(folder / f"{name}{suffix}") for suffix in (".svg", ".narrow.svg"))
+    return Section(name, *texts, picture=wide, narrow_picture=narrow, tables=tables)
 
 
 def _data_uri(file: pathlib.Path) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from speciate.config.contracts.statistics import BY_NAME, LOAD, RULES, STATISTICS, Statistic
 from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.effect_tables import agreement_tables, effect_tables
-from speciate.reporting.finding import Tables, selector_place, short_path, worst_selector
+from speciate.reporting.finding import Tables, selector_place, short_path, verdicts_by_arm, worst_selector
 from speciate.reporting.formats import (
     DASH,
     Table,
@@ -246,6 +246,9 @@ def information_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
     numbers = ["seed", "I(E;D), bits", "excess over controls", "interval", "explained by the token", "beyond the token"]
     note = (
         "One row per run: means over the selectors of the finished model on the whole probe set, minus the null’s mean."
+        " The two parts need not add up, and either may exceed I(E;D): what the token explains is predicted from other"
+        " documents, for all tokens; what goes beyond it is measured on the tokens that every domain has, where a"
+        " choice can tell more of the domain than it tells over all tokens."
     )
     layers = _layer_table(tables, spec, title="I(E;D) by layer, bits", column="information_bits", show=format_number)
     information = make_table("Information about the domain", ["arm"], numbers, rows, note=note)
@@ -355,6 +358,7 @@ def _uneven_training_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
 def comparison_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
     """Return, for each statistic of `COMPARED`, a table of the arms minus the reference, paired by seed."""
     frame = tables["comparisons"]
+    predicted = verdicts_by_arm(tables)
     other = incomparable(spec.arms, spec.reference)
     compared = []
     for statistic in COMPARED:
@@ -362,7 +366,8 @@ def comparison_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         name = statistic_name(statistic)
         title = f"{name[0].upper()}{name[1:]}: arm minus {plain_name(spec.reference)}"
         rows = [
-            [plain_name(row["ablation"]), format_count(row["num_seeds"]), format_number(row["difference"], sign=True)]
+            [plain_name(row["ablation"]), predicted.get((statistic, str(row["ablation"]), spec.reference), DASH)]
+            + [format_count(row["num_seeds"]), format_number(row["difference"], sign=True)]
             + [
                 format_interval(row["low"], row["high"], sign=True),
                 format_p_value(row["p_value"]),
@@ -374,7 +379,7 @@ def comparison_tables(tables: Tables, spec: ReportSpec) -> list[Table]:
         ]
         if rows:
             numbers = ["seeds", "difference", "interval", "p", "p (Holm)", "minimum detectable"]
-            compared.append(make_table(title, ["arm"], numbers, rows))
+            compared.append(make_table(title, ["arm", "prediction"], numbers, rows))
     return compared
 
 

@@ -1,4 +1,4 @@
-"""List the finished studies on one page, with what became of their predictions.
+"""Join the answers of the finished studies on one page: each one's question, three answers, and its predictions.
 
 The page links each study's report and data. A study whose files cannot be read is named with the reason.
 
@@ -9,14 +9,17 @@ Example:
 import argparse
 import pathlib
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from speciate.cli import log
 from speciate.io import atomic_write
-from speciate.reporting import page
+from speciate.reporting import answer, page
 
 VERDICTS = ("supported", "refuted", "undecided")
+FIRST = ("default", "chains", "text", "families")
+"""The studies that head the page, in this order; others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Entry:
     """Statement and verdict of each hypothesis, in the order of the study file."""
     pages: list[tuple[str, str]]
     """What each page of the study is called, and its address."""
+    answers: list[answer.Answer]
+    """The answers of the study's report; none where the study was made by a version that did not write them."""
     problem: str = ""
     """Why the study cannot be read; empty if it can."""
 
@@ -62,9 +67,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def read_entries(results: pathlib.Path) -> list[Entry]:
-    """Return the studies under `results` that have a manifest, the default study first, then by name."""
+    """Return the studies under `results` that have a manifest: those of `FIRST`, then the others by name."""
     folders = sorted(file.parent for file in results.glob("*/manifest.json"))
-    return [read_entry(folder) for folder in sorted(folders, key=lambda folder: (folder.name != "default", folder))]
+    rank = {name: place for place, name in enumerate(FIRST)}
+    return [read_entry(folder) for folder in sorted(folders, key=lambda folder: (rank.get(folder.name, 99), folder))]
 
 
 def read_entry(folder: pathlib.Path) -> Entry:
@@ -75,9 +81,14 @@ def read_entry(folder: pathlib.Path) -> Entry:
         manifest = page.read_json(folder / "manifest.json")
         rows = page.read_tables(folder / "tables", ("hypotheses",))["hypotheses"]
         runs = sum(environment["runs"] for environment in manifest["environments"])
-        return Entry(folder.name, manifest.get("question", ""), runs, statements(rows), pages)
+        return Entry(folder.name, manifest.get("question", ""), runs, statements(rows), pages, read_answers(manifest))
     except (ValueError, KeyError, TypeError) as error:
-        return Entry(folder.name, "", 0, [], pages, " ".join(str(error).split()))
+        return Entry(folder.name, "", 0, [], pages, [], " ".join(str(error).split()))
+
+
+def read_answers(manifest: dict[str, Any]) -> list[answer.Answer]:
+    """Return the answers of a manifest; none where an earlier version wrote it."""
+    return [answer.Answer(**part) for part in manifest.get("answers", [])]
 
 
 def statements(hypotheses: pd.DataFrame) -> list[dict[str, str]]:

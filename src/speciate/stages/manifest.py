@@ -1,4 +1,4 @@
-"""Record how the results were made: commit, versions, machines, digests, times.
+"""Record how the results were made: commit, versions, machines, digests, times; and the study's question and answers.
 
 One file holds the commit, the digest of the config, the versions of all packages, the sha256 of every table, the wall
 and processor time of every stage, and the processor, instruction set and threads on which it ran.
@@ -8,6 +8,7 @@ Example:
 """
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -21,6 +22,7 @@ from speciate.config.definitions import PACKAGE
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import ReportSpec
 from speciate.io import atomic_write, sha256
+from speciate.reporting import answer, page
 from speciate.reporting.manifest_summary import machines_of, read_benchmarks, sum_by_stage
 
 
@@ -95,11 +97,13 @@ def main(arguments: argparse.Namespace) -> None:
     files = sorted(file for file in arguments.tables.iterdir() if file.suffix in (".csv", ".parquet"))
     if not files:
         raise ValueError(f"{arguments.tables}: holds no tables")
+    tables = page.read_tables(arguments.tables, ("runs", "effects"))
     records = [file for path in arguments.runs for file in run_records(spec, path)]
     jobs = read_benchmarks(arguments.benchmarks)
     manifest = {
         "study": spec.study,
         "question": spec.question,
+        "answers": [dataclasses.asdict(part) for part in answer.answers(tables, spec)],
         "commit": read_commit(PACKAGE),
         "config_digest": spec.config_digest,
         "environments": count_environments(records),
