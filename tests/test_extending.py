@@ -185,10 +185,15 @@ def test_a_figure_is_one_file(copy: Copy) -> None:
 
         QUESTION = "Which loss does each run reach?"
         TABLES = {"runs": ("ablation", "seed", "loss")}
+        LIMITS = "A loss does not show what a model knows."
 
 
         class Options(FigureOptions):
             """No options."""
+
+
+        def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
+            return f"The lowest loss is {tables['runs']['loss'].min():.3f}" if len(tables["runs"]) else ""
 
 
         def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -211,6 +216,7 @@ def test_a_figure_is_one_file(copy: Copy) -> None:
         options = figure_options("losses_of_runs")(kind="losses_of_runs")
         module = options.component()
         runs = {"runs": pd.DataFrame({"ablation": ["a", "b"], "seed": [0, 0], "loss": [1.0, 2.0]})}
+        assert module.finding(runs, None, options) == "The lowest loss is 1.000"
         assert module.figure(runs, None, options).axes
         assert module.caption(runs, None, options) == "The loss of 2 runs."
         """

@@ -99,7 +99,7 @@ def test_many_arms_layers_and_domains_keep_the_page(name: str) -> None:
     width, height = figure.get_size_inches()
     assert width <= style.WIDTH
     assert height <= 10.6
-    if name in ("lift", "information", "token_types"):
+    if name in ("lift", "token_types"):
         assert "Not shown for lack of room" in caption
         assert "unbalanced fast" not in caption.partition("Not shown")[2] or name == "token_types"
         assert "frozen" not in caption.partition("Not shown")[2]
@@ -125,15 +125,25 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     figure, caption = standard("load")
     axes = figure.axes[ROUTED.index("unbalanced_fast") * 4 + 1]
     experts = tables["experts"]
-    selected = experts[(experts["ablation"] == "unbalanced_fast") & (experts["layer"] == 1) & (experts["seed"] == 0)]
+    selected = experts[(experts["ablation"] == "unbalanced_fast") & (experts["layer"] == 1) & (experts["seed"] == 1)]
     selected = selected[(selected["probe"] == "telemetry") & (selected["domain"] == "all") & (selected["step"] == 250)]
     thick = max(axes.lines, key=lambda line: line.get_linewidth())
+    # the seed of the most uneven run is drawn, the other is a dot at the end
     assert thick.get_ydata()[-1] == selected["share"].max() > 0.7
-    assert [text.get_text() for text in axes.texts] == ["alarm 25"]
-    assert "unbalanced fast, layer 1" in caption
-    assert "80%" in caption
-    assert "a layer’s own alarm first fired in seed 0" in caption
-    assert "over all layers, fired in unbalanced fast (step 25) in seed 0" in caption
+    assert [text.get_text() for text in axes.texts] == ["layer 25"]
+    (dots,) = [line for line in axes.lines if line.get_marker() == "o"]
+    seen = tables["selectors"]
+    other = seen[(seen["ablation"] == "unbalanced_fast") & (seen["layer"] == 1) & (seen["seed"] == 0)]
+    other = other[(other["probe"] == "telemetry") & (other["step"] == 250)]
+    assert list(dots.get_ydata()) == list(other["max_share"])
+    assert not [line for line in axes.lines if line.get_linestyle() == ":"]
+    # the run's alarm has a mark of its own, and both are in the legend
+    (run_alarm,) = [line for line in axes.lines if line.get_marker() == "v"]
+    assert list(run_alarm.get_xdata()) == [25]
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"the layer’s alarm", "the run’s alarm"} < legend
+    assert "a layer’s own alarm first fired in seed 1" in caption
+    assert "over all layers, fired in unbalanced fast (step 25) in seed 1" in caption
 
 
 def test_the_layer_that_collapsed_most_is_drawn_though_others_drift_more() -> None:
@@ -195,7 +205,8 @@ def test_information_draws_each_seed_and_the_controls(tables, standard) -> None:
     assert axes.get_title(loc="left") == "auxiliary"
     selectors = tables["selectors"]
     rows = selectors[(selectors["ablation"] == "auxiliary") & (selectors["probe"] == "telemetry")]
-    expected = rows[rows["step"] == 250].groupby("seed")["information_bits"].mean().tolist()
+    rows = rows.assign(bits=rows["information_bits"] - rows["null_mean_bits"])
+    expected = rows[rows["step"] == 250].groupby("seed")["bits"].mean().tolist()
     drawn = [line.get_ydata()[-1] for line in axes.lines if line.get_color() == style.INK]
     assert np.allclose(drawn, expected)
     assert sum(line.get_color() == style.ACCENT for line in axes.lines) == 2
@@ -220,10 +231,13 @@ def test_commitment_bars_add_up(tables, standard) -> None:
     assert "collapsed 2/2" in states
 
 
-def test_commitment_of_many_seeds_is_their_mean() -> None:
+def test_commitment_of_many_seeds_is_their_mean_and_a_dot_each() -> None:
     many = planted.tables(("dense", "auxiliary"), num_layers=1, num_experts=4, seeds=tuple(range(6)), num_steps=10)
     figure, caption = draw("commitment", many, planted.subject(("dense", "auxiliary")))
     assert len(figure.axes[0].patches) == 2
+    (dots,) = figure.axes[0].lines
+    full = many["selectors"][many["selectors"]["probe"] == "full"]
+    assert sorted(dots.get_xdata()) == pytest.approx(sorted(full["drift_nats"] + full["information_nats"]))
     assert "means over the seeds" in caption
 
 
@@ -238,7 +252,7 @@ def test_loss_load_marks_every_run_once_and_dense_as_a_line(tables, standard) ->
     assert marks == set(zip(routed["max_violation"], routed["loss"], strict=True))
     assert any("no selector" in text.get_text() for text in left.texts)
     assert right.get_yticklabels()[0].get_text() == "dense"
-    assert "unbalanced fast has the most uneven load" in caption
+    assert "Unbalanced fast has the most uneven load of the arms that learn" in caption
 
 
 def test_token_types_prefers_reference_and_controls(tables) -> None:
@@ -309,7 +323,10 @@ def test_importance_that_does_not_vary_is_said(standard) -> None:
     _, caption = standard("importance_loss")
     assert "unbalanced constant" in caption
     assert "dense r = +0.9" in caption
-    assert "Without shading: unbalanced" in standard("importance_text")[1]
+    figure, text = standard("importance_text")
+    assert "Not drawn: unbalanced and unbalanced fast, with the same importance for every token." in text
+    titles = [axes.get_title(loc="left") for axes in (*figure.axes, *standard("importance_loss")[0].axes)]
+    assert titles and not [title for title in titles if title.startswith("unbalanced")]
 
 
 def test_an_order_of_unmasking_has_a_panel_a_sampler(standard) -> None:

@@ -1,12 +1,12 @@
 """Test report and manifest: one offline file that says what the tables say, and shows what failed."""
 
-import base64
 import hashlib
 import html.parser
 import json
 import pathlib
 import re
 import subprocess
+import urllib.parse
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from speciate.config.stage_specs import Arm, ReportSpec
 from speciate.reporting import data_tables, findings, formats, manifest_summary, report_tables
 from speciate.stages import manifest
 
-SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>100 % "drawn" &amp; #1 ’</text></svg>'
 BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
 
@@ -136,7 +136,7 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
     assert not re.search(r"""(src|href)=["'](?!#|data:|data\.html")""", text)
     assert "@import" not in text
     assert "url(" not in text
-    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in parsed.images)
+    assert all(image["src"].startswith("data:image/svg+xml;charset=utf-8,") for image in parsed.images)
 
 
 def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:
@@ -160,9 +160,12 @@ def test_sections_come_in_order_and_a_new_figure_gets_its_own(page) -> None:
 def test_every_figure_has_a_rendering_for_narrow_screens(page) -> None:
     _, parsed = page
     assert [source["media"] for source in parsed.sources] == ["(max-width: 40rem)"] * 3
-    narrow = base64.b64encode(SVG.replace("drawn", "narrow").encode()).decode()
-    assert {source["srcset"] for source in parsed.sources} == {f"data:image/svg+xml;base64,{narrow}"}
-    assert {image["src"].partition(",")[2] for image in parsed.images} == {base64.b64encode(SVG.encode()).decode()}
+    shown = [image["src"] for image in parsed.images], [source["srcset"] for source in parsed.sources]
+    for uris, text in zip(shown, (SVG, SVG.replace("drawn", "narrow")), strict=True):
+        assert not any(re.search(r"[\s#\"]", uri) for uri in uris)
+        (svg,) = {urllib.parse.unquote(uri.partition(",")[2]) for uri in uris}
+        # quotes of attributes are single, those of texts are what they were
+        assert svg == text.replace('xmlns="http://www.w3.org/2000/svg"', "xmlns='http://www.w3.org/2000/svg'")
 
 
 def test_a_figure_that_the_study_cannot_fill_is_left_out(study: pathlib.Path) -> None:
@@ -244,7 +247,7 @@ def test_the_answer_names_what_collapsed_with_its_intervals(tables) -> None:
     points = dict(result["What collapsed"].points)
     assert "Our alarm fired in every run of unbalanced fast." in result["What collapsed"].text
     assert "the run’s alarm fired in 2 of 2 runs (step 25)" in points["unbalanced_fast"]
-    assert "P(collapse) lies in [34%, 100%]" in points["unbalanced_fast"]
+    assert "P(alarm) lies in [34%, 100%]" in points["unbalanced_fast"]
     assert (
         "79.1% [78.1%, 80.1%] of the tokens go to one of the 8 slots of layer 1, where the limit is 50%, and 2.5 are"
         " used in effect (limit 4.0) (seed 0)" in points["unbalanced_fast"]

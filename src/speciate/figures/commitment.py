@@ -106,8 +106,8 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
                 reach = cell["drift_nats"] + cell["information_nats"]
                 axes.plot(reach, [row] * len(cell), "o", markersize=2, color=style.INK, markeredgewidth=0, alpha=0.6)
             if selector is not None and selector not in selectors:
-                at = float((cell["drift_nats"] + cell["information_nats"]).max())
-                axes.annotate(names[selector], (at, row), (3, 0), textcoords="offset points", va="center", fontsize=5.5)
+                place: Any = ("axes fraction", "data")
+                axes.annotate(names[selector], (0.99, row), xycoords=place, ha="right", va="center", fontsize=5.5)
         axes.set_title(names[title])
         axes.tick_params(axis="y", length=0)
     grid[0].set(ylim=(len(arms) - 0.5, -0.5), xlim=(0, None))

@@ -139,10 +139,10 @@ def _draw_panel(axes: Any, tokens: pd.DataFrame, length: int) -> None:
         shown = "".join(character if character.isprintable() else "·" for character in text) or "·"
         if column + len(shown) > length:
             column, line = 0, line + 1
-        darkness = float(np.clip((value / mean - 1) / (DARKEST - 1), 0, 1)) if mean > 0 else 0.0
-        axes.fill_between(
-            [column, column + len(shown)], line, line + 1, color=style.ACCENT, alpha=0.75 * darkness, lw=0
-        )
+        darkness = round(float(np.clip((value / mean - 1) / (DARKEST - 1), 0, 1)), 1) if mean > 0 else 0.0
+        if darkness:
+            ends = [column, column + len(shown)]
+            axes.fill_between(ends, line, line + 1, color=style.ACCENT, alpha=0.75 * darkness, lw=0)
         for offset, character in enumerate(shown):
             axes.text(column + offset + 0.5, line + 0.5, character, ha="center", va="center", family="monospace")
         column += len(shown)

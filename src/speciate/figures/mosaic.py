@@ -14,6 +14,7 @@ from speciate.figures.style import is_narrow
 LIFT = LinearSegmentedColormap.from_list(
     "lift",
     [(0, "#A6DBF2"), (0.5, "#D8D6D3"), (0.62, "#DFAE7D"), (0.75, "#CF7A26"), (0.88, "#963B06"), (1, "#4A1700")],
+    N=41,  # a tenth of an octave each; more shades cannot be told apart, and each is a rule in the file
 )
 
 
@@ -56,6 +57,8 @@ def draw_mosaic(axes: Axes, lift_RE: Any, width_E: Any) -> QuadMesh:
         # thousands of paths look the same as pixels, at a hundredth of the size; borders would hide thin columns
         mesh.set_rasterized(True)
         axes.hlines(rows[1:-1], 0, edges[-1], color="white", linewidth=0.5)
+    # the mesh fills the axes, and a clip path for each of its cells would take half of the file
+    mesh.set_clip_on(False)
     axes.set(xlim=(0, max(edges[-1], 1e-9)), ylim=(lift_RE.shape[0], 0), xticks=[], yticks=[])
     axes.tick_params(length=0)
     for spine in axes.spines.values():

@@ -21,12 +21,12 @@ DARK = {
     FAINT: "#7A7A7A",
     HAIR: "#3A3D42",
     ACCENT: "#FF9557",
-    **dict(zip(COLOURS, ("#8FA2FF", "#FF8A78", "#D9C84A", "#63CE93", "#F48AD2", "#BBA9FF"), strict=True)),
+    **dict(zip(COLOURS, ("#A2BCED", "#DE6F22", "#E9C333", "#67D592", "#DB89A8", "#A87DDD"), strict=True)),
 }
-"""Colour of the style -> its colour on a dark page."""
+"""Colour of the style -> its colour on a dark page; the categories are told apart under the same kinds of vision."""
 _DARK_OF = {light.lower(): dark.lower() for light, dark in DARK.items()}
 
-DIGITS = 2
+DIGITS = 1
 """Digits of a coordinate after the point; its unit is a 72nd of an inch, which a screen shows as two pixels or so."""
 COORDINATES = re.compile(r' (?:d|x|y|x1|x2|y1|y2|width|height|transform|points)="[^"]*"')
 LONG_NUMBER = re.compile(rf"-?\d+\.\d{{{DIGITS + 1},}}(?![\de])")
@@ -61,15 +61,46 @@ def shorten(svg: str) -> str:
         if text.startswith(' transform="rotate(-0 '):
             return ""
         text = LONG_NUMBER.sub(rounded, text)
-        return re.sub(r"(?<=[\d\"a-zA-Z]) ?([MLCQHVZz]) ?(?=[-\d\"MLCQHVZz])", r"\1", text) if text[1] == "d" else text
+        return f' d="{_shorten_path(text[4:-1])}"' if text.startswith(' d="') else text
 
     return re.sub(r"\n\s*(?=<)", "\n", COORDINATES.sub(attribute, svg))
 
 
+def _shorten_path(path: str) -> str:
+    """Return a path's commands without spaces, and lines along an axis as one coordinate: 'M0 0H5V9'."""
+    steps = [(step[0], step[1:].split()) for step in re.findall(r"[A-Za-z][^A-Za-z]*", path)]
+    if any(command not in "MLz" for command, _ in steps):
+        return "".join(command + " ".join(numbers) for command, numbers in steps)
+    short: list[str] = []
+    x = y = before = ""
+    for command, numbers in steps:
+        if command != "L":
+            short.append(command + " ".join(numbers))
+        elif numbers == [x, y]:
+            # a point that is where the last one is; a path of one point keeps its line, or its caps would not be drawn
+            short += [] if len(short) > 1 else [f"L{x} {y}"]
+        elif numbers[1] == y:
+            # a line that goes on in the direction of the last one replaces it
+            onward = short[-1].startswith("H") and len(short) > 1 and _is_onward(before, x, numbers[0])
+            before = before if onward else x
+            short[-1:] = [f"H{numbers[0]}"] if onward else [short[-1], f"H{numbers[0]}"]
+        else:
+            short.append(f"V{numbers[1]}" if numbers[0] == x else f"L{numbers[0]} {numbers[1]}")
+        x, y = numbers if numbers else (x, y)
+    return "".join(short)
+
+
+def _is_onward(start: str, middle: str, end: str) -> bool:
+    """Return whether `middle` lies between `start` and `end`."""
+    return (float(middle) - float(start)) * (float(end) - float(middle)) > 0
+
+
 def drop_ids(svg: str) -> str:
-    """Return the SVG without the ids that nothing in it refers to, and without groups that hold nothing."""
-    used = set(re.findall(r'(?:href="|url\()#([^")]*)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    """Return the SVG with short ids, without those that nothing refers to, and without groups that hold nothing."""
+    used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]*)', svg))
+    short = {name: f"i{place}" for place, name in enumerate(used)}
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    svg = re.sub(r'(href="|url\()#([^")]*)', lambda found: f"{found[1]}#{short[found[2]]}", svg)
     return re.sub(r"<g/>\n?", "", svg)
 
 

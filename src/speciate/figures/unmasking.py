@@ -61,7 +61,7 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     for axes, kind in zip(grid.flat, kinds, strict=False):
         tokens = rows[rows["what"] == kind]
         # the fourth root of the probability, or all but the most certain tokens would be white
-        shade = np.clip(np.exp(-tokens["y"].to_numpy(dtype=float) / 4), 0.15, 1).round(1)
+        shade = np.clip(np.exp(-tokens["y"].to_numpy(dtype=float) / 4), 0.3, 1).round(1)
         axes.scatter(tokens["position"], tokens["x"], s=7, color=style.COLOURS[0], alpha=shade, linewidths=0)
         axes.set_title(style.plain_name(kind.removeprefix(PREFIX)), loc="left", weight="bold")
     drawn.supxlabel("position", fontsize=7.5)

@@ -58,7 +58,7 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
         chance = format_percent_interval(row["low"], row["high"], 0)
         text = (
             f"the run’s alarm fired in {int(row['collapsed'])} of {pluralise(int(row['runs']), 'run')}{when}, so"
-            f" P(collapse) lies in {chance}; at the end {num_collapsed} of {len(arm_runs)} had collapsed:"
+            f" P(alarm) lies in {chance}; at the end {num_collapsed} of {len(arm_runs)} had collapsed:"
             f" {group_by_seed(worst)}."
         )
         points.append((arm, text))
@@ -68,7 +68,7 @@ def describe_collapse(tables: Tables, spec: ReportSpec) -> Finding:
     after = (
         "A run has collapsed at the end where, beyond the bounds, a selector’s largest share exceeds its limit"
         " (E^(−1/3) k^(−2/3), half of the tokens for one of eight experts) or its effective experts are fewer than half"
-        f" of all, and it learned to be so. Intervals: {spec.confidence:.0%}; Wilson’s for P(collapse), a bootstrap"
+        f" of all, and it learned to be so. Intervals: {spec.confidence:.0%}; Wilson’s for P(alarm), a bootstrap"
         " over documents for shares."
     )
     in_every_run = table["collapsed"] == table["runs"]
@@ -99,7 +99,7 @@ def describe_stable_arms(tables: Tables, spec: ReportSpec) -> Finding | None:
     text = (
         f"{names[0].upper()}{names[1:]}: none of their {pluralise(len(runs), 'run')} collapsed. The most uneven"
         f" is a run of {plain_name(arm)}, where {_describe_worst(tables, arm, seed)} (seed {seed}). With so few runs"
-        f" per arm, P(collapse) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
+        f" per arm, P(alarm) of each may still be as high as {format_percent(highest, 0)}.{_describe_uneven(runs)}"
     )
     return Finding("What did not collapse", text)
 
