@@ -61,8 +61,10 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     learned = [arm for arm in means.index if style.learns(str(arm), subject)] or list(means.index)
     most = str(means.loc[learned, "commitment_nats"].idxmax())
     commitment, drift = means.loc[most]
+    by_seed = full[full["ablation"] == most].groupby("seed")["commitment_nats"].mean()
     return (
-        f"{style.sentence(style.plain_name(most))} is {commitment:.3f} nats from an unlearned router,"
+        f"{style.sentence(style.plain_name(most))} is {style.with_interval(by_seed, subject.confidence)} nats from an"
+        f" unlearned router,"
         f" {drift / commitment if commitment else 0:.0%} of them drift: the same preference for every token"
     )
 

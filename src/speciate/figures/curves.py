@@ -60,10 +60,18 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
             f" to {fallen.iloc[-1]:.2f} nats"
         )
     low, high = str(ends.idxmin()), str(ends.idxmax())
-    lowest = f"{style.plain_name(low)} ends {style.format_signed(float(ends.min()))} nats from"
-    text = f"{lowest} {style.plain_name(subject.reference)} on validation text"
+    at_end = tables["curves"]
+    at_end = at_end[(at_end["step"] == last) & at_end["series"].isin(subject.domains)]
+    by_seed = at_end.groupby(["seed", "ablation"])["nats"].mean().unstack("ablation")
+
+    def apart(arm: str) -> str:
+        return style.with_interval(by_seed[arm] - by_seed[subject.reference], subject.confidence)
+
+    text = (
+        f"{style.plain_name(low)} ends {apart(low)} nats from {style.plain_name(subject.reference)} on validation text"
+    )
     if low != high:
-        text += f", and {style.plain_name(high)} {style.format_signed(float(ends.max()))}"
+        text += f", and {style.plain_name(high)} {apart(high)}"
     return style.sentence(text)
 
 

@@ -22,6 +22,7 @@ TABLES = {
         *("ablation", "seed", "selector", "layer", "step", "probe"),
         *("information_bits", "null_mean_bits", "null_low_bits", "null_high_bits", "excess_information_bits"),
     ),
+    "runs": ("ablation", "seed", "excess_information_bits", "matched_nats"),
 }
 LIMITS = (
     "That a router’s choices tell the domain does not mean that the model uses what they tell; their cost is above."
@@ -66,10 +67,13 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     learned = [str(arm) for arm in means.index if style.learns(str(arm), subject)] or [str(arm) for arm in means.index]
     arm = subject.reference if subject.reference in learned else str(means.loc[learned, "bits"].idxmax())
     text = f"{style.sentence(style.plain_name(arm))}’s choices tell {means.loc[arm, 'bits']:.3f} bits of the domain"
-    excess = float(means.loc[arm, "excess_information_bits"])
-    if arm in subject.controls or not np.isfinite(excess):
-        return text
-    return f"{text}, {abs(excess):.3f} {'less' if excess < 0 else 'more'} than routers that never learned"
+    runs = tables["runs"][tables["runs"]["ablation"] == arm]
+    excess = runs["excess_information_bits"].dropna()
+    if arm not in subject.controls and len(excess):
+        less = excess.mean() < 0
+        change = style.with_interval(-excess if less else excess, subject.confidence)
+        text += f", {change} {'less' if less else 'more'} than routers that never learned"
+    return f"{text}{style.worth(runs, subject)}"
 
 
 def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:

@@ -22,6 +22,7 @@ TABLES = {
     "selectors": (
         *("ablation", "seed", "selector", "layer", "step", "probe"),
         *("num_slots", "max_share", "noise_floor", "unevenness", "load_state"),
+        *("max_share_low", "max_share_high"),
     ),
     "verdicts": ("ablation", "seed", "selector", "rule", "first_step"),
 }
@@ -79,7 +80,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         return ""
     worst = rows.iloc[0]
     names = choosing.selector_names(tables["selectors"])
-    share = f"{worst['max_share']:.1%} of the choices go to one of {worst['num_slots']} slots"
+    bounds = f" [{worst['max_share_low']:.1%}, {worst['max_share_high']:.1%}]" if worst["max_share_low"] >= 0 else ""
+    share = f"{worst['max_share']:.1%}{bounds} of the choices go to one of {worst['num_slots']} slots"
     where = f"{style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}"
     if worst["load_state"] == "collapsed":
         number = int((rows["load_state"] == "collapsed").sum())

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from scipy.special import stdtrit
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -181,6 +182,28 @@ def plain_name(name: str) -> str:
 def format_signed(value: float) -> str:
     """Format a difference with its sign and three digits."""
     return f"{value:+.3f}".replace("-", "−")
+
+
+def with_interval(values: pd.Series, confidence: float, digits: int = 3, unit: str = "") -> str:
+    """Return the mean of one value a seed with Student's interval: '0.106 [0.096, 0.116] bits'.
+
+    Without the interval where there is one seed, or where all have the same value.
+    """
+    known = values.dropna().to_numpy(dtype=float)
+    mean, unit = float(known.mean()), f" {unit}" if unit else ""
+    shown = f"{mean:.{digits}f}".replace("-", "−")
+    if len(known) < 2 or np.ptp(known) == 0:
+        return f"{shown}{unit}"
+    half = float(stdtrit(len(known) - 1, (1 + confidence) / 2)) * float(known.std(ddof=1)) / len(known) ** 0.5
+    bounds = f"[{mean - half:.{digits}f}, {mean + half:.{digits}f}]".replace("-", "−")
+    return f"{shown} {bounds}{unit}"
+
+
+def worth(runs: pd.DataFrame, subject: Subject) -> str:
+    """Return ', and are worth ...' with what load-matched random choice costs these runs; nothing where unmeasured."""
+    if not runs["matched_nats"].notna().any():
+        return ""
+    return f", and are worth {with_interval(runs['matched_nats'], subject.confidence, unit='nats per token')}"
 
 
 def sentence(text: str) -> str:

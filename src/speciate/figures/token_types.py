@@ -83,10 +83,12 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     bits = _bits_by_arm(weighed)
     arm = str(top["ablation"])
     controls = [name for name in subject.controls if name in bits.index]
-    beside = f"; {style.plain_name(controls[0])}, which never learned, {bits[controls[0]]:.3f}" if controls else ""
+    by_seed = weighed.groupby(["ablation", "seed", "selector"])["mass"].sum().groupby(["ablation", "seed"]).mean()
+    told = {name: style.with_interval(by_seed[name], subject.confidence) for name in (arm, *controls[:1])}
+    beside = f"; {style.plain_name(controls[0])}, which never learned, {told[controls[0]]}" if controls else ""
     return (
         f"One expert of {style.plain_name(arm)} gets {top['share']:.0%} of the {top['type']} tokens of code,"
-        f" {top['lift']:.1f} times its part of all; the arm’s choices tell {bits[arm]:.3f} bits of the type{beside}"
+        f" {top['lift']:.1f} times its part of all; the arm’s choices tell {told[arm]} bits of the type{beside}"
     )
 
 

@@ -75,9 +75,11 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     used, idle = (int((learned["use"] == use).sum()) for use in ("used", "idle"))
     rest = len(learned) - used - idle
     unsure = f", and {rest} can be judged neither way" if rest else ""
+    controls = points[points["ablation"].isin(list(subject.controls))]
+    beside = f"; of {len(controls)} in the controls, {(controls['use'] == 'used').sum()} do" if len(controls) else ""
     return (
         f"Of {len(learned)} selectors that learned, {used} cost more than {subject.margin:g} nats per token when they"
-        f" choose at random, {idle} less{unsure}"
+        f" choose at random, {idle} less{unsure}{beside}"
     )
 
 
