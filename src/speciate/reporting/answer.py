@@ -121,7 +121,7 @@ def _specialisation(tables: Tables, spec: ReportSpec, arms: Arms) -> Answer:
     bits = mean_over_seeds(runs, "information_bits", subject, spec.confidence)
     text = (
         f"The choices of {plain_name(subject)} tell {format_estimate(bits, 'bits')} of a text’s domain,"
-        f" {_beyond_controls(tables, spec, arms)}{_cost_clause(tables, spec, arms)}."
+        f" {_beyond_controls(tables, spec, arms)}. {_cost_sentence(tables, spec, arms)}"
     )
     return Answer("Does it specialise?", verdict, f"{which[0].upper()}{which[1:]}{text}")
 
@@ -134,19 +134,18 @@ def _beyond_controls(tables: Tables, spec: ReportSpec, arms: Arms) -> str:
     if not is_known(excess):
         return "but no control has selectors at the same places, so how much of it is learned is unknown"
     change = format_change(excess, "bits", ("less", "more"))
-    same = "" if is_apart(excess) else "; the interval contains zero"
+    same = "" if is_apart(excess) else " (not told apart)"
     never = "which never learned" if len(arms.controls) == 1 else "which never learned (their mean)"
     return f"{change} than those of {join_names(arms.controls)}, {never}{same}"
 
 
-def _cost_clause(tables: Tables, spec: ReportSpec, arms: Arms) -> str:
+def _cost_sentence(tables: Tables, spec: ReportSpec, arms: Arms) -> str:
     """Return what random choice of the same load costs the subject and the controls."""
-    cost = _cost(tables, arms.subject, spec.confidence)
-    if not cost:
-        return "; what they are worth to the loss was not measured"
-    of_controls = [(arm, _cost(tables, arm, spec.confidence)) for arm in arms.controls]
-    beside = "".join(f", and {text} in {plain_name(arm)}" for arm, text in of_controls if text)
-    return f"; random choice of the same load costs it {cost}{beside}"
+    costs = [(arm, _cost(tables, arm, spec.confidence)) for arm in (arms.subject, *arms.controls)]
+    known = [f"{cost} in {plain_name(arm)}" for arm, cost in costs if cost]
+    if not costs[0][1]:
+        return "What its choices are worth to the loss was not measured."
+    return f"Random choice of the same load costs {' and '.join(known)}."
 
 
 def _collapse(tables: Tables, spec: ReportSpec, arms: Arms) -> Answer:
@@ -233,10 +232,11 @@ def _matter(tables: Tables, spec: ReportSpec, arms: Arms) -> Answer:
             continue
         better += [rival] if loss.high < 0 else []
         worse += [rival] if loss.low > 0 else []
-        same = "" if is_apart(loss) else ", not told apart"
-        changes.append(f"{plain_name(rival)} ({_kind(rival, arms)}) {_signed(loss)}{same}")
+        same = "" if is_apart(loss) else " (not told apart)"
+        changes.append(f"{plain_name(rival)} ({_kind(rival, arms)}): {_signed(loss)}{same}")
     against = (
-        f"Test loss of {plain_name(subject)} minus that of {'; '.join(changes)} (nats per token, paired by seed)."
+        f"Paired by seed and in nats per token, the test loss of {plain_name(subject)} minus that of"
+        f" {'; '.join(changes)}."
         if changes
         else "The study has no control and no arm without selectors whose loss could be compared."
     )

@@ -18,7 +18,7 @@ from speciate.io import atomic_write
 from speciate.reporting import answer, page
 
 VERDICTS = ("supported", "refuted", "undecided")
-FIRST = ("default", "chains", "text", "families")
+FIRST = ("default", "chains", "three_selectors")
 """The studies that head the page, in this order; others follow by name."""
 
 
