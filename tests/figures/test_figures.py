@@ -143,7 +143,7 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     legend = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"the layer’s alarm", "the run’s alarm"} < legend
     assert "a layer’s own alarm first fired in seed 1" in caption
-    assert "over all layers, fired in unbalanced fast (step 25) in seed 1" in caption
+    assert "over all layers, fired in unbalanced (step 60), unbalanced fast (step 25)" in caption
 
 
 def test_the_layer_that_collapsed_most_is_drawn_though_others_drift_more() -> None:
