@@ -131,4 +131,6 @@ def test_installed_outside_the_clone_it_draws_a_studys_tables(wheel: pathlib.Pat
         table.to_parquet(tmp_path / f"{name}.parquet")
     (tmp_path / "spec.json").write_text(canonical_json(spec_of("load")))
     run(command, "draw", "--spec", "spec.json", "--tables", ".", "--output-folder", "figures")
-    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["load.json", "load.png", "load.svg"]
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == [
+        *("load.json", "load.png", "load.svg", "narrow"),
+    ]

@@ -239,7 +239,7 @@ def _arguments(spec: pathlib.Path, folder: pathlib.Path):
 
 @pytest.mark.parametrize("name", kinds_in("figures"))
 def test_a_figure_is_drawn_for_wide_for_narrow_and_for_dark_pages(name: str, drawn: pathlib.Path) -> None:
-    wide, narrow = (drawn / "figures" / f"{name}{suffix}" for suffix in (".svg", ".narrow.svg"))
+    wide, narrow = (drawn / "figures" / file for file in (f"{name}.svg", f"narrow/{name}.svg"))
     roots = [ElementTree.parse(file).getroot() for file in (wide, narrow)]
     widths = [float(root.get("width").removesuffix("pt")) / 72 for root in roots]
     assert widths[1] <= style.NARROW + 0.01 < widths[0] + 0.02

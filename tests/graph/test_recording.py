@@ -201,7 +201,8 @@ def test_where_records_are(results: pathlib.Path) -> None:
     assert entry("evaluate", f"{run_folder}/probe.safetensors") == (f"{run_folder}/made_by.json:evaluate", run_folder)
     assert entry("index", "index.html")[0] == "made_by/index.index.json:index"
     # these share a folder, and run side by side
-    assert entry("draw", "smoke/figures/load.svg", "smoke/figures/load.png")[0] == "smoke/made_by/draw.load.json:draw"
+    drawn = ("smoke/figures/narrow/load.svg", "smoke/figures/load.svg", "smoke/figures/load.png")
+    assert entry("draw", *drawn)[0] == "smoke/made_by/draw.load.json:draw"
     assert entry("compare", "smoke/tables/a.csv", "smoke/tables/b.csv") == (
         "smoke/made_by/compare.json:compare",
         "smoke",

@@ -53,15 +53,15 @@ def word_of(figure: str) -> str:
 def test_a_figure_is_drawn_with_its_text_as_text(figure: str, tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "spec.json").write_text(canonical_json(spec_of(figure)))
     run(tmp_path / "spec.json", tables, tmp_path / "out")
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
-        f"{figure}.{end}" for end in ("json", "png", "svg")
-    ]
+    written = [file.relative_to(tmp_path / "out") for file in (tmp_path / "out").rglob("*.*")]
+    names = (f"{figure}.json", f"{figure}.png", f"{figure}.svg", f"narrow/{figure}.svg")
+    assert sorted(map(str, written)) == sorted(names)
     svg = (tmp_path / "out" / f"{figure}.svg").read_text()
     assert word_of(figure) in svg
     assert "<dc:date>" not in svg
     text = json.loads((tmp_path / "out" / f"{figure}.json").read_text())
     assert text["question"].endswith("?")
-    assert len(text["caption"]) > 200
+    assert len(text["caption"]) > 100 and text["finding"] and text["limits"].endswith(".")
 
 
 def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -72,7 +72,7 @@ def test_two_processes_write_the_same_bytes(tables: pathlib.Path, tmp_path: path
         command = [sys.executable, "-m", "speciate", "draw", "--spec", tmp_path / "spec.json", "--tables", tables]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed, "TZ": f"UTC{seed}"}
         subprocess.run([*command, "--output-folder", out], check=True, env=environment)
-        written.append({file.name: file.read_bytes() for file in out.iterdir()})
+        written.append({file.relative_to(out): file.read_bytes() for file in out.rglob("*.*")})
     assert written[0] == written[1]
 
 

@@ -56,7 +56,7 @@ def spec(domains: tuple[str, ...] = ("code", "math", "prose")) -> CardSpec:
 def study(folder: pathlib.Path, tables) -> pathlib.Path:
     """Write tables and figures as `card` and `draw` leave them."""
     (folder / "tables").mkdir()
-    (folder / "figures").mkdir()
+    (folder / "figures" / "narrow").mkdir(parents=True)
     for name, frame in tables.items():
         frame.to_parquet(folder / "tables" / f"{name}.parquet")
     for name in present.figure_names():
@@ -64,11 +64,12 @@ def study(folder: pathlib.Path, tables) -> pathlib.Path:
         text = {
             "question": module.QUESTION,
             "caption": module.caption(tables, None, options_of("figures", name)(kind=name)),
+            "finding": module.finding(tables, None, options_of("figures", name)(kind=name)),
+            "limits": module.LIMITS,
         }
         (folder / "figures" / f"{name}.json").write_text(json.dumps(text))
-        (folder / "figures" / f"{name}.svg").write_text(
-            '<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>'
-        )
+        for file in (f"{name}.svg", f"narrow/{name}.svg"):
+            (folder / "figures" / file).write_text('<svg xmlns="http://www.w3.org/2000/svg"><text>drawn</text></svg>')
     (folder / "spec.json").write_text(canonical_json(spec(tuple(dict.fromkeys(tables["data_sources"]["domain"])))))
     return folder
 
@@ -95,7 +96,7 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
     assert not re.search(r"""(src|href)=["'](?!#|data:|report\.html")""", text)
     assert "url(" not in text
     assert len(parsed.images) == len(present.figure_names()) == 4
-    assert all(image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in parsed.images)
+    assert all(image["src"].startswith("data:image/svg+xml;charset=utf-8,") and image["alt"] for image in parsed.images)
 
 
 def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:

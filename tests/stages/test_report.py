@@ -53,13 +53,13 @@ def tables():
 @pytest.fixture
 def study(tables, tmp_path: pathlib.Path) -> pathlib.Path:
     """Make a study's folder, ready for its manifest and report."""
-    for folder in ("tables", "figures", "benchmarks/train/auxiliary", "runs/auxiliary/seed0"):
+    for folder in ("tables", "figures/narrow", "benchmarks/train/auxiliary", "runs/auxiliary/seed0"):
         (tmp_path / folder).mkdir(parents=True)
     for name, frame in {**tables, **planted_data.tables()}.items():
         frame.to_parquet(tmp_path / "tables" / f"{name}.parquet")
     for name in ("another", "lift", "load"):
         (tmp_path / "figures" / f"{name}.svg").write_text(SVG)
-        (tmp_path / "figures" / f"{name}.narrow.svg").write_text(SVG.replace("drawn", "narrow"))
+        (tmp_path / "figures" / "narrow" / f"{name}.svg").write_text(SVG.replace("drawn", "narrow"))
         text = {"question": f"Is this {name}?", "caption": f'The caption of "{name}" & more'}
         text |= {"finding": f"This is <{name}>", "limits": f"Not {name} itself."}
         (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(text))

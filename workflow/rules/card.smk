@@ -77,7 +77,7 @@ rule card:
 rule present:
     input:
         tables=CARD,
-        figures=files_of_figures("data", "svg", "narrow.svg", "json"),
+        figures=files_of_figures("data"),
     output:
         report(
             f"{HOME}/data.html",

@@ -170,12 +170,12 @@ def files_of_runs(folder, file):
     ]
 
 
-def files_of_figures(page, *suffixes):
-    """Return a function of the wildcards: the files with these suffixes of every figure of a page."""
+def files_of_figures(page):
+    """Return a function of the wildcards: the files of every figure of a page that the page shows."""
     return lambda wildcards: [
-        f"{HOME}/figures/{figure}.{suffix}"
+        f"{HOME}/figures/{file}"
         for figure in GRAPH.figures(page)
-        for suffix in suffixes
+        for file in (f"{figure}.svg", f"narrow/{figure}.svg", f"{figure}.json")
     ]
 
 

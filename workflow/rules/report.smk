@@ -15,7 +15,7 @@ rule draw:
             labels=labels_of_figure,
         ),
         # the same for screens as narrow as a telephone's
-        narrow=f"{HOME}/figures/{{figure}}.narrow.svg",
+        narrow=f"{HOME}/figures/narrow/{{figure}}.svg",
         png=f"{HOME}/figures/{{figure}}.png",
         caption=f"{HOME}/figures/{{figure}}.json",
     log:
@@ -76,7 +76,7 @@ rule manifest:
 rule report:
     input:
         tables=TABLES,
-        figures=files_of_figures("report", "svg", "narrow.svg", "json"),
+        figures=files_of_figures("report"),
         card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:

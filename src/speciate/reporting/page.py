@@ -56,7 +56,7 @@ def read_section(folder: pathlib.Path, name: str, tables: Sequence[formats.Table
     """Read the figure `name` that `draw` wrote into `folder`. Raises ValueError naming a file that cannot be read."""
     named = read_json(folder / f"{name}.json")
     texts = (named["question"], named["finding"], named["caption"], named["limits"])
-    wide, narrow = (_data_uri(folder / f"{name}{suffix}") for suffix in (".svg", ".narrow.svg"))
+    wide, narrow = (_data_uri(file) for file in (folder / f"{name}.svg", folder / "narrow" / f"{name}.svg"))
     return Section(name, *texts, picture=wide, narrow_picture=narrow, tables=tables)
 
 

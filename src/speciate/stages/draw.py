@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output-folder",
         type=pathlib.Path,
         required=True,
-        help="where to write NAME.svg, NAME.narrow.svg, NAME.png and NAME.json",
+        help="where to write NAME.svg, narrow/NAME.svg, NAME.png and NAME.json",
     )
 
 
@@ -65,11 +65,12 @@ def main(arguments: argparse.Namespace) -> None:
         "caption": module.caption(tables, spec, spec.figure),
         "limits": module.LIMITS,
     }
-    for width, suffixes in ((style.WIDTH, ("svg", "png")), (style.NARROW, ("narrow.svg",))):
+    kind = spec.figure.kind
+    for width, files in ((style.WIDTH, (f"{kind}.svg", f"{kind}.png")), (style.NARROW, (f"narrow/{kind}.svg",))):
         with style.figure_style(width):
             figure = module.figure(tables, spec, spec.figure)
-            for suffix in suffixes:
-                with atomic_write(arguments.output_folder / f"{spec.figure.kind}.{suffix}") as temp_path:
+            for file in files:
+                with atomic_write(arguments.output_folder / file) as temp_path:
                     svg.save(figure, temp_path)
-    with atomic_write(arguments.output_folder / f"{spec.figure.kind}.json") as temp_path:
+    with atomic_write(arguments.output_folder / f"{kind}.json") as temp_path:
         temp_path.write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
