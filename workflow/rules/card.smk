@@ -77,7 +77,7 @@ rule card:
 rule present:
     input:
         tables=CARD,
-        figures=files_of_figures("data"),
+        figures=files_of_figures("data", *SHOWN),
     output:
         report(
             f"{HOME}/data.html",

@@ -170,13 +170,17 @@ def files_of_runs(folder, file):
     ]
 
 
-def files_of_figures(page):
-    """Return a function of the wildcards: the files of every figure of a page that the page shows."""
+def files_of_figures(page, *names):
+    """Return a function of the wildcards: the files with these `names`, such as `{}.svg`, of every figure of a page."""
     return lambda wildcards: [
-        f"{HOME}/figures/{file}"
+        f"{HOME}/figures/{name.format(figure)}"
         for figure in GRAPH.figures(page)
-        for file in (f"{figure}.svg", f"narrow/{figure}.svg", f"{figure}.json")
+        for name in names
     ]
+
+
+# what a page reads of a figure: its two renderings, and its title and caption
+SHOWN = ("{}.svg", "narrow/{}.svg", "{}.json")
 
 
 def labels_of_figure(wildcards):

@@ -76,7 +76,7 @@ rule manifest:
 rule report:
     input:
         tables=TABLES,
-        figures=files_of_figures("report"),
+        figures=files_of_figures("report", *SHOWN),
         card=CARD,
         manifest=f"{HOME}/manifest.json",
     output:
