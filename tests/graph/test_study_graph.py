@@ -154,7 +154,18 @@ def test_the_page_of_the_data_reads_the_card_alone(settings: dict[str, Any]) -> 
     graph = make(settings)
     assert graph.figures("data")
     assert {graph.read_by(figure) for figure in graph.figures("data")} == {"card"}
-    assert {graph.read_by(figure) for figure in graph.figures()} == {"tables", "interventions"}
+    assert {graph.read_by(figure) for figure in graph.figures()} == {"tables", "interventions", "types"}
+
+
+def test_a_study_without_code_has_no_figure_of_lexical_types(settings: dict[str, Any]) -> None:
+    assert "token_types" in make(settings).figures()
+    assert "token_types" not in make(settings, {"domains": {"code": {"language": None}}}).figures()
+
+
+def test_arms_whose_routers_cannot_learn_are_known(settings: dict[str, Any]) -> None:
+    graph = make(settings)
+    assert {arm.name for arm in graph.arms if arm.fixed} == {"frozen"}
+    assert graph.draw_spec("load").fixed == ("frozen",)
 
 
 def test_a_domain_may_give_more_of_its_text_to_the_probe(settings: dict[str, Any]) -> None:

@@ -46,6 +46,8 @@ def word_of(figure: str) -> str:
     """Return a word that the figure must contain: an arm's in one of runs, a domain's in one of data, a sampler's."""
     if figure in ("unmasking", "phase"):
         return {"unmasking": "semi autoregressive", "phase": "collapsed"}[figure]
+    if figure.startswith("importance"):
+        return "auxiliary"  # the importance of the arm unbalanced is constant, and has no panel
     return "math" if getattr(options_of("figures", figure), "page", "report") == "data" else "unbalanced"
 
 
