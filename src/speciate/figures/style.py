@@ -156,6 +156,7 @@ def pack_axes(figure: Figure, h_pad: float, left: float) -> None:
 def message_figure(text: str) -> Figure:
     """Return a figure that says why it shows nothing."""
     figure = new_figure(0.8)
+    figure.set_layout_engine("none")  # it has no axes to lay out
     figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, style="italic")
     return figure
 

@@ -118,6 +118,11 @@ def _specialisation(tables: Tables, spec: ReportSpec, arms: Arms) -> Answer:
     else:
         verdict = "No"
         which = f"none of the {pluralise(total, 'run')} with a selector that learns specialised. "
+    # the positive controls: a routing by domain must be found specialised
+    made = [arm for arm in arms.fixed if _runs_in_state(runs, arm, "specialised")[0]]
+    if made:
+        known = "; ".join(_count(runs, arm, "specialised", spec.confidence) for arm in made)
+        which += f"Without learning, by construction: {known}. "
     bits = mean_over_seeds(runs, "information_bits", subject, spec.confidence)
     text = (
         f"The choices of {plain_name(subject)} tell {format_estimate(bits, 'bits')} of a text’s domain,"
@@ -263,7 +268,7 @@ def _verdict_of_matter(rivals: Sequence[str], better: Sequence[str], worse: Sequ
         return "Yes"
     if not won:
         return "No"
-    return f"Against {join_names(won)}"
+    return f"Yes, against {join_names(won)}"
 
 
 def _selectors_used(tables: Tables, spec: ReportSpec, arms: Arms) -> str:
