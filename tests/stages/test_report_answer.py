@@ -43,6 +43,12 @@ def effects_table(seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
     return pd.DataFrame([{"ablation": arm, "seed": seed, "use": value} for arm, value in use.items() for seed in seeds])
 
 
+def hypotheses_table(*pairs: tuple[str, str]) -> pd.DataFrame:
+    """Return table `hypotheses` with one about the loss of each pair (arm, reference)."""
+    rows = [{"statistic": "loss", "test": "difference", "arm": arm, "reference": other} for arm, other in pairs]
+    return pd.DataFrame(rows, columns=["statistic", "test", "arm", "reference"])
+
+
 def spec(**changes) -> ReportSpec:
     arms = tuple(Arm(name=arm, about="a", fixed=arm in ("frozen", "hash")) for arm in ARMS)
     settings = {
@@ -66,7 +72,11 @@ def spec(**changes) -> ReportSpec:
 
 
 def answered(runs: pd.DataFrame | None = None, settings: ReportSpec | None = None) -> list[answer.Answer]:
-    tables = {"runs": runs_table() if runs is None else runs, "effects": effects_table()}
+    tables = {
+        "runs": runs_table() if runs is None else runs,
+        "effects": effects_table(),
+        "hypotheses": hypotheses_table(),
+    }
     return answer.answers(tables, settings or spec())
 
 
@@ -151,7 +161,9 @@ def test_a_study_without_controls_says_that_it_cannot_tell() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     runs = runs_table(seeds=(0,))
-    parts = answer.answers({"runs": runs, "effects": effects_table((0,))}, spec(seeds=(0,)))
+    parts = answer.answers(
+        {"runs": runs, "effects": effects_table((0,)), "hypotheses": hypotheses_table()}, spec(seeds=(0,))
+    )
     assert "0.100 bits (one seed, so no interval)" in parts[0].text
     assert parts[2].verdict == "Undecided"
     assert all("nan" not in part.text for part in parts)
@@ -181,3 +193,10 @@ def test_a_change_is_told_without_its_sign() -> None:
     assert change.estimate < 0 and text.startswith("0.1") and text.endswith("nats below")
     low, high = (float(part) for part in text[text.index("[") + 1 : text.index("]")].split(", "))
     assert 0 < low < high
+
+
+def test_the_price_of_collapse_is_that_of_the_studys_own_comparison() -> None:
+    # the reference differs from the collapsed arm in its rate too; the study compares it with 'hash'
+    tables = {"runs": runs_table(), "effects": effects_table(), "hypotheses": hypotheses_table(("fast", "hash"))}
+    text = answer.answers(tables, spec())[1].text
+    assert "nats per token above hash" in text and "above learned" not in text

@@ -77,9 +77,9 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
 
 
 def _candidate_arms(seen: pd.DataFrame, subject: style.Subject) -> list[str]:
-    """Return the arms with selectors that are not controls, or the controls where there is nothing else."""
+    """Return the arms with selectors that can learn, or the others where there is nothing else."""
     arms = choosing.arms_with_selectors(seen, subject)
-    return [arm for arm in arms if arm not in subject.controls] or arms
+    return [arm for arm in arms if style.learns(arm, subject)] or arms
 
 
 def _choose_drawn(

@@ -200,11 +200,7 @@ def _price_of_collapse(tables: Tables, spec: ReportSpec, arms: Arms, collapsed: 
     # the worst of those that collapsed most often
     rank = {arm: (_runs_in_state(runs, arm, "collapsed")[0], _mean(runs, arm, "unevenness")) for arm in collapsed}
     worst = max(collapsed, key=lambda arm: rank[arm])
-    other = (
-        arms.subject
-        if arms.subject not in collapsed
-        else next((arm for arm in arms.learned if arm not in collapsed), "")
-    )
+    other = _rival_of(tables, worst, rank) or (arms.subject if arms.subject not in collapsed else "")
     parts = []
     if other and not {worst, other} & set(incomparable(spec.arms, spec.reference)):
         loss = paired_difference(runs, "loss", (worst, other), spec.confidence)
@@ -215,6 +211,18 @@ def _price_of_collapse(tables: Tables, spec: ReportSpec, arms: Arms, collapsed: 
     cost = _cost(tables, worst, spec.confidence)
     parts += [f"loses {cost} to random choice of the same load"] if cost else []
     return f" {plain_name(worst).capitalize()} {' and '.join(parts)}." if parts else ""
+
+
+def _rival_of(tables: Tables, worst: str, rank: dict[str, tuple[int, float]]) -> str:
+    """Return the arm with which the study itself compares the loss of a collapsed arm; empty where it does not.
+
+    It differs in less than the reference does: a router that is faster and collapses is compared with a fast one that
+    does not, so that the rate is not taken for the collapse.
+    """
+    rows = tables["hypotheses"]
+    rows = rows[(rows["statistic"] == "loss") & (rows["test"] == "difference")]
+    pairs = rows.loc[rows["arm"] == worst, "reference"].tolist() + rows.loc[rows["reference"] == worst, "arm"].tolist()
+    return next((str(arm) for arm in pairs if rank.get(str(arm), (0, 0.0))[0] < rank[worst][0]), "")
 
 
 def _mean(runs: pd.DataFrame, arm: str, statistic: str) -> float:

@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> None:
     files = sorted(file for file in arguments.tables.iterdir() if file.suffix in (".csv", ".parquet"))
     if not files:
         raise ValueError(f"{arguments.tables}: holds no tables")
-    tables = page.read_tables(arguments.tables, ("runs", "effects"))
+    tables = page.read_tables(arguments.tables, ("runs", "effects", "hypotheses"))
     records = [file for path in arguments.runs for file in run_records(spec, path)]
     jobs = read_benchmarks(arguments.benchmarks)
     manifest = {
