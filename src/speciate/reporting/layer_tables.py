@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from speciate.config.stage_specs import ReportSpec
-from speciate.reporting.findings import Tables, short_path
+from speciate.reporting.finding import Tables, short_path
 from speciate.reporting.formats import Table, format_interval, format_number, format_percent, make_table, plain_name
 
 SHARES = (0.1, 0.25, 0.5, 0.75)
