@@ -33,7 +33,7 @@ rule measure:
         spec=lambda wildcards: spec_path(
             GRAPH.measure_spec(wildcards.ablation, int(wildcards.seed))
         ),
-        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
+        run=run_folder_of,
         mixture=MIXTURE,
         folder=subpath(output[0], parent=True),
     message:
@@ -71,7 +71,7 @@ rule intervene:
         spec=lambda wildcards: spec_path(
             GRAPH.intervene_spec(wildcards.ablation, int(wildcards.seed))
         ),
-        run=f"{HOME}/runs/{{ablation}}/seed{{seed}}",
+        run=run_folder_of,
         mixture=MIXTURE,
     message:
         "intervene in {wildcards.ablation}, seed {wildcards.seed}: random choice, masked slots, their controls"

@@ -110,6 +110,11 @@ def run_of(wildcards):
     return GRAPH.run(wildcards.ablation, int(wildcards.seed))
 
 
+def run_folder_of(wildcards):
+    """Return the folder of a run's wildcards."""
+    return f"{HOME}/runs/{wildcards.ablation}/seed{wildcards.seed}"
+
+
 def code_of_runs(stage, spec=None):
     """Return a function of the wildcards: the digest of the code that a stage runs on a run.
 
