@@ -80,7 +80,7 @@ def settings() -> dict:
         "split": {"validation": 0.15, "test": 0.2, "probe": 0.15},
         "held_out": {"validation_blocks": 2, "test_blocks": 2, "probe_blocks": 2},
     }
-    study = extend({**change, "extends": str(ROOT / "config.yaml")}, ROOT)
+    study = extend({**change, "extends": str(ROOT / "studies/three_selectors.yaml")}, ROOT)
     files = {name: {name: {"kind": "files", "paths": [f"corpus/{name}*.jsonl"]}} for name in ("code", "prose")}
     study["domains"] = {
         "code": {"sources": files["code"], "shards": 2, "duplicates": "near", "language": "python"},
