@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from speciate.calibration import intervals, nulls, page, seeds
+from speciate.calibration import surface as calibrated
 from speciate.calibration.topic import Rate
 from speciate.calibration.topics import TOPICS
 
@@ -32,7 +33,7 @@ def test_the_page_has_every_topic() -> None:
 
 
 def test_the_page_was_made_with_enough_draws() -> None:
-    for name in ("nulls", "intervals", "seeds"):
+    for name in ("nulls", "intervals", "seeds", "surface"):
         counts = re.findall(r"(\d+) draws(?: without an effect|\.|$)", SECTIONS[name])
         assert counts and min(map(int, counts)) >= 2000
 
@@ -76,3 +77,12 @@ def test_the_tests_of_hypotheses() -> None:
     label, half, _, paired, power = seeds.share_row(10, 200)
     for column, remade in zip(("against 50 %", "paired", "power, paired"), (half, paired, power), strict=True):
         check(rows[str(label)][column], remade)
+
+
+def test_the_coverage_of_critical_values() -> None:
+    rows = page.read_table(SECTIONS["surface"], "surface")
+    assert list(rows) == [surface.name for surface in calibrated.SURFACES]
+    for case in calibrated.SURFACES[:2]:
+        label, *coverages = calibrated.row(case, 100)
+        for column, remade in zip(("at rate 3", "at rate 30", "growth"), coverages, strict=True):
+            check(rows[str(label)][column], remade)
