@@ -1,6 +1,7 @@
-"""Join the answers of the finished studies on one page: each one's question, three answers, and its predictions.
+"""Join the answers of all finished studies on one page.
 
-The page links each study's report and data. A study whose files cannot be read is named with the reason.
+Each study has its question, three answers and what became of its predictions. The page links each study's report and
+data. A study whose files cannot be read is named with the reason.
 
 Example:
     speciate index --results results

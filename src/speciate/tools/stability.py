@@ -1,4 +1,4 @@
-r"""Compare the verdicts of a study with those of the same study run elsewhere: which hold, and which are unstable.
+"""Compare a study's verdicts with those of the same study run elsewhere.
 
 Another processor, another instruction set or another number of threads sums in another order, which training amplifies
 as another seed would. A verdict that is not the same everywhere is unstable, whatever its interval says.
