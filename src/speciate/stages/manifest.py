@@ -1,8 +1,8 @@
 """Record how the results were made, and what they answer.
 
 One file holds the commit, the digest of the config, the versions of all packages, the sha256 of every table, the wall
-and processor time of every stage, the processor, instruction set and threads on which it ran, and the study's question and
-answers.
+and processor time of every stage, the processor, instruction set and threads on which it ran, and the study's question
+and answers.
 
 Example:
     speciate manifest --spec results/specs/<digest>.json --tables results/smoke/tables --output manifest.json
