@@ -76,7 +76,10 @@ def test_the_default_study_is_whole_in_its_own_file_but_for_its_texts() -> None:
 
 def test_the_default_and_the_smoke_study_have_their_names() -> None:
     assert read_study(ROOT / "config.yaml").study == "default"
-    assert read_study(ROOT / "studies/smoke.yaml").study == "smoke"
+    smoke = read_study(ROOT / "studies/smoke.yaml")
+    assert smoke.study == "smoke"
+    # two seeds of seven arms: the study that shows that the workflow works must stay small
+    assert len(list(smoke.runs())) == 14
 
 
 def test_the_study_to_copy_inherits_nothing_that_nobody_asked_for() -> None:
