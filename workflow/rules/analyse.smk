@@ -127,7 +127,7 @@ rule swap:
             for run in GRAPH.first_runs
         ),
     params:
-        code=lambda wildcards: digest("swap", GRAPH.swap_spec()),
+        code=lambda wildcards: digest("swap"),
         spec=lambda wildcards: spec_path(GRAPH.swap_spec()),
         runs=f"{HOME}/runs",
         mixture=MIXTURE,
