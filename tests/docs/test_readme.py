@@ -20,7 +20,7 @@ def test_it_is_short_and_in_order() -> None:
 
 
 def test_nothing_but_the_question_and_the_figure_comes_before_the_first_command() -> None:
-    question, caption = README.split("## Two commands")[0].split("](docs/figures/load.png)")
+    question, caption = README.split("## Two commands")[0].split("](docs/figures/phase.svg)")
     assert len(question.splitlines()) <= 8
     assert len(caption.strip().splitlines()) == 2
     assert README.split("## Two commands")[1].strip().startswith("```sh\n")
