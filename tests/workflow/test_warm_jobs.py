@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -111,9 +110,6 @@ def servers(folder: pathlib.Path) -> set[str]:
     return found
 
 
-HEARS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-
-
 class Study:
     """A study of one run."""
 
@@ -125,16 +121,7 @@ class Study:
     def start(self, steps: int, *options: str, **variables: str) -> subprocess.Popen[str]:
         self.file.write_text(STUDY.replace("STEPS", str(steps)))
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        # a shell lets what it starts in the background ignore Ctrl-C; here it must be heard
-        hears = [sys.executable, "-c", HEARS]
-        snakemake = [
-            *hears,
-            str(ROOT / ".envs/host/bin/snakemake"),
-            "--configfile",
-            "studies/warm.yaml",
-            "--cores",
-            "1",
-        ]
+        snakemake = [str(ROOT / ".envs/host/bin/snakemake"), "--configfile", "studies/warm.yaml", "--cores", "1"]
         with (self.folder / "said.txt").open("w") as said:
             return subprocess.Popen(
                 [*snakemake, *options, "--", *TARGETS],
