@@ -11,13 +11,13 @@ RUFF := $(STUDY)/ruff
 SNAKEFILES := Snakefile workflow
 # the arm that `make verify` remakes: the study's reference, whose layers have routers
 VERIFIED := auxiliary
-# the studies of `make families`: every kind of selector as published and repaired, on text, and on chains where the truth is known
+# the studies of `make families`: every kind of selector as published and repaired, on text and on chains
 FAMILIES := upcycle chains_selectors attention diffusion hybrid moe
 unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study families smoke test test-cluster verify stability bench calibration gpu-check image environment dev lock docs format clean
+.PHONY: help study families smoke test test-cluster verify replication bench calibration gpu-check image environment dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,7 +28,7 @@ study: environment ## run the default study, its planted half and its text half:
 	$(HOST)/snakemake $(ARGS)
 	$(index)
 
-families: environment ## run the studies of all families of selectors, one after the other: half a day of CPU time
+families: environment ## run the studies of all families of selectors, one after the other: six hours of CPU time
 	for study in $(FAMILIES); do $(HOST)/snakemake --configfile studies/$$study.yaml $(ARGS) || exit; done
 	$(index)
 
@@ -58,17 +58,17 @@ verify: environment ## remake one run of the default study, and compare its bits
 		--ablation $(VERIFIED) --seed 10 --digests studies/default.digests.json $(ARGS)
 
 # kernels for AVX2 sum in another order than those for AVX-512, as another processor would
-stability: export SPECIATE_KEEP_KERNELS := 1
-stability: export ATEN_CPU_CAPABILITY := avx2
-stability: export ONEDNN_MAX_CPU_ISA := AVX2
-stability: export MKL_ENABLE_INSTRUCTIONS := AVX2
-stability: environment ## run the finished default study again with kernels for AVX2, and compare its verdicts
+replication: export SPECIATE_KEEP_KERNELS := 1
+replication: export ATEN_CPU_CAPABILITY := avx2
+replication: export ONEDNN_MAX_CPU_ISA := AVX2
+replication: export MKL_ENABLE_INSTRUCTIONS := AVX2
+replication: environment ## run the finished default study again with kernels for AVX2, and compare its verdicts
 	@test -f results/chains/manifest.json -a -f results/default/manifest.json || { echo 'make: run `make study` first' >&2; exit 1; }
-	mkdir -p .cache/stability
-	$(foreach file,studies/chains.yaml config.yaml,$(HOST)/snakemake --directory .cache/stability \
+	mkdir -p .cache/replication
+	$(foreach file,studies/chains.yaml config.yaml,$(HOST)/snakemake --directory .cache/replication \
 		--configfile "$(CURDIR)/$(file)" --workflow-profile "$(CURDIR)/profiles/default" $(ARGS) &&) true
-	$(foreach study,chains default,PYTHONPATH=src $(STUDY)/python -m speciate stability --study results/$(study) \
-		--against .cache/stability/results/$(study) --output results/$(study)/stability.csv &&) true
+	$(foreach study,chains default,PYTHONPATH=src $(STUDY)/python -m speciate replication --study results/$(study) \
+		--against .cache/replication/results/$(study) --output results/$(study)/replication.csv &&) true
 
 bench: dev ## measure speed and memory against named libraries; writes benchmarks/results/
 	PYTHONPATH=src $(STUDY)/python benchmarks/run.py $(ARGS)

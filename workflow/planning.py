@@ -15,7 +15,7 @@ OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 
 def in_less_time() -> None:
-    """Do what follows."""
+    """Set up everything by which a plan takes less time."""
     # A plan is a graph that stays: each look for garbage in it finds none, and together they take a third of the time.
     gc.set_threshold(max(OBJECTS_BETWEEN_COLLECTIONS, gc.get_threshold()[0]), *gc.get_threshold()[1:])
     # Python looks again at its end, when all memory is given back anyway.

@@ -122,9 +122,8 @@ rule swap:
     resources:
         mem_mb=3000,
         runtime=120,
-        gpu=lambda wildcards: max(
-            min(1, run.training.processes * (run.training.device == "cuda"))
-            for run in GRAPH.first_runs
+        gpu=lambda wildcards: int(
+            any(run.training.device == "cuda" for run in GRAPH.first_runs)
         ),
     params:
         code=lambda wildcards: digest("swap"),

@@ -7,7 +7,7 @@ import pathlib
 import pandas as pd
 import pytest
 
-from speciate.tools import stability
+from speciate.tools import replication
 
 
 def study(
@@ -39,7 +39,7 @@ def study(
 def test_a_verdict_that_flips_is_unstable(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = study(tmp_path / "here", {"b": "supported", "a": "undecided"})
     there = study(tmp_path / "there", {"b": "supported", "a": "refuted"}, instructions="AVX2")
-    table = stability.stability_table([here, there])
+    table = replication.replication_table([here, there])
     assert table[["name", "verdict", "stable"]].to_numpy().tolist() == [
         ["b", "supported", True],
         ["b", "supported", True],
@@ -48,8 +48,8 @@ def test_a_verdict_that_flips_is_unstable(tmp_path: pathlib.Path, capsys: pytest
     ]
     arguments = ["--study", str(here), "--against", str(there), "--output", str(tmp_path / "out.csv")]
     parser = argparse.ArgumentParser()
-    stability.add_arguments(parser)
-    stability.main(parser.parse_args(arguments))
+    replication.add_arguments(parser)
+    replication.main(parser.parse_args(arguments))
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
     assert any("4 runs on AMD EPYC, AVX2, threads: 1" in line for line in lines)
@@ -61,8 +61,8 @@ def test_a_verdict_that_flips_is_unstable(tmp_path: pathlib.Path, capsys: pytest
 def test_other_studies_are_refused_by_name(tmp_path: pathlib.Path) -> None:
     here = study(tmp_path / "here", {"a": "supported"})
     with pytest.raises(ValueError, match="has other hypotheses"):
-        stability.stability_table([here, study(tmp_path / "more", {"a": "supported", "b": "refuted"})])
+        replication.replication_table([here, study(tmp_path / "more", {"a": "supported", "b": "refuted"})])
     with pytest.raises(ValueError, match="hypothesis a has another margin"):
-        stability.stability_table([here, study(tmp_path / "wide", {"a": "supported"}, margin=0.2)])
+        replication.replication_table([here, study(tmp_path / "wide", {"a": "supported"}, margin=0.2)])
     with pytest.raises(ValueError, match="holds no finished study"):
-        stability.stability_table([here, tmp_path])
+        replication.replication_table([here, tmp_path])

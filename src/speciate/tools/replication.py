@@ -4,7 +4,7 @@ Another processor, another instruction set or another number of threads sums in 
 as another seed would. A verdict that is not the same everywhere is unstable, whatever its interval says.
 
 Example:
-    speciate stability --study results/default --against elsewhere/results/default --output stability.csv
+    speciate replication --study results/default --against elsewhere/results/default --output replication.csv
 """
 
 import argparse
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Compare the folders, write the table, and say which verdicts are unstable."""
-    table = stability_table([arguments.study, *arguments.against])
+    table = replication_table([arguments.study, *arguments.against])
     if arguments.output:
         with atomic_write(arguments.output) as temp_path:
             table.to_csv(temp_path, index=False)
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     log(f"{int(held.sum())} of {len(held)} verdicts are the same in {len(arguments.against) + 1} folders")
 
 
-def stability_table(folders: list[pathlib.Path]) -> pd.DataFrame:
+def replication_table(folders: list[pathlib.Path]) -> pd.DataFrame:
     """Return a row for each hypothesis and folder: its verdict there, and whether it is the same in all.
 
     Raises:
