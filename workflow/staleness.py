@@ -114,6 +114,7 @@ class Staleness:
         self._specs: dict[tuple[str, str], str] = {}
         self._intact: dict[Entry, str] = {}
         self._named: collections.Counter[str] = collections.Counter()
+        self._unnamed: list[tuple[str, str, str]] = []
 
     def stage(self, job: Any) -> str:
         """Return the stage that a job of this study runs; empty for any other job."""
@@ -154,18 +155,23 @@ class Staleness:
                 self._verdicts[key] = "nothing says what made its files"
             else:
                 self._verdicts[key] = None
-            self._tell(job, self._verdicts[key])
+            self._note(job, self._verdicts[key])
         return self._verdicts[key]
 
-    def _tell(self, job: Any, verdict: str | None) -> None:
-        if not verdict:
-            return
-        self._named[job.rule.name] += 1
-        if self._named[job.rule.name] <= NAMED_AT_MOST:
+    def _note(self, job: Any, verdict: str | None) -> None:
+        if verdict:
             which = ", ".join(f"{name} {value}" for name, value in job.wildcards.items() if name != "key")
-            self.logger.info(f"{job.rule.name}{f' ({which})' if which else ''} runs again: {verdict}")
-        elif self._named[job.rule.name] == NAMED_AT_MOST + 1:
-            self.logger.info(f"more jobs of {job.rule.name} run again")
+            self._unnamed.append((job.rule.name, which, verdict))
+
+    def tell(self) -> None:
+        """Name the jobs that were found to run again, in the same order whichever was asked about first."""
+        for rule, which, verdict in sorted(self._unnamed):
+            self._named[rule] += 1
+            if self._named[rule] <= NAMED_AT_MOST:
+                self.logger.info(f"{rule}{f' ({which})' if which else ''} runs again: {verdict}")
+            elif self._named[rule] == NAMED_AT_MOST + 1:
+                self.logger.info(f"more jobs of {rule} run again")
+        self._unnamed.clear()
 
     def reasons(self, job: Any, record: Record, dependencies: Any) -> Iterator[str]:
         """Yield each difference between what made a job's files and what would make them now."""
@@ -316,6 +322,13 @@ def decide(staleness: Staleness) -> None:
     for name in ("input_changed", "code_changed", "software_stack_changed"):
         setattr(asked, name, unless_recorded(getattr(asked, name)))
     _ignore_dates(staleness)
+    update = DAG.update_needrun
+
+    async def update_and_tell(self: Any, *args: Any, **options: Any) -> None:
+        await update(self, *args, **options)
+        staleness.tell()
+
+    DAG.update_needrun = update_and_tell
 
 
 def _ignore_dates(staleness: Staleness) -> None:
