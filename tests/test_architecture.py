@@ -17,10 +17,14 @@ MAY_IMPORT = {
     "model": {"config", "selection", "data"},
     "training": {"config", "selection", "data", "model"},
     "evaluation": {"config", "selection", "data", "model", "training"},
+    "traces": {"config", "selection"},
+    "recording": {"config", "selection", "data", "model", "training"},
+    "training_logs": {"config", "selection", "analysis"},
+    "watching": {"config", "selection", "analysis", "recording"},
     "analysis": {"config", "selection"},
     "figures": {"config"},
     "calibration": {"config", "selection", "analysis"},
-    "reporting": {"config", "analysis"},
+    "reporting": {"config", "selection", "analysis"},
     "graph": {"config"},
     "stages": {
         "config",
@@ -35,7 +39,10 @@ MAY_IMPORT = {
         "reporting",
         "graph",
     },
-    "tools": {"config", "selection", "data", "model", "training", "evaluation", "graph"},
+    "tools": {
+        *("config", "selection", "data", "model", "training", "evaluation", "graph"),
+        *("analysis", "reporting", "traces", "recording", "training_logs"),
+    },
 }
 HEAVY = {"torch", "transformers", "datasets"}
 CROWDED = 18
