@@ -1,7 +1,10 @@
 """Build the report's tables of interventions: what each selector's choice is worth, and who needs its slots."""
 
+import math
+
 import pandas as pd
 
+from speciate.analysis.statistics import paired_t
 from speciate.config.stage_specs import ReportSpec
 from speciate.reporting.finding import Tables, short_path
 from speciate.reporting.formats import (
@@ -83,19 +86,22 @@ def _mean_cost(tables: Tables, arm: str, selector: str, intervention: str) -> fl
 
 def _need_table(tables: Tables, spec: ReportSpec) -> Table:
     rows = []
-    names = ("need_correlation", "selectivity_nats", "selectivity_excess_nats")
+    names = ("need_correlation", "selectivity_nats")
     for arm, selector, of_selector in _by_selector(tables, spec):
         if of_selector["need_correlation"].notna().any():
-            correlation, selectivity, excess = (
-                format_number(float(of_selector[name].mean()), sign=True) for name in names
-            )
+            correlation, selectivity = (format_number(float(of_selector[name].mean()), sign=True) for name in names)
+            excess = paired_t(of_selector["selectivity_excess_nats"].to_numpy(dtype=float), spec.confidence)
             bounds = float(of_selector["selectivity_low_nats"].min()), float(of_selector["selectivity_high_nats"].max())
             shown = format_interval(*bounds, sign=True)
-            rows.append([plain_name(arm), short_path(selector), correlation, selectivity, shown, excess])
+            beyond = format_number(excess.estimate, sign=True)
+            if not math.isnan(excess.low):
+                beyond += f" {format_interval(excess.low, excess.high, sign=True)}"
+            rows.append([plain_name(arm), short_path(selector), correlation, selectivity, shown, beyond])
     note = (
         "Means over seeds. Need: what a domain’s loss rises by when one slot is masked and its tokens go to their next"
         " best, minus the same for as many random tokens. Intervals: from the lowest lower bound to the highest upper"
-        f" bound of the seeds’ {spec.confidence:.0%} document bootstraps."
+        f" bound of the seeds’ {spec.confidence:.0%} document bootstraps. Over the controls: paired by seed, with"
+        " Student’s interval over seeds."
     )
     numbers = ["lift against need (Spearman)", "selectivity, nats", "intervals", "over the controls"]
     return make_table("Does a domain need the slots that it prefers?", ["arm", "selector"], numbers, rows, note=note)
