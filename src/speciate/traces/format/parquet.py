@@ -1,0 +1,337 @@
+"""Read Speciate's own format: a parquet file with one row a choice, as `speciate.traces.write` writes it.
+
+Any other program may write it, too: the columns are those of `parquet_file.COLUMNS`, in any order of rows, as long as
+the choices of a token stand in one file. A file whose row groups have one layer each is read fastest.
+
+Shape suffixes: M rows, N decisions, K chosen experts.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speciate.selection.record_builder import RecordBuilder
+from speciate.selection.routing_record import NOT_CHOSEN, Integers
+from speciate.traces.columns import Names, numbers_of, run_unique
+from speciate.traces.contract import Contents, ReadOptions
+from speciate.traces.decisions import Decisions
+from speciate.traces.parquet_file import COLUMNS, Layout, column_names, explain_errors, read_layout
+
+SUMMARY = "Speciate's own format: a parquet file with one row for each choice"
+FILES = "`*.parquet`"
+CONTENTS = Contents(documents=True, tokens=True, order=True, weights=True, phases=True, labels=True)
+LOOKS_FOR = "a parquet file with the columns `layer` and `expert`"
+
+LONGEST_TRUSTED = 60
+"""Bytes of a string from which on a writer may have cut it in a row group's statistics."""
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def matches(path: pathlib.Path) -> bool:
+    names = column_names(path)
+    return names is not None and {"layer", "expert"} <= set(names)
+
+
+def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOptions) -> None:
+    decisions = Decisions(builder, options)
+    for path in paths:
+        with explain_errors(path), pq.ParquetFile(path) as file:
+            _File(file, path, decisions, options).read()
+    decisions.finish()
+
+
+@dataclass(eq=False)
+class _Tokens:
+    """Which tokens the decisions of a row group are about."""
+
+    row_N: Integers
+    position_N: Integers | None
+    token_N: Integers | None
+
+
+@dataclass(eq=False)
+class _File:
+    file: pq.ParquetFile
+    path: pathlib.Path
+    decisions: Decisions
+    options: ReadOptions
+    layout: Layout = field(init=False)
+    num_chosen: int = field(init=False)
+    names: Names = field(default_factory=Names)
+    seen: dict[int, int] = field(default_factory=dict)
+    """Tokens of each layer so far, from which windows are counted where there are no documents."""
+    rest: Arrays | None = None
+    """Rows of decisions that had fewer than k choices in their row group; the others may follow."""
+
+    def __post_init__(self) -> None:
+        self.layout = read_layout(self.file, self.path)
+        names = set(self.file.schema_arrow.names)
+        missing = {"layer", "expert"} - names
+        if missing:
+            raise ValueError(f"{self.path}: has no column {', '.join(sorted(missing))}")
+        self.columns = [name for name in COLUMNS if name in names]
+        if self.options.label is not None:
+            if self.options.label not in names:
+                there = ", ".join(sorted(names))
+                raise ValueError(f"{self.path}: has no column {self.options.label!r} for the label; it has {there}")
+            self.columns = [name for name in self.columns if name != "label"] + [self.options.label]
+        self.has_documents = "document" in names
+        if not self.has_documents:
+            self.decisions.builder.has_documents = False
+        if not self.file.metadata.num_rows:
+            raise ValueError(f"{self.path}: has no rows")
+        self.num_chosen = self._find_num_chosen()
+
+    def read(self) -> None:
+        tokens: _Tokens | None = None
+        repeats = frozenset(self.layout.repeats)
+        for group in range(self.file.metadata.num_row_groups):
+            if not self.file.metadata.row_group(group).num_rows:
+                continue
+            constant = self._constants(group)
+            if self.layout.rows and "layer" in constant and self._is_in_turn(group):
+                tokens = self._read_in_turn(group, constant, tokens if group in repeats else None)
+            else:
+                tokens = None
+                self._read_rows(group, constant)
+        if self.rest is not None:
+            self._add_decisions(self.rest, "its end", last=True)
+
+    def _where(self, group: int) -> str:
+        return f"{self.path}, row group {group}"
+
+    def _find_num_chosen(self) -> int:
+        """Return k: as the writer or the user says, else from the ranks, else from the first token."""
+        said = self.layout.num_chosen or self.options.num_chosen
+        if said is not None:
+            return said
+        if "rank" in self.columns:
+            largest = 0
+            for group in range(self.file.metadata.num_row_groups):
+                bounds = self._bounds(group).get("rank")
+                largest = max(largest, bounds[1] if bounds else self._column(group, "rank").max())
+            return int(largest) + 1
+        if "position" not in self.columns:
+            raise ValueError(
+                f"{self.path}: has neither `position` nor `rank`, so nothing tells which choices are one token's;"
+                " give num_chosen"
+            )
+        keys = [name for name in ("document", "position", "layer") if name in self.columns]
+        token_of = self._numbers(self._table(0, keys))
+        _, count = np.unique(np.stack(list(token_of.values())), axis=1, return_counts=True)
+        return int(count.max())
+
+    def _bounds(self, group: int) -> dict[str, tuple[Any, Any]]:
+        """Return the smallest and largest value of each column that has statistics and no null."""
+        found = {}
+        row_group = self.file.metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            stats = column.statistics
+            if stats is not None and stats.has_min_max and stats.has_null_count and not stats.null_count:
+                found[column.path_in_schema] = stats.min, stats.max
+        return found
+
+    def _constants(self, group: int) -> dict[str, Any]:
+        """Return the columns that have one value in a row group, by its statistics; they need not be read."""
+        constant = {}
+        for name, (low, high) in self._bounds(group).items():
+            if low == high and not (isinstance(low, str | bytes) and len(low) > LONGEST_TRUSTED):
+                constant[name] = low.decode() if isinstance(low, bytes) else low
+        return constant
+
+    def _table(self, group: int, names: list[str]) -> pa.Table:
+        return self.file.read_row_group(group, columns=names)
+
+    def _column(self, group: int, name: str) -> npt.NDArray[Any]:
+        return self._numbers(self._table(group, [name]))[name]
+
+    def _numbers(self, table: pa.Table) -> Arrays:
+        """Return the columns as arrays; texts become numbers of their names, and nulls become -1."""
+        return {
+            name: numbers_of(table.column(name), name, f"{self.path}: column {name}", self.names)
+            for name in table.column_names
+        }
+
+    def _is_in_turn(self, group: int) -> bool:
+        """Tell whether the k choices of each token follow one another, which the writer says: by the group's ranks."""
+        bounds = self._bounds(group).get("rank")
+        rows = self.file.metadata.row_group(group).num_rows
+        return bounds == (0, self.num_chosen - 1) and rows % self.num_chosen == 0
+
+    def _read_in_turn(self, group: int, constant: dict[str, Any], tokens: _Tokens | None) -> _Tokens:
+        """Add a row group in which the k choices of each token follow one another."""
+        names = ["expert"] if "weight" not in self.columns or self._all_null(group, "weight") else ["expert", "weight"]
+        if tokens is None:
+            names += [name for name in self.columns if name not in {*names, "layer", "rank", "weight", *constant}]
+        found = self._numbers(self._table(group, names))
+        k = self.num_chosen
+        choice_NK = found["expert"].reshape(-1, k)
+        if tokens is None:
+            each = {name: value[::k] for name, value in found.items() if name not in ("expert", "weight")}
+            tokens = self._tokens(each, constant, len(choice_NK), int(constant["layer"]))
+        weight_M = found.get("weight")
+        self._add(
+            self._where(group),
+            int(constant["layer"]),
+            tokens,
+            choice_NK,
+            None if weight_M is None else weight_M.reshape(-1, k),
+        )
+        return tokens
+
+    def _all_null(self, group: int, name: str) -> bool:
+        row_group = self.file.metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            if column.path_in_schema == name and column.statistics is not None and column.statistics.has_null_count:
+                return bool(column.statistics.null_count == row_group.num_rows)
+        return False
+
+    def _tokens(self, each: Arrays, constant: dict[str, Any], num: int, layer: int) -> _Tokens:
+        """Return which documents' tokens these are; texts in `each` are numbers of `self.names`."""
+        position_N = each.get("position")
+        token_N = each.get("token")
+        if not self.has_documents:
+            start = self.seen.get(layer, 0)
+            self.seen[layer] = start + num
+            at_N = np.arange(start, start + num)
+            each = {**each, "document": at_N // self.options.document_length}
+            position_N = at_N % self.options.document_length
+        keys = [name for name in ("document", self.options.label or "label", "phase") if name in each]
+        if keys:
+            columns = [each[name].astype(np.int64) for name in keys]
+            code_N = columns[0]
+            for column in columns[1:]:
+                code_N = code_N * (int(column.max(initial=0)) + 2) + column + 1
+            _, first, row_N = run_unique(code_N)
+        else:
+            first, row_N = np.zeros(1, dtype=np.int64), np.zeros(num, dtype=np.int64)
+        rows = []
+        for at in first:
+            named = {name: self._text(name, each, constant, at) for name in ("document", "label", "phase")}
+            rows.append(self.decisions.row(named["document"], label=named["label"], phase=named["phase"]))
+        row_R = np.array(rows, dtype=np.int64)
+        if token_N is None and self.options.texts is not None and position_N is not None and self.has_documents:
+            token_N = self._join_tokens(each, constant, first, row_N, position_N)
+        return _Tokens(row_R[row_N], position_N, token_N)
+
+    def _join_tokens(
+        self, each: Arrays, constant: dict[str, Any], first: Integers, row_N: Integers, position_N: Integers
+    ) -> Integers:
+        token_N = np.full(len(row_N), -1, dtype=np.int64)
+        for number, at in enumerate(first):
+            of_N = row_N == number
+            known = self.decisions.tokens(self._text("document", each, constant, at), position_N[of_N])
+            if known is not None:
+                token_N[of_N] = known
+        return token_N
+
+    def _text(self, name: str, each: Arrays, constant: dict[str, Any], at: int) -> str:
+        column = self.options.label or name if name == "label" else name
+        if name == "document" and not self.has_documents:
+            return f"window {each['document'][at]}"
+        if column in constant:
+            return str(constant[column])
+        return self.names.text(int(each[column][at])) if column in each else ""
+
+    def _add(
+        self, where: str, layer: int, tokens: _Tokens, choice_NK: npt.NDArray[Any], weight_NK: npt.NDArray[Any] | None
+    ) -> None:
+        self.decisions.add(
+            where,
+            (self.layout.paths.get(str(layer), f"layer {layer}"), layer),
+            tokens.row_N,
+            choice_NK,
+            ordered="rank" in self.columns,
+            num_experts=self.layout.num_experts,
+            position_N=tokens.position_N,
+            token_N=tokens.token_N,
+            weight_NK=weight_NK,
+        )
+
+    def _read_rows(self, group: int, constant: dict[str, Any]) -> None:
+        """Add a row group whose rows stand in any order."""
+        rows = self.file.metadata.row_group(group).num_rows
+        found = self._numbers(
+            self._table(group, [name for name in self.columns if name not in constant or name == "expert"])
+        )
+        for name, value in constant.items():
+            if name in self.columns and name != "expert":
+                code = self.names.number(value) if isinstance(value, str) else value
+                found[name] = np.full(rows, code, dtype=np.int64)
+        if self.rest is not None:
+            found = {name: np.concatenate([self.rest[name], value]) for name, value in found.items()}
+            self.rest = None
+        self._add_decisions(found, self._where(group), last=False)
+
+    def _add_decisions(self, rows: Arrays, where: str, *, last: bool) -> None:
+        """Bring the rows in order, and add those decisions that are whole; `last`: add the others, too."""
+        k = self.num_chosen
+        if "position" in rows:
+            keys = [rows[name] for name in ("rank", "position", "document", "layer") if name in rows]
+            order_M = np.lexsort(keys)
+            rows = {name: value[order_M] for name, value in rows.items()}
+            same = np.ones(len(order_M) - 1, dtype=bool)
+            for name in ("position", "document", "layer"):
+                if name in rows:
+                    same &= rows[name][1:] == rows[name][:-1]
+            start_D = np.flatnonzero(np.r_[True, ~same])
+        else:
+            # without positions, a token's choices follow one another
+            order_M = np.argsort(rows["layer"], kind="stable")
+            rows = {name: value[order_M] for name, value in rows.items()}
+            start_D = np.flatnonzero(rows["rank"] == 0) if "rank" in rows else np.arange(0, len(order_M), k)
+        count_D = np.diff(np.r_[start_D, len(order_M)])
+        if count_D.max() > k:
+            at = start_D[int(np.argmax(count_D > k))]
+            raise ValueError(f"{where}: {self._place(rows, at)} has {count_D.max()} choices, but k is {k}:" + _TWICE)
+        if "rank" in rows and "position" in rows:
+            rank_M = rows["rank"]
+            twice = same & (rank_M[1:] == rank_M[:-1])
+            if twice.any():
+                at = int(np.argmax(twice))
+                raise ValueError(f"{where}: {self._place(rows, at)} has two choices of rank {rank_M[at]}:" + _TWICE)
+        whole_D = count_D == k
+        if not whole_D.all() and not last:
+            kept = np.repeat(~whole_D, count_D)
+            self.rest = {name: value[kept] for name, value in rows.items()}
+            rows = {name: value[~kept] for name, value in rows.items()}
+            count_D = count_D[whole_D]
+            start_D = np.cumsum(count_D) - count_D
+        elif not whole_D.all():
+            self.decisions.builder.add_note(
+                "incomplete_decisions",
+                f"{self.path}: {int((~whole_D).sum())} decisions have fewer than {k} choices; they count as what they"
+                " have. The file may be cut off, or some choices were dropped.",
+            )
+        if len(start_D):
+            self._add_layers(rows, start_D, count_D, where)
+
+    def _add_layers(self, rows: Arrays, start_D: Integers, count_D: Integers, where: str) -> None:
+        k = self.num_chosen
+        for layer in np.unique(rows["layer"][start_D]):
+            chosen = rows["layer"][start_D] == layer
+            start_N, count_N = start_D[chosen], count_D[chosen]
+            at_NK = start_N[:, None] + np.arange(k)
+            made_NK = np.arange(k) < count_N[:, None]
+            at_NK = np.where(made_NK, at_NK, 0)
+            choice_NK = np.where(made_NK, rows["expert"][at_NK].astype(np.int64), NOT_CHOSEN)
+            weight_NK = np.where(made_NK, rows["weight"][at_NK], np.nan) if "weight" in rows else None
+            each = {name: value[start_N] for name, value in rows.items()}
+            self._add(where, int(layer), self._tokens(each, {}, len(start_N), int(layer)), choice_NK, weight_NK)
+
+    def _place(self, rows: Arrays, at: int) -> str:
+        parts = [f"layer {rows['layer'][at]}"]
+        if "document" in rows:
+            parts.append(f"document {self.names.text(int(rows['document'][at]))!r}")
+        return ", ".join(parts + ([f"position {rows['position'][at]}"] if "position" in rows else []))
+
+
+_TWICE = " the same tokens were recorded twice (by ranks that share them?), or k is wrong"
