@@ -65,7 +65,7 @@ def first_json_line(path: pathlib.Path, most: int = 1 << 22) -> dict[str, Any] |
 def _keys_of_a_cut_line(line: bytes) -> dict[str, Any] | None:
     """Return the keys of an object that ends in the middle, so that its format is still recognised."""
     decoder = json.JSONDecoder()
-    text, found = line.decode("utf-8", "replace").lstrip()[1:], {}
+    text, found = line.decode("utf-8", "replace").lstrip()[1:], dict[str, Any]()
     while text := text.lstrip(" ,\t"):
         try:
             key, end = decoder.raw_decode(text)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from speciate.io import atomic_write
 from speciate.selection.routing_record import NOT_CHOSEN, RoutingRecord
-from speciate.traces.parquet_file import Layout
+from speciate.traces.parquet_file import COLUMNS, Layout
 
 TOKENS_AT_ONCE = 1 << 16
 """Tokens of a layer that are collected before they are written as one row group."""
@@ -47,8 +47,10 @@ class TraceWriter:
         self._waiting: dict[int, list[dict[str, npt.NDArray[Any]]]] = {}
         self._rows: list[int] = []
         self._repeats: list[int] = []
-        self._names: dict[str, int] = {}
+        self._number_of: dict[str, int] = {}
+        self._names: list[str] = []
         self._last: dict[str, npt.NDArray[Any]] = {}
+        self._columns: dict[str, pa.Array] = {}
 
     def __enter__(self) -> Self:
         self._file = self._target.__enter__()
@@ -111,8 +113,14 @@ class TraceWriter:
 
     def _numbers(self, names: str | Sequence[str], num: int) -> npt.NDArray[np.int32]:
         if isinstance(names, str):
-            return np.full(num, self._names.setdefault(names, len(self._names)), dtype=np.int32)
-        return np.array([self._names.setdefault(name, len(self._names)) for name in names], dtype=np.int32)
+            return np.full(num, self._number(names), dtype=np.int32)
+        return np.array([self._number(name) for name in names], dtype=np.int32)
+
+    def _number(self, name: str) -> int:
+        number = self._number_of.setdefault(name, len(self._names))
+        if number == len(self._names):
+            self._names.append(name)
+        return number
 
     def _flush(self, but: int | None = None) -> None:
         """Write what waits. Of layer `but` the last part stays, which other layers have yet to get."""
@@ -124,36 +132,42 @@ class TraceWriter:
             tokens = {name: joined[name] for name in ("document", "position", "label", "phase", "token")}
             if self._last and all(np.array_equal(self._last[name], tokens[name]) for name in tokens):
                 self._repeats.append(len(self._rows))
-            self._last = tokens
-            self._write(layer, joined)
+            else:
+                self._last, self._columns = tokens, self._token_columns(tokens)
+            self._write(layer, joined["choice"].reshape(-1), joined["weight"].reshape(-1))
         self._waiting = {} if but is None else {but: kept}
 
-    def _write(self, layer: int, part: dict[str, npt.NDArray[Any]]) -> None:
+    def _token_columns(self, tokens: dict[str, npt.NDArray[Any]]) -> dict[str, pa.Array]:
+        """Return the columns that are the same in every layer, with a row for each of the k choices."""
         k = self._num_chosen
-        choice_M = part["choice"].reshape(-1)
-        num = len(choice_M)
-        names = list(self._names)
 
         def text(column: str) -> pa.Array:
-            used, number_N = np.unique(part[column], return_inverse=True)
+            used, number_N = np.unique(tokens[column], return_inverse=True)
             numbers = np.repeat(number_N.reshape(-1).astype(np.int32), k)
-            return pa.DictionaryArray.from_arrays(numbers, pa.array([names[each] for each in used], pa.string()))
+            return pa.DictionaryArray.from_arrays(numbers, pa.array([self._names[each] for each in used], pa.string()))
 
+        token_M = np.repeat(tokens["token"], k)
+        unknown_M = token_M < 0 if int(token_M.min(initial=0)) < 0 else None
+        return {
+            "document": text("document"),
+            "position": pa.array(np.repeat(tokens["position"], k)),
+            "token": pa.array(token_M, mask=unknown_M),
+            "rank": pa.array(np.tile(np.arange(k, dtype=np.uint8), len(token_M) // k)),
+            "label": text("label"),
+            "phase": text("phase"),
+        }
+
+    def _write(self, layer: int, choice_M: npt.NDArray[Any], weight_M: npt.NDArray[Any]) -> None:
+        num = len(choice_M)
         kind = pa.uint8() if self._num_experts <= 1 << 8 else pa.uint16()
         absent_M = choice_M < 0 if int(choice_M.min(initial=0)) < 0 else None
-        table = pa.table(
-            {
-                "document": text("document"),
-                "position": pa.array(np.repeat(part["position"], k)),
-                "token": _ids(np.repeat(part["token"], k)),
-                "layer": pa.array(np.full(num, layer, dtype=np.int16)),
-                "rank": pa.array(np.tile(np.arange(k, dtype=np.uint8), num // k)),
-                "expert": pa.array(choice_M.astype(kind.to_pandas_dtype()), kind, mask=absent_M),
-                "weight": pa.array(part["weight"].reshape(-1), from_pandas=True),
-                "label": text("label"),
-                "phase": text("phase"),
-            }
-        )
+        columns = {
+            **self._columns,
+            "layer": pa.array(np.full(num, layer, dtype=np.int16)),
+            "expert": pa.array(choice_M.astype(kind.to_pandas_dtype()), kind, mask=absent_M),
+            "weight": pa.array(weight_M, from_pandas=True),
+        }
+        table = pa.table({name: columns[name] for name in COLUMNS})
         if self._writer is None:
             plain = ("position", "weight")
             self._writer = pq.ParquetWriter(
@@ -196,7 +210,3 @@ def write_trace(record: RoutingRecord, path: pathlib.Path) -> None:
                 label=names["label"],
                 phase=names["phase"],
             )
-
-
-def _ids(token_M: npt.NDArray[np.int32]) -> pa.Array:
-    return pa.array(token_M, mask=token_M < 0 if int(token_M.min(initial=0)) < 0 else None)

@@ -122,8 +122,7 @@ class _File:
                 f"{self.path}: has neither `position` nor `rank`, so nothing tells which choices are one token's;"
                 " give num_chosen"
             )
-        keys = [name for name in ("document", "position", "layer") if name in self.columns]
-        token_of = self._numbers(self._table(0, keys))
+        token_of = self._numbers(self._table(0, [name for name in self.columns if name in _TOKEN]))
         _, count = np.unique(np.stack(list(token_of.values())), axis=1, return_counts=True)
         return int(count.max())
 
@@ -334,4 +333,5 @@ class _File:
         return ", ".join(parts + ([f"position {rows['position'][at]}"] if "position" in rows else []))
 
 
+_TOKEN = ("document", "position", "layer")
 _TWICE = " the same tokens were recorded twice (by ranks that share them?), or k is wrong"
