@@ -3,7 +3,6 @@
 Shape suffixes: P positions of the probe set, R its documents, G groups of documents, K checks, S slots.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 
 from speciate.analysis import alarm, load
 from speciate.analysis.draws import Integers, sum_into
+from speciate.selection.module_path import layer_of as layer_of
 from speciate.selection.tally import Array, Tally
 
 
@@ -155,14 +155,6 @@ class ObservedSelector:
     def for_alarm(self, groups: Groups) -> alarm.Observations:
         """Return what the alarm needs of the checks."""
         return alarm.Observations(self.early_KGS, groups.domain_G, self.null_S, self.limit_chosen)
-
-
-def layer_of(path: str) -> int:
-    """Return the first number in a module's path; -1 where there is none, and for a part outside the blocks."""
-    if path.startswith("parts."):
-        return -1
-    number = re.search(r"(?:^|\.)(\d+)(?:\.|$)", path)
-    return int(number[1]) if number else -1
 
 
 def shares_against_null(chosen: Array, null: Array) -> Array:

@@ -31,6 +31,8 @@ class SelectorShape:
 
 @dataclass(eq=False)
 class SelectorSums:
+    """Sums over the documents of one selector: of its choices, and of its probabilities where there are any."""
+
     shape: SelectorShape
     count_GS: npt.NDArray[np.int64]
     first_GS: npt.NDArray[np.int64]

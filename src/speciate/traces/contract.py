@@ -34,6 +34,8 @@ class ReadOptions:
     """The documents' labels and tokens, joined by the documents' names."""
     document_length: int = DOCUMENT_LENGTH
     """Tokens of a window that stands for a document, where the trace knows no documents."""
+    mixture: pathlib.Path | None = None
+    """The folder that `balance` wrote for a run, where the run's folder stands apart from its study's results."""
     phase: str = ""
     """`prompt` or `generation`: the phase of all tokens, where the trace does not say."""
 

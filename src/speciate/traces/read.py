@@ -61,7 +61,8 @@ def find_format(paths: Sequence[pathlib.Path]) -> tuple[str, list[pathlib.Path]]
     """
     found: dict[str, list[pathlib.Path]] = {}
     for path in paths:
-        names = [name for name in format_names() if matching_files(load_format(name), path)]
+        names = [name for name in format_names() if path.exists() and load_format(name).matches(path)]
+        names = names or [name for name in format_names() if matching_files(load_format(name), path)]
         if len(names) != 1:
             raise ValueError(_unclear(path, names))
         found.setdefault(names[0], []).extend(matching_files(load_format(names[0]), path))
@@ -107,6 +108,14 @@ def _unclear(path: pathlib.Path, names: list[str]) -> str:
         return f"{path}: may be of the formats {', '.join(names)}; name the one that it is"
     if path.is_file() and not path.stat().st_size:
         return f"{path}: is empty"
+    if path.is_file() and _is_pickle(path):
+        return f"{path}: is a pickle, which is never loaded since it can run code; save numbers alone"
     lines = [f"{path}: is no trace that can be read. What was looked for:"]
     lines += [f"  {name}: {load_format(name).LOOKS_FOR}" for name in format_names()]
     return "\n".join(lines)
+
+
+def _is_pickle(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")

@@ -5,17 +5,16 @@ Long: the columns layer, expert, count, and maybe label. Wide: the columns layer
 selects one.
 """
 
-import math
 import pathlib
 import re
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 import pandas as pd
 
 from speciate.selection.record_builder import RecordBuilder, SelectorShape
 from speciate.traces.contract import Contents, ReadOptions
+from speciate.traces.counting import choices_of_counts, note_counts_only, undo_multiples
 from speciate.traces.lines import csv_header
 
 SUMMARY = "A table of counts, as papers publish them: label x layer x expert"
@@ -38,10 +37,7 @@ def matches(path: pathlib.Path) -> bool:
 
 def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOptions) -> None:
     builder.has_documents = False
-    builder.add_note(
-        "counts_only",
-        "The record holds counts alone, without documents or tokens: how much chance explains cannot be said.",
-    )
+    note_counts_only(builder)
     table = pd.concat([_long(path, options) for path in paths], ignore_index=True)
     where = ", ".join(map(str, paths))
     twice = table.duplicated(["layer", "label", "expert"])
@@ -52,9 +48,9 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
             f"{row['path']}: layer {row['layer']}, label {row['label']!r}, expert {row['expert']} is there twice"
             + (f"; select one of {', '.join(others)}" if others else "; files of several ranks must be added up first")
         )
-    table["count"] = _divided(table["count"], builder, options, where)
+    table["count"] = undo_multiples(table["count"].to_numpy(), builder, options, where)
     num_experts = _num_experts(table, builder, options, where)
-    num_chosen = _num_chosen(table, builder, options, where)
+    num_chosen = choices_of_counts(_told_choices(table), builder, options, where)
     for (layer, label), part in table.groupby(["layer", "label"], sort=False):
         count_S = np.zeros(num_experts, dtype=np.int64)
         count_S[part["expert"].to_numpy()] = part["count"].to_numpy()
@@ -125,25 +121,6 @@ def _whole_numbers(column: "pd.Series[str]", path: pathlib.Path) -> "pd.Series[i
     return numbers.astype(np.int64)
 
 
-def _divided(count: "pd.Series[int]", builder: RecordBuilder, options: ReadOptions, where: str) -> "pd.Series[int]":
-    """Return the counts without the ranks that saw the same tokens."""
-    if options.data_parallel > 1:
-        if (count % options.data_parallel).any():
-            raise ValueError(
-                f"{where}: not all counts are multiples of data_parallel = {options.data_parallel}, so they were not"
-                " multiplied by it"
-            )
-        return count // options.data_parallel
-    common = reduce(math.gcd, count.to_numpy().tolist(), 0)
-    if common > 1 and (count > 0).sum() > 8:
-        builder.add_note(
-            "counts_multiplied",
-            f"All counts are multiples of {common}: they may be sums over {common} ranks that saw the same tokens, and"
-            " then intervals are too narrow. If so, say data_parallel.",
-        )
-    return count
-
-
 def _num_experts(table: pd.DataFrame, builder: RecordBuilder, options: ReadOptions, where: str) -> int:
     largest = int(table["expert"].max())
     if options.num_experts is not None:
@@ -160,16 +137,6 @@ def _num_experts(table: pd.DataFrame, builder: RecordBuilder, options: ReadOptio
     return largest + 1
 
 
-def _num_chosen(table: pd.DataFrame, builder: RecordBuilder, options: ReadOptions, where: str) -> int:
+def _told_choices(table: pd.DataFrame) -> int | None:
     said = table["choices"].iloc[0] if "choices" in table.columns else ""
-    told = int(said) if said.isdecimal() else None
-    if told is not None and options.num_chosen is not None and told != options.num_chosen:
-        raise ValueError(f"{where}: choices is {told}, but num_chosen says {options.num_chosen}")
-    found = options.num_chosen or told
-    if found is None:
-        builder.add_note(
-            "num_chosen_guessed",
-            "The table does not say how many experts a token chooses; each choice was taken as one decision, which"
-            " makes intervals too narrow if there are more. Give num_chosen.",
-        )
-    return found or 1
+    return int(said) if said.isdecimal() else None
