@@ -43,7 +43,8 @@ class SampledTokens:
         kept: Part = {}
         for name, value in part.items():
             if value is not None:
-                kind = TYPES.get(name, np.int8 if int(value.max()) < 128 else np.int16)
+                small = name == "choice" and int(value.max()) < 128
+                kind: npt.DTypeLike = TYPES.get(name, np.int8 if small else np.int16)
                 kept[name] = (value if every else value[sampled_N]).astype(kind)
         for name in ("row", "position", "token"):
             last = self._last.get(name)
