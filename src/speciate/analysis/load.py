@@ -135,6 +135,27 @@ def unevenness(share: Array, num_chosen: float = 1.0) -> Array:
     return result
 
 
+def largest_share_bounds(share_BS: Array, low_tail: float, high_tail: float) -> tuple[float, float]:
+    """Return bounds of the largest share from draws of the shares, without the bias of having picked the largest.
+
+    The lower bound is the largest of the slots' lower quantiles, each at `low_tail`: give a tail over E, so that the
+    chance that any slot's bound exceeds its true share is at most the tail. The upper bound is the largest of the
+    slots' upper quantiles, since the truly largest slot is among them.
+    """
+    low = np.quantile(share_BS, low_tail, axis=0).max()
+    return float(low), float(np.quantile(share_BS, 1 - high_tail, axis=0).max())
+
+
+def effective_slots_upper(share_S: Array, share_BS: Array, tail: float) -> float:
+    """Return the upper bound of the number of effective slots from draws of the shares, at most E.
+
+    Chance unevenness lowers the number, in the sample as in each draw of the sample again. The basic bootstrap bound,
+    2 N - (the draws' quantile at the tail), puts the draws' bias right once (Efron & Tibshirani 1993, ch. 13).
+    """
+    low = np.quantile(effective_slots(share_BS), tail)
+    return float(np.minimum(2 * effective_slots(share_S) - low, len(share_S)))
+
+
 OF_SHARES: dict[str, Callable[[Array], Array]] = {
     "max_share": max_share,
     "max_violation": max_violation,

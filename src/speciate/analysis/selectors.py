@@ -125,27 +125,22 @@ def _resampled_shares(chosen_GS: Array, null_GS: Array, groups: Groups, settings
 def max_share_interval(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> tuple[float, float]:
     """Return document-bootstrap bounds of the largest share, without the bias of having picked the largest.
 
-    Each slot has percentile bounds of its own share. The lower bound is the largest of the slots' lower bounds, each at
-    a/2E, so that the chance that any of them exceeds its slot's true share is at most a/2. The upper bound is the
-    largest of the slots' upper bounds at a/2, since the truly largest slot is among them. (The bootstrap of the maximum
-    itself is biased upwards, twice.)
+    The slots' lower bounds are at a/2E, the upper ones at a/2 (`load.largest_share_bounds`). The bootstrap of the
+    maximum itself is biased upwards, twice.
     """
     share_BS = _resampled_shares(chosen_GS, null_GS, groups, settings)
     tail = (1 - settings.confidence) / 2
-    low = np.quantile(share_BS, tail / share_BS.shape[1], axis=0).max()
-    return float(low), float(np.quantile(share_BS, 1 - tail, axis=0).max())
+    return load.largest_share_bounds(share_BS, tail / share_BS.shape[1], tail)
 
 
 def effective_slots_high(chosen_GS: Array, null_GS: Array, groups: Groups, settings: Settings) -> float:
     """Return the upper document-bootstrap bound of the number of effective slots, at most E.
 
-    Chance unevenness lowers the number, in the sample as in each draw of the sample again. The basic bootstrap bound,
-    2 N - (the draws' quantile at a/2), puts the draws' bias right once (Efron & Tibshirani 1993, ch. 13).
+    It is the basic bootstrap bound, 2 N - (the draws' quantile at a/2).
     """
     share_S = shares_against_null(chosen_GS.sum(axis=0), null_GS.sum(axis=0))
-    drawn_B = load.effective_slots(_resampled_shares(chosen_GS, null_GS, groups, settings))
-    low = np.quantile(drawn_B, (1 - settings.confidence) / 2)
-    return float(np.minimum(2 * load.effective_slots(share_S) - low, len(share_S)))
+    share_BS = _resampled_shares(chosen_GS, null_GS, groups, settings)
+    return load.effective_slots_upper(share_S, share_BS, (1 - settings.confidence) / 2)
 
 
 def _decisions(selector: ObservedSelector, texts: Texts) -> tuple[npt.NDArray[np.bool_], Array]:

@@ -184,6 +184,17 @@ def percentile_interval(drawn_B: Array, confidence: float) -> tuple[float, float
     return float(low), float(high)
 
 
+def expanded_tail(confidence: float, num_groups: float) -> float:
+    """Return the tail of a bootstrap's draws beyond which Student's t leaves (1 - confidence) / 2 on either side.
+
+    NaN where there are fewer than two groups.
+    """
+    if not num_groups > 1:
+        return NAN
+    quantile = float(stdtrit(num_groups - 1, (1 + confidence) / 2)) * math.sqrt(num_groups / (num_groups - 1))
+    return float(ndtr(-quantile))
+
+
 def document_interval(drawn_B: Array, confidence: float, num_groups: float) -> tuple[float, float]:
     """Return the expanded percentile interval of a document bootstrap (Hesterberg 2015), wide enough for few documents.
 
@@ -196,10 +207,9 @@ def document_interval(drawn_B: Array, confidence: float, num_groups: float) -> t
         confidence: 1 - a.
         num_groups: n, the effective number of groups of documents, `effective_number` of their sizes.
     """
-    if not num_groups > 1:
+    tail = expanded_tail(confidence, num_groups)
+    if math.isnan(tail):
         return NAN, NAN
-    quantile = float(stdtrit(num_groups - 1, (1 + confidence) / 2)) * math.sqrt(num_groups / (num_groups - 1))
-    tail = float(ndtr(-quantile))
     low, high = np.quantile(drawn_B, [tail, 1 - tail])
     return float(low), float(high)
 
