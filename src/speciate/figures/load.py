@@ -179,7 +179,7 @@ def _mark_alarm(axes: Any, verdicts: pd.DataFrame) -> None:
     """Mark the step at which the layer's own alarm first fired."""
     for step in verdicts[verdicts["rule"] == "alarm"]["first_step"].dropna():
         axes.axvline(step, color=style.INK, linewidth=0.6, zorder=0)
-        axes.annotate(f"layer {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
+        axes.annotate(f"step {step:.0f}", (step, 0.3), (2, 0), textcoords="offset points", va="center", fontsize=6)
 
 
 def _mark_run_alarm(axes: Any, verdicts: pd.DataFrame, arm: str, seed: int) -> None:
