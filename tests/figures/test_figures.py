@@ -130,7 +130,7 @@ def test_load_shows_the_winner_and_the_alarm(tables, standard) -> None:
     thick = max(axes.lines, key=lambda line: line.get_linewidth())
     # the seed of the most uneven run is drawn, the other is a dot at the end
     assert thick.get_ydata()[-1] == selected["share"].max() > 0.7
-    assert [text.get_text() for text in axes.texts] == ["layer 25"]
+    assert [text.get_text() for text in axes.texts] == ["step 25"]
     (dots,) = [line for line in axes.lines if line.get_marker() == "o"]
     seen = tables["selectors"]
     other = seen[(seen["ablation"] == "unbalanced_fast") & (seen["layer"] == 1) & (seen["seed"] == 0)]
