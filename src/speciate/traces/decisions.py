@@ -135,6 +135,9 @@ class Decisions:
         layer = self._layers.get(path)
         if layer is None:
             layer = self._layers[path] = _Layer(path, number, k, ordered, num_experts or said or UNKNOWN)
+        if num_experts is not None and num_experts != layer.num_experts:
+            before = layer.num_experts or "an unknown number of"
+            raise ValueError(f"{where}: {path} has {num_experts} experts, and {before} before it")
         if k != layer.num_chosen:
             raise ValueError(
                 f"{where}: {path} has {k} experts a token, and {layer.num_chosen} before it;"
@@ -191,11 +194,11 @@ class Decisions:
         raise ValueError(f"{where(at)}: expert {wrong} of {layer.path} is out of range: {said}; {why}")
 
     def _without_fill(self, layer: _Layer, choice_NK: npt.NDArray[Any], where: Any) -> npt.NDArray[Any]:
-        """Take decisions that name one expert k times as not recorded, and refuse others that name one twice."""
+        """Take decisions that name expert 0 k times as not recorded, and refuse others that name one twice."""
         twice_N = _names_one_twice(choice_NK)
         if twice_N is None:
             return choice_NK
-        same_N = twice_N & (choice_NK == choice_NK[:, :1]).all(axis=1)
+        same_N = twice_N & (choice_NK == 0).all(axis=1)
         if not same_N[twice_N].all():
             at = int(np.argmax(twice_N & ~same_N))
             named = ", ".join(str(expert) for expert in choice_NK[at])
@@ -230,7 +233,7 @@ class Decisions:
             empty = [layer.path for layer in filled if not layer.decisions]
             self.builder.add_note(
                 "not_recorded",
-                f"{count} decisions name one expert k times, as a writer fills what it did not record (a layer without"
+                f"{count} decisions name expert 0 k times, as a writer fills what it did not record (a layer without"
                 " a router, a cached prefix); they were left out"
                 + (f". Nothing else is there of {_listed(empty)}." if empty else "."),
             )

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from types import ModuleType
 from typing import cast
@@ -108,14 +109,16 @@ def _unclear(path: pathlib.Path, names: list[str]) -> str:
         return f"{path}: may be of the formats {', '.join(names)}; name the one that it is"
     if path.is_file() and not path.stat().st_size:
         return f"{path}: is empty"
-    if path.is_file() and _is_pickle(path):
+    start = _first_bytes(path) if path.is_file() else b""
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return f"{path}: is a pickle, which is never loaded since it can run code; save numbers alone"
+    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        return f"{path}: is damaged or cut off: it begins as torch's files and npz do, and does not end so"
     lines = [f"{path}: is no trace that can be read. What was looked for:"]
     lines += [f"  {name}: {load_format(name).LOOKS_FOR}" for name in format_names()]
     return "\n".join(lines)
 
 
-def _is_pickle(path: pathlib.Path) -> bool:
+def _first_bytes(path: pathlib.Path) -> bytes:
     with path.open("rb") as file:
-        start = file.read(2)
-    return start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
+        return file.read(4)

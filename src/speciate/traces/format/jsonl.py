@@ -88,6 +88,7 @@ def _add(decisions: Decisions, options: ReadOptions, seen: dict[int, int], where
         (f"layer {number}", number),
         row_W[windows - windows[0]],
         choice_NK.astype(np.int64),
+        num_experts=scores["probs_NS"].shape[1] if "probs_NS" in scores else None,
         position_N=position_N,
         token_N=token_N,
         weight_NK=scores.get("weight_NK"),
@@ -105,7 +106,8 @@ def _scores(
     scores = _matrix(value, f"{where}: scores", whole=False)
     if scores.shape == choice_NK.shape and scores.shape[1] != options.num_experts:
         return {"weight_NK": scores}
-    if len(scores) != len(choice_NK) or scores.shape[1] <= choice_NK.max(initial=0):
+    num_experts = options.num_experts or scores.shape[1]
+    if len(scores) != len(choice_NK) or not choice_NK.max(initial=0) < num_experts == scores.shape[1]:
         raise ValueError(
             f"{where}: scores are {scores.shape[0]} x {scores.shape[1]}, but indices are {choice_NK.shape[0]} x"
             f" {choice_NK.shape[1]}"

@@ -12,6 +12,7 @@ out: they hold tokens that were rejected.
 The files are read by torch, which builds tensors and plain values and refuses any other object.
 """
 
+import errno
 import pathlib
 import pickle
 import zipfile
@@ -99,7 +100,10 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: holds other objects than tensors and plain values, which are never loaded since they can run code"
         ) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, OSError) as error:
+        # torch seeks before the start of a file that is cut off, which the system calls an invalid argument
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise ValueError(f"{path}: is damaged or cut off: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds {type(found).__name__}, not what SGLang's recorder dumps")
