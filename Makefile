@@ -94,9 +94,10 @@ dev: ## build the same, and the developers' tools
 lock: dev ## resolve envs/*.in into envs/*.lock again; ARGS=--upgrade takes newer versions
 	envs/lock.sh $(STUDY)/uv $(ARGS)
 
-docs: dev ## generate docs/config.md, docs/bad-input.md and the JSON schema
+docs: dev ## generate docs/config.md, docs/bad-input.md, the tables of docs/traces.md and the JSON schema
 	PYTHONPATH=src $(STUDY)/python -m speciate describe --schema workflow/schemas/study.schema.json --page docs/config.md
 	PYTHONPATH=src $(STUDY)/python -m tests.bad_input
+	PYTHONPATH=src $(STUDY)/python -m tests.traces.page
 
 format: dev ## format the code
 	$(RUFF) check --fix .

@@ -16,6 +16,7 @@ from tests.bad_input import (
     shards,
     studies,
     tokens,
+    traces,
     training,
     workflow,
 )
@@ -30,7 +31,7 @@ CASES: list[Case] = [
     case
     for module in (
         *(studies, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, finished, workflow),
+        *(archives, documents, shards, tokens, machine, training, finished, traces, workflow),
     )
     for case in module.CASES
 ]

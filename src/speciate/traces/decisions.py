@@ -233,8 +233,8 @@ class Decisions:
             empty = [layer.path for layer in filled if not layer.decisions]
             self.builder.add_note(
                 "not_recorded",
-                f"{count} decisions name expert 0 k times, as a writer fills what it did not record (a layer without"
-                " a router, a cached prefix); they were left out"
+                f"{count} decision{'s name' if count > 1 else ' names'} expert 0 k times, as a writer fills what it did"
+                " not record (a layer without a router, a cached prefix); such were left out"
                 + (f". Nothing else is there of {_listed(empty)}." if empty else "."),
             )
         layers = [layer for layer in layers if layer.decisions]
