@@ -308,3 +308,54 @@ def test_a_data_stage_is_a_verb_and_a_rule(copy: Copy) -> None:
     assert "rule count_words:" in planned or "count_words" in planned.split("Job stats:")[1]
     assert {"fetch", "clean", "write_splits"} <= set(planned.split("Job stats:")[1].split())
     assert len(copy.touched) == 2
+
+
+def test_a_format_of_traces_is_one_file(copy: Copy) -> None:
+    copy.add(
+        "src/speciate/traces/format/letters.py",
+        '''
+        """Read a text in which each letter is the expert of one token, a line a layer."""
+
+        import pathlib
+        from collections.abc import Sequence
+
+        import numpy as np
+
+        from speciate.selection.record_builder import RecordBuilder
+        from speciate.traces.contract import Contents, ReadOptions
+        from speciate.traces.decisions import Decisions
+
+        SUMMARY = "Letters"
+        FILES = "`*.letters`"
+        CONTENTS = Contents()
+        LOOKS_FOR = "lines of letters after `letters:`"
+
+
+        def matches(path: pathlib.Path) -> bool:
+            return path.is_file() and path.read_bytes().startswith(b"letters:")
+
+
+        def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOptions) -> None:
+            decisions = Decisions(builder, options)
+            for path in paths:
+                for layer, line in enumerate(path.read_text().splitlines()[1:]):
+                    choice_NK = np.array([[ord(letter) - ord("a")] for letter in line])
+                    row_N = np.full(len(line), decisions.row(path.stem))
+                    decisions.add(f"{path}, line {layer + 2}", (f"layer {layer}", layer), row_N, choice_NK)
+            decisions.finish()
+        ''',
+    )
+    said = copy.python(
+        """
+        import pathlib
+        from speciate.traces.contract import ReadOptions
+        from speciate.traces.read import read_trace
+
+        path = pathlib.Path("some.letters")
+        path.write_text("letters:\\nabca\\nccca\\n")
+        record = read_trace(path, options=ReadOptions(num_experts=4))
+        print([selector.tally.chosen_GS[0].tolist() for selector in record.selectors])
+        """
+    )
+    assert said.strip() == "[[2.0, 1.0, 1.0, 0.0], [1.0, 0.0, 3.0, 0.0]]"
+    assert len(copy.touched) == 1

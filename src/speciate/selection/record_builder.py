@@ -218,7 +218,7 @@ class RecordBuilder:
             has_documents=self.has_documents,
             notes=tuple(self.notes),
         )
-        return record.of_documents(tokens_G > 0)
+        return record if (tokens_G > 0).all() else record.of_documents(tokens_G > 0)
 
     def _note_repeats(self, place_R: Integers) -> None:
         repeated = self._sample.repeated(place_R)
