@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from tests.traces.expected import assert_holds, draw, kinds
 
+from speciate.selection.text import Text
 from speciate.traces import write
 from speciate.traces.contract import ReadOptions
 from speciate.traces.format import parquet
 from speciate.traces.read import read_trace
-from speciate.traces.texts import Texts
 from speciate.traces.write import TraceWriter, write_trace
 
 TOKENS, LAYERS, EXPERTS, K = 90, 3, 7, 3
@@ -139,8 +139,8 @@ def test_without_documents_there_are_windows(tmp_path: pathlib.Path) -> None:
 def test_labels_and_tokens_come_from_the_texts(tmp_path: pathlib.Path) -> None:
     path = save(tmp_path / "trace.parquet", rows().drop(columns=["label", "token"]))
     tokens = {"text 0": TOKEN[:20], "text 1": TOKEN[20:50]}
-    texts = Texts(labels={"text 0": "x", "text 1": "y"}, tokens=tokens)
-    record = read_trace(path, options=ReadOptions(num_experts=EXPERTS, texts=texts))
+    texts = [Text("text 0", "", "x"), Text("text 1", "", "y")]
+    record = read_trace(path, options=ReadOptions(num_experts=EXPERTS, texts=texts, token_ids=tokens))
     assert dict(zip(record.documents["document"], record.documents["label"], strict=True)) == {
         "text 0": "x",
         "text 1": "y",

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tests.traces.expected import draw, write_lines
 
+from speciate.selection.text import Text
 from speciate.traces.contract import ReadOptions
 from speciate.traces.read import find_format, format_names, load_format, read_trace
-from speciate.traces.texts import read_texts
+from speciate.traces.token_ids import read_token_ids
 from speciate.traces.write import TraceWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,31 +91,29 @@ def test_options_that_make_no_sense_are_refused(tmp_path: pathlib.Path) -> None:
         read_trace(tmp_path, options=ReadOptions(num_chosen=0))
 
 
-def test_texts_are_read_with_their_labels_and_tokens(tmp_path: pathlib.Path) -> None:
-    lines = [
-        {"id": "a", "text": "x", "label": "code", "tokens": [1, 2]},
-        {"document": "b", "domain": "prose", "group": "g"},
-        {"id": 3, "text": "y"},
-    ]
-    texts = read_texts([write_lines(tmp_path / "t.jsonl", lines)])
-    assert texts.labels == {"a": "code", "b": "prose", "3": ""}
-    assert texts.groups == {"b": "g"} and texts.texts == {"a": "x", "3": "y"}
-    assert texts.tokens["a"].tolist() == [1, 2]
-    with pytest.raises(ValueError, match=r"t\.jsonl, line 1: has no key 'topic' for the label; it has id, label, text"):
-        read_texts([tmp_path / "t.jsonl"], "topic")
+def test_token_ids_are_read_by_document(tmp_path: pathlib.Path) -> None:
+    lines = [{"id": "a", "text": "x", "tokens": [1, 2]}, {"document": 3, "input_ids": []}]
+    found = read_token_ids([write_lines(tmp_path / "t.jsonl", lines)])
+    assert {name: ids.tolist() for name, ids in found.items()} == {"a": [1, 2], "3": []}
     with pytest.raises(ValueError, match=r"t\.jsonl, line 2: the document 'a' is there twice"):
-        read_texts([write_lines(tmp_path / "t.jsonl", [lines[0], lines[0]])])
-    with pytest.raises(ValueError, match=r"t\.jsonl, line 1: has no id; one of the keys id, document"):
-        read_texts([write_lines(tmp_path / "t.jsonl", [{"text": "x"}])])
+        read_token_ids([write_lines(tmp_path / "t.jsonl", [lines[0], lines[0]])])
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 1: has no document's name: none of the keys id, document"):
+        read_token_ids([write_lines(tmp_path / "t.jsonl", [{"tokens": []}])])
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 1: has no token ids: none of the keys token_ids, tokens"):
+        read_token_ids([write_lines(tmp_path / "t.jsonl", [{"id": "a"}])])
+    with pytest.raises(ValueError, match=r"t\.jsonl, line 1: its token ids are not a list of whole numbers"):
+        read_token_ids([write_lines(tmp_path / "t.jsonl", [{"id": "a", "tokens": ["x"]}])])
 
 
-def test_texts_with_fewer_tokens_than_the_trace_are_noted(tmp_path: pathlib.Path) -> None:
+def test_fewer_token_ids_than_positions_are_noted(tmp_path: pathlib.Path) -> None:
     lines = [{"id": "a", "position": n, "layer": 0, "indices": [n % 3]} for n in range(5)]
-    texts = read_texts([write_lines(tmp_path / "t.jsonl", [{"id": "a", "label": "x", "tokens": [7, 8, 9]}])])
-    record = read_trace(write_lines(tmp_path / "r.jsonl", lines), options=ReadOptions(num_experts=3, texts=texts))
+    options = ReadOptions(
+        num_experts=3, texts=[Text("a", "text", "x", "g")], token_ids={"a": np.array([7, 8, 9], dtype=np.int64)}
+    )
+    record = read_trace(write_lines(tmp_path / "r.jsonl", lines), options=options)
     (note,) = record.notes
     assert note.kind == "tokens_differ" and "for a;" in note.text
-    assert record.documents["label"].tolist() == ["x"]
+    assert record.documents[["label", "group"]].to_numpy().tolist() == [["x", "g"]]
 
 
 def test_traces_are_read_without_torch(tmp_path: pathlib.Path) -> None:

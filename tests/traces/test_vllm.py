@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.traces.expected import Choices, assert_holds, draw, kinds, write_lines
 
+from speciate.selection.text import Text
 from speciate.traces.contract import ReadOptions
 from speciate.traces.read import find_format, read_trace
-from speciate.traces.texts import Texts
 
 EXPERTS, LAYERS, K, PROMPT, GENERATED = 8, 3, 2, 12, 5
 OPTIONS = ReadOptions(num_experts=EXPERTS)
@@ -125,7 +125,7 @@ def test_labels_come_from_the_request_or_the_texts(tmp_path: pathlib.Path) -> No
     request = REQUESTS["apart, and flat"](npy)
     path = write_lines(tmp_path / "requests.jsonl", [request | {"domain": "law"}, request | {"id": "r2"}])
     assert read_trace(path, options=OPTIONS).documents["label"].tolist() == ["law", "law", "", ""]
-    texts = Texts(labels={"r1": "x", "r2": "y"})
+    texts = [Text("r1", "", "x"), Text("r2", "", "y")]
     record = read_trace(path, options=ReadOptions(num_experts=EXPERTS, texts=texts))
     assert record.documents["label"].tolist() == ["x", "x", "y", "y"]
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from speciate.selection.record_builder import RecordBuilder
-from speciate.traces.texts import Texts
+from speciate.selection.routing_record import Integers
+from speciate.selection.text import Text
 
 DOCUMENT_LENGTH = 1024
 """Tokens of a window, where a trace does not say which tokens belong to one document."""
@@ -27,17 +28,24 @@ class ReadOptions:
     data_parallel: int = 1
     """How many times each token was counted, where ranks that saw the same tokens were added up. Counts are divided."""
     label: str | None = None
-    """Column that holds the labels, where it is not called `label`."""
+    """Column that holds the labels, where it is not called `label`; with `texts`, theirs, which were read by it."""
     select: Mapping[str, str] = field(default_factory=dict)
     """Column -> the value whose rows are read, where a file holds several models or kinds of choices."""
-    texts: Texts | None = None
-    """The documents' labels and tokens, joined by the documents' names."""
+    texts: Sequence[Text] | None = None
+    """The documents' labels and groups, joined by the documents' names."""
+    token_ids: Mapping[str, Integers] = field(default_factory=dict)
+    """Name of a document -> the ids of its tokens, where the trace does not hold them (`traces.token_ids`)."""
     document_length: int = DOCUMENT_LENGTH
     """Tokens of a window that stands for a document, where the trace knows no documents."""
     mixture: pathlib.Path | None = None
     """The folder that `balance` wrote for a run, where the run's folder stands apart from its study's results."""
     phase: str = ""
     """`prompt` or `generation`: the phase of all tokens, where the trace does not say."""
+
+    @property
+    def label_column(self) -> str | None:
+        """Return the column that the trace must have for its labels, if the user named one of the trace's."""
+        return None if self.texts else self.label
 
 
 @dataclass(frozen=True)

@@ -46,24 +46,23 @@ class Decisions:
 
     def __init__(self, builder: RecordBuilder, options: ReadOptions) -> None:
         self.builder, self.options = builder, options
+        self._texts = {text.document: text for text in options.texts or ()}
         self._layers: dict[str, _Layer] = {}
         self._ascending, self._joined, self._missed = True, 0, 0
         self._wrong_length: list[str] = []
 
     def row(self, document: str, *, label: str = "", group: str = "", phase: str = "") -> int:
         """Return the row of a document, with the label and group that the user's texts give it."""
-        texts = self.options.texts
-        if texts is not None:
-            known = document in texts.labels
-            self._joined, self._missed = self._joined + known, self._missed + (not known)
-            label = texts.labels.get(document, "") or label
-            group = texts.groups.get(document, "") or group
+        if self._texts:
+            known = self._texts.get(document)
+            self._joined, self._missed = self._joined + (known is not None), self._missed + (known is None)
+            if known is not None:
+                label, group = known.label or label, known.group or group
         return self.builder.row(document, label=label, group=group, phase=phase or self.options.phase)
 
     def tokens(self, document: str, position_N: Integers) -> Integers | None:
-        """Return the ids of a document's tokens at some positions, where the user's texts have them."""
-        texts = self.options.texts
-        known = None if texts is None else texts.tokens.get(document)
+        """Return the ids of a document's tokens at some positions, where the user gives them."""
+        known = self.options.token_ids.get(document)
         if known is None or not len(position_N):
             return None
         if int(position_N.max()) >= len(known):
@@ -263,7 +262,7 @@ class Decisions:
             )
 
     def _note_texts(self) -> None:
-        if self.options.texts is not None and self._missed:
+        if self._missed:
             few = self._missed + self._joined
             self.builder.add_note(
                 "texts_not_found",
@@ -272,8 +271,8 @@ class Decisions:
         if self._wrong_length:
             self.builder.add_note(
                 "tokens_differ",
-                f"The texts have fewer tokens than the trace for {_listed(sorted(set(self._wrong_length)))}; their"
-                " token ids were not joined: another tokenizer, or other texts.",
+                f"There are fewer token ids than positions for {_listed(sorted(set(self._wrong_length)))}; they were"
+                " not joined: another tokenizer, or other texts.",
             )
 
 

@@ -72,7 +72,7 @@ def _long(path: pathlib.Path, options: ReadOptions) -> pd.DataFrame:
     wide = _wide_columns(list(table.columns))
     count = next((name for name in COUNTS if name in table.columns), None)
     table = _selected(table, path, options, {*wide, "layer", "expert", *COUNTS})
-    label = options.label or next((name for name in LABELS if name in table.columns), None)
+    label = options.label_column or next((name for name in LABELS if name in table.columns), None)
     if label is not None and label not in table.columns:
         raise ValueError(f"{path}: has no column {label!r} for the label; it has {', '.join(table.columns)}")
     table["label"] = "" if label is None else table[label]
@@ -95,7 +95,7 @@ def _selected(table: pd.DataFrame, path: pathlib.Path, options: ReadOptions, kno
         table = table[table[name] == value]
         if not len(table):
             raise ValueError(f"{path}: column {name} has no {value!r}; it has {', '.join(values[:8])}")
-    label = {options.label} if options.label else set(LABELS)
+    label = {options.label_column} if options.label_column else set(LABELS)
     for name in table.columns:
         values = list(dict.fromkeys(table[name]))
         if name not in known | label and len(values) > 1:

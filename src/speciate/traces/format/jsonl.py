@@ -74,9 +74,9 @@ def _add(decisions: Decisions, options: ReadOptions, seen: dict[int, int], where
         names = [f"window {window}" for window in range(int(windows[0]), int(windows[-1]) + 1)]
     else:
         windows, names = np.zeros(num, dtype=np.int64), [str(document)]
-    label = line.get(options.label) if options.label is not None else _value(line, "label")
-    if options.label is not None and options.label not in line:
-        raise ValueError(f"{where}: has no key {options.label!r} for the label")
+    label = line.get(options.label_column) if options.label_column is not None else _value(line, "label")
+    if options.label_column is not None and options.label_column not in line:
+        raise ValueError(f"{where}: has no key {options.label_column!r} for the label")
     phase = str(_value(line, "phase") or "")
     row_W = np.array([decisions.row(name, label="" if label is None else str(label), phase=phase) for name in names])
     token_N = _column(line, "token", num, where)

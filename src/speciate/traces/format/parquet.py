@@ -76,11 +76,13 @@ class _File:
         if missing:
             raise ValueError(f"{self.path}: has no column {', '.join(sorted(missing))}")
         self.columns = [name for name in COLUMNS if name in names]
-        if self.options.label is not None:
-            if self.options.label not in names:
+        if self.options.label_column is not None:
+            if self.options.label_column not in names:
                 there = ", ".join(sorted(names))
-                raise ValueError(f"{self.path}: has no column {self.options.label!r} for the label; it has {there}")
-            self.columns = [name for name in self.columns if name != "label"] + [self.options.label]
+                raise ValueError(
+                    f"{self.path}: has no column {self.options.label_column!r} for the label; it has {there}"
+                )
+            self.columns = [name for name in self.columns if name != "label"] + [self.options.label_column]
         self.has_documents = "document" in names
         if not self.has_documents:
             self.decisions.builder.has_documents = False
@@ -203,7 +205,7 @@ class _File:
             at_N = np.arange(start, start + num)
             each = {**each, "document": at_N // self.options.document_length}
             position_N = at_N % self.options.document_length
-        keys = [name for name in ("document", self.options.label or "label", "phase") if name in each]
+        keys = [name for name in ("document", self.options.label_column or "label", "phase") if name in each]
         if keys:
             columns = [each[name].astype(np.int64) for name in keys]
             code_N = columns[0]
@@ -217,7 +219,7 @@ class _File:
             named = {name: self._text(name, each, constant, at) for name in ("document", "label", "phase")}
             rows.append(self.decisions.row(named["document"], label=named["label"], phase=named["phase"]))
         row_R = np.array(rows, dtype=np.int64)
-        if token_N is None and self.options.texts is not None and position_N is not None and self.has_documents:
+        if token_N is None and self.options.token_ids and position_N is not None and self.has_documents:
             token_N = self._join_tokens(each, constant, first, row_N, position_N)
         return _Tokens(row_R[row_N], position_N, token_N)
 
@@ -233,7 +235,7 @@ class _File:
         return token_N
 
     def _text(self, name: str, each: Arrays, constant: dict[str, Any], at: int) -> str:
-        column = self.options.label or name if name == "label" else name
+        column = self.options.label_column or name if name == "label" else name
         if name == "document" and not self.has_documents:
             return f"window {each['document'][at]}"
         if column in constant:

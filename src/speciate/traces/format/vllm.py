@@ -99,9 +99,9 @@ def _add(
     num_generated = len(ids) if ids is not None else _count(request, "completion_tokens", "num_output_tokens")
     if prompt_NLK is None and found_NLK is not None:
         prompt_NLK, found_NLK = _split(found_NLK, num_prompt, num_generated, where)
-    label = request.get(options.label or "label") or (None if options.label else request.get("domain"))
-    if options.label is not None and options.label not in request:
-        raise ValueError(f"{where}: has no key {options.label!r} for the label")
+    label = request.get(options.label_column or "label") or (None if options.label_column else request.get("domain"))
+    if options.label_column is not None and options.label_column not in request:
+        raise ValueError(f"{where}: has no key {options.label_column!r} for the label")
     parts = [("prompt", prompt_NLK, prompt_ids, num_prompt, 0)] if has_prompt else []
     parts.append(("generation", found_NLK, ids, num_generated, num_prompt or 0))
     for phase, part_NLK, part_ids, num, start in parts:
