@@ -124,6 +124,20 @@ def test_a_label_that_comes_last_has_as_many_rows_as_the_first() -> None:
         assert record.selectors[0].tally.chosen_GS[kept, 5].sum() == expected
 
 
+def test_documents_of_a_group_share_a_row_before_others_do() -> None:
+    builder = RecordBuilder("made up", most_documents=512)
+    for number in range(4000):
+        row = builder.row(f"text {number}", label="one label", group=f"group {number // 4}")
+        builder.add(LAYERS[0], np.array([row]), np.array([[number % 4, 5]]))
+    record = builder.build()
+    assert record.sample is not None
+    alone = np.bincount(record.sample.document_P, minlength=len(record.documents)) > 0
+    assert 0 < alone.sum() < len(record.documents) <= 512
+    shared = record.selectors[0].tally.chosen_GS[~alone]
+    # each group has chosen experts 0 to 3 once, so a row that has whole groups has chosen them alike
+    assert (shared[:, :4] == shared[:, :1]).all() and shared.sum() > 0
+
+
 def test_the_sample_still_holds_whole_documents_where_others_share_rows() -> None:
     record = many_documents(["one label"] * 5000, 256)
     sample = record.sample

@@ -136,6 +136,16 @@ def test_without_documents_there_are_windows(tmp_path: pathlib.Path) -> None:
     assert_holds(record, windows, EXPERTS)
 
 
+def test_windows_go_on_in_the_next_file(tmp_path: pathlib.Path) -> None:
+    table = rows()[["layer", "rank", "expert"]]
+    first = save(tmp_path / "a.parquet", table.iloc[: 50 * LAYERS * K])
+    second = save(tmp_path / "b.parquet", table.iloc[50 * LAYERS * K :])
+    record = read_trace([first, second], options=ReadOptions(num_experts=EXPERTS, document_length=40))
+    windows = {(f"window {number}", ""): CHOICES[40 * number : 40 * number + 40] for number in range(3)}
+    assert_holds(record, windows, EXPERTS)
+    assert not record.notes
+
+
 def test_labels_and_tokens_come_from_the_texts(tmp_path: pathlib.Path) -> None:
     path = save(tmp_path / "trace.parquet", rows().drop(columns=["label", "token"]))
     tokens = {"text 0": TOKEN[:20], "text 1": TOKEN[20:50]}

@@ -39,10 +39,10 @@ def matches(path: pathlib.Path) -> bool:
 
 
 def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOptions) -> None:
-    decisions = Decisions(builder, options)
+    decisions, seen = Decisions(builder, options), dict[int, int]()
     for path in paths:
         with explain_errors(path), pq.ParquetFile(path) as file:
-            _File(file, path, decisions, options).read()
+            _File(file, path, decisions, options, seen).read()
     decisions.finish()
 
 
@@ -61,11 +61,11 @@ class _File:
     path: pathlib.Path
     decisions: Decisions
     options: ReadOptions
+    seen: dict[int, int]
+    """Tokens of each layer so far, of all files, from which windows are counted where there are no documents."""
     layout: Layout = field(init=False)
     num_chosen: int = field(init=False)
     names: Names = field(default_factory=Names)
-    seen: dict[int, int] = field(default_factory=dict)
-    """Tokens of each layer so far, from which windows are counted where there are no documents."""
     rest: Arrays | None = None
     """Rows of decisions that had fewer than k choices in their row group; the others may follow."""
 
