@@ -12,6 +12,7 @@ import numpy.typing as npt
 from speciate.selection.record_builder import UNKNOWN, RecordBuilder, SelectorShape
 from speciate.selection.routing_record import NOT_CHOSEN, Integers
 from speciate.traces.contract import ReadOptions
+from speciate.traces.twice import contiguous_columns, names_one_twice
 
 AT_ONCE = 1 << 15
 """Decisions of a layer that are collected before they are checked and added; a trace may have one token a line."""
@@ -19,7 +20,6 @@ MOST_EXPERTS = 8192
 """More experts than any router has: a larger id is an overflow, or marks what was not recorded."""
 ENOUGH = 32
 """Decisions from which on it is no accident that the choices of every layer ascend."""
-BLOCK = 1 << 16
 
 
 @dataclass(eq=False)
@@ -95,7 +95,7 @@ class Decisions:
         Raises:
             ValueError: k or E differ from what was said, an id is impossible, or a token chooses an expert twice.
         """
-        layer = self._layer(where, selector, choice_NK, ordered, num_experts)
+        layer = self._layer(where, selector, choice_NK.shape[1], ordered=ordered, num_experts=num_experts)
         part = {"row_N": row_N, "choice_NK": choice_NK}
         part |= {name: value for name, value in more.items() if value is not None}
         if layer.waiting and layer.waiting[0][1].keys() != part.keys():
@@ -121,10 +121,9 @@ class Decisions:
             )
 
     def _layer(
-        self, where: str, selector: tuple[str, int], choice_NK: npt.NDArray[Any], ordered: bool, num_experts: int | None
+        self, where: str, selector: tuple[str, int], k: int, *, ordered: bool, num_experts: int | None
     ) -> _Layer:
         path, number = selector
-        k = choice_NK.shape[1]
         wanted = self.options.num_chosen
         if wanted is not None and k != wanted:
             raise ValueError(f"{where}: {path} has {k} experts a token, but num_chosen says {wanted}")
@@ -156,7 +155,7 @@ class Decisions:
         )
         ends = np.cumsum([len(each["row_N"]) for _, each in waiting])
         places = [where for where, _ in waiting]
-        choice_NK = _contiguous_columns(part["choice_NK"])
+        choice_NK = contiguous_columns(part["choice_NK"])
 
         def where(at: int) -> str:
             return places[int(np.searchsorted(ends, at, side="right"))]
@@ -194,7 +193,7 @@ class Decisions:
 
     def _without_fill(self, layer: _Layer, choice_NK: npt.NDArray[Any], where: Any) -> npt.NDArray[Any]:
         """Take decisions that name expert 0 k times as not recorded, and refuse others that name one twice."""
-        twice_N = _names_one_twice(choice_NK)
+        twice_N = names_one_twice(choice_NK)
         if twice_N is None:
             return choice_NK
         same_N = twice_N & (choice_NK == 0).all(axis=1)
@@ -274,35 +273,6 @@ class Decisions:
                 f"There are fewer token ids than positions for {_listed(sorted(set(self._wrong_length)))}; they were"
                 " not joined: another tokenizer, or other texts.",
             )
-
-
-def _contiguous_columns(choice_NK: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the choices with each of the k columns in one piece of memory, which counts them fastest."""
-    return np.ascontiguousarray(choice_NK.T).T
-
-
-def _names_one_twice(choice_NK: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-    """Return which decisions name an expert more than once, or None if none does."""
-    num, k = choice_NK.shape
-    twice_N: npt.NDArray[np.bool_] | None = None
-    for start in range(0, num, BLOCK):
-        block_NK = choice_NK[start : start + BLOCK]
-        found = np.zeros(len(block_NK), dtype=bool)
-        for right in range(1, k):
-            for left in range(right):
-                found |= block_NK[:, left] == block_NK[:, right]
-        if found.any() and int(block_NK.min()) < 0:
-            found &= (block_NK >= 0).sum(axis=1) > 1
-            found[found] = [_is_twice(row) for row in block_NK[found]]
-        if found.any():
-            twice_N = np.zeros(num, dtype=bool) if twice_N is None else twice_N
-            twice_N[start : start + BLOCK] = found
-    return twice_N
-
-
-def _is_twice(row_K: npt.NDArray[Any]) -> bool:
-    made = row_K[row_K >= 0]
-    return len(np.unique(made)) < len(made)
 
 
 def _listed(names: list[str], most: int = 4) -> str:

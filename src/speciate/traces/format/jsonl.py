@@ -47,11 +47,12 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
     seen: dict[int, int] = {}
     for path in paths:
         for number, line in read_json_lines(path, when_cut=lambda text: builder.add_note("truncated", text)):
-            _add(decisions, options, seen, f"{path}, line {number}", line)
+            _add(decisions, seen, f"{path}, line {number}", line)
     decisions.finish()
 
 
-def _add(decisions: Decisions, options: ReadOptions, seen: dict[int, int], where: str, line: dict[str, Any]) -> None:
+def _add(decisions: Decisions, seen: dict[int, int], where: str, line: dict[str, Any]) -> None:
+    options = decisions.options
     choice_NK = _matrix(_value(line, "indices"), f"{where}: indices", whole=True)
     num = len(choice_NK)
     if not num:

@@ -55,11 +55,11 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
     k = choices_of_counts(None, builder, options, where)
     every = np.concatenate([count_S for found in kept.values() for count_S in found.values()])
     undo_multiples(every, builder, options, where)
-    _add(kept, num_experts, own, k, builder, options)
+    _add(kept, builder, options, num_experts=num_experts, own=own, k=k)
 
 
 def _add(
-    by_rank: dict[int, Counts], num_experts: int, own: int, k: int, builder: RecordBuilder, options: ReadOptions
+    by_rank: dict[int, Counts], builder: RecordBuilder, options: ReadOptions, *, num_experts: int, own: int, k: int
 ) -> None:
     parts = num_experts // own
     totals: dict[tuple[int, str, int, int, int], Integers] = defaultdict(lambda: np.zeros(num_experts, dtype=np.int64))

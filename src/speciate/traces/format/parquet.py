@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate.selection.record_builder import RecordBuilder
-from speciate.selection.routing_record import NOT_CHOSEN, Integers
+from speciate.selection.routing_record import Integers
 from speciate.traces.columns import Names, numbers_of, run_unique
 from speciate.traces.contract import Contents, ReadOptions
 from speciate.traces.decisions import Decisions
+from speciate.traces.loose_rows import Arrays, group_rows
 from speciate.traces.parquet_file import COLUMNS, Layout, column_names, explain_errors, read_layout
 
 SUMMARY = "Speciate's own format: a parquet file with one row for each choice"
@@ -30,7 +31,6 @@ LOOKS_FOR = "a parquet file with the columns `layer` and `expert`"
 
 LONGEST_TRUSTED = 60
 """Bytes of a string from which on a writer may have cut it in a row group's statistics."""
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def matches(path: pathlib.Path) -> bool:
@@ -103,7 +103,7 @@ class _File:
                 tokens = None
                 self._read_rows(group, constant)
         if self.rest is not None:
-            self._add_decisions(self.rest, "its end", last=True)
+            self._add_rows(self.rest, "its end", last=True)
 
     def _where(self, group: int) -> str:
         return f"{self.path}, row group {group}"
@@ -183,7 +183,7 @@ class _File:
             int(constant["layer"]),
             tokens,
             choice_NK,
-            None if weight_M is None else weight_M.reshape(-1, k),
+            weight_NK=None if weight_M is None else weight_M.reshape(-1, k),
         )
         return tokens
 
@@ -214,24 +214,23 @@ class _File:
             _, first, row_N = run_unique(code_N)
         else:
             first, row_N = np.zeros(1, dtype=np.int64), np.zeros(num, dtype=np.int64)
-        rows = []
+        rows, names = [], []
         for at in first:
             named = {name: self._text(name, each, constant, at) for name in ("document", "label", "phase")}
             rows.append(self.decisions.row(named["document"], label=named["label"], phase=named["phase"]))
+            names.append(named["document"])
         row_R = np.array(rows, dtype=np.int64)
         if token_N is None and self.options.token_ids and position_N is not None and self.has_documents:
-            token_N = self._join_tokens(each, constant, first, row_N, position_N)
+            token_N = self._join_tokens(names, row_N, position_N)
         return _Tokens(row_R[row_N], position_N, token_N)
 
-    def _join_tokens(
-        self, each: Arrays, constant: dict[str, Any], first: Integers, row_N: Integers, position_N: Integers
-    ) -> Integers:
+    def _join_tokens(self, names: list[str], row_N: Integers, position_N: Integers) -> Integers:
         token_N = np.full(len(row_N), -1, dtype=np.int64)
-        for number, at in enumerate(first):
-            of_N = row_N == number
-            known = self.decisions.tokens(self._text("document", each, constant, at), position_N[of_N])
+        ends = np.cumsum(np.bincount(row_N, minlength=len(names)))
+        for name, at_N in zip(names, np.split(np.argsort(row_N, kind="stable"), ends[:-1]), strict=True):
+            known = self.decisions.tokens(name, position_N[at_N])
             if known is not None:
-                token_N[of_N] = known
+                token_N[at_N] = known
         return token_N
 
     def _text(self, name: str, each: Arrays, constant: dict[str, Any], at: int) -> str:
@@ -243,7 +242,13 @@ class _File:
         return self.names.text(int(each[column][at])) if column in each else ""
 
     def _add(
-        self, where: str, layer: int, tokens: _Tokens, choice_NK: npt.NDArray[Any], weight_NK: npt.NDArray[Any] | None
+        self,
+        where: str,
+        layer: int,
+        tokens: _Tokens,
+        choice_NK: npt.NDArray[Any],
+        *,
+        weight_NK: npt.NDArray[Any] | None,
     ) -> None:
         self.decisions.add(
             where,
@@ -269,71 +274,21 @@ class _File:
                 found[name] = np.full(rows, code, dtype=np.int64)
         if self.rest is not None:
             found = {name: np.concatenate([self.rest[name], value]) for name, value in found.items()}
-            self.rest = None
-        self._add_decisions(found, self._where(group), last=False)
+        self._add_rows(found, self._where(group), last=False)
 
-    def _add_decisions(self, rows: Arrays, where: str, *, last: bool) -> None:
-        """Bring the rows in order, and add those decisions that are whole; `last`: add the others, too."""
-        k = self.num_chosen
-        if "position" in rows:
-            keys = [rows[name] for name in ("rank", "position", "document", "layer") if name in rows]
-            order_M = np.lexsort(keys)
-            rows = {name: value[order_M] for name, value in rows.items()}
-            same = np.ones(len(order_M) - 1, dtype=bool)
-            for name in ("position", "document", "layer"):
-                if name in rows:
-                    same &= rows[name][1:] == rows[name][:-1]
-            start_D = np.flatnonzero(np.r_[True, ~same])
-        else:
-            # without positions, a token's choices follow one another
-            order_M = np.argsort(rows["layer"], kind="stable")
-            rows = {name: value[order_M] for name, value in rows.items()}
-            start_D = np.flatnonzero(rows["rank"] == 0) if "rank" in rows else np.arange(0, len(order_M), k)
-        count_D = np.diff(np.r_[start_D, len(order_M)])
-        if count_D.max() > k:
-            at = start_D[int(np.argmax(count_D > k))]
-            raise ValueError(f"{where}: {self._place(rows, at)} has {count_D.max()} choices, but k is {k}:" + _TWICE)
-        if "rank" in rows and "position" in rows:
-            rank_M = rows["rank"]
-            twice = same & (rank_M[1:] == rank_M[:-1])
-            if twice.any():
-                at = int(np.argmax(twice))
-                raise ValueError(f"{where}: {self._place(rows, at)} has two choices of rank {rank_M[at]}:" + _TWICE)
-        whole_D = count_D == k
-        if not whole_D.all() and not last:
-            kept = np.repeat(~whole_D, count_D)
-            self.rest = {name: value[kept] for name, value in rows.items()}
-            rows = {name: value[~kept] for name, value in rows.items()}
-            count_D = count_D[whole_D]
-            start_D = np.cumsum(count_D) - count_D
-        elif not whole_D.all():
+    def _add_rows(self, rows: Arrays, where: str, *, last: bool) -> None:
+        """Add those decisions that are whole; `last`: the others, too."""
+        grouped = group_rows(rows, self.num_chosen, where, self.names, keep_incomplete=last)
+        self.rest = grouped.rest
+        if grouped.num_incomplete:
             self.decisions.builder.add_note(
                 "incomplete_decisions",
-                f"{self.path}: {int((~whole_D).sum())} decisions have fewer than {k} choices; they count as what they"
-                " have. The file may be cut off, or some choices were dropped.",
+                f"{self.path}: {grouped.num_incomplete} decisions have fewer than {self.num_chosen} choices; they count"
+                " as what they have. The file may be cut off, or some choices were dropped.",
             )
-        if len(start_D):
-            self._add_layers(rows, start_D, count_D, where)
-
-    def _add_layers(self, rows: Arrays, start_D: Integers, count_D: Integers, where: str) -> None:
-        k = self.num_chosen
-        for layer in np.unique(rows["layer"][start_D]):
-            chosen = rows["layer"][start_D] == layer
-            start_N, count_N = start_D[chosen], count_D[chosen]
-            at_NK = start_N[:, None] + np.arange(k)
-            made_NK = np.arange(k) < count_N[:, None]
-            at_NK = np.where(made_NK, at_NK, 0)
-            choice_NK = np.where(made_NK, rows["expert"][at_NK].astype(np.int64), NOT_CHOSEN)
-            weight_NK = np.where(made_NK, rows["weight"][at_NK], np.nan) if "weight" in rows else None
-            each = {name: value[start_N] for name, value in rows.items()}
-            self._add(where, int(layer), self._tokens(each, {}, len(start_N), int(layer)), choice_NK, weight_NK)
-
-    def _place(self, rows: Arrays, at: int) -> str:
-        parts = [f"layer {rows['layer'][at]}"]
-        if "document" in rows:
-            parts.append(f"document {self.names.text(int(rows['document'][at]))!r}")
-        return ", ".join(parts + ([f"position {rows['position'][at]}"] if "position" in rows else []))
+        for part in grouped.parts():
+            tokens = self._tokens(part.each, {}, len(part.choice_NK), part.layer)
+            self._add(where, part.layer, tokens, part.choice_NK, weight_NK=part.weight_NK)
 
 
 _TOKEN = ("document", "position", "layer")
-_TWICE = " the same tokens were recorded twice (by ranks that share them?), or k is wrong"

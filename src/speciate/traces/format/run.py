@@ -54,7 +54,7 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
     if not paths_of:
         raise ValueError(f"{folder}: the run has no selector, so there is nothing to judge")
     for path in paths_of:
-        _add(folder, path, arrays, np.array(rows, dtype=np.int64), (document_P, token_P), builder)
+        _add(builder, path, arrays, np.array(rows, dtype=np.int64), texts=(document_P, token_P), file=folder / PROBE)
     builder.pieces |= _pieces(folder, np.unique(token_P[document_P >= 0]))
 
 
@@ -79,15 +79,16 @@ def _load(file: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _add(
-    folder: pathlib.Path,
+    builder: RecordBuilder,
     path: str,
     arrays: dict[str, npt.NDArray[Any]],
     row_D: Integers,
+    *,
     texts: tuple[Integers, Integers],
-    builder: RecordBuilder,
+    file: pathlib.Path,
 ) -> None:
     document_P, token_P = texts
-    where = f"{folder / PROBE}, selector {path}"
+    where = f"{file}, selector {path}"
     parts = []
     for name in Tally.__dataclass_fields__:
         value = arrays.get(f"{path}/{name}")

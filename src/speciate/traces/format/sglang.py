@@ -29,6 +29,7 @@ from speciate.traces.contract import Contents, ReadOptions
 from speciate.traces.counting import choices_of_counts, note_counts_only, undo_multiples
 from speciate.traces.decisions import Decisions
 from speciate.traces.ranks import RankDigests, repeats_in_words
+from speciate.traces.served import ServedSequences
 
 SUMMARY = "SGLang's expert distribution recorder, by token, by pass or in sum"
 FILES = "`expert_distribution_recorder_*.pt`"
@@ -38,8 +39,6 @@ LOOKS_FOR = "a torch file with `topk_ids_of_layer`, `global_physical_count` or `
 MARKS = (b"topk_ids_of_layer", b"global_physical_count", b"logical_count")
 EXTEND, DECODE, MIXED, IDLE, TARGET_VERIFY = 1, 2, 3, 4, 5
 """Values of SGLang's ForwardMode; the first five have not changed."""
-MOST_ACTIVE = 4096
-"""Sequences that may go on; those that began before have ended."""
 PIECES = 1 << 26
 """Bytes of a file's description that are searched for its names."""
 
@@ -82,7 +81,7 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
             _Rank(path, decisions, logical).read(records)
         else:
             kinds.add("per_pass")
-            _add_passes(path, records, logical, builder, options)
+            _add_passes(path, records, builder, options, logical_LE=logical)
     if len(kinds) > 1:
         raise ValueError(f"the files are of different modes of the recorder: {', '.join(sorted(kinds))}")
     if repeats:
@@ -141,19 +140,13 @@ def _logical_map(path: pathlib.Path, dump: dict[str, Any], builder: RecordBuilde
 
 
 @dataclass(eq=False)
-class _Sequence:
-    document: str
-    next_position: int
-
-
-@dataclass(eq=False)
 class _Rank:
     """Reads the records of one rank, in the order of its passes."""
 
     path: pathlib.Path
     decisions: Decisions
     logical_LE: npt.NDArray[np.int64]
-    active: list[_Sequence] = field(default_factory=list)
+    sequences: ServedSequences = field(default_factory=ServedSequences)
     left_out: int = 0
     in_the_middle: int = 0
     unknown: int = 0
@@ -183,20 +176,17 @@ class _Rank:
                 f"{where}: {len(token_N)} input_ids and {len(position_N)} positions for {num} tokens with experts"
             )
         row_N = np.empty(num, dtype=np.int64)
-        at = 0
+        self.sequences.begin_step()
         for place, (start, stop) in enumerate(_pieces(record, position_N, where)):
             first = int(position_N[start])
             is_generated = record["forward_mode"] == DECODE or (record["forward_mode"] == MIXED and stop - start == 1)
-            sequence = None
-            if is_generated:
-                at, sequence = _find(self.active, at, first)
-            elif first > 0:  # a long prompt comes in chunks
-                _, sequence = _find(self.active, 0, first)
+            # a long prompt comes in chunks
+            sequence = self.sequences.find(first) if is_generated or first > 0 else None
             if sequence is None:
                 self.unknown += is_generated
                 self.in_the_middle += not is_generated and first > 0
-                sequence = _Sequence(f"{self.path.stem} pass {record.get('forward_pass_id')} sequence {place}", 0)
-                self.active = [*self.active[-MOST_ACTIVE:], sequence]
+                name = f"{self.path.stem} pass {record.get('forward_pass_id')} sequence {place}"
+                sequence = self.sequences.begin(name)
             sequence.next_position = int(position_N[stop - 1]) + 1
             row_N[start:stop] = self.decisions.row(sequence.document, phase="generation" if is_generated else "prompt")
         choice_LNK = self._logical(ids_LNK, where)
@@ -265,20 +255,13 @@ def _pieces(record: dict[str, Any], position_N: Integers, where: str) -> list[tu
     return [(int(end - length), int(end)) for end, length in zip(ends, lengths, strict=True) if length]
 
 
-def _find(active: list[_Sequence], start: int, position: int) -> tuple[int, _Sequence | None]:
-    """Return the next sequence of the batch that goes on at `position`, and where to look for the one after it."""
-    for place in [*range(start, len(active)), *range(start)]:
-        if active[place].next_position == position:
-            return place + 1, active[place]
-    return start, None
-
-
 def _add_passes(
     path: pathlib.Path,
     records: Sequence[dict[str, Any]],
-    logical_LE: npt.NDArray[np.int64],
     builder: RecordBuilder,
     options: ReadOptions,
+    *,
+    logical_LE: npt.NDArray[np.int64],
 ) -> None:
     note_counts_only(builder)
     builder.has_documents = False

@@ -55,7 +55,7 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
         for where, name, request in _requests(path, builder):
             for number, completion in enumerate(_completions(request)):
                 document = name if number == 0 else f"{name} completion {number}"
-                empty += not _add(decisions, options, where, document, completion, has_prompt=number == 0)
+                empty += not _add(decisions, where, document, completion, has_prompt=number == 0)
     if empty:
         builder.add_note("not_recorded", f"{empty} completions came without routed experts and were left out.")
     decisions.finish()
@@ -87,10 +87,9 @@ def _completions(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**request, **choice}
 
 
-def _add(
-    decisions: Decisions, options: ReadOptions, where: str, document: str, request: dict[str, Any], *, has_prompt: bool
-) -> bool:
+def _add(decisions: Decisions, where: str, document: str, request: dict[str, Any], *, has_prompt: bool) -> bool:
     """Add a completion, and the prompt unless another completion has; return whether there was anything."""
+    options = decisions.options
     prompt_NLK = _decoded(request.get(PROMPT), f"{where}: {PROMPT}")
     found_NLK = _decoded(request.get(GENERATED), f"{where}: {GENERATED}")
     prompt_ids = _ids(request, ("prompt_token_ids",), where)
