@@ -299,6 +299,19 @@ CASES = [
         " or was not recorded.",
     ),
     noted(
+        "files number their layers differently",
+        lines("trace.jsonl", *({"layer": layer, "indices": [1]} for layer in (0, 1, 2, 1, 2, 3))),
+        "uneven_layers: Layers have different numbers of tokens: most have 2, but layer 0 (1), layer 3 (1). Tokens of a"
+        " layer may be missing, or files or ranks number their layers differently.",
+    ),
+    noted(
+        "ids were stored in eight bits",
+        lines("trace.jsonl", {"layer": 0, "indices": [[expert % 256] for expert in range(512)]}),
+        "narrow_ids: No expert of layer 0 is above 255, though there are more: ids that were stored in 8 bits come out"
+        " as those of other experts.",
+        num_experts=512,
+    ),
+    noted(
         "a writer filled what it did not record with zeros",
         lines("trace.jsonl", {"layer": 0, "indices": [[1, 2], [0, 0]]}),
         "not_recorded: 1 decision names expert 0 k times, as a writer fills what it did not record (a layer without a"

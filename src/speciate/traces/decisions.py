@@ -18,6 +18,8 @@ AT_ONCE = 1 << 15
 """Decisions of a layer that are collected before they are checked and added; a trace may have one token a line."""
 MOST_EXPERTS = 8192
 """More experts than any router has: a larger id is an overflow, or marks what was not recorded."""
+NARROW = 256
+"""Ids that eight bits hold."""
 ENOUGH = 32
 """Decisions from which on it is no accident that the choices of every layer ascend."""
 
@@ -31,8 +33,8 @@ class _Layer:
     num_experts: int
     decisions: int = 0
     left_out: int = 0
-    only_first: bool = True
-    """Whether no expert but 0 was chosen so far."""
+    largest: int = NOT_CHOSEN
+    """The largest id so far."""
     waiting: list[tuple[str, dict[str, npt.NDArray[Any]]]] = field(default_factory=list)
     num_waiting: int = 0
 
@@ -164,7 +166,7 @@ class Decisions:
         choice_NK = self._without_fill(layer, choice_NK, where)
         if self._ascending and layer.num_chosen > 1:
             self._ascending = bool((choice_NK[:, 1:] > choice_NK[:, :-1]).all())
-        layer.only_first &= not (choice_NK > 0).any()
+        layer.largest = max(layer.largest, int(choice_NK.max()) if choice_NK.size else NOT_CHOSEN)
         layer.decisions += len(choice_NK) if choice_NK.min(initial=0) >= 0 else int((choice_NK >= 0).any(axis=1).sum())
         shape = SelectorShape(layer.path, layer.layer, layer.num_experts, layer.num_chosen, layer.ordered)
         more = {name: value for name, value in part.items() if name not in ("row_N", "choice_NK")}
@@ -236,7 +238,16 @@ class Decisions:
                 + (f". Nothing else is there of {_listed(empty)}." if empty else "."),
             )
         layers = [layer for layer in layers if layer.decisions]
-        alone = [layer.path for layer in layers if layer.num_chosen == 1 and layer.only_first]
+        narrow = [
+            layer.path for layer in layers if layer.num_experts > NARROW > layer.largest and layer.decisions > NARROW
+        ]
+        if narrow:
+            self.builder.add_note(
+                "narrow_ids",
+                f"No expert of {_listed(narrow)} is above {NARROW - 1}, though there are more: ids that were stored in"
+                " 8 bits come out as those of other experts.",
+            )
+        alone = [layer.path for layer in layers if layer.num_chosen == 1 and layer.largest == 0]
         if alone:
             self.builder.add_note(
                 "only_expert_0",
@@ -249,7 +260,7 @@ class Decisions:
             self.builder.add_note(
                 "uneven_layers",
                 f"Layers have different numbers of tokens: most have {most}, but {_listed(fewer)}. Tokens of a layer"
-                " may be missing, or layers of several ranks have the same number.",
+                " may be missing, or files or ranks number their layers differently.",
             )
         numbers = {layer.layer for layer in layers if layer.layer >= 0}
         missing = sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - numbers)
