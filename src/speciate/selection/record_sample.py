@@ -77,11 +77,15 @@ class SampledTokens:
 
     def repeated(self, place_R: Integers) -> dict[str, float]:
         """Return the share of each selector's tokens that are there more than once, if any are."""
-        found = {}
+        found: dict[str, float] = {}
+        share_of: dict[tuple[tuple[int, int], ...], float] = {}
         for path, parts in self._parts.items():
-            keys = np.concatenate([_keys(part, place_R) for part in parts]) if parts else np.zeros(0, dtype=np.int64)
-            if len(keys) and (twice := len(keys) - len(np.unique(keys))):
-                found[path] = twice / len(keys)
+            tokens = tuple(_tokens_of(part) for part in parts)
+            if tokens not in share_of:
+                num = sum(len(part["row"]) for part in parts)
+                share_of[tokens] = 1 - len(_sorted_keys(parts, place_R)) / num if num else 0.0
+            if share_of[tokens] > 0:
+                found[path] = share_of[tokens]
         return found
 
     def build(self, paths: Sequence[str], place_R: Integers, pieces: Mapping[int, str]) -> TokenSample | None:
@@ -90,7 +94,7 @@ class SampledTokens:
         key_of = {_tokens_of(part): part for part in parts}
         if not parts:
             return None
-        key_P = np.unique(np.concatenate([_keys(part, place_R) for part in key_of.values()]))
+        key_P = _sorted_keys(list(key_of.values()), place_R)
         shape = (len(paths), len(key_P), max(part["choice"].shape[1] for part in parts))
         names = {name for part in parts for name in part}
         choice_LPK = np.full(shape, NOT_CHOSEN, dtype=np.int16)
@@ -129,3 +133,9 @@ def _tokens_of(part: Part) -> tuple[int, int]:
 def _keys(part: Part, place_R: Integers) -> npt.NDArray[np.int64]:
     keys: npt.NDArray[np.int64] = (place_R[part["row"]] << ROW_BITS) + part["position"]
     return keys
+
+
+def _sorted_keys(parts: Sequence[Part], place_R: Integers) -> npt.NDArray[np.int64]:
+    """Return the keys of all tokens of some parts, each once."""
+    keys = np.sort(np.concatenate([_keys(part, place_R) for part in parts]), kind="stable")  # fast where mostly sorted
+    return keys[np.r_[True, keys[1:] != keys[:-1]]]
