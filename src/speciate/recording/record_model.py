@@ -1,0 +1,102 @@
+"""Record the routing of a model on texts: one command's worth of `record_routing`.
+
+B rows of T tokens.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speciate.recording.recorder import Recording, Sink, record_routing
+from speciate.recording.text_batches import TextBatch, batches
+from speciate.selection.routing_record import RoutingRecord
+from speciate.selection.text import Text
+
+
+@torch.no_grad()
+def record_model(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Iterable[Text],
+    *,
+    block_length: int = 512,
+    batch_size: int = 8,
+    shadows: int = 0,
+    seed: int = 0,
+    generate: int = 0,
+    source: str = "the model",
+    sinks: Sequence[Sink] = (),
+) -> RoutingRecord:
+    """Return what the routers of a model choose on texts. The model is put into evaluation mode, and back.
+
+    Args:
+        model: a model of transformers.
+        tokenizer: its tokenizer.
+        texts: read as they are needed, so that memory does not grow with their number.
+        block_length: most tokens that the model reads at once; a longer text is cut into blocks.
+        batch_size: most blocks in a forward pass.
+        shadows: number of random routers beside each router, 0: none.
+        seed: seed of the shadows.
+        generate: number of tokens to generate, greedily, after the first block of each text; prompt and generation
+            are then rows of their own. 0: none.
+        source: what the model is called in the record and in messages.
+        sinks: what takes the decisions besides, such as a writer of a trace.
+
+    Raises:
+        UnreadableModel: the model has no router, or one that cannot be read.
+        ValueError: the texts have no token, or a model with an encoder is to generate.
+    """
+    with_encoder = bool(vars(model).get("config") and model.config.is_encoder_decoder)
+    if generate and with_encoder:
+        raise ValueError(f"{source}: generation is recorded of models without an encoder only")
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        with record_routing(model, source=source, shadows=shadows, seed=seed) as recording:
+            recording.sinks.extend(sinks)
+            recording.with_phases = generate > 0
+            parts = batches(tokenizer, texts, block_length=block_length, batch_size=batch_size, one_block=generate > 0)
+            for part in parts:
+                recording.texts, recording.start_B = part.texts, part.start_B
+                token_BT, mask_BT = part.token_BT.to(device), part.mask_BT.to(device)
+                if generate:
+                    _generate(model, recording, part, token_BT, num_tokens=generate)
+                elif with_encoder:
+                    _run_both(model, token_BT, mask_BT)
+                else:
+                    model(input_ids=token_BT, attention_mask=mask_BT, use_cache=False)
+            return recording.build()
+    finally:
+        model.train(was_training)
+
+
+def _run_both(model: Any, token_BT: Tensor, mask_BT: Tensor) -> None:
+    """Run encoder and decoder on the same text, the decoder's shifted by one, as when it is taught to copy it."""
+    first = model.config.decoder_start_token_id
+    start_B1 = torch.full_like(token_BT[:, :1], 0 if first is None else first)
+    model(
+        input_ids=token_BT,
+        attention_mask=mask_BT,
+        decoder_input_ids=torch.cat([start_B1, token_BT[:, :-1]], dim=1),
+        decoder_attention_mask=mask_BT,
+        use_cache=False,
+    )
+
+
+def _generate(model: Any, recording: Recording, part: TextBatch, token_BT: Tensor, *, num_tokens: int) -> None:
+    """Generate after each text alone, so that no padding stands between a prompt and what follows it."""
+    for row, text in enumerate(part.texts):
+        recording.texts = [text]
+        recording.start_B = [part.start_B[row]]
+        prompt_1T = token_BT[row, part.mask_BT[row].bool().to(token_BT.device)][None]
+        model.generate(
+            input_ids=prompt_1T,
+            attention_mask=torch.ones_like(prompt_1T),
+            max_new_tokens=num_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+        )

@@ -1,0 +1,90 @@
+"""Test the recording of whole texts with tiny models of transformers."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
+
+from speciate.recording.record_model import record_model
+from speciate.recording.recorder import record_routing
+from speciate.recording.sites import UnreadableModel, find_sites
+from speciate.selection.text import Text
+
+SMALL = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+CONFIGS = {
+    "mixtral": MixtralConfig(**SMALL, num_local_experts=4),
+    "qwen3_moe": Qwen3MoeConfig(**SMALL, moe_intermediate_size=16, num_experts=6, num_experts_per_tok=3, head_dim=8),
+    "olmoe": OlmoeConfig(**SMALL, num_experts=6, num_experts_per_tok=3),
+}
+
+
+class ByteTokenizer:
+    """Take each byte for a token, as far as the tests' vocabulary goes."""
+
+    def encode(self, text: str) -> list[int]:
+        return [byte % 100 for byte in text.encode()]
+
+
+TEXTS = [Text(f"document {number}", "a b " * number + "end", ["even", "odd"][number % 2]) for number in range(5)]
+
+
+def tiny(family: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_record_has_the_choices_of_each_document(family: str) -> None:
+    model = tiny(family)
+    record = record_model(model, ByteTokenizer(), TEXTS, block_length=8, batch_size=3)
+    assert list(record.documents["document"]) == [text.document for text in TEXTS]
+    assert list(record.documents["label"]) == [text.label for text in TEXTS]
+    assert list(record.documents["num_tokens"]) == [len(text.text) for text in TEXTS]
+    assert [selector.layer for selector in record.selectors] == [0, 1]
+    # by hand: each block alone, and what transformers itself reports of its routers
+    for row, text in enumerate(TEXTS):
+        count = np.zeros(record.selectors[0].num_slots)
+        ids = ByteTokenizer().encode(text.text)
+        for start in range(0, len(ids), 8):
+            with torch.no_grad():
+                output = model(torch.tensor([ids[start : start + 8]]), output_router_logits=True)
+            chosen = output.router_logits[0].topk(model.config.num_experts_per_tok, dim=-1).indices
+            count += np.bincount(chosen.flatten(), minlength=len(count))
+        np.testing.assert_allclose(
+            record.selectors[0].tally.chosen_GS[row] * model.config.num_experts_per_tok, count, atol=1e-9
+        )
+
+
+def test_prompt_and_generation_are_rows_of_their_own() -> None:
+    record = record_model(tiny("mixtral"), ByteTokenizer(), TEXTS, block_length=8, batch_size=3, generate=4)
+    assert record.phases == ("prompt", "generation")
+    prompts = record.of_phase("prompt")
+    assert list(prompts.documents["num_tokens"]) == [min(len(text.text), 8) for text in TEXTS]
+    # the last token that is generated is never read
+    assert set(record.of_phase("generation").documents["num_tokens"]) == {3}
+
+
+def test_recording_changes_no_bit_of_the_output_and_leaves_no_hook() -> None:
+    model, ids = tiny("mixtral"), torch.arange(24).view(2, 12)
+    with torch.no_grad():
+        before = model(ids).logits
+        with record_routing(model, shadows=2) as recording:
+            during = model(ids).logits
+    assert torch.equal(before, during)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert list(recording.build().documents["document"]) == ["text 0", "text 1"]
+
+
+def test_a_dense_model_is_refused() -> None:
+    dense = AutoModelForCausalLM.from_config(
+        Qwen3MoeConfig(**SMALL, moe_intermediate_size=16, head_dim=8, mlp_only_layers=[0, 1])
+    )
+    with pytest.raises(UnreadableModel, match="has no router"):
+        find_sites(dense)
