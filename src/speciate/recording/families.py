@@ -117,8 +117,8 @@ READ: dict[str, Family] = {
 """Family -> how it is read."""
 
 REFUSED: dict[str, str] = {
-    "doge": "its mixture of experts takes a token's scores from other tokens (it views (tokens, 2, keys) as (2, tokens, "
-    "keys)), so that no choice is the token's own",
+    "doge": "its mixture of experts takes a token's scores from other tokens, since it views (tokens, 2, keys) as "
+    "(2, tokens, keys), so that no choice is the token's own",
     "nllb_moe": "its experts are called with a mask in place of an index, so that experts 0 and 1 serve every token, "
     "whatever the router chooses",
     "vitpose_backbone": "its experts are chosen by the argument dataset_index; no router learns anything",

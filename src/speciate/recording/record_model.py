@@ -58,6 +58,7 @@ def record_model(
         with record_routing(model, source=source, shadows=shadows, seed=seed) as recording:
             recording.sinks.extend(sinks)
             recording.with_phases = generate > 0
+            recording.most_keys = block_length + generate
             parts = batches(tokenizer, texts, block_length=block_length, batch_size=batch_size, one_block=generate > 0)
             for part in parts:
                 recording.texts, recording.start_B = part.texts, part.start_B
@@ -75,8 +76,9 @@ def record_model(
 
 def _run_both(model: Any, token_BT: Tensor, mask_BT: Tensor) -> None:
     """Run encoder and decoder on the same text, the decoder's shifted by one, as when it is taught to copy it."""
-    first = model.config.decoder_start_token_id
-    start_B1 = torch.full_like(token_BT[:, :1], 0 if first is None else first)
+    settings = model.config.to_dict()
+    first = settings.get("decoder_start_token_id")
+    start_B1 = torch.full_like(token_BT[:, :1], settings.get("pad_token_id") or 0 if first is None else first)
     model(
         input_ids=token_BT,
         attention_mask=mask_BT,

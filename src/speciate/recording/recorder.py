@@ -11,22 +11,26 @@ N tokens of a batch, in their flattened order; S slots, K chosen slots.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from speciate.recording.decisions import decisions_of, kept_decisions, shares_of
 from speciate.recording.families import READ
-from speciate.recording.router_call import RouterCall, Site
-from speciate.recording.scores import are_probabilities, margins, order_by, probabilities
+from speciate.recording.key_buckets import bucketed, num_buckets
+from speciate.recording.router_call import Call, KeyCall, RouterCall, SharesCall, Site
 from speciate.recording.shadows import Shadows
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.recording.token_stream import TokenStream, token_streams
 from speciate.selection.record_builder import RecordBuilder, SelectorShape
 from speciate.selection.routing_record import Integers, RoutingRecord
 from speciate.selection.text import Text
+
+MOST_KEYS = 1 << 17
+"""Number of tokens of the longest text, where nothing says it."""
 
 
 class Sink(Protocol):
@@ -52,8 +56,10 @@ class Recording:
         self.sinks: list[Sink] = []
         self.active = True
         """Whether forward passes are recorded now."""
+        self.most_keys = MOST_KEYS
+        """Largest number of tokens that an indexer of sparse attention sees; it decides the number of its slots."""
         self._streams: dict[str, TokenStream] = {}
-        self._calls: list[tuple[Site, RouterCall, Tensor | None]] = []
+        self._calls: list[tuple[Site, Call, Tensor | None]] = []
         self._num_rows = 0
         for site in sites:
             self._add_notes(site)
@@ -63,7 +69,7 @@ class Recording:
         self._streams = streams
         self._calls = []
 
-    def emit(self, site: Site, call: RouterCall) -> None:
+    def emit(self, site: Site, call: Call) -> None:
         """Take what a hook saw.
 
         Outside of a forward pass (a block that is computed again for its gradient) it is left out.
@@ -73,23 +79,26 @@ class Recording:
         """
         if not self._streams:
             return
-        stream = self._stream_of(site)
-        if len(call.slot_NK) != len(stream.token_N):
-            raise UnreadableModel(
-                f"{site.path}: the router decided about {len(call.slot_NK)} tokens of {len(stream.token_N)}"
-            )
-        shadow_logits = self.shadows.logits(site, call, stream.real_N)
-        self._calls.append((site, replace(call, hidden_ND=None), shadow_logits))
+        shadow_logits = None
+        if isinstance(call, RouterCall):
+            stream = self._stream_of(site)
+            if call.token_N is None and len(call.slot_NK) != len(stream.token_N):
+                raise UnreadableModel(
+                    f"{site.path}: the router decided about {len(call.slot_NK)} tokens of {len(stream.token_N)}"
+                )
+            shadow_logits = self.shadows.logits(site, call, kept_decisions(call.token_N, stream))
+            call = replace(call, hidden_ND=None)
+        self._calls.append((site, call, shadow_logits))
 
     def end(self) -> None:
         """Count what the forward pass chose."""
         calls, self._calls = self._calls, []
-        counted: dict[int, tuple[Integers, dict[str, Integers]]] = {}
+        rows_of: dict[int, StreamRows] = {}
         for site, call, shadow_logits in calls:
             stream = self._stream_of(site)
-            if id(stream) not in counted:
-                counted[id(stream)] = self._rows_of(stream)
-            self._count(site, call, shadow_logits, stream=stream, rows=counted[id(stream)])
+            if id(stream) not in rows_of:
+                rows_of[id(stream)] = self._rows_of(stream)
+            self._count(site, call, shadow_logits, rows=rows_of[id(stream)])
         if self.texts is None and self._streams:
             self._num_rows += max(_num_rows(stream) for stream in self._streams.values())
         self._streams = {}
@@ -125,72 +134,60 @@ class Recording:
         for kind, text in site.notes:
             self.builder.add_note(kind, text)
 
-    def _rows_of(self, stream: TokenStream) -> tuple[Integers, dict[str, Integers]]:
-        """Return the record's row of each real token, and what is known of these tokens."""
-        real_N = stream.real_N.cpu().numpy()
-        batch_N = stream.batch_N.cpu().numpy()[real_N]
+    def _rows_of(self, stream: TokenStream) -> "StreamRows":
+        """Return the record's row of each token, and where the token is in its document."""
         count = _num_rows(stream)
         texts = self.texts or [Text(f"text {self._num_rows + row}", "") for row in range(count)]
         phase = ("generation" if stream.is_continued else "prompt") if self.with_phases else ""
         row_B = np.array([self._row(text, phase) for text in texts[:count]], dtype=np.int64)
         start_B = np.zeros(count, dtype=np.int64) if self.start_B is None else np.array(self.start_B, dtype=np.int64)
-        return row_B[batch_N], {
-            "token_N": stream.token_N.cpu().numpy()[real_N].astype(np.int64),
-            "position_N": stream.position_N.cpu().numpy()[real_N] + start_B[batch_N],
-        }
+        batch_N = stream.batch_N.cpu().numpy()
+        position_N = stream.position_N.cpu().numpy() + start_B[batch_N]
+        return StreamRows(stream, row_B[batch_N], stream.token_N.cpu().numpy().astype(np.int64), position_N)
 
     def _row(self, text: Text, phase: str) -> int:
         builders = [self.builder, *self.shadows.builders.values()]
         rows = [builder.row(text.document, label=text.label, group=text.group, phase=phase) for builder in builders]
         return rows[0]
 
-    def _count(
-        self,
-        site: Site,
-        call: RouterCall,
-        shadow_logits: Tensor | None,
-        *,
-        stream: TokenStream,
-        rows: tuple[Integers, dict[str, Integers]],
-    ) -> None:
-        row_N, tokens = rows
-        shape, decisions = decisions_of(site, call, stream.real_N)
+    def _count(self, site: Site, call: Call, shadow_logits: Tensor | None, *, rows: "StreamRows") -> None:
+        if isinstance(call, KeyCall):
+            call = bucketed(call, rows.stream, num_buckets(self.most_keys))
+        kept_N = kept_decisions(call.token_N, rows.stream)
+        row_N, tokens = rows.of_decisions(call.token_N, kept_N)
+        if isinstance(call, SharesCall):
+            shape, shares = shares_of(site, call, kept_N)
+            self.builder.add_shares(shape, row_N, **tokens, **shares)
+            return
+        shape, decisions = decisions_of(site, call, kept_N)
         self.builder.add(shape, row_N, **tokens, **decisions)
         for sink in self.sinks:
             sink.add(shape, row_N, {**tokens, **decisions})
         if shadow_logits is not None:
             position_N = tokens["position_N"]
-            logits_NRS = shadow_logits[stream.real_N]
-            self.shadows.add_random(shape, row_N, logits_NRS, rule=site.rule, position_N=position_N)
+            self.shadows.add_random(shape, row_N, shadow_logits[kept_N], rule=site.rule, position_N=position_N)
             self.shadows.add_hash(shape, row_N, tokens["token_N"], position_N)
 
 
-def decisions_of(site: Site, call: RouterCall, real_N: Tensor) -> tuple[SelectorShape, dict[str, Any]]:
-    """Return what a call decided about real tokens, as the arguments of `RecordBuilder.add`."""
-    slot_NK, logits_NS = call.slot_NK[real_N], None
-    weight_NK = None if call.weight_NK is None else call.weight_NK[real_N].float()
-    decisions: dict[str, Any] = {}
-    if call.logits_NS is not None:
-        logits_NS = call.logits_NS[real_N].float()
-        scores = site.rule.scores
-        if are_probabilities(logits_NS):
-            logits_NS, scores = logits_NS.clamp_min(torch.finfo(torch.float32).tiny).log(), "softmax"
-        if scores is not None:
-            decisions["probs_NS"] = probabilities(logits_NS, scores).cpu().numpy()
-        if call.by_scores:
-            decisions["margin_N"] = margins(logits_NS, slot_NK).cpu().numpy()
-    rank_by = weight_NK if logits_NS is None else logits_NS.gather(1, slot_NK.clamp_min(0))
-    if slot_NK.shape[1] > 1 and rank_by is not None and site.has_order:
-        order_NK = order_by(rank_by, slot_NK)
-        slot_NK = slot_NK.gather(1, order_NK)
-        weight_NK = None if weight_NK is None else weight_NK.gather(1, order_NK)
-    if weight_NK is not None:
-        decisions["weight_NK"] = weight_NK.masked_fill(slot_NK < 0, torch.nan).cpu().numpy()
-    num_slots = site.num_slots if call.logits_NS is None else call.logits_NS.shape[1]
-    if num_slots is None:
-        raise UnreadableModel(f"{site.path}: neither the router nor its configuration tells the number of experts")
-    shape = SelectorShape(site.path, site.layer, num_slots, slot_NK.shape[1], ordered=site.has_order)
-    return shape, {"choice_NK": slot_NK.cpu().numpy(), **decisions}
+@dataclass(frozen=True, eq=False)
+class StreamRows:
+    """The tokens of a forward pass, and which rows of the record they belong to."""
+
+    stream: TokenStream
+    row_N: Integers
+    token_N: Integers
+    position_N: Integers
+
+    def of_decisions(self, token_N: Tensor | None, kept_N: Tensor) -> tuple[Integers, dict[str, Any]]:
+        """Return the row of each decision that is kept, and what is known of its token.
+
+        Args:
+            token_N: index of each decision's token; None: there is one decision a token.
+            kept_N: the decisions that are kept.
+        """
+        kept = kept_N.cpu().numpy()
+        at = np.flatnonzero(kept) if token_N is None else token_N.cpu().numpy()[kept]
+        return self.row_N[at], {"token_N": self.token_N[at], "position_N": self.position_N[at]}
 
 
 def _num_rows(stream: TokenStream) -> int:
@@ -214,6 +211,7 @@ def record_routing(
     """
     sites = find_sites(model, source)
     recording = Recording(sites, source, shadows=shadows, seed=seed)
+    recording.most_keys = _context(model)
     handles = [handle for site in sites for handle in site.attach(_emitter(recording, site))]
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -234,8 +232,15 @@ def record_routing(
             handle.remove()
 
 
+def _context(model: nn.Module) -> int:
+    """Return the largest number of tokens of a text, as the model's configuration has it."""
+    config = vars(model).get("config")
+    length = None if config is None else config.get_text_config().to_dict().get("max_position_embeddings")
+    return MOST_KEYS if length is None else int(length)
+
+
 def _emitter(recording: Recording, site: Site) -> Any:
-    def emit(call: RouterCall) -> None:
+    def emit(call: Call) -> None:
         with torch.no_grad():
             recording.emit(site, call)
 

@@ -1,18 +1,18 @@
 """What one call of one router chose, and where the routers of a model are.
 
-N decisions (the tokens of a batch, in their flattened order), S slots, K chosen slots, D width.
+N decisions (the tokens of a batch, in their flattened order; B rows of T tokens), S slots, K chosen slots, D width.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(eq=False)
 class RouterCall:
-    """One call of one router, as its experts were really called."""
+    """One call of one router of experts, as its experts were really called."""
 
     slot_NK: Tensor
     """Chosen slots, integer; -1: none."""
@@ -22,11 +22,36 @@ class RouterCall:
     """What the router calls its logits, without the balancing bias; they may be probabilities already."""
     hidden_ND: Tensor | None = None
     """What the router saw."""
-    by_scores: bool = True
-    """Whether the scores decide the choice. Otherwise (a table of token ids) they make weights alone."""
+    token_N: Tensor | None = None
+    """Index of each decision's token in the flattened batch; negative: padding. None: one decision a token."""
 
 
-Emit = Callable[[RouterCall], None]
+@dataclass(eq=False)
+class KeyCall:
+    """One call of an indexer of sparse attention: the keys that each query may attend to."""
+
+    key_BTk: Tensor
+    """Index of each chosen key among all keys, the cached ones included; -1: none."""
+    seen_BT: Tensor | None = None
+    """How many of the first keys each query could choose from; None: those up to itself."""
+
+
+@dataclass(eq=False)
+class SharesCall:
+    """One call of a selector whose choice falls on slots in unequal parts, or whose null is not uniform."""
+
+    chosen_NS: Tensor
+    """Rows sum to one."""
+    null_NS: Tensor
+    """What an unlearned selector would choose; rows sum to one. (1, S) where it is the same for all."""
+    probs_NS: Tensor | None
+    """Probabilities before the choice; rows sum to one."""
+    token_N: Tensor | None = None
+    """As of a RouterCall."""
+
+
+Call = RouterCall | KeyCall | SharesCall
+Emit = Callable[[Call], None]
 
 
 @dataclass(frozen=True)
@@ -53,10 +78,10 @@ class Site:
     rule: Rule
     attach: Callable[[Emit], list[RemovableHandle]]
     """Hook the router, so that each call is emitted."""
-    has_order: bool = True
-    """Whether a decision's slots have an order, the best first."""
-    num_slots: int | None = None
-    """Number of slots, S; None: as many as there are logits."""
+    routers: tuple[nn.Module, ...] = ()
+    """The modules that decide."""
+    by_scores: bool = True
+    """Whether scores decide. Otherwise (a table of token ids) they make weights alone, and the choice has no margin."""
     notes: tuple[tuple[str, str], ...] = field(default=())
     """(kind, text) of what a reader of the record must know of this router."""
 
@@ -67,5 +92,5 @@ class Site:
 
     @property
     def stream(self) -> str:
-        """Return `decoder` or `encoder`, the tokens that reach a router of a model that has both."""
-        return "decoder" if "decoder" in self.path.split(".") else "encoder"
+        """Return `encoder` or `decoder`: whose tokens reach the router, in a model that has both."""
+        return "encoder" if "encoder" in self.path.split(".") else "decoder"

@@ -23,6 +23,10 @@ class TokenStream:
     """Position of each token within its row, from 0, padding before it left out."""
     real_N: Tensor
     """False at padding."""
+    place_N: Tensor
+    """Index of each token among all tokens of its row, those in the cache and padding included."""
+    first_B: Tensor
+    """Index of each row's first token that is no padding."""
     is_continued: bool
     """Whether earlier tokens of these rows are in a cache, so that these follow a prompt."""
 
@@ -60,10 +64,12 @@ def _stream(given: dict[str, Any], prefix: str, cached: int) -> TokenStream:
     if isinstance(mask, Tensor) and mask.dim() == 2:
         mask_BS = mask.to(device).bool()
         position_BT = (mask_BS.cumsum(1) - 1).clamp_min(0)[:, -length:]
-        real_BT = mask_BS[:, -length:]
+        real_BT, first_B = mask_BS[:, -length:], mask_BS.long().argmax(1)
     else:
         position_BT = (cached + torch.arange(length, device=device)).expand(num_rows, length)
         real_BT = torch.ones((num_rows, length), dtype=torch.bool, device=device)
+        first_B = torch.zeros(num_rows, dtype=torch.long, device=device)
     row_BT = torch.arange(num_rows, device=device)[:, None].expand(num_rows, length)
-    parts = (part.flatten() for part in (token_BT, row_BT, position_BT, real_BT))
-    return TokenStream(*parts, is_continued=cached > 0)
+    place_BT = (cached + torch.arange(length, device=device)).expand(num_rows, length)
+    parts = (part.flatten() for part in (token_BT, row_BT, position_BT, real_BT, place_BT))
+    return TokenStream(*parts, first_B=first_B, is_continued=cached > 0)
