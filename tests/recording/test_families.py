@@ -15,6 +15,7 @@ from tests.recording.tiny import MODELS, NUM_CHOSEN, NUM_EXPERTS, model_class, t
 
 from speciate.recording.families import READ, REFUSED
 from speciate.recording.recorder import record_routing
+from speciate.recording.reroute import altered_logits, without_slots
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.selection.text import Text
 
@@ -36,7 +37,10 @@ SLOTS = {"longcat_flash": NUM_EXPERTS + 4, "zaya": NUM_EXPERTS + 1}
 CHOSEN = {"phimoe": 2, "switch_transformers": 1, "zaya": 1}
 """Family -> its k, where its tiny model cannot choose as many as the others."""
 OWN_WEIGHTS = {"phimoe"}
-"""Families whose weights are not in proportion to the probabilities: SparseMixer leaves out what is far below the best."""
+"""Families whose weights are in no proportion to the probabilities: SparseMixer drops what is far below the best."""
+SHIFTING = {"ernie4_5_moe", "ernie4_5_vl_moe", "longcat_flash", "switch_transformers"}
+"""Families in which a token may leave its other experts, too: a bias is added to a softmax, which is now larger; or the
+next best is full."""
 FAMILIES = sorted(READ)
 CLOSE = 1e-4
 """A choice whose margin is smaller may fall out otherwise where sums are made in another order."""
@@ -111,6 +115,31 @@ def test_recording_changes_no_bit_of_the_output(family: str) -> None:
         with record_routing(model, shadows=2):
             during = model(**inputs(model), use_cache=False)[0]
     assert torch.equal(before, during)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_masked_expert_serves_nobody_and_only_its_tokens_are_rerouted(family: str) -> None:
+    """Every family reroutes by its own rule, of which nothing is known here but what its experts then serve."""
+    model = tiny_model(family)
+    for site in find_sites(model):
+        if not site.reroutes:
+            continue
+        choice_NK = recorded(family).decisions.all(site.path, "choice_NK")
+        expert = int(np.bincount(choice_NK[choice_NK >= 0]).argmax())
+        num_slots = SLOTS.get(family, NUM_EXPERTS)
+        num_tokens = inputs(model)["input_ids"].numel()
+        gone_NS = torch.zeros(num_tokens, num_slots, dtype=torch.bool)
+        gone_NS[:, expert] = True
+        with altered_logits(site.routers[0], num_tokens, num_slots, alter=without_slots(gone_NS)):
+            rerouted_NK = record(family).decisions.all(site.path, "choice_NK")
+        assert (choice_NK == expert).any()
+        assert not (rerouted_NK == expert).any()
+        had_N = (choice_NK == expert).any(axis=1)
+        np.testing.assert_array_equal(rerouted_NK[~had_N], choice_NK[~had_N])
+        if family not in SHIFTING:
+            for before, after in zip(choice_NK[had_N], rerouted_NK[had_N], strict=True):
+                assert set(before) - {expert} <= set(after)
+                assert len(set(after)) == len(after)
 
 
 GENERATING = [family for family in FAMILIES if model_class(family).can_generate() and family != "switch_transformers"]

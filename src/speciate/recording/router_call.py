@@ -79,7 +79,7 @@ class Site:
     attach: Callable[[Emit], list[RemovableHandle]]
     """Hook the router, so that each call is emitted."""
     routers: tuple[nn.Module, ...] = ()
-    """The modules that decide."""
+    """The module whose logits decide the choice of experts; empty for a selector of something else."""
     by_scores: bool = True
     """Whether scores decide. Otherwise (a table of token ids) they make weights alone, and the choice has no margin."""
     notes: tuple[tuple[str, str], ...] = field(default=())
@@ -89,6 +89,11 @@ class Site:
     def layer(self) -> int:
         """The first number in the path; -1 where it has none."""
         return next((int(part) for part in self.path.split(".") if part.isdecimal()), -1)
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether another choice follows from other logits."""
+        return self.by_scores and len(self.routers) == 1
 
     @property
     def stream(self) -> str:

@@ -71,7 +71,7 @@ def read(path: str, module: nn.Module, scores: str | None) -> Site | None:
 
         return [module.register_forward_hook(on_indexer, with_kwargs=True)]
 
-    return Site(path, family_of(module), Rule("softmax"), attach, routers=(module,))
+    return Site(path, family_of(module), Rule("softmax"), attach)
 
 
 def _unfolded(block_BTk: Tensor, size: int) -> Tensor:
