@@ -104,7 +104,7 @@ def test_log_lines_name_the_verb(tmp_path: pathlib.Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("verb", "module", "extra"),
-    [("train", "torch", "torch"), ("fit", "tokenizers", "data"), ("export", "transformers", "evaluation")],
+    [("train", "torch", "torch"), ("fit", "tokenizers", "data"), ("export", "transformers", "torch")],
 )
 def test_a_library_that_is_not_installed_is_named_with_what_brings_it(verb: str, module: str, extra: str) -> None:
     required = {

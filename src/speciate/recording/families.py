@@ -14,28 +14,34 @@ class Family:
 
     scores: str = "softmax"
     """What its router makes of logits before the choice: a name of scores.FUNCTIONS."""
+    biased: bool = False
+    """Whether the choice adds a learned bias to each expert's score."""
+    grouped: bool = False
+    """Whether the choice may be limited to some groups of experts."""
     scores_setting: str = ""
     """The setting of its config that names the scores instead; empty: none."""
-    note: str = ""
-    """What a reader of a record of this family must know; empty: nothing."""
+    remark: str = ""
+    """What else a reader of its record must know; empty: nothing."""
     needs_images: str = ""
     """Which of its routers run on images alone, and are not recorded from texts; empty: none."""
 
+    @property
+    def note(self) -> str:
+        """Return what a reader of a record of this family must know, in sentences; empty: nothing."""
+        causes = [
+            text for text, holds in (("a learned bias", self.biased), ("groups of experts", self.grouped)) if holds
+        ]
+        decided = (
+            f"The choice depends on {' and '.join(causes)}, too; probabilities and margins are those without, so that "
+            "a margin below 0 is a choice that the scores alone would not have made."
+        )
+        return " ".join(filter(None, (decided if causes else "", self.remark)))
 
-UNBIASED = (
-    "The choice adds a learned bias to each expert's score. Probabilities and margins are those without it, so a "
-    "margin below 0 is a choice that the bias made."
-)
-GROUPED = (
-    "The choice adds a learned bias to each expert's score, and may be limited to some groups of experts. "
-    "Probabilities and margins are those without both, so a margin below 0 is a choice that one of them made."
-)
-LIMITED = "The choice may be limited to some groups of experts; a margin below 0 is a choice that this limit made."
 
 SIGMOID = Family("sigmoid")
-BIASED_SIGMOID = Family("sigmoid", note=UNBIASED)
-GROUPED_SIGMOID = Family("sigmoid", note=GROUPED)
-LIMITED_SOFTMAX = Family(note=LIMITED)
+BIASED_SIGMOID = Family("sigmoid", biased=True)
+GROUPED_SIGMOID = Family("sigmoid", biased=True, grouped=True)
+GROUPED_SOFTMAX = Family(grouped=True)
 
 READ: dict[str, Family] = {
     "afmoe": BIASED_SIGMOID,
@@ -46,19 +52,20 @@ READ: dict[str, Family] = {
     "beam": GROUPED_SIGMOID,
     "cohere2_moe": Family(scores_setting="expert_selection_fn"),
     "dbrx": Family(),
-    "deepseek_ocr2": LIMITED_SOFTMAX,
-    "deepseek_v2": LIMITED_SOFTMAX,
+    "deepseek_ocr2": GROUPED_SOFTMAX,
+    "deepseek_v2": GROUPED_SOFTMAX,
     "deepseek_v3": GROUPED_SIGMOID,
     "deepseek_v32": GROUPED_SIGMOID,
     "deepseek_v4": Family(
+        biased=True,
         scores_setting="scoring_func",
-        note=UNBIASED + " The first layers route by a table of token ids; there the probabilities make weights alone.",
+        remark="Its first layers look the experts of a token id up in a table; there the scores make weights alone.",
     ),
     "diffusion_gemma": Family(),
     "dots1": GROUPED_SIGMOID,
-    "dots3_note": Family("sigmoid", note=GROUPED, needs_images="the routers of the vision tower"),
-    "ernie4_5_moe": Family(note=UNBIASED),
-    "ernie4_5_vl_moe": Family(note=UNBIASED, needs_images="the routers of image tokens"),
+    "dots3_note": Family("sigmoid", biased=True, grouped=True, needs_images="the routers of the vision tower"),
+    "ernie4_5_moe": Family(biased=True),
+    "ernie4_5_vl_moe": Family(biased=True, needs_images="the routers of image tokens"),
     "exaone_moe": GROUPED_SIGMOID,
     "flex_olmo": Family(),
     "flint": SIGMOID,
@@ -76,8 +83,10 @@ READ: dict[str, Family] = {
     "hunyuan_v1_moe": Family(),
     "hy_v3": BIASED_SIGMOID,
     "hy_v4": GROUPED_SIGMOID,
-    "inkling": Family("sigmoid", note=UNBIASED + " Shared experts, which compete for the weights, are left apart."),
-    "inkling2": Family(scores_setting="scoring_func", note=UNBIASED),
+    "inkling": Family(
+        "sigmoid", biased=True, remark="Shared experts, which compete with the chosen ones for weight, are left apart."
+    ),
+    "inkling2": Family(biased=True, scores_setting="scoring_func"),
     "jamba": Family(),
     "jetmoe": Family(),
     "kimi_linear": GROUPED_SIGMOID,
@@ -86,15 +95,16 @@ READ: dict[str, Family] = {
     "lfm2_moe": BIASED_SIGMOID,
     "llama4": SIGMOID,
     "longcat_flash": Family(
-        note=UNBIASED + " The last slots are the zero-computation experts, which return the token as it is."
+        biased=True,
+        remark="The last slots are the zero-computation experts, which return the token as it is.",
     ),
     "mellum": Family(),
     "mimo_v2_flash": GROUPED_SIGMOID,
     "minimax": Family(),
     "minimax_m2": BIASED_SIGMOID,
     "minimax_m3_vl": BIASED_SIGMOID,
-    "mistral4": LIMITED_SOFTMAX,
-    "mistral_large4": LIMITED_SOFTMAX,
+    "mistral4": GROUPED_SOFTMAX,
+    "mistral_large4": GROUPED_SOFTMAX,
     "mixtral": Family(),
     "muse_spark": BIASED_SIGMOID,
     "nemotron_h": GROUPED_SIGMOID,
@@ -110,9 +120,9 @@ READ: dict[str, Family] = {
     "qwen4_exp": Family(),
     "solar_open": GROUPED_SIGMOID,
     "step3p7": BIASED_SIGMOID,
-    "switch_transformers": Family(note="A token that finds its expert full is served by none, and is not counted."),
-    "unlimited_ocr": LIMITED_SOFTMAX,
-    "zaya": Family(note=UNBIASED + " The last slot is the skipped layer: no expert serves the token there."),
+    "switch_transformers": Family(remark="A token that finds its expert full is served by none, and is not counted."),
+    "unlimited_ocr": GROUPED_SOFTMAX,
+    "zaya": Family(biased=True, remark="The last slot is the skipped layer: no expert serves the token there."),
 }
 """Family -> how it is read."""
 

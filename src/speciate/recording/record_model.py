@@ -4,13 +4,14 @@ B rows of T tokens.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from speciate.recording.recorder import Recording, Sink, record_routing
-from speciate.recording.text_batches import TextBatch, batches
+from speciate.recording.text_batches import TextBatch, batches, pieces
 from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.text import Text
 
@@ -69,9 +70,13 @@ def record_model(
                     _run_both(model, token_BT, mask_BT)
                 else:
                     model(input_ids=token_BT, attention_mask=mask_BT, use_cache=False)
-            return recording.build()
+            record = recording.build()
     finally:
         model.train(was_training)
+    if record.sample is None:
+        return record
+    ids = sorted({int(token) for token in record.sample.token_P if token >= 0})
+    return replace(record, sample=replace(record.sample, pieces=pieces(tokenizer, ids)))
 
 
 def _run_both(model: Any, token_BT: Tensor, mask_BT: Tensor) -> None:

@@ -13,6 +13,10 @@ from torch import Tensor
 from speciate.selection.text import Text
 
 
+SPACE = "\u2581"
+"""Stands for a space in SentencePiece's tokens."""
+
+
 @dataclass(frozen=True, eq=False)
 class TextBatch:
     """Some blocks of some texts."""
@@ -36,6 +40,29 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     """
     encoded = tokenizer.encode(text)
     return list(encoded if isinstance(encoded, list) else encoded.ids)
+
+
+def pieces(tokenizer: Any, ids: Iterable[int]) -> dict[int, str]:
+    """Return the text of each token id, with the space that it begins with.
+
+    Args:
+        tokenizer: one of transformers, or of tokenizers; any other gives none.
+        ids: token ids.
+    """
+    kind = type(tokenizer)
+    if hasattr(kind, "convert_ids_to_tokens"):
+        name_of = tokenizer.convert_ids_to_tokens
+    elif hasattr(kind, "id_to_token"):
+        name_of = tokenizer.id_to_token
+    else:
+        return {}
+    found: dict[int, str] = {}
+    for token in ids:
+        name = name_of(token)
+        # decoding a single token of SentencePiece would lose its space
+        is_word = name is not None and SPACE in name
+        found[token] = name.replace(SPACE, " ") if is_word else tokenizer.decode([token], skip_special_tokens=False)
+    return found
 
 
 def batches(
