@@ -1,13 +1,14 @@
 """Load somebody's model with its tokenizer, ready to be recorded: a transformers folder, a hub id, or a run of ours."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from speciate.data.tokens.manifest import read_manifest
+from speciate.io import is_out_of_memory
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.training.checkpoint.load_run import load_run
 
@@ -76,10 +77,16 @@ def _load_pretrained(name: str, tokenizer: pathlib.Path | None, *, dtype: str, d
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{name}: is no model that transformers can read: {first_line(error)}") from None
     auto = auto_class_of(config)
+    where = {"device_map": "auto"} if device == "auto" else {}
     try:
-        model = auto.from_pretrained(name, dtype=DTYPES[dtype], device_map=device if device == "auto" else None)
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        model, found = auto.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True, **where)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{name}: the weights cannot be loaded: {first_line(error)}") from None
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ValueError(f"{name}: the weights lack {missing[0]} and {len(missing) - 1} more; they would be random")
     try:
         fast = AutoTokenizer.from_pretrained(str(tokenizer or name))
     except (OSError, ValueError, KeyError) as error:

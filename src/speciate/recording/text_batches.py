@@ -12,7 +12,6 @@ from torch import Tensor
 
 from speciate.selection.text import Text
 
-
 SPACE = "\u2581"
 """Stands for a space in SentencePiece's tokens."""
 
