@@ -4,6 +4,7 @@ N tokens, E experts.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +43,10 @@ class Decisions:
     shapes: dict[str, SelectorShape] = field(default_factory=dict)
     parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def add(self, shape: SelectorShape, row_N: npt.NDArray[np.int64], decisions: dict[str, Any]) -> None:
+    def add(self, shape: SelectorShape, document_N: Sequence[Text], phase: str, decisions: dict[str, Any]) -> None:
         self.shapes[shape.path] = shape
-        self.parts.setdefault(shape.path, []).append({"row_N": row_N, **decisions})
+        names_N = np.array([text.document for text in document_N])
+        self.parts.setdefault(shape.path, []).append({"document_N": names_N, "phase": phase, **decisions})
 
     def all(self, path: str, name: str) -> npt.NDArray[Any]:
         return np.concatenate([part[name] for part in self.parts[path]])

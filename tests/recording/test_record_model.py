@@ -88,3 +88,18 @@ def test_a_dense_model_is_refused() -> None:
     )
     with pytest.raises(UnreadableModel, match="has no router"):
         find_sites(dense)
+
+
+def test_a_sink_is_given_each_decision_with_its_text_and_phase() -> None:
+    from tests.recording.families import Decisions
+
+    sink = Decisions()
+    record_model(tiny("mixtral"), ByteTokenizer(), TEXTS[:2], block_length=8, generate=3, sinks=[sink])
+    for parts in sink.parts.values():
+        assert [(part["phase"], list(part["document_N"])) for part in parts] == [
+            ("prompt", ["document 0"] * 3),
+            *[("generation", ["document 0"])] * 2,
+            ("prompt", ["document 1"] * 7),
+            *[("generation", ["document 1"])] * 2,
+        ]
+        assert [int(part["position_N"][-1]) for part in parts] == [2, 3, 4, 6, 7, 8]

@@ -26,7 +26,7 @@ class Family:
     """Which of its routers run on images alone, and are not recorded from texts; empty: none."""
 
     @property
-    def note(self) -> str:
+    def caution(self) -> str:
         """Return what a reader of a record of this family must know, in sentences; empty: nothing."""
         causes = [
             text for text, holds in (("a learned bias", self.biased), ("groups of experts", self.grouped)) if holds

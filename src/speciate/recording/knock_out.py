@@ -176,7 +176,8 @@ def lifts(
     sum_DS = np.array([chosen_GS[label_G == label].sum(axis=0) for label in labels]).reshape(len(labels), -1)
     share_DS = sum_DS / np.maximum(sum_DS.sum(axis=1, keepdims=True), 1e-300)
     mean_S = share_DS.sum(axis=0) / max(len(labels), 1)
-    return np.divide(share_DS, mean_S, out=np.full_like(share_DS, np.nan), where=mean_S > 0)
+    lift_DS: npt.NDArray[np.float64] = np.divide(share_DS, mean_S, out=np.full_like(share_DS, np.nan), where=mean_S > 0)
+    return lift_DS
 
 
 def within_budget(candidates: Sequence[Candidate], num_batches: int, budget: int) -> list[Candidate]:

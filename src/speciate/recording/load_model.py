@@ -65,8 +65,10 @@ def _load_run(folder: pathlib.Path, tokenizer: pathlib.Path | None, *, device: s
     )
     model.parts.clear()
     ours.model.load_state_dict(model.state_dict())
+    ours.train(False)
     fast = PreTrainedTokenizerFast(tokenizer_file=str(fitted / "tokenizer.json"), eos_token=manifest.end_token)
-    return LoadedModel(ours.eval().to("cpu" if device == "auto" else device), fast, str(folder))
+    torch.nn.Module.to(ours, "cpu" if device == "auto" else device)
+    return LoadedModel(ours, fast, str(folder))
 
 
 def _load_pretrained(name: str, tokenizer: pathlib.Path | None, *, dtype: str, device: str) -> LoadedModel:

@@ -106,7 +106,7 @@ def spearman(x: Array, y: Array) -> float:
     ranks = [_ranks(values) for values in (x, y)]
     if len(x) < 3 or any(np.ptp(rank) == 0 for rank in ranks):
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _ranks(values: Array) -> Array:

@@ -49,7 +49,8 @@ def record_model(
         UnreadableModel: the model has no router, or one that cannot be read.
         ValueError: the texts have no token, or a model with an encoder is to generate.
     """
-    with_encoder = bool(vars(model).get("config") and model.config.is_encoder_decoder)
+    config = vars(model).get("config")
+    with_encoder = config is not None and bool(config.is_encoder_decoder)
     if generate and with_encoder:
         raise ValueError(f"{source}: generation is recorded of models without an encoder only")
     was_training = model.training

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -36,8 +37,15 @@ MOST_KEYS = 1 << 17
 class Sink(Protocol):
     """What takes the decisions besides the record, such as a writer of a trace."""
 
-    def add(self, shape: SelectorShape, row_N: Integers, decisions: dict[str, Any]) -> None:
-        """Take decisions of one selector, named as the arguments of `RecordBuilder.add`."""
+    def add(self, shape: SelectorShape, document_N: Sequence[Text], phase: str, decisions: dict[str, Any]) -> None:
+        """Take decisions of one router of experts.
+
+        Args:
+            shape: the router.
+            document_N: the text that each decision's token is of.
+            phase: `prompt`, `generation` or empty.
+            decisions: arrays by the names of the arguments of `RecordBuilder.add`: choice_NK, position_N, ...
+        """
 
 
 class Recording:
@@ -123,8 +131,8 @@ class Recording:
 
     def _add_notes(self, site: Site) -> None:
         known = READ.get(site.family)
-        if known is not None and known.note:
-            self.builder.add_note("family", f"{site.family}: {known.note}")
+        if known is not None and known.caution:
+            self.builder.add_note("family", f"{site.family}: {known.caution}")
         if site.rule.scores is None:
             self.builder.add_note(
                 "no_probabilities",
@@ -143,7 +151,8 @@ class Recording:
         start_B = np.zeros(count, dtype=np.int64) if self.start_B is None else np.array(self.start_B, dtype=np.int64)
         batch_N = stream.batch_N.cpu().numpy()
         position_N = stream.position_N.cpu().numpy() + start_B[batch_N]
-        return StreamRows(stream, row_B[batch_N], stream.token_N.cpu().numpy().astype(np.int64), position_N)
+        token_N = stream.token_N.cpu().numpy().astype(np.int64)
+        return StreamRows(stream, row_B[batch_N], token_N, position_N, batch_N, texts, phase)
 
     def _row(self, text: Text, phase: str) -> int:
         builders = [self.builder, *self.shadows.builders.values()]
@@ -161,8 +170,10 @@ class Recording:
             return
         shape, decisions = decisions_of(site, call, kept_N)
         self.builder.add(shape, row_N, **tokens, **decisions)
-        for sink in self.sinks:
-            sink.add(shape, row_N, {**tokens, **decisions})
+        if self.sinks:
+            texts, phase = rows.texts_of(call.token_N, kept_N), rows.phase
+            for sink in self.sinks:
+                sink.add(shape, texts, phase, {**tokens, **decisions})
         if shadow_logits is not None:
             position_N = tokens["position_N"]
             self.shadows.add_random(shape, row_N, shadow_logits[kept_N], rule=site.rule, position_N=position_N)
@@ -177,6 +188,13 @@ class StreamRows:
     row_N: Integers
     token_N: Integers
     position_N: Integers
+    batch_N: Integers
+    texts: Sequence[Text]
+    phase: str
+
+    def texts_of(self, token_N: Tensor | None, kept_N: Tensor) -> list[Text]:
+        """Return the text of each decision that is kept; arguments as for `of_decisions`."""
+        return [self.texts[row] for row in self.batch_N[_kept_tokens(token_N, kept_N)].tolist()]
 
     def of_decisions(self, token_N: Tensor | None, kept_N: Tensor) -> tuple[Integers, dict[str, Any]]:
         """Return the row of each decision that is kept, and what is known of its token.
@@ -185,9 +203,17 @@ class StreamRows:
             token_N: index of each decision's token; None: there is one decision a token.
             kept_N: the decisions that are kept.
         """
-        kept = kept_N.cpu().numpy()
-        at = np.flatnonzero(kept) if token_N is None else token_N.cpu().numpy()[kept]
+        at = _kept_tokens(token_N, kept_N)
         return self.row_N[at], {"token_N": self.token_N[at], "position_N": self.position_N[at]}
+
+
+def _kept_tokens(token_N: Tensor | None, kept_N: Tensor) -> Integers:
+    """Return the index of the token of each decision that is kept."""
+    kept: npt.NDArray[np.bool_] = kept_N.cpu().numpy()
+    if token_N is None:
+        return np.flatnonzero(kept)
+    index_N: Integers = token_N.cpu().numpy()
+    return index_N[kept]
 
 
 def _num_rows(stream: TokenStream) -> int:

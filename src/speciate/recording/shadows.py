@@ -52,10 +52,10 @@ class Shadows:
             weight_MD = torch.randn(self.count * num_slots, hidden_ND.shape[1], generator=draw).to(hidden_ND.device)
             own_NS = call.logits_NS.float()[real_N]
             own_NS = own_NS.clamp_min(1e-30).log() if are_probabilities(own_NS) else own_NS
-            drawn_NRS = (hidden_ND[real_N] @ weight_MD.T).unflatten(1, (self.count, num_slots))
+            drawn_NRS = unflattened(hidden_ND[real_N] @ weight_MD.T, self.count)
             weight_MD = weight_MD * (spread(own_NS) / spread(drawn_NRS).clamp_min(1e-30))
             self._weights[site.path] = weight_MD
-        return (hidden_ND @ weight_MD.T).unflatten(1, (self.count, num_slots))
+        return unflattened(hidden_ND @ weight_MD.T, self.count)
 
     def add_random(
         self, shape: SelectorShape, row_N: Integers, logits_NRS: Tensor, *, rule: Rule, position_N: Integers
@@ -75,6 +75,11 @@ class Shadows:
         probs_NS = np.zeros((len(token_N), shape.num_slots), dtype=np.float32)
         np.put_along_axis(probs_NS, slot_NK, 1 / shape.num_chosen, axis=1)
         self.builders[HASH].add(shape, row_N, slot_NK, position_N=position_N, probs_NS=probs_NS)
+
+
+def unflattened(logits_NM: Tensor, count: int) -> Tensor:
+    """Return the logits of `count` routers side by side as one axis more, (N, R, S)."""
+    return logits_NM.view(len(logits_NM), count, -1)
 
 
 def spread(logits_NS: Tensor) -> Tensor:
@@ -105,7 +110,7 @@ def hashed_slots(token_N: Integers, shape: SelectorShape, seed: int) -> Integers
     salt = seed_of(seed, shape.path)
     start_N = mixed(token_N, salt) % np.uint64(shape.num_slots)
     step_N = steps[mixed(token_N, salt + 1) % np.uint64(len(steps))]
-    slot_NK = start_N.astype(np.int64)[:, None] + step_N[:, None] * np.arange(shape.num_chosen)
+    slot_NK: Integers = start_N.astype(np.int64)[:, None] + step_N[:, None] * np.arange(shape.num_chosen)
     return slot_NK % shape.num_slots
 
 

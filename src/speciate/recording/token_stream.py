@@ -55,10 +55,10 @@ def _cached(cache: Any) -> int:
 
 def _stream(given: dict[str, Any], prefix: str, cached: int) -> TokenStream:
     ids, embeds = given.get(f"{prefix}input_ids"), given.get(f"{prefix}inputs_embeds")
-    if ids is None and embeds is None:
+    seen = embeds if ids is None else ids
+    if seen is None:
         raise ValueError("the model was called without input_ids and without inputs_embeds")
-    shape, device = (ids.shape, ids.device) if ids is not None else (embeds.shape[:2], embeds.device)
-    num_rows, length = shape[0], shape[1]
+    (num_rows, length), device = seen.shape[:2], seen.device
     token_BT = ids if ids is not None else torch.full((num_rows, length), -1, device=device)
     mask = given.get(f"{prefix}attention_mask")
     if isinstance(mask, Tensor) and mask.dim() == 2:
@@ -71,5 +71,12 @@ def _stream(given: dict[str, Any], prefix: str, cached: int) -> TokenStream:
         first_B = torch.zeros(num_rows, dtype=torch.long, device=device)
     row_BT = torch.arange(num_rows, device=device)[:, None].expand(num_rows, length)
     place_BT = (cached + torch.arange(length, device=device)).expand(num_rows, length)
-    parts = (part.flatten() for part in (token_BT, row_BT, position_BT, real_BT, place_BT))
-    return TokenStream(*parts, first_B=first_B, is_continued=cached > 0)
+    return TokenStream(
+        token_N=token_BT.flatten(),
+        batch_N=row_BT.flatten(),
+        position_N=position_BT.flatten(),
+        real_N=real_BT.flatten(),
+        place_N=place_BT.flatten(),
+        first_B=first_B,
+        is_continued=cached > 0,
+    )
