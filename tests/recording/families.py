@@ -15,7 +15,7 @@ from tests.recording.tiny import NUM_EXPERTS, tiny_model
 from torch import Tensor, nn
 
 from speciate.recording.record_model import record_model
-from speciate.selection.record_builder import SelectorShape
+from speciate.selection.record_sums import SelectorShape
 from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.text import Text
 

@@ -10,7 +10,7 @@ from speciate.recording.record_model import record_model
 from speciate.recording.router_call import Rule
 from speciate.recording.scores import FUNCTIONS
 from speciate.recording.shadows import HASH, choose, hashed_slots, seed_of, spread
-from speciate.selection.record_builder import SelectorShape
+from speciate.selection.record_sums import SelectorShape
 
 PATH = "model.layers.1.mlp.gate"
 

@@ -19,14 +19,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from speciate.recording.decisions import decisions_of, kept_decisions, shares_of
+from speciate.recording.decisions import Shares, decisions_of, kept_decisions, shares_of
 from speciate.recording.families import READ
 from speciate.recording.key_buckets import bucketed, num_buckets
 from speciate.recording.router_call import Call, KeyCall, RouterCall, SharesCall, Site
 from speciate.recording.shadows import Shadows
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.recording.token_stream import TokenStream, token_streams
-from speciate.selection.record_builder import RecordBuilder, SelectorShape
+from speciate.selection.record_builder import RecordBuilder
+from speciate.selection.record_sums import SelectorShape
 from speciate.selection.routing_record import Integers, RoutingRecord
 from speciate.selection.text import Text
 
@@ -68,6 +69,8 @@ class Recording:
         """Largest number of tokens that an indexer of sparse attention sees; it decides the number of its slots."""
         self._streams: dict[str, TokenStream] = {}
         self._calls: list[tuple[Site, Call, Tensor | None]] = []
+        self._slots_of: dict[str, tuple[float, int]] = {}
+        """Path of a selector whose decisions choose different numbers of slots -> their sum, and its decisions."""
         self._num_rows = 0
         for site in sites:
             self._add_notes(site)
@@ -124,7 +127,11 @@ class Recording:
             shadow = builder.build()
             names = shadow.documents[["document", "phase"]].agg("/".join, axis=1)
             shadows[name] = shadow.of_documents(names.isin(kept).to_numpy()).selectors
-        return replace(record, shadows=shadows)
+        means = {path: slots / decisions for path, (slots, decisions) in self._slots_of.items()}
+        selectors = tuple(
+            replace(one, num_chosen=means[one.path]) if one.path in means else one for one in record.selectors
+        )
+        return replace(record, selectors=selectors, shadows=shadows)
 
     def _stream_of(self, site: Site) -> TokenStream:
         return self._streams.get(site.stream, self._streams["decoder"])
@@ -165,8 +172,7 @@ class Recording:
         kept_N = kept_decisions(call.token_N, rows.stream)
         row_N, tokens = rows.of_decisions(call.token_N, kept_N)
         if isinstance(call, SharesCall):
-            shape, shares = shares_of(site, call, kept_N)
-            self.builder.add_shares(shape, row_N, **tokens, **shares)
+            self._count_shares(shares_of(site, call, kept_N, row_N), row_N, tokens)
             return
         shape, decisions = decisions_of(site, call, kept_N)
         self.builder.add(shape, row_N, **tokens, **decisions)
@@ -178,6 +184,17 @@ class Recording:
             position_N = tokens["position_N"]
             self.shadows.add_random(shape, row_N, shadow_logits[kept_N], rule=site.rule, position_N=position_N)
             self.shadows.add_hash(shape, row_N, tokens["token_N"], position_N)
+
+    def _count_shares(self, shares: Shares, row_N: Integers, tokens: dict[str, Integers]) -> None:
+        decided_N = shares.decided_N
+        if not decided_N.any():
+            return
+        self.builder.add_tally(shares.shape, shares.row_D, shares.tally)
+        of_decisions = {name: value[decided_N] for name, value in tokens.items()}
+        self.builder.add_to_sample(shares.shape, row_N[decided_N], shares.choice_NS[decided_N], **of_decisions)
+        slots, decisions = self._slots_of.get(shares.shape.path, (0.0, 0))
+        count = int(decided_N.sum())
+        self._slots_of[shares.shape.path] = slots + count * shares.mean_chosen, decisions + count
 
 
 @dataclass(frozen=True, eq=False)

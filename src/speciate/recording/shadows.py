@@ -21,7 +21,8 @@ from torch import Tensor
 
 from speciate.recording.router_call import RouterCall, Rule, Site
 from speciate.recording.scores import FUNCTIONS, are_probabilities, probabilities
-from speciate.selection.record_builder import RecordBuilder, SelectorShape
+from speciate.selection.record_builder import RecordBuilder
+from speciate.selection.record_sums import SelectorShape
 from speciate.selection.routing_record import Integers
 
 HASH = "token hash"
