@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, OlmoeConfig, Qwen3
 from speciate.recording.record_model import record_model
 from speciate.recording.recorder import record_routing
 from speciate.recording.sites import UnreadableModel, find_sites
+from speciate.recording.text_batches import block_sizes
 from speciate.selection.text import Text
 
 SMALL = {
@@ -103,3 +104,29 @@ def test_a_sink_is_given_each_decision_with_its_text_and_phase() -> None:
             *[("generation", ["document 1"])] * 2,
         ]
         assert [int(part["position_N"][-1]) for part in parts] == [2, 3, 4, 6, 7, 8]
+
+
+def test_blocks_fit_into_the_context_and_batches_into_memory() -> None:
+    model = tiny("mixtral")
+    model.config.max_position_embeddings = 16
+    long = [Text("long", "abcdefgh" * 5)]
+    record = record_model(model, ByteTokenizer(), long, block_length=100)
+    assert [note.text for note in record.notes] == [
+        "The texts were read in blocks of 16 tokens, which is what the model's context has room for, and not 100."
+    ]
+    assert block_sizes(model, None, None) == (16, 512)
+    assert block_sizes(model, 4, None, room=13) == (3, 2730)
+    assert block_sizes(model, 4, 5) == (4, 5)
+    assert record_model(model, ByteTokenizer(), long).notes == ()
+    with pytest.raises(ValueError, match=r"--generate: the model's context of 16 tokens has no room for 16 more"):
+        record_model(model, ByteTokenizer(), long, generate=16)
+    with pytest.raises(ValueError, match=r"--batch-size: must be at least 1, not 0"):
+        record_model(model, ByteTokenizer(), long, batch_size=0)
+    # by hand: blocks of 16, 16 and 8 tokens
+    with torch.no_grad():
+        counts = [
+            record_model(model, ByteTokenizer(), [Text("part", long[0].text[start : start + 16])])
+            for start in (0, 16, 32)
+        ]
+    expected = sum(part.selectors[1].tally.chosen_GS[0] for part in counts)
+    np.testing.assert_allclose(record.selectors[1].tally.chosen_GS[0], expected)

@@ -26,7 +26,7 @@ from speciate.recording.changed_runs import ChangedRuns
 from speciate.recording.losses import ALL, Costs, spearman
 from speciate.recording.router_call import Site
 from speciate.recording.sites import find_sites
-from speciate.recording.text_batches import batches
+from speciate.recording.text_batches import batches, block_sizes
 from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.text import Text
 
@@ -98,8 +98,8 @@ def knock_out(
     record: RoutingRecord,
     *,
     budget: int,
-    block_length: int = 512,
-    batch_size: int = 8,
+    block_length: int | None = None,
+    batch_size: int | None = None,
     seed: int = 0,
     source: str = "the model",
 ) -> KnockOut:
@@ -111,8 +111,8 @@ def knock_out(
         texts: what its loss is measured on.
         record: the model's routing on texts with the same labels; it says which experts are worth asking about.
         budget: most forward passes, each of one batch. An expert takes two for each batch, a router one more.
-        block_length: most tokens that the model reads at once.
-        batch_size: most blocks in a forward pass.
+        block_length: most tokens that the model reads at once, cut to its context; None: 512, or the context.
+        batch_size: most blocks in a forward pass; None: as many as have 8192 tokens.
         seed: seed of the controls and of the bootstrap.
         source: what the model is called in messages.
 
@@ -121,7 +121,8 @@ def knock_out(
         UnreadableModel: the model has no router, or one that cannot be read.
     """
     sites = {site.path: site for site in find_sites(model, source)}
-    parts = list(batches(tokenizer, texts, block_length=block_length, batch_size=batch_size))
+    length, rows = block_sizes(model, block_length, batch_size)
+    parts = list(batches(tokenizer, texts, block_length=length, batch_size=rows))
     candidates, skipped = candidates_of(record, sites)
     if not candidates:
         raise ValueError(f"--knock-out: {source}: no router has an expert to spare")

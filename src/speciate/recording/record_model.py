@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from speciate.recording.recorder import Recording, Sink, record_routing
-from speciate.recording.text_batches import TextBatch, batches, pieces
+from speciate.recording.text_batches import TextBatch, batches, block_sizes, pieces
 from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.text import Text
 
@@ -22,8 +22,8 @@ def record_model(
     tokenizer: Any,
     texts: Iterable[Text],
     *,
-    block_length: int = 512,
-    batch_size: int = 8,
+    block_length: int | None = None,
+    batch_size: int | None = None,
     shadows: int = 0,
     seed: int = 0,
     generate: int = 0,
@@ -36,8 +36,9 @@ def record_model(
         model: a model of transformers.
         tokenizer: its tokenizer.
         texts: read as they are needed, so that memory does not grow with their number.
-        block_length: most tokens that the model reads at once; a longer text is cut into blocks.
-        batch_size: most blocks in a forward pass.
+        block_length: most tokens that the model reads at once, cut to its context; a longer text is cut into blocks.
+            None: 512, or the context.
+        batch_size: most blocks in a forward pass; None: as many as have 8192 tokens.
         shadows: number of random routers beside each router, 0: none.
         seed: seed of the shadows.
         generate: number of tokens to generate, greedily, after the first block of each text; prompt and generation
@@ -53,6 +54,7 @@ def record_model(
     with_encoder = config is not None and bool(config.is_encoder_decoder)
     if generate and with_encoder:
         raise ValueError(f"{source}: generation is recorded of models without an encoder only")
+    length, rows = block_sizes(model, block_length, batch_size, room=generate)
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -60,8 +62,8 @@ def record_model(
         with record_routing(model, source=source, shadows=shadows, seed=seed) as recording:
             recording.sinks.extend(sinks)
             recording.with_phases = generate > 0
-            recording.most_keys = block_length + generate
-            parts = batches(tokenizer, texts, block_length=block_length, batch_size=batch_size, one_block=generate > 0)
+            recording.most_keys = length + generate
+            parts = batches(tokenizer, texts, block_length=length, batch_size=rows, one_block=generate > 0)
             for part in parts:
                 recording.texts, recording.start_B = part.texts, part.start_B
                 token_BT, mask_BT = part.token_BT.to(device), part.mask_BT.to(device)
@@ -71,6 +73,9 @@ def record_model(
                     _run_both(model, token_BT, mask_BT)
                 else:
                     model(input_ids=token_BT, attention_mask=mask_BT, use_cache=False)
+            if block_length is not None and length < block_length:
+                context = f"blocks of {length} tokens, which is what the model's context has room for"
+                recording.builder.add_note("blocks", f"The texts were read in {context}, and not {block_length}.")
             record = recording.build()
     finally:
         model.train(was_training)

@@ -25,6 +25,7 @@ from speciate.recording.key_buckets import bucketed, num_buckets
 from speciate.recording.router_call import Call, KeyCall, RouterCall, SharesCall, Site
 from speciate.recording.shadows import Shadows
 from speciate.recording.sites import UnreadableModel, find_sites
+from speciate.recording.text_batches import context_of
 from speciate.recording.token_stream import TokenStream, token_streams
 from speciate.selection.record_builder import RecordBuilder
 from speciate.selection.record_sums import SelectorShape
@@ -254,7 +255,7 @@ def record_routing(
     """
     sites = find_sites(model, source)
     recording = Recording(sites, source, shadows=shadows, seed=seed)
-    recording.most_keys = _context(model)
+    recording.most_keys = context_of(model) or MOST_KEYS
     handles = [handle for site in sites for handle in site.attach(_emitter(recording, site))]
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -273,13 +274,6 @@ def record_routing(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _context(model: nn.Module) -> int:
-    """Return the largest number of tokens of a text, as the model's configuration has it."""
-    config = vars(model).get("config")
-    length = None if config is None else config.get_text_config().to_dict().get("max_position_embeddings")
-    return MOST_KEYS if length is None else int(length)
 
 
 def _emitter(recording: Recording, site: Site) -> Any:

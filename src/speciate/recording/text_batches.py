@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speciate.selection.text import Text
 
+BLOCK_LENGTH = 512
+"""Tokens of a block, where nobody says it."""
+TOKENS_AT_ONCE = 8192
+"""Tokens of a forward pass, where nobody says it."""
 SPACE = "\u2581"
 """Stands for a space in SentencePiece's tokens."""
 
@@ -62,6 +66,36 @@ def pieces(tokenizer: Any, ids: Iterable[int]) -> dict[int, str]:
         is_word = name is not None and SPACE in name
         found[token] = name.replace(SPACE, " ") if is_word else tokenizer.decode([token], skip_special_tokens=False)
     return found
+
+
+def block_sizes(model: nn.Module, block_length: int | None, batch_size: int | None, room: int = 0) -> tuple[int, int]:
+    """Return the length of blocks and the number of them in a batch.
+
+    Args:
+        model: a model of transformers.
+        block_length: most tokens of a block, cut to the model's context; None: BLOCK_LENGTH, or the context.
+        batch_size: number of blocks in a batch; None: as many as have TOKENS_AT_ONCE tokens.
+        room: tokens of the context that are kept free, for what is generated.
+
+    Raises:
+        ValueError: a number is not positive, or the context has no room.
+    """
+    for name, value in (("--block-length", block_length), ("--batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: must be at least 1, not {value}")
+    length, context = BLOCK_LENGTH if block_length is None else block_length, context_of(model)
+    if context is not None:
+        if context <= room:
+            raise ValueError(f"--generate: the model's context of {context} tokens has no room for {room} more")
+        length = min(length, context - room)
+    return length, max(1, TOKENS_AT_ONCE // length) if batch_size is None else batch_size
+
+
+def context_of(model: nn.Module) -> int | None:
+    """Return the largest number of tokens of a text, as the model's configuration has it; None: it says nothing."""
+    config = vars(model).get("config")
+    length = None if config is None else config.get_text_config().to_dict().get("max_position_embeddings")
+    return None if length is None else int(length)
 
 
 def batches(
