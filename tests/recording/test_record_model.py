@@ -130,3 +130,25 @@ def test_blocks_fit_into_the_context_and_batches_into_memory() -> None:
         ]
     expected = sum(part.selectors[1].tally.chosen_GS[0] for part in counts)
     np.testing.assert_allclose(record.selectors[1].tally.chosen_GS[0], expected)
+
+
+def test_a_training_loop_is_recorded_once_a_step_though_blocks_are_computed_again() -> None:
+    model = tiny("mixtral").train()
+    model.gradient_checkpointing_enable()
+    ids = torch.arange(24).view(2, 12)
+    with record_routing(model) as recording:
+        for _ in range(2):
+            model(ids, labels=ids).loss.backward()
+        recording.active = False
+        model(ids)
+    documents = recording.build().documents
+    assert list(documents["document"]) == ["text 0", "text 1", "text 2", "text 3"]
+    assert set(documents["num_tokens"]) == {12}
+    assert all(parameter.grad is not None for parameter in model.model.layers[0].mlp.gate.parameters())
+
+
+def test_positions_go_on_over_the_blocks_of_a_text() -> None:
+    record = record_model(tiny("mixtral"), ByteTokenizer(), TEXTS[4:], block_length=8)
+    assert record.sample is not None
+    assert list(record.sample.position_P) == list(range(len(TEXTS[4].text)))
+    assert list(record.sample.token_P) == ByteTokenizer().encode(TEXTS[4].text)

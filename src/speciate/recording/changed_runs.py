@@ -14,7 +14,7 @@ from speciate.recording.losses import LossSums
 from speciate.recording.reroute import Alter, altered_logits, of_other_tokens, without_slots
 from speciate.recording.router_call import Call, Emit, RouterCall, Site
 from speciate.recording.scores import order_by
-from speciate.recording.text_batches import TextBatch
+from speciate.recording.text_batches import TextBatch, input_device
 
 
 class ChangedRuns:
@@ -35,7 +35,7 @@ class ChangedRuns:
         self.num_slots: dict[str, int] = {}
         """Path of a router -> its number of slots."""
         self._slots: dict[str, list[Tensor]] = {}
-        self._device = next(model.parameters()).device
+        self._device = input_device(model)
 
     def unchanged(self, sites: Sequence[Site]) -> LossSums:
         """Run the model as it is, and remember what these routers choose."""

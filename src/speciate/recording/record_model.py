@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from speciate.recording.recorder import Recording, Sink, record_routing
-from speciate.recording.text_batches import TextBatch, batches, block_sizes, pieces
+from speciate.recording.text_batches import TextBatch, batches, block_sizes, input_device, pieces
 from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.text import Text
 
@@ -57,7 +57,7 @@ def record_model(
     length, rows = block_sizes(model, block_length, batch_size, room=generate)
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
+    device = input_device(model)
     try:
         with record_routing(model, source=source, shadows=shadows, seed=seed) as recording:
             recording.sinks.extend(sinks)

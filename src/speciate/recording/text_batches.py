@@ -91,6 +91,13 @@ def block_sizes(model: nn.Module, block_length: int | None, batch_size: int | No
     return length, max(1, TOKENS_AT_ONCE // length) if batch_size is None else batch_size
 
 
+def input_device(model: nn.Module) -> torch.device:
+    """Return the device that token ids go to: that of the embeddings, where a model is spread over several."""
+    embeddings = model.get_input_embeddings() if hasattr(type(model), "get_input_embeddings") else model
+    weight: Tensor = next((embeddings if isinstance(embeddings, nn.Module) else model).parameters())
+    return weight.device
+
+
 def context_of(model: nn.Module) -> int | None:
     """Return the largest number of tokens of a text, as the model's configuration has it; None: it says nothing."""
     config = vars(model).get("config")
