@@ -134,7 +134,7 @@ def test_blocks_fit_into_the_context_and_batches_into_memory() -> None:
 
 def test_a_training_loop_is_recorded_once_a_step_though_blocks_are_computed_again() -> None:
     model = tiny("mixtral").train()
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     ids = torch.arange(24).view(2, 12)
     with record_routing(model) as recording:
         for _ in range(2):

@@ -7,10 +7,10 @@ from speciate.recording.families import READ, REFUSED, Family
 
 HEAD = """# Families whose routing is recorded
 
-`speciate doctor MODEL` and `speciate.recording` read the routing of a model from [transformers](https://huggingface.co/docs/transformers)
-by ordinary forward hooks, without a change to the model: its output keeps every bit. A family is a folder of
-`transformers.models`; this page lists those of transformers {version} that have routed experts or choose the keys of
-their attention. A multimodal model is read through its language model.
+`speciate.recording` reads the routing of a model of
+[transformers](https://huggingface.co/docs/transformers) by ordinary forward hooks, without a change to the model: its
+output keeps every bit. A family is a folder of `transformers.models`; this page lists those of transformers {version}
+that have routed experts or choose the keys of their attention. A multimodal model is read through its language model.
 
 For each family a test at a tiny size checks that
 
@@ -19,7 +19,7 @@ For each family a test at a tiny size checks that
 - the probabilities are the family's own: its weights of the chosen experts are in proportion to them;
 - k and the number of experts are those of its configuration, shared experts are left apart, and padding is left out;
 - a generated token is routed as it is when the whole text is read at once, prompt and generation apart;
-- masking an expert (`--knock-out`) sends its tokens to their next best by the family's own rule.
+- an expert that is knocked out serves nobody, and its tokens go to their next best by the family's own rule.
 
 `scores` is what the router makes of its logits: `softmax`, or `sigmoid` (or `sqrtsoftplus`) of each expert by itself.
 The probabilities of a record are these scores divided by their sum, before any balancing bias. Chosen slots are in the

@@ -191,8 +191,13 @@ class Recording:
         if not decided_N.any():
             return
         self.builder.add_tally(shares.shape, shares.row_D, shares.tally)
-        of_decisions = {name: value[decided_N] for name, value in tokens.items()}
-        self.builder.add_to_sample(shares.shape, row_N[decided_N], shares.choice_NS[decided_N], **of_decisions)
+        self.builder.add_to_sample(
+            shares.shape,
+            row_N[decided_N],
+            shares.choice_NS[decided_N],
+            position_N=tokens["position_N"][decided_N],
+            token_N=tokens["token_N"][decided_N],
+        )
         slots, decisions = self._slots_of.get(shares.shape.path, (0.0, 0))
         count = int(decided_N.sum())
         self._slots_of[shares.shape.path] = slots + count * shares.mean_chosen, decisions + count

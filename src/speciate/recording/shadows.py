@@ -64,7 +64,7 @@ class Shadows:
         """Count what the random routers choose."""
         for number in range(self.count):
             logits_NS = logits_NRS[:, number]
-            slot_NK = choose(logits_NS, shape.num_chosen, rule)
+            slot_NK = choose(logits_NS, int(shape.num_chosen), rule)
             probs_NS = probabilities(logits_NS, rule.scores or "softmax")
             self.builders[f"random {number + 1}"].add(
                 shape, row_N, slot_NK.cpu().numpy(), position_N=position_N, probs_NS=probs_NS.cpu().numpy()

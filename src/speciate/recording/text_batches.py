@@ -91,7 +91,7 @@ def block_sizes(model: nn.Module, block_length: int | None, batch_size: int | No
     return length, max(1, TOKENS_AT_ONCE // length) if batch_size is None else batch_size
 
 
-def input_device(model: nn.Module) -> torch.device:
+def input_device(model: Any) -> torch.device:
     """Return the device that token ids go to: that of the embeddings, where a model is spread over several."""
     embeddings = model.get_input_embeddings() if hasattr(type(model), "get_input_embeddings") else model
     weight: Tensor = next((embeddings if isinstance(embeddings, nn.Module) else model).parameters())
