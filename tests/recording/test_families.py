@@ -15,7 +15,7 @@ from tests.recording.tiny import MODELS, NUM_CHOSEN, NUM_EXPERTS, model_class, t
 
 from speciate.recording.families import READ, REFUSED
 from speciate.recording.recorder import record_routing
-from speciate.recording.reroute import altered_logits, without_slots
+from speciate.recording.rerouting.reroute import altered_logits, without_slots
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.selection.text import Text
 

@@ -10,10 +10,10 @@ from tests.recording.tiny import tiny_config, tiny_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from speciate.recording.changed_runs import ChangedRuns
 from speciate.recording.knock_out import EXPERT_COLUMNS, LAYER_COLUMNS, knock_out, lifts, within_budget
-from speciate.recording.losses import spearman
 from speciate.recording.record_model import record_model
+from speciate.recording.rerouting.changed_runs import ChangedRuns
+from speciate.recording.rerouting.losses import spearman
 from speciate.recording.sites import find_sites
 from speciate.recording.text_batches import batches
 from speciate.selection.text import Text

@@ -13,7 +13,7 @@ from speciate.evaluation.overrides import Call, override
 from speciate.model.hf.auto_classes import SpeciateConfig, SpeciateForCausalLM
 from speciate.model.moe.top_k_router import TopK
 from speciate.recording.recorder import record_routing
-from speciate.recording.reroute import altered_logits, without_slots
+from speciate.recording.rerouting.reroute import altered_logits, without_slots
 from speciate.recording.sites import find_sites
 from speciate.selection.selection import record_selections, selectors
 from speciate.selection.tally import tally

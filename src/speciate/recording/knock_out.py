@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from speciate.recording.changed_runs import ChangedRuns
-from speciate.recording.losses import ALL, Costs, spearman
+from speciate.recording.rerouting.changed_runs import ChangedRuns
+from speciate.recording.rerouting.losses import ALL, Costs, spearman
 from speciate.recording.router_call import Site
 from speciate.recording.sites import find_sites
 from speciate.recording.text_batches import batches, block_sizes

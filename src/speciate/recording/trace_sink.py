@@ -59,7 +59,8 @@ class TraceSink:
             )
         if self._paths.get(shape.layer, shape.path) != shape.path:
             raise ValueError(
-                f"{shape.path}: {self._paths[shape.layer]} is in layer {shape.layer}, too; a trace has one router a layer"
+                f"{shape.path}: {self._paths[shape.layer]} is in layer {shape.layer}, too; "
+                "a trace has one router a layer"
             )
         self._writer.add(
             shape.layer,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speciate.recording.losses import LossSums
-from speciate.recording.reroute import Alter, altered_logits, of_other_tokens, without_slots
+from speciate.recording.rerouting.losses import LossSums
+from speciate.recording.rerouting.reroute import Alter, altered_logits, of_other_tokens, without_slots
 from speciate.recording.router_call import Call, Emit, RouterCall, Site
 from speciate.recording.scores import order_by
 from speciate.recording.text_batches import TextBatch, input_device
