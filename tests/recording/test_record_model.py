@@ -6,9 +6,11 @@ import torch
 from transformers import AutoModelForCausalLM, MixtralConfig, OlmoeConfig, Qwen3MoeConfig
 
 from speciate.recording.record_model import record_model
-from speciate.recording.recorder import record_routing
+from speciate.recording.recorder import Recording, record_routing
+from speciate.recording.router_call import RouterCall
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.recording.text_batches import block_sizes
+from speciate.recording.token_stream import token_streams
 from speciate.selection.text import Text
 
 SMALL = {
@@ -152,3 +154,20 @@ def test_positions_go_on_over_the_blocks_of_a_text() -> None:
     assert record.sample is not None
     assert list(record.sample.position_P) == list(range(len(TEXTS[4].text)))
     assert list(record.sample.token_P) == ByteTokenizer().encode(TEXTS[4].text)
+
+
+def test_logits_of_one_token_are_not_taken_for_probabilities() -> None:
+    """A token that is generated is a call of its own; its logits may be positive and sum to one by chance."""
+    site = find_sites(tiny("mixtral"))[0]
+    recording = Recording([site], "it")
+    slot_NK = torch.tensor([[0, 1]])
+    first = RouterCall(slot_NK.expand(2, 2), None, torch.tensor([[1.0, 2.0, 0.0, -1.0], [0.5, 1.0, -2.0, 0.0]]))
+    chance = RouterCall(slot_NK, None, torch.tensor([[0.5, 0.3, 0.1, 0.1]]))
+    for call in (first, chance):
+        count = len(call.slot_NK)
+        tokens = {"input_ids": torch.zeros(1, count, dtype=torch.long)}
+        recording.begin(token_streams(tiny("mixtral"), (), tokens))
+        recording.emit(site, call)
+        recording.end()
+    expected = chance.logits_NS.softmax(-1).sum(0) + first.logits_NS.softmax(-1).sum(0)
+    np.testing.assert_allclose(recording.build().selectors[0].tally.probs_GS.sum(0), expected, rtol=1e-5)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from speciate.recording.router_call import RouterCall, SharesCall, Site
-from speciate.recording.scores import are_probabilities, margins, order_by, probabilities
+from speciate.recording.scores import margins, order_by, probabilities
 from speciate.recording.sites import UnreadableModel
 from speciate.recording.token_stream import TokenStream
 from speciate.selection.record_sums import SelectorShape
@@ -32,10 +32,18 @@ def kept_decisions(token_N: Tensor | None, stream: TokenStream) -> Tensor:
     return (token_N >= 0) & stream.real_N[token_N.clamp_min(0)]
 
 
-def decisions_of(site: Site, call: RouterCall, kept_N: Tensor) -> tuple[SelectorShape, dict[str, Any]]:
+def decisions_of(
+    site: Site, call: RouterCall, kept_N: Tensor, *, are_probs: bool
+) -> tuple[SelectorShape, dict[str, Any]]:
     """Return what a call decided, as the arguments of `RecordBuilder.add`.
 
     The slots of a decision are in the order of their logits, the best first; the model may have them in any.
+
+    Args:
+        site: the router.
+        call: its call.
+        kept_N: decisions about real tokens.
+        are_probs: whether what the router calls logits are probabilities already.
 
     Raises:
         UnreadableModel: nothing tells the number of slots.
@@ -45,7 +53,7 @@ def decisions_of(site: Site, call: RouterCall, kept_N: Tensor) -> tuple[Selector
     slot_NK, logits_NS = call.slot_NK[kept_N], call.logits_NS[kept_N].float()
     weight_NK = None if call.weight_NK is None else call.weight_NK[kept_N].float()
     scores = site.rule.scores
-    if are_probabilities(logits_NS):
+    if are_probs:
         logits_NS, scores = logits_NS.clamp_min(torch.finfo(torch.float32).tiny).log(), "softmax"
     decisions: dict[str, Any] = {}
     if scores is not None:

@@ -123,6 +123,8 @@ def knock_out(
     sites = {site.path: site for site in find_sites(model, source)}
     length, rows = block_sizes(model, block_length, batch_size)
     parts = list(batches(tokenizer, texts, block_length=length, batch_size=rows))
+    if not parts:
+        raise ValueError(f"--knock-out: {source}: the texts have no token")
     candidates, skipped = candidates_of(record, sites)
     if not candidates:
         raise ValueError(f"--knock-out: {source}: no router has an expert to spare")

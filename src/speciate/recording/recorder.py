@@ -23,6 +23,7 @@ from speciate.recording.decisions import Shares, decisions_of, kept_decisions, s
 from speciate.recording.families import READ
 from speciate.recording.key_buckets import bucketed, num_buckets
 from speciate.recording.router_call import Call, KeyCall, RouterCall, SharesCall, Site
+from speciate.recording.scores import are_probabilities
 from speciate.recording.shadows import Shadows
 from speciate.recording.sites import UnreadableModel, find_sites
 from speciate.recording.text_batches import context_of
@@ -72,6 +73,7 @@ class Recording:
         self._calls: list[tuple[Site, Call, Tensor | None]] = []
         self._slots_of: dict[str, tuple[float, int]] = {}
         """Path of a selector whose decisions choose different numbers of slots -> their sum, and its decisions."""
+        self._probs_of: dict[str, bool] = {}
         self._num_rows = 0
         for site in sites:
             self._add_notes(site)
@@ -175,7 +177,7 @@ class Recording:
         if isinstance(call, SharesCall):
             self._count_shares(shares_of(site, call, kept_N, row_N), row_N, tokens)
             return
-        shape, decisions = decisions_of(site, call, kept_N)
+        shape, decisions = decisions_of(site, call, kept_N, are_probs=self._are_probs(site, call, kept_N))
         self.builder.add(shape, row_N, **tokens, **decisions)
         if self.sinks:
             texts, phase = rows.texts_of(call.token_N, kept_N), rows.phase
@@ -185,6 +187,15 @@ class Recording:
             position_N = tokens["position_N"]
             self.shadows.add_random(shape, row_N, shadow_logits[kept_N], rule=site.rule, position_N=position_N)
             self.shadows.add_hash(shape, row_N, tokens["token_N"], position_N)
+
+    def _are_probs(self, site: Site, call: RouterCall, kept_N: Tensor) -> bool:
+        """Tell whether a router's logits are probabilities already: its first call decides.
+
+        A single token's logits can look like probabilities by chance, and a generated token is a call of its own.
+        """
+        if site.path not in self._probs_of:
+            self._probs_of[site.path] = call.logits_NS is not None and are_probabilities(call.logits_NS[kept_N])
+        return self._probs_of[site.path]
 
     def _count_shares(self, shares: Shares, row_N: Integers, tokens: dict[str, Integers]) -> None:
         decided_N = shares.decided_N
