@@ -15,4 +15,4 @@ resolve pip.lock "$@" pip.in
 resolve host.lock "$@" -c pip.lock host.in
 resolve study.lock "$@" -c pip.lock study.in torch-cpu.in
 resolve study-cuda.lock "$@" -c pip.lock -c study.lock study.in torch-cuda.in
-resolve dev.lock "$@" -c pip.lock -c study.lock -c study-cuda.lock dev.in
+resolve dev.lock "$@" -c pip.lock -c study.lock -c study-cuda.lock --override no-torch.in dev.in
