@@ -1,8 +1,8 @@
 """Read the training logs of other programs, and say what they tell of routing.
 
-Reads TensorBoard's event files, JSON lines and CSV with the routing metrics of torchtitan, Megatron-LM, OLMo-core, verl,
-NeMo Automodel, TRL or `speciate.watch`, and converts them to one definition: MaxVio, effective experts / E, coefficient
-of variation, dead share, by step and layer. Without --experts and --chosen no limit of collapse is known.
+Reads TensorBoard's event files, JSON lines and CSV with the routing metrics of torchtitan, Megatron-LM, OLMo-core,
+verl, NeMo Automodel, TRL or `speciate.watch`, and converts them to one definition: MaxVio, effective experts / E,
+coefficient of variation, dead share, by step and layer. Without --experts and --chosen no limit of collapse is known.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
     for key, reason in read.unconverted.items():
         log(f"not converted: {key}: {reason}")
     if read.unknown:
-        log(f"unknown: these names look like routing metrics, and nobody is known to log them: {', '.join(read.unknown)}")
+        log(
+            f"unknown: names that look like routing metrics, and that nobody is known to log: {', '.join(read.unknown)}"
+        )
     verdicts = judge(read)
     print(headline(read, verdicts))
     for verdict in verdicts:

@@ -1,4 +1,4 @@
-"""Draw a training log: each measure over the steps, a line for each layer, with the limit of collapse where it is known.
+"""Draw a training log: each measure over the steps, a line for each layer, and the limit of collapse if it is known.
 
 The finding is the chart's title.
 """
@@ -21,8 +21,8 @@ LABELS = {
     "effective_share": "effective experts / E",
     "cv": "coefficient of variation",
     "dead_share": "share of dead experts",
+    "unevenness": "unevenness (1: limit of collapse)",
 }
-BETTER_LOW = ("max_vio", "cv", "dead_share")
 WRAP = {True: 52, False: 110}
 """Characters of a line of the title, on a narrow page or a wide one."""
 
@@ -40,7 +40,10 @@ def figure(log: TrainingLog) -> Figure:
         return style.message_figure("No name of this log can be converted to a measure of load.")
     columns = style.columns_of(min(len(drawn_metrics), 2))
     num_rows = math.ceil(len(drawn_metrics) / columns)
-    title = textwrap.wrap(headline(log, judge(log)), WRAP[style.is_narrow()])
+    verdicts = judge(log)
+    title = textwrap.wrap(headline(log, verdicts), WRAP[style.is_narrow()])
+    collapsed = [verdict for verdict in verdicts if verdict.state == "collapsed"]
+    worst = max(collapsed, key=lambda verdict: (verdict.layer >= 0, verdict.severity)).layer if collapsed else -1
     chart = style.new_figure(0.3 + 0.16 * len(title) + 1.9 * num_rows)
     grid = chart.subplots(num_rows, columns, squeeze=False, sharex=True)
     limit = limits(log.experts, log.chosen)
@@ -50,22 +53,22 @@ def figure(log: TrainingLog) -> Figure:
             axes.set_yticks([])
             continue
         metric = drawn_metrics[place]
-        _draw_metric(axes, log.table[log.table["metric"] == metric], metric, limit.get(metric, math.nan))
+        _draw_metric(axes, log.table[log.table["metric"] == metric], limit.get(metric, math.nan), worst)
     chart.suptitle("\n".join(title), fontsize=8, x=0.01, ha="left", fontweight="bold")
     chart.supxlabel("step", fontsize=7.5)
     return chart
 
 
-def _draw_metric(axes: Axes, rows: pd.DataFrame, metric: str, limit: float) -> None:
-    """Draw one measure; the worst layer and the summaries over layers are named at their ends."""
-    layers = rows[rows["layer"] >= 0]
-    last = layers[layers["step"] == layers["step"].max()]
-    worst = -1
-    if len(last):
-        place = last["value"].idxmax() if metric in BETTER_LOW else last["value"].idxmin()
-        worst = int(last.loc[place, "layer"])
+def _draw_metric(axes: Axes, rows: pd.DataFrame, limit: float, worst: int) -> None:
+    """Draw one measure of all layers; the worst layer and the summaries over layers are named at their ends."""
+    metric = str(rows["metric"].iloc[0])
+    if worst < 0:
+        last = rows[rows["layer"] >= 0].sort_values("step").drop_duplicates("layer", keep="last")
+        if last["value"].nunique() > 1:
+            place = last["value"].idxmin() if metric == "effective_share" else last["value"].idxmax()
+            worst = int(last.loc[place, "layer"])
     ends: list[tuple[float, str, str]] = []
-    for (layer, over, key), series in rows.sort_values("step").groupby(["layer", "over", "key"], sort=False):
+    for (layer, over, _), series in rows.sort_values("step").groupby(["layer", "over", "key"], sort=False):
         named = layer == worst or layer < 0
         colour = style.ACCENT if layer == worst >= 0 else style.INK if layer < 0 else style.COLOURS[0]
         dash = "--" if over == "mean" else "-"
@@ -84,8 +87,15 @@ def _draw_metric(axes: Axes, rows: pd.DataFrame, metric: str, limit: float) -> N
             ends.append((float(series["value"].iloc[-1]), f"{sign}{over or f'layer {layer}'}", colour))
     if not math.isnan(limit):
         axes.axhline(limit, color=style.QUIET, linewidth=0.7, linestyle=(0, (4, 3)))
-        axes.annotate("limit of collapse", (0.01, limit), (0, 2), xycoords=("axes fraction", "data"),
-                      textcoords="offset points", fontsize=6, color=style.QUIET)
+        axes.annotate(
+            "limit of collapse",
+            (0.01, limit),
+            (0, 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            fontsize=6,
+            color=style.QUIET,
+        )
     axes.set_ylim(bottom=0, top=1.02 if metric in ("effective_share", "dead_share") else None)
     axes.set_title(LABELS[metric], loc="left")
     axes.set_xlim(left=float(rows["step"].min()), right=float(rows["step"].max()) or None)

@@ -42,7 +42,9 @@ def records(file: pathlib.Path) -> Iterator[bytes]:
                 raise CutOff
             length, masked = HEADER.unpack(header)
             if not fits(header[:8], masked) or length > LONGEST:
-                raise ValueError(f"{file}: is damaged, or no event file: the length of record {number} fails its checksum")
+                raise ValueError(
+                    f"{file}: is damaged, or no event file: the length of record {number} fails its checksum"
+                )
             data, footer = stream.read(length), stream.read(FOOTER.size)
             if len(data) < length or len(footer) < FOOTER.size:
                 raise CutOff

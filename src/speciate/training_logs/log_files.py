@@ -74,7 +74,9 @@ def _log_files(paths: Sequence[str | pathlib.Path]) -> Iterator[pathlib.Path]:
         found = [file for file in inside if event_files.MARK in file.name or file.suffix in (".jsonl", ".csv", ".tsv")]
         found = found or [file for file in inside if file.name == "trainer_state.json"]
         if not found:
-            raise ValueError(f"{path}: holds no log: no file *{event_files.MARK}*, *.jsonl, *.csv or trainer_state.json")
+            raise ValueError(
+                f"{path}: holds no log: no file *{event_files.MARK}*, *.jsonl, *.csv or trainer_state.json"
+            )
         yield from found
 
 
@@ -112,7 +114,9 @@ def _lines(file: pathlib.Path, scalars: Scalars) -> Iterator[tuple[int, Mapping[
     if bad == [number]:
         scalars.add_note("truncated", f"{file}: its last line, {number}, is cut off, and was left out.")
     elif bad:
-        scalars.add_note("no_json", f"{file}: {len(bad)} lines are no JSON objects, and were left out; first: {bad[0]}.")
+        scalars.add_note(
+            "no_json", f"{file}: {len(bad)} lines are no JSON objects, and were left out; first: {bad[0]}."
+        )
 
 
 def _json_lines(file: pathlib.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -220,8 +224,8 @@ def _note_steps(file: pathlib.Path, rows: Sequence[tuple[str, int, float, str]],
         if step < last.get(key, step):
             scalars.add_note(
                 "resumed",
-                f"{file}: steps go back from {last[key]} to {step}: the run was resumed, or the file holds several runs."
-                " Where a step was logged twice, the last value counts.",
+                f"{file}: steps go back from {last[key]} to {step}: the run was resumed, or the file holds several"
+                " runs. Where a step was logged twice, the last value counts.",
             )
             return
         last[key] = step

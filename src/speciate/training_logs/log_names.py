@@ -17,6 +17,7 @@ METRICS = {
     "effective_share": "effective experts over E: exp of the entropy of the shares, over E; 1 if even, k/E at collapse",
     "cv": "coefficient of variation of the shares: standard deviation (over E, not E - 1) over mean; 0 if even",
     "dead_share": "share of the experts that no token chose",
+    "unevenness": "how near the load is to the limits of collapse, by the nearer of the two; above 1 it is beyond them",
 }
 """The one definition of each measure that logs are converted to."""
 
@@ -101,7 +102,9 @@ def framework_names() -> list[str]:
 
 def frameworks() -> list[Framework]:
     """Return every framework whose logs are read."""
-    return [_framework(importlib.import_module(f"speciate.training_logs.framework.{name}")) for name in framework_names()]
+    return [
+        _framework(importlib.import_module(f"speciate.training_logs.framework.{name}")) for name in framework_names()
+    ]
 
 
 def _framework(module: ModuleType) -> Framework:

@@ -1,7 +1,7 @@
 """Convert the routing metrics of a training log to one definition.
 
-    log = read_training_log(["run/events.out.tfevents.1"], experts=64, chosen=8)
-    log.table       # a row for each measure, step and layer
+log = read_training_log(["run/events.out.tfevents.1"], experts=64, chosen=8)
+log.table       # a row for each measure, step and layer
 """
 
 import math
@@ -24,7 +24,7 @@ COLUMNS = {
     "step": "the step under which it was logged",
     "layer": "number of the layer as the framework counts; -1 for a summary of the layers",
     "over": "what was taken over the layers: mean, max, min, median; empty for one layer",
-    "metric": "max_vio, effective_share, cv or dead_share, in the one definition",
+    "metric": "max_vio, effective_share, cv, dead_share or unevenness, in the one definition",
     "relation": "`=`: the measure is `value`; `<=`: it is at most that; `>=`: at least",
     "value": "the converted value",
     "key": "the name under which it was logged",
@@ -89,9 +89,13 @@ def read_training_log(
     unconverted = {key: one.name.formula for key, one in found.items() if not one.name.metric}
     if experts is None:
         missing = {key: one for key, one in found.items() if one.name.metric and one.name.needs_experts}
-        unconverted |= {key: f"{one.name.formula} needs the number of experts: --experts" for key, one in missing.items()}
+        unconverted |= {
+            key: f"{one.name.formula} needs the number of experts: --experts" for key, one in missing.items()
+        }
     table = _table(scalars, {key: one for key, one in found.items() if key not in unconverted}, experts or 1)
     table = _without_impossible(table, experts, chosen, scalars)
+    if table.empty and not unconverted:
+        raise ValueError(f"{source}: holds no possible value: {scalars.notes[-1].text}")
     _note_contradictions(table, scalars)
     for framework in known:
         if framework.name in set(table["framework"]):
@@ -162,13 +166,12 @@ def _largest_expert(table: pd.DataFrame, of_experts: set[str]) -> pd.DataFrame:
     return pd.concat([table[~single], largest])
 
 
-def _without_impossible(
-    table: pd.DataFrame, experts: int | None, chosen: int | None, scalars: Scalars
-) -> pd.DataFrame:
+def _without_impossible(table: pd.DataFrame, experts: int | None, chosen: int | None, scalars: Scalars) -> pd.DataFrame:
     """Return the rows with possible values; the others are noted."""
     most_vio = math.inf if experts is None else experts / (chosen or 1) - 1
     most_cv = math.inf if experts is None else math.sqrt(experts - 1)
     bounds = {"max_vio": (0, most_vio), "effective_share": (0, 1), "cv": (0, most_cv), "dead_share": (0, 1)}
+    bounds |= {"unevenness": (0, math.inf)}
     low, high = (table["metric"].map(lambda metric, side=side: bounds[metric][side]).astype(float) for side in (0, 1))
     # a lower bound may lie below what is possible; values are rounded to float32 or less
     too_low = (table["value"] < low - TOLERANCE) & (table["relation"] != ">=")
@@ -179,8 +182,8 @@ def _without_impossible(
         sizes = "" if experts is None else f" with {experts} experts and {chosen or 'an unknown number'} chosen"
         scalars.add_note(
             "impossible",
-            f"{key}: {rows['logged'].iloc[0]:g} at step {step} gives {metric} {rows['value'].iloc[0]:.4g}, which lies"
-            f" between {least:g} and {most:.4g}{sizes}; {len(rows)} such values were left out.",
+            f"{key}: {rows['logged'].iloc[0]:g} at step {step} gives {metric} {rows['value'].iloc[0]:.4g}, and"
+            f" that lies between {least:g} and {most:.4g}{sizes}; {len(rows)} such values were left out.",
         )
     return table[~wrong].reset_index(drop=True)
 

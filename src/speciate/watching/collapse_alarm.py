@@ -56,9 +56,9 @@ class Alarm:
         where = f"layer {self.layer} ({self.path})" if self.layer >= 0 else self.path
         others = f"; above it, too: {', '.join(self.others)}" if self.others else ""
         return (
-            f"routing has collapsed in {where}: expert {self.expert} takes {self.share:.0%} of the choices, and has taken"
-            f" more than the limit of {self.limit:.0%} since step {self.since} (alarm at step {self.step}; a healthy run"
-            f" raises it with a probability of at most {self.false_alarms:g}){others}"
+            f"routing has collapsed in {where}: expert {self.expert} takes {self.share:.0%} of the choices, and has"
+            f" taken more than the limit of {self.limit:.0%} since step {self.since} (alarm at step {self.step};"
+            f" a healthy run raises it with a probability of at most {self.false_alarms:g}){others}"
         )
 
 
@@ -101,18 +101,19 @@ class CollapseAlarm:
             return -math.inf
         return float(logsumexp(self.log_wealth_L)) - math.log(len(self.shapes))
 
-    def add(self, step: int, counts: CheckCounts) -> Alarm | None:
+    def add(self, step: int, counts: CheckCounts, *, is_armed: bool = True) -> Alarm | None:
         """Add one check; return the alarm if this check raises it.
 
         Args:
             step: the number of updates that were made.
             counts: what was chosen; always by the same selectors.
+            is_armed: whether the check counts; of one that does not, only what is above its limit is noted.
 
         Raises:
             ValueError: the selectors are not those of the first check.
         """
         self._follow(step, counts)
-        if self.used_up:
+        if self.used_up or not is_armed:
             return None
         self.checks += 1
         weight = 1 / self.num_checks if self.num_checks else 1 / (self.checks * (self.checks + 1))
@@ -138,7 +139,9 @@ class CollapseAlarm:
         longest = 1.0
         for one in counts.selectors:
             # the weights of the checks so far must reach this share of 1
-            share = math.exp(min(1.0, math.log(len(counts.selectors) / self.false_alarms) - _collapse_evidence(one, counts)))
+            share = math.exp(
+                min(1.0, math.log(len(counts.selectors) / self.false_alarms) - _collapse_evidence(one, counts))
+            )
             if self.num_checks is None:
                 checks = math.ceil(share / (1 - share) - 1e-9) if share < 1 else math.nan  # n / (n + 1)
             else:
@@ -198,10 +201,14 @@ class CollapseAlarm:
         """
         for name, here in (("false_alarms", self.false_alarms), ("num_checks", self.num_checks)):
             if state[name] != here:
-                raise ValueError(f"the saved watch has {name} {state[name]}, and this one {here}: they must be the same")
+                raise ValueError(
+                    f"the saved watch has {name} {state[name]}, and this one {here}: they must be the same"
+                )
         self.checks = int(state["checks"])
         self.shapes = tuple(WatchedSelector(**shape) for shape in state["selectors"])
-        self.log_wealth_L = np.array([-np.inf if value is None else value for value in state["log_wealth"]], dtype=float)
+        self.log_wealth_L = np.array(
+            [-np.inf if value is None else value for value in state["log_wealth"]], dtype=float
+        )
         self.above_since = [list(map(int, slots)) for slots in state["above_since"]]
         raised = state["raised"]
         self.raised = None if raised is None else Alarm(**{**raised, "others": tuple(raised["others"])})

@@ -7,7 +7,7 @@ Shape suffixes: N decisions, S slots, K chosen slots, G documents.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +20,7 @@ from speciate.recording.sites import find_sites
 from speciate.selection.selection import Selection, record_selections, selectors
 from speciate.selection.tally import Array
 from speciate.watching.counts import WatchedSelector
-from speciate.watching.documents import document_of_tokens, match_tokens, number_documents
+from speciate.watching.documents import match_tokens, of_own, of_transformer
 
 
 class ChoiceCounter:
@@ -101,15 +101,15 @@ class ChoiceCounter:
         if output is None:
             return  # the forward pass failed, and its error is on the way
         with torch.no_grad():
-            documents = document_of_tokens(args, kwargs)
-            count = max(number_documents(document_BT) for document_BT in documents)
+            documents = {"decoder": of_own(args, kwargs)} if self.own else of_transformer(model, args, kwargs)
+            count = max(int(document_N.max()) + 1 for document_N in documents.values())
             for path, selection in record.items():
-                self._add_selection(path, selection, documents[0], count)
+                self._add_selection(path, selection, documents["decoder"], count)
             for site, call in calls:
                 self._add_call(site, call, documents, count)
         self._num_documents += count
 
-    def _add_selection(self, path: str, selection: Selection, document_BT: Tensor, count: int) -> None:
+    def _add_selection(self, path: str, selection: Selection, document_of_token_N: Tensor, count: int) -> None:
         """Add a call of one of this package's selectors."""
         num_slots = selection.chosen_NS.shape[1]
         null_S = selection.null_NS.expand_as(selection.probs_NS).double().mean(0)
@@ -117,14 +117,14 @@ class ChoiceCounter:
         if path not in self.shapes:
             k = float((selection.chosen_NS > 0).sum(1).double().mean()) if even else 1.0
             self.shapes[path] = WatchedSelector(path, _layer_of(path), num_slots, k)
-        document_N = document_BT.flatten()[selection.token_N]
+        document_N = document_of_token_N[selection.token_N]
         chosen_GS = torch.zeros(count, num_slots, dtype=torch.float64, device=document_N.device)
         kept_N = document_N >= 0
         chosen_GS.index_add_(0, document_N[kept_N], selection.chosen_NS[kept_N].double())
         self._chosen.setdefault(path, []).append((self._num_documents, chosen_GS))
         self._null[path] = null_S.cpu().numpy()
 
-    def _add_call(self, site: Site, call: RouterCall, documents: Sequence[Tensor], count: int) -> None:
+    def _add_call(self, site: Site, call: RouterCall, documents: Mapping[str, Tensor], count: int) -> None:
         """Add a call of a router that `recording` reads."""
         slot_NK = call.slot_NK
         num_slots = site.num_slots
@@ -134,7 +134,7 @@ class ChoiceCounter:
             num_slots = call.logits_NS.shape[-1]
         if site.path not in self.shapes:
             self.shapes[site.path] = WatchedSelector(site.path, site.layer, num_slots, float(slot_NK.shape[1]))
-        document_N = match_tokens(documents, len(slot_NK), site.path, last=site.stream == "decoder")
+        document_N = match_tokens(documents, len(slot_NK), site.path, site.stream)
         place_NK = document_N[:, None].to(slot_NK.device) * num_slots + slot_NK
         # what is padding, or was chosen by no token, is counted in a cell of its own, so that no device waits
         nowhere = count * num_slots

@@ -1,4 +1,4 @@
-"""Tell which document each token of a batch belongs to, from the arguments of a model's forward pass.
+"""Tell which document each token of a forward pass belongs to.
 
 Shape suffixes: B rows, T tokens of a row, N = B T.
 """
@@ -7,69 +7,66 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-NO_DOCUMENT = -1
+from speciate.recording.token_stream import token_streams
+
+PADDING = -1
 """Document of padding."""
-IDS = ("input_ids", "token_BT", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
-"""Names of the argument that has a row for each text."""
 
 
-def document_of_tokens(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """Return the document of each token, (B, T), -1 for padding; one tensor for each of encoder and decoder.
+def of_transformer(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the document of each token, (N,), -1 for padding, for a model's decoder and for its encoder if it has one.
 
     A row is a document, except where `position_ids` start again at 0 within a row, as they do for packed texts: then
-    each such stretch is one. Padding is what `attention_mask` leaves out.
+    each such stretch is one.
 
     Raises:
-        ValueError: there is no argument that has a row for each text.
+        ValueError: the model was called without tokens.
     """
-    given = {name: kwargs[name] for name in IDS if isinstance(kwargs.get(name), Tensor)}
-    if not given and args and isinstance(args[0], Tensor):
-        given = {"input_ids": args[0]}
-    if not given:
-        raise ValueError(f"the watched model was called without a tensor of token ids; its arguments have one of {IDS}")
-    found: list[Tensor] = []
-    for name, value in given.items():
-        batch, length = value.shape[0], value.shape[1] if value.ndim > 1 else 1
-        document_BT = torch.arange(batch, device=value.device)[:, None].expand(batch, length)
-        if name.startswith("decoder_"):
-            mask = kwargs.get("decoder_attention_mask")
-        else:
-            mask = kwargs.get("attention_mask")
-            position_BT = kwargs.get("position_ids")
-            if isinstance(position_BT, Tensor) and position_BT.shape == (batch, length):
-                starts_BT = (position_BT == 0).to(value.device)
-                starts_BT[:, 0] = True
-                document_BT = starts_BT.flatten().cumsum(0).view(batch, length) - 1
-        if isinstance(mask, Tensor) and mask.shape == (batch, length):
-            document_BT = document_BT.where(mask.to(value.device) != 0, NO_DOCUMENT)
-        found.append(document_BT)
-    return found
+    documents = {}
+    for name, stream in token_streams(model, args, kwargs).items():
+        document_N = stream.batch_N
+        position_BT = kwargs.get("position_ids")
+        if name == "decoder" and isinstance(position_BT, Tensor) and position_BT.numel() == len(document_N):
+            starts_N = position_BT.flatten() == 0
+            starts_N[1:] |= document_N[1:] != document_N[:-1]
+            starts_N[0] = True
+            document_N = starts_N.cumsum(0) - 1
+        documents[name] = document_N.where(stream.real_N, PADDING)
+    return documents
 
 
-def match_tokens(documents: Sequence[Tensor], num_tokens: int, path: str, *, last: bool) -> Tensor:
+def of_own(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the document of each token, (N,), of a batch of this package's model: its row, or its `document_BT`."""
+    token_BT = kwargs["token_BT"] if "token_BT" in kwargs else args[0]
+    document_BT = kwargs.get("document_BT", args[1] if len(args) > 1 else None)
+    row_BT = torch.arange(len(token_BT), device=token_BT.device)[:, None].expand(token_BT.shape)
+    if document_BT is None:
+        return row_BT.flatten()
+    # documents have numbers of the whole set, and one that spans rows is one
+    document_N = document_BT.flatten().long()
+    known, number_N = document_N.unique(return_inverse=True)
+    result: Tensor = (number_N - int((known < 0).sum())).clamp_min(PADDING)
+    return result
+
+
+def match_tokens(documents: Mapping[str, Tensor], num_tokens: int, path: str, stream: str) -> Tensor:
     """Return the document of each of a router's tokens, (N,).
 
     Args:
-        documents: of the encoder's and of the decoder's tokens, as `document_of_tokens` returns them.
+        documents: as `of_transformer` returns them.
         num_tokens: N.
         path: the router's path, for the message.
-        last: whether the router is the decoder's.
+        stream: `decoder` or `encoder`: whose tokens reach the router, in a model that has both.
 
     Raises:
         ValueError: the router decided about another number of tokens than the batch has.
     """
-    fitting = [document_BT for document_BT in documents if document_BT.numel() == num_tokens]
-    if not fitting:
-        shapes = " or ".join(f"{tuple(document_BT.shape)}" for document_BT in documents)
+    document_N = documents.get(stream, documents["decoder"])
+    if len(document_N) != num_tokens:
         raise ValueError(
-            f"{path}: the router decided about {num_tokens} tokens of a batch of {shapes}, so the document of a token is"
-            " unknown; watch it on a probe batch of whole rows"
+            f"{path}: the router decided about {num_tokens} tokens of a batch of {len(document_N)}, so the documents of"
+            " its tokens are unknown; watch it on a probe batch of whole rows"
         )
-    return fitting[-1 if last else 0].flatten()
-
-
-def number_documents(document_BT: Tensor) -> int:
-    """Return the number of documents: one more than the largest."""
-    return int(document_BT.max()) + 1 if document_BT.numel() else 0
+    return document_N

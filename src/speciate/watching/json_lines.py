@@ -9,7 +9,7 @@ from collections.abc import Mapping
 class JsonLines:
     """Appends a line `{"step": 50, "moe_load/max_vio/layer_3": 0.4, ...}` for each check.
 
-        watch = Watch(model, sink=JsonLines("routing.jsonl"))
+    watch = Watch(model, sink=JsonLines("routing.jsonl"))
     """
 
     def __init__(self, file: str | pathlib.Path) -> None:

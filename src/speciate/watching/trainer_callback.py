@@ -12,7 +12,7 @@ STATE = "speciate.watch"
 """Name under which the trainer's checkpoints keep the watch's state."""
 
 
-class WatchCallback(TrainerCallback):  # type: ignore[misc]
+class WatchCallback(TrainerCallback):
     """Watches a Trainer's model: `Trainer(..., callbacks=[WatchCallback(probe=batch, on_alarm="stop")])`.
 
     The values go into the trainer's `log_history`, and to `sink`. The state is kept in the trainer's checkpoints, and a
@@ -41,7 +41,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]
         self._stops = False
         settings = {"steps": state.max_steps, **self.settings}
         self.watch = Watch(kwargs["model"], self.probe, on_alarm=self._take_alarm, **settings)
-        saved = state.stateful_callbacks.get(STATE)
+        saved = _kept_states(state).get(STATE)
         if saved is not None:
             self.watch.load_state_dict(saved["attributes"])
 
@@ -50,13 +50,15 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]
         assert self.watch is not None, "training has begun"
         values = self.watch.step(state.global_step)
         # the form in which the trainer keeps the state of callbacks
-        state.stateful_callbacks[STATE] = {"args": {}, "attributes": self.watch.state_dict()}
+        _kept_states(state)[STATE] = {"args": {}, "attributes": self.watch.state_dict()}
         if values:
             state.log_history.append({**values, "step": state.global_step})
         if self._stops:
             control.should_training_stop = True
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Remove the hooks."""
         if self.watch is not None:
             self.watch.close()
@@ -67,3 +69,10 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc]
             return
         warnings.warn(alarm.sentence, CollapseWarning, stacklevel=2)
         self._stops = self.on_alarm == "stop"
+
+
+def _kept_states(state: TrainerState) -> dict[str, Any]:
+    """Return the states of callbacks that the trainer's checkpoints keep, by name."""
+    kept: Any = state.stateful_callbacks  # a dict once the state is made, whatever its annotation says
+    states: dict[str, Any] = kept
+    return states

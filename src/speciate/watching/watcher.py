@@ -39,10 +39,10 @@ class CollapseWarning(UserWarning):
 class Watch:
     """Watches the routers of one model. Call `step` after each optimizer step.
 
-        watch = Watch(model, probe=batch, every=50, steps=10_000)
-        for step in range(1, 10_001):
-            ...
-            watch.step(step)
+    watch = Watch(model, probe=batch, every=50, steps=10_000)
+    for step in range(1, 10_001):
+        ...
+        watch.step(step)
     """
 
     def __init__(
@@ -151,20 +151,19 @@ class Watch:
 
     def _judge(self, step: int, counts: CheckCounts) -> dict[str, float]:
         """Log the values of a check, and raise the alarm if there is one."""
-        first_armed, alarm = self.alarm.checks == 0, None
-        if self._calls >= self.armed_after:
-            alarm = self.alarm.add(step, counts)
-            if first_armed and np.isnan(self.alarm.checks_to_fire(counts)) and _rank() == 0:
-                warnings.warn(
-                    f"no alarm can be raised: {counts.num_documents} documents a check are too few to tell a collapse"
-                    " from chance; use a probe with more rows (docs/watch.md)",
-                    CollapseWarning,
-                    stacklevel=4,
-                )
+        is_armed, before = self._calls >= self.armed_after, self.alarm.checks
+        alarm = self.alarm.add(step, counts, is_armed=is_armed)
+        if is_armed and not before and np.isnan(self.alarm.checks_to_fire(counts)) and _rank() == 0:
+            warnings.warn(
+                f"no alarm can be raised: {counts.num_documents} documents a check are too few to tell a collapse from"
+                " chance; use a probe with more rows (docs/watch.md)",
+                CollapseWarning,
+                stacklevel=3,
+            )
         self.values = {**counts.values(), **self.alarm.values()}
         for one in counts.selectors:
-            before = np.array(self.total.get(one.shape.path, [0.0] * one.shape.num_slots))
-            self.total[one.shape.path] = (before + one.chosen_GS.sum(axis=0)).tolist()
+            so_far = np.array(self.total.get(one.shape.path, [0.0] * one.shape.num_slots))
+            self.total[one.shape.path] = (so_far + one.chosen_GS.sum(axis=0)).tolist()
         if self.sink is not None and _rank() == 0:
             self.sink(step, self.values)
         if alarm is not None:
@@ -184,7 +183,7 @@ class Watch:
         self._counter.active = self.probe is None and (self._calls + 1) % self.every == 0
 
     def _run_probe(self) -> None:
-        """Run the probe batch: in evaluation mode, without gradient, without a trace in weights, flags or generators."""
+        """Run the probe batch in evaluation mode, without a trace in weights, flags or generators."""
         was_training = {module: module.training for module in self.model.modules()}
         self.model.eval()
         self._counter.active = True
@@ -263,7 +262,9 @@ class Watch:
         here = {"every": self.every, "armed_after": self.armed_after, "probe": self._probe_digest}
         for name, value in here.items():
             if state[name] != value:
-                raise ValueError(f"the saved watch has {name} {state[name]}, and this one {value}: they must be the same")
+                raise ValueError(
+                    f"the saved watch has {name} {state[name]}, and this one {value}: they must be the same"
+                )
         self.alarm.load_state_dict(state["alarm"])
         self._calls, self._step = int(state["calls"]), state["step"]
         self.total = {path: list(counts) for path, counts in state["total"].items()}
@@ -286,7 +287,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     """Return the module whose own forward runs at each step: the one inside wrappers of torch."""
     if isinstance(model, nn.DataParallel):
         raise ValueError(
-            "a model in DataParallel cannot be watched, since its replicas live for one step; use DistributedDataParallel"
+            "a model in DataParallel cannot be watched, since its replicas live for one step; use"
+            " DistributedDataParallel"
         )
     while True:
         if isinstance(model, torch._dynamo.OptimizedModule):
@@ -335,7 +337,13 @@ def _eagerly() -> Iterator[None]:
 def _digest(probe: Any) -> str:
     """Return a digest of a probe's tensors, by which ranks and saved states are compared."""
     digest = hashlib.sha256()
-    values = probe.items() if isinstance(probe, Mapping) else [("", probe)] if isinstance(probe, Tensor) else enumerate(probe)
+    values = (
+        probe.items()
+        if isinstance(probe, Mapping)
+        else [("", probe)]
+        if isinstance(probe, Tensor)
+        else enumerate(probe)
+    )
     for name, value in values:
         digest.update(f"{name}:".encode())
         if isinstance(value, Tensor):

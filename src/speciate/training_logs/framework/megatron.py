@@ -19,7 +19,8 @@ PHASE = "train"
 NOTES = (
     "A load-balancing loss of 1 says nothing of the load: it is E sum f P, and 1 wherever the mean probabilities P are"
     " even, even if one expert takes every token.",
-    "An overload factor is of ranks that hold several experts, and of single micro-batches; it bounds MaxVio from below.",
+    "An overload factor is of ranks that hold several experts, and of single micro-batches; it bounds MaxVio from"
+    " below.",
 )
 
 

@@ -27,9 +27,7 @@ def population_cv(value: float, experts: int) -> float:
 
 CV = "x sqrt((E - 1) / E)"
 NAMES = (
-    LogName(
-        "moe/layer_{i}/cv", r"moe/layer_(?P<layer>\d+)/cv", "cv", CV, population_cv, needs_experts=True
-    ),
+    LogName("moe/layer_{i}/cv", r"moe/layer_(?P<layer>\d+)/cv", "cv", CV, population_cv, needs_experts=True),
     LogName(
         "moe/cv_{mean,median,min,max}",
         "moe/cv_(?P<over>mean|median|min|max)",
@@ -38,9 +36,7 @@ NAMES = (
         population_cv,
         needs_experts=True,
     ),
-    LogName(
-        "moe/expert_utilization_max", "moe/expert_utilization_(?P<over>max)", "max_vio", "x - 1", minus_one
-    ),
+    LogName("moe/expert_utilization_max", "moe/expert_utilization_(?P<over>max)", "max_vio", "x - 1", minus_one),
     LogName(
         "moe_expert_utilization/layer_{i}_expert_{j}",
         r"moe_expert_utilization/layer_(?P<layer>\d+)_expert_(?P<expert>\d+)",
@@ -49,9 +45,7 @@ NAMES = (
         minus_one,
         relation=">=",
     ),
-    LogName(
-        "moe/layer_{i}/expert_diversity", r"moe/layer_(?P<layer>\d+)/expert_diversity", "effective_share", "x"
-    ),
+    LogName("moe/layer_{i}/expert_diversity", r"moe/layer_(?P<layer>\d+)/expert_diversity", "effective_share", "x"),
     LogName("moe/expert_diversity_{mean,min}", "moe/expert_diversity_(?P<over>mean|min)", "effective_share", "x"),
     LogName("moe/layer_{i}/dead_expert_frac", r"moe/layer_(?P<layer>\d+)/dead_expert_frac", "dead_share", "x"),
     LogName("moe/dead_expert_frac_mean", "moe/dead_expert_frac_(?P<over>mean)", "dead_share", "x"),

@@ -38,9 +38,7 @@ NAMES = (
         relation="<=",
         over="max",
     ),
-    LogName(
-        "train/block {i}/load balancing loss", r"(?:block \d+/)?load balancing loss(?: unscaled)?", "", LOSS
-    ),
+    LogName("train/block {i}/load balancing loss", r"(?:block \d+/)?load balancing loss(?: unscaled)?", "", LOSS),
     LogName(
         "train/block {i}/router Z loss", r"(?:block \d+/)?router Z loss(?: unscaled)?", "", "of the size of logits"
     ),

@@ -2,15 +2,14 @@
 
 from speciate.training_logs.log_names import LogName
 
-TITLE = "speciate.watch"
+TITLE = "`speciate.watch`"
 SOURCE = "this package, `speciate.watch`: [watch.md](watch.md)"
 PHASE = "train"
 NOTES = ()
 NAMES = (
     *(
         LogName(f"moe_load/{metric}/layer_{{i}}", rf"moe_load/{metric}/layer_(?P<layer>\d+)", metric, "x")
-        for metric in ("max_vio", "effective_share", "cv", "dead_share")
+        for metric in ("max_vio", "effective_share", "cv", "dead_share", "unevenness")
     ),
-    LogName("moe_load/unevenness/layer_{i}", r"moe_load/unevenness/layer_\d+", "", "relative to the limits of collapse"),
     LogName("moe_load/wealth/{run,layer_{i}}", r"moe_load/wealth/(?:run|layer_\d+)", "", "evidence of the alarm"),
 )

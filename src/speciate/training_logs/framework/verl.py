@@ -1,7 +1,7 @@
-"""verl: `compute_rollout_moe_load_balance_metrics` of verl/trainer/ppo/metric_utils.py, of the tokens that were sampled.
+"""verl: `compute_rollout_moe_load_balance_metrics` of verl/trainer/ppo/metric_utils.py, of the sampled tokens.
 
-Its test fixes the definitions: with all tokens on one of four experts max_vio is 3, min_vio -1 and avg_vio 1.5, the mean
-absolute deviation from an even load. A root mean square is at least a mean of absolute values, so cv >= avg_vio.
+Its test fixes the definitions: with all tokens on one of four experts max_vio is 3, min_vio -1 and avg_vio 1.5, the
+mean absolute deviation from an even load. A root mean square is at least a mean of absolute values, so cv >= avg_vio.
 prime-rl logs MaxVio under the same name without a layer: the mean over layers, and `/max`.
 """
 
@@ -21,9 +21,7 @@ NAMES = (
     LogName("rollout/moe/max_vio/layer_{i}", r"moe/max_vio/layer_(?P<layer>\d+)", "max_vio", "x"),
     LogName("rollout/moe/max_vio/{max,avg}", "moe/max_vio/(?P<over>max|avg|mean)", "max_vio", "x"),
     LogName("moe/max_vio", "moe/max_vio", "max_vio", "x", over="mean"),
-    LogName(
-        "rollout/moe/avg_vio/layer_{i}", r"moe/avg_vio/layer_(?P<layer>\d+)", "cv", "at least x", relation=">="
-    ),
+    LogName("rollout/moe/avg_vio/layer_{i}", r"moe/avg_vio/layer_(?P<layer>\d+)", "cv", "at least x", relation=">="),
     LogName("rollout/moe/avg_vio/{max,avg}", "moe/avg_vio/(?P<over>max|avg|mean)", "cv", "at least x", relation=">="),
     LogName(
         "rollout/moe/min_vio/*",
