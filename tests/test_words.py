@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 RETIRED = frozenset(
     [
         *("say", "told", "writing", "named", "portions", "let_go", "Kind", "Choice", "Problems", "problems"),
-        *("Surroundings", "surroundings", "put_back", "fitting_gradients", "jumped", "happened", "leave_out", "Watch"),
+        *("Surroundings", "surroundings", "put_back", "fitting_gradients", "jumped", "happened", "leave_out"),
         *("Feed", "Standing", "Footprint", "footprint", "Together", "Weighing", "Weighed", "Rated", "weigh", "View"),
         *("Skipper", "through", "Drafter", "drafters", "Tokens", "Place", "note", "listening", "metering", "Meter"),
         *("counted", "observed", "guess", "told_BT", "hears", "taught", "teaches", "spreads", "selects", "unlike"),

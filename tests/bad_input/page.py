@@ -18,6 +18,7 @@ from tests.bad_input import (
     tokens,
     traces,
     training,
+    training_logs,
     workflow,
 )
 from tests.bad_input.case import Case
@@ -31,7 +32,7 @@ CASES: list[Case] = [
     case
     for module in (
         *(studies, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, finished, traces, workflow),
+        *(archives, documents, shards, tokens, machine, training, finished, traces, training_logs, workflow),
     )
     for case in module.CASES
 ]

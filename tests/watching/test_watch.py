@@ -10,9 +10,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from tests.every_kind import VOCABULARY as VOCABULARY_OF_OURS
+from tests.every_kind import model_settings
+from tests.model.hf.families import build
 from tests.watching.tiny import EXPERTS, LAYERS, ids, mixtral, send_all_to
 from torch import Tensor, nn
 
+from speciate.config.run import ModelSpec
+from speciate.model.transformer import Transformer
+from speciate.selection.selection import record_selections
 from speciate.watch import Alarm, CollapseWarning, JsonLines, RoutingCollapsed, Watch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -260,5 +266,39 @@ def test_what_cannot_be_watched_is_refused() -> None:
 
 def test_the_watch_comes_without_transformers() -> None:
     lines = "import sys, speciate.watch; assert 'transformers' not in sys.modules; speciate.watch.WatchCallback"
-    done = subprocess.run([sys.executable, "-c", lines], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", lines], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
+
+
+MOE = {"kind": "moe", "num_experts": 4, "hidden": 20, "top_k": 2, "router": "learned", "balance": "none"}
+
+
+def test_a_model_of_this_package_is_counted_as_its_selectors_report() -> None:
+    settings = model_settings(ffn=MOE, depth={"kind": "mod", "capacity": 0.5})
+    model = Transformer(ModelSpec.model_validate(settings), VOCABULARY_OF_OURS).train()
+    token_BT = torch.randint(VOCABULARY_OF_OURS, (6, 16))
+    document_BT = torch.arange(12).repeat_interleave(8).view(6, 16)
+    model.eval()
+    with record_selections(model) as record:
+        model(token_BT, document_BT)
+    model.train()
+    watch = Watch(model, [token_BT, document_BT], every=1)
+    values = watch.step(1)
+    for path, selection in record.items():
+        np.testing.assert_allclose(watch.total[path], selection.chosen_NS.sum(0).detach().numpy())
+    # the router of experts chooses evenly if it never learned, a Mixture-of-Depths by its capacity
+    chosen = {shape.path: shape.num_chosen for shape in watch.alarm.shapes}
+    assert set(chosen.values()) == {1.0, 2.0}
+    assert not np.isnan(list(values.values())).any()
+
+
+def test_an_exported_model_of_this_package_is_counted_by_rows() -> None:
+    model = build(model_settings(ffn=MOE)).train()
+    batch = {"input_ids": torch.randint(VOCABULARY_OF_OURS, (6, 16))}
+    watch = Watch(model, every=1)
+    model(**batch).logits.sum().backward()
+    watch.step(1)
+    (total,) = {sum(counts) for counts in watch.total.values()}
+    assert total == 6 * 16

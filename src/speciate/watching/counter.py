@@ -101,7 +101,9 @@ class ChoiceCounter:
         if output is None:
             return  # the forward pass failed, and its error is on the way
         with torch.no_grad():
-            documents = {"decoder": of_own(args, kwargs)} if self.own else of_transformer(model, args, kwargs)
+            # an exported model of this package is called as those of transformers are
+            own = self.own and "input_ids" not in kwargs
+            documents = {"decoder": of_own(args, kwargs)} if own else of_transformer(model, args, kwargs)
             count = max(int(document_N.max()) + 1 for document_N in documents.values())
             for path, selection in record.items():
                 self._add_selection(path, selection, documents["decoder"], count)

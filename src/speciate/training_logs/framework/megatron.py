@@ -61,5 +61,6 @@ NAMES = (
     LogName("moe/max_cum_overload_factor", "moe/max_cum_overload_factor", "", "of memory over time, not of a load"),
     LogName("load_balancing_loss", "(?:[a-z]+_)?load_balancing_loss", "", LOSS),
     LogName("moe/load_balancing_loss_layer_{i}", r"moe/(?:[a-z]+_)?load_balancing_loss_layer_\d+", "", LOSS),
-    LogName("z_loss, moe/z_loss_layer_{i}", r"z_loss|moe/z_loss_layer_\d+", "", "of the size of logits, not of a load"),
+    LogName("z_loss", "z_loss", "", "of the size of logits, not of a load"),
+    LogName("moe/z_loss_layer_{i}", r"moe/z_loss_layer_\d+", "", "of the size of logits, not of a load"),
 )

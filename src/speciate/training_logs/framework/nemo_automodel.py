@@ -25,6 +25,7 @@ def population_cv(value: float, experts: int) -> float:
     return value * math.sqrt((experts - 1) / experts)
 
 
+LOSS = "not a function of the load: E sum f P is 1 wherever the mean probabilities P are even"
 CV = "x sqrt((E - 1) / E)"
 NAMES = (
     LogName("moe/layer_{i}/cv", r"moe/layer_(?P<layer>\d+)/cv", "cv", CV, population_cv, needs_experts=True),
@@ -56,10 +57,6 @@ NAMES = (
         "a quantile over all experts of all layers",
     ),
     LogName("moe/layer_{i}/utilization_mean", r"moe/layer_\d+/utilization_mean", "", "1 by definition"),
-    LogName(
-        "moe/aux_loss_mean, moe/layer_{i}/aux_loss",
-        r"moe/aux_loss_mean|moe/layer_\d+/aux_loss",
-        "",
-        "not a function of the load: E sum f P is 1 wherever the mean probabilities P are even",
-    ),
+    LogName("moe/aux_loss_mean", "moe/aux_loss_mean", "", LOSS),
+    LogName("moe/layer_{i}/aux_loss", r"moe/layer_\d+/aux_loss", "", LOSS),
 )

@@ -20,10 +20,12 @@ NOTES = (
 
 
 LOSS = "not a function of the load: E sum f P is 1 wherever the mean probabilities P are even"
+BLOCK = r"block[ _](?P<layer>\d+)/"
+"""Writers of event files may put `_` for a space."""
 NAMES = (
     LogName(
         "train/block {i}/load imbalance",
-        r"block (?P<layer>\d+)/load imbalance",
+        rf"{BLOCK}load[ _]imbalance",
         "max_vio",
         "x - 1 (at most, with several ranks)",
         minus_one,
@@ -31,15 +33,20 @@ NAMES = (
     ),
     LogName(
         "train/load imbalance",
-        "load imbalance",
+        "load[ _]imbalance",
         "max_vio",
         "x - 1 (at most, with several ranks)",
         minus_one,
         relation="<=",
         over="max",
     ),
-    LogName("train/block {i}/load balancing loss", r"(?:block \d+/)?load balancing loss(?: unscaled)?", "", LOSS),
     LogName(
-        "train/block {i}/router Z loss", r"(?:block \d+/)?router Z loss(?: unscaled)?", "", "of the size of logits"
+        "train/block {i}/load balancing loss", rf"(?:{BLOCK})?load[ _]balancing[ _]loss(?:[ _]unscaled)?", "", LOSS
+    ),
+    LogName(
+        "train/block {i}/router Z loss",
+        rf"(?:{BLOCK})?router[ _]Z[ _]loss(?:[ _]unscaled)?",
+        "",
+        "of the size of logits, not of a load",
     ),
 )

@@ -11,5 +11,6 @@ NAMES = (
         LogName(f"moe_load/{metric}/layer_{{i}}", rf"moe_load/{metric}/layer_(?P<layer>\d+)", metric, "x")
         for metric in ("max_vio", "effective_share", "cv", "dead_share", "unevenness")
     ),
-    LogName("moe_load/wealth/{run,layer_{i}}", r"moe_load/wealth/(?:run|layer_\d+)", "", "evidence of the alarm"),
+    LogName("moe_load/wealth/run", "moe_load/wealth/run", "", "evidence of the alarm"),
+    LogName("moe_load/wealth/layer_{i}", r"moe_load/wealth/layer_\d+", "", "evidence of the alarm"),
 )

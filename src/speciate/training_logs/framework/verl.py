@@ -17,20 +17,17 @@ NOTES = (
     "The counts are of response tokens over the whole interval of `moe_load_balance_metrics_interval`, so a step stands"
     " for the steps since the last one.",
 )
+LEAST = "of the least loaded expert alone; -1 means that it is dead"
 NAMES = (
     LogName("rollout/moe/max_vio/layer_{i}", r"moe/max_vio/layer_(?P<layer>\d+)", "max_vio", "x"),
     LogName("rollout/moe/max_vio/{max,avg}", "moe/max_vio/(?P<over>max|avg|mean)", "max_vio", "x"),
     LogName("moe/max_vio", "moe/max_vio", "max_vio", "x", over="mean"),
     LogName("rollout/moe/avg_vio/layer_{i}", r"moe/avg_vio/layer_(?P<layer>\d+)", "cv", "at least x", relation=">="),
     LogName("rollout/moe/avg_vio/{max,avg}", "moe/avg_vio/(?P<over>max|avg|mean)", "cv", "at least x", relation=">="),
+    LogName("rollout/moe/min_vio/layer_{i}", r"moe/min_vio/layer_\d+", "", LEAST),
+    LogName("rollout/moe/min_vio/{max,avg}", "moe/min_vio/(?:max|avg|mean)", "", LEAST),
     LogName(
-        "rollout/moe/min_vio/*",
-        r"moe/min_vio/(?:layer_\d+|max|avg|mean)",
-        "",
-        "of the least loaded expert alone; -1 means that it is dead",
-    ),
-    LogName(
-        "rollout/moe/routed_expert*",
+        "rollout/moe/routed_expert{s_found,_assignments}",
         "moe/routed_expert(?:s_found|_assignments)",
         "",
         "counts of what was measured, not a measure of load",
