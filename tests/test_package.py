@@ -21,9 +21,9 @@ from speciate.config.run import canonical_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LIGHT = ("analysis", "config", "figures", "graph", "reporting")
+LIGHT = ("analysis", "config", "figures", "graph", "reporting", "training_logs")
 """Packages that need no extra; neither do the verbs below."""
-LIGHT_VERBS = ("compare", "draw", "manifest", "report", "card", "present", "config", "describe")
+LIGHT_VERBS = ("compare", "draw", "manifest", "report", "card", "present", "config", "describe", "training_logs")
 
 
 @pytest.fixture(scope="module")

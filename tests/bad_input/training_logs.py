@@ -56,8 +56,8 @@ CASES = [
         "Training logs",
         "steps that go back",
         log(GOOD + GOOD),
-        "note: log.jsonl: steps go back from 2 to 1: the run was resumed, or the file holds several runs. Where a step was"
-        " logged twice, the last value counts.",
+        "note: log.jsonl: steps go back from 2 to 1: the run was resumed, or the file holds several runs. Where a"
+        " step was logged twice, the last value counts.",
         status=0,
     ),
     Case(
@@ -78,8 +78,8 @@ CASES = [
         "Training logs",
         "numbers of experts and of choices that the log excludes",
         log('{"step": 1, "moe_load/max_vio/max": 5.5}\n', "--experts", "8", "--chosen", "2"),
-        "log.jsonl: holds no possible value: moe_load/max_vio/max: 5.5 at step 1 gives max_vio 5.5, and that lies between 0"
-        " and 3 with 8 experts and 2 chosen; 1 such values were left out.",
+        "log.jsonl: holds no possible value: moe_load/max_vio/max: 5.5 at step 1 gives max_vio 5.5, and that lies"
+        " between 0 and 3 with 8 experts and 2 chosen; 1 such values were left out.",
     ),
     Case(
         "Training logs",
@@ -97,8 +97,8 @@ CASES = [
         "Training logs",
         "a CSV that TensorBoard exported",
         log("Wall time,Step,Value\n1.0,1,0.5\n", name="log.csv"),
-        "log.csv: a CSV from TensorBoard does not name what it holds; give the event file, or a CSV with a column for each"
-        " name",
+        "log.csv: a CSV from TensorBoard does not name what it holds; give the event file, or a CSV with a column for"
+        " each name",
     ),
     Case(
         "Training logs",

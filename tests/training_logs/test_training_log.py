@@ -79,7 +79,7 @@ def test_impossible_values_are_named(tmp_path: pathlib.Path) -> None:
         " chosen; 3 such values were left out."
     )
     assert set(log.table["layer"]) == {0}
-    with pytest.raises(ValueError, match="holds no possible value: .* with 8 experts and 7 chosen"):
+    with pytest.raises(ValueError, match=r"holds no possible value: .* with 8 experts and 7 chosen"):
         read(tmp_path, [{"step": 1, VIO.format(1): 7.0}], experts=8, chosen=7)
 
 

@@ -1,4 +1,4 @@
-"""Test the alarm of a training that runs: the same evidence as `analysis.alarm`, and its guarantee where K is unknown."""
+"""Test the alarm of a training that runs: the evidence of `analysis.alarm`, and its guarantee where K is unknown."""
 
 import json
 import math

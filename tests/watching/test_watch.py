@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,9 +25,8 @@ PROBE = {"input_ids": ids(16)}
 
 
 @pytest.fixture(autouse=True)
-def _one_seed() -> Iterator[None]:
+def _one_seed() -> None:
     torch.manual_seed(0)
-    yield
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int, parts: int = 1) -> None:
@@ -168,7 +166,7 @@ def test_a_loop_without_a_block_gets_the_exception_a_function_the_alarm_and_a_wa
         send_all_to(model, layer=0, expert=2)
         watch = Watch(model, PROBE, every=1, steps=10, armed_after=0, on_alarm=on_alarm)
         if on_alarm == "stop":
-            with pytest.raises(RoutingCollapsed, match="routing has collapsed in layer 0 .* expert 2 takes 100%"):
+            with pytest.raises(RoutingCollapsed, match=r"routing has collapsed in layer 0 .* expert 2 takes 100%"):
                 watch.step(1)
         elif on_alarm == "warn":
             with pytest.warns(CollapseWarning, match="routing has collapsed in layer 0"):
@@ -200,7 +198,7 @@ def test_no_check_counts_before_the_alarm_is_armed() -> None:
     watch = Watch(model, PROBE, every=1, steps=30, on_alarm="stop")
     for step in (1, 2):
         watch.step(step)
-    with pytest.raises(RoutingCollapsed, match="since step 1 .alarm at step 3"):
+    with pytest.raises(RoutingCollapsed, match=r"since step 1 .alarm at step 3"):
         watch.step(3)
 
 
@@ -219,7 +217,7 @@ def test_a_resumed_watch_is_the_one_that_never_stopped() -> None:
     assert whole.alarm.raised is not None
     assert resumed.state_dict() == whole.state_dict()
     other = Watch(model, {"input_ids": ids(16, seed=3)}, every=2, steps=20)
-    with pytest.raises(ValueError, match="the saved watch has probe .*, and this one .*: they must be the same"):
+    with pytest.raises(ValueError, match=r"the saved watch has probe .*, and this one .*: they must be the same"):
         other.load_state_dict(kept)
     with pytest.raises(ValueError, match="step 20 comes after step 20: resume a watch by its `load_state_dict`"):
         whole.step(20)
@@ -235,7 +233,7 @@ def test_a_compiled_model_is_watched_on_a_probe_and_refused_without(in_place: bo
         model.compile(backend="eager")
     else:
         compiled = torch.compile(model, backend="eager")
-    with pytest.raises(ValueError, match="is compiled by torch.compile, .* give the watch a probe"):
+    with pytest.raises(ValueError, match=r"is compiled by torch.compile, .* give the watch a probe"):
         Watch(compiled)
     watch = Watch(compiled, PROBE, every=1)
     compiled(input_ids=ids(4), labels=ids(4)).loss.backward()

@@ -15,8 +15,8 @@ STATE = "speciate.watch"
 class WatchCallback(TrainerCallback):
     """Watches a Trainer's model: `Trainer(..., callbacks=[WatchCallback(probe=batch, on_alarm="stop")])`.
 
-    The values go into the trainer's `log_history`, and to `sink`. The state is kept in the trainer's checkpoints, and a
-    run that resumes from one goes on with it.
+    The values go to `sink`, or into the trainer's `log_history` if there is none. The state is kept in the trainer's
+    checkpoints, and a run that resumes from one goes on with it.
     """
 
     def __init__(self, probe: Any = None, **settings: Any) -> None:
@@ -51,7 +51,7 @@ class WatchCallback(TrainerCallback):
         values = self.watch.step(state.global_step)
         # the form in which the trainer keeps the state of callbacks
         _kept_states(state)[STATE] = {"args": {}, "attributes": self.watch.state_dict()}
-        if values:
+        if values and self.settings.get("sink") is None:
             state.log_history.append({**values, "step": state.global_step})
         if self._stops:
             control.should_training_stop = True

@@ -1,6 +1,6 @@
 """Test that transformers' Trainer takes the same step whether a batch comes whole or in accumulated parts.
 
-The Trainer itself needs the package accelerate, which only developers have; the same sums are tested without it too.
+The Trainer itself needs the package accelerate, one of the developers' tools; the same sums are tested without it.
 """
 
 import pathlib

@@ -2,7 +2,7 @@
 
 Its test fixes the definitions: with all tokens on one of four experts max_vio is 3, min_vio -1 and avg_vio 1.5, the
 mean absolute deviation from an even load. A root mean square is at least a mean of absolute values, so cv >= avg_vio.
-prime-rl logs MaxVio under the same name without a layer: the mean over layers, and `/max`.
+prime-rl logs MaxVio of training batches under the same name without a layer: the mean over layers, and `/max`.
 """
 
 from speciate.training_logs.log_names import LogName
@@ -12,10 +12,10 @@ SOURCE = (
     "verl-project/verl, verl/trainer/ppo/metric_utils.py, pull request 6853 (2026),"
     " `moe_load_balance_metrics_interval`; and prime-rl's `moe/max_vio`"
 )
-PHASE = "rollout"
+PHASE = "train"
 NOTES = (
-    "The counts are of response tokens over the whole interval of `moe_load_balance_metrics_interval`, so a step stands"
-    " for the steps since the last one.",
+    "verl's counts are of response tokens over the whole interval of `moe_load_balance_metrics_interval`, so a step"
+    " stands for the steps since the last one.",
 )
 LEAST = "of the least loaded expert alone; -1 means that it is dead"
 NAMES = (
