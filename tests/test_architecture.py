@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "traces": {"config", "selection"},
     "recording": {"config", "selection", "data", "model", "training"},
     "training_logs": {"config", "selection", "analysis", "figures"},
-    "watching": {"config", "selection", "analysis", "recording"},
+    "watching": {"config", "selection", "analysis", "model", "recording"},
     "analysis": {"config", "selection"},
     "figures": {"config"},
     "calibration": {"config", "selection", "analysis"},

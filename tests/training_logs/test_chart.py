@@ -64,7 +64,16 @@ def test_the_command_prints_the_verdicts_and_writes_table_and_chart(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log_of(tmp_path)
-    given = [str(tmp_path / "log.jsonl"), "--experts", "4", "--chosen", "1", "--output", str(tmp_path / "out")]
+    given = [
+        "--logs",
+        str(tmp_path / "log.jsonl"),
+        "--experts",
+        "4",
+        "--chosen",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     cli.main(["training_logs", *given])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Layer 1: MaxVio of 3 at step 20 is above the limit of 1.52")

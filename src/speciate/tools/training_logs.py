@@ -3,6 +3,9 @@
 Reads TensorBoard's event files, JSON lines and CSV with the routing metrics of torchtitan, Megatron-LM, OLMo-core,
 verl, NeMo Automodel, TRL or `speciate.watch`, and converts them to one definition: MaxVio, effective experts / E,
 coefficient of variation, dead share, by step and layer. Without --experts and --chosen no limit of collapse is known.
+
+Example:
+    speciate training_logs --logs runs/tensorboard --experts 64 --chosen 8 --output routing
 """
 
 import argparse
@@ -16,7 +19,9 @@ from speciate.training_logs.verdict import headline, judge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("logs", nargs="+", type=pathlib.Path, help="files or folders of one training")
+    parser.add_argument(
+        "--logs", nargs="+", required=True, type=pathlib.Path, metavar="FILE", help="files or folders of one training"
+    )
     parser.add_argument("--experts", type=int, metavar="E", help="number of experts of a layer")
     parser.add_argument("--chosen", type=int, metavar="K", help="number of experts that a token chooses")
     parser.add_argument("--output", type=pathlib.Path, metavar="FOLDER", help="write metrics.csv and chart.svg here")
