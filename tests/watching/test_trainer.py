@@ -83,3 +83,9 @@ def test_a_run_that_resumes_from_a_checkpoint_goes_on_with_its_watch(tmp_path: p
     assert [sum(counts) for counts in resumed.watch.total.values()] == [
         sum(counts) for counts in whole.watch.total.values()
     ]
+
+
+def test_a_compiled_run_needs_a_probe(tmp_path: pathlib.Path) -> None:
+    run = trainer(Trainer, tmp_path, WatchCallback(), torch_compile=True, torch_compile_backend="eager")
+    with pytest.raises(ValueError, match=r"torch_compile: .* give the callback a probe"):
+        run.train()

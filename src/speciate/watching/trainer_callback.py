@@ -38,6 +38,11 @@ class WatchCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Hook the model, and go on where the checkpoint was."""
+        if args.torch_compile and self.probe is None:
+            raise ValueError(
+                "torch_compile: the choices of a compiled model's training batches cannot be counted; give the callback"
+                " a probe, which runs without compilation"
+            )
         self._stops = False
         settings = {"steps": state.max_steps, **self.settings}
         self.watch = Watch(kwargs["model"], self.probe, on_alarm=self._take_alarm, **settings)

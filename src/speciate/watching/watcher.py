@@ -1,10 +1,7 @@
 """Watch what a model's routers do while anybody trains it, and raise the alarm if they collapse."""
 
-import contextlib
-import hashlib
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 from speciate.watching.collapse_alarm import Alarm, CollapseAlarm
 from speciate.watching.counter import ChoiceCounter
 from speciate.watching.counts import CheckCounts, SelectorCounts, stack_ranks
+from speciate.watching.probe import call_with_probe, digest, probing, refuse_compiled, unwrap
 
 Sink = Callable[[int, Mapping[str, float]], object]
 """What takes the values of a check: (step, values by name)."""
@@ -90,12 +88,12 @@ class Watch:
         if domains is not None and probe is None:
             raise ValueError("domains: are those of a probe batch's rows, and there is no probe")
         self.every, self.on_alarm, self.sink, self.probe = every, on_alarm, sink, probe
-        self.model = _unwrapped(model)
+        self.model = unwrap(model)
         self.domains = None if domains is None else list(domains)
         self.process_group = process_group
-        self._forward = forward or _call_with_probe
+        self._forward = forward or call_with_probe
         if probe is None:
-            _refuse_compiled(model)
+            refuse_compiled(model)
         self.armed_after = armed_after if armed_after is not None else _armed_after(steps, every)
         self.alarm = CollapseAlarm(false_alarms, None if steps is None else _num_checks(steps, self.armed_after, every))
         """The evidence so far; its `raised` is the Alarm, once there is one."""
@@ -105,7 +103,7 @@ class Watch:
         """For each router, how often each of its experts was chosen in all checks."""
         self._calls = 0
         self._step: int | None = None
-        self._probe_digest = None if probe is None else _digest(probe)
+        self._probe_digest = None if probe is None else digest(probe)
         self._counter = ChoiceCounter(self.model)
         self._counter.in_training_only = probe is None
         self._await_next()
@@ -183,22 +181,12 @@ class Watch:
         self._counter.active = self.probe is None and (self._calls + 1) % self.every == 0
 
     def _run_probe(self) -> None:
-        """Run the probe batch in evaluation mode, without a trace in weights, flags or generators."""
-        was_training = {module: module.training for module in self.model.modules()}
-        self.model.eval()
         self._counter.active = True
-        devices = {tensor.device.index for tensor in self.model.parameters() if tensor.device.type == "cuda"}
         try:
-            with (
-                torch.no_grad(),
-                torch.random.fork_rng(devices=[index for index in devices if index is not None]),
-                _eagerly(),
-            ):
+            with probing(self.model):
                 self._forward(self.model, self.probe)
         finally:
             self._counter.active = False
-            for module, flag in was_training.items():
-                module.training = flag
 
     def _gathered(self) -> CheckCounts:
         """Return what was counted since the last check, on all ranks."""
@@ -281,77 +269,6 @@ def _num_checks(steps: int, armed_after: int, every: int) -> int:
     """Return how many checks of a training of so many steps count."""
     before = max(0, (armed_after - 1) // every)
     return max(1, steps // every - before)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the module whose own forward runs at each step: the one inside wrappers of torch."""
-    if isinstance(model, nn.DataParallel):
-        raise ValueError(
-            "a model in DataParallel cannot be watched, since its replicas live for one step; use"
-            " DistributedDataParallel"
-        )
-    while True:
-        if isinstance(model, torch._dynamo.OptimizedModule):
-            model = model._orig_mod
-        elif isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module
-        else:
-            return model
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    """Raise ValueError for a compiled model, whose forward passes need not call hooks."""
-    for path, module in model.named_modules():
-        if isinstance(module, torch._dynamo.OptimizedModule) or vars(module).get("_compiled_call_impl") is not None:
-            raise ValueError(
-                f"{path or 'the model'}: is compiled by torch.compile, so the choices of its training batches cannot be"
-                " counted; give the watch a probe, which runs without compilation"
-            )
-
-
-def _call_with_probe(model: nn.Module, probe: Any) -> None:
-    """Call the model with the probe, without a loss, without a cache, and with as few logits as it allows."""
-    device = next(model.parameters()).device
-
-    def moved(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    if isinstance(probe, Mapping):
-        known = inspect.signature(model.forward).parameters
-        spared = {"use_cache": False, "logits_to_keep": 1}
-        given = {name: moved(value) for name, value in probe.items() if name not in ("labels", "decoder_labels")}
-        model(**{**{name: value for name, value in spared.items() if name in known}, **given})
-    elif isinstance(probe, Tensor):
-        model(moved(probe))
-    else:
-        model(*[moved(value) for value in probe])
-
-
-@contextlib.contextmanager
-def _eagerly() -> Iterator[None]:
-    """Run compiled modules without their compiled code, which need not call hooks."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-def _digest(probe: Any) -> str:
-    """Return a digest of a probe's tensors, by which ranks and saved states are compared."""
-    digest = hashlib.sha256()
-    values = (
-        probe.items()
-        if isinstance(probe, Mapping)
-        else [("", probe)]
-        if isinstance(probe, Tensor)
-        else enumerate(probe)
-    )
-    for name, value in values:
-        digest.update(f"{name}:".encode())
-        if isinstance(value, Tensor):
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()
 
 
 def _is_distributed() -> bool:
