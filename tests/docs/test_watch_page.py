@@ -1,13 +1,17 @@
 """Test that docs/watch.md has all names that are read and logged; run as a module, this file writes them."""
 
+import bisect
 import inspect
 import pathlib
 import re
 
+import numpy as np
+
 from speciate.training_logs.log_names import METRICS, frameworks
 from speciate.training_logs.training_log import COLUMNS
 from speciate.watch import Watch
-from speciate.watching.counts import EVIDENCE, MEASURES, PREFIX
+from speciate.watching.collapse_alarm import CollapseAlarm
+from speciate.watching.counts import EVIDENCE, MEASURES, PREFIX, CheckCounts, SelectorCounts, WatchedSelector
 from speciate.watching.watcher import ARMED_AFTER
 
 FILE = pathlib.Path(__file__).parents[2] / "docs" / "watch.md"
@@ -39,6 +43,36 @@ def definitions(of: dict[str, str]) -> str:
     )
 
 
+SIZES = ((8, 1, 1), (8, 2, 32), (64, 8, 16), (128, 8, 48))
+"""Experts, choices of a token, layers."""
+PLAN = 200
+
+
+def needs() -> str:
+    """Return the table of the documents that a total collapse of one layer needs to raise the alarm."""
+    rows = []
+    for experts, chosen, layers in SIZES:
+        fewest = [fewest_documents(experts, chosen, layers, within) for within in (PLAN, PLAN // 10, 1)]
+        rows.append(f"| {experts}, {chosen} chosen | {layers} | {' | '.join(map(str, fewest))} |")
+    head = [
+        f"| experts | layers | by the last of {PLAN} checks | within {PLAN // 10} checks | at once |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def fewest_documents(experts: int, chosen: int, layers: int, within: int) -> int:
+    """Return with how many documents a total collapse of one layer raises the alarm within so many checks."""
+    shape = WatchedSelector("router", 0, experts, float(chosen))
+
+    def is_enough(documents: int) -> bool:
+        one = SelectorCounts(shape, np.ones((documents, experts)), np.full(experts, 1 / experts))
+        counts = CheckCounts((one,) * layers, np.zeros(documents, dtype=np.int64))
+        return CollapseAlarm(0.05, PLAN).checks_to_fire(counts) <= within
+
+    return bisect.bisect_left(range(1, 65), True, key=is_enough) + 1
+
+
 def parts() -> dict[str, str]:
     """Return the page's generated parts by the name in their marks."""
     logged = {f"{PREFIX}/{name}/layer_{{i}}": text for name, text in {**MEASURES, **EVIDENCE}.items()}
@@ -47,6 +81,7 @@ def parts() -> dict[str, str]:
         "measures": definitions(METRICS),
         "columns": definitions(COLUMNS),
         "names": names(),
+        "needs": needs(),
     }
 
 
