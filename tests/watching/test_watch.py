@@ -293,6 +293,24 @@ def test_a_model_of_this_package_is_counted_as_its_selectors_report() -> None:
     assert not np.isnan(list(values.values())).any()
 
 
+def test_a_selector_whose_number_of_choices_varies_is_the_same_after_resuming() -> None:
+    """Experts that choose their tokens take a rounded number of a row's, so k depends on its length."""
+    settings = model_settings(ffn={**MOE, "choice": {"kind": "expert", "non_causal": True}})
+    model = Transformer(ModelSpec.model_validate(settings), VOCABULARY_OF_OURS)
+    batches = [torch.randint(VOCABULARY_OF_OURS, (6, length)) for length in (16, 7)]
+    first = Watch(model.train(), every=1, armed_after=0)
+    model(batches[0])
+    with pytest.warns(CollapseWarning, match="documents a check are too few"):
+        first.step(1)
+    kept = first.state_dict()
+    first.close()
+    resumed = Watch(model, every=1, armed_after=0)
+    resumed.load_state_dict(kept)
+    model(batches[1])
+    resumed.step(2)
+    assert resumed.alarm.checks == 2 and resumed.alarm.shapes == first.alarm.shapes
+
+
 def test_an_exported_model_of_this_package_is_counted_by_rows() -> None:
     model = build(model_settings(ffn=MOE)).train()
     batch = {"input_ids": torch.randint(VOCABULARY_OF_OURS, (6, 16))}

@@ -196,6 +196,10 @@ class Watch:
                 + ("" if self.probe is not None else ", in training mode")
             )
         chosen, null = self._counter.take()
+        if not chosen:
+            raise ValueError(
+                "no router of experts chose anything: what an indexer of sparse attention chooses is not watched"
+            )
         num_documents = max(len(count_GS) for count_GS in chosen.values())
         shapes = self._counter.shapes
         chosen = {path: chosen.get(path, np.zeros((num_documents, shapes[path].num_slots))) for path in shapes}
@@ -256,6 +260,8 @@ class Watch:
         self.alarm.load_state_dict(state["alarm"])
         self._calls, self._step = int(state["calls"]), state["step"]
         self.total = {path: list(counts) for path, counts in state["total"].items()}
+        # k of a selector that chooses more for some tokens is that of its first call
+        self._counter.shapes = {shape.path: shape for shape in self.alarm.shapes}
         self._counter.drop()
         self._await_next()
 
