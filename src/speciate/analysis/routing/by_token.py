@@ -23,7 +23,7 @@ from speciate.analysis.routing.token_sample import Choices, SampledTokens
 from speciate.analysis.specialisation import nulls
 from speciate.selection.tally import Array
 
-MOST_CELLS = 2048
+MOST_CELLS = 1536
 """Tokens times slots in the test beyond the token; the commonest tokens are taken."""
 FEWEST_TOKENS = 8
 UNITS_OF_TEST = 80

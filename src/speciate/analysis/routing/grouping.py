@@ -52,6 +52,7 @@ class DocumentGroups:
     _designs: dict[tuple[bytes, int], LabelDesign] = field(default_factory=dict)
     _all_units: dict[tuple[bytes, int], Units] = field(default_factory=dict)
     _times: dict[bytes, Array] = field(default_factory=dict)
+    _halves: dict[bytes, Array] = field(default_factory=dict)
 
     @property
     def num_groups(self) -> int:
@@ -98,6 +99,15 @@ class DocumentGroups:
         if key not in self._times:
             self._times[key] = draws.resample_counts(stratum_G, self.settings.resamples, self.settings.seed)
         return self._times[key]
+
+    def halves(self, kept_G: npt.NDArray[np.bool_], number: int) -> Array:
+        """Return splits of some of the groups in halves of every label, 1 for the second half, (number, kept)."""
+        key = kept_G.tobytes()
+        if key not in self._halves:
+            seed, label_G = self.settings.seed, self.label_G[kept_G]
+            splits = [draws.assign_halves(label_G, seed + split) for split in range(number)]
+            self._halves[key] = np.stack(splits).astype(np.float64)
+        return self._halves[key]
 
     def label_strata(self) -> Integers:
         """Return each group's label, so that every draw takes as many groups of each."""

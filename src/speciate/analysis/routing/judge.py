@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis import statistics
-from speciate.analysis.routing import by_token, pairs, reliability, sentences, within
+from speciate.analysis.routing import by_token, pairs, reliability, sentences, token_types, within
 from speciate.analysis.routing.by_document import document_information
 from speciate.analysis.routing.by_token import TokenTables
 from speciate.analysis.routing.grouping import DocumentGroups, group_rows
@@ -173,12 +173,10 @@ def _of_single_tokens(
         counts_GXS = within.bin_counts(choices, bin_P[choices.at_N], len(start_X), tokens)
         row["position_bits"], row["position_p"] = within.within_documents(counts_GXS, groups)
         collector.add("positions", key, _bin_rows(counts_GXS, "position", start_X))
-    type_V = within.types_of(tokens.pieces_V)
-    if type_V.max(initial=-1) >= 0:
-        type_P = np.append(type_V, -1)[tokens.token_P]
-        counts_GXS = within.bin_counts(choices, type_P[choices.at_N], len(within.TYPE_NAMES), tokens)
+    if tokens.type_V.max(initial=-1) >= 0:
+        counts_GXS = within.bin_counts(choices, tokens.type_P[choices.at_N], len(token_types.NAMES), tokens)
         row["type_bits"], row["type_p"] = within.within_documents(counts_GXS, groups)
-        collector.add("types", key, _bin_rows(counts_GXS, "type", np.array(within.TYPE_NAMES, dtype=object)))
+        collector.add("types", key, _bin_rows(counts_GXS, "type", np.array(token_types.NAMES, dtype=object)))
     return row
 
 

@@ -5,6 +5,7 @@ Shape suffixes: B draws, G groups, S slots (experts).
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -50,11 +51,22 @@ class GroupedSelector:
         null_S = self.tally.null_GS.sum(axis=0)
         return self.num_chosen if load.is_even(null_S / null_S.sum()) else 1.0
 
+    @cached_property
+    def has_even_null(self) -> bool:
+        """Whether an unlearned selector would spread the choices of every group evenly."""
+        null_GS = self.tally.null_GS
+        return bool(np.allclose(null_GS, null_GS[:, :1], rtol=1e-9, atol=0))
+
     def shares(self, times_BG: Array) -> Array:
         """Return the shares of the choices against the null's in each draw of groups, (B, S)."""
-        return shares_against_null(times_BG @ self.tally.chosen_GS, times_BG @ self.tally.null_GS)
+        chosen_BS = times_BG @ self.tally.chosen_GS
+        return (
+            load.shares(chosen_BS)
+            if self.has_even_null
+            else shares_against_null(chosen_BS, times_BG @ self.tally.null_GS)
+        )
 
-    @property
+    @cached_property
     def share_S(self) -> Array:
         return self.shares(np.ones((1, len(self.tally.decisions_G))))[0]
 

@@ -83,15 +83,14 @@ def pair_test(choices: Choices, tokens: SampledTokens, groups: DocumentGroups) -
 def count_together(choices: Choices, unit_N: draws.Integers, num_units: int) -> Array:
     """Return how many tokens of each unit chose both of two slots, (U, S, S); the diagonal counts single slots."""
     result = np.zeros((num_units, choices.num_slots, choices.num_slots))
-    by_unit_N = np.argsort(unit_N, kind="stable")
-    choice_NK = choices.choice_NK[by_unit_N]
-    chosen_NS = np.zeros((len(choice_NK), choices.num_slots + 1), dtype=np.float32)  # the last column is for none
-    np.put_along_axis(chosen_NS, choice_NK.astype(np.int64), 1.0, axis=1)
-    chosen_NS = chosen_NS[:, :-1]
-    end_U = np.cumsum(np.bincount(unit_N, minlength=num_units))
-    for unit, end in enumerate(end_U.tolist()):
-        of_unit = chosen_NS[(end_U[unit - 1] if unit else 0) : end]
-        result[unit] = of_unit.T @ of_unit
+    choice_NK = choices.choice_NK[np.argsort(unit_N, kind="stable")]
+    count_U = np.bincount(unit_N, minlength=num_units)
+    end_U, width = np.cumsum(count_U), choices.num_slots + 1  # the first column is for none
+    start_N = np.arange(int(count_U.max(initial=0)))[:, None] * width + 1
+    for unit, (end, count) in enumerate(zip(end_U.tolist(), count_U.tolist(), strict=True)):
+        chosen_NS = np.zeros((count, width), dtype=np.float32)
+        chosen_NS.reshape(-1)[start_N[:count] + choice_NK[end - count : end]] = 1.0
+        result[unit] = (chosen_NS.T @ chosen_NS)[1:, 1:]
     return result
 
 

@@ -27,8 +27,7 @@ def split_half(selector: GroupedSelector, groups: DocumentGroups) -> float:
         return NAN
     kept_G = present_G & np.isin(groups.label_G, labels)
     label_G = np.searchsorted(labels, groups.label_G[kept_G])
-    seed = groups.settings.seed
-    second_QG = np.stack([draws.assign_halves(label_G, seed + split) for split in range(NUM_SPLITS)]).astype(np.float64)
+    second_QG = groups.halves(kept_G, NUM_SPLITS)
     halves = [
         lift_matrix(draws.sums_by_resample(times_QG, label_G, len(labels), selector.tally.chosen_GS[kept_G]))[1]
         for times_QG in (1 - second_QG, second_QG)

@@ -17,7 +17,7 @@ class JudgeSettings:
     """Seed of all draws."""
     min_occurrences: int = 5
     """How often a token must occur with every label to count in I(expert; label | token)."""
-    most_tokens: int = 250_000
+    most_tokens: int = 200_000
     """Sampled tokens for what needs single tokens; whole documents are left out beyond that."""
 
     @property

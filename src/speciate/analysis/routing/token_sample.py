@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from speciate.analysis import draws
 from speciate.analysis.draws import Integers
+from speciate.analysis.routing import token_types
 from speciate.analysis.routing.grouping import DocumentGroups
 from speciate.selection.routing_record import RoutingRecord, TokenSample
 from speciate.selection.tally import Array
@@ -86,9 +87,14 @@ class SampledTokens:
         return [self.sample.pieces.get(int(token), "") for token in self.ids_V]
 
     @cached_property
-    def size_G(self) -> Array:
-        """Return the number of sampled tokens of each group."""
-        return np.bincount(self.group_P, minlength=self.num_groups).astype(np.float64)
+    def type_V(self) -> Integers:
+        """Return the type of each id, as an index into `token_types.NAMES`; -1 where its text is unknown."""
+        return token_types.types_of(self.pieces_V)
+
+    @cached_property
+    def type_P(self) -> Integers:
+        """Return the type of each token; -1 where unknown."""
+        return np.append(self.type_V, -1)[self.token_P]
 
     @cached_property
     def second_half_P(self) -> npt.NDArray[np.bool_]:

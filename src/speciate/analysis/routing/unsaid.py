@@ -132,7 +132,7 @@ def _of_tokens(part: Seen) -> list[Note]:
                 " texts (--texts) and the tokenizer.",
             )
         )
-    elif within.types_of(part.tokens.pieces_V).max(initial=-1) < 0:
+    elif part.tokens.type_V.max(initial=-1) < 0:
         notes.append(
             Note("no_pieces", "Which types of token choose which expert: the text of the token ids is not known.")
         )
