@@ -27,7 +27,7 @@ class Texts:
 
 
 def texts(draw: np.random.Generator, *, labels: int = 3, documents: int = 16, tokens: int = 120) -> Texts:
-    """Return texts of `labels` labels: a label prefers tokens, a document has a mixture of its own about its label's."""
+    """Return texts of `labels` labels: documents have mixtures of their own."""
     label_D = np.repeat(np.arange(labels), documents)
     base = np.exp(1.5 * draw.standard_normal((labels, VOCABULARY)))
     length_D = draw.integers(tokens // 2, tokens * 3 // 2, len(label_D))

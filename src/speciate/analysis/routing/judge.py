@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis import statistics
-from speciate.analysis.routing import by_token, pairs, reliability, sentences, token_types, within
-from speciate.analysis.routing.by_document import document_information
-from speciate.analysis.routing.by_token import TokenTables
+from speciate.analysis.routing import reliability, sentences
 from speciate.analysis.routing.grouping import DocumentGroups, group_rows
 from speciate.analysis.routing.judgement import TABLES, Judgement, Verdict
 from speciate.analysis.routing.labels import label_test, shadow_columns
@@ -16,8 +14,11 @@ from speciate.analysis.routing.lifts import lifts_rows, statistics_of_labels
 from speciate.analysis.routing.loads import GroupedSelector, experts_rows, group_selector, load_columns, spread_of
 from speciate.analysis.routing.pooled import PooledNull
 from speciate.analysis.routing.settings import JudgeSettings
-from speciate.analysis.routing.states import find_state
-from speciate.analysis.routing.token_sample import Choices, sampled_tokens
+from speciate.analysis.routing.single_tokens import by_token, pairs, token_types, within
+from speciate.analysis.routing.single_tokens.by_document import document_information
+from speciate.analysis.routing.single_tokens.by_token import TokenTables
+from speciate.analysis.routing.single_tokens.sample import Choices, sampled_tokens
+from speciate.analysis.routing.states import Finding, find_state
 from speciate.analysis.routing.unsaid import Seen, unsaid_notes
 from speciate.selection.routing_record import RoutingRecord
 
@@ -63,14 +64,14 @@ def judge(record: RoutingRecord, settings: JudgeSettings | None = None) -> Judge
     if not parts:
         raise ValueError(f"{record.source}: no layer made a routing decision")
     _correct(collector)
-    verdicts, names = _conclude(record, collector, settings)
+    verdicts, named = _conclude(record, collector, settings)
     layers = pd.DataFrame(collector.layers)
     tables = {name: table for name in TABLES if (table := collector.table(name)) is not None}
     tables = {"layers": layers.reindex(columns=list(TABLES["layers"])), **tables}
     return Judgement(
         source=record.source,
         against="",
-        headline=sentences.headline([(name, verdict.state) for name, verdict in zip(names, verdicts, strict=True)]),
+        headline=sentences.headline(named),
         verdicts=tuple(verdicts),
         tables=tables,
         unsaid=unsaid_notes(parts, layers),
@@ -129,7 +130,7 @@ def _judge_layer(
         (name, group_selector(shadow, groups))
         for name, selectors in record.shadows.items()
         for shadow in selectors
-        if shadow.path == selector.path
+        if shadow.path == selector.path and shadow.tally.decisions_G.any()
     ]
     row |= test.columns | shadow_columns(test, shadows, groups)
     row["tested_labels"] = [groups.labels[label] for label in test.design.tested] if test.design.can_test else []
@@ -219,14 +220,16 @@ def _correct(collector: _Collector) -> None:
             start += len(frame)
 
 
-def _conclude(record: RoutingRecord, collector: _Collector, settings: JudgeSettings) -> tuple[list[Verdict], list[str]]:
+def _conclude(
+    record: RoutingRecord, collector: _Collector, settings: JudgeSettings
+) -> tuple[list[Verdict], list[tuple[str, Finding]]]:
     """Find the state of each layer, and return the verdicts with what the layers are called."""
     unit = "documents" if record.has_documents else "windows"
     keys = [(row["layer"], row["phase"]) for row in collector.layers]
     by_layer = {
         (frame["path"].iloc[0], frame["phase"].iloc[0]): frame for frame in collector.frames["lifts"] if len(frame)
     }
-    verdicts, names = [], []
+    verdicts, named = [], []
     for row, key in zip(collector.layers, keys, strict=True):
         finding = find_state(row, num_labels=len(record.labels), level=settings.level)
         lifts = by_layer.get((row["path"], row["phase"]))
@@ -235,8 +238,8 @@ def _conclude(record: RoutingRecord, collector: _Collector, settings: JudgeSetti
         text = sentences.verdict_sentence(name, row, finding, top, unit)
         row |= {"state": finding.state, "sentence": text, "documents_needed": finding.documents_needed}
         verdicts.append(Verdict(row["path"], row["layer"], row["phase"], finding.state, text))
-        names.append(name)
-    return verdicts, names
+        named.append((name, finding))
+    return verdicts, named
 
 
 def _facts(

@@ -12,7 +12,7 @@ STATES = {
     "specialised": "its choices tell the labels apart, by more than chance, tokens and untrained routers explain",
     "token": "its choices tell the labels apart, and the identity of the tokens explains it",
     "untrained": "its choices tell the labels apart, and no better than a router that was never trained",
-    "telling": "its choices tell the labels apart; the record cannot show whether tokens or untrained routers do so too",
+    "telling": "its choices tell the labels apart; the record cannot show whether tokens or untrained routers do, too",
     "indifferent": "its choices do not depend on the label, or by less than matters",
     "undecided": "these texts are too few to tell",
     "unlabelled": "not collapsed; without labels nothing can be said of specialisation",

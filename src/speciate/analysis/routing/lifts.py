@@ -1,7 +1,7 @@
 """Which experts prefer which labels: lifts with intervals, and a test of each expert and label.
 
-lift = f_{e|d} / mean_d f_{e|d}. The test of expert e and label d compares the mean of the label's units with that of the
-other labels, in units of its standard error (Welch 1947):
+lift = f_{e|d} / mean_d f_{e|d}. The test of expert e and label d compares the mean of the label's units with that of
+the other labels, in units of its standard error (Welch 1947):
 
     T_de = (Y_de - mean_{c != d} Y_ce) / sqrt(V_de + sum_{c != d} V_ce / (D - 1)^2),    V = s^2 / m over m units
 

@@ -2,9 +2,9 @@
 
 A permutation test of its own has no p-value below 1 / (B + 1), so that among ten thousand tests no single one could
 ever pass Benjamini-Hochberg. Each statistic is therefore divided by a quantile of its own null, and compared with the
-draws of all tests together. m p is then the number of tests that chance carries as far, by draws of whole documents, and
-Benjamini-Hochberg's q compares it with the number that came as far (as Tusher, Tibshirani & Chu 2001 do). That number
-needs no assumption on how the tests depend on each other.
+draws of all tests together. m p is then the number of tests that chance carries as far, by draws of whole documents,
+and Benjamini-Hochberg's q compares it with the number that came as far (as Tusher, Tibshirani & Chu 2001 do). That
+number needs no assumption on how the tests depend on each other.
 
 Shape suffixes: B draws, T tests.
 """

@@ -19,7 +19,7 @@ STATE_PHRASES = {
         "tell labels apart, for reasons that this record cannot show",
     ),
     "indifferent": ("is indifferent to the label", "are indifferent to the label"),
-    "undecided": ("is undecided", "are undecided"),
+    "undecided": ("is undecided as to its labels", "are undecided as to their labels"),
     "unlabelled": ("has not collapsed", "have not collapsed"),
 }
 MOST_LAYERS = 6
@@ -72,8 +72,8 @@ def _load(row: Row) -> str:
     return (
         f"expert {int(row['max_expert'])} takes {percent(row['max_share'])} of the choices"
         f" ({interval}an even router gives {percent(1 / row['num_slots'])}, the limit is"
-        f" {percent(row['max_share_limit'])}), and {row['effective_experts']:.1f} of {int(row['num_slots'])} experts are"
-        f" in effective use"
+        f" {percent(row['max_share_limit'])}; MaxVio {row['max_vio']:.2f}), and {row['effective_experts']:.1f} of"
+        f" {int(row['num_slots'])} experts are in effective use"
     )
 
 
@@ -83,6 +83,15 @@ def _range(row: Row, low: str, high: str) -> str:
 
 def _collapsed(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
     return f"has collapsed: {_load(row)}{_dead(row)}."
+
+
+def _short_load(row: Row) -> str:
+    """Return the load of a layer that has not collapsed."""
+    high = "" if math.isnan(row["max_share_high"]) else f", {percent(row['max_share_high'])} at most"
+    return (
+        f"Its load has not collapsed (largest share {percent(row['max_share'])}{high}; MaxVio {row['max_vio']:.2f};"
+        f" {row['effective_experts']:.1f} of {int(row['num_slots'])} experts in effective use{_dead(row)})."
+    )
 
 
 def _dead(row: Row) -> str:
@@ -116,18 +125,20 @@ def _undecided(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
         )
         return f"is undecided: no two labels have two {unit} each, so that chance cannot be told from the label.{told}"
     if finding.reason == "text":
-        return f"is undecided: its choices tell {_excess(row)}; the texts are too few to tell.{needed}"
+        return (
+            f"is undecided: its choices tell {_excess(row)}; the texts are too few to tell.{needed} {_short_load(row)}"
+        )
     control = {
-        "tokens": f"the identity of the tokens explains {bits(row['token_explained_bits'])} of them, and beyond the token"
-        f" nothing is shown (q = {probability(row['beyond_token_q'])})",
-        "shadows": f"untrained routers tell {bits(row['shadow_bits'])}, {bits(row['shadow_high_bits'])} at most, which is"
-        f" too near to tell (q = {probability(row['beyond_shadow_q'])})",
+        "tokens": f"the identity of the tokens explains {bits(row['token_explained_bits'])} of them, and beyond the"
+        f" token nothing is shown (q = {probability(row['beyond_token_q'])})",
+        "shadows": f"untrained routers tell {bits(row['shadow_bits'])}, {bits(row['shadow_high_bits'])} at most, which"
+        f" is too near to tell (q = {probability(row['beyond_shadow_q'])})",
     }[finding.reason]
-    return f"is undecided: its choices tell {_excess(row)}, but {control}."
+    return f"is undecided: its choices tell {_excess(row)}, but {control}. {_short_load(row)}"
 
 
 def _indifferent(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
-    return f"is indifferent to the label: its choices tell {_excess(row)}, too little to matter; {_load(row)}."
+    return f"is indifferent to the label: its choices tell {_excess(row)}, too little to matter. {_short_load(row)}"
 
 
 def _telling(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
@@ -145,28 +156,50 @@ def _telling(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
             f"most of all, expert {int(top['expert'])} is chosen {top['lift']:.2g} times as often for {top['label']}"
             f" ({interval}q = {probability(top['q_value'])})"
         )
-    return "; ".join(parts) + "."
+    return f"{'; '.join(parts)}. {_short_load(row)}"
 
 
-def headline(verdicts: Sequence[tuple[str, str]]) -> str:
-    """Return the verdict on the whole: how many layers are in which state.
+def headline(verdicts: Sequence[tuple[str, Finding]]) -> str:
+    """Return the verdict on the whole: how many layers have collapsed, and what the choices of the others tell.
 
     Args:
-        verdicts: name and state of each layer.
+        verdicts: name and finding of each layer.
     """
     number = len(verdicts)
+    if number == 1 and verdicts[0][1].state != "collapsed":
+        first = "" if verdicts[0][1].reason == "load" else f"{verdicts[0][0]} has not collapsed. "
+    elif any(found.state == "collapsed" for _, found in verdicts):
+        first = ""
+    else:
+        may = sum(found.reason == "load" for _, found in verdicts)
+        first = (
+            f"No layer of {number} is shown to have collapsed. " if may else f"None of {number} layers has collapsed. "
+        )
     parts = []
-    for state, (one, many) in STATE_PHRASES.items():
-        names = [name for name, found in verdicts if found == state]
-        if not names:
+    for phrase in dict.fromkeys(
+        _phrase(found) for state in STATE_PHRASES for _, found in verdicts if found.state == state
+    ):
+        names = [name for name, found in verdicts if _phrase(found) == phrase]
+        if phrase == STATE_PHRASES["unlabelled"]:
             continue
-        count = f"{len(names)} of {number} layers" if len(names) < number else f"All {number} layers"
-        if number == 1:
-            count = names[0]
+        count = f"{len(names)} of {number} layers" if len(names) < number else f"all {number} layers"
         some = len(names) < number and len(names) <= MOST_LAYERS
         which = f" ({', '.join(name[:1].lower() + name[1:] for name in names)})" if some else ""
-        parts.append(f"{count} {one if len(names) == 1 else many}{which}")
-    return "; ".join(parts) + "."
+        parts.append(f"{names[0] if number == 1 else count} {phrase[0] if len(names) == 1 else phrase[1]}{which}")
+    rest = "; ".join(parts)
+    if not rest:
+        return f"{first}Without labels, nothing can be said of specialisation."
+    return f"{first}{rest[:1].upper()}{rest[1:]}."
+
+
+def _phrase(finding: Finding) -> tuple[str, str]:
+    """Return what a headline says of layers with this finding: of one, of several."""
+    if finding.state != "undecided":
+        return STATE_PHRASES[finding.state]
+    return {
+        "load": ("may have collapsed", "may have collapsed"),
+        "untested": ("cannot be tested for specialisation", "cannot be tested for specialisation"),
+    }.get(finding.reason, STATE_PHRASES["undecided"])
 
 
 def top_lift(lifts: pd.DataFrame, level: float) -> Row | None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from speciate.analysis.routing import within
 from speciate.analysis.routing.grouping import DocumentGroups
-from speciate.analysis.routing.token_sample import SampledTokens
+from speciate.analysis.routing.single_tokens import within
+from speciate.analysis.routing.single_tokens.sample import SampledTokens
 from speciate.selection.routing_record import Note, RoutingRecord
 
 FEW_SHADOWS = 3
@@ -54,7 +54,7 @@ def _of_documents(part: Seen) -> list[Note]:
         else:
             text = (
                 "How far chance goes: the record has no documents, so that no interval, p-value or q-value exists;"
-                " limits were compared with the values as they are. A record with the document of each token settles it."
+                " limits were compared with the values as they are. A record with each token's document settles it."
             )
         notes.append(Note("no_documents", text))
     elif part.groups.num_groups < 2:

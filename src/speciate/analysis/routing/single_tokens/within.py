@@ -16,7 +16,7 @@ import numpy as np
 from speciate.analysis import draws, information
 from speciate.analysis.draws import Integers
 from speciate.analysis.routing.grouping import DocumentGroups
-from speciate.analysis.routing.token_sample import Choices, SampledTokens
+from speciate.analysis.routing.single_tokens.sample import Choices, SampledTokens
 from speciate.selection.tally import Array
 
 NAN = float("nan")

@@ -19,7 +19,7 @@ from speciate.analysis.draws import Integers
 from speciate.analysis.routing.grouping import DocumentGroups, LabelDesign
 from speciate.analysis.routing.labels import excess_bits
 from speciate.analysis.routing.lifts import lift_matrix
-from speciate.analysis.routing.token_sample import Choices, SampledTokens
+from speciate.analysis.routing.single_tokens.sample import Choices, SampledTokens
 from speciate.analysis.specialisation import nulls
 from speciate.selection.tally import Array
 

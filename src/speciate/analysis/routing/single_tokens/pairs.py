@@ -3,8 +3,8 @@
 The expected number is that of `subsets`. The test has documents as units: x_u is a unit's number of tokens that chose
 both, minus what is expected of its tokens, and minus what its own loads explain of that (which is 0 in sum). Then
 |sum x_u| / sqrt(sum x_u^2) is compared with its values when the signs of the units are drawn. The sum of squares is at
-least what independent tokens give, for pairs that are rare. Documents whose loads differ are part of the effect: experts
-that the same documents use are chosen together, and the loads of all texts do not explain it.
+least what independent tokens give, for pairs that are rare. Documents whose loads differ are part of the effect:
+experts that the same documents use are chosen together, and the loads of all texts do not explain it.
 
 Shape suffixes: N tokens with a decision, B draws, U units, S slots, T pairs.
 """
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis import draws
-from speciate.analysis.routing import subsets
 from speciate.analysis.routing.grouping import DocumentGroups
-from speciate.analysis.routing.token_sample import Choices, SampledTokens
+from speciate.analysis.routing.single_tokens import subsets
+from speciate.analysis.routing.single_tokens.sample import Choices, SampledTokens
 from speciate.selection.tally import Array
 
 FEWEST_UNITS = 5

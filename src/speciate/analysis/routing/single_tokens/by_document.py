@@ -15,8 +15,8 @@ import numpy as np
 
 from speciate.analysis import draws, information
 from speciate.analysis.routing.grouping import DocumentGroups
-from speciate.analysis.routing.token_sample import Choices, SampledTokens
-from speciate.analysis.routing.within import TIE
+from speciate.analysis.routing.single_tokens.sample import Choices, SampledTokens
+from speciate.analysis.routing.single_tokens.within import TIE
 from speciate.selection.tally import Array
 
 NAN = float("nan")

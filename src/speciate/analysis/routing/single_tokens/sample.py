@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from speciate.analysis import draws
 from speciate.analysis.draws import Integers
-from speciate.analysis.routing import token_types
 from speciate.analysis.routing.grouping import DocumentGroups
+from speciate.analysis.routing.single_tokens import token_types
 from speciate.selection.routing_record import RoutingRecord, TokenSample
 from speciate.selection.tally import Array
 
