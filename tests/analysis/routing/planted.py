@@ -29,7 +29,7 @@ class Texts:
 def texts(draw: np.random.Generator, *, labels: int = 3, documents: int = 16, tokens: int = 120) -> Texts:
     """Return texts of `labels` labels: documents have mixtures of their own."""
     label_D = np.repeat(np.arange(labels), documents)
-    base = np.exp(1.5 * draw.standard_normal((labels, VOCABULARY)))
+    base = np.exp(2.0 * draw.standard_normal((labels, VOCABULARY)))
     length_D = draw.integers(tokens // 2, tokens * 3 // 2, len(label_D))
     parts = []
     for document, length in enumerate(length_D.tolist()):
@@ -62,7 +62,7 @@ def router(kind: str, draw: np.random.Generator, given: Texts, slots: int = 8, k
     elif kind == "token":
         score += 4.0 * draw.standard_normal((VOCABULARY, slots))[given.token_N]
     elif kind == "geometry":  # an untrained router: labels differ in its inputs, by one common law
-        score += 0.3 * draw.standard_normal((len(given.label_names), slots))[given.label_N]
+        score += 0.35 * draw.standard_normal((len(given.label_names), slots))[given.label_N]
     elif kind == "position":
         score[:, 0] += 3.0 * (given.position_N < 4)
     elif kind != "indifferent":

@@ -63,7 +63,7 @@ def judge_against(record: RoutingRecord, other: RoutingRecord, settings: JudgeSe
     settings = settings or JudgeSettings()
     matched = match_records(record, other)
     judgement = judge(record, settings)
-    groups = group_rows(matched.one.documents, matched.one.labels, settings)
+    groups = group_rows(matched.one, settings)
     collected: dict[str, list[pd.DataFrame]] = {"agreement": [], "moves": [], "flips": []}
     null = PooledNull()
     for phase in matched.one.phases:
@@ -193,8 +193,8 @@ def _match_tokens(one: RoutingRecord, other: RoutingRecord, notes: list[Note]) -
     empty = np.zeros(0, dtype=np.int64)
     if one.sample is None or other.sample is None:
         return empty, empty
-    keys = [(part.sample.document_P << 32) + part.sample.position_P for part in (one, other) if part.sample is not None]
-    _, one_N, other_N = np.intersect1d(*keys, return_indices=True)
+    key_P, other_key_P = ((sample.document_P << 32) + sample.position_P for sample in (one.sample, other.sample))
+    _, one_N, other_N = np.intersect1d(key_P, other_key_P, return_indices=True)
     token_N, other_token_N = one.sample.token_P[one_N], other.sample.token_P[other_N]
     same_N = (token_N == other_token_N) | (token_N < 0) | (other_token_N < 0)
     if len(same_N) and not same_N.all():
@@ -324,11 +324,13 @@ class _TokenPairs:
     def shared_N(self) -> Array:
         """Return how many slots each token has in both."""
         same_NKK = (self.one_NK[:, :, None] == self.other_NK[:, None, :]) & (self.one_NK >= 0)[:, :, None]
-        return same_NKK.sum(axis=(1, 2)).astype(np.float64)
+        result: Array = same_NKK.sum(axis=(1, 2), dtype=np.float64)
+        return result
 
     @property
     def number_N(self) -> tuple[Array, Array]:
-        return (self.one_NK >= 0).sum(axis=1).astype(np.float64), (self.other_NK >= 0).sum(axis=1).astype(np.float64)
+        one_N, other_N = ((choice_NK >= 0).sum(axis=1, dtype=np.float64) for choice_NK in (self.one_NK, self.other_NK))
+        return one_N, other_N
 
 
 def _token_pairs(matched: Matched, places: tuple[int, int], kept_R: npt.NDArray[np.bool_]) -> _TokenPairs | None:
@@ -365,7 +367,7 @@ def _compare_choices(
         return np.bincount(place_NK[chosen_NK], minlength=number * num_slots).reshape(number, -1).astype(np.float64)
 
     def by_group(value_N: Array) -> Array:
-        return np.bincount(group_N, weights=value_N, minlength=number)
+        return np.bincount(group_N, weights=value_N, minlength=number).astype(np.float64)
 
     pair = Pair(
         by_group(shared_N),

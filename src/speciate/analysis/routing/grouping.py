@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from speciate.analysis import draws, statistics
 from speciate.analysis.draws import Integers, NullDraws, Units
 from speciate.analysis.routing.settings import JudgeSettings
+from speciate.selection.routing_record import RoutingRecord
 from speciate.selection.tally import Array
 
 FEWEST_GROUPS = 4
@@ -49,6 +49,8 @@ class DocumentGroups:
     label_G: Integers
     """Label of each group, as an index; -1 for none."""
     settings: JudgeSettings
+    is_sums: bool = False
+    """Whether each row is the sum over a whole label, so that rows are no draws of anything."""
     _designs: dict[tuple[bytes, int], LabelDesign] = field(default_factory=dict)
     _all_units: dict[tuple[bytes, int], Units] = field(default_factory=dict)
     _times: dict[bytes, Array] = field(default_factory=dict)
@@ -121,7 +123,7 @@ class DocumentGroups:
     def degrees(self, size_G: Array, stratum_G: Integers) -> float:
         """Return the number of groups that a bootstrap within strata is worth: one less for each further stratum."""
         kept_G = size_G > 0
-        if not kept_G.any():
+        if not kept_G.any() or self.is_sums:
             return 0.0
         return statistics.effective_number(size_G[kept_G]) - (len(np.unique(stratum_G[kept_G])) - 1)
 
@@ -145,8 +147,9 @@ def gather(size_G: Array, domain_G: Integers, kept_G: npt.NDArray[np.bool_], mos
     return Units(np.where(unit_G >= 0, joined_U[unit_G], -1), np.repeat(np.arange(len(kept_D)), kept_D))
 
 
-def group_rows(documents: pd.DataFrame, labels: tuple[str, ...], settings: JudgeSettings) -> DocumentGroups:
+def group_rows(record: RoutingRecord, settings: JudgeSettings) -> DocumentGroups:
     """Gather the rows of a record by label and group, in order of first appearance."""
+    documents, labels, has_documents = record.documents, record.labels, record.has_documents
     keys = list(zip(documents["label"], documents["group"], strict=True))
     number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     place = {label: index for index, label in enumerate(labels)}
@@ -155,4 +158,5 @@ def group_rows(documents: pd.DataFrame, labels: tuple[str, ...], settings: Judge
         group_R=np.array([number[key] for key in keys], dtype=np.int64),
         label_G=np.array([place.get(label, -1) for label, _ in number], dtype=np.int64),
         settings=settings,
+        is_sums=not has_documents and bool(labels) and len({label for label, _ in number}) == len(number),
     )

@@ -81,7 +81,7 @@ def judge(record: RoutingRecord, settings: JudgeSettings | None = None) -> Judge
 
 
 def _judge_phase(record: RoutingRecord, phase: str, settings: JudgeSettings, collector: _Collector) -> Seen:
-    groups = group_rows(record.documents, record.labels, settings)
+    groups = group_rows(record, settings)
     tokens = sampled_tokens(record, groups)
     tables = None if tokens is None else TokenTables(tokens, groups)
     rows: list[Row] = []

@@ -114,7 +114,8 @@ def shadow_columns(
 
     A router that training has not changed is one more of the R random ones. Its excess then lies about their mean with
     a variance of s^2 (1 + 1/R), and what the texts make of the difference adds to that (paired document bootstrap):
-    the t test of one new observation. A control by the token's identity is no random router; it must be exceeded as well.
+    the t test of one new observation. A control by the token's identity is no random router; it must be exceeded as
+    well.
     """
     columns = dict.fromkeys(SHADOW_COLUMNS, NAN)
     if not shadows or test.drawn_B is None or math.isnan(test.excess):

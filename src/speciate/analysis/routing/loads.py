@@ -68,7 +68,8 @@ class GroupedSelector:
 
     @cached_property
     def share_S(self) -> Array:
-        return self.shares(np.ones((1, len(self.tally.decisions_G))))[0]
+        result: Array = self.shares(np.ones((1, len(self.tally.decisions_G))))[0]
+        return result
 
 
 def group_selector(selector: SelectorRecord, groups: DocumentGroups) -> GroupedSelector:

@@ -28,11 +28,11 @@ def split_half(selector: GroupedSelector, groups: DocumentGroups) -> float:
     kept_G = present_G & np.isin(groups.label_G, labels)
     label_G = np.searchsorted(labels, groups.label_G[kept_G])
     second_QG = groups.halves(kept_G, NUM_SPLITS)
-    halves = [
+    first, second = (
         lift_matrix(draws.sums_by_resample(times_QG, label_G, len(labels), selector.tally.chosen_GS[kept_G]))[1]
         for times_QG in (1 - second_QG, second_QG)
-    ]
-    correlation_Q = _weighted_correlation(*halves, selector.share_S)
+    )
+    correlation_Q = _weighted_correlation(first, second, selector.share_S)
     found = correlation_Q[np.isfinite(correlation_Q)]
     if not len(found):
         return NAN

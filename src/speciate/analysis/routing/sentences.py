@@ -120,10 +120,11 @@ def _undecided(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
         return f"may have collapsed, and the texts are too few to tell: {_load(row)}.{needed}"
     if finding.reason == "untested":
         known = not math.isnan(row["information_bits"])
-        told = (
-            f" Its choices share {bits(row['information_bits'])} bits with the label, chance included." if known else ""
+        shared = f"; its choices share {bits(row['information_bits'])} bits with the label, chance included"
+        return (
+            f"has not collapsed: {_load(row)}{_dead(row)}. Whether it is specialised cannot be tested, since no two"
+            f" labels have two {unit} each{shared if known else ''}."
         )
-        return f"is undecided: no two labels have two {unit} each, so that chance cannot be told from the label.{told}"
     if finding.reason == "text":
         return (
             f"is undecided: its choices tell {_excess(row)}; the texts are too few to tell.{needed} {_short_load(row)}"
@@ -153,7 +154,8 @@ def _telling(row: Row, finding: Finding, top: Row | None, unit: str) -> str:
     if top is not None:
         interval = "" if math.isnan(top["lift_low"]) else f"{top['lift_low']:.2g} to {top['lift_high']:.2g}, "
         parts.append(
-            f"most of all, expert {int(top['expert'])} is chosen {top['lift']:.2g} times as often for {top['label']}"
+            f"most of all, expert {int(top['expert'])} is chosen {top['lift']:.2g} times as often for {top['label']} as"
+            " for the mean label"
             f" ({interval}q = {probability(top['q_value'])})"
         )
     return f"{'; '.join(parts)}. {_short_load(row)}"

@@ -43,9 +43,9 @@ def unsaid_notes(parts: Sequence[Seen], layers: pd.DataFrame) -> tuple[Note, ...
 
 
 def _of_documents(part: Seen) -> list[Note]:
-    notes, rows = [], part.record.documents
+    notes = []
     if not part.record.has_documents:
-        if part.groups.num_groups > 1 and len(rows) > max(len(part.groups.labels), 1):
+        if part.groups.num_groups > 1 and not part.groups.is_sums:
             text = (
                 "How far chance in the choice of texts goes: the record does not tell documents apart. Its"
                 f" {part.groups.num_groups} windows were taken for units. If they cut documents, intervals are too"

@@ -35,7 +35,8 @@ class Choices:
     @cached_property
     def number_N(self) -> Integers:
         """Return how many slots each token chose."""
-        return (self.choice_NK >= 0).sum(axis=1)
+        number_N: Integers = (self.choice_NK >= 0).sum(axis=1, dtype=np.int64)
+        return number_N
 
     def count(self, value_N: Integers, num_values: int) -> Array:
         """Return choices by a value of each token (-1: left out) and slot, (num_values, S).

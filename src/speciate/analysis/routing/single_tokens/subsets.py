@@ -15,10 +15,12 @@ import numpy as np
 
 from speciate.selection.tally import Array
 
-MAX_STEPS = 2000
+MAX_SCALINGS, MAX_NEWTON = 100, 60
+MAX_CHANGE = 2.0
+"""Largest change of the logarithm of a weight in one of Newton's steps."""
 TOLERANCE = 1e-9
 EXTREME = 1e-9
-"""A load nearer to 0 or 1 than this is taken to be this: its weight would be 0 or infinite."""
+"""A load nearer to 0 or 1 than this is 0 or 1: its weight would be 0 or infinite."""
 
 
 def pair_probabilities(load_S: Array, size_J: Array) -> Array:
@@ -28,9 +30,20 @@ def pair_probabilities(load_S: Array, size_J: Array) -> Array:
         load_S: the probability that a token chooses each slot; the sum is the mean size.
         size_J: share of the tokens that choose 0, 1, ..., k slots.
     """
+    always_S, free_S = load_S > 1 - EXTREME, (load_S >= EXTREME) & (load_S <= 1 - EXTREME)
+    both_SS = np.zeros((len(load_S), len(load_S)))
+    # every token chooses these, so that a pair with one of them is as likely as the other slot
+    both_SS[always_S] = load_S
+    both_SS[:, always_S] = load_S[:, None]
+    both_SS[np.ix_(free_S, free_S)] = _of_free_slots(load_S[free_S], size_J[int(always_S.sum()) :])
+    np.fill_diagonal(both_SS, load_S)
+    return both_SS
+
+
+def _of_free_slots(load_S: Array, size_J: Array) -> Array:
     if len(load_S) < 2 or len(size_J) < 2:
         return np.diag(load_S)
-    weight_S = _solve(np.clip(load_S, EXTREME, 1 - EXTREME), size_J)
+    weight_S = _solve(load_S, size_J)
     _, one_S = _inclusion(weight_S, size_J)
     both_SS = _both(weight_S, size_J)
     np.fill_diagonal(both_SS, one_S)
@@ -81,13 +94,30 @@ def _both(weight_S: Array, size_J: Array) -> Array:
 
 
 def _solve(load_S: Array, size_J: Array) -> Array:
-    """Return weights under which each slot is chosen with its load, with a geometric mean of 1."""
-    weight_S = load_S / (1 - load_S)
-    for _ in range(MAX_STEPS):
-        weight_S = weight_S / np.exp(np.log(weight_S).mean())
+    """Return weights under which each slot is chosen with its load, with a geometric mean of 1.
+
+    Odds are scaled until loads agree. Where that is slow, since some loads are near 1, Newton's method ends it: the
+    logarithms of the weights minimise a convex function, whose second derivatives are the covariances of the choices.
+    """
+    log_S = np.log(load_S / (1 - load_S))
+    for step in range(MAX_SCALINGS + MAX_NEWTON):
+        log_S = log_S - log_S.mean()
+        weight_S = np.exp(log_S)
         _, chosen_S = _inclusion(weight_S, size_J)
         if np.abs(chosen_S - load_S).max() < TOLERANCE:
             break
-        chosen_S = np.clip(chosen_S, EXTREME**2, 1 - EXTREME)
-        weight_S = weight_S * (load_S * (1 - chosen_S)) / (chosen_S * (1 - load_S))
-    return weight_S
+        if step < MAX_SCALINGS:
+            log_S = log_S + _log_odds(load_S) - _log_odds(chosen_S)
+            continue
+        both_SS = _both(weight_S, size_J)
+        np.fill_diagonal(both_SS, chosen_S)
+        covariance_SS = both_SS - np.outer(chosen_S, chosen_S)
+        change_S = np.linalg.lstsq(covariance_SS, load_S - chosen_S, rcond=1e-12)[0]
+        log_S = log_S + change_S * min(1.0, MAX_CHANGE / max(float(np.abs(change_S).max()), 1e-300))
+    return np.exp(log_S)
+
+
+def _log_odds(load_S: Array) -> Array:
+    within_S = np.clip(load_S, EXTREME**2, 1 - EXTREME)
+    result: Array = np.log(within_S / (1 - within_S))
+    return result
