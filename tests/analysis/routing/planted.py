@@ -58,11 +58,14 @@ def router(kind: str, draw: np.random.Generator, given: Texts, slots: int = 8, k
     if kind == "collapsed":
         score[:, 2] += 6.0
     elif kind == "label":
-        score += 2.0 * draw.standard_normal((len(given.label_names), slots))[given.label_N]
+        one = 2.0 * draw.standard_normal(
+            slots
+        )  # each label has the others' tastes for other experts, so loads are even
+        score += np.stack([np.roll(one, 3 * label) for label in range(len(given.label_names))])[given.label_N]
     elif kind == "token":
         score += 4.0 * draw.standard_normal((VOCABULARY, slots))[given.token_N]
     elif kind == "geometry":  # an untrained router: labels differ in its inputs, by one common law
-        score += 0.35 * draw.standard_normal((len(given.label_names), slots))[given.label_N]
+        score += 0.25 * draw.standard_normal((len(given.label_names), slots))[given.label_N]
     elif kind == "position":
         score[:, 0] += 3.0 * (given.position_N < 4)
     elif kind != "indifferent":

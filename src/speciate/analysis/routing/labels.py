@@ -132,9 +132,9 @@ def shadow_columns(
         between = float(excess_R.var(ddof=1)) * (1 + 1 / count) if count > 1 else NAN
         error = math.sqrt(between + of_texts**2) if count > 1 else NAN
         low = NAN
-        if error > 0:
+        if count > 1:
             low = beyond - float(stdtrit(count - 1, groups.settings.confidence)) * error
-            p_values.append(float(stdtr(count - 1, -beyond / error)))
+            p_values.append(float(stdtr(count - 1, -beyond / error)) if error > 0 else float(beyond <= 0))
         columns |= {
             "shadow_bits": float(excess_R.mean()),
             "shadow_high_bits": float(excess_R.max()),
@@ -144,8 +144,9 @@ def shadow_columns(
     for shadow in by_token:
         bits, drawn_B = _shadow(shadow, test, groups)
         error = float(np.std(test.drawn_B - drawn_B, ddof=1))
-        if error > 0 and p_values:
-            p_values.append(float(ndtr(-(test.excess - bits) / error)))
+        if p_values:
+            beyond = test.excess - bits
+            p_values.append(float(ndtr(-beyond / error)) if error > 0 else float(beyond <= 0))
     return columns | {"beyond_shadow_p": max(p_values, default=NAN)}
 
 

@@ -50,7 +50,7 @@ def find_state(row: Row, *, num_labels: int, level: float) -> Finding:
     if math.isnan(row["p_value"]):
         return Finding("undecided", "untested")
     material = material_bits(num_labels, int(row["num_slots"]), float(row["num_chosen"]))
-    if row["excess_high_bits"] < material:
+    if row["excess_high_bits"] <= material:
         return Finding("indifferent")
     if not row["q_value"] <= level:
         return Finding("undecided", "text", _needed_for_information(row, material))
