@@ -167,24 +167,25 @@ def _of_single_tokens(
     found = pairs.pair_test(choices, tokens, groups)
     if found is not None:
         collector.add("pairs", key, found.rows)
-        collector.pair_null.add(found.observed_T, found.drawn_BT)
+        collector.pair_null.add_in_blocks(found.observed_T, found.draw)
     if record.has_documents:
         row["document_bits"], row["document_p"] = document_information(choices, tokens, groups)
         bin_P, start_X = within.position_bins(tokens.sample.position_P)
-        counts_GXS = within.bin_counts(choices, bin_P[choices.at_N], len(start_X), tokens)
-        row["position_bits"], row["position_p"] = within.within_documents(counts_GXS, groups)
-        collector.add("positions", key, _bin_rows(counts_GXS, "position", start_X))
+        found_in_bins = within.within_documents(choices, bin_P[choices.at_N], tokens, groups)
+        row["position_bits"], row["position_p"], counts_XS = found_in_bins
+        collector.add("positions", key, _bin_rows(counts_XS, "position", start_X))
     if tokens.type_V.max(initial=-1) >= 0:
-        counts_GXS = within.bin_counts(choices, tokens.type_P[choices.at_N], len(token_types.NAMES), tokens)
-        row["type_bits"], row["type_p"] = within.within_documents(counts_GXS, groups)
-        collector.add("types", key, _bin_rows(counts_GXS, "type", np.array(token_types.NAMES, dtype=object)))
+        found_in_bins = within.within_documents(choices, tokens.type_P[choices.at_N], tokens, groups)
+        row["type_bits"], row["type_p"], counts_XS = found_in_bins
+        collector.add("types", key, _bin_rows(counts_XS, "type", np.array(token_types.NAMES, dtype=object)))
     return row
 
 
-def _bin_rows(counts_GXS: np.ndarray[Any, Any], name: str, value_X: np.ndarray[Any, Any]) -> pd.DataFrame:
-    counts_XS = counts_GXS.sum(axis=0)
+def _bin_rows(counts_XS: np.ndarray[Any, Any], name: str, value_X: np.ndarray[Any, Any]) -> pd.DataFrame:
     used_X = counts_XS.sum(axis=1) > 0
-    counts_XS, value_X = counts_XS[used_X], value_X[used_X]
+    if not used_X.any():
+        return pd.DataFrame()
+    counts_XS, value_X = counts_XS[used_X], value_X[: len(used_X)][used_X]
     share_XS = counts_XS / counts_XS.sum(axis=1, keepdims=True)
     share_S = counts_XS.sum(axis=0) / counts_XS.sum()
     lift_XS = np.divide(share_XS, share_S, out=np.full_like(share_XS, np.nan), where=share_S > 0)
@@ -235,7 +236,7 @@ def _conclude(
         lifts = by_layer.get((row["path"], row["phase"]))
         top = None if lifts is None else sentences.top_lift(lifts, settings.level)
         name = sentences.layer_name(row, keys.count(key) > 1)
-        text = sentences.verdict_sentence(name, row, finding, top, unit)
+        text = sentences.verdict_sentence(name, row, finding, top=top, unit=unit)
         row |= {"state": finding.state, "sentence": text, "documents_needed": finding.documents_needed}
         verdicts.append(Verdict(row["path"], row["layer"], row["phase"], finding.state, text))
         named.append((name, finding))

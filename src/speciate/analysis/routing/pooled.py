@@ -9,6 +9,8 @@ number needs no assumption on how the tests depend on each other.
 Shape suffixes: B draws, T tests.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from speciate.selection.tally import Array
@@ -16,6 +18,8 @@ from speciate.selection.tally import Array
 OWN_QUANTILE = 0.95
 WIDTH, NUM_BINS = 1 / 512, 16_384
 """Sizes, in multiples of a test's own quantile, are counted in bins of this width."""
+BLOCK = 4096
+"""Tests whose draws are held at once."""
 
 
 class PooledNull:
@@ -34,6 +38,19 @@ class PooledNull:
         bins_BT = (drawn_BT[:, known_T] * (scale_T[known_T] / WIDTH)).ravel()
         np.minimum(bins_BT, NUM_BINS - 1, out=bins_BT)
         self._count += np.bincount(bins_BT.astype(np.int32), minlength=NUM_BINS)
+
+    def add_in_blocks(self, observed_T: Array, draw: Callable[[slice], Array]) -> None:
+        """Add tests whose draws are too many to be held at once.
+
+        Args:
+            observed_T: the observed statistics.
+            draw: returns the drawn statistics of some of the tests, (B, tests).
+        """
+        before = len(self._observed)
+        for start in range(0, len(observed_T), BLOCK):
+            block = slice(start, start + BLOCK)
+            self.add(observed_T[block], draw(block))
+        self._observed[before:] = [np.concatenate(self._observed[before:])]
 
     def skip(self, num_tests: int) -> None:
         """Add tests that could not be made."""

@@ -48,7 +48,7 @@ def layer_name(row: Row, repeated: bool) -> str:
     return f"{name} ({row['phase']})" if row["phase"] else name
 
 
-def verdict_sentence(name: str, row: Row, finding: Finding, top: Row | None, unit: str) -> str:
+def verdict_sentence(name: str, row: Row, finding: Finding, *, top: Row | None, unit: str) -> str:
     """Return the verdict on one layer.
 
     Args:

@@ -35,7 +35,14 @@ class PairTest:
     """expert, other, together, expected, ratio; all pairs."""
     observed_T: Array
     """|statistic|; NaN for a pair that is not tested."""
-    drawn_BT: Array
+    signed_UT: Array
+    """What each unit adds to the statistic, but for its sign."""
+    sign_BU: Array
+
+    def draw(self, block: slice) -> Array:
+        """Return the drawn statistics of some of the pairs, (B, pairs)."""
+        result: Array = np.abs(self.sign_BU @ self.signed_UT[:, block])
+        return result
 
 
 def pair_test(choices: Choices, tokens: SampledTokens, groups: DocumentGroups) -> PairTest | None:
@@ -76,8 +83,7 @@ def pair_test(choices: Choices, tokens: SampledTokens, groups: DocumentGroups) -
     observed_T = np.where(tested_T, np.abs(residual_UT.sum(axis=0)) * scale_T, np.nan)
     settings = groups.settings
     coin_BU = draws.generator(settings.seed, "signs of pairs").integers(0, 2, (settings.permutations, num_units))
-    drawn_BT = np.abs((1 - 2 * coin_BU.astype(np.float64)) @ (residual_UT * scale_T))
-    return PairTest(rows, observed_T, drawn_BT)
+    return PairTest(rows, observed_T, residual_UT * scale_T, 1 - 2 * coin_BU.astype(np.float64))
 
 
 def count_together(choices: Choices, unit_N: draws.Integers, num_units: int) -> Array:

@@ -42,26 +42,36 @@ def position_bins(position_P: Integers) -> tuple[Integers, Integers]:
     return place[octave_P], np.array(starts, dtype=np.int64)
 
 
-def bin_counts(choices: Choices, bin_N: Integers, num_bins: int, tokens: SampledTokens) -> Array:
-    """Return choices by group, bin and slot, (G, X, S); a bin of -1 is left out."""
-    cell_N = np.where(bin_N >= 0, tokens.group_P[choices.at_N] * num_bins + bin_N, -1)
-    counts = choices.count(cell_N, tokens.num_groups * num_bins)
-    return counts.reshape(tokens.num_groups, num_bins, choices.num_slots)
+def within_documents(
+    choices: Choices, bin_N: Integers, tokens: SampledTokens, groups: DocumentGroups
+) -> tuple[float, float, Array]:
+    """Test whether choices depend on a bin within documents; a bin of -1 is left out.
 
-
-def within_documents(counts_GXS: Array, groups: DocumentGroups) -> tuple[float, float]:
-    """Return (bits beyond chance, p-value) of choices by group, bin and slot; NaN where there is nothing to compare."""
-    used_X = counts_GXS.sum(axis=(0, 2)) >= FEWEST_IN_BIN
-    counts_GXS = counts_GXS[:, used_X]
-    units = groups.units(counts_GXS.sum(axis=(1, 2)))
+    Returns:
+        bits beyond chance, p-value (both NaN where there is nothing to compare), and the choices by bin and slot.
+    """
+    num_bins, group_N = int(bin_N.max(initial=-1)) + 1, tokens.group_P[choices.at_N]
+    if not num_bins:
+        return NAN, NAN, np.zeros((0, choices.num_slots))
+    counts_XS = choices.count(bin_N, num_bins)
+    used_X = counts_XS.sum(axis=1) >= FEWEST_IN_BIN
+    bin_N = np.where(np.append(used_X, False)[bin_N], bin_N, -1)
+    cell_N = np.where(bin_N >= 0, group_N * num_bins + bin_N, tokens.num_groups * num_bins)
+    decisions_GX = np.bincount(cell_N, minlength=tokens.num_groups * num_bins + 1)[:-1].reshape(-1, num_bins)
+    total_G = decisions_GX.sum(axis=1).astype(np.float64)
+    units = groups.units(total_G)
     num_units = len(units.domain_U)
-    if counts_GXS.shape[1] < 2 or num_units < FEWEST_UNITS:
-        return NAN, NAN
-    decisions_GX = counts_GXS.sum(axis=2)
-    total_G = decisions_GX.sum(axis=1)
-    share_GS = counts_GXS.sum(axis=1) / np.where(total_G > 0, total_G, 1)[:, None]
-    residual_UXS = units.sum(counts_GXS - decisions_GX[..., None] * share_GS[:, None])
-    decisions_X, share_S = decisions_GX.sum(axis=0), counts_GXS.sum(axis=(0, 1)) / total_G.sum()
+    if used_X.sum() < 2 or num_units < FEWEST_UNITS:
+        return NAN, NAN, counts_XS
+    unit_N = units.unit_G[group_N]
+    own_GS = choices.count(np.where(bin_N >= 0, group_N, -1), tokens.num_groups)
+    share_GS = own_GS / np.where(total_G > 0, total_G, 1)[:, None]
+    counts_UXS = choices.count(np.where(bin_N >= 0, unit_N * num_bins + bin_N, -1), num_units * num_bins)
+    residual_UXS = counts_UXS.reshape(num_units, num_bins, -1)
+    for unit in range(num_units):
+        of_unit = units.unit_G == unit
+        residual_UXS[unit] -= decisions_GX[of_unit].T @ share_GS[of_unit]
+    decisions_X, share_S = np.maximum(decisions_GX.sum(axis=0), 1), own_GS.sum(axis=0) / total_G.sum()
     scale_XS = 1 / np.sqrt(decisions_X[:, None] * np.where(share_S > 0, share_S, 1))
     flat_UC = (residual_UXS * scale_XS).reshape(num_units, -1)
     settings = groups.settings
@@ -69,4 +79,5 @@ def within_documents(counts_GXS: Array, groups: DocumentGroups) -> tuple[float, 
     drawn_B = (((1 - 2 * coin_BU.astype(np.float64)) @ flat_UC) ** 2).sum(axis=1)
     observed = float((flat_UC.sum(axis=0) ** 2).sum())
     bits = (observed - float(drawn_B.mean())) / (2 * information.LN2 * float(total_G.sum()))
-    return bits, (1 + int((drawn_B >= observed * (1 - TIE)).sum())) / (1 + settings.permutations)
+    at_least = int((drawn_B >= observed * (1 - TIE)).sum())
+    return bits, (1 + at_least) / (1 + settings.permutations), counts_XS
