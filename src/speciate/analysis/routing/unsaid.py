@@ -54,7 +54,8 @@ def _of_documents(part: Seen) -> list[Note]:
         else:
             text = (
                 "How far chance goes: the record has no documents, so that no interval, p-value or q-value exists;"
-                " limits were compared with the values as they are. A record with each token's document settles it."
+                " limits were compared with the values as they are, and tokens counted as independent where the share"
+                " of a rare expert is bounded. A record with each token's document settles it."
             )
         notes.append(Note("no_documents", text))
     elif part.groups.num_groups < 2:
