@@ -58,9 +58,8 @@ def router(kind: str, draw: np.random.Generator, given: Texts, slots: int = 8, k
     if kind == "collapsed":
         score[:, 2] += 6.0
     elif kind == "label":
-        one = 2.0 * draw.standard_normal(
-            slots
-        )  # each label has the others' tastes for other experts, so loads are even
+        # labels have the same tastes for other experts, and none so strong that the load comes near to a collapse
+        one = draw.uniform(-1.2, 1.2, slots)
         score += np.stack([np.roll(one, 3 * label) for label in range(len(given.label_names))])[given.label_N]
     elif kind == "token":
         score += 4.0 * draw.standard_normal((VOCABULARY, slots))[given.token_N]
