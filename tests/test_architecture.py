@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "analysis": {"config", "selection"},
     "figures": {"config"},
     "calibration": {"config", "selection", "analysis"},
-    "reporting": {"config", "selection", "analysis"},
+    "reporting": {"config", "selection", "analysis", "figures"},
     "graph": {"config"},
     "stages": {
         "config",

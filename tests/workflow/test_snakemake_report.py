@@ -46,7 +46,7 @@ def test_every_figure_and_table_is_in_its_category(entries: dict[str, dict[str, 
     assert named == {
         *(("Figures", figure) for figure in figures),
         *(("Tables", table) for table in (*COMPARED, AGREED, SWAPPED, *CARDED)),
-        *(("Pages", name) for name in ("report", "data")),
+        *(("Pages", name) for name in ("report", "data", "explorer")),
     }
     places = {pathlib.Path(path).stem: entry["place"] for path, entry in entries.items()}
     assert places["load"] == "Figures/Results" and places["data_drops"] == "Figures/Data"

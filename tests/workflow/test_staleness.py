@@ -27,7 +27,7 @@ STUDY = read_study(ROOT / "studies" / "smoke.yaml")
 GRAPH = StudyGraph(STUDY, pathlib.Path("results"))
 NUM_RUNS = len(STUDY.runs())
 NUM_FIGURES, NUM_DATA_FIGURES = (len(GRAPH.figures(page)) for page in ("report", "data"))
-AFTER_TABLES = {"draw": NUM_FIGURES, "manifest": 1, "report": 1}
+AFTER_TABLES = {"draw": NUM_FIGURES, "explore": 1, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 
@@ -92,6 +92,8 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
         jobs[f"{GRAPH.home}/figures/{figure}.svg"] = ("draw", provenance.digest("draw", GRAPH.draw_spec(figure)))
+    code = provenance.digest("explore", GRAPH.explore_spec())
+    jobs[f"{GRAPH.home}/explorer.html"] = ("explore", code)
     jobs[f"{GRAPH.home}/tables/{CARDED[0]}.parquet"] = ("card", provenance.digest("card", GRAPH.card_spec()))
     jobs[f"{GRAPH.home}/data.html"] = ("present", provenance.digest("present", GRAPH.card_spec()))
     last = {

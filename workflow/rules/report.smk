@@ -1,4 +1,4 @@
-# Tables to figures, one job a figure, and the report: one file that needs no network.
+# Tables to figures, one job a figure; the report and the explorer: files that need no network.
 
 
 rule draw:
@@ -71,6 +71,45 @@ rule manifest:
     shell:
         "python -m speciate manifest --spec {params.spec} --tables {params.tables} --runs {params.runs}"
         " --benchmarks {params.benchmarks} --built {params.built} --output {output} 2>&1 | tee -a {log} >&2"
+
+
+rule explore:
+    input:
+        tables=TABLES,
+        runs=files_of_runs(GRAPH.run_folder, "probe.safetensors"),
+        mixture=MIXTURE_FILE,
+        tokenizer=f"{TOKENIZER}/tokenizer.json",
+    output:
+        report(
+            f"{HOME}/explorer.html",
+            category="Pages",
+            caption="../report/explorer.rst",
+            labels={"study": STUDY.study, "page": "its texts, token by token"},
+        ),
+    log:
+        f"{HOME}/logs/explore.log",
+    benchmark:
+        f"{HOME}/benchmarks/explore.tsv"
+    group:
+        SHARES.tables
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        code=lambda wildcards: digest("explore", GRAPH.explore_spec()),
+        spec=lambda wildcards: spec_path(GRAPH.explore_spec()),
+        tables=folder_of("tables"),
+        # one folder of all runs, as in `compare`
+        runs=f"{HOME}/runs",
+        mixture=MIXTURE,
+        tokenizer=TOKENIZER,
+    message:
+        "explore: read the texts with every choice of every selector"
+    shell:
+        "python -m speciate explore --spec {params.spec} --runs {params.runs} --tables {params.tables}"
+        " --mixture-folder {params.mixture} --tokenizer-folder {params.tokenizer}"
+        " --output {output} 2>&1 | tee -a {log} >&2"
 
 
 rule report:

@@ -1,4 +1,4 @@
-"""Specs of the stages that read a whole study: card, measure, compare, draw, report.
+"""Specs of the stages that read a whole study: card, measure, compare, draw, explore, report.
 
 A spec holds only the settings that its stage may depend on. graph/study_graph.py fills it in and writes it to a file of
 its own, which the stage reads with `read_spec`. Data stages declare their specs in their own files (`stages/`).
@@ -204,6 +204,19 @@ class DrawSpec(Strict):
     armed_after: float = 0.0
     margin: float = 0.0
     """Cost above which a selector's choice matters, in nats per token."""
+
+
+class ExploreSpec(Strict):
+    """What `explore` reads: which runs its page shows, and how much of them."""
+
+    study: str
+    arms: Annotated[tuple[Arm, ...], pydantic.Strict(False)]
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    num_steps: dict[Name, int]
+    """Arm -> length of its training, in optimizer steps."""
+    most_choices: int = 9_000_000
+    """Choices in the page, a byte each before they are compressed. If they could not be compressed at all, the page
+    would have 12 MB; the choices among eight experts take about half of that."""
 
 
 class DataFolders(Strict):

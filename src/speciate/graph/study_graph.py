@@ -23,6 +23,7 @@ from speciate.config.stage_specs import (
     CompareSpec,
     DataFolders,
     DrawSpec,
+    ExploreSpec,
     InterveneSpec,
     MeasureSpec,
     Prediction,
@@ -303,6 +304,11 @@ class StudyGraph(DataGraph):
             margin=self.margin,
         )
 
+    def explore_spec(self) -> ExploreSpec:
+        """Return the spec of the explorer."""
+        steps = {run.ablation: run.training.num_steps for run in self.first_runs}
+        return ExploreSpec(study=self.study.study, arms=self.arms, seeds=self.study.seeds, num_steps=steps)
+
     def report_spec(self) -> ReportSpec:
         """Return the spec of the report and the manifest."""
         study = self.study
@@ -339,7 +345,7 @@ class StudyGraph(DataGraph):
         if self.swaps:
             named.append(self.swap_spec())
         named += [self.draw_spec(figure) for figure in kinds_in("figures")]
-        named += [self.agree_spec(), self.compare_spec(), self.card_spec(), self.report_spec()]
+        named += [self.agree_spec(), self.compare_spec(), self.card_spec(), self.explore_spec(), self.report_spec()]
         return self.data_specs() | {self.spec_file(spec): spec for spec in named}
 
     def handmade_specs(self) -> dict[pathlib.Path, Strict]:

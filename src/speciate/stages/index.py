@@ -76,7 +76,7 @@ def read_entries(results: pathlib.Path) -> list[Entry]:
 
 def read_entry(folder: pathlib.Path) -> Entry:
     """Return one study."""
-    titles = {"report.html": "report", "data.html": "data"}
+    titles = {"report.html": "report", "explorer.html": "explorer", "data.html": "data"}
     pages = [(title, f"{folder.name}/{file}") for file, title in titles.items() if (folder / file).exists()]
     try:
         manifest = page.read_json(folder / "manifest.json")
