@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 60
+SECONDS = 30
 
 
 def find(folder: pathlib.Path) -> tuple[str, str]:

@@ -181,7 +181,13 @@ def _model(spec: ExploreSpec, run: Run, arrays: Arrays, probe: Probe, sources: S
     paths = sorted(_paths(arrays), key=_place)
     chosen_keys = sources.keys(run) if any(_kind(path, arrays) == KEYS for path in paths) else {}
     layers = [
-        _layer(path, arrays, early, probe, tables=tables, keys=chosen_keys.get(path), last=spec.num_steps[run[0]])
+        _layer(
+            path,
+            Observed(name_of(run), spec.num_steps[run[0]], arrays, early),
+            probe,
+            tables,
+            keys=chosen_keys.get(path),
+        )
         for path in paths
     ]
     about = next(arm.about for arm in spec.arms if arm.name == run[0])
@@ -196,19 +202,32 @@ def name_of(run: Run) -> str:
     return f"{formats.plain_name(run[0])}, seed {run[1]}"
 
 
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What was observed of one run."""
+
+    name: str
+    num_steps: int
+    final: Arrays
+    early: Arrays
+    """Empty where earlier steps are not shown."""
+
+
 def _layer(
     path: str,
-    arrays: Arrays,
-    early: Arrays,
+    observed: Observed,
     probe: Probe,
-    *,
     tables: Mapping[str, pd.DataFrame],
+    *,
     keys: npt.NDArray[np.int16] | None,
-    last: int,
 ) -> Layer:
+    arrays, last, name = observed.final, observed.num_steps, observed.name
     choice_PS = arrays[f"{path}/choice"].astype(np.uint8)
     if probe.position_M.max() >= len(choice_PS):
-        raise ValueError(f"selector {path}: {len(choice_PS)} choices, which are fewer than the probe set has positions")
+        raise ValueError(
+            f"run {name}, selector {path}: {len(choice_PS)} choices, fewer than the probe set has positions; evaluate"
+            " the run anew"
+        )
     kind, slots = _kind(path, arrays), choice_PS.shape[1]
     tokens_M = np.arange(len(probe.position_M))
     final = Check(last, tokens_M, slots_of(choice_PS[probe.position_M]))
@@ -218,7 +237,7 @@ def _layer(
         path=path,
         kind=kind,
         slots=_slot_names(kind, slots),
-        checks=(*_early_checks(path, early, probe, slots, last), final),
+        checks=(*_early_checks(path, observed, probe, slots), final),
         ordered=final.choice_MK.shape[1] == 1,
         sentence=_sentence(path, tables["selectors"]),
         key_MJ=key_MJ,
@@ -232,14 +251,15 @@ def _layer(
 UNSAID = ("Lifts are of one run on the probe set; the report says what holds over seeds, with intervals and tests.",)
 
 
-def _early_checks(path: str, early: Arrays, probe: Probe, slots: int, last: int) -> Iterator[Check]:
+def _early_checks(path: str, observed: Observed, probe: Probe, slots: int) -> Iterator[Check]:
     """Yield the checks before the end, on those of the shown tokens that were observed then."""
+    early = observed.early
     if f"{path}/choice" not in early:
         return
     bits_KPB = early[f"{path}/choice"].astype(np.uint8)
     at_M = np.flatnonzero(probe.position_M < bits_KPB.shape[1])
     for step, bits_PB in zip(early["steps"].tolist(), bits_KPB, strict=True):
-        if step < last:
+        if step < observed.num_steps:
             choice_PS = np.unpackbits(bits_PB[probe.position_M[at_M]], axis=1, count=slots)
             yield Check(int(step), at_M, slots_of(choice_PS))
 
@@ -368,7 +388,8 @@ def left_out(probe: Probe, runs: list[Run], finished: list[Run], with_steps: set
         yield f"{len(missing)} of {formats.pluralise(len(runs), 'run')} are left out: {_several(missing)}."
     if missing := [run for run in finished if run not in with_steps]:
         yield f"Earlier steps are left out of {formats.pluralise(len(missing), 'run')}: {_several(missing)}."
-    yield "Earlier steps were observed on the first blocks of each domain only."
+    if with_steps:
+        yield "Earlier steps were observed on the first blocks of each domain only."
 
 
 def _several(runs: Sequence[Run]) -> str:
