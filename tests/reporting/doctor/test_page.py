@@ -153,6 +153,13 @@ def test_a_record_of_counts_has_a_page_without_texts(tmp_path: pathlib.Path) -> 
     assert "The record has no single tokens" in text and 'id="explorer-data"' not in text
 
 
+def test_training_logs_alone_have_a_page(tmp_path: pathlib.Path) -> None:
+    judgement = Judgement("log.jsonl", "", "MaxVio falls.", (), {}, ())
+    write_doctor_page(None, judgement, tmp_path / "doctor.html", training_logs=planted.training_logs())
+    text = (tmp_path / "doctor.html").read_text(encoding="utf-8")
+    assert "MaxVio ends at 1.011 in the median of 3 layers." in text and "token by token" not in text
+
+
 def test_a_table_of_knock_outs_without_a_column_is_refused(tmp_path: pathlib.Path) -> None:
     record = planted.record()
     costs = planted.knock_out(record).drop(columns="control_nats")

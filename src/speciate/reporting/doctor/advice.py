@@ -87,5 +87,5 @@ def _about_experts(judgement: Judgement, was_knocked_out: bool) -> Iterator[str]
             f"{pluralise(count, 'expert')} {'has' if count == 1 else 'have'} so small a share that removing"
             f" {'it' if count == 1 else 'them'} would move few tokens. A share is not a need: try --knock-out first."
         )
-    elif not was_knocked_out:
+    elif not was_knocked_out and experts is not None:
         yield "Lift says where an expert is used. Only a knock-out tells where it is needed: --knock-out, with a model."

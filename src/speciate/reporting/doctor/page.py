@@ -19,7 +19,7 @@ TRAINING = ("source", "step", "layer", "metric", "value")
 
 
 def write_doctor_page(
-    record: RoutingRecord,
+    record: RoutingRecord | None,
     judgement: Judgement,
     path: pathlib.Path,
     *,
@@ -30,7 +30,7 @@ def write_doctor_page(
     """Write the page; it needs no network.
 
     Args:
-        record: what was judged; its sample of documents can be read in the page.
+        record: what was judged; its sample of documents can be read in the page. None where only logs were.
         judgement: everything that the page says of it.
         path: file to write, .html.
         other: the record that it is compared with, shown beside it.
@@ -49,13 +49,16 @@ def write_doctor_page(
             if absent := [column for column in needed if column not in rows]:
                 raise ValueError(f"the table of {formats.plain_name(name)} has no column {', '.join(absent)}")
             tables[name] = _with_layer(rows, judgement)
-    data = from_record.from_record(record, judgement, other=other, knock_out=tables.get("knock_out"))
+    data = None
+    if record is not None:
+        data = from_record.from_record(record, judgement, other=other, knock_out=tables.get("knock_out"))
     text = page.render_page(
         pathlib.Path(__file__).with_name("page.html.jinja"),
         judgement=judgement,
         advice=advice(judgement, was_knocked_out="knock_out" in tables),
         sections=_sections(tables, int(judgement.facts.get("seed", 0))),
         explorer="" if data is None else write.embed(data),
+        has_record=record is not None,
         tables=page_tables(tables),
         states=[(state, meaning) for state, meaning in STATES.items()],
         facts=[(formats.plain_name(name), _fact(value)) for name, value in judgement.facts.items()],
