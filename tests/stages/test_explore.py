@@ -219,6 +219,15 @@ def test_choices_of_another_probe_set_are_refused(files: study.Files, tmp_path: 
         made(study.Files(tmp_path / "runs", files.mixture, files.tables))
 
 
+def test_a_part_of_a_character_is_shown_by_its_bytes() -> None:
+    from tokenizers import Tokenizer, decoders, models
+
+    # in a byte-level vocabulary the three bytes of a dash, e2 80 94, are written as the symbols â, Ģ and Ķ
+    tokenizer = Tokenizer(models.BPE({"â": 0, "ĢĶ": 1, "âĢĶ": 2, "Ġa": 3}, []))
+    tokenizer.decoder = decoders.ByteLevel()
+    assert [explore.piece_of(tokenizer, token) for token in range(4)] == ["⟨e2⟩", "⟨80 94⟩", "—", " a"]
+
+
 def test_the_verb_writes_one_page_with_the_same_bytes_each_time(
     files: study.Files, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

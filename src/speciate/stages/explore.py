@@ -25,6 +25,7 @@ from speciate.config.run import read_spec
 from speciate.config.stage_specs import ExploreSpec
 from speciate.data.blocks import read_block_set
 from speciate.data.mixture.manifest import read_mixture
+from speciate.data.tokens.lossless import BYTE_OF_SYMBOL
 from speciate.graph.run_paths import check_tokenizer
 from speciate.model.sparse_attention.attention import AttentionOutput, SparseAttention
 from speciate.reporting.explorer.study import Files, Run, from_study
@@ -52,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_file(str(arguments.tokenizer_folder / "tokenizer.json"))
 
     def pieces(ids: Sequence[int]) -> list[str]:
-        return [tokenizer.decode([token], skip_special_tokens=False) for token in ids]
+        return [piece_of(tokenizer, token) for token in ids]
 
     def keys(run: Run) -> Mapping[str, KeyArray]:
         return chosen_keys(arguments.runs / run[0] / f"seed{run[1]}", arguments.mixture_folder)
@@ -62,6 +63,15 @@ def main(arguments: argparse.Namespace) -> None:
     write_explorer(data, arguments.output)
     size = arguments.output.stat().st_size / 1e6
     log(f"{len(data.models)} runs, {len(data.token_P)} tokens: {size:.1f} MB")
+
+
+def piece_of(tokenizer: Tokenizer, token: int) -> str:
+    """Return the text of a token; one that holds a part of a character is shown by its bytes, such as ⟨e2 80⟩."""
+    text: str = tokenizer.decode([token], skip_special_tokens=False)
+    symbols = tokenizer.id_to_token(token) or ""
+    if "\ufffd" not in text or not set(symbols) <= BYTE_OF_SYMBOL.keys():
+        return text
+    return f"⟨{' '.join(f'{BYTE_OF_SYMBOL[symbol]:02x}' for symbol in symbols)}⟩"
 
 
 @torch.no_grad()

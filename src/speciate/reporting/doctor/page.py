@@ -55,6 +55,8 @@ def write_doctor_page(
     text = page.render_page(
         pathlib.Path(__file__).with_name("page.html.jinja"),
         judgement=judgement,
+        # two records may have the same notes
+        notes=list(dict.fromkeys(note.text for note in judgement.notes)),
         advice=advice(judgement, was_knocked_out="knock_out" in tables),
         sections=_sections(tables, int(judgement.facts.get("seed", 0))),
         explorer="" if data is None else write.embed(data),
