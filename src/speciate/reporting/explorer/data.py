@@ -178,3 +178,24 @@ def _check_layer(where: str, layer: Layer, num_tokens: int) -> None:
     for table, needed in ((layer.experts, ("slot",)), (layer.lifts, ("slot", "label", "lift"))):
         if table is not None and (absent := [name for name in needed if name not in table]):
             raise ValueError(f"{where}: a table has no column {', '.join(absent)}")
+
+
+def kind_of(path: str, num_slots: int) -> str:
+    """Return the kind of a selector, from the module of a run in which it stands; any other is a router of experts."""
+    if path == "parts.importance" and num_slots == 2:
+        return MASKS
+    if ".depth." in f"{path}." and num_slots == 2:
+        return DEPTH
+    return KEYS if path.endswith("mixer.selector") else EXPERTS
+
+
+def slot_names(kind: str, count: int) -> tuple[str, ...]:
+    """Return what the slots of a selector are called."""
+    if kind == DEPTH:
+        return ("skip", "run")
+    if kind == MASKS:
+        return ("keep", "mask")
+    if kind == KEYS:
+        ranges = [f"{2**power} to {2 ** (power + 1) - 1} back" for power in range(1, count - 2)]
+        return ("first token", "itself", "1 back", *ranges)[:count]
+    return tuple(f"expert {slot}" for slot in range(count))

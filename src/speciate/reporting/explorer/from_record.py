@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis.routing.judgement import Judgement
-from speciate.reporting.explorer.data import EXPERTS, Check, Document, ExplorerData, Integers, Layer, Model
+from speciate.reporting.explorer.data import (
+    Check,
+    Document,
+    ExplorerData,
+    Integers,
+    Layer,
+    Model,
+    kind_of,
+    slot_names,
+)
 from speciate.selection.routing_record import RoutingRecord, TokenSample
 
 MOST_CHOICES = 4_000_000
@@ -143,8 +152,10 @@ class _Facts:
 
 def _experts_of(judgement: Judgement, knock_out: pd.DataFrame | None) -> _Facts:
     tables = judgement.tables
-    experts = _one_phase(tables.get("experts", pd.DataFrame()))
-    lifts = _one_phase(tables.get("lifts", pd.DataFrame()))
+    experts, phase = _one_phase(tables.get("experts", pd.DataFrame()))
+    lifts, _ = _one_phase(tables.get("lifts", pd.DataFrame()))
+    unsaid = [note.text for note in judgement.unsaid]
+    unsaid += [f"Shares and lifts are those of the {phase}; the tables have the other phase too."] if phase else []
     experts = experts.rename(columns={"expert": "slot", "is_dead": "dead"})
     names = {"expert": "slot", "lift_low": "low", "lift_high": "high", "q_value": "q"}
     lifts = lifts.rename(columns=names)
@@ -158,15 +169,16 @@ def _experts_of(judgement: Judgement, knock_out: pd.DataFrame | None) -> _Facts:
         if len(lifts):
             lifts = lifts.merge(costs[["path", "slot", "label", "cost", "control"]], "left", ["path", "slot", "label"])
     sentences = {verdict.path: verdict.sentence for verdict in reversed(judgement.verdicts)}
-    return _Facts(experts, lifts, sentences, tuple(note.text for note in judgement.unsaid))
+    return _Facts(experts, lifts, sentences, tuple(unsaid))
 
 
-def _one_phase(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of one phase: of all texts together where there are such, else of the first phase."""
-    if "phase" not in rows or not len(rows):
-        return rows
-    phases = list(dict.fromkeys(rows["phase"]))
-    return rows[rows["phase"] == ("" if "" in phases else phases[0])]
+def _one_phase(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the rows of all texts together where there are such, else of the first phase; and that phase."""
+    phases = list(dict.fromkeys(rows["phase"])) if "phase" in rows else []
+    if len(phases) < 2:
+        return rows, ""
+    chosen = "" if "" in phases else str(phases[0])
+    return rows[rows["phase"] == chosen], chosen
 
 
 def _model(record: RoutingRecord, sample: TokenSample, shown_M: Integers, facts: _Facts) -> Model:
@@ -174,6 +186,7 @@ def _model(record: RoutingRecord, sample: TokenSample, shown_M: Integers, facts:
     for place, selector in enumerate(record.selectors):
         width = _width(selector.num_chosen, sample)
         choice_MK = sample.choice_LPK[place, shown_M, :width]
+        kind = kind_of(selector.path, selector.num_slots)
         experts, lifts = (
             rows[rows["path"] == selector.path].reset_index(drop=True) if len(rows) else None
             for rows in (facts.experts, facts.lifts)
@@ -181,8 +194,8 @@ def _model(record: RoutingRecord, sample: TokenSample, shown_M: Integers, facts:
         layers.append(
             Layer(
                 path=selector.path,
-                kind=EXPERTS,
-                slots=_names(selector.num_slots),
+                kind=kind,
+                slots=slot_names(kind, selector.num_slots),
                 checks=(Check(-1, None, choice_MK),),
                 ordered=selector.first_GS is not None or width == 1,
                 sentence=facts.sentences.get(selector.path, ""),
@@ -202,13 +215,10 @@ def _other_model(other: RoutingRecord, sample: TokenSample, at_M: Integers, row_
         width = _width(selector.num_chosen, sample)
         choice_MK = sample.choice_LPK[place, row_M, :width]
         check, ordered = Check(-1, at_M, choice_MK), selector.first_GS is not None or width == 1
-        layers.append(Layer(selector.path, EXPERTS, _names(selector.num_slots), (check,), ordered))
+        kind = kind_of(selector.path, selector.num_slots)
+        layers.append(Layer(selector.path, kind, slot_names(kind, selector.num_slots), (check,), ordered))
     return Model(other.source, "", tuple(layers))
 
 
 def _width(num_chosen: float, sample: TokenSample) -> int:
     return min(int(sample.choice_LPK.shape[2]), max(1, math.ceil(num_chosen)))
-
-
-def _names(count: int) -> tuple[str, ...]:
-    return tuple(f"expert {slot}" for slot in range(count))

@@ -19,7 +19,6 @@ import safetensors.numpy
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
 from speciate.reporting.explorer.data import (
-    DEPTH,
     EXPERTS,
     KEYS,
     MASKS,
@@ -29,6 +28,8 @@ from speciate.reporting.explorer.data import (
     Integers,
     Layer,
     Model,
+    kind_of,
+    slot_names,
 )
 
 Run = tuple[str, int]
@@ -179,7 +180,9 @@ def _model(spec: ExploreSpec, run: Run, arrays: Arrays, probe: Probe, sources: S
     early = _read(sources.files.runs, run, "telemetry") if sources.with_steps else {}
     tables = {name: _of_run(rows, run) for name, rows in sources.tables.items()}
     paths = sorted(_paths(arrays), key=_place)
-    chosen_keys = sources.keys(run) if any(_kind(path, arrays) == KEYS for path in paths) else {}
+    chosen_keys = (
+        sources.keys(run) if any(kind_of(path, arrays[f"{path}/choice"].shape[1]) == KEYS for path in paths) else {}
+    )
     layers = [
         _layer(
             path,
@@ -228,7 +231,8 @@ def _layer(
             f"run {name}, selector {path}: {len(choice_PS)} choices, fewer than the probe set has positions; evaluate"
             " the run anew"
         )
-    kind, slots = _kind(path, arrays), choice_PS.shape[1]
+    slots = choice_PS.shape[1]
+    kind = kind_of(path, slots)
     tokens_M = np.arange(len(probe.position_M))
     final = Check(last, tokens_M, slots_of(choice_PS[probe.position_M]))
     experts, lifts = _expert_tables(path, tables) if kind == EXPERTS else (None, None)
@@ -236,7 +240,7 @@ def _layer(
     return Layer(
         path=path,
         kind=kind,
-        slots=_slot_names(kind, slots),
+        slots=slot_names(kind, slots),
         checks=(*_early_checks(path, observed, probe, slots), final),
         ordered=final.choice_MK.shape[1] == 1,
         sentence=_sentence(path, tables["selectors"]),
@@ -272,26 +276,6 @@ def slots_of(choice_PS: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
     chosen_PK = np.full((len(choice_PS), width), -1, dtype=np.int16)
     chosen_PK[row_N, np.arange(len(row_N)) - first_P[row_N]] = slot_N
     return chosen_PK
-
-
-def _kind(path: str, arrays: Arrays) -> str:
-    """Return the kind of a selector, from the module that it stands in."""
-    if path == "parts.importance":
-        return MASKS
-    if ".depth." in f"{path}.":
-        return DEPTH
-    return KEYS if path.endswith("mixer.selector") else EXPERTS
-
-
-def _slot_names(kind: str, count: int) -> tuple[str, ...]:
-    if kind == DEPTH:
-        return ("skip", "run")
-    if kind == MASKS:
-        return ("keep", "mask")
-    if kind == KEYS:
-        ranges = [f"{2**power} to {2 ** (power + 1) - 1} back" for power in range(1, count - 2)]
-        return ("first token", "itself", "1 back", *ranges)[:count]
-    return tuple(f"expert {slot}" for slot in range(count))
 
 
 def _expert_tables(path: str, tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
