@@ -61,6 +61,27 @@ def verified(content: str) -> Callable[[Place], Command]:
     return make
 
 
+def cut_off(place: Place) -> None:
+    """Leave a run with choices that were cut off."""
+    (place.folder / "runs/arm/seed0/probe.safetensors").write_bytes(b"cut")
+
+
+def explored(spoil: Callable[[Place], None]) -> Callable[[Place], Command]:
+    """Return a command that writes the explorer of a study of one run, of which `spoil` spoils a file."""
+
+    def make(place: Place) -> Command:
+        (mixture,) = place.reference.glob("results/data/balance/*/mixture.json")
+        (tokenizer,) = place.reference.glob("results/data/fit/*/tokenizer.json")
+        (place.folder / "runs/arm/seed0").mkdir(parents=True)
+        spoil(place)
+        arms = [{"name": "arm", "about": ""}]
+        spec = place.spec(study="small", arms=arms, seeds=[0], num_steps={"arm": 1})
+        given = ("--spec", spec, "--runs", "runs", "--tables", "tables", "--mixture-folder", str(mixture.parent))
+        return Command("explore", (*given, "--tokenizer-folder", str(tokenizer.parent), "--output", "explorer.html"))
+
+    return make
+
+
 ELSEWHERE = "run/spec.json: is not in results/<study>/runs/arm/seed0, so name the paths on the command line: "
 CASES = [
     Case(
@@ -117,6 +138,18 @@ CASES = [
         "digests are compared where no run was trained",
         verified('{"data": {}, "families": {}, "numbers": {}}'),
         "results/small/runs/arm/seed0/run.json: there is no such file",
+    ),
+    Case(
+        "Finished run",
+        "the explorer of a run whose choices were cut off",
+        explored(cut_off),
+        "runs/arm/seed0/probe.safetensors: cannot be read: WHY; train and evaluate the run anew",
+    ),
+    Case(
+        "Finished run",
+        "the explorer of a study without tables",
+        explored(lambda place: None),
+        "tables/experts.parquet: cannot be read as a table: WHY",
     ),
     Case(
         "Error rates",

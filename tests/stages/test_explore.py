@@ -17,6 +17,7 @@ from speciate.config.stage_specs import Arm, ExploreSpec
 from speciate.data.blocks import read_block_set
 from speciate.reporting.explorer import study
 from speciate.reporting.explorer.data import DEPTH, EXPERTS, KEYS, MASKS, ExplorerData
+from speciate.reporting.explorer.study_files import Files, Run, read_probe
 from speciate.selection.selection import record_selections
 from speciate.stages import evaluate, explore, train
 from speciate.training.checkpoint.load_run import load_run
@@ -56,9 +57,7 @@ class Never:
 
 
 @pytest.fixture(scope="module")
-def files(
-    mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, run_spec: Callable[..., RunSpec]
-) -> study.Files:
+def files(mixture: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, run_spec: Callable[..., RunSpec]) -> Files:
     """Train every arm, observe it as `evaluate` does, and write tables with a few rows."""
     folder = tmp_path_factory.mktemp("study")
     details = []
@@ -94,22 +93,22 @@ def files(
     (folder / "tables").mkdir()
     for name, rows in made.items():
         tables.write_parquet(tables.conform(name, rows), name, folder / "tables" / f"{name}.parquet")
-    return study.Files(folder / "runs", mixture, folder / "tables")
+    return Files(folder / "runs", mixture, folder / "tables")
 
 
 def pieces(ids: Sequence[int]) -> list[str]:
     return [f"<{token}>" for token in ids]
 
 
-def made(files: study.Files, spec: ExploreSpec = SPEC) -> ExplorerData:
-    def keys(run: study.Run) -> dict[str, explore.KeyArray]:
+def made(files: Files, spec: ExploreSpec = SPEC) -> ExplorerData:
+    def keys(run: Run) -> dict[str, explore.KeyArray]:
         return explore.chosen_keys(files.runs / run[0] / f"seed{run[1]}", files.mixture)
 
     return study.from_study(spec, files, pieces, keys)
 
 
 @pytest.fixture(scope="module")
-def data(files: study.Files) -> ExplorerData:
+def data(files: Files) -> ExplorerData:
     return made(files)
 
 
@@ -139,7 +138,7 @@ def test_the_texts_are_those_of_the_probe_set(data: ExplorerData, mixture: pathl
     assert data.pieces[int(token_BT[0, 0])] == f"<{token_BT[0, 0]}>"
 
 
-def test_choices_are_those_of_the_routers(data: ExplorerData, files: study.Files) -> None:
+def test_choices_are_those_of_the_routers(data: ExplorerData, files: Files) -> None:
     """Run the finished model on one block, and compare with the router's own choice."""
     _, model = load_run(files.runs / "learned/seed0", 64)
     blocks = read_block_set(files.mixture, "probe")
@@ -152,7 +151,7 @@ def test_choices_are_those_of_the_routers(data: ExplorerData, files: study.Files
         assert layer.checks[-1].step == 12 and not layer.ordered
 
 
-def test_earlier_steps_are_those_of_the_telemetry(data: ExplorerData, files: study.Files) -> None:
+def test_earlier_steps_are_those_of_the_telemetry(data: ExplorerData, files: Files) -> None:
     early = safetensors.numpy.load_file(files.runs / "learned/seed0/telemetry.safetensors")
     layer = data.models[0].layers[1]
     assert [check.step for check in layer.checks] == [0, 2, 4, 8, 12]
@@ -162,7 +161,7 @@ def test_earlier_steps_are_those_of_the_telemetry(data: ExplorerData, files: stu
         assert [set(row) for row in check.choice_MK.tolist()] == [set(np.flatnonzero(row)) for row in bits]
 
 
-def test_the_keys_are_those_that_the_indexer_chose(data: ExplorerData, files: study.Files) -> None:
+def test_the_keys_are_those_that_the_indexer_chose(data: ExplorerData, files: Files) -> None:
     """The ranges of distance of the keys are the slots that evaluation recorded."""
     layer = data.models[1].layers[0]
     choice_PS = safetensors.numpy.load_file(files.runs / "gsa/seed0/probe.safetensors")[f"{layer.path}/choice"]
@@ -176,7 +175,16 @@ def test_the_keys_are_those_that_the_indexer_chose(data: ExplorerData, files: st
     assert layer.slots[:4] == ("first token", "itself", "1 back", "2 to 3 back")
 
 
-def test_importance_and_the_order_of_masks(data: ExplorerData, files: study.Files) -> None:
+def test_keys_that_do_not_fit_are_left_out(data: ExplorerData, files: Files) -> None:
+    all_of = {layer.path: layer.key_MJ for layer in data.models[1].layers if layer.key_MJ is not None}
+    probe = read_probe(files.mixture, 8)
+    # two layers with four keys: a block of 16 tokens has 128 bytes
+    for path, few in study.some_keys(all_of, 300, probe).items():
+        np.testing.assert_array_equal(few[:32], all_of[path][:32])
+        assert len(few) == 128 and (few[32:] == -1).all()
+
+
+def test_importance_and_the_order_of_masks(data: ExplorerData, files: Files) -> None:
     details = pd.read_parquet(files.tables / "details.parquet")
     layer = data.models[3].layers[0]
     rows = details[details["what"] == "importance"]
@@ -200,7 +208,7 @@ def test_lifts_and_knock_outs_are_those_of_the_tables(data: ExplorerData) -> Non
     assert data.models[0].layers[1].experts is None
 
 
-def test_what_does_not_fit_is_left_out_and_named(files: study.Files) -> None:
+def test_what_does_not_fit_is_left_out_and_named(files: Files) -> None:
     small = made(files, SPEC.model_copy(update={"most_choices": 2000}))
     assert sum(document.num_tokens for document in small.documents if not document.generated_by) < 128
     assert any("of the 8 blocks of the probe set" in text for text in small.left_out)
@@ -208,7 +216,7 @@ def test_what_does_not_fit_is_left_out_and_named(files: study.Files) -> None:
     assert not any("of the 8 blocks" in text for text in made(files).left_out)
 
 
-def test_choices_of_another_probe_set_are_refused(files: study.Files, tmp_path: pathlib.Path) -> None:
+def test_choices_of_another_probe_set_are_refused(files: Files, tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "runs/learned/seed0"
     folder.mkdir(parents=True)
     arrays = safetensors.numpy.load_file(files.runs / "learned/seed0/probe.safetensors")
@@ -216,7 +224,7 @@ def test_choices_of_another_probe_set_are_refused(files: study.Files, tmp_path: 
     safetensors.numpy.save_file(cut, folder / "probe.safetensors")
     safetensors.numpy.save_file({}, folder / "telemetry.safetensors")
     with pytest.raises(ValueError, match=r"learned, seed 0, selector blocks\.0\.ffn\.router: 50 choices"):
-        made(study.Files(tmp_path / "runs", files.mixture, files.tables))
+        made(Files(tmp_path / "runs", files.mixture, files.tables))
 
 
 def test_a_part_of_a_character_is_shown_by_its_bytes() -> None:
@@ -229,7 +237,7 @@ def test_a_part_of_a_character_is_shown_by_its_bytes() -> None:
 
 
 def test_the_verb_writes_one_page_with_the_same_bytes_each_time(
-    files: study.Files, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tokenizers import Tokenizer, models
 

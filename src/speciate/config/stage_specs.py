@@ -214,9 +214,10 @@ class ExploreSpec(Strict):
     seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
     num_steps: dict[Name, int]
     """Arm -> length of its training, in optimizer steps."""
-    most_choices: int = 9_000_000
-    """Choices in the page, a byte each before they are compressed. If they could not be compressed at all, the page
-    would have 12 MB; the choices among eight experts take about half of that."""
+    most_choices: int = 8_000_000
+    """Choices in the page, a byte each before they are compressed, and a quarter more for single keys of sparse
+    attention. If they could not be compressed at all, the page would have 14 MB; the choices among eight experts take
+    about half of that."""
 
 
 class DataFolders(Strict):

@@ -28,7 +28,8 @@ from speciate.data.mixture.manifest import read_mixture
 from speciate.data.tokens.lossless import BYTE_OF_SYMBOL
 from speciate.graph.run_paths import check_tokenizer
 from speciate.model.sparse_attention.attention import AttentionOutput, SparseAttention
-from speciate.reporting.explorer.study import Files, Run, from_study
+from speciate.reporting.explorer.study import from_study
+from speciate.reporting.explorer.study_files import Files, Run
 from speciate.reporting.explorer.write import write_explorer
 from speciate.training.checkpoint.load_run import load_run
 from speciate.training.probe import batches, run_selectors

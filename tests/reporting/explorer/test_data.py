@@ -94,11 +94,11 @@ def test_the_same_data_are_the_same_bytes_and_equal_arrays_are_kept_once() -> No
 
 
 def test_the_page_of_a_full_study_is_below_fifteen_megabytes(tmp_path: pathlib.Path) -> None:
-    """Take as many choices as a page may have, of more experts than can be compressed."""
+    """Take as many choices as a page may have, single keys included, of too many experts to be compressed."""
     rng = np.random.default_rng(0)
     count = 90_000
     checks = tuple(
-        Check(step, None, rng.integers(0, 250, (count, 1)).astype(np.int16)) for step in range(9_000_000 // count)
+        Check(step, None, rng.integers(0, 250, (count, 1)).astype(np.int16)) for step in range(10_000_000 // count)
     )
     layer = Layer("blocks.0.ffn.router", EXPERTS, planted.experts(250), checks)
     data = ExplorerData(
