@@ -33,7 +33,7 @@ GROUPS = {
     " present",
     "training": "train evaluate",
     "analysis": "measure intervene agree swap compare cost calibrate",
-    "report": "draw manifest report index",
+    "report": "draw explore manifest report index",
 }
 """Heading in `speciate --help` -> its stages, in the order of the workflow. A stage that is missing here comes last."""
 

@@ -133,7 +133,7 @@ def page(study: pathlib.Path) -> tuple[str, Page]:
 def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
     text, parsed = page
     assert "<script" not in text
-    assert not re.search(r"""(src|href)=["'](?!#|data:|data\.html")""", text)
+    assert not re.search(r"""(src|href)=["'](?!#|data:|(?:data|explorer)\.html")""", text)
     assert "@import" not in text
     assert "url(" not in text
     assert all(image["src"].startswith("data:image/svg+xml;charset=utf-8,") for image in parsed.images)
@@ -141,8 +141,8 @@ def test_the_page_is_one_file_without_scripts_or_network(page) -> None:
 
 def test_contents_lead_somewhere_and_ids_are_unique(page) -> None:
     _, parsed = page
-    # the page of the data lies next to the report
-    assert {link.removeprefix("#") for link in parsed.links} - {"data.html"} <= set(parsed.ids)
+    # the page of the data and the explorer lie next to the report
+    assert {link.removeprefix("#") for link in parsed.links} - {"data.html", "explorer.html"} <= set(parsed.ids)
     assert len(set(parsed.ids)) == len(parsed.ids)
 
 

@@ -1,4 +1,4 @@
-r"""Write the study's explorer: its texts, and what every selector chose for each token of them, as one HTML page.
+r"""Write the study's explorer: the choice of every selector for each token.
 
 The page needs no network. It shows the runs of a study side by side, at any observed step of their training. The stage
 reads what training and evaluation wrote. It runs a model again, on the CPU, only to learn which keys a sparse attention

@@ -167,6 +167,53 @@ def test_a_table_of_knock_outs_without_a_column_is_refused(tmp_path: pathlib.Pat
         write_doctor_page(record, planted.judgement(record), tmp_path / "doctor.html", knock_out=costs)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_any_number_may_be_unknown(seed: int, tmp_path: pathlib.Path) -> None:
+    """Put NaN into single cells, and into whole columns, of every table; a page comes out."""
+    rng = np.random.default_rng(seed)
+    record = planted.record(num_documents=6)
+    judgement = planted.judgement(record, "other")
+
+    def spoil(rows: pd.DataFrame) -> pd.DataFrame:
+        spoiled = rows.copy()
+        for column in rows.columns.difference(["path", "layer", "phase", "expert", "other", "label", "state"]):
+            if pd.api.types.is_numeric_dtype(rows[column]) and not pd.api.types.is_bool_dtype(rows[column]):
+                share = rng.choice([0.0, 0.5, 1.0])
+                spoiled[column] = rows[column].astype(float).mask(rng.random(len(rows)) < share)
+        return spoiled
+
+    spoiled = dataclasses.replace(
+        judgement,
+        tables={name: spoil(rows) for name, rows in judgement.tables.items()},
+        facts={**judgement.facts, "confidence": float("nan")},
+    )
+    # a table of knock-outs has a lift and a load of its own, and may be about one expert
+    costs = planted.knock_out(record).assign(lift=1.5, load=0.1, matched_expert=-1, matched_nats=np.nan)
+    costs = spoil(costs[costs["expert"] == 2] if seed % 2 else costs)
+    write_doctor_page(record, spoiled, tmp_path / "doctor.html", other=planted.record("b", 3), knock_out=costs)
+    text = (tmp_path / "doctor.html").read_text(encoding="utf-8")
+    shown = Texts()
+    shown.feed(text)
+    assert not re.search(r"\bnan\b", shown.text, re.IGNORECASE)
+
+
+def test_a_layer_without_an_interval_is_drawn_all_the_same() -> None:
+    judged = planted.judgement(planted.record()).tables
+    names = ["max_share_low", "max_share_high", "excess_low_bits", "excess_high_bits"]
+    unknown = {**judged, "layers": judged["layers"].assign(**dict.fromkeys(names, np.nan))}
+    said, before = findings(unknown), findings(judged)
+    assert said["collapse"] == before["collapse"] and said["information"] == before["information"]
+
+
+def test_lift_and_need_are_compared_on_the_judgements_lifts() -> None:
+    record = planted.record()
+    judged, costs = planted.judgement(record).tables, planted.knock_out(record)
+    both = judged["lifts"].merge(costs, on=["path", "expert", "label"])
+    expected = both["lift"].rank().corr(both["cost_nats"].rank())
+    said = findings({**judged, "knock_out": costs.assign(lift=-costs["cost_nats"], load=0.1)})["knock_out"]
+    assert f"rank correlation of {expected:+.2f}".replace("-", "−") in said
+
+
 def test_a_long_table_shows_what_matters_and_says_so() -> None:
     rows = pd.DataFrame({"path": "a", "layer": 0, "phase": "", "expert": range(300), "label": "x"})
     rows = rows.assign(lift=1.0 + rows["expert"] / 100, q_value=np.where(rows["expert"] == 7, 0.01, 0.9))

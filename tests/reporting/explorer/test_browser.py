@@ -331,7 +331,10 @@ def test_a_hundred_thousand_tokens_are_shown_a_part_at_a_time(opened: Browser, t
     assert "100,000 tokens of 100 documents" in text(opened, ".ex-summary")
     spans = opened.run("document.querySelectorAll('.t').length")
     assert 0 < spans < 20_000
+    # what is far away is put away again, but for the beginning
     opened.run("document.querySelector('.ex-doc:last-child').scrollIntoView()")
     opened.wait("document.querySelector('[data-i=\"99000\"]')")
+    assert opened.run("document.querySelector('[data-i=\"0\"]') !== null")
+    opened.wait("document.querySelector('[data-i=\"300\"]') === null")
     assert opened.run("document.querySelectorAll('.t').length") < 20_000
     assert opened.console == []

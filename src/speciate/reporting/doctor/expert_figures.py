@@ -205,7 +205,9 @@ def _lift_and_need(tables: Tables, rows: pd.DataFrame) -> float | None:
     lifts = rows_of(tables, "lifts", "lift")
     if lifts is None:
         return None
-    both = lifts.merge(rows[rows["label"] != ""], on=["path", "expert", "label"])
+    # a table of knock-outs may have lifts of its own
+    costs = rows.loc[rows["label"] != "", ["path", "expert", "label", "cost_nats"]]
+    both = lifts[["path", "expert", "label", "lift"]].merge(costs, on=["path", "expert", "label"])
     if len(both) < 8 or both["lift"].nunique() < 2 or both["cost_nats"].nunique() < 2:
         return None
     return float(both["lift"].rank().corr(both["cost_nats"].rank()))

@@ -22,7 +22,7 @@ from speciate.reporting.formats import format_number, format_percent, pluralise
 
 def collapse(tables: Tables, seed: int) -> Drawing | None:
     """Draw each layer's largest share with its interval, beside the even share, the noise floor and the limit."""
-    rows = rows_of(tables, "layers", "max_share", "max_share_low", "max_share_high", "max_share_limit", "noise_floor")
+    rows = rows_of(tables, "layers", "max_share", "num_slots")
     if rows is None:
         return None
     over = rows[rows["state"] == "collapsed"]
@@ -46,7 +46,7 @@ def collapse(tables: Tables, seed: int) -> Drawing | None:
         axes.errorbar(
             centre,
             y,
-            xerr=[np.maximum(0, centre - low), np.maximum(0, high - centre)],
+            xerr=[np.nan_to_num(np.maximum(0, centre - low)), np.nan_to_num(np.maximum(0, high - centre))],
             fmt="o",
             color=style.INK,
             lw=1.1,
@@ -132,7 +132,7 @@ def load(tables: Tables, seed: int) -> Drawing | None:
 
 def information(tables: Tables, seed: int) -> Drawing | None:
     """Draw what each layer's choice tells of the label, beside chance, the tokens and routers that never learned."""
-    rows = rows_of(tables, "layers", "excess_bits", "excess_low_bits", "excess_high_bits", "null_high_bits")
+    rows = rows_of(tables, "layers", "excess_bits")
     if rows is None:
         return None
     q = rows["q_value"] if "q_value" in rows else pd.Series(np.nan, index=rows.index)
@@ -156,7 +156,7 @@ def information(tables: Tables, seed: int) -> Drawing | None:
         axes.errorbar(
             centre,
             y,
-            xerr=[np.maximum(0, centre - low), np.maximum(0, high - centre)],
+            xerr=[np.nan_to_num(np.maximum(0, centre - low)), np.nan_to_num(np.maximum(0, high - centre))],
             fmt="o",
             color=style.INK,
             lw=1.1,

@@ -70,8 +70,8 @@ def agreement(tables: Tables, seed: int) -> Drawing | None:
 
 def flips(tables: Tables, seed: int) -> Drawing | None:
     """Draw the share of tokens whose choice differs, by how close the choice was."""
-    rows = rows_of(tables, "flips", "margin", "flipped")
-    if rows is None:
+    rows = rows_of(tables, "flips", "margin", "flipped", "tokens")
+    if rows is None or not rows["tokens"].sum():
         return None
     total = rows.assign(changed=rows["flipped"] * rows["tokens"]).groupby("margin")[["changed", "tokens"]].sum()
     share = total["changed"] / total["tokens"]

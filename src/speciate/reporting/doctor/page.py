@@ -1,5 +1,6 @@
 """Write the doctor's page: one HTML file with the verdict, the figures beside their nulls, the texts and the tables."""
 
+import math
 import pathlib
 import tempfile
 
@@ -89,4 +90,6 @@ def _sections(tables: drawing.Tables, seed: int) -> list[page.Section]:
 def _fact(value: int | float | str) -> str:
     if isinstance(value, str):
         return value
+    if not math.isfinite(value):
+        return formats.DASH
     return formats.format_count(value) if value == round(value) else f"{value:g}"

@@ -35,8 +35,12 @@ KNOCK_OUT = {
     "cost_nats": "nats per token that the model loses without the expert",
     "cost_low_nats": "lower bound over documents",
     "cost_high_nats": "upper bound",
-    "control_nats": "nats per token lost when as many random tokens are rerouted",
-    "tokens": "tokens that were rerouted",
+    "control_nats": "nats per token lost when as many choices are taken from random tokens",
+    "tokens": "predicted tokens",
+    "load": "the expert's share of the choices",
+    "lift": "its share for texts of the label, over the mean of the labels' shares",
+    "matched_expert": "the expert of the layer that was knocked out too, and has the nearest load; -1: none",
+    "matched_nats": "the cost of knocking that one out",
 }
 """Column of the table of knock-outs -> its meaning."""
 INTERVAL_ENDS = ("_low", "_high")
@@ -142,6 +146,8 @@ def _cell(name: str, value: object) -> Cell:
 
 
 def _number(name: str, value: float) -> str:
+    if not np.isfinite(value):
+        return formats.format_number(value)
     if name.endswith(("p_value", "q_value", "_p", "_q")):
         return formats.format_p_value(value)
     if "share" in name and 0 <= value <= 1:

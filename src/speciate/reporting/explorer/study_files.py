@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import safetensors.numpy
 
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
@@ -104,6 +103,9 @@ def read_arrays(runs: pathlib.Path, run: Run, name: str) -> Arrays:
         ValueError: the file is damaged; names it.
     """
     file = runs / run[0] / f"seed{run[1]}" / f"{name}.safetensors"
+    # the rest of this room needs no more than the light core
+    import safetensors.numpy
+
     try:
         return safetensors.numpy.load_file(file) if file.is_file() else {}
     except safetensors.SafetensorError as error:
