@@ -4,9 +4,12 @@ In `make test` only one seed is made again, from the archives to its measurement
 its own (tests/stages/test_draw.py, tests/analysis/test_compare.py). A test marked slow makes all of it again.
 """
 
+import base64
+import gzip
 import hashlib
 import json
 import pathlib
+import re
 
 import pandas as pd
 import pytest
@@ -33,6 +36,22 @@ def test_everything_promised_is_there(finished: Workspace) -> None:
 def test_the_report_is_one_offline_file(finished: Workspace) -> None:
     page = (finished.results / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in page and "<script src" not in page and '<link rel="stylesheet"' not in page
+
+
+def test_the_explorer_has_every_run_with_a_selector_and_its_steps(finished: Workspace) -> None:
+    page = (finished.results / "explorer.html").read_text(encoding="utf-8")
+    assert len(page) < 2_000_000 and 'href="explorer.html"' in (finished.results / "report.html").read_text()
+    block = re.search(r'id="explorer-data">([^<]*)<', page)
+    assert block is not None
+    content = gzip.decompress(base64.b64decode(block[1]))
+    head = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
+    study = read_study(ROOT / "studies" / "smoke.yaml")
+    names = {f"{run.ablation.replace('_', ' ')}, seed {run.seed}" for run in study.runs() if run.ablation != "dense"}
+    assert {model["name"] for model in head["models"]} == names
+    steps = {tuple(check[0] for check in layer["checks"]) for model in head["models"] for layer in model["layers"]}
+    assert len(steps) == 1 and len(steps.pop()) == 9
+    assert {layer["kind"] for model in head["models"] for layer in model["layers"]} == set(head["kinds"])
+    assert head["left_out"] == ["Earlier steps were observed on the first blocks of each domain only."]
 
 
 def test_every_run_is_in_the_tables(finished: Workspace) -> None:

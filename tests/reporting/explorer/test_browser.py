@@ -240,7 +240,10 @@ def test_the_keyboard_reaches_every_token(page: Browser) -> None:
 
 
 def test_tokens_that_skip_a_block_are_struck(page: Browser, data: ExplorerData) -> None:
+    boxes = "[...document.querySelectorAll('.ex-check')].filter((one) => !one.hidden).length"
+    assert page.run(boxes) == 2  # numbers and patterns
     choose(page, "Model", "others")
+    assert page.run(boxes) == 0
     for index in (20, 21, 22, 23):
         skipped = expected_slot(data, index, model=2) == 0
         assert ("skipped" in classes(page, index)) == skipped
