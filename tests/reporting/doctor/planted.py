@@ -132,7 +132,7 @@ def training_logs() -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"source": "log.jsonl", "step": step, "layer": layer, "metric": metric, "value": layer + 1 / (1 + step)}
-            for metric in ("MaxVio", "load_balancing_loss")
+            for metric in ("load_balancing_loss", "max_vio")
             for layer in range(3)
             for step in range(0, 100, 10)
         ]

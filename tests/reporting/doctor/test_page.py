@@ -237,6 +237,13 @@ def test_the_advice_follows_from_the_states() -> None:
         tables={"layers": judgement.tables["layers"].assign(state="undecided", documents_needed=1234.0)},
     )
     assert "Layers 0, 1, 2, 3 are undecided. About 1,234 documents" in advice(undecided, was_knocked_out=True)[0]
+    plain = tuple(dataclasses.replace(verdict, state="unlabelled") for verdict in judgement.verdicts)
+    unlabelled = dataclasses.replace(judgement, verdicts=plain)
+    assert "--label FIELD" in advice(unlabelled, was_knocked_out=True)[0]
+    of_log = dataclasses.replace(unlabelled, tables={"layers": judgement.tables["layers"].iloc[:0]})
+    assert advice(of_log, was_knocked_out=True) == [
+        "Judge the model itself, on labelled texts: a log of loads cannot tell what its experts are used for."
+    ]
     healthy = dataclasses.replace(judgement, verdicts=(), tables={})
     assert advice(healthy, was_knocked_out=True) == []
 

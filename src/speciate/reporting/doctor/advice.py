@@ -39,7 +39,9 @@ def _advice(judgement: Judgement, was_knocked_out: bool) -> Iterator[str]:
             " geometry explain it. Record with the model and its texts, so that token ids and routers that never"
             " learned are there."
         )
-    if "unlabelled" in states:
+    if "unlabelled" in states and "experts" not in judgement.tables:
+        yield "Judge the model itself, on labelled texts: a log of loads cannot tell what its experts are used for."
+    elif "unlabelled" in states:
         yield "Give each text a label (--label FIELD): without labels nothing can be said of specialisation."
     if "token" in states:
         yield (

@@ -101,15 +101,30 @@ def flips(tables: Tables, seed: int) -> Drawing | None:
     )
 
 
+METRICS = {
+    "max_vio": "MaxVio",
+    "effective_share": "effective experts as a share of all",
+    "cv": "coefficient of variation of the load",
+    "dead_share": "share of experts without tokens",
+    "unevenness": "unevenness of the load",
+}
+"""Metric of the training logs -> what the page calls it; any other keeps its name."""
+
+
+def _named(metric: object) -> str:
+    return METRICS.get(str(metric), str(metric))
+
+
 def training(tables: Tables, seed: int) -> Drawing | None:
     """Draw what training logs say, on one definition."""
     rows = rows_of(tables, "training", "step", "value")
     if rows is None:
         return None
-    metrics = list(dict.fromkeys(rows["metric"]))[:4]
+    # the largest share first, as the verdict rests on it
+    metrics = sorted(dict.fromkeys(rows["metric"]), key=lambda metric: metric != "max_vio")[:4]
     last = rows[rows["metric"] == metrics[0]].sort_values("step").groupby(["source", "layer"])["value"].last()
     finding = (
-        f"{style.sentence(str(metrics[0]))} ends at {format_number(float(last.median()))} in the median of"
+        f"{style.sentence(_named(metrics[0]))} ends at {format_number(float(last.median()))} in the median of"
         f" {pluralise(len(last), 'layer')}"
     )
 
@@ -123,7 +138,7 @@ def training(tables: Tables, seed: int) -> Drawing | None:
                     axes.plot(line["step"], line["value"], color=colour, lw=0.5, alpha=0.5)
                 middle = of_source.groupby("step")["value"].median()
                 axes.plot(middle.index, middle, color=colour, label=shorten(str(source)))
-            axes.set_title(shorten(str(metric)), loc="left")
+            axes.set_title(shorten(_named(metric), 40), loc="left")
             axes.set_xlabel("step")
             if len(sources) > 1:
                 axes.legend(frameon=False)
@@ -133,7 +148,7 @@ def training(tables: Tables, seed: int) -> Drawing | None:
         "training",
         "What do the training logs say?",
         finding,
-        f"Thin: layers; thick: their median. Converted to one definition of {join_names(metrics)}.",
+        f"Thin: layers; thick: their median. Converted to one definition of {join_names(map(_named, metrics))}.",
         "why it changed; the logs have no texts.",
         draw,
     )
