@@ -62,7 +62,7 @@ def from_study(
     room = int(spec.most_choices * OF_KEYS) // max(1, len(keyed))
     known = {run: some_keys(keys(run), room, probe) for run in keyed}
     sources = Sources(files, tables, known, with_steps)
-    models = [model_of(spec, run, shown[run], probe, sources) for run in finished]
+    models = [model_of(spec, run, shown[run], probe, sources=sources) for run in finished]
     texts = list(generated(tables["details"], finished, spec))
     ids = np.concatenate([probe.token_M, *(text.token_M for text in texts)])
     order_P = np.concatenate([np.full(len(probe.token_M), -1), *(text.order_M for text in texts)])

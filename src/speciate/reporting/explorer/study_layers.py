@@ -39,7 +39,7 @@ class Sources:
     with_steps: set[Run]
 
 
-def model_of(spec: ExploreSpec, run: Run, arrays: Arrays, probe: Probe, sources: Sources) -> Model:
+def model_of(spec: ExploreSpec, run: Run, arrays: Arrays, probe: Probe, *, sources: Sources) -> Model:
     early = read_arrays(sources.files.runs, run, "telemetry") if run in sources.with_steps else {}
     tables = {name: of_run(rows, run) for name, rows in sources.tables.items()}
     paths = sorted(paths_of(arrays), key=_place)
