@@ -1,7 +1,5 @@
 """Define what can be wrong with a routing record that somebody else's program wrote, and what is noted of one."""
 
-import contextlib
-import io
 import json
 import pathlib
 import pickle
@@ -12,37 +10,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.bad_input.case import Case, Place
-from tests.bad_input.small import Command, Ended, ended
-
-from speciate import cli
-from speciate.cli import log
-from speciate.traces.contract import ReadOptions
-from speciate.traces.read import read_trace
+from tests.bad_input.small import Command
 
 AREA = "Traces"
 MEGATRON = {"step": 0, "stage": "pre_dispatch", "block": "decoder", "layer": 0, "rank": 0}
 TRACE = "router_trace_rank0.jsonl"
 
 
-def read(**options: Any) -> Callable[[Place, Command], Ended]:
-    """Return how a case is run: read the trace with these options, and print its notes as the verb does its log."""
+OPTIONS = {"num_experts": "--experts", "num_chosen": "--chosen", "data_parallel": "--data-parallel", "label": "--label"}
 
-    def run(place: Place, command: Command) -> Ended:
-        def action() -> None:
-            cli._verb = command.verb
-            record = read_trace([pathlib.Path(path) for path in command.arguments], options=ReadOptions(**options))
-            for note in record.notes:
-                log(f"{note.kind}: {note.text}")
 
-        said, status = io.StringIO(), 0
-        with contextlib.redirect_stderr(said):
-            try:
-                cli.run(action)
-            except SystemExit as stopped:
-                status = int(str(stopped.code))
-        return ended(command, status, said.getvalue())
+def told(make: Callable[[Place], Command], **options: Any) -> Callable[[Place], Command]:
+    """Return how a command is made that is told what the trace does not say."""
 
-    return run
+    def with_options(place: Place) -> Command:
+        words = (word for name, value in options.items() for word in (OPTIONS[name], str(value)))
+        command = make(place)
+        return Command(command.verb, (*command.arguments, *words, "--draws", "19"))
+
+    return with_options
 
 
 def megatron(*changes: dict[str, Any], cut: int = 0, rank: int = 0) -> Callable[[Place], Command]:
@@ -128,12 +114,13 @@ def sglang(place: Place) -> Command:
 
 
 def case(wrong: str, make: Callable[[Place], Command], says: str, **options: Any) -> Case:
-    return Case(AREA, wrong, make, says, run=read(**options))
+    return Case(AREA, wrong, told(make, **options), says)
 
 
 def noted(wrong: str, make: Callable[[Place], Command], says: str, **options: Any) -> Case:
-    """Return a case that is no error: the note is one line among others."""
-    return Case(AREA, wrong, make, says, status=0, run=read(**options))
+    """Return a case that is no error: the note, of some kind, is one line among others."""
+    _, text = says.split(": ", 1)
+    return Case(AREA, wrong, told(make, **options), f"note: {text}", status=0)
 
 
 COUNTS = "layer,label,expert,count\n"
@@ -188,7 +175,7 @@ CASES = [
     case(
         "a trace has another k than the user says",
         megatron(),
-        "router_trace_rank0.jsonl, line 1: decoder.layers.0.mlp.router has 2 experts a token, but num_chosen says 8",
+        "router_trace_rank0.jsonl, line 1: decoder.layers.0.mlp.router has 2 experts a token, but --chosen says 8",
         num_chosen=8,
     ),
     case(
@@ -242,13 +229,13 @@ CASES = [
         "counts by rank do not say whether ranks have experts of their own",
         ranks_of_counts,
         "rank0.jsonl, rank1.jsonl: each rank counts the tokens of its own 2 experts, and nothing says whether other"
-        " ranks have others; give num_experts",
+        " ranks have others; give --experts",
     ),
     case(
         "the files of some ranks are missing",
         ranks_of_counts,
-        "rank0.jsonl, rank1.jsonl: 2 ranks with 2 experts each do not make up num_experts = 8; files of ranks are"
-        " missing, or num_experts is wrong",
+        "rank0.jsonl, rank1.jsonl: 2 ranks with 2 experts each do not make up --experts 8; files of ranks are"
+        " missing, or --experts is wrong",
         num_experts=8,
     ),
     case(
@@ -265,14 +252,14 @@ CASES = [
     case(
         "counts are no multiples of the ranks that were added up",
         file("counts.csv", COUNTS + "0,a,0,5\n0,a,1,6\n"),
-        "counts.csv: not all counts are multiples of data_parallel = 2, so they were not multiplied by it",
+        "counts.csv: not all counts are multiples of --data-parallel 2, so they were not multiplied by it",
         data_parallel=2,
     ),
     noted(
         "counts are those of ranks that saw the same tokens",
         file("counts.csv", COUNTS + "".join(f"0,a,{expert},{8 * (expert + 1)}\n" for expert in range(12))),
         "counts_multiplied: All counts are multiples of 8: they may be sums over 8 ranks that saw the same tokens, or"
-        " padded. Then intervals are too narrow; say data_parallel if ranks were added up.",
+        " padded. Then intervals are too narrow; give --data-parallel if ranks were added up.",
     ),
     noted(
         "ranks that share their tokens recorded each",
@@ -283,14 +270,14 @@ CASES = [
     noted(
         "a trace does not tell prompt from generation",
         megatron(),
-        "mixed_phases: The trace does not tell prompt from generation, nor inference from training; say the phase if"
+        "mixed_phases: The trace does not tell prompt from generation, nor inference from training; give --phase if"
         " all tokens have one.",
     ),
     noted(
         "a trace does not say how many experts there are",
         megatron(),
         "num_experts_guessed: The trace does not say how many experts there are; the largest id that occurs was taken"
-        " as the last. Experts after it that no token chose would be missed: give their number.",
+        " as the last. Experts after it that no token chose would be missed: give --experts.",
     ),
     noted(
         "a layer between others is missing",

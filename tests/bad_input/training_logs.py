@@ -14,7 +14,7 @@ def log(content: str | bytes, *arguments: str, name: str = "log.jsonl") -> Calla
     def make(place: Place) -> Command:
         data = content.encode() if isinstance(content, str) else content
         (place.folder / name).write_bytes(data)
-        return Command("training_logs", ("--logs", name, *arguments))
+        return Command("doctor", ("--logs", name, *arguments))
 
     return make
 
@@ -23,7 +23,7 @@ CASES = [
     Case(
         "Training logs",
         "there is no such file",
-        lambda place: Command("training_logs", ("--logs", "none.jsonl")),
+        lambda place: Command("doctor", ("--logs", "none.jsonl")),
         "none.jsonl: there is no such file",
     ),
     Case(
@@ -115,7 +115,7 @@ CASES = [
     Case(
         "Training logs",
         "a folder without logs",
-        lambda place: Command("training_logs", ("--logs", ".")),
+        lambda place: Command("doctor", ("--logs", ".")),
         ".: holds no log: no file *tfevents*, *.jsonl, *.csv or trainer_state.json",
     ),
 ]

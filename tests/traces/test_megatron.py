@@ -106,7 +106,7 @@ def test_what_the_trace_does_not_tell_is_noted(tmp_path: pathlib.Path) -> None:
             r"line 1: a token of .* chooses an expert twice \(2, 2\)",
         ),
         ({"layer": "a"}, {}, r"line 1: layer is 'a', not a whole number"),
-        ({}, {"num_chosen": 3}, r"line 1: decoder.* has 2 experts a token, but num_chosen says 3"),
+        ({}, {"num_chosen": 3}, r"line 1: decoder.* has 2 experts a token, but --chosen says 3"),
     ],
 )
 def test_a_line_that_is_wrong_is_refused(
@@ -170,7 +170,7 @@ def test_ranks_without_the_number_of_experts_are_refused(tmp_path: pathlib.Path)
     path = tokens_per_expert(tmp_path, 0, COUNTS[0])
     assert "num_experts_guessed" in kinds(read_trace(path))
     tokens_per_expert(tmp_path, 1, COUNTS[1])
-    with pytest.raises(ValueError, match=r"each rank counts the tokens of its own 2 experts, .* give num_experts"):
+    with pytest.raises(ValueError, match=r"each rank counts the tokens of its own 2 experts, .* give --experts"):
         read_trace(tmp_path)
-    with pytest.raises(ValueError, match="2 ranks with 2 experts each do not make up num_experts = 8; files of ranks"):
+    with pytest.raises(ValueError, match="2 ranks with 2 experts each do not make up --experts 8; files of ranks"):
         read_trace(tmp_path, options=ReadOptions(num_experts=8))

@@ -60,23 +60,15 @@ def test_a_log_of_losses_alone_is_a_message(tmp_path: pathlib.Path) -> None:
     assert [text.get_text() for text in chart.texts] == ["No name of this log can be converted to a measure of load."]
 
 
-def test_the_command_prints_the_verdicts_and_writes_table_and_chart(
+def test_the_doctor_prints_the_verdicts_and_writes_table_and_page(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log_of(tmp_path)
-    given = [
-        "--logs",
-        str(tmp_path / "log.jsonl"),
-        "--experts",
-        "4",
-        "--chosen",
-        "1",
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    cli.main(["training_logs", *given])
+    words = ("--experts", "4", "--chosen", "1", "--output", str(tmp_path / "out"))
+    cli.main(["doctor", "--logs", str(tmp_path / "log.jsonl"), *words])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("Layer 1: MaxVio of 3 at step 20 is above the limit of 1.52")
-    assert "rollout: Layer 0: its load is within the limits of collapse at step 20, as far as it is logged" in printed
-    assert (tmp_path / "out" / "metrics.csv").read_text().startswith("framework,phase,step,layer,over,metric,relation,")
-    assert (tmp_path / "out" / "chart.svg").read_text().startswith("<?xml")
+    assert "  Layer 0: its load is within the limits of collapse at step 20, as far as it is logged." in printed
+    table = (tmp_path / "out" / "tables" / "training.csv").read_text()
+    assert table.startswith("framework,phase,step,layer,over,metric,relation,")
+    assert "MaxVio of 3 at step 20" in (tmp_path / "out" / "doctor.html").read_text()

@@ -30,7 +30,7 @@ def undo_multiples(count: Integers, builder: RecordBuilder, options: ReadOptions
     if options.data_parallel > 1:
         if (count % options.data_parallel).any():
             raise ValueError(
-                f"{where}: not all counts are multiples of data_parallel = {options.data_parallel}, so they were not"
+                f"{where}: not all counts are multiples of --data-parallel {options.data_parallel}, so they were not"
                 " multiplied by it"
             )
         return count // options.data_parallel
@@ -39,7 +39,7 @@ def undo_multiples(count: Integers, builder: RecordBuilder, options: ReadOptions
         builder.add_note(
             "counts_multiplied",
             f"All counts are multiples of {common}: they may be sums over {common} ranks that saw the same tokens, or"
-            " padded. Then intervals are too narrow; say data_parallel if ranks were added up.",
+            " padded. Then intervals are too narrow; give --data-parallel if ranks were added up.",
         )
     return count
 
@@ -51,12 +51,12 @@ def choices_of_counts(told: int | None, builder: RecordBuilder, options: ReadOpt
         ValueError: they say different numbers.
     """
     if told is not None and options.num_chosen is not None and told != options.num_chosen:
-        raise ValueError(f"{where}: each token chooses {told} experts, but num_chosen says {options.num_chosen}")
+        raise ValueError(f"{where}: each token chooses {told} experts, but --chosen says {options.num_chosen}")
     found = options.num_chosen or told
     if found is None:
         builder.add_note(
             "num_chosen_guessed",
             "Counts do not say how many experts a token chooses; each choice was taken as one decision, which makes"
-            " intervals too narrow if there are more. Give num_chosen.",
+            " intervals too narrow if there are more. Give --chosen.",
         )
     return found or 1

@@ -119,7 +119,7 @@ class Decisions:
             self.builder.add_note(
                 "num_experts_guessed",
                 "The trace does not say how many experts there are; the largest id that occurs was taken as the last."
-                " Experts after it that no token chose would be missed: give their number.",
+                " Experts after it that no token chose would be missed: give --experts.",
             )
 
     def _layer(
@@ -128,10 +128,10 @@ class Decisions:
         path, number = selector
         wanted = self.options.num_chosen
         if wanted is not None and k != wanted:
-            raise ValueError(f"{where}: {path} has {k} experts a token, but num_chosen says {wanted}")
+            raise ValueError(f"{where}: {path} has {k} experts a token, but --chosen says {wanted}")
         said = self.options.num_experts
         if said is not None and num_experts is not None and said != num_experts:
-            raise ValueError(f"{where}: {path} has {num_experts} experts by the trace, but num_experts says {said}")
+            raise ValueError(f"{where}: {path} has {num_experts} experts by the trace, but --experts says {said}")
         layer = self._layers.get(path)
         if layer is None:
             layer = self._layers[path] = _Layer(path, number, k, ordered, num_experts or said or UNKNOWN)

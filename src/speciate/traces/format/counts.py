@@ -125,14 +125,14 @@ def _num_experts(table: pd.DataFrame, builder: RecordBuilder, options: ReadOptio
     largest = int(table["expert"].max())
     if options.num_experts is not None:
         if largest >= options.num_experts:
-            raise ValueError(f"{where}: expert {largest} is out of range: num_experts says {options.num_experts}")
+            raise ValueError(f"{where}: expert {largest} is out of range: --experts says {options.num_experts}")
         return options.num_experts
     complete = table.groupby(["layer", "label"])["expert"].nunique().eq(largest + 1).all()
     if not complete:
         builder.add_note(
             "num_experts_guessed",
             f"The table does not say how many experts there are; {largest + 1} was taken, after the largest number in"
-            " it. Experts after it that no token chose would be missed: give num_experts.",
+            " it. Experts after it that no token chose would be missed: give --experts.",
         )
     return largest + 1
 

@@ -40,7 +40,7 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
     if not options.phase:
         builder.add_note(
             "mixed_phases",
-            "The trace holds a prompt and what was generated after it, and does not tell them apart; say the phase if"
+            "The trace holds a prompt and what was generated after it, and does not tell them apart; give --phase if"
             " all tokens have one.",
         )
     for path in paths:
@@ -59,7 +59,7 @@ def _read_file(path: pathlib.Path, decisions: Decisions, options: ReadOptions) -
         at = int(np.argmax(wrong_T))
         raise ValueError(
             f"{path}, row {start_T[at] + 1}: {length_T[at]} choices of layer {layer_M[start_T[at]]} follow one another,"
-            f" which are not tokens with {k} each; num_chosen is wrong"
+            f" which are not tokens with {k} each; --chosen is wrong"
         )
     if wrong_T.any():
         decisions.builder.add_note("truncated", f"{path} ends within a token, which was left out.")
@@ -124,12 +124,12 @@ def _guess_num_chosen(length_T: Integers, expert_M: Integers, path: pathlib.Path
     distinct = k <= MOST_CHOSEN and len(set(expert_M[:k].tolist())) == k
     if not distinct:
         raise ValueError(
-            f"{path}: does not say how many experts a token chooses, and its rows do not tell; give num_chosen"
+            f"{path}: does not say how many experts a token chooses, and its rows do not tell; give --chosen"
         )
     builder.add_note(
         "num_chosen_guessed",
         f"The file does not say how many experts a token chooses; {k} was taken, which the rows of each layer have in"
-        " common. Give num_chosen to be certain.",
+        " common. Give --chosen to be certain.",
     )
     return k
 

@@ -44,7 +44,7 @@ def read(paths: Sequence[pathlib.Path], builder: RecordBuilder, options: ReadOpt
     if not options.phase:
         builder.add_note(
             "mixed_phases",
-            "The trace does not tell prompt from generation, nor inference from training; say the phase if all tokens"
+            "The trace does not tell prompt from generation, nor inference from training; give --phase if all tokens"
             " have one.",
         )
     layers_of: dict[pathlib.Path, frozenset[str]] = {}

@@ -87,18 +87,18 @@ def _num_experts(
         if len(by_rank) > 1:
             raise ValueError(
                 f"{where}: each rank counts the tokens of its own {own} experts, and nothing says whether other ranks"
-                " have others; give num_experts"
+                " have others; give --experts"
             )
         builder.add_note(
             "num_experts_guessed",
             f"The file of one rank has {own} experts. With expert parallelism they are this rank's alone, and the"
-            " others are missing: give num_experts.",
+            " others are missing: give --experts.",
         )
         return own, own
     if said % own or (len(by_rank) * own) % said:
         raise ValueError(
-            f"{where}: {len(by_rank)} ranks with {own} experts each do not make up num_experts = {said}; files of"
-            " ranks are missing, or num_experts is wrong"
+            f"{where}: {len(by_rank)} ranks with {own} experts each do not make up --experts {said}; files of"
+            " ranks are missing, or --experts is wrong"
         )
     return said, own
 

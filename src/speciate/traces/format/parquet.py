@@ -122,7 +122,7 @@ class _File:
         if "position" not in self.columns:
             raise ValueError(
                 f"{self.path}: has neither `position` nor `rank`, so nothing tells which choices are one token's;"
-                " give num_chosen"
+                " give --chosen"
             )
         token_of = self._numbers(self._table(0, [name for name in self.columns if name in _TOKEN]))
         _, count = np.unique(np.stack(list(token_of.values())), axis=1, return_counts=True)
