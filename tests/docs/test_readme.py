@@ -15,7 +15,8 @@ def test_it_is_short_and_in_order() -> None:
     assert len(README.splitlines()) <= MOST_LINES
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     assert headings == [
-        *("Two commands", "What you get", "Your own text", "Your own component", "Where things are", "Read on")
+        *("Two commands", "What you get", "Your own model", "Your own text", "Your own component"),
+        *("Where things are", "Read on"),
     ]
 
 
