@@ -1,4 +1,4 @@
-r"""Judge somebody's routing: a model, a run, or a record that another program wrote.
+r"""Judge anybody's routing: of a model, a run, a record, or a training's log.
 
 SOURCE is a transformers folder or hub id, the folder of a run of a study, or files of a trace, whose format is found
 by their content (docs/traces.md). A model needs `--texts`; a trace takes labels from them, joined by the documents'
