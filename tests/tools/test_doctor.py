@@ -165,6 +165,19 @@ def test_a_model_in_a_folder_has_a_page_and_can_be_compared(tmp_path: pathlib.Pa
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
 
 
+def test_two_precisions_of_one_model_differ_where_margins_are_small(tmp_path: pathlib.Path) -> None:
+    texts, model, folder = write_texts(tmp_path), tiny_mixtral(2), tmp_path / "page"
+    model.save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    options = ("--texts", texts, "--label", "domain", "--id", "id", "--draws", 99, "--shadows", 0, "--output", folder)
+    run(tmp_path / "model", *options, "--against", tmp_path / "model", "--against-dtype", "bfloat16")
+    agreement = pd.read_csv(folder / "tables" / "agreement.csv")
+    assert (agreement["same_first"] < 1).any() and (agreement["same_first"] > 0.9).all()
+    flips = pd.read_csv(folder / "tables" / "flips.csv")
+    of_layer = flips[flips["layer"] == 1].sort_values("margin")
+    assert of_layer["flipped"].iloc[0] > of_layer["flipped"].iloc[-1]
+
+
 def test_knock_outs_have_tables_and_a_figure(tmp_path: pathlib.Path) -> None:
     texts, model, folder = write_texts(tmp_path), tiny_mixtral(2), tmp_path / "page"
     model.save_pretrained(tmp_path / "model")

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
     models.add_argument("--tokenizer", type=pathlib.Path, help="folder of another tokenizer than the model's own")
     models.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default: auto)")
+    models.add_argument(
+        "--against-dtype", metavar="DTYPE", help="that of the model after --against (default: the same)"
+    )
     models.add_argument("--device", default="cpu", help="such as cuda; auto spreads the model (default: cpu)")
     models.add_argument("--block-length", type=int, metavar="N", help="most tokens read at once (default: 512 or less)")
     models.add_argument("--batch-size", type=int, metavar="N", help="blocks in a forward pass (default: 8192 tokens)")
@@ -216,7 +219,8 @@ def _record(
     from speciate.recording.sites import find_sites
     from speciate.recording.trace_sink import TraceSink
 
-    loaded = load_model(name, dtype=arguments.dtype, device=arguments.device, tokenizer=arguments.tokenizer)
+    dtype = arguments.dtype if is_first else arguments.against_dtype or arguments.dtype
+    loaded = load_model(name, dtype=dtype, device=arguments.device, tokenizer=arguments.tokenizer)
     options: dict[str, Any] = {
         "block_length": arguments.block_length,
         "batch_size": arguments.batch_size,
