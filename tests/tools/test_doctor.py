@@ -156,6 +156,9 @@ def test_a_model_in_a_folder_has_a_page_and_can_be_compared(tmp_path: pathlib.Pa
     assert agreement.loc[1, "same_first"] < 0.5
     page = (folder / "doctor.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    # tables of this comparison do not stay beside those of the next record
+    run(tmp_path / "trace.parquet", "--draws", 99, "--output", folder)
+    assert not (folder / "tables" / "agreement.csv").exists() and (folder / "tables" / "layers.csv").exists()
     # the trace that was written is judged like the model
     run(before, *options, "--shadows", 0, "--output", tmp_path / "model")
     run(tmp_path / "trace.parquet", "--draws", 99, "--output", tmp_path / "trace")

@@ -27,7 +27,7 @@ import pandas as pd
 
 from speciate.analysis.routing.against import judge_against
 from speciate.analysis.routing.judge import judge
-from speciate.analysis.routing.judgement import STATES, Judgement
+from speciate.analysis.routing.judgement import STATES, TABLES, Judgement
 from speciate.analysis.routing.settings import JudgeSettings
 from speciate.analysis.routing.verdict_json import failing, verdict_dict
 from speciate.cli import log
@@ -45,6 +45,9 @@ from speciate.training_logs.training_log import TrainingLog, read_training_log
 
 FOUND = 3
 """Exit status where a layer is in a state that `--fail-on` names."""
+MORE_TABLES = ("knock_out_experts", "knock_out_layers", "training")
+"""Tables besides those of a Judgement."""
+SUFFIXES = ("parquet", "csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,8 +134,12 @@ def write_results(
     """Write doctor.html, verdict.json, and each table as parquet and csv."""
     knocked_out = knocked_out or {}
     more = knocked_out | ({} if logs is None else {"training": logs})
-    for name, table in {**judgement.tables, **more}.items():
-        for suffix in ("parquet", "csv"):
+    tables = {**judgement.tables, **more}
+    for name in {*TABLES, *MORE_TABLES} - set(tables):  # of an earlier record in the same folder
+        for suffix in SUFFIXES:
+            (folder / "tables" / f"{name}.{suffix}").unlink(missing_ok=True)
+    for name, table in tables.items():
+        for suffix in SUFFIXES:
             with atomic_write(folder / "tables" / f"{name}.{suffix}") as temp_path:
                 table.to_parquet(temp_path) if suffix == "parquet" else table.to_csv(temp_path, index=False)
     with atomic_write(folder / "verdict.json") as temp_path:
