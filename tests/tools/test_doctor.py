@@ -193,6 +193,17 @@ def test_knock_outs_have_tables_and_a_figure(tmp_path: pathlib.Path) -> None:
     assert "without" in (folder / "doctor.html").read_text()
 
 
+def test_a_budget_that_reaches_no_expert_is_told_before_the_texts_are_read(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = write_texts(tmp_path)
+    tiny_mixtral(1).save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="--knock-out: 3 forward passes do not reach an expert"):
+        run(tmp_path / "model", "--texts", texts, "--knock-out", 3, "--output", tmp_path / "page")
+    assert "reads 90 texts" not in capsys.readouterr().err
+
+
 def test_a_training_log_alone_is_judged_by_its_loads(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "log.jsonl"
     rows = [{"step": step, "moe_load/max_vio/layer_3": 0.2 if step < 50 else 2.9} for step in range(10, 101, 10)]

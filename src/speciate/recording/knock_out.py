@@ -128,12 +128,8 @@ def knock_out(
     candidates, skipped = candidates_of(record, sites)
     if not candidates:
         raise ValueError(f"--knock-out: {source}: no router has an expert to spare")
+    _check_budget(budget, len(parts))
     affordable = within_budget(candidates, len(parts), budget)
-    if not affordable:
-        raise ValueError(
-            f"--knock-out: {budget} forward passes do not reach an expert; with {len(parts)} batches of text the "
-            f"first takes {4 * len(parts)}"
-        )
     runs = ChangedRuns(model, parts, {text.document: row for row, text in enumerate(texts)}, seed=seed)
     was_training = model.training
     model.eval()
@@ -151,6 +147,29 @@ def knock_out(
         left_out=len(candidates) - len(affordable),
         skipped=skipped,
     )
+
+
+def check_budget(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    budget: int,
+    block_length: int | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Raise ValueError unless the budget reaches an expert; told before the model has read anything."""
+    length, rows = block_sizes(model, block_length, batch_size)
+    _check_budget(budget, sum(1 for _ in batches(tokenizer, texts, block_length=length, batch_size=rows)))
+
+
+def _check_budget(budget: int, num_batches: int) -> None:
+    least = 4 * num_batches  # the model as it is, its router shuffled, an expert masked, and the expert's control
+    if budget < least:
+        raise ValueError(
+            f"--knock-out: {budget} forward passes do not reach an expert; with {num_batches} batches of text the "
+            f"first takes {least}"
+        )
 
 
 def candidates_of(record: RoutingRecord, sites: dict[str, Site]) -> tuple[list[Candidate], tuple[str, ...]]:

@@ -220,7 +220,7 @@ def _record(
 ) -> tuple[RoutingRecord, dict[str, pd.DataFrame]]:
     """Load a model, let it read the texts, and spend forward passes on knock-outs if asked for."""
     # torch and transformers are needed for models alone
-    from speciate.recording.knock_out import knock_out
+    from speciate.recording.knock_out import check_budget, knock_out
     from speciate.recording.load_model import load_model
     from speciate.recording.record_model import record_model
     from speciate.recording.sites import find_sites
@@ -234,6 +234,9 @@ def _record(
         "seed": arguments.seed,
         "source": loaded.source,
     }
+    if is_first and arguments.knock_out:
+        sizes = {name: options[name] for name in ("block_length", "batch_size")}
+        check_budget(loaded.model, loaded.tokenizer, texts, budget=arguments.knock_out, **sizes)
     log(f"{loaded.source}: reads {len(texts):,} texts")
     with contextlib.ExitStack() as stack:
         sinks = []
