@@ -5,7 +5,10 @@ by nothing. Everything that the doctor says of it is known beforehand.
 """
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import types
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.data.fetch.sources.hub_server import Repo, serve
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
@@ -21,6 +25,7 @@ from speciate.cli import execute
 from speciate.recording import load_model
 from speciate.recording.load_model import LoadedModel
 
+SOURCE = pathlib.Path(__file__).parents[2] / "src"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)} | {"<pad>": 26}
 LABELS = ("east", "north", "west")
@@ -166,6 +171,22 @@ def test_a_model_in_a_folder_has_a_page_and_can_be_compared(tmp_path: pathlib.Pa
     for one, other in zip(of_model, of_trace, strict=True):
         same = ("decisions", "max_share", "effective_experts", "information_bits", "beyond_token_bits", "state")
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
+
+
+def test_a_model_is_loaded_by_its_id_on_the_hub(tmp_path: pathlib.Path) -> None:
+    """In a process of its own, since transformers reads the hub's address when it is imported."""
+    texts, folder = write_texts(tmp_path), tmp_path / "page"
+    tiny_mixtral(2).save_pretrained(tmp_path / "model")
+    tokenizer().save_pretrained(tmp_path / "model")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    words = ("--texts", texts, "--label", "domain", "--id", "id", "--draws", 99, "--shadows", 1, "--output", folder)
+    command = [sys.executable, "-m", "speciate", "doctor", "me/tiny-moe", *map(str, words)]
+    with serve({"models/me/tiny-moe": Repo(files)}) as hub:
+        environment = {**os.environ, **hub.environment(tmp_path), "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert verdict(folder)["source"] == "me/tiny-moe"
+    assert len(verdict(folder)["layers"]) == 2
 
 
 def test_two_precisions_of_one_model_differ_where_margins_are_small(tmp_path: pathlib.Path) -> None:
