@@ -113,6 +113,29 @@ def sglang(place: Place) -> Command:
     return Command("doctor", ("recorder_0.pt",))
 
 
+def two(first: dict[str, list[Any]], second: dict[str, list[Any]]) -> Callable[[Place], Command]:
+    """Return the command about two parquet traces that are compared."""
+
+    def make(place: Place) -> Command:
+        for name, columns in (("before", first), ("after", second)):
+            pq.write_table(pa.table(columns), place.folder / f"{name}.parquet")
+        return Command("doctor", ("before.parquet", "--against", "after.parquet"))
+
+    return make
+
+
+def tokens(layer: int = 0, document: str = "a", token: int = 5) -> dict[str, list[Any]]:
+    """Return a trace of four tokens that choose one of three experts."""
+    return {
+        "layer": [layer] * 4,
+        "document": [document] * 4,
+        "position": [0, 1, 2, 3],
+        "token": [token] * 4,
+        "rank": [0] * 4,
+        "expert": [0, 1, 2, 0],
+    }
+
+
 def case(wrong: str, make: Callable[[Place], Command], says: str, **options: Any) -> Case:
     return Case(AREA, wrong, told(make, **options), says)
 
@@ -303,5 +326,26 @@ CASES = [
         lines("trace.jsonl", {"layer": 0, "indices": [[1, 2], [0, 0]]}),
         "not_recorded: 1 decision names expert 0 k times, as a writer fills what it did not record (a layer without a"
         " router, a cached prefix); such were left out.",
+    ),
+    case(
+        "two records have no layer in common",
+        two(tokens(), tokens(layer=3)),
+        "before.parquet and after.parquet have no layer in common, by path or by number: layer 0 against layer 3",
+    ),
+    case(
+        "two records have layers of different sizes",
+        two(tokens(), tokens() | {"expert": [0, 1, 4, 0]}),
+        "layer 0: before.parquet has 3 experts, after.parquet has 5; layers of different sizes cannot be compared",
+    ),
+    case(
+        "two records have no document in common",
+        two(tokens(), tokens(document="b")),
+        "before.parquet and after.parquet have no document in common: a against b; compare records of the same texts",
+    ),
+    case(
+        "two records are of other tokens",
+        two(tokens(), tokens(token=6)),
+        "before.parquet and after.parquet: 100.0 % of the tokens at the same document and position have another id;"
+        " compare records of the same tokens",
     ),
 ]
