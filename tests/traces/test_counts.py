@@ -79,7 +79,7 @@ def test_counts_of_ranks_that_saw_the_same_are_divided(tmp_path: pathlib.Path) -
     (found,) = [note for note in read_trace(path).notes if note.kind == "counts_multiplied"]
     assert "All counts are multiples of 4:" in found.text
     assert_counts(path, ReadOptions(data_parallel=4, num_chosen=1), 1)
-    with pytest.raises(ValueError, match="not all counts are multiples of data_parallel = 3"):
+    with pytest.raises(ValueError, match="not all counts are multiples of --data-parallel 3"):
         read_trace(path, options=ReadOptions(data_parallel=3))
 
 
