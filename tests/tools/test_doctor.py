@@ -21,15 +21,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
+from speciate.analysis.routing.judge import judge
+from speciate.analysis.routing.settings import JudgeSettings
 from speciate.cli import execute
 from speciate.recording import load_model
 from speciate.recording.load_model import LoadedModel
+from speciate.recording.record_model import record_model
+from speciate.selection.text import Text
 
 SOURCE = pathlib.Path(__file__).parents[2] / "src"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)} | {"<pad>": 26}
 LABELS = ("east", "north", "west")
 NUM_EXPERTS, NUM_TEXTS, LENGTH = 4, 90, 120
+RULES = ("one", "label", "token", "nothing")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -38,17 +43,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>")
 
 
-def write_texts(folder: pathlib.Path) -> pathlib.Path:
-    """Write texts whose labels prefer other letters, all of which each label has."""
-    draw = np.random.default_rng(3)
+def make_texts(seed: int) -> list[dict[str, str]]:
+    """Return texts whose labels prefer other letters, all of which each label has."""
+    draw = np.random.default_rng(seed)
     rows = []
     for number in range(NUM_TEXTS):
         label = number % len(LABELS)
         weights = np.where(np.arange(len(LETTERS)) % len(LABELS) == label, 3.0, 1.0)
         letters = draw.choice(list(LETTERS), LENGTH, p=weights / weights.sum())
         rows.append({"id": f"text{number}", "text": "".join(letters), "domain": LABELS[label]})
+    return rows
+
+
+def write_texts(folder: pathlib.Path) -> pathlib.Path:
     file = folder / "texts.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in make_texts(3)))
     return file
 
 
@@ -124,7 +133,7 @@ def verdict(folder: pathlib.Path) -> dict[str, Any]:
 
 def test_planted_truths_are_told(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, folder = write_texts(tmp_path), tmp_path / "page"
-    model = planted(("one", "label", "token", "nothing"))
+    model = planted(RULES)
     # a router that a test forces is no module of transformers' own
     monkeypatch.setattr(load_model, "load_model", lambda name, **options: LoadedModel(model, tokenizer(), "planted"))
     (tmp_path / "config.json").write_text("{}")
@@ -144,6 +153,24 @@ def test_planted_truths_are_told(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     share = experts[(experts["layer"] == 2) & (experts["expert"] == 0)]["share"].item()
     assert share == pytest.approx(third, abs=1e-9)
     run(tmp_path, *words, "--fail-on", "undecided")
+
+
+def states_of_planted(seed: int) -> list[str]:
+    """Return the states of the four planted layers, on other texts and with other shadows for each seed."""
+    texts = [Text(row["id"], row["text"], row["domain"]) for row in make_texts(seed)]
+    record = record_model(planted(RULES), tokenizer(), texts, shadows=4, seed=seed)
+    return [verdict.state for verdict in judge(record, JudgeSettings(199, 199, seed=seed)).verdicts]
+
+
+@pytest.mark.slow
+def test_planted_truths_are_told_at_the_stated_rates_over_200_seeds() -> None:
+    """The level is 5 %: of 200 seeds, at most 17 may err (the upper end of 99 % of a binomial)."""
+    found = [states_of_planted(seed) for seed in range(200)]
+    collapsed, label, token, nothing = zip(*found, strict=True)
+    assert set(collapsed) == {"collapsed"}
+    assert label.count("specialised") >= 183
+    assert token.count("specialised") + token.count("untrained") <= 17
+    assert sum(state in ("specialised", "token", "untrained", "telling") for state in nothing) <= 17
 
 
 def test_a_model_in_a_folder_has_a_page_and_can_be_compared(tmp_path: pathlib.Path) -> None:
