@@ -18,6 +18,8 @@ import time
 
 import numpy as np
 
+from speciate.analysis.routing.judge import judge
+from speciate.traces.read import read_trace
 from speciate.traces.write import TraceWriter
 
 LAYERS, EXPERTS, CHOSEN, LABELS = 48, 64, 8, 6
@@ -74,21 +76,14 @@ def largest_memory() -> float:
 
 def measure(path: pathlib.Path) -> None:
     """Read and judge a trace, and print the times."""
-    from speciate.traces.read import read_trace
-
     start = time.perf_counter()
     record = read_trace(path)
     read = time.perf_counter() - start
     figures = {"read": read, "tokens": float(record.documents["num_tokens"].sum())}
     figures["read_mib"] = largest_memory()
-    try:
-        from speciate.analysis.routing.judge import judge
-    except ModuleNotFoundError:
-        judge = None
-    if judge is not None:
-        start = time.perf_counter()
-        judge(record)
-        figures["judge"] = time.perf_counter() - start
+    start = time.perf_counter()
+    judge(record)
+    figures["judge"] = time.perf_counter() - start
     figures["mib"] = largest_memory()
     figures["cpu"] = time.process_time()
     print(json.dumps(figures))
@@ -112,7 +107,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--measure", str(path)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         figures = json.loads(done.stdout)
-        seconds = figures["read"] + figures.get("judge", 0.0)
+        seconds = figures["read"] + figures["judge"]
         size = path.stat().st_size / 1e9
     line = {
         "benchmark": f"doctor, {arguments.tokens} tokens",

@@ -261,6 +261,36 @@ def test_a_training_log_alone_is_judged_by_its_loads(tmp_path: pathlib.Path) -> 
     found = verdict(tmp_path / "page")
     assert [(layer["layer"], layer["state"], layer["max_vio"]) for layer in found["layers"]] == [(3, "collapsed", 2.9)]
     assert "since step 50" in found["headline"]
+    assert found["facts"] == {"num_steps": 100, "num_layers": 1}
+
+
+def test_a_training_log_without_a_measure_of_load_says_so(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text(json.dumps({"step": 1, "load_balancing_loss": 1.0}) + "\n")
+    run("--logs", file, "--output", tmp_path / "page")
+    found = verdict(tmp_path / "page")
+    assert found["headline"] == "The log has no measure that a limit of collapse is known of."
+    assert found["facts"] == {"num_steps": 0, "num_layers": 0} and found["layers"] == []
+    page = (tmp_path / "page" / "doctor.html").read_text()
+    assert found["headline"] in page and "not converted: load_balancing_loss" in page
+    assert "nothing in this log measures a load" in page and "Nothing urgent" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sizes", "advised"),
+    [
+        ("rollout/moe/max_vio/max", 2.9, ("--experts", 4, "--chosen", 1), "The worst layer is collapsed."),
+        ("rollout/moe/max_vio/max", 2.9, (), "The worst layer is undecided. Give the numbers of experts"),
+        ("rollout/moe/max_vio/layer_3", 2.9, (), "Layer 3 is undecided. Give the numbers of experts"),
+    ],
+)
+def test_the_advice_on_a_training_log_is_about_the_log(
+    name: str, value: float, sizes: tuple[object, ...], advised: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, name: value}) + "\n")
+    run("--logs", tmp_path / "log.jsonl", *sizes, "--output", tmp_path / "page")
+    page = (tmp_path / "page" / "doctor.html").read_text()
+    assert advised in page and "more documents" not in page
 
 
 @pytest.mark.parametrize(

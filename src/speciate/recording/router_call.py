@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from speciate.selection.module_path import layer_of
+
 
 @dataclass(eq=False)
 class RouterCall:
@@ -88,7 +90,7 @@ class Site:
     @property
     def layer(self) -> int:
         """The first number in the path; -1 where it has none."""
-        return next((int(part) for part in self.path.split(".") if part.isdecimal()), -1)
+        return layer_of(self.path)
 
     @property
     def reroutes(self) -> bool:

@@ -11,6 +11,8 @@ from speciate.training_logs.training_log import TrainingLog
 
 STATES = {"collapsed": "collapsed", "within": "unlabelled", "unknown": "undecided"}
 """State of a log's layer -> that of a Judgement. A log has no labels."""
+SUMMARY = "The worst layer"
+"""Stands for a layer where a log has summaries over layers alone: what they show holds for the worst of them."""
 FROM_TABLE = ("max_vio", "cv")
 UNSAID = (
     Note("labels", "Which expert serves which texts: a log has loads alone. Record the routing, and judge the record."),
@@ -21,9 +23,10 @@ UNSAID = (
 
 def judgement_of(log: TrainingLog) -> Judgement:
     """Return what a log alone can say, and what it cannot."""
-    found = [one for one in verdict.judge(log) if one.layer >= 0] or verdict.judge(log)
+    judged = verdict.judge(log)
+    found = [one for one in judged if one.layer >= 0] or judged
     verdicts = tuple(
-        Verdict(f"layer {one.layer}" if one.layer >= 0 else "all layers", one.layer, one.phase, STATES[one.state], text)
+        Verdict(f"layer {one.layer}" if one.layer >= 0 else SUMMARY, one.layer, one.phase, STATES[one.state], text)
         for one, text in ((one, one.sentence.rstrip(".") + ".") for one in found)
     )
     notes = [
@@ -42,7 +45,11 @@ def judgement_of(log: TrainingLog) -> Judgement:
         tables={"layers": _layers(log, verdicts)},
         unsaid=UNSAID,
         notes=tuple(notes),
-        facts={"num_steps": int(log.table["step"].max()), "num_layers": len({one.layer for one in found})},
+        facts={
+            # a log may have no name that can be converted, and then it has no values at all
+            "num_steps": int(log.table["step"].max()) if len(log.table) else 0,
+            "num_layers": len({one.layer for one in found if one.layer >= 0}),
+        },
     )
 
 

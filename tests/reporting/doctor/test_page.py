@@ -208,8 +208,11 @@ def test_a_layer_without_an_interval_is_drawn_all_the_same() -> None:
 def test_lift_and_need_are_compared_on_the_judgements_lifts() -> None:
     record = planted.record()
     judged, costs = planted.judgement(record).tables, planted.knock_out(record)
-    both = judged["lifts"].merge(costs, on=["path", "expert", "label"])
-    expected = both["lift"].rank().corr(both["cost_nats"].rank())
+    # controls that reverse the order: what is compared is the cost beyond them, and not the cost
+    costs = costs.assign(control_nats=2 * costs["cost_nats"])
+    both = judged["lifts"].merge(costs[costs["label"] != ""], on=["path", "expert", "label"])
+    expected = both["lift"].rank().corr((-both["cost_nats"]).rank())
+    assert abs(expected) > 0.005
     said = findings({**judged, "knock_out": costs.assign(lift=-costs["cost_nats"], load=0.1)})["knock_out"]
     assert f"rank correlation of {expected:+.2f}".replace("-", "−") in said
 
@@ -234,7 +237,8 @@ def test_the_advice_follows_from_the_states() -> None:
     undecided = dataclasses.replace(
         judgement,
         verdicts=tuple(dataclasses.replace(verdict, state="undecided") for verdict in judgement.verdicts),
-        tables={"layers": judgement.tables["layers"].assign(state="undecided", documents_needed=1234.0)},
+        tables=judgement.tables
+        | {"layers": judgement.tables["layers"].assign(state="undecided", documents_needed=1234.0)},
     )
     assert "Layers 0, 1, 2, 3 are undecided. About 1,234 documents" in advice(undecided, was_knocked_out=True)[0]
     plain = tuple(dataclasses.replace(verdict, state="unlabelled") for verdict in judgement.verdicts)
@@ -244,7 +248,8 @@ def test_the_advice_follows_from_the_states() -> None:
     assert advice(of_log, was_knocked_out=True) == [
         "Judge the model itself, on labelled texts: a log of loads cannot tell what its experts are used for."
     ]
-    healthy = dataclasses.replace(judgement, verdicts=(), tables={})
+    told = tuple(dataclasses.replace(verdict, state="specialised") for verdict in judgement.verdicts)
+    healthy = dataclasses.replace(judgement, verdicts=told, tables={})
     assert advice(healthy, was_knocked_out=True) == []
 
 

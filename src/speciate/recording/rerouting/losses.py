@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -103,14 +104,6 @@ class Costs:
 
 def spearman(x: Array, y: Array) -> float:
     """Return Spearman's rank correlation, ties with their mean rank; NaN where one of the two is constant."""
-    ranks = [_ranks(values) for values in (x, y)]
-    if len(x) < 3 or any(np.ptp(rank) == 0 for rank in ranks):
+    if len(x) < 3 or any(np.ptp(values) == 0 for values in (x, y)):
         return float("nan")
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: Array) -> Array:
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks: Array = (last - (count - 1) / 2)[inverse]
-    return ranks
+    return float(stats.spearmanr(x, y).statistic)

@@ -31,7 +31,15 @@ def _advice(judgement: Judgement, was_knocked_out: bool) -> Iterator[str]:
             " watch the largest share from the first step with speciate.watch. Collapse happens early, and more steps"
             " rarely undo it."
         )
-    if "undecided" in states:
+    loads_alone = "experts" not in judgement.tables
+    if not states:
+        yield "Log MaxVio of each layer, for example with speciate.watch: nothing in this log measures a load."
+    if "undecided" in states and loads_alone:
+        yield (
+            f"{_layers(states['undecided'])} undecided. Give the numbers of experts and of choices (--experts,"
+            " --chosen), or log MaxVio of each layer, for example with speciate.watch."
+        )
+    elif "undecided" in states:
         yield f"{_layers(states['undecided'])} undecided. {_needed(judgement)}"
     if "telling" in states:
         yield (
@@ -39,7 +47,7 @@ def _advice(judgement: Judgement, was_knocked_out: bool) -> Iterator[str]:
             " geometry explain it. Record with the model and its texts, so that token ids and routers that never"
             " learned are there."
         )
-    if "unlabelled" in states and "experts" not in judgement.tables:
+    if "unlabelled" in states and loads_alone:
         yield "Judge the model itself, on labelled texts: a log of loads cannot tell what its experts are used for."
     elif "unlabelled" in states:
         yield "Give each text a label (--label FIELD): without labels nothing can be said of specialisation."
@@ -58,7 +66,8 @@ def _advice(judgement: Judgement, was_knocked_out: bool) -> Iterator[str]:
 
 def _layers(names: list[str]) -> str:
     shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
-    return f"Layer {shown} is" if len(names) == 1 else f"Layers {shown} are"
+    kind = ("Layer " if len(names) == 1 else "Layers ") if all(name.isdigit() for name in names) else ""
+    return f"{kind}{shown} {'is' if len(names) == 1 else 'are'}"
 
 
 def _needed(judgement: Judgement) -> str:

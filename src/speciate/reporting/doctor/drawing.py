@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from speciate.figures import style, svg
 
 Tables = Mapping[str, pd.DataFrame]
+Array = npt.NDArray[np.float64]
 ALPHA = 0.05
 """A q-value below it counts."""
 LEVELS = 3.0
@@ -68,6 +70,11 @@ def layer_names(rows: pd.DataFrame) -> list[str]:
     numbered = not rows.drop_duplicates("path")["layer"].duplicated().any() and (rows["layer"] >= 0).all()
     names = [str(layer) if numbered else str(path) for layer, path in zip(rows["layer"], rows["path"], strict=True)]
     return [f"{name}, {phase}" for name, phase in zip(names, rows["phase"], strict=True)] if phases else names
+
+
+def arms(centre: Array, low: Array, high: Array) -> list[Array]:
+    """Return the lengths of error bars for an interval; an unknown one has none."""
+    return [np.nan_to_num(np.maximum(0, centre - low)), np.nan_to_num(np.maximum(0, high - centre))]
 
 
 def height_of(rows: int, least: float = 1.5) -> float:

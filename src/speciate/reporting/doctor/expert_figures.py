@@ -11,6 +11,7 @@ from speciate.reporting.doctor.drawing import (
     LEVELS,
     Drawing,
     Tables,
+    arms,
     height_of,
     layer_names,
     panels_of,
@@ -182,8 +183,7 @@ def knock_out(tables: Tables, seed: int) -> Drawing | None:
         axes.axhline(0, color=style.FAINT, lw=0.8)
         if has_control:
             axes.plot(x, whole["control_nats"], "_", ms=6, mew=1.4, color=style.ACCENT, label="as many random tokens")
-        ends = [np.nan_to_num(np.maximum(0, cost - low)), np.nan_to_num(np.maximum(0, high - cost))]
-        axes.errorbar(x, cost, yerr=ends, fmt=".", color=style.INK, lw=0.8, label="expert masked")
+        axes.errorbar(x, cost, yerr=arms(cost, low, high), fmt=".", color=style.INK, lw=0.8, label="expert masked")
         axes.set(xlabel="experts, the costliest first", ylabel="nats per token lost")
         axes.set_xticks([])
         axes.legend(frameon=False)
@@ -201,13 +201,16 @@ def knock_out(tables: Tables, seed: int) -> Drawing | None:
 
 
 def _lift_and_need(tables: Tables, rows: pd.DataFrame) -> float | None:
-    """Return Spearman's rank correlation of lift and cost over experts and labels; None without both."""
+    """Return Spearman's rank correlation of lift and need over experts and labels; None without both.
+
+    The need is the cost minus that of the load-matched control, as in table `knock_out_layers`.
+    """
     lifts = rows_of(tables, "lifts", "lift")
     if lifts is None:
         return None
     # a table of knock-outs may have lifts of its own
-    costs = rows.loc[rows["label"] != "", ["path", "expert", "label", "cost_nats"]]
-    both = lifts[["path", "expert", "label", "lift"]].merge(costs, on=["path", "expert", "label"])
-    if len(both) < 8 or both["lift"].nunique() < 2 or both["cost_nats"].nunique() < 2:
+    needs = rows[["path", "expert", "label"]].assign(need=rows["cost_nats"] - rows["control_nats"])
+    both = lifts[["path", "expert", "label", "lift"]].merge(needs[needs["label"] != ""].dropna())
+    if len(both) < 8 or both["lift"].nunique() < 2 or both["need"].nunique() < 2:
         return None
-    return float(both["lift"].rank().corr(both["cost_nats"].rank()))
+    return float(both["lift"].rank().corr(both["need"].rank()))

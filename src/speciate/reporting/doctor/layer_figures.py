@@ -11,6 +11,7 @@ from speciate.reporting.doctor.drawing import (
     LEVELS,
     Drawing,
     Tables,
+    arms,
     height_of,
     label_layers,
     layer_names,
@@ -46,7 +47,7 @@ def collapse(tables: Tables, seed: int) -> Drawing | None:
         axes.errorbar(
             centre,
             y,
-            xerr=[np.nan_to_num(np.maximum(0, centre - low)), np.nan_to_num(np.maximum(0, high - centre))],
+            xerr=arms(centre, low, high),
             fmt="o",
             color=style.INK,
             lw=1.1,
@@ -156,7 +157,7 @@ def information(tables: Tables, seed: int) -> Drawing | None:
         axes.errorbar(
             centre,
             y,
-            xerr=[np.nan_to_num(np.maximum(0, centre - low)), np.nan_to_num(np.maximum(0, high - centre))],
+            xerr=arms(centre, low, high),
             fmt="o",
             color=style.INK,
             lw=1.1,

@@ -7,6 +7,7 @@ from speciate.figures import style
 from speciate.reporting.doctor.drawing import (
     Drawing,
     Tables,
+    arms,
     height_of,
     label_layers,
     layer_names,
@@ -45,7 +46,7 @@ def agreement(tables: Tables, seed: int) -> Drawing | None:
         panels[1].errorbar(
             known,
             y,
-            xerr=[np.nan_to_num(np.maximum(0, known - ends[0])), np.nan_to_num(np.maximum(0, ends[1] - known))],
+            xerr=arms(known, *ends),
             fmt="o",
             color=style.INK,
             label="the two records",
