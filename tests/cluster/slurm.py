@@ -27,6 +27,8 @@ FIELDS = {
     "name": ("Name", 150),
 }
 """What is asked of squeue about each job: our name -> its name and the width of its column."""
+LOST = ("FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE")
+"""States of a job that has ended and stays so."""
 # `main`: the default; its jobs spread over its nodes. `late`: closed until a test opens it. `doomed`: its first choice
 # is the node that dies. `low` and `high`: the second takes the first's node away.
 PARTITIONS = """
@@ -83,7 +85,7 @@ SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0
 ReturnToService=2
 SlurmdTimeout=10
 KillWait=2
-MinJobAge=300
+MinJobAge=7200
 JobRequeue=1
 JobAcctGatherType=jobacct_gather/linux
 PreemptType=preempt/partition_prio
@@ -128,17 +130,16 @@ class Slurm:
 
     def kill_node(self, node: str) -> None:
         """Kill a node as a lost power supply does: its daemon and every process of its jobs, at once."""
-        daemon = int((self.folder / f"slurmd.{node}.pid").read_text())
         jobs = {job for job, fields in self.jobs().items() if fields["nodes"] == node}
-        found = [daemon, *(pid for pid, values in environments() if values.get("SLURM_JOB_ID") in jobs)]
-        # the daemon's own children hold the jobs, and would tell the controller that they have ended
-        found += [
-            pid
-            for pid, words in commands()
-            if words.startswith("slurmstepd") and any(f"[{job}." in words for job in jobs)
-        ]
-        for pid in found:
-            with_kill(pid)
+        # first what would tell the controller that a job has ended: the daemon, and the children that hold its jobs.
+        # A job whose script dies before them counts as failed, not as lost with its node, and is not started again
+        with_kill(int((self.folder / f"slurmd.{node}.pid").read_text()))
+        for pid, words in commands():
+            if words.startswith("slurmstepd") and any(f"[{job}." in words for job in jobs):
+                with_kill(pid)
+        for pid, values in environments():
+            if values.get("SLURM_JOB_ID") in jobs:
+                with_kill(pid)
 
     def stop(self) -> None:
         """End the daemons; the process namespace ends what they leave."""
@@ -184,10 +185,13 @@ class Slurm:
 
         def tried() -> bool:
             fields = self.jobs()[job]
+            assert fields["state"] not in LOST, f"job {job} is {fields['state']}: Slurm does not start it again"
             if fields["state"] == "PENDING":
                 call("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
             # before Slurm has noticed what happened, the job seems to run still
-            return fields["restarts"] != "0" and fields["state"] in ("RUNNING", "COMPLETED")
+            again = fields["restarts"] != "0"
+            assert again or fields["state"] != "COMPLETED", f"job {job} ended before anything happened to it"
+            return again and fields["state"] in ("RUNNING", "COMPLETED")
 
         until(f"job {job} to start again", tried)
 
