@@ -13,6 +13,7 @@ from pydantic import Field
 
 from speciate.config.components import ConfigErrors, OneOf, Strict, config_errors, options_within
 from speciate.config.contracts.data import MixtureOptions, PackingOptions, TokenizerOptions
+from speciate.config.contracts.evaluation import TaskOptions
 from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
 from speciate.config.hypothesis import Hypothesis
@@ -95,6 +96,26 @@ class Cost(Strict):
     """Number of rounds; the median is reported."""
 
 
+class Evaluation(Strict):
+    """What finished runs are asked, besides the loss on the study's own test set."""
+
+    texts: dict[Name, Domain] = {}
+    """Text outside training: name of a text -> its sources and filters, as for a domain. Nothing of it is trained on,
+    and documents that are in the training text too are left out of it."""
+    tasks: dict[Name, Annotated[TaskOptions, OneOf("evaluation/task")]] = {}
+    """Name of a task -> what kind it is and what it asks. Each run has a job for each task."""
+    ablations: Names = ()
+    """The ablations whose runs are evaluated on the tasks; without any, all of them."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_texts(self) -> Self:
+        for name, task in self.tasks.items():
+            missing = [text for text in task.texts() if text not in self.texts]
+            if missing:
+                raise ValueError(f"tasks.{name}: no text of evaluation.texts is called {', '.join(missing)}")
+        return self
+
+
 class Study(Strict):
     """A whole study, as a study file describes it."""
 
@@ -132,6 +153,8 @@ class Study(Strict):
     """Predictions, written down before the runs."""
     cost: Cost | None = None
     """What mixers cost at different block lengths. With null it is not measured."""
+    evaluation: Evaluation = Evaluation()
+    """Texts and tasks on which finished runs are evaluated."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -144,6 +167,7 @@ class Study(Strict):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice")
         used = {"analysis.reference": [self.analysis.reference], "analysis.controls": list(self.analysis.controls)}
         used["cost.ablations"] = [] if self.cost is None else list(self.cost.ablations)
+        used["evaluation.ablations"] = list(self.evaluation.ablations)
         for name, hypothesis in self.hypotheses.items():
             used[f"hypotheses.{name}"] = hypothesis.arms
         for where, names in used.items():
