@@ -123,7 +123,9 @@ class ModelSpec(Strict):
         Feed-forward layers are not compared. Shapes show the other differences. Rotary positions have no weights, so
         contexts may differ.
         """
-        names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases", "tied_head"]
+        names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases"]
+        # a head of its own may start as a copy of the embedding
+        names += ["tied_head"] if self.tied_head else []
         names.append("rotary_base" if self.position == "rotary" else "context")
         pairs = {f"model.{name}": (getattr(self, name), getattr(other, name)) for name in names}
         for layer in range(min(self.num_layers, other.num_layers)):
@@ -185,9 +187,10 @@ class TrainingSpec(Strict):
     oom_retry: bool = False
     """Whether a step that runs out of memory is tried again with at least twice the gradient accumulation, which then
     stays. The same predictions count, but their sum is taken in another order, so the last bits differ."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "native"] = "float32"
     """Precision of matrix products in training and observation. Weights, routing and losses are always float32, and so
-    is evaluation."""
+    is evaluation. `native`: bfloat16 where the processor or GPU multiplies it faster than float32, otherwise float32;
+    run.json says which it was."""
     activation_checkpointing: bool = False
     """Whether only each block's input is kept for the backward pass and the rest is computed again: less memory, more
     time."""

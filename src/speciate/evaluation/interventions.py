@@ -184,12 +184,12 @@ def keep_inputs(model: Transformer) -> Iterator[dict[int, Tensor]]:
 @contextmanager
 def start_at(model: Transformer, layer: int, x_BTD: Tensor) -> Iterator[None]:
     """Let the model begin at block `layer`, with this input, whatever tokens it reads."""
-    blocks = model.blocks
-    model.blocks = nn.ModuleList([_Replay(x_BTD), *list(blocks)[layer:]])
+    blocks, frozen = model.blocks, model.frozen_layers
+    model.blocks, model.frozen_layers = nn.ModuleList([_Replay(x_BTD), *list(blocks)[layer:]]), None
     try:
         yield
     finally:
-        model.blocks = blocks
+        model.blocks, model.frozen_layers = blocks, frozen
 
 
 def layer_of(model: Transformer, selector: Selector) -> int | None:

@@ -8,6 +8,7 @@ B blocks of T tokens, D width, V vocabulary.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,15 @@ from speciate.model.initial_weights import initialise
 from speciate.model.module_hooks import HasIdleParameters
 from speciate.model.norm import norm
 from speciate.model.token_batch import BuildContext, TokenBatch
+
+
+class LowestBlocks(Protocol):
+    """Blocks at the bottom of a model that do not learn, and whose outputs may be kept."""
+
+    num_layers: int
+
+    def outputs(self, model: "Transformer", tokens: TokenBatch) -> Tensor:
+        """Return the residual stream above these blocks, (B, T, D)."""
 
 
 class Transformer(nn.Module):
@@ -50,6 +60,7 @@ class Transformer(nn.Module):
         self.norm = norm(model)
         self.unembedding = None if model.tied_head else nn.Linear(model.width, vocabulary, bias=False)
         beside_blocks = BuildContext(model, -1, vocabulary, seed)
+        self.frozen_layers: LowestBlocks | None = None
         self.parts = nn.ModuleDict({name: build(beside_blocks) for name, build in (parts or {}).items()})
         initialise(self, seed, model.init_std, model.embedding_std, num_layers=model.num_layers)
 
@@ -97,19 +108,35 @@ class Transformer(nn.Module):
         length = tokens.id_BT.shape[1] + (0 if tokens.cache is None else tokens.cache.length)
         if length > self.context:
             raise ValueError(f"a block of {length} tokens is longer than the context, {self.context}")
-        x_BTD: Tensor = self.token_embedding(tokens.id_BT) if embedded_BTD is None else embedded_BTD
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
-        if added_BTD is not None:
-            x_BTD = x_BTD + added_BTD
+        num_skipped = 0
+        if self.frozen_layers is not None and added_BTD is None and embedded_BTD is None and tokens.cache is None:
+            num_skipped = self.frozen_layers.num_layers
+            x_BTD = self.frozen_layers.outputs(self, tokens)
+        else:
+            x_BTD = self._embed(tokens, embedded_BTD)
+            if added_BTD is not None:
+                x_BTD = x_BTD + added_BTD
         trunk_BTD = x_BTD
-        for block in self.blocks:
+        for block in self.blocks[num_skipped:]:
             trunk_BTD, x_BTD = x_BTD, block(x_BTD, tokens)
         if tokens.cache is not None:
             tokens.cache.append(tokens.cache.CONTEXT, tokens.context_hash_BT)
             tokens.cache.length = length
         normed_BTD: Tensor = self.norm(x_BTD)
         return trunk_BTD, normed_BTD
+
+    def _embed(self, tokens: TokenBatch, embedded_BTD: Tensor | None = None) -> Tensor:
+        x_BTD: Tensor = self.token_embedding(tokens.id_BT) if embedded_BTD is None else embedded_BTD
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding(tokens.position_BT)
+        return x_BTD
+
+    def run_lowest(self, tokens: TokenBatch, num_layers: int) -> Tensor:
+        """Return the residual stream above the lowest `num_layers` blocks, (B, T, D)."""
+        x_BTD = self._embed(tokens)
+        for block in self.blocks[:num_layers]:
+            x_BTD = block(x_BTD, tokens)
+        return x_BTD
 
     def head(self, x_BTD: Tensor) -> Tensor:
         """Return the logits of the next token, (..., V)."""

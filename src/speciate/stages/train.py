@@ -261,6 +261,7 @@ def train(
     if ranks.sharded:
         sharded.gather_shards(state, spec, blocks.vocabulary)
     metadata = run_files.run_size(spec, state, blocks) | environment(ranks, attempt) | {"optimizer": groups}
+    metadata["precision"] = precision.computed_in(spec.training, ranks.device)
     metadata |= {part: identity[part] for part in ("data", "vocabulary")} | {"made_by": made_by(spec)}
     run_timing = timing(timer, progress, state.step)
     if failure is not None and spec.training.on_failure == "stop":

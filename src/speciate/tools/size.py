@@ -103,14 +103,16 @@ def estimate_rows(run: RunSpec, estimate: ResourceEstimate, device: str, mfu: fl
     rows += [(arm, SUMS[0], "parameters", total, ""), (arm, SUMS[0], "active", active, "")]
     rows += [(arm, what, "memory", size / 1e9, "GB") for what, size in estimate.memory.items()]
     rows.append((arm, SUMS[1], "memory", sum(estimate.memory.values()) / 1e9, "GB"))
-    peak = PEAKS[device][settings.precision]
+    # every device of the table multiplies bfloat16
+    precision = "bfloat16" if settings.precision == "native" else settings.precision
+    peak = PEAKS[device][precision]
     seconds = estimate.device_seconds(peak, mfu)
     rows += [
         (arm, "a token, forward and backward", "operations", estimate.flops_per_token / 1e9, "GFLOP"),
         (arm, "the run", "tokens", estimate.tokens / 1e9, "billion"),
         (arm, "the run", "operations", estimate.tokens * estimate.flops_per_token / 1e18, "EFLOP"),
-        (arm, f"{device}, {settings.precision}, MFU {mfu:g}", "speed", estimate.tokens / seconds, "tokens/s"),
-        (arm, f"{device}, {settings.precision}, MFU {mfu:g}", "time", seconds / 3600, "device-hours"),
+        (arm, f"{device}, {precision}, MFU {mfu:g}", "speed", estimate.tokens / seconds, "tokens/s"),
+        (arm, f"{device}, {precision}, MFU {mfu:g}", "time", seconds / 3600, "device-hours"),
     ]
     return rows
 

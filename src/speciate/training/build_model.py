@@ -9,6 +9,7 @@ import torch
 
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
+from speciate.training.frozen_layers import freeze_layers
 
 
 def build_model(run: RunSpec, vocabulary: int) -> Transformer:
@@ -23,4 +24,7 @@ def build_model(run: RunSpec, vocabulary: int) -> Transformer:
     parts = run.objective.component().parts(run.objective, run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)
+        model = Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)
+    if run.start.num_frozen_layers():
+        freeze_layers(model, run.start.num_frozen_layers())
+    return model

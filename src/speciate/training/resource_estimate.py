@@ -1,7 +1,8 @@
 """Estimate a run's parameters, memory, FLOPs and device time from its shapes alone, before it is run.
 
     parameters    by part of the model; active: those that a token uses, averaged where some tokens skip a part
-    weights, gradients                  4 bytes per parameter: both are float32, whatever the compute precision
+    weights, gradients                  4 bytes per parameter: both are float32, whatever the compute precision; frozen
+                                        layers have no gradients
     optimizer state                     4 bytes per copy of a parameter that the optimizer keeps, found by asking it
     average                             4 bytes per parameter, if the run keeps a moving average (training.ema)
     activations   of a micro-batch, estimated: every matrix that a token goes through keeps its input and its output,
@@ -31,7 +32,7 @@ from speciate.training.build_model import build_model
 
 FLOAT = 4
 """Bytes of a float32."""
-PRODUCT_BYTES = {"float32": 4, "bfloat16": 2}
+PRODUCT_BYTES = {"float32": 4, "bfloat16": 2, "native": 2}
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def memory_by_purpose(model: Transformer, run: RunSpec, block_length: int) -> di
     kept = sum(by_block)
     if settings.activation_checkpointing:
         kept = FLOAT * run.model.width * len(by_block) + max(by_block)
-    memory = {"weights": float(total), "gradients": float(total), "optimizer state": optimizer_state}
+    gradients = FLOAT * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    memory = {"weights": float(total), "gradients": float(gradients), "optimizer state": optimizer_state}
     if settings.ema is not None:
         memory["average"] = float(total)
     return {**memory, "activations": tokens * kept}

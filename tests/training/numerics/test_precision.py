@@ -237,3 +237,30 @@ def test_a_router_that_learns_nothing_has_no_gradient_norm(run_spec: MakeRun) ->
         telemetry={"gradient_norms": True}, model={"block": {"ffn": {"router": "frozen", "balance": "none"}}}
     )
     assert set(trained(spec, 1)[1][0]) == {"loss", "auxiliary", "grad_norm", "lr"}
+
+
+@pytest.mark.parametrize(
+    ("instructions", "units", "expected"),
+    [
+        ("AVX512", {"avx512_bf16": True}, "bfloat16"),
+        ("AVX512", {"amx_bf16": True}, "bfloat16"),
+        ("AVX512", {"avx512_bf16": False}, "float32"),
+        ("AVX512", {}, "float32"),
+        # held to older instructions, as `make replication` does
+        ("AVX2", {"avx512_bf16": True}, "float32"),
+    ],
+)
+def test_native_precision_is_bfloat16_where_the_processor_multiplies_it(
+    run_spec: MakeRun, monkeypatch: pytest.MonkeyPatch, instructions: str, units: dict[str, bool], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    settings = run_spec(training={"precision": "native"}).training
+    assert arithmetic.computed_in(settings, torch.device("cpu")) == expected
+    with arithmetic.autocast(settings, torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, expected)
+    for precision in ("float32", "bfloat16"):
+        assert (
+            arithmetic.computed_in(run_spec(training={"precision": precision}).training, torch.device("cpu"))
+            == precision
+        )

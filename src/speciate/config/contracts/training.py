@@ -173,6 +173,10 @@ class StartOptions(ComponentOptions):
         """Return where the start's weights come from; None: they are drawn."""
         return None
 
+    def num_frozen_layers(self) -> int:
+        """Return how many of the lowest blocks keep the weights they start with."""
+        return 0
+
     def difference(self, model: Any, origin: Any) -> str:
         """Return why weights of the ModelSpec `origin` do not fit the ModelSpec `model`; empty: they do."""
         why: str = model.difference(origin)

@@ -42,12 +42,22 @@ PEAKS: dict[str, dict[str, float]] = {
 
 def flops_per_token(model: Transformer, length: int) -> float:
     """Return the FLOPs of a training step per token, forward and backward, in blocks of `length` tokens."""
-    learned = sum(parameter.numel() for name, parameter in model.named_parameters() if _multiplies(name, parameter))
-    embeddings = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Embedding))
-    idle = _idle_matrix_elements(model.modules())
-    body = learned - embeddings - idle - (0 if model.unembedding is None else model.unembedding.weight.numel())
-    without_weights = sum(module.num_flops(length) for module in model.modules() if isinstance(module, CountsFlops))
-    skipped = sum(_skipped_flops(block, length) for block in model.modules() if isinstance(block, Block))
+    # frozen layers run once for each block of text, and their outputs are kept
+    num_frozen = 0 if model.frozen_layers is None else model.frozen_layers.num_layers
+    frozen = {module for block in model.blocks[:num_frozen] for module in block.modules()}
+    modules = [module for module in model.modules() if module not in frozen]
+    matrices = {
+        id(parameter): parameter.numel()
+        for module in modules
+        for name, parameter in module.named_parameters(recurse=False)
+        if _multiplies(name, parameter)
+    }
+    embeddings = sum(layer.weight.numel() for layer in modules if isinstance(layer, nn.Embedding))
+    idle = _idle_matrix_elements(modules)
+    head_elements = 0 if model.unembedding is None else model.unembedding.weight.numel()
+    body = sum(matrices.values()) - embeddings - idle - head_elements
+    without_weights = sum(module.num_flops(length) for module in modules if isinstance(module, CountsFlops))
+    skipped = sum(_skipped_flops(block, length) for block in modules if isinstance(block, Block))
     head = 2 * model.head_VD.numel() * (length - 1) / length
     # weights that are never trained take part in the forward pass only
     fixed = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith(".weight"))

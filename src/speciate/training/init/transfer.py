@@ -68,6 +68,8 @@ def copy_weights(model: Transformer, source: Pretrained, skipped_layers: list[in
     skipped = ("parts.", *(f"blocks.{layer}.ffn." for layer in skipped_layers))
     targets = {name: weight for name, weight in model.named_parameters() if not name.startswith(skipped)}
     sources = {name: weight for name, weight in source.weights.items() if not name.startswith(skipped)}
+    if source.model.tied_head and "unembedding.weight" in targets:
+        sources["unembedding.weight"] = sources["token_embedding.weight"]
     for name, weight in targets.items():
         if name not in sources:
             raise ValueError(f"start: {source.origin} has no {name}")

@@ -10,6 +10,7 @@ from speciate.model.transformer import Transformer
 from speciate.training.checkpoint.state import State
 from speciate.training.distributed.ranks import Ranks
 from speciate.training.numerics import loss_monitor
+from speciate.training.numerics.precision import computed_in
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -31,7 +32,8 @@ class Progress:
         """Return the progress of a run that starts or resumes with `state`, on blocks of `block_length` tokens."""
         settings = spec.training
         assert isinstance(state.model, Transformer)
-        flops, peak = flops_per_token(state.model, block_length), peak_flops(ranks.device, settings.precision)
+        flops = flops_per_token(state.model, block_length)
+        peak = peak_flops(ranks.device, computed_in(settings, ranks.device))
         label = f"{spec.ablation} seed {spec.seed}"
         tokens = settings.blocks_per_step * block_length
         return cls(

@@ -22,7 +22,24 @@ CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 def autocast(settings: TrainingSpec, device: torch.device) -> torch.autocast:
     """Return a context in which matrix products use the run's precision; weights and router logits stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=computed_in(settings, device) == "bfloat16")
+
+
+def computed_in(settings: TrainingSpec, device: torch.device) -> str:
+    """Return the precision in which this device multiplies matrices for the run: `float32` or `bfloat16`."""
+    if settings.precision != "native":
+        return settings.precision
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether the device has units that multiply bfloat16; without them it is much slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    # oneDNN uses them only if it may: ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY hold it to older instructions
+    allowed = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return allowed and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def prepare_blocks(settings: TrainingSpec, model: nn.Module, backend: str = "inductor") -> None:

@@ -4,11 +4,11 @@ import pathlib
 
 from speciate.config.run import RunSpec
 from speciate.model.transformer import Transformer
-from speciate.training.init.start_options import TrainedStartOptions
+from speciate.training.init.start_options import CopiedStartOptions
 from speciate.training.init.transfer import copy_weights, load_pretrained, non_dense_layers
 
 
-class Options(TrainedStartOptions):
+class Options(CopiedStartOptions):
     """Options of the start from a dense model."""
 
 

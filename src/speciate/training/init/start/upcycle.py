@@ -25,11 +25,11 @@ from speciate.model.hf.pretrained import Pretrained
 from speciate.model.initial_weights import generator
 from speciate.model.moe.experts import Experts
 from speciate.model.transformer import Transformer
-from speciate.training.init.start_options import TrainedStartOptions
+from speciate.training.init.start_options import CopiedStartOptions
 from speciate.training.init.transfer import copy_weights, dense_ffn_weights, load_pretrained, non_dense_layers
 
 
-class Options(TrainedStartOptions):
+class Options(CopiedStartOptions):
     """Options of upcycling: the dense model, and how the copies differ."""
 
     noise: float = Field(0.001, ge=0)
