@@ -14,6 +14,7 @@ from tests.bad_input import (
     multi_token,
     rom,
     shards,
+    starts,
     studies,
     tokens,
     traces,
@@ -31,7 +32,7 @@ FILE = ROOT / "docs" / "bad-input.md"
 CASES: list[Case] = [
     case
     for module in (
-        *(studies, moe, rom, depth, gsa, multi_token, diffusion),
+        *(studies, starts, moe, rom, depth, gsa, multi_token, diffusion),
         *(archives, documents, shards, tokens, machine, training, finished, traces, training_logs, workflow),
     )
     for case in module.CASES

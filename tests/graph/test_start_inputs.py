@@ -94,7 +94,7 @@ def test_a_start_of_another_shape_is_refused_before_anything_runs() -> None:
 def test_a_kind_of_start_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="available: dense, oracle_model, scratch, upcycle"):
         study(one="warm")
-    with pytest.raises(ValueError, match=r"origin.*available: archive, folder, run"):
-        study(one={"kind": "dense", "origin": "hub"})
+    with pytest.raises(ValueError, match=r"origin.*available: archive, folder, hub, run"):
+        study(one={"kind": "dense", "origin": "disk"})
     with pytest.raises(ValueError, match=r"ablations\.one\.start\.origin: is missing"):
         study(one="upcycle")

@@ -18,6 +18,7 @@ from speciate.config.data import Domain, Duplicates, HeldOut, Split
 from speciate.config.extends import merge, read_yaml
 from speciate.config.hypothesis import Hypothesis
 from speciate.config.layer_groups import expand_layer_groups
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.run import Name, Names, RunSpec
 from speciate.config.sweeps import Sweep, expand_sweeps
 
@@ -282,5 +283,9 @@ def parse_study(settings: Mapping[str, Any], origin: str, *, checked: bool = Fal
 
 
 def read_study(file: pathlib.Path) -> Study:
-    """Read the study in `file`. Raises ValueError as `read_yaml` and `parse_study` do."""
-    return parse_study(read_yaml(file), str(file))
+    """Read the study in `file`, with models filled from the checkpoints that they start from.
+
+    Raises:
+        ValueError: as `read_yaml`, `fill_from_checkpoints` and `parse_study` do.
+    """
+    return parse_study(fill_from_checkpoints(read_yaml(file), str(file)).settings, str(file))

@@ -1,7 +1,8 @@
 """Print a study with everything that it extends, and where each key is set.
 
-The output is a study file that stands by itself: it extends nothing and describes the same study. Keys that no file
-sets are left out; docs/config.md has their defaults. The study is checked first, as before a run.
+The output is a study file that stands by itself: it extends nothing and describes the same study. What was filled from
+a checkpoint that a run starts from says so. Keys that no file sets are left out; docs/config.md has their defaults. The
+study is checked first, as before a run.
 
 Example:
     speciate config --study studies/moe.yaml
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 
 from speciate.config.extends import extended_files, read_yaml
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.study import Study, parse_study
 
 Path = tuple[str, ...]
@@ -31,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Check the study and print it."""
-    settings = read_yaml(arguments.study)
+    filled = fill_from_checkpoints(read_yaml(arguments.study), str(arguments.study))
+    settings = filled.settings
     parse_study(settings, str(arguments.study))
     settings = {key: settings[key] for key in Study.model_fields if key in settings}  # in the order of the docs
-    print(study_text(settings, None if arguments.plain else origins(arguments.study)), end="")
+    print(study_text(settings, None if arguments.plain else origins(arguments.study) | dict(filled.origins)), end="")
 
 
 def origins(file: pathlib.Path) -> dict[Path, str]:

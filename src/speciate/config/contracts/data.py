@@ -50,6 +50,10 @@ class SourceOptions(ComponentOptions):
         """Return the globs of the user's own files that this source reads."""
         return ()
 
+    def model_on_hub(self) -> tuple[str, str] | None:
+        """Return the repository and the commit of the model on a hub that it fetches; None: it fetches none."""
+        return None
+
     def component(self) -> SourceModule:
         return cast(SourceModule, component_module(self))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from speciate.config.pretrained.families import Shape
     from speciate.model.hf.pretrained import Pretrained
     from speciate.model.transformer import Transformer
     from speciate.training.logs.sinks import Sink
@@ -142,6 +143,14 @@ class OriginOptions(ComponentOptions):
         """Return the user's own folder that holds the model; None: it is elsewhere."""
         return None
 
+    def shape_of_model(self) -> "Shape | None":
+        """Return the model's shape, as far as it is known before anything is fetched; None: it is not.
+
+        Raises:
+            ValueError: the model cannot be read, or is not supported.
+        """
+        return None
+
     def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
         """Return where the workflow has the model.
 
@@ -168,6 +177,8 @@ class StartOptions(ComponentOptions):
 
     loads_oracle: ClassVar[bool] = False
     """Whether its origin becomes the oracle of the objective's importance, not the model itself."""
+    fills_experts: ClassVar[bool] = False
+    """Whether experts are filled from the origin's dense layers, so that their sizes and activations must agree."""
 
     def origin_options(self) -> OriginOptions | None:
         """Return where the start's weights come from; None: they are drawn."""

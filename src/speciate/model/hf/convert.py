@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from speciate.config.pretrained.families import Config
 from speciate.config.run import ModelSpec
 
 NamedTensors = Mapping[str, Tensor]
 """Weights by name."""
-Config = Mapping[str, Any]
-"""Content of a transformers folder's config.json."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +88,6 @@ def complete_names(hf_weights: NamedTensors, family: Family, tied: bool) -> dict
         if not full.endswith(family.buffers) and not (tied and full == "lm_head.weight"):
             completed[full] = tensor
     return completed
-
-
-def require_known_values(config: Config, known: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise ValueError if `config` has a value that `known` does not allow; the first allowed one is the default."""
-    for key, values in known.items():
-        if config.get(key, values[0]) not in values:
-            raise ValueError(f"{key}: {config[key]!r} is not supported; only {' or '.join(map(repr, values))} is")
 
 
 def dense_options(model: ModelSpec) -> dict[str, Any] | None:

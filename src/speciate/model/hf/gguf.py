@@ -12,17 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CONFIG_KEYS = {
-    "hidden_size": "embedding_length",
-    "num_hidden_layers": "block_count",
-    "max_position_embeddings": "context_length",
-    "intermediate_size": "feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-    "rope_theta": "rope.freq_base",
-}
-"""Llama's config key -> the file's key, without the architecture's prefix."""
+from speciate.config.pretrained.gguf_header import config_of_fields
+
 MODEL_NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -57,21 +48,16 @@ def read_gguf(file: pathlib.Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, ValueError, IndexError) as error:
         raise ValueError(f"{file}: is no GGUF file, or is truncated: {error}") from None
     fields = {name: field.contents() for name, field in reader.fields.items()}
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        raise ValueError(f"{file}: general.architecture: {architecture!r} is not supported; only llama is")
-    missing = [key for key in CONFIG_KEYS.values() if f"llama.{key}" not in fields]
-    if missing:
-        raise ValueError(f"{file}: llama.{missing[0]}: is missing")
-    config: dict[str, Any] = {key: fields[f"llama.{gguf_key}"] for key, gguf_key in CONFIG_KEYS.items()}
-    config["model_type"] = "llama"
+    try:
+        config = config_of_fields(fields, {tensor.name for tensor in reader.tensors})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     weights = {}
     for tensor in reader.tensors:
         weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy()).float()
         part = tensor.name.removesuffix(".weight").rpartition(".")[2]
         weights[_rename(tensor.name, file)] = _uninterleave(weight, heads[part]) if part in heads else weight
-    config["tie_word_embeddings"] = "lm_head.weight" not in weights
     return config, weights
 
 

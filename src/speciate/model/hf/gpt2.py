@@ -5,8 +5,9 @@ Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer
 
 from typing import Any
 
+from speciate.config.pretrained.families import ACTIVATIONS, gpt2_settings
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import Config, Family, Rule, dense_options, require_known_values
+from speciate.model.hf.convert import Family, Rule, dense_options
 
 PARTS = {
     "mixer_norm": "ln_1",
@@ -16,7 +17,6 @@ PARTS = {
     "ffn.up": "mlp.c_fc",
     "ffn.out": "mlp.c_proj",
 }
-ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 
 
 def _rules(model: ModelSpec) -> list[Rule]:
@@ -29,25 +29,6 @@ def _rules(model: ModelSpec) -> list[Rule]:
         rules.append(Rule(f"{name}.weight", (f"{hf_name}.weight",), transposed=".c_" in hf_name))
         rules.append(Rule(f"{name}.bias", (f"{hf_name}.bias",)))
     return rules if model.tied_head else [*rules, Rule("unembedding.weight", ("lm_head.weight",))]
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    activation = config.get("activation_function", "gelu_new")
-    require_known_values(config, {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)})
-    require_known_values(config, {"activation_function": tuple(ACTIVATIONS), "add_cross_attention": (False,)})
-    ffn = {"kind": "dense", "hidden": config.get("n_inner") or 4 * config["n_embd"]}
-    ffn["activation"] = ACTIVATIONS[activation]
-    return {
-        "width": config["n_embd"],
-        "num_layers": config["n_layer"],
-        "context": config["n_positions"],
-        "norm": "layer",
-        "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
-        "position": "learned",
-        "biases": True,
-        "tied_head": config.get("tie_word_embeddings", True),
-        "block": {"mixer": {"kind": "attention", "num_heads": config["n_head"]}, "ffn": ffn, "depth": "every"},
-    }
 
 
 def _config(model: ModelSpec) -> dict[str, Any] | None:
@@ -79,7 +60,7 @@ FAMILY = Family(
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
     rules=_rules,
-    settings=_settings,
+    settings=gpt2_settings,
     config=_config,
     buffers=(".attn.bias", ".attn.masked_bias"),
 )

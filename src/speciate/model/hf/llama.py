@@ -5,8 +5,9 @@ Shown equal to LlamaForCausalLM, gradients included (tests/model/test_transforme
 
 from typing import Any
 
+from speciate.config.pretrained.families import llama_settings
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import Config, Family, Rule, dense_options, require_known_values
+from speciate.model.hf.convert import Family, Rule, dense_options
 
 
 def attention_rules(model: ModelSpec) -> list[Rule]:
@@ -61,31 +62,6 @@ def _rules(model: ModelSpec) -> list[Rule]:
     return rules
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    require_known_values(config, {"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)})
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    require_known_values({"rope_type": rope.get("rope_type", rope.get("type", "default"))}, {"rope_type": ("default",)})
-    require_known_values(config, {"head_dim": (config["hidden_size"] // config["num_attention_heads"], None)})
-    mixer = {"kind": "attention", "num_heads": config["num_attention_heads"]}
-    mixer["num_kv_heads"] = config.get("num_key_value_heads")
-    return {
-        "width": config["hidden_size"],
-        "num_layers": config["num_hidden_layers"],
-        "context": config["max_position_embeddings"],
-        "norm": "rms",
-        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
-        "position": "rotary",
-        "rotary_base": float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        "biases": False,
-        "tied_head": config.get("tie_word_embeddings", False),
-        "block": {
-            "mixer": mixer,
-            "ffn": {"kind": "dense", "hidden": config["intermediate_size"], "activation": "swiglu"},
-            "depth": "every",
-        },
-    }
-
-
 def _config(model: ModelSpec) -> dict[str, Any] | None:
     options: Any = dense_options(model)
     if options is None or (model.norm, model.position, model.biases) != ("rms", "rotary", False):
@@ -104,7 +80,7 @@ FAMILY = Family(
     architecture="LlamaForCausalLM",
     prefix="model.",
     rules=_rules,
-    settings=_settings,
+    settings=llama_settings,
     config=_config,
     buffers=(".rotary_emb.inv_freq",),
 )

@@ -15,9 +15,10 @@ import safetensors.torch
 from torch import Tensor
 
 from speciate.config.components import config_errors
+from speciate.config.pretrained.families import Config
 from speciate.config.run import ModelSpec
 from speciate.model.hf import gguf, gpt2, llama
-from speciate.model.hf.convert import Config, Family, complete_names, import_weights
+from speciate.model.hf.convert import Family, complete_names, import_weights
 
 FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
 """Families that are read, by the `model_type` of a config.json."""

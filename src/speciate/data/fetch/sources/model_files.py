@@ -30,6 +30,10 @@ class Options(SourceOptions):
     exclude: Annotated[tuple[str, ...], Strict(False)] = ()
     """Globs of files to leave out."""
 
+    def model_on_hub(self) -> tuple[str, str]:
+        """Return the repository and the commit."""
+        return self.repository, self.revision
+
 
 def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> None:
     """Write the files to `target`, a tar.

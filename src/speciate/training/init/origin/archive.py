@@ -4,20 +4,19 @@ The default is SmolLM2-135M (Ben Allal et al. 2025; Llama's shape, 8 bits and 4)
 """
 
 import pathlib
-import tempfile
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.data import SourceOptions
-from speciate.config.contracts.training import OriginOptions
-from speciate.data.fetch import archive as archives
-from speciate.model.hf.pretrained import Pretrained, read_pretrained
+from speciate.model.hf.pretrained import Pretrained
+from speciate.training.init.fetched_model import load_fetched_model
+from speciate.training.init.origin_options import FetchedOriginOptions
 
 
-class Options(OriginOptions):
+class Options(FetchedOriginOptions):
     """Options of the archive: its name and its source."""
 
     name: str = Field("start", pattern=r"^[a-z][a-z0-9_]*$")
@@ -37,11 +36,5 @@ class Options(OriginOptions):
 
 
 def load_model(options: Options, path: pathlib.Path) -> Pretrained:
-    """Load the model in the archive `path`. Raises ValueError if it is damaged, and as `read_pretrained` does."""
-    source: Any = options.source
-    globs = archives.Globs(source.include, source.exclude)
-    with tempfile.TemporaryDirectory(prefix="speciate-start-") as name:
-        folder = pathlib.Path(name)
-        archives.extract_members(path, options.name, globs, folder)
-        source_model = read_pretrained(folder)
-    return Pretrained(source_model.model, source_model.weights, f"source {options.name}")
+    """Load the model in the archive `path`. Raises ValueError as `load_fetched_model` does."""
+    return load_fetched_model(options.source, options.name, path)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pydantic import Field
 
 from speciate.config.contracts.training import OriginOptions
+from speciate.config.pretrained.families import Shape
+from speciate.config.pretrained.read import folder_shape
 from speciate.model.hf.pretrained import Pretrained, read_pretrained
 
 
@@ -18,6 +20,10 @@ class Options(OriginOptions):
     def model_folder(self) -> str:
         """Return the user's folder."""
         return self.path
+
+    def shape_of_model(self) -> Shape:
+        """Return the shape of the model in the folder. Raises ValueError as `folder_shape` does."""
+        return folder_shape(pathlib.Path(self.path))
 
     def model_path(self, runs: pathlib.Path, seed: int, archive_of: Callable[[str], pathlib.Path]) -> str:
         """Return the folder's path."""

@@ -14,6 +14,7 @@ E experts, D width, F hidden units (G = F or 2F of them before a gate), R units 
 """
 
 import pathlib
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -31,6 +32,9 @@ from speciate.training.init.transfer import copy_weights, dense_ffn_weights, loa
 
 class Options(TrainedStartOptions):
     """Options of upcycling: the dense model, and how the copies differ."""
+
+    fills_experts: ClassVar[bool] = True
+    """Whether experts are filled from the origin's dense layers, so that their sizes and activations must agree."""
 
     noise: float = Field(0.001, ge=0)
     """Standard deviation of the noise added to each tensor of each expert, as a share of the tensor's own."""
