@@ -49,4 +49,6 @@ def test_a_rule_is_called_by_its_name() -> None:
 def test_a_part_of_a_run_is_named_with_its_statistic() -> None:
     assert statistic_name("loss.code") == "test loss on code, nats"
     assert statistic_name("max_share.layer9") == "largest share in layer 9"
-    assert statistic_name("type_share.keyword.layer8") == "largest share of keyword tokens that one slot gets in layer 8"
+    assert (
+        statistic_name("type_share.keyword.layer8") == "largest share of keyword tokens that one slot gets in layer 8"
+    )

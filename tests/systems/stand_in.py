@@ -96,9 +96,7 @@ def repositories(documents: int) -> dict[str, Repo]:
             # 7 and 3000 are outside of what the study reads
             for number, part in zip((7, 100, 999, 1000, 2999, 3000), parts, strict=False)
         },
-        "Skylion007/openwebtext": {
-            f"plain_text/train-{n:05d}-of-00080.parquet": parquet(parts[n]) for n in range(4)
-        },
+        "Skylion007/openwebtext": {f"plain_text/train-{n:05d}-of-00080.parquet": parquet(parts[n]) for n in range(4)},
         "HuggingFaceFW/fineweb": {
             f"sample/{size}/{n:03d}_00000.parquet": parquet(parts[n]) for size in ("10BT", "100BT") for n in range(4)
         },
@@ -110,6 +108,9 @@ def repositories(documents: int) -> dict[str, Repo]:
         else:
             repos[f"datasets/{name}"].commit = pinned[name]
     end = {"eos_token": "<|endoftext|>"}
-    made = {"tokenizer.json": tokenizer(row["text"] for row in prose), "tokenizer_config.json": json.dumps(end).encode()}
+    made = {
+        "tokenizer.json": tokenizer(row["text"] for row in prose),
+        "tokenizer_config.json": json.dumps(end).encode(),
+    }
     repos["models/Qwen/Qwen2.5-7B"] = Repo(made, commit=pinned["Qwen/Qwen2.5-7B"])
     return repos

@@ -65,7 +65,12 @@ def of_atat() -> dict[str, tuple[int, int]]:
     layer = 4 * linear(inner, inner) + linear(inner, 4 * inner) + linear(4 * inner, inner) + 4 * inner
     estimator = 50_258 * inner + 2 * layer + 2 * inner + linear(inner, 1)
     mdlm = rest + 2 * 50_258 * width
-    sizes = {"ar": rest + 2 * 50_257 * width, "mdlm": mdlm, "atat": mdlm + estimator, "atat_published": mdlm + estimator}
+    sizes = {
+        "ar": rest + 2 * 50_257 * width,
+        "mdlm": mdlm,
+        "atat": mdlm + estimator,
+        "atat_published": mdlm + estimator,
+    }
     return {arm: (size, size) for arm, size in sizes.items()}
 
 
@@ -129,7 +134,9 @@ def test_a_study_of_a_system_resolves_and_says_what_it_tests(study: str, capsys:
     predicted = {arm for hypothesis in found.hypotheses.values() for arm in hypothesis.arms}
     unasked = set(found.ablations) - predicted - {found.analysis.reference, *found.analysis.controls}
     assert unasked <= {"shakedown"}  # a preset that only tries whether everything runs
-    assert all(run.training.num_steps > run.training.checkpoint_every for run in found.runs() if run.ablation not in unasked)
+    assert all(
+        run.training.num_steps > run.training.checkpoint_every for run in found.runs() if run.ablation not in unasked
+    )
 
 
 def test_the_texts_of_the_large_studies_are_cut_into_shards_that_fetch_can_use() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.data.fetch.sources.hub_server import serve
 from tests.systems.stand_in import STUDIES, SYSTEMS, repositories
 from tests.workflow.conftest import Workspace
+from tokenizers import Tokenizer
 
 from speciate.config.study import read_study
 from speciate.data.fetch.passages import read_origin, read_passages
@@ -53,7 +54,9 @@ def test_every_source_is_fetched_at_its_pin_from_the_files_that_the_study_names(
         assert all(len(passage.text) > 100 for passage in found)
         key = pathlib.Path(output).name.rsplit("-", 1)[0]
         texts[key] = texts.get(key, 0) + len(found)
-        assert read_origin(pathlib.Path(output))["dataset"].endswith(("clean", "qa", "c4", "627B", "text", "fineweb")), name
+        assert read_origin(pathlib.Path(output))["dataset"].endswith(
+            ("clean", "qa", "c4", "627B", "text", "fineweb")
+        ), name
     assert texts == {
         "moe_emergence-codeparrot_clean": 2 * DOCUMENTS,
         "moe_emergence-math_qa": 2 * DOCUMENTS,
@@ -81,7 +84,8 @@ def test_the_data_stages_make_a_mixture_of_a_studys_own_texts(
         "held_out: {validation_blocks: 1, test_blocks: 1, probe_blocks: 1}\n"
         "base: {telemetry: {probe_blocks: 1}}\n"
     )
-    with serve(repositories(400)) as hub:
+    repos = repositories(400)
+    with serve(repos) as hub:
         for name in [name for name in os.environ if name.startswith("HF_")]:
             monkeypatch.delenv(name)
         for name, value in hub.environment(tmp_path / "home").items():
@@ -95,4 +99,5 @@ def test_the_data_stages_make_a_mixture_of_a_studys_own_texts(
     assert made["domains"] == list(expected.domains)
     assert made["block_length"] == expected.block_length
     assert min(made["train_blocks"].values()) > 2
-    assert made["vocabulary"] == (600 if study == "gsa_slimpajama" else 50_257)
+    of_hub = Tokenizer.from_str(repos["models/Qwen/Qwen2.5-7B"].files["tokenizer.json"].decode()).get_vocab_size()
+    assert made["vocabulary"] == (of_hub if study == "gsa_slimpajama" else 50_257)
