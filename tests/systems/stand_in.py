@@ -71,7 +71,7 @@ def commits() -> dict[str, str]:
 
 
 def repositories(documents: int) -> dict[str, Repo]:
-    """Return what the hub serves: `documents` texts a file, two files of each corpus and more where shards need them."""
+    """Return what the hub serves: `documents` texts a file, at least two files of most corpora."""
     draw, pinned = random.Random(0), commits()
     prose = [{"text": sentences(draw, 12)} for _ in range(8 * documents)]
     parts = [prose[start::8] for start in range(8)]

@@ -142,7 +142,7 @@ def test_a_study_of_a_system_resolves_and_says_what_it_tests(study: str, capsys:
 def test_the_texts_of_the_large_studies_are_cut_into_shards_that_fetch_can_use() -> None:
     for study in SYSTEMS[1:]:
         (domain,) = read_study(STUDIES / f"{study}.yaml").domains.values()
-        assert domain.shards >= 32
+        assert domain.shards >= 15
         # a source with a limit is fetched by one job
         assert all(source.sharded for source in domain.sources.values())
 

@@ -68,15 +68,13 @@ def write_mixture(folder: pathlib.Path, length: int, vocabulary: int, blocks: in
 
 
 def two_steps(study: str, arm: str, **change: Any) -> RunSpec:
-    """Return an arm of a study, cut to two steps of one process on the CPU; the learning rate is at its peak at once."""
+    """Return an arm of a study, cut to two steps of one process on the CPU, at its peak learning rate."""
     found = read_study(STUDIES / f"{study}.yaml")
     settings = found.run(arm, found.seeds[0]).model_dump(mode="json")
+    training = {"num_steps": 2, "device": "cpu", "processes": 1, "checkpoint_every": 100}
     short = {
         "schedule": {"kind": "constant", "warmup": 0.0},
-        "training": {
-            **{"num_steps": 2, "device": "cpu", "processes": 1, "keep_steps": [], "checkpoint_every": 100},
-            **{"blocks_per_step": 1, "grad_accumulation": 1},
-        },
+        "training": {**training, "blocks_per_step": 1, "grad_accumulation": 1},
         "telemetry": {"every": 100, "early_every": 100, "early_until": 0, "probe_blocks": 1, "validation_every": 100},
     }
     return RunSpec.model_validate(merge(merge(settings, short), change))
@@ -155,7 +153,7 @@ def test_moe_emergence_learns_at_its_real_shape(arm: str, gpt2: pathlib.Path, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["attention", "gsa", "published"])
 def test_gsa_learns_at_full_width(arm: str, tmp_path: pathlib.Path) -> None:
-    """Two of 14 layers of 896, 8 heads, 512 keys of 2,048; 32,768 of Qwen's 151,665 tokens. `gsa` is past its warm-up."""
+    """Two of 14 layers of 896, 8 heads, 512 keys of 2,048; 32,768 of Qwen's 151,665 tokens."""
     run = two_steps("gsa_slimpajama", arm, model={"num_layers": 2})
     train(run, 32_768, 2048, tmp_path)
 
