@@ -104,6 +104,23 @@ CASES = [
         ("hypotheses.prevented.arm", "magic"),
     ),
     study(
+        "a hypothesis about the loss of a domain that there is not",
+        "study.yaml: hypotheses.prevented.statistic: loss.poetry: no domain is called poetry",
+        ("hypotheses.prevented.statistic", "loss.poetry"),
+    ),
+    study(
+        "a hypothesis about a layer that there is not",
+        "study.yaml: hypotheses.prevented.statistic: max_share.layer9: there is no layer 9 in a model of 4",
+        ("hypotheses.prevented.statistic", "max_share.layer9"),
+    ),
+    study(
+        "a hypothesis about keywords without a domain of Python",
+        "study.yaml: hypotheses.prevented.statistic: type_share.keyword: lexical types need a domain with language:"
+        " python",
+        ("hypotheses.prevented.statistic", "type_share.keyword"),
+        ("domains.code.language", None),
+    ),
+    study(
         "a hypothesis about a value that it does not name",
         "study.yaml: hypotheses.prevented: test value needs value",
         ("hypotheses.prevented.test", "value"),

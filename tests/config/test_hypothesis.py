@@ -80,3 +80,25 @@ def test_a_hypothesis_names_all_of_its_arms_and_goes_with_each_of_them() -> None
     settings = {"ablations": dict.fromkeys("abcd", 0), "hypotheses": {"differences": of_differences}}
     assert list(keep_only(settings, {"ablations": ["a", "b", "c", "d"]})["hypotheses"]) == ["differences"]
     assert list(keep_only(settings, {"ablations": ["a", "b", "c"]})["hypotheses"]) == []
+
+
+@pytest.mark.parametrize(
+    ("statistic", "part"),
+    [
+        ("loss", (None, None, False)),
+        ("loss.code", ("code", None, False)),
+        ("bits_per_byte.layer9", ("layer9", None, False)),  # a domain may have any name
+        ("max_share.layer9", (None, 9, False)),
+        ("information_bits.layer0", (None, 0, False)),
+        ("type_share.keyword", (None, None, True)),
+        ("type_share.keyword.layer8", (None, 8, True)),
+    ],
+)
+def test_a_statistic_may_be_about_a_part_of_a_run(statistic: str, part: tuple[object, ...]) -> None:
+    hypothesis = Hypothesis.model_validate({**FIRST, "statistic": statistic, "reference": "b"})
+    assert (hypothesis.domain, hypothesis.layer, hypothesis.is_about_types) == part
+
+
+@pytest.mark.parametrize("statistic", ["loss.layer 9", "max_share.code", "type_share", "type_share.verb", "gini.layer"])
+def test_a_part_that_a_statistic_cannot_have_is_refused(statistic: str) -> None:
+    assert errors(statistic=statistic, reference="b")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from speciate.analysis.hypotheses import hypotheses_table
 from speciate.config.stage_specs import Prediction
-from speciate.reporting.report_tables import hypothesis_rows
+from speciate.reporting.report_tables import hypothesis_rows, statistic_name
 
 
 def worded(**fields: Any) -> dict[str, str]:
@@ -44,3 +44,11 @@ def test_a_rule_is_called_by_its_name() -> None:
     row = worded(statistic="fired.alarm", test="proportion", above=0.5, value=0.5)
     assert row["prediction"] == "share of runs in which this rule fired (our alarm): fast 100 > 0.500"
     assert row["measured"].startswith("1")
+
+
+def test_a_part_of_a_run_is_named_with_its_statistic() -> None:
+    assert statistic_name("loss.code") == "test loss on code, nats"
+    assert statistic_name("max_share.layer9") == "largest share in layer 9"
+    assert (
+        statistic_name("type_share.keyword.layer8") == "largest share of keyword tokens that one slot gets in layer 8"
+    )

@@ -10,7 +10,7 @@ from speciate.cli import execute
 from speciate.config.study import read_study
 from speciate.tools.size import format_number, printed_unit
 
-STUDY = pathlib.Path(__file__).parents[2] / "studies" / "moe_arch_5b.yaml"
+STUDY = pathlib.Path(__file__).parents[2] / "studies" / "moe_arch.yaml"
 D, V, T = 2048, 50_000, 2048
 ATTENTION = D * (D + 2 * 512) + D * D  # 16 query heads and 4 key and value heads of 128; the output
 DENSE = 3 * D * 5632

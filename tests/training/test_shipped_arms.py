@@ -8,7 +8,9 @@ from speciate.config.study import read_study
 from speciate.training.build_model import build_model
 
 ROOT = pathlib.Path(__file__).parents[2]
-ELSEWHERE = {"moe_arch_5b", "attention_slimpajama"}
+ELSEWHERE = {
+    *("attention_slimpajama", "moe_emergence", "gsa_slimpajama", "atat_openwebtext", "moe_arch", "moe_arch_tenth"),
+}
 """Studies whose models are too large to be built here."""
 STUDIES = [
     ROOT / "config.yaml",

@@ -6,7 +6,7 @@ import pydantic
 from pydantic import Field
 
 from speciate.config.components import Strict
-from speciate.config.contracts.statistics import NAMES, RULES
+from speciate.config.contracts.statistics import NAMES, OF_DOMAIN, OF_LAYER, RULES, TOKEN_TYPES, TYPE_SHARE
 from speciate.config.run import Name
 
 Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
@@ -14,6 +14,13 @@ Measured = Annotated[str, Field(pattern=r"^measured\.[a-z][a-z0-9_]*$")]
 modules."""
 Fired = Annotated[str, Field(pattern=rf"^fired\.({'|'.join(RULES)})$")]
 """Whether a collapse rule fired in a run: 1 or 0, so that its mean is a share of runs."""
+OfDomain = Annotated[str, Field(pattern=rf"^({'|'.join(OF_DOMAIN)})\.[a-z][a-z0-9_]*$")]
+"""The loss of one domain: `loss.<domain>` or `bits_per_byte.<domain>`."""
+OfLayer = Annotated[str, Field(pattern=rf"^({'|'.join(OF_LAYER)})\.layer[0-9]+$")]
+"""A statistic of the selectors in one layer, counted from 0: `max_share.layer9`."""
+OfType = Annotated[str, Field(pattern=rf"^{TYPE_SHARE}\.({'|'.join(TOKEN_TYPES)})(\.layer[0-9]+)?$")]
+"""Largest share of a lexical type's tokens of Python that one slot gets, in any layer or in one:
+`type_share.keyword.layer8`."""
 if TYPE_CHECKING:
     Statistic = str
 else:
@@ -42,9 +49,12 @@ class Hypothesis(Strict):
 
     statement: str = Field(min_length=1)
     """The prediction in words."""
-    statistic: Statistic | Measured | Fired
+    statistic: Statistic | Measured | Fired | OfDomain | OfLayer | OfType
     """A numeric column of tables/runs, `measured.<name>` of tables/measurements, or `fired.<rule>`: 1 where a collapse
-    rule (`rule_60_percent`, `rule_3_over_e`, `alarm`) fired, 0 where it did not."""
+    rule (`rule_60_percent`, `rule_3_over_e`, `alarm`) fired, 0 where it did not. A part of a run has its own:
+    `loss.<domain>`, `max_share.layer<n>` (any statistic of selectors, layers counted from 0), and `type_share.<type>`
+    or `type_share.<type>.layer<n>`: the largest share of the keywords (names, numbers, ...) of Python that one slot
+    gets."""
     test: Literal["difference", "value", "proportion", "trend"] = "difference"
     """What is compared with what. `difference`: the arm with `reference`, paired by seed (t interval). `value`: the arm
     with the number `value` (t interval). `proportion`: the share of the arm's runs whose statistic is `above` or
@@ -83,6 +93,24 @@ class Hypothesis(Strict):
         return list(
             dict.fromkeys([self.arm, *([self.reference] if self.reference else []), *self.over, *self.minus.values()])
         )
+
+    @property
+    def domain(self) -> str | None:
+        """The domain that the statistic is about, or None."""
+        name, _, domain = self.statistic.partition(".")
+        return domain if domain and name in OF_DOMAIN else None
+
+    @property
+    def layer(self) -> int | None:
+        """The layer whose selectors the statistic is about, or None."""
+        name, *part = self.statistic.split(".")
+        of_layer = name in (*OF_LAYER, TYPE_SHARE) and part and part[-1].startswith("layer")
+        return int(part[-1].removeprefix("layer")) if of_layer else None
+
+    @property
+    def is_about_types(self) -> bool:
+        """Whether the statistic is about lexical types, which only a domain with a programming language has."""
+        return self.statistic.startswith(f"{TYPE_SHARE}.")
 
     @pydantic.model_validator(mode="after")
     def _check_test(self) -> Self:

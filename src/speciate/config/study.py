@@ -201,7 +201,22 @@ class Study(Strict):
             except ValueError as error:
                 raise ValueError(f"ablations.{ablation}.objective: {error}") from None
             self._check_start(run)
+        for name, hypothesis in self.hypotheses.items():
+            try:
+                self._check_part(hypothesis)
+            except ValueError as error:
+                raise ValueError(f"hypotheses.{name}.statistic: {hypothesis.statistic}: {error}") from None
         return self
+
+    def _check_part(self, hypothesis: Hypothesis) -> None:
+        """Raise ValueError where a hypothesis is about a domain, a layer or lexical types that the study lacks."""
+        if hypothesis.domain is not None and hypothesis.domain not in self.domains:
+            raise ValueError(f"no domain is called {hypothesis.domain}")
+        if hypothesis.is_about_types and not any(domain.language for domain in self.domains.values()):
+            raise ValueError("lexical types need a domain with language: python")
+        layers = min(self.run(arm, self.seeds[0]).model.num_layers for arm in hypothesis.arms)
+        if hypothesis.layer is not None and hypothesis.layer >= layers:
+            raise ValueError(f"there is no layer {hypothesis.layer} in a model of {layers}")
 
     def _check_start(self, run: RunSpec) -> None:
         """Raise ValueError where a run starts from a missing run, from itself, or from one whose weights do not fit."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from speciate.config.contracts.statistics import BY_NAME, LOAD, RULES, STATISTICS, Statistic
+from speciate.config.contracts.statistics import BY_NAME, LOAD, RULES, STATISTICS, TYPE_SHARE, Statistic
 from speciate.config.stage_specs import ReportSpec, incomparable
 from speciate.reporting.effect_tables import agreement_tables, effect_tables
 from speciate.reporting.finding import Tables, selector_place, short_path, verdicts_by_arm, worst_selector
@@ -116,11 +116,16 @@ def statistic_name(name: str) -> str:
     """Return what the report calls a statistic, with its unit; a measurement has only its name."""
     if name.startswith("fired."):
         return f"fired ({RULES[name.removeprefix('fired.')]})"
-    if name not in BY_NAME:
+    whole, *part = name.split(".")
+    layer = f" in layer {part.pop().removeprefix('layer')}" if part and part[-1].startswith("layer") else ""
+    if whole == TYPE_SHARE:
+        return f"largest share of {part[0]} tokens that one slot gets{layer}"
+    if whole not in BY_NAME:
         return plain_name(name)
-    statistic = BY_NAME[name]
+    statistic = BY_NAME[whole]
+    label = f"{statistic.label}{f' on {plain_name(part[0])}' if part else ''}{layer}"
     has_unit = statistic.unit in ("nats", "bits") and statistic.unit not in statistic.label
-    return f"{statistic.label}, {statistic.unit}" if has_unit else statistic.label
+    return f"{label}, {statistic.unit}" if has_unit else label
 
 
 def load_tables(tables: Tables, spec: ReportSpec) -> list[Table]:

@@ -17,6 +17,7 @@ from speciate.analysis import comparison, critical, excess, tables
 from speciate.analysis.effects import effects
 from speciate.analysis.hypotheses import hypotheses_table
 from speciate.analysis.measurements import measured_statistics
+from speciate.analysis.parts_of_runs import statistics_of_parts
 from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import COMPARED, INTERVENED, MEASURED, CompareSpec
@@ -170,7 +171,10 @@ def compare(
     )
     rows["collapse"] = comparison.collapse_table(rows["runs"], ablations, len(spec.seeds), confidence)
     hypotheses = [hypothesis.model_dump() for hypothesis in spec.hypotheses]
-    rows["hypotheses"] = hypotheses_table(with_measured, hypotheses, spec.seeds, confidence)
+    names = [hypothesis.statistic for hypothesis in spec.hypotheses]
+    of_parts = statistics_of_parts(names, measured["losses"], measured["selectors"], measured["types"])
+    with_parts = with_measured.merge(of_parts, "left", ["ablation", "seed"])
+    rows["hypotheses"] = hypotheses_table(with_parts, hypotheses, spec.seeds, confidence)
     collapsed = critical.collapsed_runs(rows["selectors"])
     rows["cells"] = critical.cells_table(spec.sweeps)
     rows["sweeps"] = critical.sweeps_table(spec.sweeps, rows["runs"], collapsed, confidence)

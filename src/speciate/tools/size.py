@@ -4,7 +4,7 @@ Nothing is trained, and no weights are held: a model of many billion parameters 
 printed has units that suit its size. The table always has the same: GB, GFLOP, EFLOP, billion tokens, device-hours.
 
 Example:
-    speciate size --study studies/moe_arch_5b.yaml --vocabulary 50000 --device H100
+    speciate size --study studies/moe_arch.yaml --vocabulary 50000 --device H100
 """
 
 import argparse

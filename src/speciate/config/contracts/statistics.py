@@ -66,6 +66,15 @@ STATISTICS = (
     Statistic("selectivity_nats", "selectivity", "nats", "use"),
 )
 NAMES = tuple(statistic.name for statistic in STATISTICS)
+OF_DOMAIN = tuple(statistic.name for statistic in STATISTICS if statistic.group == "loss")
+"""The statistics that each domain has too: a hypothesis names one as `<statistic>.<domain>`."""
+OF_LAYER = ("information_bits", *(statistic.name for statistic in STATISTICS if statistic.over_selectors))
+"""The statistics that each selector has too: a hypothesis names those of a layer as `<statistic>.layer<n>`."""
+TOKEN_TYPES = ("other", "keyword", "name", "number", "string", "operator", "comment")
+"""Lexical types of a token of Python (data/tokens/lexical.py), in the order of their codes."""
+TYPE_SHARE = "type_share"
+"""Largest share of a lexical type's tokens that one slot gets: `type_share.<type>`, of the selector where it is
+largest, or `type_share.<type>.layer<n>`."""
 LOAD = tuple(statistic for statistic in STATISTICS if statistic.group == "load")
 BY_NAME = {statistic.name: statistic for statistic in STATISTICS}
 

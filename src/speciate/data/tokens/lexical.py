@@ -22,7 +22,9 @@ import tokenize
 import numpy as np
 import numpy.typing as npt
 
-TYPES = ("other", "keyword", "name", "number", "string", "operator", "comment")
+from speciate.config.contracts.statistics import TOKEN_TYPES
+
+TYPES = TOKEN_TYPES
 OTHER, KEYWORD, NAME, NUMBER, STRING, OPERATOR, COMMENT = range(len(TYPES))
 
 _TYPE_OF = {
