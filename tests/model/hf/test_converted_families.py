@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.every_kind import model_settings
+from tests.model.hf.families import build
 from transformers import (
     AutoModelForCausalLM,
     GemmaConfig,
@@ -249,3 +251,16 @@ def test_the_first_releases_of_gemma_name_their_activation_otherwise() -> None:
     config = MODELS["gemma"]().config.to_dict()
     assert shape_of({**config, "hidden_act": "gelu"}) == shape_of(config)
     assert GemmaConfig(hidden_act="gelu").hidden_act == "gelu_pytorch_tanh"
+
+
+def test_scaled_embeddings_stay_scaled_where_transformers_looks_them_up_or_resizes_them() -> None:
+    model, token_BT = build(model_settings(embedding_scale=3.0)), tokens(12)
+    with torch.no_grad():
+        before = model(input_ids=token_BT).logits
+        looked_up = model(inputs_embeds=model.get_input_embeddings()(token_BT)).logits
+        torch.testing.assert_close(looked_up, before, rtol=1e-12, atol=1e-12)
+        plain = build(model_settings())
+        plain.load_state_dict(model.state_dict())
+        assert not torch.allclose(plain(input_ids=token_BT).logits, before, atol=1e-2)
+        model.resize_token_embeddings(VOCABULARY + 10)
+        torch.testing.assert_close(model(input_ids=token_BT).logits[..., :VOCABULARY], before, rtol=1e-9, atol=1e-9)
