@@ -92,9 +92,9 @@ def score_texts(
     model: Transformer,
     objective: Objective,
     texts: Sequence[npt.NDArray[np.integer]],
+    *,
     window: int,
     stride: int,
-    *,
     domains: Sequence[int] | None = None,
     device: str | torch.device = "cpu",
 ) -> list[TextLoss]:

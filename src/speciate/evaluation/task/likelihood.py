@@ -99,8 +99,8 @@ def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
             subject.model,
             objective,
             [document.tokens for document in long],
-            window,
-            stride,
+            window=window,
+            stride=stride,
             domains=domains or None,
             device=subject.device,
         )
