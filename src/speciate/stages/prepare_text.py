@@ -1,8 +1,9 @@
 r"""Prepare a text outside training, on which finished runs are evaluated.
 
-The text is fetched, normalised and filtered as a domain's is. Of documents with the same words one is kept, and what
-the training text holds too is left out: documents with the same words, and documents of whose runs of 13 words more
-than `max_overlap` occur in it. counts.json counts every drop by its reason, and dropped.parquet has samples.
+The text is fetched, normalised and filtered as a domain's is. Of documents with an equal text one is kept, and what the
+training text holds too is left out: documents with the same words as one of it, whatever their case and punctuation,
+and documents of whose runs of 13 words more than `max_overlap` occur in it. counts.json counts every drop by its
+reason, and dropped.parquet has samples.
 
 A source that cannot be fetched or read does not stop the study: the text is then empty, counts.json says why, and the
 workflow tries again when it is started next.
@@ -32,7 +33,7 @@ from speciate.config.stage import Stage
 from speciate.data.clean.dropped import DroppedSamples, write_dropped
 from speciate.data.clean.pipeline import CleaningCounts, Drop, Filter, clean_passages
 from speciate.data.clean.repeated_ids import refuse_repeated_ids
-from speciate.data.dedup.training_overlap import NGRAM, TrainingOverlap, word_keys
+from speciate.data.dedup.training_overlap import NGRAM, TrainingOverlap
 from speciate.data.documents import Document, read_tables
 from speciate.data.shard import Shard
 from speciate.data.sorted_documents import DocumentSorter
@@ -108,15 +109,10 @@ def read_sources(spec: Spec, counts: CleaningCounts, samples: DroppedSamples) ->
 
 
 def repetitions(documents: Sequence[Document]) -> Iterator[tuple[int, str]]:
-    """Yield the index of each document whose words an earlier one has, and that one's id.
-
-    Earlier is in the order of data/sorted_documents.py: by the text, so that no file's name decides which one is kept.
-    """
-    first: dict[int, str] = {}
-    keys = word_keys([document.text for document in documents]).tolist()
-    order = sorted(range(len(documents)), key=lambda index: (documents[index].text, documents[index].id))
-    for index in order:
-        kept = first.setdefault(keys[index], documents[index].id)
+    """Yield the index of each document whose text another one has, and the id of the one that is kept."""
+    first: dict[str, str] = {}
+    for index in sorted(range(len(documents)), key=lambda index: documents[index].id):
+        kept = first.setdefault(documents[index].text, documents[index].id)
         if kept != documents[index].id:
             yield index, kept
 
@@ -152,7 +148,7 @@ def main(arguments: argparse.Namespace) -> None:
         counts, samples, unavailable = CleaningCounts(), DroppedSamples(), error_message(error)
     drops: dict[int, Drop] = {}
     if spec.duplicates == "exact":
-        drops = {index: Drop("duplicate", f"has the words of {kept}") for index, kept in repetitions(documents)}
+        drops = {index: Drop("duplicate", f"has the text of {kept}") for index, kept in repetitions(documents)}
     drops |= find_overlaps(documents, arguments.training, spec.max_overlap)
     dropped = counts.dropped + Counter(drop.reason for drop in drops.values())
     for index, drop in drops.items():
