@@ -59,6 +59,17 @@ class TextLoss:
     """Further head -> number of the tokens that it predicts."""
 
 
+def add(losses: Sequence[TextLoss]) -> TextLoss:
+    """Return the loss of several texts together. With estimates, the first of each are added, and so on."""
+    heads = losses[0].head_nats
+    return TextLoss(
+        np.sum([loss.nats_E for loss in losses if loss.tokens], axis=0),
+        sum(loss.tokens for loss in losses),
+        {head: sum(loss.head_nats[head] for loss in losses) for head in heads},
+        {head: sum(loss.head_tokens[head] for loss in losses) for head in heads},
+    )
+
+
 def slide(length: int, window: int, stride: int, text: int = 0) -> Iterator[Window]:
     """Yield the windows over a text of `length` tokens; none over fewer than two.
 

@@ -228,16 +228,36 @@ def test_the_test_set_of_a_model_that_separates_documents_costs_what_the_run_rep
     scores = evaluate(one, stride=WINDOW)
     blocks = read_block_set(mixture, "test")
     reported = nll_by_document(one.model, one.objective, blocks, one.token_bytes_V)
-    for domain, rows in reported.groupby("domain"):
-        nats = scores[(scores["metric"] == "nats_per_token") & (scores["part"] == domain)]
-        assert nats["weight"].sum() == rows["tokens"].sum()
-        assert mean(scores, "nats_per_token", domain) == pytest.approx(
-            rows["nats"].sum() / rows["tokens"].sum(), rel=1e-6
-        )
-        bits = rows["nats"].sum() / math.log(2) / rows["bytes"].sum()
-        # the report's bytes are rounded to whole ones for each document
-        assert mean(scores, "bits_per_byte", domain) == pytest.approx(bits, rel=0.02)
+    nats = scores[scores["metric"] == "nats_per_token"].set_index("item")
+    assert sorted(nats.index) == sorted(reported["id"])
+    for row in reported.to_dict("records"):
+        assert nats.loc[row["id"], "part"] == row["domain"]
+        assert nats.loc[row["id"], "weight"] == row["tokens"]
+        assert nats.loc[row["id"], "value"] * row["tokens"] == pytest.approx(row["nats"], rel=1e-5)
+    bits = scores[scores["metric"] == "bits_per_byte"].set_index("item")
+    for row in reported.to_dict("records"):
+        # the report's bytes are rounded to whole ones
+        assert bits.loc[row["id"], "weight"] == pytest.approx(row["bytes"], abs=0.5)
     assert set(scores["group"]) == set(reported["group"])
+
+
+def test_the_pieces_of_a_test_document_that_packing_has_cut_are_one_document(
+    subject: Callable[..., Subject], mixture: pathlib.Path
+) -> None:
+    one = subject(model={"separate_documents": True})
+    blocks = read_block_set(mixture, "test")
+    document = blocks.document.copy()
+    document[2, :9] = document[0, 0]
+    whole = evaluate(one).set_index(["metric", "item"])
+    vars(one)["test"] = dataclasses.replace(blocks, document=document)
+    cut = evaluate(one).set_index(["metric", "item"])
+    first, second = (f"test{blocks.document[block, 0]}" for block in (0, 2))
+    assert second not in cut.index.get_level_values("item")
+    nats = {item: whole.loc[("nats_per_token", item)] for item in (first, second)}
+    total = sum(row["value"] * row["weight"] for row in nats.values())
+    row = cut.loc[("nats_per_token", first)]
+    assert row["weight"] == 8 + 8
+    assert row["value"] * row["weight"] == pytest.approx(total, rel=1e-6)
 
 
 def test_each_further_head_is_scored_on_the_tokens_that_it_predicts(subject: Callable[..., Subject]) -> None:

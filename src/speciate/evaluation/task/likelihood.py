@@ -35,7 +35,7 @@ from speciate.config.contracts.evaluation import TaskOptions
 from speciate.config.run import Names
 from speciate.data.blocks import BlockSet
 from speciate.data.outside_text import read_outside_text
-from speciate.evaluation.sliding_windows import TextLoss, score_texts
+from speciate.evaluation.sliding_windows import TextLoss, add, score_texts
 from speciate.evaluation.subject import SCORES, Subject
 from speciate.training.objective_base import Objective
 
@@ -69,11 +69,17 @@ class Scored:
     """The text outside training, or the domain of a test document."""
     item: str
     group: str
-    tokens: npt.NDArray[np.int64]
+    pieces: tuple[npt.NDArray[np.int64], ...]
+    """Its tokens: one piece, or the pieces of a test document that packing has cut, each scored by itself."""
     scale: float
     """Bytes of the document for each byte of its tokens' spelling; 1 where the tokenizer keeps every byte."""
-    domain: int | None = None
-    """Index of the domain of a test document's block; None: a text outside training has none."""
+    domains: tuple[int, ...] = ()
+    """For each piece of a test document, the index of its block's domain; a text outside training has none."""
+
+    @property
+    def num_predicted(self) -> int:
+        """Number of tokens that are predicted."""
+        return sum(max(0, len(piece) - 1) for piece in self.pieces)
 
 
 def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
@@ -87,23 +93,24 @@ def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
     objective = with_draws(options, subject)
     rows: list[dict[str, object]] = []
     for part, documents in _documents(options, subject).items():
-        long = [document for document in documents if len(document.tokens) > 1]
+        long = [document for document in documents if document.num_predicted]
         if not long:
             raise ValueError(f"{part}: none of its {len(documents)} documents has two tokens, so nothing is predicted")
         if len(long) < len(documents):
             rows.append({"metric": "documents_too_short", "part": part, "value": float(len(documents) - len(long))})
-            first = next(document.item for document in documents if len(document.tokens) < 2)
+            first = next(document.item for document in documents if not document.num_predicted)
             log(f"{part}: {len(documents) - len(long)} documents have fewer than two tokens, such as {first}")
-        domains = [document.domain for document in long if document.domain is not None]
-        losses = score_texts(
+        pieces = score_texts(
             subject.model,
             objective,
-            [document.tokens for document in long],
+            [piece for document in long for piece in document.pieces],
             window=window,
             stride=stride,
-            domains=domains or None,
+            domains=[domain for document in long for domain in document.domains] or None,
             device=subject.device,
         )
+        stops = np.cumsum([len(document.pieces) for document in long]).tolist()
+        losses = [add(pieces[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
         for document, loss in zip(long, losses, strict=True):
             rows += _rows_of_document(document, loss, subject)
         if objective.is_estimated:
@@ -151,8 +158,8 @@ def _documents(options: Options, subject: Subject) -> dict[str, list[Scored]]:
     """Return part -> the documents to score."""
     parts: dict[str, list[Scored]] = {}
     if not options.outside:
-        for stretch in _test_documents(subject.test):
-            parts.setdefault(stretch.part, []).append(stretch)
+        for test_document in _test_documents(subject.test):
+            parts.setdefault(test_document.part, []).append(test_document)
         return {part: documents[: options.max_documents] for part, documents in parts.items()}
     subject.tokenizer.encode_special_tokens = True  # text never becomes a special token
     for name in options.outside:
@@ -163,26 +170,23 @@ def _documents(options: Options, subject: Subject) -> dict[str, list[Scored]]:
         for document, encoding in zip(outside, encodings, strict=True):
             tokens, size = np.array(encoding.ids, np.int64), len(document.text.encode())
             scale = size / max(1, int(subject.token_bytes_V[tokens].sum()))
-            parts[name].append(Scored(name, document.id, document.group, tokens, scale))
+            parts[name].append(Scored(name, document.id, document.group, (tokens,), scale))
     return parts
 
 
 def _test_documents(blocks: BlockSet) -> Iterator[Scored]:
-    """Yield each stretch of one document in the test blocks; a document that packing has cut gives several."""
+    """Yield the test documents, each with the pieces of it that are in the blocks."""
+    pieces: dict[int, list[tuple[npt.NDArray[np.int64], int]]] = {}
     for block, document_T in enumerate(blocks.document):
         edges = [0, *(np.flatnonzero(np.diff(document_T)) + 1).tolist(), len(document_T)]
         for start, stop in zip(edges, edges[1:], strict=False):
-            row = blocks.documents.iloc[int(document_T[start])]
-            scale = row["bytes"] / row["surface"] if row["surface"] else 1.0
-            tokens = blocks.tokens[block, start:stop].astype(np.int64)
-            yield Scored(
-                row["domain"],
-                f"{row['id']} {block}:{start}",
-                row["group"],
-                tokens,
-                float(scale),
-                int(blocks.domain[block]),
-            )
+            piece = blocks.tokens[block, start:stop].astype(np.int64)
+            pieces.setdefault(int(document_T[start]), []).append((piece, int(blocks.domain[block])))
+    for document, of_document in sorted(pieces.items()):
+        row = blocks.documents.iloc[document]
+        scale = float(row["bytes"] / row["surface"]) if row["surface"] else 1.0
+        tokens, domains = zip(*of_document, strict=True)
+        yield Scored(row["domain"], row["id"], row["group"], tokens, scale, domains)
 
 
 def _rows_of_document(document: Scored, loss: TextLoss, subject: Subject) -> Iterator[dict[str, object]]:
@@ -191,7 +195,8 @@ def _rows_of_document(document: Scored, loss: TextLoss, subject: Subject) -> Ite
     whose = {"part": document.part, "item": document.item, "group": document.group}
     nats = float(loss.nats_E.mean())
     yield {"metric": f"nats_per_token{suffix}", **whose, "value": nats / loss.tokens, "weight": loss.tokens}
-    num_bytes = float(subject.token_bytes_V[document.tokens[1:]].sum()) * document.scale
+    spelled = sum(int(subject.token_bytes_V[piece[1:]].sum()) for piece in document.pieces)
+    num_bytes = spelled * document.scale
     if num_bytes:
         bits = nats / math.log(2) / num_bytes
         yield {"metric": f"bits_per_byte{suffix}", **whose, "value": bits, "weight": num_bytes}
