@@ -10,7 +10,7 @@ from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
 from speciate.config.extends import merge, read_yaml
-from speciate.config.stage_specs import AGREED, CARDED, COMPARED, MEASURED, SWAPPED
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, MEASURED, SCORED_TASKS, SWAPPED
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -34,6 +34,7 @@ def functions() -> dict[str, Any]:
         "COMPARED": COMPARED,
         "AGREED": AGREED,
         "SWAPPED": SWAPPED,
+        "SCORED_TASKS": SCORED_TASKS,
         "CARDED": CARDED,
         "MEASURED": MEASURED,
         "RESULTS": "results",

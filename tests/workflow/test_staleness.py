@@ -8,6 +8,7 @@ The smoke study determines the numbers of runs and figures.
 
 import base64
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -27,14 +28,17 @@ STUDY = read_study(ROOT / "studies" / "smoke.yaml")
 GRAPH = StudyGraph(STUDY, pathlib.Path("results"))
 NUM_RUNS = len(STUDY.runs())
 NUM_FIGURES, NUM_DATA_FIGURES = (len(GRAPH.figures(page)) for page in ("report", "data"))
-AFTER_TABLES = {"draw": NUM_FIGURES, "explore": 1, "manifest": 1, "report": 1}
+TASK_FIGURES = sum(GRAPH.read_by(figure) == "tasks" for figure in GRAPH.figures("report"))
+AFTER_TABLES = {"draw": NUM_FIGURES - TASK_FIGURES, "explore": 1, "manifest": 1, "report": 1}
+AFTER_SCORES = {"compare_tasks": 1, "draw": TASK_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 
 def after_runs(count: int) -> dict[str, int]:
     """Return the jobs that follow `count` retrained runs."""
     each = dict.fromkeys(("train", "evaluate", "intervene", "measure"), count)
-    return {**each, "agree": 1, "swap": 1, **AFTER_MEASURES}
+    scores = {"evaluate_tasks": count * len(GRAPH.tasks), **AFTER_SCORES}
+    return {**each, "agree": 1, "swap": 1, **scores, **AFTER_MEASURES, "draw": NUM_FIGURES}
 
 
 @pytest.fixture
@@ -88,6 +92,9 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         folder = GRAPH.intervene_folder(run.ablation, run.seed)
         code = provenance.digest("intervene", GRAPH.intervene_spec(run.ablation, run.seed))
         jobs[f"{folder}/interventions.parquet"] = ("intervene", code)
+        for task in GRAPH.tasks:
+            code = provenance.digest("evaluate_tasks", GRAPH.task_spec(run.ablation, run.seed, task))
+            jobs[f"{GRAPH.task_folder(run.ablation, run.seed)}/{task}.parquet"] = ("evaluate_tasks", code)
         folder = GRAPH.measure_folder(run.ablation, run.seed)
         jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
@@ -99,6 +106,7 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
     last = {
         "agree": "tables/agreement.parquet",
         "compare": f"tables/{COMPARED[0]}.parquet",
+        "compare_tasks": "tables/tasks.parquet",
         "manifest": "manifest.json",
         "report": "report.html",
         "swap": "tables/swaps.parquet",
@@ -197,7 +205,7 @@ def test_an_edit_that_changes_no_byte_changes_no_digest(package: EditedPackage, 
     ],
 )
 def test_a_component_is_code_of_the_runs_that_use_it(package: EditedPackage, file: str, runs: int) -> None:
-    each = dict.fromkeys(("train", "evaluate", "intervene"), runs)
+    each = dict.fromkeys(("train", "evaluate", "intervene"), runs) | {"evaluate_tasks": runs * len(GRAPH.tasks)}
     assert package.stale_by(file, "", "EDITED = 1\n") == each
 
 
@@ -212,6 +220,22 @@ def test_the_parquet_writer_of_documents_reads_no_source_anew(package: EditedPac
     stale = package.stale_by("data/documents.py", "", "EDITED = 1\n")
     assert "fetch" not in stale
     assert stale["clean"] == len(STUDY.domains)
+
+
+def test_a_kind_of_task_is_code_of_its_own_tasks(package: EditedPackage) -> None:
+    stale = package.stale_by("evaluation/task/copying.py", "", "EDITED = 1\n")
+    of_kind = [task for task in STUDY.evaluation.tasks.values() if task.kind == "copying"]
+    assert stale == {"evaluate_tasks": NUM_RUNS * len(of_kind)}
+
+
+def test_an_option_of_a_task_reruns_that_task_and_what_reads_scores(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "lengths: [16, 32, 64], questions: 16", "lengths: [16, 64], questions: 16")
+    assert workspace.stale() == {"evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
+
+
+def test_an_added_task_runs_alone(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "  tasks:\n", "  tasks:\n    again: {kind: copying, lengths: [16], seed: 1}\n")
+    assert workspace.stale() == {"evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
 
 
 def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:
@@ -251,11 +275,37 @@ def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     of_code = ("fetch", "clean", "sort", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
         **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
+        # the text outside training is compared with the training text anew
+        "prepare_text": len(STUDY.evaluation.texts),
         # the tokenizer is fitted to all domains, so every domain is encoded again
         **dict.fromkeys(("encode", "pack"), len(STUDY.domains)),
         **after_runs(NUM_RUNS),
         "draw": NUM_FIGURES + NUM_DATA_FIGURES,
     }
+
+
+def test_another_text_outside_training_reruns_its_tasks_and_no_run(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "jinja2/[a-d]*.py", "jinja2/[a-e]*.py")
+    assert workspace.stale() == {"prepare_text": 1, "evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
+
+
+def test_a_text_whose_source_could_not_be_reached_is_tried_again(workspace: Workspace) -> None:
+    """Nothing is edited: the stage's own counts say that something is missing."""
+    (folder,) = (workspace.folder / "results/data/prepare_text").glob("code_outside-*")
+    counts, record = folder / "counts.json", folder / "made_by.json"
+    before = counts.read_bytes(), record.read_bytes()
+    content = json.loads(counts.read_text()) | {"unavailable": "no network"}
+    counts.write_text(json.dumps(content))
+    entries = json.loads(record.read_text())
+    digest = hashlib.sha256(counts.read_bytes()).hexdigest()
+    entries["prepare_text"]["outputs"]["counts.json"] = [counts.stat().st_size, digest]
+    record.write_text(json.dumps(entries))
+    try:
+        assert workspace.stale()["prepare_text"] == 1
+    finally:
+        counts.write_bytes(before[0])
+        record.write_bytes(before[1])
+    assert workspace.stale() == {}
 
 
 def test_another_similarity_reads_nothing_anew(workspace: Workspace) -> None:
