@@ -195,6 +195,9 @@ class Staleness:
         changed = self.changed_file(own, record)
         if changed:
             yield f"{changed} is no longer what {stage} wrote"
+        missing = self.graph.stages[stage].missing(self.graph, job.wildcards.name) if stage in self.graph.stages else ""
+        if missing:
+            yield f"something was missing: {missing}"
 
     def _was_other(self, stage: str, record: Record, earlier: Any) -> bool:
         """Return whether a job read other files than those that an earlier job has made, or is to make."""

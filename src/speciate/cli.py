@@ -30,7 +30,7 @@ VERSION = "0.1.0"
 VERB_FOLDERS = ("stages", "tools")
 GROUPS = {
     "data": "fetch clean sort sign bucket cluster assign_splits write_splits sketch fit encode pack balance card"
-    " present",
+    " present prepare_text",
     "training": "train evaluate evaluate_tasks",
     "analysis": "measure intervene agree swap compare compare_tasks cost calibrate",
     "report": "draw explore manifest report index",

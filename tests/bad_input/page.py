@@ -12,6 +12,7 @@ from tests.bad_input import (
     machine,
     moe,
     multi_token,
+    outside_texts,
     rom,
     shards,
     starts,
@@ -33,7 +34,19 @@ CASES: list[Case] = [
     case
     for module in (
         *(studies, starts, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, finished, traces, training_logs, workflow),
+        *(
+            archives,
+            documents,
+            shards,
+            tokens,
+            machine,
+            training,
+            finished,
+            outside_texts,
+            traces,
+            training_logs,
+            workflow,
+        ),
     )
     for case in module.CASES
 ]

@@ -227,3 +227,77 @@ def test_a_study_may_ask_for_no_interventions(settings: dict[str, Any]) -> None:
     few = make(settings, {"analysis": {"interventions": {"blocks": 3, "margin": 0.2}}})
     assert few.intervene_spec("auxiliary", 1).blocks == 3
     assert few.compare_spec().margin == few.draw_spec("use").margin == 0.2
+
+
+OUTSIDE = {"sources": {"news": {"kind": "files", "paths": ["news/*.txt"]}}}
+
+
+def test_a_text_outside_training_moves_nothing_else(settings: dict[str, Any]) -> None:
+    text, task = {"texts": {"news": OUTSIDE}}, {"held_out": {"kind": "likelihood", "outside": ["news"]}}
+    assert moved(settings, {"evaluation": text}) == {"prepare_text/news"}
+    one, other = make(settings), make(settings, {"evaluation": text})
+    added = [spec for path, spec in other.specs().items() if path not in one.specs()]
+    assert one.specs().keys() - other.specs().keys() == {one.spec_file(one.report_spec())}
+    assert {type(spec).__name__ for spec in added} == {"Spec", "ReportSpec"}  # the report says what its study is
+    for stage in one.stages:
+        for name in one.names(stage):
+            assert one.inputs(stage, name) == other.inputs(stage, name)
+    # a task that reads it moves no data, and another limit of overlap moves the text alone
+    settings = merge(settings, {"evaluation": text})
+    assert moved(settings, {"evaluation": {"tasks": task}}) == set()
+    assert moved(settings, {"evaluation": {"max_overlap": 0.5}}) == {"prepare_text/news"}
+
+
+def test_a_text_outside_training_is_compared_with_the_training_text_of_every_domain(settings: dict[str, Any]) -> None:
+    change = {"evaluation": {"texts": {"news": OUTSIDE}}, "domains": {"math": {"shards": 2}}}
+    one = make(settings, change)
+    parts = [part for domain in ("code", "math", "prose") for part in one.parts("write_splits", domain)]
+    assert one.inputs("prepare_text", "news") == {"write_splits": [str(part / "train.parquet") for part in parts]}
+    # another training text is another comparison
+    assert "prepare_text/news" in moved(merge(settings, change), {"split": {"seed": 1}})
+    assert one.text_folder("news") == one.folder("prepare_text", "news")
+
+
+def test_a_text_outside_training_that_could_not_be_read_is_said_to_be_missing(
+    settings: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    study = parse_study(merge(settings, {"evaluation": {"texts": {"news": OUTSIDE}}}), "config.yaml")
+    one = StudyGraph(study, tmp_path)
+    missing = one.stages["prepare_text"].missing
+    assert missing(one, "news") == ""
+    one.text_folder("news").mkdir(parents=True)
+    counts = one.text_folder("news") / "counts.json"
+    counts.write_text('{"unavailable": "source news: no network"}')
+    assert missing(one, "news") == "source news: no network"
+    counts.write_text('{"unavailable": null}')
+    assert missing(one, "news") == ""
+
+
+def test_the_users_own_files_of_a_text_outside_training_decide_by_their_content(
+    settings: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    source = {"kind": "files", "paths": [f"{tmp_path}/*.txt"]}
+    change = {"evaluation": {"texts": {"news": {"sources": {"news": source}}}}}
+    before = make(settings, change).text_content("news")
+    (tmp_path / "a.txt").write_text("b")
+    after = make(settings, change).text_content("news")
+    assert before != after != ""
+    missing = make(settings, {"evaluation": {"texts": {"news": OUTSIDE}}})
+    with pytest.raises(ValueError, match=r"source news: paths: no file matches news/\*\.txt"):
+        missing.text_content("news")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shards": 2}, "evaluation: texts.news.shards: a text outside training is made by one job; leave it out"),
+        ({"max_tokens": 9}, "evaluation: texts.news.max_tokens: limits training text, and nothing is trained on this"),
+        ({"duplicates": "near"}, "evaluation: texts.news.duplicates: only equal texts are looked for; write exact or"),
+    ],
+)
+def test_a_text_outside_training_has_no_key_that_would_do_nothing(
+    settings: dict[str, Any], change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        make(settings, {"evaluation": {"texts": {"news": {**OUTSIDE, **change}}}})

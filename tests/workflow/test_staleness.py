@@ -8,6 +8,7 @@ The smoke study determines the numbers of runs and figures.
 
 import base64
 import collections
+import hashlib
 import json
 import os
 import pathlib
@@ -274,11 +275,37 @@ def test_a_pin_reruns_everything_after_it(workspace: Workspace) -> None:
     of_code = ("fetch", "clean", "sort", "sign", "bucket", "cluster", "assign_splits", "write_splits", "sketch")
     assert stale == {
         **dict.fromkeys((*of_code, "fit", "balance", "card", "present"), 1),
+        # the text outside training is compared with the training text anew
+        "prepare_text": len(STUDY.evaluation.texts),
         # the tokenizer is fitted to all domains, so every domain is encoded again
         **dict.fromkeys(("encode", "pack"), len(STUDY.domains)),
         **after_runs(NUM_RUNS),
         "draw": NUM_FIGURES + NUM_DATA_FIGURES,
     }
+
+
+def test_another_text_outside_training_reruns_its_tasks_and_no_run(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "jinja2/[a-d]*.py", "jinja2/[a-e]*.py")
+    assert workspace.stale() == {"prepare_text": 1, "evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
+
+
+def test_a_text_whose_source_could_not_be_reached_is_tried_again(workspace: Workspace) -> None:
+    """Nothing is edited: the stage's own counts say that something is missing."""
+    (folder,) = (workspace.folder / "results/data/prepare_text").glob("code_outside-*")
+    counts, record = folder / "counts.json", folder / "made_by.json"
+    before = counts.read_bytes(), record.read_bytes()
+    content = json.loads(counts.read_text()) | {"unavailable": "no network"}
+    counts.write_text(json.dumps(content))
+    entries = json.loads(record.read_text())
+    digest = hashlib.sha256(counts.read_bytes()).hexdigest()
+    entries["prepare_text"]["outputs"]["counts.json"] = [counts.stat().st_size, digest]
+    record.write_text(json.dumps(entries))
+    try:
+        assert workspace.stale()["prepare_text"] == 1
+    finally:
+        counts.write_bytes(before[0])
+        record.write_bytes(before[1])
+    assert workspace.stale() == {}
 
 
 def test_another_similarity_reads_nothing_anew(workspace: Workspace) -> None:

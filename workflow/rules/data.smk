@@ -362,3 +362,31 @@ rule balance:
     shell:
         "python -m speciate balance --spec {params.spec} --packed {params.packed} --encoded {params.encoded}"
         " --tokenizer-folder {params.tokenizer} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"
+
+
+rule prepare_text:
+    input:
+        unpack(inputs_of("prepare_text")),
+    output:
+        outputs_of("prepare_text"),
+    log:
+        log_of("prepare_text"),
+    benchmark:
+        benchmark_of("prepare_text")
+    group:
+        SHARES.data("prepare_text")
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code_of("prepare_text"),
+        spec=spec_of("prepare_text"),
+        # of the user's own files: what they hold decides, not their dates
+        content=lambda wildcards: GRAPH.text_content(wildcards.name),
+        folder=subpath(output[0], parent=True),
+    message:
+        "prepare the text {wildcards.name}: fetch, clean, leave out what the training text holds"
+    shell:
+        "SPECIATE_CONTENT={params.content:q} python -m speciate prepare_text --spec {params.spec}"
+        " --training {input.write_splits} --output-folder {params.folder} 2>&1 | tee -a {log} >&2"

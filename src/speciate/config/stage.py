@@ -19,9 +19,9 @@ SIGNED = ("digests.npy", "bytes.npy", "bands.npy", "shingles.npy", "ends.npy", "
 class Stage:
     """One row of the table of data stages."""
 
-    per: Literal["source", "domain", "scope", "study"]
+    per: Literal["source", "domain", "scope", "study", "text"]
     """What gets its own folder: a source, a domain, a scope (the domains that are compared with each other when
-    duplicates are looked for), or the whole study."""
+    duplicates are looked for), the whole study, or a text outside training (`evaluation.texts`)."""
     reads: Mapping[str, tuple[str, ...]]
     """Earlier stage -> the files of it that are read; relative to a shard's folder where that stage is sharded."""
     writes: tuple[str, ...]
@@ -34,5 +34,8 @@ class Stage:
     """Earlier stages of which every shard's job reads all shards, not only its own."""
     runs_for: Callable[[Any, str], bool] = lambda graph, name: True
     """(the study's DataGraph, a name) -> whether the stage runs for it."""
+    missing: Callable[[Any, str], str] = lambda graph, name: ""
+    """(the study's DataGraph, a name) -> why the files that are there lack what they should hold, so that the workflow
+    makes them again at its next start; empty where they do not."""
     name: str = ""
     """What its one folder is called, for a stage of the whole study."""

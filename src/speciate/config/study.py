@@ -25,6 +25,14 @@ from speciate.config.sweeps import Sweep, expand_sweeps
 CHECKED = "checked"
 """Context of a validation of settings that an earlier process has validated."""
 
+NOT_OF_TEXTS = {
+    "max_tokens": "limits training text, and nothing is trained on this one",
+    "probe_share": "no selector is observed on a text outside training",
+    "shards": "a text outside training is made by one job",
+    "language": "no token of a text outside training gets a lexical type",
+}
+"""Key of a domain that a text of `evaluation.texts` cannot have -> why."""
+
 
 class Ablation(Strict):
     """One arm of a study, as a difference from the base run."""
@@ -103,6 +111,9 @@ class Evaluation(Strict):
     texts: dict[Name, Domain] = {}
     """Text outside training: name of a text -> its sources and filters, as for a domain. Nothing of it is trained on,
     and documents that are in the training text too are left out of it."""
+    max_overlap: float = Field(0, ge=0, le=1)
+    """Greatest share of a text's runs of 13 words that may occur in the training text. A document above it is left out;
+    with 0 a single shared run does that."""
     tasks: dict[Name, Annotated[TaskOptions, OneOf("evaluation/task")]] = {}
     """Name of a task -> what kind it is and what it asks. Each run has a job for each task."""
     ablations: Names = ()
@@ -110,6 +121,12 @@ class Evaluation(Strict):
 
     @pydantic.model_validator(mode="after")
     def _check_texts(self) -> Self:
+        for name, text in self.texts.items():
+            for key, why in NOT_OF_TEXTS.items():
+                if getattr(text, key) != Domain.model_fields[key].default:
+                    raise ValueError(f"texts.{name}.{key}: {why}; leave it out")
+            if text.duplicates == "near":
+                raise ValueError(f"texts.{name}.duplicates: only equal texts are looked for; write exact or keep")
         for name, task in self.tasks.items():
             missing = [text for text in task.texts() if text not in self.texts]
             if missing:

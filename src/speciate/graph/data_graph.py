@@ -6,6 +6,7 @@ files of a sharded stage are one level deeper, in a folder for each shard, `k-of
 """
 
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,7 +82,12 @@ class DataGraph:
         Raises:
             ValueError: no file matches; names the source.
         """
-        globs = self.sources[source].local_globs()
+        return self._matching_files(source, self.sources[source])
+
+    @staticmethod
+    def _matching_files(source: str, options: SourceOptions) -> list[str]:
+        """Return what `local_files` does, of a source that need not be one of the study's domains."""
+        globs = options.local_globs()
         matched = {path for pattern in globs for path in matching_paths(pattern)}
         if globs and not matched:
             raise ValueError(f"source {source}: paths: no file matches {', '.join(globs)} in {pathlib.Path.cwd()}")
@@ -91,6 +97,31 @@ class DataGraph:
     def local_content(self, source: str) -> str:
         """Return a digest of the user's own files that a source reads; empty for a source that reads none."""
         files = self.local_files(source)
+        return self.contents.digest(files) if files else ""
+
+    # Text outside training.
+
+    def text_folder(self, name: str) -> pathlib.Path:
+        """Return the folder of a text of `evaluation.texts`: its documents, and what was left out of it and why."""
+        return self.folder("prepare_text", name)
+
+    def text_problem(self, name: str) -> str:
+        """Return why a text of `evaluation.texts` that was prepared is empty; "" if its sources could be read."""
+        try:
+            counts = json.loads((self.text_folder(name) / "counts.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ""  # it is not there yet, or damaged, which the workflow finds by its record
+        return str(counts["unavailable"] or "")
+
+    def text_settings(self, name: str, *keys: str) -> dict[str, Any]:
+        """Return the settings of a text of `evaluation.texts` under these keys."""
+        settings = dict(self.study.evaluation.texts[name])
+        return {key: settings[key] for key in keys}
+
+    def text_content(self, name: str) -> str:
+        """Return a digest of the user's own files that a text of `evaluation.texts` reads; empty if it reads none."""
+        sources = self.study.evaluation.texts[name].sources
+        files = [file for source in sources.items() for file in self._matching_files(*source)]
         return self.contents.digest(files) if files else ""
 
     # How documents are compared when duplicates are looked for.
@@ -147,6 +178,8 @@ class DataGraph:
                 units = self.scopes
             case "study":
                 units = [row.name]
+            case "text":
+                units = self.study.evaluation.texts
         return [name for name in units if row.runs_for(self, name)]
 
     def shards(self, domain: str) -> list[str]:
@@ -212,7 +245,8 @@ class DataGraph:
             elif row.per == "scope":
                 names = [self.scope(name) if per == "domain" else name]
             else:
-                names = {"domain": [name], "scope": self.scopes.get(name, []), "study": list(self.study.domains)}[per]
+                domains = list(self.study.domains)
+                names = {"domain": [name], "scope": self.scopes.get(name, []), "study": domains, "text": domains}[per]
             # not `if it is one of self.names(earlier)`, which reads the starts of all ablations
             yield from ((earlier, earlier_name) for earlier_name in names if row.runs_for(self, earlier_name))
 

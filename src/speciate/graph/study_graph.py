@@ -277,13 +277,9 @@ class StudyGraph(DataGraph):
         """Return the folders of the texts outside training that a task reads, by their names in the study file."""
         return {name: self.text_folder(name) for name in self.study.evaluation.tasks[task].texts()}
 
-    def text_folder(self, text: str) -> pathlib.Path:
-        """Return the folder with the cleaned documents of a text outside training."""
-        raise ValueError(f"evaluation.texts.{text}: no stage of this version makes a text outside training")
-
     def text_files(self, text: str) -> list[str]:
-        """Return the files in the folder of a text outside training."""
-        return [str(self.text_folder(text) / "documents.parquet")]
+        """Return the files of a text outside training that tasks read."""
+        return self.files("prepare_text", text, "documents.parquet", "counts.json")
 
     def compare_tasks_spec(self) -> CompareTasksSpec:
         """Return the spec of the comparison of what the arms score on the tasks."""

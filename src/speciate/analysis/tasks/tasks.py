@@ -14,6 +14,7 @@ from speciate.analysis import tables
 from speciate.analysis.tasks.cells import NAN, Answers, Cell, cells
 from speciate.analysis.tasks.cells import Run as Key
 from speciate.analysis.tasks.means import Estimate, Settings, difference_of_runs, is_at_chance, mean_of_runs
+from speciate.analysis.tasks.perplexity import perplexities
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def task_tables(task: str, scored: Scored, runs: Runs, settings: Settings) -> di
                 row = _difference_row(cell, kept, settings)
                 names = {"task": task, "ablation": arm, "reference": runs.reference}
                 differences.append({**names, **row, "missing": len(runs.seeds) - len(kept)})
+        rows += perplexities(list(rows))
         means += [
             {**row, "task": task, "ablation": arm, "reason": reason} for row in rows or [_no_score(len(runs.seeds))]
         ]
