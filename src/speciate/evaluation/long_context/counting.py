@@ -1,7 +1,7 @@
 """Questions about which words a list repeats most: common and frequent words of RULER (Hsieh et al. 2024).
 
     common words     n words stand 10 r times in the list, all others r times; r is as small as the lexicon allows
-    frequent words   the word of rank k stands floor(c k^-2) times; c is as large as the length allows
+    frequent words   the word of rank k stands floor(c k^-1.5) times; c is as large as the length allows
 
 The list is shuffled, and its words are spelled each by itself, so its tokens are those of its words. The context and
 the longest candidate have at most as many tokens as the cell's length.
@@ -18,7 +18,7 @@ from speciate.evaluation.long_context.words import draw_distinct
 RATIO = 10
 """How often a common word stands for each time that another does."""
 INTRODUCTION = " Words:"
-POWER = 2.0
+POWER = 1.5
 """How fast the number of a frequent word falls with its rank."""
 
 
