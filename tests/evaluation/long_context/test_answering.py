@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.evaluation.long_context.material import run_spec
 
 from speciate.config.run import ModelSpec
 from speciate.evaluation.long_context import answering
 from speciate.evaluation.long_context.answering import Answer, Question, check_reader, hidden_at, score
 from speciate.evaluation.sampling import Sampling, generate
 from speciate.model.transformer import Transformer
-from tests.evaluation.long_context.material import run_spec
 
 VOCABULARY = 40
 MIXERS: dict[str, dict[str, Any]] = {

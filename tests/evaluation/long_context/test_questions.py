@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from tests.evaluation.long_context.material import material, tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from speciate.evaluation.long_context.answering import Question
@@ -12,7 +13,6 @@ from speciate.evaluation.long_context.haystack import Haystack
 from speciate.evaluation.long_context.needles import hide, single
 from speciate.evaluation.long_context.words import Speller, read_lexicon
 from speciate.evaluation.task.ruler import Options, make
-from tests.evaluation.long_context.material import material, tokenizer
 
 VARIANTS = Options.model_fields["variants"].default
 

@@ -6,11 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from tests.evaluation.long_context.material import Constant, Copier, own_test_set, run_spec, subject, texts, tokenizer
 
 from speciate.data.documents import Document, write_documents
 from speciate.evaluation.subject import SCORES
 from speciate.evaluation.task import needle, ruler
-from tests.evaluation.long_context.material import Constant, Copier, own_test_set, run_spec, subject, texts, tokenizer
 
 ENTRIES = 1024
 
@@ -54,7 +54,7 @@ def test_a_length_that_does_not_fit_is_left_out_with_the_reason(capsys: pytest.C
     assert reason.startswith("length 30 has no room: needles, question and answer take ")
     assert reason.endswith("; length 512 is longer than the model's context 300")
     assert reason in capsys.readouterr().err
-    with pytest.raises(ValueError, match="^length 512 is longer than the model's context 300$"):
+    with pytest.raises(ValueError, match=r"^length 512 is longer than the model's context 300$"):
         ruler.evaluate(ruler.Options(kind="ruler", lengths=(512,)), model)
 
 
@@ -63,12 +63,12 @@ def test_without_a_haystack_or_with_a_model_that_fills_masks_there_is_a_reason(t
     short = dataclasses.replace(own_test_set(ENTRIES), tokens=np.ones((1, 8), int), document=np.zeros((1, 8), int))
     model.__dict__["test"] = short
     options = needle.Options(kind="needle", lengths=(200,))
-    with pytest.raises(ValueError, match="the study's test set: has 8 tokens of text, and a haystack needs 64"):
+    with pytest.raises(ValueError, match=r"the study's test set: has 8 tokens of text, and a haystack needs 64"):
         needle.evaluate(options, model)
     outside = needle.Options(kind="needle", lengths=(200,), text="pages")
     assert outside.texts() == ("pages",)
     model = dataclasses.replace(model, texts={"pages": tmp_path})
-    with pytest.raises(ValueError, match="has no documents.parquet"):
+    with pytest.raises(ValueError, match=r"has no documents\.parquet"):
         needle.evaluate(outside, model)
     (tmp_path / "0").mkdir()
     documents = [Document(str(number), "pages", str(number), text) for number, text in enumerate(texts())]
@@ -76,7 +76,7 @@ def test_without_a_haystack_or_with_a_model_that_fills_masks_there_is_a_reason(t
     assert len(needle.evaluate(outside, model)) == 5 * 16 * 2
     run = run_spec()
     masked = run.model_copy(update={"model": run.model.model_copy(update={"causal": False})})
-    with pytest.raises(ValueError, match="objective: causal fills masks, and an answer follows a context"):
+    with pytest.raises(ValueError, match=r"objective: causal fills masks, and an answer follows a context"):
         needle.evaluate(options, dataclasses.replace(model, run=masked))
 
 

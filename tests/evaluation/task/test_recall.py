@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.evaluation.long_context.material import Constant, Copier, subject, tokenizer
 from torch import Tensor, nn
 
 from speciate.data.fetch.sources import recall as source
@@ -11,7 +12,6 @@ from speciate.data.recall_texts import VALUES
 from speciate.evaluation.long_context import answering
 from speciate.evaluation.task import recall
 from speciate.model.token_batch import TokenBatch
-from tests.evaluation.long_context.material import Constant, Copier, subject, tokenizer
 
 ENTRIES = 257
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from speciate.data.needle_sentences import ask_number, number_of
 from speciate.evaluation.long_context.answering import Answer, Question
 from speciate.evaluation.long_context.haystack import Haystack
 from speciate.evaluation.long_context.words import Lexicon, Speller, draw_distinct
@@ -48,17 +49,17 @@ class Draft:
 def single(material: Material, draw: np.random.Generator) -> Draft:
     """Return a question about the only needle."""
     (key,), numbers = draw_distinct(material.lexicon.words, 1, draw), _numbers(material, draw)
-    return Draft((_number_of(key, numbers[0]),), _ask_number(key), (numbers[0],), (tuple(numbers[1:]),))
+    return Draft((number_of(key, numbers[0]),), ask_number(key), (numbers[0],), (tuple(numbers[1:]),))
 
 
 def multi_key(material: Material, draw: np.random.Generator, *, num_needles: int) -> Draft:
     """Return a question about one of several needles with different keys; the others' numbers are candidates."""
     keys = draw_distinct(material.lexicon.words, num_needles, draw)
     numbers = _numbers(material, draw, more=num_needles)
-    needles = [_number_of(key, number) for key, number in zip(keys, numbers, strict=False)]
+    needles = [number_of(key, number) for key, number in zip(keys, numbers, strict=False)]
     asked = int(draw.integers(num_needles))
     wrong = [number for index, number in enumerate(numbers) if index != asked][: material.num_choices - 1]
-    return Draft(tuple(needles), _ask_number(keys[asked]), (numbers[asked],), (tuple(wrong),))
+    return Draft(tuple(needles), ask_number(keys[asked]), (numbers[asked],), (tuple(wrong),))
 
 
 def multi_value(material: Material, draw: np.random.Generator, *, num_needles: int) -> Draft:
@@ -69,14 +70,14 @@ def multi_value(material: Material, draw: np.random.Generator, *, num_needles: i
         f" Question: What are all secret numbers of {key}, in the order of the text?"
         f" Answer: The secret numbers of {key} are"
     )
-    return Draft(tuple(_number_of(key, number) for number in right), question, right, (wrong,) * num_needles)
+    return Draft(tuple(number_of(key, number) for number in right), question, right, (wrong,) * num_needles)
 
 
 def multi_query(material: Material, draw: np.random.Generator, *, num_needles: int) -> Draft:
     """Return a question about the numbers of several keys; the other keys' numbers are candidates."""
     keys = draw_distinct(material.lexicon.words, num_needles, draw)
     numbers = _numbers(material, draw, more=num_needles)
-    needles = tuple(_number_of(key, number) for key, number in zip(keys, numbers, strict=False))
+    needles = tuple(number_of(key, number) for key, number in zip(keys, numbers, strict=False))
     order = draw.permutation(num_needles)
     asked = [keys[index] for index in order]
     wrong = tuple(
@@ -151,14 +152,6 @@ def spell_answers(draft: Draft, material: Material, draw: np.random.Generator) -
 def _numbers(material: Material, draw: np.random.Generator, more: int = 1) -> list[str]:
     """Return `more` different numbers, and as many as an answer has wrong candidates."""
     return draw_distinct(material.lexicon.numbers, more + material.num_choices - 1, draw)
-
-
-def _number_of(key: str, number: str) -> str:
-    return f" The secret number of {key} is {number}."
-
-
-def _ask_number(key: str) -> str:
-    return f" Question: What is the secret number of {key}? Answer: The secret number of {key} is"
 
 
 def _assignments(chain: Sequence[str], number: str) -> list[str]:

@@ -4,7 +4,6 @@ Words come from the text that the model knows, the most frequent first. Where it
 are made up. All of them, and every sentence of a question, come back from the tokenizer as they went in.
 """
 
-import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from speciate.data.needle_sentences import MADE_UP, NUMBERS
 from speciate.evaluation.long_context.haystack import Haystack
 
 LEAST_WORDS = 512
-SYLLABLES = [f"{consonant}{vowel}" for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,10 @@ def read_lexicon(haystack: Haystack, speller: Speller) -> Lexicon:
     counts = Counter(re.findall(r"(?<![\w'])[a-z]{3,9}(?![\w'])", text))
     known = sorted(counts, key=lambda word: (-counts[word], word))
     words = [word for word in known if speller.can_spell(f" {word}")]
-    made_up = ("".join(pair) for pair in itertools.product(SYLLABLES, SYLLABLES))
     if len(words) < LEAST_WORDS:
-        words += [word for word in made_up if word not in counts and speller.can_spell(f" {word}")]
-    numbers = [str(number) for number in range(1000, 10000)]
-    speller.spell(" " + " ".join(numbers[:: len(numbers) // 16]))
-    return Lexicon(tuple(words), tuple(numbers))
+        words += [word for word in MADE_UP if word not in counts and speller.can_spell(f" {word}")]
+    speller.spell(" " + " ".join(NUMBERS[:: len(NUMBERS) // 16]))
+    return Lexicon(tuple(words), tuple(NUMBERS))
 
 
 def draw_distinct(pool: tuple[str, ...], count: int, draw: np.random.Generator) -> list[str]:

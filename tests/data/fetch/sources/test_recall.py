@@ -13,7 +13,9 @@ from speciate.data.recall_texts import KEYS, VALUES, draw_texts
 from speciate.data.shard import Shard
 
 
-@pytest.mark.parametrize(("num_pairs", "length", "gaps"), [(8, 63, "power_law"), (3, 40, "uniform"), (4, 16, "uniform")])
+@pytest.mark.parametrize(
+    ("num_pairs", "length", "gaps"), [(8, 63, "power_law"), (3, 40, "uniform"), (4, 16, "uniform")]
+)
 def test_each_text_lists_its_pairs_and_asks_each_key_once(num_pairs: int, length: int, gaps: str) -> None:
     options = recall.Options(kind="recall", num_pairs=num_pairs, length=length, gaps=gaps)
     texts, answer_ND = draw_texts(options, num_pairs, length, 200, draw=np.random.default_rng(0))
@@ -60,7 +62,9 @@ def test_the_source_writes_the_same_texts_each_time(tmp_path: pathlib.Path) -> N
         recall.fetch(options, "texts", tmp_path / name, Shard(0, 1))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     passages = list(recall.read(options, "texts", tmp_path / "one"))
-    assert [passage.text for passage in passages] == [json.loads(line) for line in (tmp_path / "one").read_text().splitlines()]
+    assert [passage.text for passage in passages] == [
+        json.loads(line) for line in (tmp_path / "one").read_text().splitlines()
+    ]
     assert len({passage.text for passage in passages}) == 50
 
 
