@@ -9,6 +9,7 @@ from tests.bad_input import (
     documents,
     finished,
     gsa,
+    long_context,
     machine,
     moe,
     multi_token,
@@ -32,7 +33,19 @@ CASES: list[Case] = [
     case
     for module in (
         *(studies, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, finished, traces, training_logs, workflow),
+        *(
+            archives,
+            documents,
+            shards,
+            tokens,
+            machine,
+            training,
+            finished,
+            long_context,
+            traces,
+            training_logs,
+            workflow,
+        ),
     )
     for case in module.CASES
 ]
