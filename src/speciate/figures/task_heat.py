@@ -121,7 +121,7 @@ def _draw_map(axes: Axes, rows: pd.DataFrame, arm: str, limits: tuple[float, flo
         square = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SHADES(shade), edgecolor=style.HAIR, linewidth=0.4)
         axes.add_patch(square)
         if numbered:
-            colour = style.ON_DARK if shade > 0.45 else style.ON_LIGHT
+            colour = style.ON_DARK if shade > 0.6 else style.ON_LIGHT
             axes.text(x, y, _short(float(cell.value)), ha="center", va="center", fontsize=5.5, color=colour)
     axes.set(xlim=(-0.5, len(lengths) - 0.5), ylim=(len(depths) - 0.5, -0.5))
     axes.set_xticks(range(len(lengths)), [scored.thousands(float(length)) for length in lengths], fontsize=6)

@@ -7,19 +7,13 @@ A run's scores may be missing, with a reason. Then the table says how many seeds
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from speciate.analysis import tables
-from speciate.analysis.tasks.cells import NAN, Cell, cells
-from speciate.analysis.tasks.means import (
-    Estimate,
-    Settings,
-    difference_of_runs,
-    is_at_chance,
-    mean_of_runs,
-    weighted_mean,
-)
-from speciate.analysis.tasks.scores import QUESTION
+from speciate.analysis.tasks.cells import NAN, Answers, Cell, cells
+from speciate.analysis.tasks.cells import Run as Key
+from speciate.analysis.tasks.means import Estimate, Settings, difference_of_runs, is_at_chance, mean_of_runs
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Runs:
     reference: str
 
 
-Scored = Mapping[tuple[str, int], tuple[pd.DataFrame, str]]
+Scored = Mapping[Key, tuple[pd.DataFrame, str]]
 """(ablation, seed) -> the run's scores on a task, and the reason why there are none."""
 
 
@@ -40,33 +34,30 @@ def task_tables(task: str, scored: Scored, runs: Runs, settings: Settings) -> di
     together = tables.stack(
         [rows.assign(ablation=ablation, seed=seed) for (ablation, seed), (rows, _) in scored.items() if len(rows)]
     )
-    means, differences = [], []
+    means: list[dict[str, object]] = []
+    differences: list[dict[str, object]] = []
     found = list(cells(together)) if len(together) else []
     for arm in runs.arms:
-        reasons = {seed: scored[arm, seed][1] for seed in runs.seeds if not len(scored[arm, seed][0])}
-        facts = {"task": task, "ablation": arm, "reason": "; ".join(dict.fromkeys(filter(None, reasons.values())))}
-        rows = [_mean_row(cell, _by_seed(of_cell, arm, runs), settings) for cell, of_cell in found]
-        present = [row for row in rows if row["num_seeds"]] or [_no_score()]
-        means += [{**facts, **row, "missing": len(runs.seeds) - int(str(row["num_seeds"]))} for row in present]
-        if arm != runs.reference and runs.reference in runs.arms:
-            facts = {"task": task, "ablation": arm, "reference": runs.reference}
-            differences += [
-                {**facts, **row, "missing": len(runs.seeds) - int(str(row["num_seeds"]))}
-                for cell, of_cell in found
-                for row in [_difference_row(cell, of_cell, arm, runs=runs, settings=settings)]
-                if row["num_seeds"]
-            ]
+        missing = {seed: scored[arm, seed][1] for seed in runs.seeds if not len(scored[arm, seed][0])}
+        reason = "; ".join(dict.fromkeys(filter(None, missing.values())))
+        rows = []
+        for cell, answers in found:
+            of_seeds = [answers[arm, seed] for seed in runs.seeds if (arm, seed) in answers]
+            if of_seeds:
+                rows.append({**_mean_row(cell, of_seeds, settings), "missing": len(runs.seeds) - len(of_seeds)})
+            pairs = [_same_questions(answers.get((arm, s)), answers.get((runs.reference, s))) for s in runs.seeds]
+            kept = [pair for pair in pairs if pair is not None]
+            if kept and arm != runs.reference:
+                row = _difference_row(cell, kept, settings)
+                names = {"task": task, "ablation": arm, "reference": runs.reference}
+                differences.append({**names, **row, "missing": len(runs.seeds) - len(kept)})
+        means += [
+            {**row, "task": task, "ablation": arm, "reason": reason} for row in rows or [_no_score(len(runs.seeds))]
+        ]
     return {
         "tasks": tables.conform("tasks", pd.DataFrame(means)),
         "task_differences": tables.conform("task_differences", pd.DataFrame(differences)),
     }
-
-
-def _by_seed(of_cell: pd.DataFrame, arm: str, runs: Runs) -> dict[int, pd.DataFrame]:
-    """Return the rows of each seed of an arm that has any."""
-    of_arm = of_cell[of_cell["ablation"] == arm]
-    by_seed = {seed: of_arm[of_arm["seed"] == seed] for seed in runs.seeds}
-    return {seed: rows for seed, rows in by_seed.items() if len(rows)}
 
 
 def _columns(cell: Cell, estimate: Estimate, column: str) -> dict[str, object]:
@@ -74,47 +65,42 @@ def _columns(cell: Cell, estimate: Estimate, column: str) -> dict[str, object]:
     return {**vars(cell), column: estimate.value, **bounds}
 
 
-def _mean_row(cell: Cell, by_seed: Mapping[int, pd.DataFrame], settings: Settings) -> dict[str, object]:
-    """Return what an arm scores in a cell."""
-    if not by_seed:
-        return _no_score()
-    every = pd.concat(by_seed.values())
-    chance = sum(weighted_mean(run, "chance") for run in by_seed.values()) / len(by_seed)
+def _mean_row(cell: Cell, runs: list[Answers], settings: Settings) -> dict[str, object]:
+    """Return what an arm scores in a cell; one run a seed."""
+    questions, groups = (np.unique(np.concatenate(numbers)) for numbers in zip(*map(_numbers, runs), strict=True))
     return {
-        **_columns(cell, mean_of_runs(list(by_seed.values()), settings), "value"),
-        "num_seeds": len(by_seed),
-        "questions": len(every.drop_duplicates(QUESTION)),
-        "groups": every["group"].nunique(),
-        "chance": chance,
-        "at_chance": is_at_chance(list(by_seed.values()), settings),
+        **_columns(cell, mean_of_runs(runs, settings), "value"),
+        "num_seeds": len(runs),
+        "questions": len(questions),
+        "groups": len(groups),
+        "chance": sum(run.mean_chance() for run in runs) / len(runs),
+        "at_chance": is_at_chance(runs, settings),
     }
 
 
-def _no_score() -> dict[str, object]:
+def _numbers(run: Answers) -> tuple[object, object]:
+    return run.question_Q, run.group_Q
+
+
+def _no_score(num_seeds: int) -> dict[str, object]:
     """Return the columns of a row that has only a reason."""
     none = _columns(Cell("", "", -1, NAN, ""), Estimate(NAN, NAN, NAN, ""), "value")
-    return {**none, **dict.fromkeys(("num_seeds", "questions", "groups"), 0), "chance": NAN, "at_chance": False}
+    counts = {**dict.fromkeys(("num_seeds", "questions", "groups"), 0), "missing": num_seeds}
+    return {**none, **counts, "chance": NAN, "at_chance": False}
 
 
-def _by_question(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows indexed by their question; an index can hold no NaN."""
-    return rows.assign(depth=rows["depth"].fillna(-1)).set_index(QUESTION)
+def _same_questions(arm: Answers | None, reference: Answers | None) -> tuple[Answers, Answers] | None:
+    """Return two runs on the questions that both have, in one order; None where they share none."""
+    if arm is None or reference is None:
+        return None
+    _, own, other = np.intersect1d(arm.question_Q, reference.question_Q, return_indices=True)
+    return (arm.at(own), reference.at(other)) if len(own) else None
 
 
-def _difference_row(
-    cell: Cell, of_cell: pd.DataFrame, arm: str, *, runs: Runs, settings: Settings
-) -> dict[str, object]:
-    """Return what an arm scores in a cell minus the reference, on the questions that both have at the same seed."""
-    of_arm, of_reference = (_by_seed(of_cell, name, runs) for name in (arm, runs.reference))
-    pairs, questions = [], set[tuple[object, ...]]()
-    for seed in of_arm:
-        if seed in of_reference:
-            one, other = (_by_question(rows) for rows in (of_arm[seed], of_reference[seed]))
-            shared = one.index.intersection(other.index)
-            if len(shared):
-                pairs.append((one.loc[shared], other.loc[shared]))
-                questions |= set(shared)
-    if not pairs:
-        return {"num_seeds": 0}
-    columns = _columns(cell, difference_of_runs(pairs, settings), "difference")
-    return {**columns, "num_seeds": len(pairs), "questions": len(questions)}
+def _difference_row(cell: Cell, pairs: list[tuple[Answers, Answers]], settings: Settings) -> dict[str, object]:
+    """Return what an arm scores in a cell minus the reference; one pair a seed."""
+    return {
+        **_columns(cell, difference_of_runs(pairs, settings), "difference"),
+        "num_seeds": len(pairs),
+        "questions": len(np.unique(np.concatenate([arm.question_Q for arm, _ in pairs]))),
+    }

@@ -59,7 +59,7 @@ def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
         random = np.random.default_rng([options.seed, length])
         half_Qn = token_P[random.choice(len(token_P), (options.questions, length // 2), p=frequency_P)]
         accuracy_Q, gain_Q = accuracy_and_gain(subject, half_Qn)
-        scores = {"accuracy": (accuracy_Q, float(frequency_P.max())), "gain_nats": (gain_Q, 0.0)}
+        scores = {"accuracy": (accuracy_Q, float(frequency_P.max())), "nats_gained": (gain_Q, 0.0)}
         for metric, (value_Q, chance) in scores.items():
             name = [f"{length}_{number}" for number in range(options.questions)]
             columns = {"metric": metric, "part": "", "item": name, "group": name, "length": length, "depth": np.nan}
