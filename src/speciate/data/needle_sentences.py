@@ -8,11 +8,11 @@ MADE_UP = ["".join(pair) for pair in itertools.product(SYLLABLES, SYLLABLES)]
 NUMBERS = [str(number) for number in range(1000, 10000)]
 
 
-def number_of(key: str, number: str) -> str:
+def code_of(key: str, number: str) -> str:
     """Return a needle: the sentence that gives a key its number."""
-    return f" The secret number of {key} is {number}."
+    return f" The secret code is {key} {number}."
 
 
 def ask_number(key: str) -> str:
     """Return the question about a key's number, up to the number."""
-    return f" Question: What is the secret number of {key}? Answer: The secret number of {key} is"
+    return f" Question: Which number has {key}? Answer: The secret code is {key}"

@@ -32,8 +32,8 @@ def solve(variant: str, text: str) -> list[str]:
         for name, value, former in re.findall(pattern, body):
             known[name] = value or known[former]
         return [name for name, value in known.items() if value == number]
-    keys = re.search(r"secret numbers? of ([\w, ]+?)(?:\?|, in the order)", question)[1].split(", ")
-    pairs = re.findall(r"The secret number of (\w+) is (\d+)\.", body)
+    keys = re.search(r"Which numbers? ha(?:s|ve) ([\w, ]+?)(?:\?|, in the order)", question)[1].split(", ")
+    pairs = re.findall(r"The secret code is (\w+) (\d+)\.", body)
     return [value for key in keys for name, value in pairs if name == key]
 
 
@@ -54,7 +54,7 @@ def test_a_program_that_reads_the_text_alone_is_always_right(variant: str, entri
                 assert question.length == length
             assert question.length > 0.9 * length
             text = spoken.decode(list(question.context), skip_special_tokens=False)
-            assert re.search(r" Question: .*\? Answer: The [\w\s,]+ (is|are)$", text)
+            assert re.search(r" Question: .*\? Answer: The [\w\s,]+ (is|are)( \w+)?$", text)
             assert solve(variant, text) == answers_of(question, spoken)
             for answer in question.answers:
                 assert len(set(answer.candidates)) == len(answer.candidates) == 8

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speciate.data.needle_sentences import ask_number, number_of
+from speciate.data.needle_sentences import ask_number, code_of
 from speciate.evaluation.long_context.answering import Answer, Question
 from speciate.evaluation.long_context.haystack import Haystack
 from speciate.evaluation.long_context.words import Lexicon, Speller, draw_distinct
@@ -44,19 +44,21 @@ class Draft:
     """Correct answers, in the order in which they are asked for."""
     wrong: tuple[tuple[str, ...], ...]
     """Wrong candidates of each answer, distinct."""
+    leads: tuple[str, ...] = ()
+    """Words before each answer but the first, which are given; none: a comma before each."""
 
 
 def single(material: Material, draw: np.random.Generator) -> Draft:
     """Return a question about the only needle."""
     (key,), numbers = draw_distinct(material.lexicon.words, 1, draw), _numbers(material, draw)
-    return Draft((number_of(key, numbers[0]),), ask_number(key), (numbers[0],), (tuple(numbers[1:]),))
+    return Draft((code_of(key, numbers[0]),), ask_number(key), (numbers[0],), (tuple(numbers[1:]),))
 
 
 def multi_key(material: Material, draw: np.random.Generator, *, num_needles: int) -> Draft:
     """Return a question about one of several needles with different keys; the others' numbers are candidates."""
     keys = draw_distinct(material.lexicon.words, num_needles, draw)
     numbers = _numbers(material, draw, more=num_needles)
-    needles = [number_of(key, number) for key, number in zip(keys, numbers, strict=False)]
+    needles = [code_of(key, number) for key, number in zip(keys, numbers, strict=False)]
     asked = int(draw.integers(num_needles))
     wrong = [number for index, number in enumerate(numbers) if index != asked][: material.num_choices - 1]
     return Draft(tuple(needles), ask_number(keys[asked]), (numbers[asked],), (tuple(wrong),))
@@ -66,27 +68,24 @@ def multi_value(material: Material, draw: np.random.Generator, *, num_needles: i
     """Return a question about all numbers of one key, in the order of the text."""
     (key,), numbers = draw_distinct(material.lexicon.words, 1, draw), _numbers(material, draw, more=num_needles)
     right, wrong = tuple(numbers[:num_needles]), tuple(numbers[num_needles:][: material.num_choices - 1])
-    question = (
-        f" Question: What are all secret numbers of {key}, in the order of the text?"
-        f" Answer: The secret numbers of {key} are"
-    )
-    return Draft(tuple(number_of(key, number) for number in right), question, right, (wrong,) * num_needles)
+    question = f" Question: Which numbers has {key}, in the order of the text? Answer: The numbers of {key} are"
+    return Draft(tuple(code_of(key, number) for number in right), question, right, (wrong,) * num_needles)
 
 
 def multi_query(material: Material, draw: np.random.Generator, *, num_needles: int) -> Draft:
     """Return a question about the numbers of several keys; the other keys' numbers are candidates."""
     keys = draw_distinct(material.lexicon.words, num_needles, draw)
     numbers = _numbers(material, draw, more=num_needles)
-    needles = tuple(number_of(key, number) for key, number in zip(keys, numbers, strict=False))
+    needles = tuple(code_of(key, number) for key, number in zip(keys, numbers, strict=False))
     order = draw.permutation(num_needles)
     asked = [keys[index] for index in order]
     wrong = tuple(
         tuple(number for other, number in enumerate(numbers) if other != index)[: material.num_choices - 1]
         for index in order
     )
-    names = ", ".join(asked)
-    question = f" Question: What are the secret numbers of {names}? Answer: The secret numbers of {names} are"
-    return Draft(needles, question, tuple(numbers[index] for index in order), wrong)
+    question = f" Question: Which numbers have {', '.join(asked)}? Answer: The secret codes are {asked[0]}"
+    leads = tuple(f", {key}" for key in asked[1:])
+    return Draft(needles, question, tuple(numbers[index] for index in order), wrong, leads)
 
 
 def variable_tracking(material: Material, draw: np.random.Generator, *, num_hops: int) -> Draft:
@@ -144,7 +143,8 @@ def spell_answers(draft: Draft, material: Material, draw: np.random.Generator) -
         place = int(draw.integers(len(wrong) + 1))
         candidates = [*wrong[:place], right, *wrong[place:]]
         tokens = tuple(tuple(material.speller.spell(f" {candidate}")) for candidate in candidates)
-        before = tuple(material.speller.spell(",")) if index else ()
+        lead = (draft.leads[index - 1] if draft.leads else ",") if index else ""
+        before = tuple(material.speller.spell(lead))
         answers.append(Answer(before, tokens, place))
     return tuple(answers)
 

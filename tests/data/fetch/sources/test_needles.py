@@ -17,10 +17,8 @@ def test_each_text_tells_its_numbers_and_asks_for_each_once(tmp_path: pathlib.Pa
     orders = set()
     for passage in passages:
         told, asked = str(passage.text).split(" Question: ", 1)
-        pairs = re.findall(r"The secret number of (\w+) is (\d{4})\.", told)
-        answers = re.findall(
-            r"What is the secret number of (\w+)\? Answer: The secret number of \1 is (\d{4})\.", asked
-        )
+        pairs = re.findall(r"The secret code is (\w+) (\d{4})\.", told)
+        answers = re.findall(r"Which number has (\w+)\? Answer: The secret code is \1 (\d{4})\.", asked)
         assert len(set(dict(pairs))) == len(set(dict(pairs).values())) == 3
         assert sorted(pairs) == sorted(answers)
         orders.add(tuple(pairs.index(answer) for answer in answers))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from speciate.config.contracts.data import SourceOptions
-from speciate.data.needle_sentences import MADE_UP, NUMBERS, ask_number, number_of
+from speciate.data.needle_sentences import MADE_UP, NUMBERS, ask_number, code_of
 from speciate.data.passage import Passage
 from speciate.data.reading_errors import explain_errors
 from speciate.data.shard import Shard
@@ -39,7 +39,7 @@ def fetch(options: Options, name: str, target: pathlib.Path, shard: Shard) -> No
                 [pool[index] for index in draw.choice(len(pool), options.num_needles, replace=False)]
                 for pool in (MADE_UP, NUMBERS)
             )
-            told = [number_of(key, number) for key, number in zip(keys, numbers, strict=True)]
+            told = [code_of(key, number) for key, number in zip(keys, numbers, strict=True)]
             order = draw.permutation(options.num_needles)
             asked = [f"{ask_number(keys[index])} {numbers[index]}." for index in order]
             lines.write(json.dumps("".join((*told, *asked)).strip()) + "\n")
