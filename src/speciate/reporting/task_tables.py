@@ -122,7 +122,9 @@ def _wide_table(columns: dict[str, pd.DataFrame], rows: pd.DataFrame, spec: Repo
         if reason and not seeds:
             values = [f"no score: {reason}", *[DASH] * (len(columns) - 1)]
         elif reason:
-            values[-1] += f"; no score of {pluralise(int(of_arm['missing'].max()), 'seed')}: {reason}"
+            missing = int(of_arm["missing"].max())
+            what = f"no score of {pluralise(missing, 'seed')}" if missing else "left out"
+            values[-1] += f"; {what}: {reason}"
         lines.append([plain_name(arm.name), *values, format_count(seeds)])
     chances = [cells["chance"].mean() for cells in columns.values()]
     if together["chance"].notna().any():

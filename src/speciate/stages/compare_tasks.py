@@ -47,7 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
         for row in (
             rows[rows["reason"] != ""].drop_duplicates(["task", "ablation"]).itertuples() if name == "tasks" else ()
         ):
-            log(f"task {row.task}, {row.ablation}: no score of {row.missing} of {len(spec.seeds)} seeds: {row.reason}")
+            what = f"no score of {row.missing} of {len(spec.seeds)} seeds" if row.missing else "left out"
+            log(f"task {row.task}, {row.ablation}: {what}: {row.reason}")
 
 
 def compare_tasks(spec: CompareTasksSpec, folder: pathlib.Path) -> dict[str, pd.DataFrame]:

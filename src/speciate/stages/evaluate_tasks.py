@@ -51,14 +51,14 @@ def main(arguments: argparse.Namespace) -> None:
     rows, reason = evaluate_task(spec, arguments.run_folder, arguments.mixture_folder, texts)
     with atomic_write(arguments.output) as temp_path:
         write_scores(rows, reason, temp_path)
-    told = f"no score: {reason}" if reason else f"{len(rows)} scores"
+    told = f"{len(rows)} scores" if len(rows) else f"no score: {reason}"
     log(f"{spec.run.ablation} seed {spec.run.seed}, task {spec.task}: {told}")
 
 
 def evaluate_task(
     spec: EvaluateTaskSpec, run_folder: pathlib.Path, mixture_folder: pathlib.Path, texts: dict[str, pathlib.Path]
 ) -> tuple[pd.DataFrame, str]:
-    """Return the run's scores on the task, and the reason where there are none.
+    """Return the run's scores on the task, and the reason where there are none, or where some are left out.
 
     Raises:
         ValueError: the run's files do not belong together, or not to this mixture; or the task's module returned
@@ -91,5 +91,6 @@ def evaluate_task(
                 rows = module.evaluate(spec.options, subject)
         except ValueError as error:
             return nothing, " ".join(str(error).split()) or "the task gave no reason"
+    left_out = str(rows.attrs.get("reason", ""))
     rows = check_scores(rows, spec.options.module_name())
-    return rows, "" if len(rows) else "the task has no question"
+    return rows, left_out if len(rows) else "the task has no question"

@@ -60,7 +60,7 @@ def check_scores(rows: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def write_scores(rows: pd.DataFrame, reason: str, file: pathlib.Path) -> None:
-    """Write one run's scores on one task, with the reason in the file's metadata where there are none."""
+    """Write one run's scores on one task, with the reason in the file's metadata where some are missing."""
     tables.write_parquet(rows, SCORED, file)
     if reason:
         table = pyarrow.parquet.read_table(file).replace_schema_metadata({REASON: reason.encode()})
@@ -68,7 +68,7 @@ def write_scores(rows: pd.DataFrame, reason: str, file: pathlib.Path) -> None:
 
 
 def read_scores(file: pathlib.Path) -> tuple[pd.DataFrame, str]:
-    """Read one run's scores on one task, and the reason why there are none; it is empty where there are some.
+    """Read one run's scores on one task, and the reason why some are missing; it is empty where none is.
 
     Raises:
         ValueError: the file is no table of scores; names it.

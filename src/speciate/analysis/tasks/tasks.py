@@ -27,7 +27,7 @@ class Runs:
 
 
 Scored = Mapping[Key, tuple[pd.DataFrame, str]]
-"""(ablation, seed) -> the run's scores on a task, and the reason why there are none."""
+"""(ablation, seed) -> the run's scores on a task, and the reason why some or all are missing."""
 
 
 def task_tables(task: str, scored: Scored, runs: Runs, settings: Settings) -> dict[str, pd.DataFrame]:
@@ -39,8 +39,7 @@ def task_tables(task: str, scored: Scored, runs: Runs, settings: Settings) -> di
     differences: list[dict[str, object]] = []
     found = list(cells(together)) if len(together) else []
     for arm in runs.arms:
-        missing = {seed: scored[arm, seed][1] for seed in runs.seeds if not len(scored[arm, seed][0])}
-        reason = "; ".join(dict.fromkeys(filter(None, missing.values())))
+        reason = "; ".join(dict.fromkeys(filter(None, (scored[arm, seed][1] for seed in runs.seeds))))
         rows = []
         for cell, answers in found:
             of_seeds = [answers[arm, seed] for seed in runs.seeds if (arm, seed) in answers]

@@ -56,6 +56,9 @@ class TaskModule(Protocol):
     def evaluate(self, options: Any, subject: "Subject", /) -> "pd.DataFrame":
         """Return a row for each question and metric, with the columns of `SCORES`.
 
+        Where some questions are left out, such as those that are longer than the model's context, the table's
+        `attrs["reason"]` says why.
+
         Raises:
             ValueError: the task cannot be put to this model, or a file of its own is missing or damaged; the message
                 names the field or the file. The study goes on, and its table says why there is no score.
