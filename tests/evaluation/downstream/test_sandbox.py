@@ -1,5 +1,6 @@
-"""Test that programs which mean harm do none, and pass nothing; each hostile sample is run as it would be in earnest."""
+"""Test that programs which mean harm do none, and pass nothing; each hostile sample really runs."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -59,7 +60,8 @@ def test_what_ends_before_its_tests_has_not_passed(how: str) -> None:
 
 BREEDS = {
     "forks": "import os\ndef square(x):\n    while True:\n        os.fork()",
-    "forks and hides it": "import os\ndef square(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
+    "forks and hides it": "import os\ndef square(x):\n    while True:\n        try: os.fork()\n"
+    "        except OSError: pass",
     "threads": "import threading, time\ndef square(x):\n    while True:\n"
     "        threading.Thread(target=time.sleep, args=(9,)).start()",
     "commands": "import subprocess\ndef square(x):\n    return subprocess.run(['true']).returncode or 4",
@@ -118,7 +120,9 @@ def test_no_file_of_the_machine_is_seen_or_changed(tmp_path: pathlib.Path) -> No
     secret.write_text("word")
     for file in (secret, pathlib.Path(__file__), pathlib.Path("/etc/passwd"), pathlib.Path.home() / ".bashrc"):
         assert judged(f"open({str(file)!r}).read()\n{RIGHT}").reason.startswith("FileNotFoundError")
-        assert judged(f"import os\nos.remove({str(file)!r})\n{RIGHT}").reason.startswith(("FileNotFound", "OSError: [Errno 30]"))
+        assert judged(f"import os\nos.remove({str(file)!r})\n{RIGHT}").reason.startswith(
+            ("FileNotFound", "OSError: [Errno 30]")
+        )
     assert secret.read_text() == "word"
     for folder in (tmp_path, pathlib.Path(__file__).parent, pathlib.Path.home(), pathlib.Path("/var/tmp")):
         assert not judged(f"open({str(folder / 'planted')!r}, 'w').write('x')\n{RIGHT}").passed
@@ -145,10 +149,8 @@ def test_there_is_no_network() -> None:
         server.settimeout(1)
 
         def accept() -> None:
-            try:
+            with contextlib.suppress(TimeoutError):
                 met.append(server.accept())
-            except TimeoutError:
-                pass
 
         listener = threading.Thread(target=accept)
         listener.start()
@@ -181,9 +183,10 @@ def test_nothing_outlives_its_program() -> None:
         found = set()
         for folder in pathlib.Path("/proc").glob("[0-9]*"):
             try:
-                if b"__program__" in (folder / "cmdline").read_bytes() and str(os.getpid()) in (
-                    folder / "stat"
-                ).read_text().rpartition(")")[2].split()[1:2]:
+                if (
+                    b"__program__" in (folder / "cmdline").read_bytes()
+                    and str(os.getpid()) in (folder / "stat").read_text().rpartition(")")[2].split()[1:2]
+                ):
                     found.add(folder.name)
             except OSError:
                 pass
@@ -193,9 +196,7 @@ def test_nothing_outlives_its_program() -> None:
     assert ours() == set()
 
 
-def test_a_sandbox_that_cannot_be_built_runs_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sandbox_that_cannot_be_built_runs_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake, ran = tmp_path / "unshare", tmp_path / "ran"
     fake.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
     fake.chmod(0o755)

@@ -1,7 +1,8 @@
 """Complete prompts in batches, up to a stop string; the same text in any batch.
 
 A decoder's prompts are padded on the left, and padding is seen by no token and takes no expert's capacity. A model of
-masked diffusion fills as many masks after its prompt as there may be tokens, by one of its samplers, a prompt at a time.
+masked diffusion fills as many masks after its prompt as there may be tokens, by one of its samplers, one prompt at a
+time.
 
 B prompts, T tokens of the longest, V vocabulary.
 """
@@ -20,6 +21,8 @@ from speciate.model.hf.generation_cache import GenerationCache
 from speciate.model.hf.model_inputs import token_batch
 from speciate.model.transformer import Transformer
 
+GREEDY = Sampling(temperature=0)
+
 
 @dataclass(frozen=True)
 class Completing:
@@ -31,7 +34,7 @@ class Completing:
     """A completion ends before the first of these."""
     end: int | None = None
     """Id of the token that ends a text; a completion ends before it."""
-    sampling: Sampling = Sampling(temperature=0)
+    sampling: Sampling = GREEDY
     seed: int = 0
     """Seed of the draws; each prompt has draws of its own."""
     batch: int = 16
@@ -47,9 +50,7 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text
 
 
-def complete(
-    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], how: Completing
-) -> list[str]:
+def complete(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], how: Completing) -> list[str]:
     """Return what follows each prompt; it may be empty.
 
     Args:
@@ -75,7 +76,9 @@ def complete(
     for start in range(0, len(order), how.batch if model.causal else 1):
         chosen = order[start : start + (how.batch if model.causal else 1)]
         fill = _continue if model.causal else _fill_masks
-        for index, tokens in zip(chosen, fill(model, tokenizer, [prompts[i] for i in chosen], how, chosen), strict=True):
+        for index, tokens in zip(
+            chosen, fill(model, tokenizer, [prompts[i] for i in chosen], how, chosen), strict=True
+        ):
             kept = tokens[: tokens.index(how.end)] if how.end is not None and how.end in tokens else tokens
             texts[index] = cut_at_stop(tokenizer.decode(kept), how.stop)
     return texts

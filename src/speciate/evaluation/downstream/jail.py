@@ -1,4 +1,4 @@
-"""The inside of the sandbox: this file's text runs by itself, as process 1 of new namespaces, and needs nothing of ours.
+"""Run a program inside the sandbox: this file runs alone, as process 1 of new namespaces, and needs nothing of ours.
 
 Process 1 is trusted. It builds a root of folders that may only be read and of an empty /tmp, and forks. The child gives
 up every right, runs the program and then its tests, and reports over a pipe. Process 1 judges the child by what came

@@ -5,8 +5,9 @@ bubblewrap and nsjail build the same walls from the same system calls, but someb
 rights. Packages of PyPI that claim to sandbox Python either need one of the two, or filter Python's source, which hides
 nothing from a program that knows Python's objects. Time, memory, files, processes: `jail.py`.
 
-The walls: no network; no file of the machine but /usr, the C library and Python's own, for reading; 16 MiB in an empty
-/tmp; no second process; no rights, as `nobody` where root runs us. Where the machine allows no namespaces, nothing runs.
+The walls: no network; no file of the machine but /usr, the C library and Python's own, for reading; 16 MiB in an
+empty /tmp; no second process; no rights, as `nobody` where root runs us. Where the machine allows no namespaces, no
+program runs.
 """
 
 import functools
@@ -83,10 +84,8 @@ def _run(program: str, test: str, entry_point: str, limits: Limits) -> Verdict:
     if not entry_point.isidentifier():
         raise SandboxError(f"sandbox: entry_point: '{entry_point}' is no name of a function")
     root = os.geteuid() == 0
-    request = {
-        **{"program": program, "test": test, "entry_point": entry_point, "root": root},
-        **{"seconds": limits.seconds, "megabytes": limits.megabytes},
-    }
+    request: dict[str, object] = {"program": program, "test": test, "entry_point": entry_point, "root": root}
+    request |= {"seconds": limits.seconds, "megabytes": limits.megabytes}
     own = () if root else ("--user", "--map-root-user")
     python = (os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", JAIL.read_text(encoding="utf-8"))
     process = subprocess.Popen(
