@@ -1,5 +1,6 @@
 """Check before the first job that what the profile needs is there; each error says in one line what to do."""
 
+import pathlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -58,6 +59,24 @@ def check(workflow: Any, graph: StudyGraph) -> None:
         check_submit_command((workflow.executor_settings.submit_cmd or "").split())
     elif executor == "local" and (wants_gpus or "--nv" in workflow.deployment_settings.apptainer_args.split()):
         check_local_gpu(output_of, wants_gpus)
+
+
+def check_tasks(workflow: Any, graph: StudyGraph, environment: pathlib.Path, *, in_container: bool) -> None:
+    """Raise ValueError where a task is about to run whose environment is not there.
+
+    Args:
+        workflow: a workflow that is about to run.
+        graph: the study.
+        environment: the folder of the environment with what evaluation alone needs.
+        in_container: whether jobs run in an image, which holds no such environment.
+    """
+    waiting = {job.wildcards.task for job in workflow.dag.needrun_jobs() if job.rule.name.endswith("evaluate_tasks")}
+    needing = [task for task in graph.tasks if graph.study.evaluation.tasks[task].environment == "evaluation"]
+    named = ", ".join(f"evaluation.tasks.{task}" for task in needing if task in waiting)
+    if named and in_container:
+        raise ValueError(f"{named}: needs packages that no container image holds; take a profile without containers")
+    if named and not (environment / "bin" / "python").exists():
+        raise ValueError(f"{named}: needs packages that are not installed; `make evaluation-environment` installs them")
 
 
 def check_apptainer(find: Callable[[str], str | None] = shutil.which) -> None:

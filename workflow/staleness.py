@@ -222,7 +222,8 @@ class Staleness:
         elif "spec" in params:
             wanted["spec"] = pathlib.Path(params["spec"]).stem  # its name is the digest of its content
         wanted |= {"code": str(params["code"]), "content": params.get("content", "")}
-        return wanted | ({"environment": self.environment} if self.environment else {})
+        environment = params.get("environment", self.environment)
+        return wanted | ({"environment": environment} if environment else {})
 
     def _settings(self, job: Any) -> dict[str, str]:
         """Return the options of a job's command that are no paths."""

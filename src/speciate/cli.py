@@ -31,8 +31,8 @@ VERB_FOLDERS = ("stages", "tools")
 GROUPS = {
     "data": "fetch clean sort sign bucket cluster assign_splits write_splits sketch fit encode pack balance card"
     " present",
-    "training": "train evaluate",
-    "analysis": "measure intervene agree swap compare cost calibrate",
+    "training": "train evaluate evaluate_tasks",
+    "analysis": "measure intervene agree swap compare compare_tasks cost calibrate",
     "report": "draw explore manifest report index",
 }
 """Heading in `speciate --help` -> its stages, in the order of the workflow. A stage that is missing here comes last."""

@@ -26,7 +26,7 @@ import struct
 import sys
 import time
 
-STAGES = ("train", "evaluate", "measure", "intervene", "draw")
+STAGES = ("train", "evaluate", "evaluate_tasks", "measure", "intervene", "draw")
 """The stages that a study runs often enough."""
 ADDRESS = "SPECIATE_WARM_SOCKET"
 """The variable by which the workflow offers servers: a name that no other Snakemake has."""

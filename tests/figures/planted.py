@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.figures import planted_tasks
 
 from speciate.analysis import critical
 from speciate.analysis.tables import conform, stack
@@ -158,6 +159,7 @@ def tables(
     frames["measurements"] = _measurements(arms, seeds, num_layers, num_steps)
     frames["details"] = _details(arms, seeds)
     frames["cost"] = _cost(arms)
+    frames |= planted_tasks.tables(arms, seeds, domains)
     frames["missing"] = pd.DataFrame(columns=["ablation", "seed", "step", "reason"])
     return frames
 

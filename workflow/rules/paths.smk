@@ -12,15 +12,20 @@ MIXTURE_FILE = f"{MIXTURE}/mixture.json"
 TOKENIZER = GRAPH.folder("fit", "tokenizer")
 STUDY_TABLES = [*COMPARED, AGREED, *([SWAPPED] if GRAPH.swaps else [])]
 TABLES = expand(f"{HOME}/tables/{{table}}.parquet", table=STUDY_TABLES)
+# A study with tasks has tables of them beside its own, and what reads no scores does not wait for them.
+TASK_TABLES = expand(
+    f"{HOME}/tables/{{table}}.parquet", table=SCORED_TASKS if GRAPH.tasks else []
+)
 CARD = expand(f"{HOME}/tables/{{table}}.parquet", table=CARDED)
 COST = [f"{HOME}/tables/cost.parquet"]
 # the tables as `snakemake --report` lists them
 TABLES_OF = {
     "Runs": MEASURED[:-1],
     "Study": [table for table in STUDY_TABLES if table not in MEASURED],
+    "Tasks": SCORED_TASKS if GRAPH.tasks else [],
     "Data": CARDED,
 }
-READ_BY = {"card": CARD, "cost": COST}
+READ_BY = {"card": CARD, "cost": COST, "tasks": TASK_TABLES}
 READ_BY |= dict.fromkeys(("tables", "sweeps", "interventions", "types"), TABLES)
 
 
@@ -115,20 +120,59 @@ def run_folder_of(wildcards):
     return f"{HOME}/runs/{wildcards.ablation}/seed{wildcards.seed}"
 
 
-def code_of_runs(stage, spec=None):
+def code_of_runs(stage, spec=None, *others):
     """Return a function of the wildcards: the digest of the code that a stage runs on a run.
 
-    A run's seed chooses no component, so one digest holds for all seeds of an ablation.
+    A run's seed chooses no component, so one digest holds for all seeds of an ablation. `others` names the wildcards
+    that the spec depends on besides.
     """
     spec, known = spec or GRAPH.run, {}
 
     def code(wildcards):
-        ablation = wildcards.ablation
-        if ablation not in known:
-            known[ablation] = digest(stage, spec(ablation, int(wildcards.seed)))
-        return known[ablation]
+        named = [wildcards[name] for name in others]
+        unit = (wildcards.ablation, *named)
+        if unit not in known:
+            of_run = spec(wildcards.ablation, int(wildcards.seed), *named)
+            known[unit] = digest(stage, of_run)
+        return known[unit]
 
     return code
+
+
+def texts_of_task(wildcards):
+    """Return the files of the texts outside training that a task reads."""
+    return [
+        file
+        for name in GRAPH.task_texts(wildcards.task)
+        for file in GRAPH.text_files(name)
+    ]
+
+
+def named_texts(wildcards):
+    """Return `name=folder` for each text outside training that a task reads."""
+    texts = GRAPH.task_texts(wildcards.task)
+    return [f"{name}={folder}" for name, folder in texts.items()]
+
+
+def environment_of_task(task):
+    """Return the digest of the packages that a task runs with, and what its command sets to get them.
+
+    What evaluation alone needs stands in an environment of its own, and its jobs are no forks of a warm process.
+    """
+    if STUDY.evaluation.tasks[task].environment == "study":
+        return ENVIRONMENT, ""
+    path = shlex.quote(str(EVALUATION / "bin"))
+    return built_environment(EVALUATION), f'PATH={path}:"$PATH" {warm.ADDRESS}='
+
+
+def scores_of_runs(wildcards):
+    """Return the file of every run's scores on every task."""
+    return [
+        f"{GRAPH.task_folder(ablation, seed)}/{task}.parquet"
+        for ablation in GRAPH.evaluated
+        for seed in STUDY.seeds
+        for task in GRAPH.tasks
+    ]
 
 
 def cores_of(wildcards):

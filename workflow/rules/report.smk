@@ -43,6 +43,7 @@ rule draw:
 rule manifest:
     input:
         tables=TABLES,
+        tasks=TASK_TABLES,
         card=CARD,
         runs=files_of_runs(GRAPH.run_folder, "run.json"),
     output:
@@ -115,6 +116,7 @@ rule explore:
 rule report:
     input:
         tables=TABLES,
+        tasks=TASK_TABLES,
         figures=files_of_figures("report", *SHOWN),
         card=CARD,
         manifest=f"{HOME}/manifest.json",

@@ -14,10 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
+from speciate.config.contracts.evaluation import SCORES
 from speciate.config.contracts.statistics import LOAD, RULES
 
 _RUN = {"ablation": "str", "seed": "int64"}
 _AT = {**_RUN, "selector": "str", "layer": "int64", "step": "int64", "probe": "str"}
+_CELL = {"metric": "str", "part": "str", "length": "int64", "depth": "float64", "over": "str"}
 _DIFFERENCE = {"num_seeds": "int64", "missing": "int64", "difference": "float64", "low": "float64", "high": "float64"}
 
 
@@ -234,6 +236,27 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_floats("estimate", "low", "high"),
         "position": "str",
         **_floats("growth", "growth_low", "growth_high"),
+    },
+    # one row per question and metric of one task; `evaluate_tasks` writes one table for each run and task
+    "scores": SCORES,
+    # one row per task, ablation and cell (analysis/tasks/cells.py); where no run has a score, one row with the reason
+    "tasks": {
+        **dict.fromkeys(("task", "ablation"), "str"),
+        **_CELL,
+        **_floats("value", "low", "high"),
+        "interval": "str",
+        **dict.fromkeys(("num_seeds", "missing", "questions", "groups"), "int64"),
+        "chance": "float64",
+        "at_chance": "bool",
+        "reason": "str",
+    },
+    # one row per task, ablation and cell: what it scores minus the reference, on the same questions at the same seeds
+    "task_differences": {
+        **dict.fromkeys(("task", "ablation", "reference"), "str"),
+        **_CELL,
+        **_floats("difference", "low", "high"),
+        "interval": "str",
+        **dict.fromkeys(("num_seeds", "missing", "questions"), "int64"),
     },
     # one row per run of the study that is not in the tables; where it was trained, the step at which it failed and why
     "missing": {**_RUN, "step": "float64", "reason": "str"},

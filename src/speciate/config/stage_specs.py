@@ -17,6 +17,7 @@ from speciate.config.contracts.data import (
     SourceOptions,
     TokenizerOptions,
 )
+from speciate.config.contracts.evaluation import TaskOptions
 from speciate.config.contracts.figures import FigureOptions
 from speciate.config.data import Split
 from speciate.config.hypothesis import Hypothesis
@@ -48,6 +49,8 @@ MEASURED = (
 """The tables that `measure` writes of one run; analysis/tables.py has their columns."""
 INTERVENED = "interventions"
 """The table that `intervene` writes of one run."""
+SCORED_TASKS = ("tasks", "task_differences")
+"""The tables that `compare_tasks` writes of a study that evaluates its runs on tasks."""
 AGREED = "agreement"
 """The table that `agree` writes of a study."""
 SWAPPED = "swaps"
@@ -117,6 +120,27 @@ class InterveneSpec(Strict):
     confidence: float
     draw_seed: int
     """Seed of random choices and bootstrap draws, shared by all runs of a study."""
+
+
+class EvaluateTaskSpec(Strict):
+    """What `evaluate_tasks` reads: a run, and the task that it is put to."""
+
+    run: RunSpec
+    task: Name
+    options: Annotated[TaskOptions, OneOf("evaluation/task")]
+
+
+class CompareTasksSpec(Strict):
+    """What `compare_tasks` reads: the runs that were evaluated, and how intervals are made."""
+
+    tasks: Names
+    arms: Names
+    """The ablations whose runs were evaluated."""
+    seeds: Annotated[tuple[int, ...], pydantic.Strict(False)]
+    reference: Name
+    resamples: int
+    confidence: float
+    draw_seed: int
 
 
 class AgreeSpec(Strict):
@@ -249,5 +273,7 @@ class ReportSpec(Strict):
     resamples: int
     swaps: bool = False
     """Whether the study has a table `swaps`."""
+    tasks: Names = ()
+    """The tasks on which its runs are evaluated."""
     config_digest: str
     """sha256 of the study, with all that it extends and all defaults, as canonical JSON."""

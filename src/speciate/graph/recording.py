@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,7 +25,9 @@ OUTPUTS = ("output", "output_folder", "table_folder", "likelihood", "probe", "de
 """Options that name what a stage writes."""
 NO_SETTINGS = ("threads", "processes", "sink")
 """Options that change no byte of what a later stage reads."""
-UNREAD = {"swap": ("evaluate",)}
+PATIENCE, PAUSE = 20, 0.1
+"""How often, and after how many seconds, a record is read again that does not fit its files."""
+UNREAD = {"swap": ("evaluate",), "evaluate_tasks": ("evaluate",)}
 """Stage -> stages whose files lie in a folder that it is given, but that it does not read. Either may end first, so a
 record that named them would depend on chance."""
 
@@ -102,12 +105,30 @@ def read_inputs(records: Records, stage: str, paths: Iterable[pathlib.Path]) -> 
         for entry, record in records.of_input(path):
             key = entry.key(records.results)
             if key not in inputs and entry.stage not in UNREAD.get(stage, ()):
-                _check_sizes(entry, record)
-                inputs[key] = record.made
+                inputs[key] = _checked(entry, record).made
     return inputs
 
 
-def _check_sizes(entry: Entry, record: Record) -> None:
+def _checked(entry: Entry, record: Record) -> Record:
+    """Return the record whose files have the sizes that it says.
+
+    The stages of a study share a folder of tables, and a job writes its record just after its files. So where a size
+    differs, the record is read again for a while.
+    """
+    tries = PATIENCE
+    while True:
+        problem = _other_size(entry, record)
+        if not problem:
+            return record
+        if not tries:
+            raise ValueError(problem)
+        tries -= 1
+        time.sleep(PAUSE)
+        record = read_records(entry.file).get(entry.stage, record)
+
+
+def _other_size(entry: Entry, record: Record) -> str:
+    """Return which file has another size than its record says; empty if none has."""
     for name, (expected, _) in record.outputs.items():
         try:
             found = os.stat(entry.home / name).st_size
@@ -115,10 +136,11 @@ def _check_sizes(entry: Entry, record: Record) -> None:
             continue  # the stage itself says what it misses
         if found != expected:
             file = os.path.relpath(entry.home / name)
-            raise ValueError(
+            return (
                 f"{file}: has {found} bytes, but `{entry.stage}` wrote {expected}; remove it, and the workflow makes "
                 "it again"
             )
+    return ""
 
 
 def _inputs(arguments: argparse.Namespace) -> list[pathlib.Path]:

@@ -83,6 +83,8 @@ def entry_of(stage: str, outputs: Iterable[pathlib.Path | str], results: pathlib
     if study == "data" or (below[:1] and below[0] in ONE_FOLDER_EACH):
         return Entry(first.parent / FILE, stage)
     stems = {pathlib.Path(file).stem for file in files}
+    if below[:1] == ["tasks"]:  # the tasks of a run share its folder, and their jobs run side by side
+        return Entry(first.parent / FOLDER / f"{first.stem}.json", stage)
     # one job for each figure, with one stem; one job for all tables, with many
     name = f"{stage}.{stems.pop()}" if len(stems) == 1 else stage
     return Entry(results / study / FOLDER / f"{name}.json", stage)
@@ -136,8 +138,9 @@ class Records:
         files = [folder / FILE, folder.parent / FILE, *self._shared(folder), *self._shared(folder.parent)]
         found = [(entry, record) for entry, record in self._all(files) if _wrote(entry, record, path)]
         if not found and is_folder:
-            # shards, or the runs of a study: <ablation>/seed<k>
-            found = list(self._all(sorted([*path.glob(f"*/{FILE}"), *path.glob(f"*/*/{FILE}")])))
+            # shards, or the runs of a study: <ablation>/seed<k>, each with a file or with one for each task
+            below = (f"*/{FILE}", f"*/*/{FILE}", f"*/*/{FOLDER}/*.json")
+            found = list(self._all(sorted(file for pattern in below for file in path.glob(pattern))))
         return found
 
     def _shared(self, home: pathlib.Path) -> list[pathlib.Path]:

@@ -9,6 +9,7 @@ Hence planning writes nothing, and the files are written when jobs are about to 
 import functools
 import hashlib
 import itertools
+import os
 import pathlib
 
 from speciate.config.components import Strict, kinds_in, options_within
@@ -21,8 +22,10 @@ from speciate.config.stage_specs import (
     CardDomain,
     CardSpec,
     CompareSpec,
+    CompareTasksSpec,
     DataFolders,
     DrawSpec,
+    EvaluateTaskSpec,
     ExploreSpec,
     InterveneSpec,
     MeasureSpec,
@@ -73,6 +76,7 @@ class StudyGraph(DataGraph):
     def figures(self, page: str = "report") -> list[str]:
         """Return the figures of a page, `report` or `data`, without those about components that no run uses."""
         asked = {"cost": self.study.cost, "interventions": self.intervenes, "sweeps": self.study.sweeps}
+        asked = asked | {"tasks": bool(self.tasks)}
         available = {"card", "tables", *(name for name, settings in asked.items() if settings)}
         available |= {"types"} if self.languages else set()
         return [
@@ -241,6 +245,59 @@ class StudyGraph(DataGraph):
             draw_seed=analysis.seed,
         )
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks on which runs are evaluated, in the order of the study file."""
+        return tuple(self.study.evaluation.tasks)
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The ablations whose runs are evaluated on the tasks."""
+        return self.study.evaluation.ablations or tuple(self.study.ablations)
+
+    def task_folder(self, ablation: str, seed: int) -> pathlib.Path:
+        """Return the folder of one run's scores, with a file for each task."""
+        return self.home / "tasks" / ablation / f"seed{seed}"
+
+    def task_spec(self, ablation: str, seed: int, task: str) -> EvaluateTaskSpec:
+        """Return the spec by which one run is put to one task."""
+        return EvaluateTaskSpec(run=self.run(ablation, seed), task=task, options=self.study.evaluation.tasks[task])
+
+    @functools.cache  # noqa: B019
+    def task_content(self, task: str) -> str:
+        """Return a digest of the user's own files that a task reads; empty for a task that reads none.
+
+        A file that is missing is no error here: the task says so, and its scores are stale as soon as it is there.
+        """
+        files = self.study.evaluation.tasks[task].files()
+        present = [file for file in files if os.path.isfile(file)]
+        return short_digest(self.contents.digest(present), *files) if files else ""
+
+    def task_texts(self, task: str) -> dict[str, pathlib.Path]:
+        """Return the folders of the texts outside training that a task reads, by their names in the study file."""
+        return {name: self.text_folder(name) for name in self.study.evaluation.tasks[task].texts()}
+
+    def text_folder(self, text: str) -> pathlib.Path:
+        """Return the folder with the cleaned documents of a text outside training."""
+        raise ValueError(f"evaluation.texts.{text}: no stage of this version makes a text outside training")
+
+    def text_files(self, text: str) -> list[str]:
+        """Return the files in the folder of a text outside training."""
+        return [str(self.text_folder(text) / "documents.parquet")]
+
+    def compare_tasks_spec(self) -> CompareTasksSpec:
+        """Return the spec of the comparison of what the arms score on the tasks."""
+        analysis = self.study.analysis
+        return CompareTasksSpec(
+            tasks=self.tasks,
+            arms=self.evaluated,
+            seeds=self.study.seeds,
+            reference=analysis.reference,
+            resamples=analysis.resamples,
+            confidence=analysis.confidence,
+            draw_seed=analysis.seed,
+        )
+
     def agree_spec(self) -> AgreeSpec:
         """Return the spec of the agreement between runs."""
         study = self.study
@@ -328,6 +385,7 @@ class StudyGraph(DataGraph):
             permutations=study.analysis.permutations,
             resamples=study.analysis.resamples,
             swaps=self.swaps,
+            tasks=self.tasks,
             config_digest=hashlib.sha256(canonical_json(study).encode()).hexdigest(),
         )
 
@@ -344,6 +402,9 @@ class StudyGraph(DataGraph):
             named += [self.intervene_spec(*run) for run in runs]
         if self.swaps:
             named.append(self.swap_spec())
+        if self.tasks:
+            units = itertools.product(self.evaluated, self.study.seeds, self.tasks)
+            named += [*(self.task_spec(*unit) for unit in units), self.compare_tasks_spec()]
         named += [self.draw_spec(figure) for figure in kinds_in("figures")]
         named += [self.agree_spec(), self.compare_spec(), self.card_spec(), self.explore_spec(), self.report_spec()]
         return self.data_specs() | {self.spec_file(spec): spec for spec in named}

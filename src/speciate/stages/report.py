@@ -15,7 +15,7 @@ from typing import Any
 
 from speciate.analysis.alignment import align_selectors
 from speciate.config.run import read_spec
-from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SWAPPED, ReportSpec
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SCORED_TASKS, SWAPPED, ReportSpec
 from speciate.io import atomic_write
 from speciate.reporting import (
     answer,
@@ -27,6 +27,7 @@ from speciate.reporting import (
     manifest_summary,
     page,
     report_tables,
+    task_tables,
 )
 
 TABLES = (
@@ -35,8 +36,26 @@ TABLES = (
     *("interventions", "effects", "agreement", "comparisons", "collapse", "hypotheses", "missing"),
     *data_tables.REPORT_TABLES,
 )
-SECTION_ORDER = ("phase", "use", "load", "information", "lift", "commitment", "token_types", "loss_load", "curves")
+OF_TASKS = ("task_lengths", "task_heat")
+"""The figures in the section on tasks, in their order."""
+SECTION_ORDER = (
+    "phase",
+    "use",
+    "load",
+    "information",
+    "lift",
+    "commitment",
+    "token_types",
+    "loss_load",
+    "curves",
+    *OF_TASKS,
+)
 """The order of the figures' sections; figures that are not named here follow."""
+
+
+def more_tables(spec: ReportSpec) -> tuple[str, ...]:
+    """Return the tables that only some studies have."""
+    return (*(SWAPPED,) * spec.swaps, *(SCORED_TASKS if spec.tasks else ()))
 
 
 def read_sections(folder: pathlib.Path, tables: finding.Tables, spec: ReportSpec) -> list[page.Section]:
@@ -56,6 +75,7 @@ def read_sections(folder: pathlib.Path, tables: finding.Tables, spec: ReportSpec
 
 def render(tables: finding.Tables, spec: ReportSpec, figures: pathlib.Path, manifest: dict[str, Any]) -> str:
     """Return the report as HTML."""
+    sections = read_sections(figures, tables, spec)
     steps = sorted({int(value) for value in tables["runs"]["num_steps"]})
     return page.render_page(
         pathlib.Path(__file__).with_name("report.html.jinja"),
@@ -65,7 +85,9 @@ def render(tables: finding.Tables, spec: ReportSpec, figures: pathlib.Path, mani
         missing=findings.missing_runs(tables, spec),
         arms=report_tables.arms_table(tables, spec),
         hypotheses=report_tables.hypothesis_rows(tables, spec),
-        sections=read_sections(figures, tables, spec),
+        sections=[section for section in sections if section.name not in OF_TASKS],
+        tasks=task_tables.task_parts(tables, spec),
+        task_sections=[section for section in sections if section.name in OF_TASKS],
         comparisons=report_tables.comparison_tables(tables, spec),
         measured=report_tables.measurement_tables(tables, spec),
         bounds=[arm.name for arm in spec.arms if arm.bound],
@@ -95,12 +117,12 @@ def main(arguments: argparse.Namespace) -> None:
     """Render the report, and write it."""
     spec = read_spec(ReportSpec, arguments.spec)
     tables, manifest = (
-        align_selectors(page.read_tables(arguments.tables, (*TABLES, *(SWAPPED,) * spec.swaps))),
+        align_selectors(page.read_tables(arguments.tables, (*TABLES, *more_tables(spec)))),
         page.read_json(arguments.manifest),
     )
     text = render(tables, spec, arguments.figures, manifest)
     with atomic_write(arguments.output) as temp_path:
         temp_path.write_text(text, encoding="utf-8")
-    for name in (*COMPARED, AGREED, *(SWAPPED,) * spec.swaps, *CARDED) if arguments.table_folder else ():
+    for name in (*COMPARED, AGREED, *more_tables(spec), *CARDED) if arguments.table_folder else ():
         with atomic_write(arguments.table_folder / f"{name}.html") as temp_path:
             temp_path.write_text(csv_page.render(arguments.tables / f"{name}.csv"), encoding="utf-8")

@@ -25,11 +25,36 @@ class SamplerOptions(ComponentOptions):
         return cast(SamplerModule, component_module(self))
 
 
+SCORES = {
+    "metric": "str",
+    "part": "str",
+    "item": "str",
+    "group": "str",
+    "length": "int64",
+    "depth": "float64",
+    "value": "float64",
+    "weight": "float64",
+    "chance": "float64",
+}
+"""Columns of a task's scores, a row for each question and metric, and their types.
+
+    metric  what is scored: `accuracy`, `nats_per_token`, `bits_per_byte`, ...
+    part    a part of the task that has a row of its own in tables: a domain, a subtask, a text; "" if there is one part
+    item    the question
+    group   questions of one group are not independent (one document); resampling draws groups
+    length  tokens of the question's context; -1 where the task does not vary it
+    depth   place of the answer in the context, 0 (first) to 1 (last); NaN where the task does not vary it
+    value   the question's score
+    weight  its weight in the mean of a part: 1, or a number of tokens or bytes
+    chance  expected score of guessing; NaN where there is none
+"""
+
+
 class TaskModule(Protocol):
     """A kind of task: `evaluation/task/<kind>.py`."""
 
     def evaluate(self, options: Any, subject: "Subject", /) -> "pd.DataFrame":
-        """Return a row for each question and metric, with the columns of `evaluation.subject.SCORES`.
+        """Return a row for each question and metric, with the columns of `SCORES`.
 
         Raises:
             ValueError: the task cannot be put to this model, or a file of its own is missing or damaged; the message

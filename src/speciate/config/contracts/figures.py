@@ -41,8 +41,8 @@ class FigureOptions(ComponentOptions):
     needs: ClassVar[tuple[str, ...]] = ()
     """Components, such as `mixer.gsa`, of which the study must use at least one; none: it is drawn for every study."""
     reads: ClassVar[str] = "tables"
-    """Whose tables it reads: the study's `tables`, its `sweeps`, `interventions` or `types` of code tokens if any,
-    the data `card`, or the `cost` of mixers."""
+    """Whose tables it reads: the study's `tables`, its `sweeps`, `interventions` or `types` of code tokens if any, its
+    `tasks`, the data `card`, or the `cost` of mixers."""
 
     def component(self) -> FigureModule:
         return cast(FigureModule, component_module(self))
