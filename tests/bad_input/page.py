@@ -7,6 +7,7 @@ from tests.bad_input import (
     depth,
     diffusion,
     documents,
+    downstream,
     finished,
     gsa,
     machine,
@@ -32,7 +33,19 @@ CASES: list[Case] = [
     case
     for module in (
         *(studies, moe, rom, depth, gsa, multi_token, diffusion),
-        *(archives, documents, shards, tokens, machine, training, finished, traces, training_logs, workflow),
+        *(
+            archives,
+            documents,
+            shards,
+            tokens,
+            machine,
+            training,
+            finished,
+            downstream,
+            traces,
+            training_logs,
+            workflow,
+        ),
     )
     for case in module.CASES
 ]

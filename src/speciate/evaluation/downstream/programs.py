@@ -9,6 +9,7 @@ import gzip
 import json
 import math
 import pathlib
+import zlib
 from dataclasses import dataclass
 
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
@@ -41,7 +42,7 @@ def read_problems(file: pathlib.Path) -> list[Problem]:
                     if problem.task_id in problems:
                         raise ValueError(f"{file}, line {number}: task_id '{problem.task_id}' is there twice")
                     problems[problem.task_id] = problem
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: cannot be read: {error}") from None
     if not problems:
         raise ValueError(f"{file}: holds no problem")
