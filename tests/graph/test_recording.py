@@ -110,12 +110,58 @@ def test_inputs_are_named_by_what_their_own_jobs_wrote(results: pathlib.Path) ->
     assert made[0] != made[1]
 
 
-def test_an_input_of_another_size_than_its_record_is_refused(results: pathlib.Path) -> None:
+def test_an_input_of_another_size_than_its_record_is_refused(
+    results: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "PATIENCE", 1)
     cleaned = "results/data/clean/code-0000000000/0-of-1"
     run("clean", "--spec", "none.json", "--archive", "a=b", "--output-folder", cleaned, writes={f"{cleaned}/a": "four"})
     pathlib.Path(cleaned, "a").write_text("five!")
     with pytest.raises(ValueError, match="clean/code-0000000000/0-of-1/a: has 5 bytes, but `clean` wrote 4; remove it"):
         run("sort", "--spec", "none.json", "--cleaned", cleaned, "--output-folder", "results/data/sort/x", writes={})
+
+
+def test_a_job_that_has_written_its_files_and_not_yet_its_record_is_waited_for(
+    results: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = "results/tiny/tables"
+    scores = ("--spec", "none.json", "--scores", "results/tiny/tasks", "--output-folder", tables)
+    run("compare_tasks", *scores, writes={f"{tables}/tasks.csv": "old", f"{tables}/task_differences.csv": "old"})
+    record = pathlib.Path("results/tiny/made_by/compare_tasks.json")
+    before, texts = record.read_text(), {f"{tables}/tasks.csv": "newer", f"{tables}/task_differences.csv": "newer"}
+    run("compare_tasks", *scores, writes=texts)
+    after = record.read_text()
+    record.write_text(before)
+    monkeypatch.setattr(recording.time, "sleep", lambda seconds: record.write_text(after))
+    options = ("--spec", "none.json", "--tables", tables, "--output-folder", "results/tiny/figures")
+    run("draw", *options, writes={"results/tiny/figures/a.svg": "x"})
+    drawn = read_records(pathlib.Path("results/tiny/made_by/draw.a.json"))["draw"]
+    made = read_records(record)["compare_tasks"].made
+    assert drawn.inputs == {"tiny/made_by/compare_tasks.json:compare_tasks": made}
+
+
+def test_each_task_of_a_run_has_a_record_of_its_own(results: pathlib.Path) -> None:
+    folder = "results/tiny/tasks/arm/seed0"
+    options = ("--spec", "none.json", "--run-folder", "results/tiny/runs/arm/seed0", "--mixture-folder", "results/data")
+    for task in ("copying", "needle"):
+        run(
+            "evaluate_tasks",
+            *options,
+            "--output",
+            f"{folder}/{task}.parquet",
+            writes={f"{folder}/{task}.parquet": task},
+        )
+    records = {file.stem: read_records(file)["evaluate_tasks"] for file in pathlib.Path(folder, "made_by").iterdir()}
+    assert {task: set(record.outputs) for task, record in records.items()} == {
+        "copying": {"copying.parquet"},
+        "needle": {"needle.parquet"},
+    }
+    scores = ("--spec", "none.json", "--scores", "results/tiny/tasks", "--output-folder", "results/tiny/tables")
+    written = {f"results/tiny/tables/{name}.csv": "x" for name in ("tasks", "task_differences")}
+    run("compare_tasks", *scores, writes=written)
+    compared = read_records(pathlib.Path("results/tiny/made_by/compare_tasks.json"))["compare_tasks"]
+    key = "tiny/tasks/arm/seed0/made_by"
+    assert compared.inputs == {f"{key}/{task}.json:evaluate_tasks": record.made for task, record in records.items()}
 
 
 def test_a_record_does_not_depend_on_which_of_two_jobs_of_a_run_ends_first(results: pathlib.Path) -> None:
@@ -130,6 +176,10 @@ def test_a_record_does_not_depend_on_which_of_two_jobs_of_a_run_ends_first(resul
     swaps = (*options, "--runs", str(folder.parents[1]), "--output-folder", tables)
     run("swap", *swaps, writes={f"{tables}/swaps.csv": "x", f"{tables}/swaps.parquet": "x"})
     record = read_records(pathlib.Path("results/tiny/made_by/swap.swaps.json"))["swap"]
+    assert record.inputs == {f"{key}:train": made["train"].made}
+    output = "results/tiny/tasks/arm/seed0/copying.parquet"
+    run("evaluate_tasks", *options, "--run-folder", str(folder), "--output", output, writes={output: "x"})
+    record = read_records(pathlib.Path(output).parent / "made_by/copying.json")["evaluate_tasks"]
     assert record.inputs == {f"{key}:train": made["train"].made}
     # interventions follow the evaluation, of which they read the lifts
     output = "results/tiny/interventions/arm/seed0/interventions.parquet"

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from speciate.analysis import load, tables
+from speciate.config.components import options_of
 from speciate.config.contracts.statistics import NAMES
 from speciate.config.extends import merge, read_yaml
 from speciate.config.run import RunSpec, canonical_json
-from speciate.config.stage_specs import InterveneSpec, ReportSpec
+from speciate.config.stage_specs import CompareTasksSpec, EvaluateTaskSpec, InterveneSpec, ReportSpec
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
 
@@ -140,6 +141,47 @@ def test_specs_are_rewritten_only_where_they_differ(settings: dict[str, Any], tm
 def test_a_run_that_the_study_does_not_have_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="study three_selectors has no run auxiliary, seed 99"):
         make(settings).run("auxiliary", 99)
+
+
+def test_a_study_without_tasks_has_no_job_of_them(settings: dict[str, Any]) -> None:
+    one = make(settings)
+    assert one.tasks == () and not [spec for spec in one.specs().values() if isinstance(spec, EvaluateTaskSpec)]
+    assert not {"task_lengths", "task_heat"} & set(one.figures())
+
+
+def test_each_run_has_a_job_for_each_task_of_the_arms_that_are_evaluated(settings: dict[str, Any]) -> None:
+    tasks = {"short": {"kind": "copying", "lengths": [8]}, "long": {"kind": "copying", "lengths": [16]}}
+    one = make(settings, {"evaluation": {"tasks": tasks, "ablations": ["frozen"]}})
+    specs = [spec for spec in one.specs().values() if isinstance(spec, EvaluateTaskSpec)]
+    assert {(spec.run.ablation, spec.run.seed, spec.task) for spec in specs} == {
+        ("frozen", seed, task) for seed in one.study.seeds for task in tasks
+    }
+    assert one.compare_tasks_spec().arms == ("frozen",)
+    assert {"task_lengths", "task_heat"} <= set(one.figures())
+    # tasks change the spec of no other job than the report
+    before, after = make(settings).specs(), one.specs()
+    changed = {type(spec) for file, spec in after.items() if file not in before}
+    assert changed == {EvaluateTaskSpec, CompareTasksSpec, ReportSpec}
+
+
+def test_what_a_tasks_own_files_hold_decides_and_one_that_is_missing_is_no_error(
+    settings: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def content() -> str:
+        return make(settings, {"evaluation": {"tasks": {"own": {"kind": "copying"}}}}).task_content("own")
+
+    assert content() == ""
+    file = tmp_path / "questions.jsonl"
+    monkeypatch.setattr(options_of("evaluation/task", "copying"), "files", lambda self: (str(file),))
+    missing = content()
+    file.write_text("one")
+    one = content()
+    file.write_text("two")
+    assert len({"", missing, one, content()}) == 4
+    file.write_text("one")
+    assert content() == one
+    file.unlink()
+    assert content() == missing
 
 
 def test_a_hypothesis_may_be_about_the_numbers_of_tables_runs() -> None:

@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from tests.workflow.conftest import ROOT
 from tests.workflow.test_rules import RULES
 
+from speciate.config.components import options_of
 from speciate.config.extends import merge, read_yaml
-from speciate.config.stage_specs import AGREED, CARDED, COMPARED, MEASURED, SWAPPED
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, MEASURED, SCORED_TASKS, SWAPPED
 from speciate.config.study import parse_study
 from speciate.graph.study_graph import StudyGraph
+from speciate.warm import ADDRESS
 
 LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node 2 --no-python"
 # training -> cores, GPUs, launcher
@@ -34,6 +37,7 @@ def functions() -> dict[str, Any]:
         "COMPARED": COMPARED,
         "AGREED": AGREED,
         "SWAPPED": SWAPPED,
+        "SCORED_TASKS": SCORED_TASKS,
         "CARDED": CARDED,
         "MEASURED": MEASURED,
         "RESULTS": "results",
@@ -48,6 +52,27 @@ def test_a_run_asks_for_what_its_processes_need(functions: dict[str, Any], case:
     wildcards = SimpleNamespace(ablation=case, seed="0")
     asked = [functions[name](wildcards) for name in ("cores_of", "gpus_of", "launcher_of")]
     assert asked == list(CASES[case][1:])
+
+
+def test_a_task_runs_in_its_environment(
+    functions: dict[str, Any], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run the shell that a rule would run, and look which interpreter it finds and whether it may be a fork."""
+    environment_of_task = functions["environment_of_task"]
+    outer = environment_of_task.__globals__
+    house = tmp_path / "a house"
+    (house / "bin").mkdir(parents=True)
+    (house / "bin/python").write_text('#!/bin/sh\necho "special, fork ${SPECIATE_WARM_SOCKET:-none}"\n')
+    (house / "bin/python").chmod(0o755)
+    outer |= {"ENVIRONMENT": "train", "EVALUATION": house, "built_environment": lambda folder: folder.name}
+    outer["warm"] = SimpleNamespace(ADDRESS=ADDRESS)
+    assert environment_of_task("copying") == ("train", "")
+    monkeypatch.setattr(options_of("evaluation/task", "copying"), "environment", "evaluation")
+    name, setting = environment_of_task("copying")
+    assert name == "a house"
+    monkeypatch.setenv("SPECIATE_WARM_SOCKET", "server")
+    done = subprocess.run(["bash", "-c", f"{setting} python -m speciate"], capture_output=True, text=True, check=True)
+    assert done.stdout == "special, fork none\n"
 
 
 def test_the_rule_asks_so() -> None:

@@ -114,3 +114,31 @@ def test_the_scripts_of_the_profiles_say_what_they_lack(
         with pytest.raises(ValueError, match=f"calls {lacks}") as error:
             ready.check_submit_command(words)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "built", "in_container", "message"),
+    [
+        (["exam"], False, False, r"^evaluation\.tasks\.exam: .*`make evaluation-environment` installs them$"),
+        (["exam"], True, True, r"^evaluation\.tasks\.exam: .*take a profile without containers$"),
+        (["exam"], True, False, None),
+        (["copying"], False, False, None),
+        ([], False, False, None),
+    ],
+)
+def test_the_environment_of_a_task_that_is_about_to_run_is_there(
+    tmp_path: pathlib.Path, waiting: list[str], built: bool, in_container: bool, message: str | None
+) -> None:
+    named = [*(("evaluate_tasks", {"task": task}) for task in waiting), ("train", {})]
+    jobs = [SimpleNamespace(rule=SimpleNamespace(name=n), wildcards=SimpleNamespace(**given)) for n, given in named]
+    workflow = SimpleNamespace(dag=SimpleNamespace(needrun_jobs=lambda: iter(jobs)))
+    tasks = {name: SimpleNamespace(environment=where) for name, where in (("copying", "study"), ("exam", "evaluation"))}
+    graph: Any = SimpleNamespace(tasks=tuple(tasks), study=SimpleNamespace(evaluation=SimpleNamespace(tasks=tasks)))
+    if built:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/python").symlink_to(sys.executable)
+    if message is None:
+        ready.check_tasks(workflow, graph, tmp_path, in_container=in_container)
+        return
+    with pytest.raises(ValueError, match=message):
+        ready.check_tasks(workflow, graph, tmp_path, in_container=in_container)

@@ -13,7 +13,7 @@ RULES = {
 
 
 def test_there_are_rules() -> None:
-    assert len(RULES) == 28
+    assert len(RULES) == 30
 
 
 @pytest.mark.parametrize("name", RULES)

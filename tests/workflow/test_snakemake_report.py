@@ -12,7 +12,7 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 from tests.workflow.test_staleness import GRAPH
 
-from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SWAPPED
+from speciate.config.stage_specs import AGREED, CARDED, COMPARED, SCORED_TASKS, SWAPPED
 from speciate.reporting import csv_page
 
 
@@ -45,7 +45,7 @@ def test_every_figure_and_table_is_in_its_category(entries: dict[str, dict[str, 
     figures = [*GRAPH.figures("report"), *GRAPH.figures("data")]
     assert named == {
         *(("Figures", figure) for figure in figures),
-        *(("Tables", table) for table in (*COMPARED, AGREED, SWAPPED, *CARDED)),
+        *(("Tables", table) for table in (*COMPARED, AGREED, SWAPPED, *SCORED_TASKS, *CARDED)),
         *(("Pages", name) for name in ("report", "data", "explorer")),
     }
     places = {pathlib.Path(path).stem: entry["place"] for path, entry in entries.items()}

@@ -27,14 +27,17 @@ STUDY = read_study(ROOT / "studies" / "smoke.yaml")
 GRAPH = StudyGraph(STUDY, pathlib.Path("results"))
 NUM_RUNS = len(STUDY.runs())
 NUM_FIGURES, NUM_DATA_FIGURES = (len(GRAPH.figures(page)) for page in ("report", "data"))
-AFTER_TABLES = {"draw": NUM_FIGURES, "explore": 1, "manifest": 1, "report": 1}
+TASK_FIGURES = sum(GRAPH.read_by(figure) == "tasks" for figure in GRAPH.figures("report"))
+AFTER_TABLES = {"draw": NUM_FIGURES - TASK_FIGURES, "explore": 1, "manifest": 1, "report": 1}
+AFTER_SCORES = {"compare_tasks": 1, "draw": TASK_FIGURES, "manifest": 1, "report": 1}
 AFTER_MEASURES = {"compare": 1, **AFTER_TABLES}
 
 
 def after_runs(count: int) -> dict[str, int]:
     """Return the jobs that follow `count` retrained runs."""
     each = dict.fromkeys(("train", "evaluate", "intervene", "measure"), count)
-    return {**each, "agree": 1, "swap": 1, **AFTER_MEASURES}
+    scores = {"evaluate_tasks": count * len(GRAPH.tasks), **AFTER_SCORES}
+    return {**each, "agree": 1, "swap": 1, **scores, **AFTER_MEASURES, "draw": NUM_FIGURES}
 
 
 @pytest.fixture
@@ -88,6 +91,9 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
         folder = GRAPH.intervene_folder(run.ablation, run.seed)
         code = provenance.digest("intervene", GRAPH.intervene_spec(run.ablation, run.seed))
         jobs[f"{folder}/interventions.parquet"] = ("intervene", code)
+        for task in GRAPH.tasks:
+            code = provenance.digest("evaluate_tasks", GRAPH.task_spec(run.ablation, run.seed, task))
+            jobs[f"{GRAPH.task_folder(run.ablation, run.seed)}/{task}.parquet"] = ("evaluate_tasks", code)
         folder = GRAPH.measure_folder(run.ablation, run.seed)
         jobs[f"{folder}/runs.parquet"] = ("measure", provenance.digest("measure"))
     for figure in (*GRAPH.figures("report"), *GRAPH.figures("data")):
@@ -99,6 +105,7 @@ def digests_of_jobs() -> dict[str, tuple[str, str]]:
     last = {
         "agree": "tables/agreement.parquet",
         "compare": f"tables/{COMPARED[0]}.parquet",
+        "compare_tasks": "tables/tasks.parquet",
         "manifest": "manifest.json",
         "report": "report.html",
         "swap": "tables/swaps.parquet",
@@ -197,7 +204,7 @@ def test_an_edit_that_changes_no_byte_changes_no_digest(package: EditedPackage, 
     ],
 )
 def test_a_component_is_code_of_the_runs_that_use_it(package: EditedPackage, file: str, runs: int) -> None:
-    each = dict.fromkeys(("train", "evaluate", "intervene"), runs)
+    each = dict.fromkeys(("train", "evaluate", "intervene"), runs) | {"evaluate_tasks": runs * len(GRAPH.tasks)}
     assert package.stale_by(file, "", "EDITED = 1\n") == each
 
 
@@ -212,6 +219,22 @@ def test_the_parquet_writer_of_documents_reads_no_source_anew(package: EditedPac
     stale = package.stale_by("data/documents.py", "", "EDITED = 1\n")
     assert "fetch" not in stale
     assert stale["clean"] == len(STUDY.domains)
+
+
+def test_a_kind_of_task_is_code_of_its_own_tasks(package: EditedPackage) -> None:
+    stale = package.stale_by("evaluation/task/copying.py", "", "EDITED = 1\n")
+    of_kind = [task for task in STUDY.evaluation.tasks.values() if task.kind == "copying"]
+    assert stale == {"evaluate_tasks": NUM_RUNS * len(of_kind)}
+
+
+def test_an_option_of_a_task_reruns_that_task_and_what_reads_scores(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "lengths: [16, 32, 64], questions: 16", "lengths: [16, 64], questions: 16")
+    assert workspace.stale() == {"evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
+
+
+def test_an_added_task_runs_alone(workspace: Workspace) -> None:
+    workspace.edit("studies/smoke.yaml", "  tasks:\n", "  tasks:\n    again: {kind: copying, lengths: [16], seed: 1}\n")
+    assert workspace.stale() == {"evaluate_tasks": NUM_RUNS, **AFTER_SCORES}
 
 
 def test_a_metric_reruns_the_analysis_on(workspace: Workspace) -> None:

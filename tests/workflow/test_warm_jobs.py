@@ -23,8 +23,15 @@ base: {training: {num_steps: STEPS}}
 """
 HOME = pathlib.Path("results/warm")
 RUN = "unbalanced_fast/seed0"
-STAGES = {"train", "evaluate", "measure", "intervene"}
-TARGETS = [f"{HOME}/measures/{RUN}/runs.parquet", f"{HOME}/interventions/{RUN}/interventions.parquet"]
+STAGES = {"train", "evaluate", "evaluate_tasks", "measure", "intervene"}
+TARGETS = [
+    f"{HOME}/{path}"
+    for path in (
+        f"measures/{RUN}/runs.parquet",
+        f"interventions/{RUN}/interventions.parquet",
+        f"tasks/{RUN}/copying.parquet",
+    )
+]
 OFFER = """
 import os, sys
 from types import SimpleNamespace

@@ -28,7 +28,8 @@ class Panel(NamedTuple):
 
     def rows(self, scores: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of table `tasks` with this score."""
-        return scores[(scores[list(self._fields)] == tuple(self)).all(axis=1)]
+        is_of_part = (scores["metric"] == self.metric) & (scores["part"] == self.part)
+        return scores[(scores["task"] == self.task) & is_of_part]
 
 
 def scored_rows(tables: style.Tables) -> pd.DataFrame:

@@ -77,7 +77,7 @@ def complete(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequenc
         chosen = order[start : start + (how.batch if model.causal else 1)]
         fill = _continue if model.causal else _fill_masks
         for index, tokens in zip(
-            chosen, fill(model, tokenizer, [prompts[i] for i in chosen], how, chosen), strict=True
+            chosen, fill(model, tokenizer, [prompts[i] for i in chosen], how, numbers=chosen), strict=True
         ):
             kept = tokens[: tokens.index(how.end)] if how.end is not None and how.end in tokens else tokens
             texts[index] = cut_at_stop(tokenizer.decode(kept), how.stop)
@@ -86,14 +86,14 @@ def complete(model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Sequenc
 
 @torch.no_grad()
 def _continue(
-    model: Transformer, tokenizer: Tokenizer, prompts: list[Sequence[int]], how: Completing, *numbers: list[int]
+    model: Transformer, tokenizer: Tokenizer, prompts: list[Sequence[int]], how: Completing, *, numbers: list[int]
 ) -> list[list[int]]:
     """Continue prompts, left to right."""
     device = model.token_embedding.weight.device
     longest = max(map(len, prompts))
     id_BT = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask_BT = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    draws = [torch.Generator().manual_seed(how.seed + number) for number in numbers[0]]
+    draws = [torch.Generator().manual_seed(how.seed + number) for number in numbers]
     written: list[list[int]] = [[] for _ in prompts]
     rows, cache = list(range(len(prompts))), GenerationCache()
     for _ in range(how.max_tokens):
@@ -130,10 +130,10 @@ def _has_ended(tokenizer: Tokenizer, tokens: list[int], how: Completing) -> bool
 
 
 def _fill_masks(
-    model: Transformer, tokenizer: Tokenizer, prompts: list[Sequence[int]], how: Completing, *numbers: list[int]
+    model: Transformer, tokenizer: Tokenizer, prompts: list[Sequence[int]], how: Completing, *, numbers: list[int]
 ) -> list[list[int]]:
     """Fill masks after one prompt, by a sampler."""
-    (prompt,), ((number,),) = prompts, numbers
+    (prompt,), (number,) = prompts, numbers
     mask, options = model.vocabulary - 1, sampler_options(how.sampler)
     device = model.token_embedding.weight.device
     text = MaskedText(

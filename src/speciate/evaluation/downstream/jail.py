@@ -45,7 +45,7 @@ def call(name: str, *arguments: object) -> None:
         raise OSError(error, f"{name}: {os.strerror(error)}")
 
 
-def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+def mount(source: str, target: str, kind: str | None, flags: int, *, data: str | None = None) -> None:
     call(
         "mount",
         *(source.encode(), target.encode(), None if kind is None else kind.encode(), ctypes.c_ulong(flags)),
@@ -70,7 +70,7 @@ def enter_root() -> None:
     """Make a root in which only the C library, this Python's library and an empty /tmp are to be seen."""
     mount("none", "/", None, MOUNT_REC | MOUNT_PRIVATE)
     root = "/tmp"  # on top of the machine's, in this namespace alone
-    mount("tmpfs", root, "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, "size=1m,nr_inodes=1000,mode=755")
+    mount("tmpfs", root, "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, data="size=1m,nr_inodes=1000,mode=755")
     os.mkdir(root + "/old")
     inside = root + "/inside"
     for folder in ("/usr", "/lib", "/lib64", os.path.join(sys.base_prefix, "lib")):
@@ -80,7 +80,7 @@ def enter_root() -> None:
         elif os.path.isdir(folder) and not os.path.isdir(inside + folder):
             bind(folder, inside)
     os.mkdir(inside + "/tmp")
-    mount("tmpfs", inside + "/tmp", "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, "size=16m,nr_inodes=256,mode=777")
+    mount("tmpfs", inside + "/tmp", "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, data="size=16m,nr_inodes=256,mode=777")
     os.mkdir(inside + "/dev")
     open(inside + "/dev/null", "w").close()
     mount("/dev/null", inside + "/dev/null", None, MOUNT_BIND)
@@ -89,7 +89,7 @@ def enter_root() -> None:
     call("pivot_root", root.encode(), (root + "/old").encode())
     os.chdir("/")
     call("umount2", b"/old", DETACH)
-    mount("none", "/", None, MOUNT_REMOUNT | MOUNT_RDONLY | MOUNT_NOSUID | MOUNT_NODEV, "size=1m")
+    mount("none", "/", None, MOUNT_REMOUNT | MOUNT_RDONLY | MOUNT_NOSUID | MOUNT_NODEV, data="size=1m")
     os.chroot("/inside")  # who lives in a chroot cannot make a user namespace, in which it would have rights again
     os.chdir("/tmp")
 
