@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 HOST := .envs/host/bin
 STUDY := .envs/study/bin
+EVALUATE := .envs/evaluate/bin
 RUFF := $(STUDY)/ruff
 SNAKEFILES := Snakefile workflow
 # the arm that `make verify` remakes: the study's reference, whose layers have routers
@@ -17,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help study families smoke test test-cluster verify replication bench calibration gpu-check image environment dev lock docs format clean
+.PHONY: help study families smoke test test-cluster verify replication bench calibration gpu-check image environment evaluation-environment test-evaluation dev lock docs format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,6 +45,10 @@ test: dev ## check format, lint and types, and run all tests except the slow one
 	$(HOST)/snakefmt --check $(SNAKEFILES)
 	$(HOST)/snakemake --lint
 	$(STUDY)/python -m pytest -n 2 --no-loadscope-reorder -m 'not slow and not gpu and not cluster' $(ARGS)
+
+test-evaluation: export OMP_NUM_THREADS := 1
+test-evaluation: evaluation-environment ## run the tests that need the lm-evaluation-harness, which `make test` leaves out
+	$(EVALUATE)/python -m pytest -m 'not slow and not gpu and not cluster' $(patsubst %,tests/evaluation/downstream/test_%.py,benchmarks harness lm_eval_model) $(ARGS)
 
 test-cluster: export OMP_NUM_THREADS := 1
 test-cluster: dev ## run studies on a Slurm and in an Apptainer that the tests bring (root, Debian); or ARGS=--without-missing
@@ -87,6 +92,9 @@ image: ## make the pinned container image, without root; ARGS='--pull URL' fetch
 
 environment: ## build .envs/host (Snakemake) and .envs/study (torch) from the hashed locks in envs/
 	$(call build,host study)
+
+evaluation-environment: ## build .envs/evaluate as well, which adds the lm-evaluation-harness; a study needs it for tasks `harness`
+	$(call build,host evaluate)
 
 dev: ## build the same, and the developers' tools
 	$(call build,host dev)

@@ -1,6 +1,7 @@
 """Builds the environments under .envs/ from the hashed locks in this folder; what is up to date is left alone.
 
     python3 envs/build.py host study        `dev` adds the developers' tools to `study`
+    python3 envs/build.py evaluate          an environment of its own, which sees the packages of `study` beside its own
 
 Torch comes first and decides the rest. One version of it has several builds: on some machines a CPU file that pip's
 find-links names, elsewhere the registry's build with CUDA. A known CPU file is taken where there is one, otherwise what
@@ -31,6 +32,7 @@ INPUTS = {
     "host": ("pip.lock", "host.lock"),
     "study": ("pip.lock", "torch-cpu.lock", "study.lock", "study-cuda.lock"),
     "dev": ("dev.lock",),
+    "evaluate": ("pip.lock", "evaluate.lock"),
 }
 """The lock files that decide what an environment holds."""
 INSTALL = ("-I", "-m", "pip", "install", "--require-hashes", "--no-build-isolation", "--no-compile", "--no-input")
@@ -108,11 +110,22 @@ def build(name: str, folder: pathlib.Path, log: pathlib.Path) -> dict[str, objec
         torch = install_torch(python, log)
         record |= {"lock": torch.pop("lock"), "torch": torch}
         print(f"envs: torch is {torch['file']}; what it needs is in {record['lock']}", flush=True)
-    run(log, str(python), *INSTALL, "-r", str(LOCKS / str(record["lock"])))
     packages = next((folder / "lib").glob("python3*/site-packages"))
+    if name == "evaluate":
+        record |= {"study": study_record()}
+        # a line of a .pth file is a folder of packages; pip leaves alone what it finds there in the version of the lock
+        (packages / "study.pth").write_text(f"{(HOME / 'study').resolve() / packages.relative_to(folder)}\n")
+    run(log, str(python), *INSTALL, "-r", str(LOCKS / str(record["lock"])))
     compiling = [str(python), "-I", "-m", "compileall", "-q", "-j", "0", "-x", SELDOM_IMPORTED, str(packages)]
     subprocess.run(compiling, capture_output=True, check=False)  # fails on templates that are no Python; no harm
     return record
+
+
+def study_record() -> dict[str, object]:
+    """Returns what says which packages `.envs/study` holds; empty where it has not been built."""
+    file = HOME / "study" / "build.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    return {key: known[key] for key in ("python", "requirements", "torch") if key in known}
 
 
 def locks_digest(name: str) -> str:
@@ -128,13 +141,20 @@ def requirements_digest(lock: str) -> str:
 
 
 def ensure(name: str) -> None:
-    """Builds what is missing or out of date. `dev` is a layer over `study`, with a record of its own."""
+    """Builds what is missing or out of date. `dev` is a layer over `study`, with a record of its own.
+
+    `evaluate` is a folder of its own over `study`, so that a second copy of torch takes neither time nor space; it is
+    built anew when `study` has come to hold other packages.
+    """
+    if name == "evaluate":
+        ensure("study")
     inside = "study" if name == "dev" else name
     folder, log = HOME / inside, HOME / f"{inside}.log"
     locks = locks_digest(name)
     written = folder / ("dev.json" if name == "dev" else "build.json")
     known = json.loads(written.read_text()) if written.is_file() else {}
-    if (folder / "bin" / "python").exists() and known.get("locks") == locks:
+    over = known.get("study") == study_record() if name == "evaluate" else True
+    if (folder / "bin" / "python").exists() and known.get("locks") == locks and over:
         if "lock" in known and "requirements" not in known:  # an earlier version built it, from the same locks
             write_record(written, known)
         return
@@ -153,7 +173,10 @@ def ensure(name: str) -> None:
 
 def write_record(file: pathlib.Path, record: dict[str, object]) -> None:
     """Writes what was installed, with the digest of its lock, by which results name the environment that made them."""
-    named = {"requirements": requirements_digest(str(record["lock"]))} if "lock" in record else {}
+    named: dict[str, object] = {"requirements": requirements_digest(str(record["lock"]))} if "lock" in record else {}
+    if isinstance(study := record.get("study"), dict):  # what runs there runs on the study's packages too
+        both = f"{study['requirements']} {named['requirements']}"
+        named = {"requirements": hashlib.sha256(both.encode()).hexdigest(), "torch": study["torch"]}
     file.write_text(json.dumps({**record, **named}, indent=1, sort_keys=True) + "\n")
 
 

@@ -16,3 +16,4 @@ resolve host.lock "$@" -c pip.lock host.in
 resolve study.lock "$@" -c pip.lock study.in torch-cpu.in
 resolve study-cuda.lock "$@" -c pip.lock -c study.lock study.in torch-cuda.in
 resolve dev.lock "$@" -c pip.lock -c study.lock -c study-cuda.lock --override no-torch.in dev.in
+resolve evaluate.lock "$@" -c pip.lock -c study.lock -c study-cuda.lock -c dev.lock --override no-torch.in evaluate.in

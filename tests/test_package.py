@@ -69,10 +69,13 @@ def test_the_wheel_brings_the_command_and_says_what_it_needs(wheel: pathlib.Path
     (folder,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}
     scripts = configparser.ConfigParser()
     scripts.read_string(archive.read(f"{folder}/entry_points.txt").decode())
-    assert dict(scripts["console_scripts"]) == {"speciate": "speciate.cli:main"}
+    assert dict(scripts["console_scripts"]) == {
+        "speciate": "speciate.cli:main",
+        "speciate-lm-eval": "speciate.evaluation.downstream.lm_eval_model:main",
+    }
     metadata = email.message_from_bytes(archive.read(f"{folder}/METADATA"))
     assert metadata["Version"] == cli.VERSION == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
-    assert metadata.get_all("Provides-Extra") == ["torch", "data", "evaluation", "all"]
+    assert metadata.get_all("Provides-Extra") == ["torch", "data", "evaluation", "harness", "all"]
     core = [needed.lower() for needed in metadata.get_all("Requires-Dist", []) if "extra ==" not in needed]
     names = {needed.partition(">")[0] for needed in core}
     assert names == {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "scipy"}

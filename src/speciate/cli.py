@@ -42,6 +42,7 @@ EXTRAS = {
     " profanity_check regex tokenizers zstandard",
     "torch": "filelock safetensors tensorboardX torch transformers",
     "evaluation": "gguf",
+    "harness": "lm_eval",
 }
 """Extra of pyproject.toml -> the modules that it brings. What is missing here comes with the package itself."""
 

@@ -41,6 +41,7 @@ class Machine:
             "host": wheel(self.index, "workflow", "1.0"),
             "study": wheel(self.index, "small", "1.0"),
             "dev": wheel(self.index, "linter", "1.0"),
+            "evaluate": wheel(self.index, "benchmarks", "1.0", "small") + wheel(self.index, "small", "1.0"),
             "torch-cpu": wheel(self.files, "torch", CPU, "small"),
             "study-cuda": wheel(self.index, "torch", REGISTRY, "large") + wheel(self.index, "large", "1.0"),
         }
@@ -131,6 +132,29 @@ def test_built_once_and_again_when_its_lock_changes_or_its_record_is_missing(
     assert built == ["host", "study", "host", "host", "host"]
 
 
+def test_evaluation_has_packages_of_its_own_and_sees_those_of_the_study(machine: Machine) -> None:
+    done = machine.build("evaluate")
+    assert done.returncode == 0, done.stderr
+    assert machine.installed("study") == {"installer-1.0", f"torch-{CPU}", "small-1.0"}
+    assert machine.installed("evaluate") == {
+        "installer-1.0",
+        "benchmarks-1.0",
+    }  # `small` and torch are seen, not copied
+    python = machine.record("evaluate").parent / "bin" / "python"
+    names = "import importlib.metadata as m; print(m.version('small'), m.version('torch'), m.version('benchmarks'))"
+    seen = subprocess.run([python, "-I", "-c", names], capture_output=True, text=True, check=True)
+    assert seen.stdout.split() == ["1.0", CPU, "1.0"]
+    before = json.loads(machine.record("evaluate").read_text())
+    assert before["torch"]["file"] == f"torch-{CPU}-py3-none-any.whl"
+
+    assert "building" not in machine.build("evaluate").stdout
+    with (machine.envs / "study.lock").open("a") as lock:
+        lock.write(wheel(machine.files, "more", "1.0"))
+    assert "building .envs/evaluate" in machine.build("evaluate").stdout
+    after = json.loads(machine.record("evaluate").read_text())
+    assert after["requirements"] != before["requirements"]  # other packages of the study are another environment
+
+
 def test_an_environment_is_named_by_what_its_lock_requires(machine: Machine) -> None:
     builder = runpy.run_path(str(machine.envs / "build.py"))
     lock, digest = machine.envs / "study.lock", builder["requirements_digest"]
@@ -170,7 +194,8 @@ def test_the_locks_name_one_version_of_torch_and_share_every_other_package() -> 
     assert {name: cuda[name] for name in cpu if name in cuda} == {name: cpu[name] for name in cpu if name in cuda}
     assert set(cpu) - set(cuda) <= {"setuptools"}
     assert all(re.match(r"cuda-|nvidia-|triton", name) for name in set(cuda) - set(cpu))
-    assert all(versions == cpu[name] for name, versions in pins("dev").items() if name in cpu)
+    for layer in ("dev", "evaluate"):
+        assert all(versions == cpu[name] for name, versions in pins(layer).items() if name in cpu)
     assert all(pins("study")[name] == versions for name, versions in pins("pip").items())
 
 
