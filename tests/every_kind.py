@@ -39,6 +39,8 @@ SIZES: Settings = {
 OTHERS: Settings = {
     "capacity_factor": 0.5,
     "num_kv_heads": 2,
+    "head_width": 10,
+    "qkv_bias": False,
     "num_shared": 1,
     "top_k": 2,
     "noise_std": 0.5,
@@ -46,7 +48,7 @@ OTHERS: Settings = {
     "warmup": 0.5,
     "z_weight": 0.0,
 }
-"""A second value of options that are numbers."""
+"""A second value of options that are numbers, or may be null."""
 
 
 def slots_of(options: type[ComponentOptions]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import yaml
 from speciate import cli
 from speciate.config.contracts.statistics import RULES, STATISTICS
 from speciate.config.extends import extend, merge, read_yaml
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.run import RunSpec
 from speciate.config.study import parse_study
 
@@ -98,7 +99,7 @@ def check_example(example: str) -> None:
         assert RunSpec.model_validate({**merge(default["base"], settings), "ablation": "example", "seed": 0})
         return
     whole = extend(settings, ROOT / "studies") if "extends" in settings else merge(default, settings)
-    assert parse_study(whole, "example").ablations
+    assert parse_study(fill_from_checkpoints(whole, "example").settings, "example").ablations
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.every_kind import CONTEXT, VOCABULARY, Settings, crossings, is_sampled
+from tests.every_kind import CONTEXT, VOCABULARY, Settings, crossings, is_sampled, model_settings
 from torch import Tensor
 
 from speciate.config.components import options_within
@@ -114,6 +114,29 @@ def check_cache(model: Transformer, token_BT: Tensor, full_BTV: Tensor) -> None:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_text_has_one_result(name: str) -> None:
     check(ALL[name])
+
+
+HEADS = {"head_width": 10, "qk_norm": True, "num_kv_heads": 2}
+SCALINGS = [None, {"kind": "linear", "factor": 3.0}, {"kind": "llama3", "factor": 4.0, "original_context": 8}]
+INDEXER = {"kind": "kl", "heads": 2, "width": 8}
+MIXERS: dict[str, Settings] = {
+    "attention": {"kind": "attention"},
+    "gsa": {"kind": "gsa", "indexer": INDEXER, "budget": {"kind": "fixed", "k": 4}},
+    "dense choice": {"kind": "gsa", "indexer": "oracle", "budget": {"kind": "fixed", "k": 4}},
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("position", ["learned", *range(len(SCALINGS))])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_the_options_of_published_families_cross_with_mixers_and_positions(
+    mixer: str, position: str | int, qkv_bias: bool
+) -> None:
+    """Cross wide heads, norms of queries, biases, scaled embeddings and stretched positions, as no family has them."""
+    settings = model_settings(mixer={**MIXERS[mixer], **HEADS, "num_heads": 4, "qkv_bias": qkv_bias})
+    settings |= {"biases": not qkv_bias, "embedding_scale": 3.0}
+    settings |= {"position": position} if isinstance(position, str) else {"rotary_scaling": SCALINGS[position]}
+    check(settings)
 
 
 @pytest.mark.slow

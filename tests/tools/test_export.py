@@ -44,6 +44,14 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt2, untied": ("GPT2LMHeadModel", {"tied_head": False}, {"kind": "dense", "hidden": 40, "activation": "gelu"}),
     "llama": ("LlamaForCausalLM", {**LLAMA, "tied_head": False}, SWIGLU),
     "llama, tied": ("LlamaForCausalLM", LLAMA, SWIGLU),
+    "qwen2": ("Qwen2ForCausalLM", {**LLAMA, "block": {"mixer": {"qkv_bias": True, "num_kv_heads": 2}}}, SWIGLU),
+    "qwen3": ("Qwen3ForCausalLM", {**LLAMA, "block": {"mixer": {"qk_norm": True, "head_width": 12}}}, SWIGLU),
+    "gemma": ("GemmaForCausalLM", {**LLAMA, "embedding_scale": 32**0.5}, {**SWIGLU, "activation": "geglu_tanh"}),
+    "wide heads, scaled": (
+        "SpeciateForCausalLM",
+        {"embedding_scale": 3.0, "block": {"mixer": {"head_width": 6, "qk_norm": True, "qkv_bias": False}}},
+        DENSE,
+    ),
     "no one's": ("SpeciateForCausalLM", {"position": "rotary"}, {"kind": "dense", "hidden": 40}),
     "mixtral": (
         "MixtralForCausalLM",

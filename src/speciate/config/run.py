@@ -56,6 +56,28 @@ class LayerGroup(Strict):
     """What differs from `model.block`, merged over it key by key; a component of another `kind` replaces it whole."""
 
 
+class RotaryScaling(Strict):
+    """How a rotary encoding is slowed down so that a model reads longer contexts than those that it began with."""
+
+    kind: Literal["linear", "llama3"]
+    """`linear`: every frequency is divided by the factor (Chen et al. 2023). `llama3`: only the low ones are (Llama 3,
+    Grattafiori et al. 2024)."""
+    factor: float = Field(ge=1)
+    """Number by which frequencies are divided."""
+    low_frequency: float = Field(1.0, gt=0)
+    """Number of turns within the original context up to which a frequency is divided by the whole factor (llama3)."""
+    high_frequency: float = Field(4.0, gt=0)
+    """Number of turns within the original context from which on a frequency stays as it is (llama3)."""
+    original_context: int = Field(8192, ge=1)
+    """Length of the contexts that the model began with, in tokens (llama3)."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_frequencies(self) -> Self:
+        if self.low_frequency >= self.high_frequency:
+            raise ValueError(f"low_frequency: {self.low_frequency:g} is not below high_frequency")
+        return self
+
+
 class ModelSpec(Strict):
     """A GPT-shaped decoder (Radford et al. 2019). With RMS norm, rotary positions, SwiGLU and grouped queries it is
     Llama's (Touvron et al. 2023).
@@ -75,6 +97,8 @@ class ModelSpec(Strict):
     """Position encoding: learned embeddings (GPT-2) or rotary (Llama)."""
     rotary_base: float = Field(10000.0, gt=1)
     """Base of the wavelengths of the rotary encoding."""
+    rotary_scaling: RotaryScaling | None = None
+    """How the rotary encoding is stretched to longer contexts. With null it is not."""
     biases: bool = True
     """Whether linear layers and layer norms have biases. GPT-2 has them, Llama does not."""
     causal: bool = True
@@ -88,6 +112,8 @@ class ModelSpec(Strict):
     separate documents."""
     tied_head: bool = True
     """Whether the output layer shares the weights of the token embedding."""
+    embedding_scale: float = Field(1.0, gt=0)
+    """Factor of the token embeddings where they enter the residual stream; Gemma's is sqrt(width)."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial weights. Projections into the residual stream get it divided by sqrt(2 x
     num_layers), as in GPT-2."""
@@ -124,8 +150,12 @@ class ModelSpec(Strict):
         contexts may differ.
         """
         names = ["width", "num_layers", "causal", "norm", "norm_epsilon", "position", "biases", "tied_head"]
+        names.append("embedding_scale")
         names.append("rotary_base" if self.position == "rotary" else "context")
         pairs = {f"model.{name}": (getattr(self, name), getattr(other, name)) for name in names}
+        if self.position == "rotary" and self.rotary_scaling != other.rotary_scaling:
+            own, theirs = (spec.rotary_scaling and spec.rotary_scaling.model_dump() for spec in (self, other))
+            pairs["model.rotary_scaling"] = (str(own), str(theirs))
         for layer in range(min(self.num_layers, other.num_layers)):
             block, other_block = self.block_of(layer), other.block_of(layer)
             for slot in ("mixer", "depth"):

@@ -1,8 +1,9 @@
 """Activation functions of feed-forward layers: GELU (Hendrycks and Gimpel 2016), SwiGLU (Shazeer 2020).
 
-    gelu(u) = u Phi(u);    gelu_tanh: the tanh approximation that GPT-2 uses;    swiglu(g, u) = g sigmoid(g) u
+    gelu(u) = u Phi(u);    gelu_tanh: the tanh approximation that GPT-2 uses
+    swiglu(g, u) = g sigmoid(g) u;    geglu_tanh(g, u) = gelu_tanh(g) u, as in Gemma
 
-N rows, F hidden units; swiglu needs 2F inputs, the gates before the units.
+N rows, F hidden units; the gated ones need 2F inputs, the gates before the units.
 """
 
 from collections.abc import Callable
@@ -30,4 +31,14 @@ def _swiglu(u_NG: Tensor) -> Tensor:
     return F.silu(gate_NF) * up_NF
 
 
-ACTIVATIONS = {"gelu": Activation(F.gelu, 1), "gelu_tanh": Activation(_gelu_tanh, 1), "swiglu": Activation(_swiglu, 2)}
+def _geglu_tanh(u_NG: Tensor) -> Tensor:
+    gate_NF, up_NF = u_NG.chunk(2, dim=-1)
+    return _gelu_tanh(gate_NF) * up_NF
+
+
+ACTIVATIONS = {
+    "gelu": Activation(F.gelu, 1),
+    "gelu_tanh": Activation(_gelu_tanh, 1),
+    "swiglu": Activation(_swiglu, 2),
+    "geglu_tanh": Activation(_geglu_tanh, 2),
+}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from speciate.config.run import ModelSpec
 from speciate.model.block import Block
+from speciate.model.embedding import token_embedding
 from speciate.model.initial_weights import initialise
 from speciate.model.module_hooks import HasIdleParameters
 from speciate.model.norm import norm
@@ -42,7 +43,7 @@ class Transformer(nn.Module):
         seed = int(torch.randint(2**62, (), device="cpu"))
         self.context, self.vocabulary = model.context, vocabulary
         self.separate_documents, self.causal = model.separate_documents, model.causal
-        self.token_embedding = nn.Embedding(vocabulary, model.width)
+        self.token_embedding = token_embedding(vocabulary, model)
         self.position_embedding = nn.Embedding(model.context, model.width) if model.position == "learned" else None
         self.blocks = nn.ModuleList(
             Block(BuildContext(model, layer, vocabulary, seed)) for layer in range(model.num_layers)

@@ -146,10 +146,9 @@ BAD: dict[str, tuple[str, Callable[[pathlib.Path], object], str]] = {
     "rotary": (
         "llama",
         lambda at: broken(at, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}),
-        "rope_type: 'yarn' is not supported; only 'default' is",
+        "rope_type: 'yarn' is not supported; only 'default' or 'linear' or 'llama3' is",
     ),
     "biases": ("llama", lambda at: broken(at, attention_bias=True), "attention_bias: True is not supported"),
-    "head width": ("llama", lambda at: broken(at, head_dim=8), "head_dim: 8 is not supported; only 16 or None is"),
     "pickle": (
         "gpt2",
         lambda at: (at / "model.safetensors").rename(at / "pytorch_model.bin"),

@@ -31,6 +31,8 @@ def ffn(**changes: Any) -> dict[str, Any]:
 MIXTRAL: dict[str, dict[str, Any]] = {
     "untied": {"tied_head": False, "norm_epsilon": 1e-6, "rotary_base": 500.0},
     "grouped": {"block": {"mixer": {"num_kv_heads": 2}}},
+    "wide heads": {"block": {"mixer": {"head_width": 10}}},
+    "stretched": {"rotary_scaling": {"kind": "llama3", "factor": 4.0, "original_context": 8}},
     "more experts": ffn(top_k=3, balance="auxiliary"),
 }
 OTHERS: dict[str, dict[str, Any]] = {
@@ -48,6 +50,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "learned positions": {"position": "learned"},
     "biases": {"biases": True},
     "not causal": {"causal": False},
+    "norms of queries": {"block": {"mixer": {"qk_norm": True}}},
+    "biases of queries": {"block": {"mixer": {"qkv_bias": True}}},
+    "scaled embeddings": {"embedding_scale": 2.0},
     "exception": {"exceptions": [{"layers": [1], "block": {**BLOCK, "ffn": {"kind": "dense", "hidden": 20}}}]},
     "depth": {"block": {"depth": {"kind": "mod", "capacity": 0.5, "hidden": 8}}},
     "mixer": {"block": {"mixer": {"kind": "mamba", "state": 4}}},

@@ -18,8 +18,9 @@ class Options(FfnOptions):
 
     hidden: int = Field(512, ge=1)
     """Number of hidden units."""
-    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
-    """Activation function. gelu_tanh: GPT-2's approximation of gelu; swiglu: gated, with 1.5 times the parameters."""
+    activation: Literal["gelu", "gelu_tanh", "swiglu", "geglu_tanh"] = "gelu"
+    """Activation function. gelu_tanh: GPT-2's approximation of gelu; swiglu (Llama's) and geglu_tanh (Gemma's): gated,
+    with 1.5 times the parameters."""
 
 
 class FeedForward(nn.Module):

@@ -36,8 +36,9 @@ class Options(FfnOptions):
     """Number of additional experts of the same size that every token uses."""
     hidden: int = Field(256, ge=1)
     """Number of hidden units of one expert."""
-    activation: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
-    """Activation function. gelu_tanh: GPT-2's approximation of gelu; swiglu: gated, with 1.5 times the parameters."""
+    activation: Literal["gelu", "gelu_tanh", "swiglu", "geglu_tanh"] = "gelu"
+    """Activation function. gelu_tanh: GPT-2's approximation of gelu; swiglu (Llama's) and geglu_tanh (Gemma's): gated,
+    with 1.5 times the parameters."""
     z_weight: float = Field(0.001, ge=0)
     """Weight of the z-loss on the logits of a router that is trained."""
     router: Annotated[RouterOptions, OneOf("model/moe/router")]

@@ -3,7 +3,8 @@
 One of our parameters is one or more tensors of transformers, concatenated along the outputs: queries, keys and values
 are one projection here, and so are a gate and its units. It is transposed if transformers stores it the other way round
 (GPT-2, and the experts of Mixtral). One list of such rules for each family serves both directions; a tensor that no
-rule names is an error, and never dropped. The families are in gpt2.py, llama.py and mixtral.py.
+rule names is an error, and never dropped. The families are in gpt2.py, llama.py (Mistral too),
+qwen.py, gemma.py and mixtral.py.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speciate.config.pretrained.families import Config
 from speciate.config.run import ModelSpec
 
 NamedTensors = Mapping[str, Tensor]
@@ -32,6 +32,8 @@ class Rule:
     """Number of outputs of each of these tensors; empty if there is only one."""
     transposed: bool = False
     """Whether transformers stores it with its last two axes exchanged."""
+    offset: float = 0.0
+    """What our values have beyond those of transformers: Gemma stores the gain of a norm less 1."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,6 @@ class Family:
     """Prefix of the names in transformers; checkpoints of the model without a head lack it."""
     rules: Callable[[ModelSpec], list[Rule]]
     """Returns the rules of a model of this shape."""
-    settings: Callable[[Config], dict[str, Any]] | None
-    """Returns the shape that a config describes, as settings of a ModelSpec; ValueError if it is not supported. None:
-    models of this family are only written."""
     config: Callable[[ModelSpec], dict[str, Any] | None]
     """Return transformers' config of a shape, without the vocabulary; None if the family has no such model."""
     buffers: tuple[str, ...]
@@ -66,7 +65,10 @@ def import_weights(hf_weights: NamedTensors, rules: list[Rule]) -> dict[str, Ten
     weights = {}
     for rule in rules:
         parts = [hf_weights[name].mT if rule.transposed else hf_weights[name] for name in rule.hf_names]
-        weights[rule.name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if rule.offset:
+            joined = joined.to(torch.promote_types(joined.dtype, torch.float32)) + rule.offset
+        weights[rule.name] = joined
     return weights
 
 
@@ -74,7 +76,8 @@ def export_weights(weights: NamedTensors, rules: list[Rule]) -> dict[str, Tensor
     """Return our weights under transformers' names; the inverse of `import_weights`."""
     hf_weights = {}
     for rule in rules:
-        parts = weights[rule.name].split(rule.rows) if rule.rows else (weights[rule.name],)
+        weight = weights[rule.name] - rule.offset if rule.offset else weights[rule.name]
+        parts = weight.split(rule.rows) if rule.rows else (weight,)
         for name, part in zip(rule.hf_names, parts, strict=True):
             hf_weights[name] = (part.mT if rule.transposed else part).contiguous()
     return hf_weights
@@ -91,8 +94,22 @@ def complete_names(hf_weights: NamedTensors, family: Family, tied: bool) -> dict
 
 
 def dense_options(model: ModelSpec) -> dict[str, Any] | None:
-    """Return the options of attention and dense feed-forward layer if every layer consists of these; else None."""
+    """Return the options of attention and dense feed-forward layer if every layer consists of these; else None.
+
+    What is not given has its value: `num_kv_heads`, `head_width` and `qkv_bias` are never None.
+    """
     block = model.block
     if model.exceptions or (block.mixer.kind, block.ffn.kind, block.depth.kind) != ("attention", "dense", "every"):
         return None
-    return {**block.mixer.model_dump(), **block.ffn.model_dump()}
+    return {**attention_options(model), **block.ffn.model_dump()}
+
+
+def attention_options(model: ModelSpec) -> dict[str, Any]:
+    """Return the options of attention, none of them None."""
+    mixer: Any = model.block.mixer
+    options: dict[str, Any] = mixer.model_dump()
+    return options | {
+        "num_kv_heads": mixer.num_kv_heads or mixer.num_heads,
+        "head_width": mixer.width_of_head(model.width),
+        "qkv_bias": mixer.has_qkv_bias(model.biases),
+    }

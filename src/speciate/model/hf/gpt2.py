@@ -5,7 +5,7 @@ Shown equal to GPT2LMHeadModel, gradients included (tests/model/test_transformer
 
 from typing import Any
 
-from speciate.config.pretrained.families import ACTIVATIONS, gpt2_settings
+from speciate.config.pretrained.families import ACTIVATIONS
 from speciate.config.run import ModelSpec
 from speciate.model.hf.convert import Family, Rule, dense_options
 
@@ -35,10 +35,10 @@ def _config(model: ModelSpec) -> dict[str, Any] | None:
     options: Any = dense_options(model)
     if options is None or (model.norm, model.position, model.biases) != ("layer", "learned", True):
         return None
-    if options["activation"] not in ACTIVATIONS.values() or options["num_kv_heads"] not in (
-        None,
-        options["num_heads"],
-    ):
+    joint = (options["num_kv_heads"] * options["head_width"], options["qkv_bias"], options["qk_norm"])
+    if joint != (model.width, True, False) or options["num_kv_heads"] != options["num_heads"]:
+        return None
+    if options["activation"] not in ACTIVATIONS.values() or model.embedding_scale != 1:
         return None
     return {
         "model_type": "gpt2",
@@ -60,7 +60,6 @@ FAMILY = Family(
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
     rules=_rules,
-    settings=gpt2_settings,
     config=_config,
     buffers=(".attn.bias", ".attn.masked_bias"),
 )

@@ -10,7 +10,7 @@ the straight-through gradient, by which the router learns, is not.
 from typing import Any
 
 from speciate.config.run import ModelSpec
-from speciate.model.hf.convert import Family, Rule
+from speciate.model.hf.convert import Family, Rule, attention_options
 from speciate.model.hf.llama import attention_config, attention_rules
 
 
@@ -31,6 +31,9 @@ def _config(model: ModelSpec) -> dict[str, Any] | None:
     kinds = (block.mixer.kind, block.ffn.kind, block.depth.kind)
     shape = (model.norm, model.position, model.biases, model.causal, model.exceptions)
     if kinds != ("attention", "moe", "every") or shape != ("rms", "rotary", False, True, ()):
+        return None
+    options = attention_options(model)
+    if options["qkv_bias"] or options["qk_norm"] or model.embedding_scale != 1:
         return None
     ffn: Any = block.ffn
     router, choice = ffn.router, ffn.choice
@@ -57,7 +60,6 @@ FAMILY = Family(
     architecture="MixtralForCausalLM",
     prefix="model.",
     rules=_rules,
-    settings=None,
     config=_config,
     buffers=(".rotary_emb.inv_freq",),
 )

@@ -1,4 +1,4 @@
-"""Read pretrained weights: a folder that transformers wrote (GPT-2 or Llama), or a GGUF file (Llama).
+"""Read pretrained weights: a folder that transformers wrote (one of FAMILIES), or a GGUF file (Llama).
 
 Both are read in float32 and renamed to our names. The result includes the shape that their config describes, with which
 the shape of a run that starts from them is compared.
@@ -15,12 +15,19 @@ import safetensors.torch
 from torch import Tensor
 
 from speciate.config.components import config_errors
-from speciate.config.pretrained.families import Config
+from speciate.config.pretrained.families import Config, shape_of_config, window_of
 from speciate.config.run import ModelSpec
-from speciate.model.hf import gguf, gpt2, llama
+from speciate.model.hf import gemma, gguf, gpt2, llama, qwen
 from speciate.model.hf.convert import Family, complete_names, import_weights
 
-FAMILIES = {"gpt2": gpt2.FAMILY, "llama": llama.FAMILY}
+FAMILIES = {
+    "gpt2": gpt2.FAMILY,
+    "llama": llama.FAMILY,
+    "mistral": llama.MISTRAL,
+    "qwen2": qwen.QWEN2,
+    "qwen3": qwen.QWEN3,
+    "gemma": gemma.FAMILY,
+}
 """Families that are read, by the `model_type` of a config.json."""
 
 
@@ -33,6 +40,8 @@ class Pretrained:
     """Weights under our names, float32."""
     origin: str
     """Where it was read from, for messages."""
+    window: int | None = None
+    """Number of latest tokens that a position of the published model attends to; None: all of them."""
 
 
 def shape_of(config: Config) -> tuple[Family, ModelSpec]:
@@ -41,13 +50,9 @@ def shape_of(config: Config) -> tuple[Family, ModelSpec]:
     Raises:
         ValueError: the family is unknown, or a setting is not supported; names the key.
     """
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None or family.settings is None:
-        raise ValueError(f"model_type: {config.get('model_type')!r} is none of {', '.join(FAMILIES)}")
+    shape = shape_of_config(config, "")
     try:
-        return family, ModelSpec.model_validate(family.settings(config))
-    except KeyError as error:
-        raise ValueError(f"{error.args[0]}: is missing") from None
+        return FAMILIES[config["model_type"]], ModelSpec.model_validate(shape.model)
     except pydantic.ValidationError as error:
         raise ValueError("; ".join(f"{path}: {why}" for path, why in config_errors(error))) from None
 
@@ -68,7 +73,7 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
         weights = import_weights(complete_names(hf_weights, family, model.tied_head), family.rules(model))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return Pretrained(model, {name: weight.float() for name, weight in weights.items()}, str(path))
+    return Pretrained(model, {name: weight.float() for name, weight in weights.items()}, str(path), window_of(config))
 
 
 def _config(folder: pathlib.Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Which of transformers' own classes an exported model is written as."""
 
 from speciate.config.run import ModelSpec
-from speciate.model.hf import gpt2, llama, mixtral
+from speciate.model.hf import gemma, gpt2, llama, mixtral, qwen
 from speciate.model.hf.convert import Family
 
-FAMILIES = (gpt2.FAMILY, llama.FAMILY, mixtral.FAMILY)
+FAMILIES = (gpt2.FAMILY, llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma.FAMILY, mixtral.FAMILY)
 """The families that are written; pretrained.py reads some of them."""
 
 

@@ -11,12 +11,12 @@ B blocks of T tokens, D width, N heads of h dimensions.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from speciate.model.attention_heads import AttentionHeads
 from speciate.model.attention_metrics import record_dense, record_largest
 from speciate.model.attention_options import AttentionHeadsOptions
 from speciate.model.module_hooks import CountsFlops
-from speciate.model.rotary import Rotary
 from speciate.model.token_batch import BuildContext, TokenBatch
 from speciate.selection.metrics import is_collecting
 
@@ -36,20 +36,12 @@ def visible_keys(tokens: TokenBatch, position_BS: Tensor, document_BS: Tensor | 
     return visible_BTS.unsqueeze(1)
 
 
-class Mixer(CountsFlops, nn.Module):
+class Mixer(CountsFlops, AttentionHeads):
     """Multi-head attention; one projection gives queries, keys and values, in this order."""
 
     def __init__(self, options: Options, context: BuildContext) -> None:
-        super().__init__()
-        model = context.model
-        self.layer, self.causal = context.layer, model.causal
-        self.num_heads = options.num_heads
-        self.num_kv_heads = options.num_kv_heads or options.num_heads
-        self.head_width = model.width // options.num_heads
-        joint_width = (self.num_heads + 2 * self.num_kv_heads) * self.head_width
-        self.query_key_value = nn.Linear(model.width, joint_width, bias=model.biases)
-        self.out = nn.Linear(model.width, model.width, bias=model.biases)
-        self.rotary = Rotary(self.head_width, model.context, model.rotary_base) if model.position == "rotary" else None
+        super().__init__(options, context)
+        self.causal = context.model.causal
 
     def num_flops(self, length: float) -> float:
         """Return the FLOPs of one token's scores and weighted sum of values, over all keys of a block."""
@@ -57,11 +49,7 @@ class Mixer(CountsFlops, nn.Module):
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """Return what each token gathers from the tokens that it sees, (B, T, D)."""
-        joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
-        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
-        query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
-        if self.rotary is not None:
-            query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
+        query_BTNh, key_BTNh, value_BTNh = self.project(x_BTD, tokens)
         mask_B1TS, position_BS = None, tokens.position_BT
         if tokens.document_BT is not None:
             mask_B1TS = visible_keys(tokens, tokens.position_BT, tokens.document_BT, self.causal)

@@ -15,14 +15,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from speciate.config.components import OneOf
 from speciate.config.contracts.model import BudgetOptions, IndexerOptions
+from speciate.model.attention_heads import AttentionHeads
 from speciate.model.attention_metrics import record_largest
 from speciate.model.attention_options import AttentionHeadsOptions
 from speciate.model.module_hooks import CountsFlops
-from speciate.model.rotary import Rotary
 from speciate.model.sparse_attention.attention import AttentionOutput, SparseAttention
 from speciate.model.sparse_attention.gate import Gate
 from speciate.model.sparse_attention.metrics import record_choice
@@ -52,23 +52,16 @@ class Options(AttentionHeadsOptions):
         return self
 
 
-class Mixer(CountsFlops, nn.Module):
+class Mixer(CountsFlops, AttentionHeads):
     """Sparse attention with gates; one projection gives queries, keys and values, in this order."""
 
     def __init__(self, options: Options, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__(options, context)
         model = context.model
-        self.layer = context.layer
-        self.num_heads = options.num_heads
-        self.num_kv_heads = options.num_kv_heads or options.num_heads
-        self.head_width = model.width // options.num_heads
-        joint_width = (self.num_heads + 2 * self.num_kv_heads) * self.head_width
-        self.query_key_value = nn.Linear(model.width, joint_width, bias=model.biases)
-        self.out = nn.Linear(model.width, model.width, bias=model.biases)
-        self.rotary = Rotary(self.head_width, model.context, model.rotary_base) if model.position == "rotary" else None
         value_width = self.num_kv_heads * self.head_width
         self.value_gate = Gate(model.width, value_width) if options.gates in ("value", "both") else None
-        self.output_gate = Gate(model.width, model.width) if options.gates in ("output", "both") else None
+        output_width = self.num_heads * self.head_width
+        self.output_gate = Gate(model.width, output_width) if options.gates in ("output", "both") else None
         self.selector = SparseAttention(options.indexer, options.budget, context)
 
     def num_flops(self, length: float) -> float:
@@ -78,11 +71,7 @@ class Mixer(CountsFlops, nn.Module):
 
     def forward(self, x_BTD: Tensor, tokens: TokenBatch) -> Tensor:
         """Return what each token gathers from the keys that it chose, (B, T, D)."""
-        joint_BTNh = self.query_key_value(x_BTD).unflatten(-1, (-1, self.head_width))
-        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
-        query_BTNh, key_BTNh, value_BTNh = joint_BTNh.split(heads, dim=2)
-        if self.rotary is not None:
-            query_BTNh, key_BTNh = (self.rotary(turned, tokens.position_BT) for turned in (query_BTNh, key_BTNh))
+        query_BTNh, key_BTNh, value_BTNh = self.project(x_BTD, tokens)
         if self.value_gate is not None:
             value_BTNh = self._gated(self.value_gate, "value_gate", x_BTD, value_BTNh)
         mixed_BTNh = self._attend(x_BTD, query_BTNh, key_BTNh, value_BTNh, tokens=tokens).mixed_BTNh

@@ -24,4 +24,4 @@ def load_fetched_model(source: Any, name: str, path: pathlib.Path) -> Pretrained
         folder = pathlib.Path(folder_name)
         archives.extract_members(path, name, globs, folder)
         model = read_pretrained(folder)
-    return Pretrained(model.model, model.weights, f"source {name}")
+    return Pretrained(model.model, model.weights, f"source {name}", model.window)

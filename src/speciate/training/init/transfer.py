@@ -37,6 +37,9 @@ def load_pretrained(origin: OriginOptions, run: RunSpec, path: pathlib.Path | No
     difference = run.model.difference(source.model)
     if difference:
         raise ValueError(f"{run.ablation}: cannot start from {source.origin}: {difference}")
+    if source.window is not None and run.model.context > source.window:
+        window = f"{source.origin} attends to the {source.window} latest tokens alone"
+        raise ValueError(f"{run.ablation}: model.context is {run.model.context}, and {window}")
     for layer in range(source.model.num_layers):
         kind = source.model.block_of(layer).ffn.kind
         if kind != "dense":

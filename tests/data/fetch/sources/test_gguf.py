@@ -5,9 +5,10 @@ import zipfile
 
 import gguf
 import pytest
+import regex
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from speciate.data.fetch.sources.gguf import Options, read
+from speciate.data.fetch.sources.gguf import PRE_TOKENIZERS, Options, read
 from speciate.data.passage import Passage
 
 TEXTS = ["In 1984 the cat sat on 12 mats", "def f(x1):\n    return x1 + 10\n", "naïve — 日本"] * 9
@@ -60,6 +61,32 @@ def test_its_ids_are_those_of_the_tokenizer_that_was_written(tmp_path: pathlib.P
         assert actual.encode(text).ids == made.encode(text).ids
         assert actual.decode(actual.encode(text).ids) == made.decode(made.encode(text).ids)
     assert result["tokenizer_config.json"].text == '{"eos_token": "<|im_end|>"}'
+
+
+DIGITS, WORDS = r"\p{N}", r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+"""The expressions by which llama.cpp splits a text of type `smollm`, one after the other (src/llama-vocab.cpp)."""
+
+
+def llama_cpp_pieces(texts: list[str], expression: str) -> list[str]:
+    """Split each text into what the expression matches and what lies between."""
+    pieces = []
+    for text in texts:
+        at = 0
+        for match in regex.finditer(expression, text):
+            pieces += [text[at : match.start()], match[0]]
+            at = match.end()
+        pieces.append(text[at:])
+    return [piece for piece in pieces if piece]
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS[:3], "  x\t99  7", "[0.005,\n  0.018] it's  12", "a\r\n\n 1½ ٣4", "'ll we'll!?  "]
+)
+def test_smollm_texts_are_split_as_llama_cpp_splits_them(text: str) -> None:
+    """A line's indentation before a digit is one piece, which plain GPT-2 splitting would cut."""
+    split = PRE_TOKENIZERS["gpt2", "smollm"]().pre_tokenize_str(text)
+    expected = llama_cpp_pieces(llama_cpp_pieces([text], DIGITS), WORDS)
+    assert [text[start:end] for _, (start, end) in split] == expected
 
 
 def test_what_holds_no_such_tokenizer_is_refused(tmp_path: pathlib.Path) -> None:

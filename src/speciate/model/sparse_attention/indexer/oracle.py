@@ -28,7 +28,7 @@ class Indexer(indexer_base.Indexer):
         mixer = context.model.block_of(context.layer).mixer
         assert isinstance(mixer, AttentionHeadsOptions), "an indexer belongs to an attention mixer"
         self.num_heads = mixer.num_heads
-        self.head_width = context.model.width // self.num_heads
+        self.head_width = mixer.width_of_head(context.model.width)
 
     def scores(self, inputs: AttentionInputs) -> Tensor:
         """Return dense attention on each key; it is 0 for keys that are not visible."""
