@@ -12,7 +12,7 @@ from scipy import stats
 from speciate.analysis import excess, hypotheses, statistics
 from speciate.cli import execute
 from speciate.config.run import canonical_json
-from speciate.config.stage_specs import COMPARED
+from speciate.config.stage_specs import COMPARED, Prediction
 from speciate.stages import compare
 
 Table = Callable[[str], pd.DataFrame]
@@ -209,6 +209,25 @@ def test_an_unknown_statistic_is_refused(table: Table) -> None:
     }
     with pytest.raises(ValueError, match=r"hypotheses\.odd: statistic: nothing in this study is called state"):
         hypotheses.hypotheses_table(table("runs"), [one], (0, 1), 0.95)
+
+
+def test_a_hypothesis_about_a_domain_or_a_layer_is_decided_by_that_part_of_each_run(
+    study: pathlib.Path, compare_spec_of, table: Table
+) -> None:
+    first = {"statement": "s", "test": "value", "arm": "auxiliary", "value": 0.0, "direction": "greater"}
+    predictions = tuple(
+        Prediction.model_validate({**first, "name": name.replace(".", "_"), "statistic": name})
+        for name in ("loss.math", "max_share.layer0")
+    )
+    spec = compare_spec_of((0, 1)).model_copy(update={"hypotheses": predictions})
+    result = compare.compare(spec, compare.read_measures(spec, folders(study)))["hypotheses"].set_index("statistic")
+    losses, selectors = table("losses"), table("selectors")
+    of_math = losses[(losses["ablation"] == "auxiliary") & (losses["domain"] == "math")]["nats"]
+    of_layer = selectors[(selectors["ablation"] == "auxiliary") & (selectors["probe"] == "full")]
+    of_layer = of_layer[of_layer["layer"] == 0]["max_share"]
+    assert len(of_math) == len(of_layer) == 2
+    assert result.loc["loss.math", "difference"] == pytest.approx(of_math.mean())
+    assert result.loc["max_share.layer0", "difference"] == pytest.approx(of_layer.mean())
 
 
 def test_a_missing_run_is_named_and_counted(study: pathlib.Path, compare_spec_of) -> None:

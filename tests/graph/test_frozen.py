@@ -7,6 +7,7 @@ import time
 import pytest
 
 from speciate.config.extends import read_yaml
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.study import parse_study
 from speciate.graph import frozen
 from speciate.graph.study_graph import StudyGraph
@@ -78,7 +79,7 @@ def test_a_tree_is_written_once_and_old_ones_go(root: pathlib.Path, tmp_path: pa
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_a_job_of_a_cluster_plans_the_same_specs(tmp_path: pathlib.Path, file: pathlib.Path) -> None:
-    settings = read_yaml(file)
+    settings = fill_from_checkpoints(read_yaml(file), str(file)).settings
     folder = frozen.read_tree(tmp_path, settings).write(tmp_path / "source")
     here, there = (
         StudyGraph(parse_study(each, str(file)), pathlib.Path("results")).specs().keys()

@@ -10,6 +10,7 @@ import pytest
 from tests.workflow.conftest import ROOT, Workspace
 
 from speciate.config.extends import read_yaml
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.study import Study, parse_study
 from speciate.graph import frozen
@@ -59,7 +60,7 @@ def test_an_ablation_is_parsed_once_whatever_the_number_of_its_seeds(parsed: lis
 def test_a_seed_changes_the_seed_alone() -> None:
     """Compare with a validation of the whole run, seed and all."""
     for file in STUDIES:
-        study = parse_study(read_yaml(file), str(file))
+        study = parse_study(fill_from_checkpoints(read_yaml(file), str(file)).settings, str(file))
         for run in study.runs():
             whole = RunSpec.model_validate({**run.model_dump(mode="json"), "seed": run.seed})
             assert canonical_json(run) == canonical_json(whole)
@@ -85,7 +86,7 @@ def test_a_job_of_a_cluster_parses_its_own_ablation(parsed: list[str]) -> None:
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_what_was_checked_before_gives_the_same_specs(file: pathlib.Path) -> None:
-    settings = read_yaml(file)
+    settings = fill_from_checkpoints(read_yaml(file), str(file)).settings
     first, second = (
         StudyGraph(parse_study(settings, str(file), checked=checked), pathlib.Path("results"))
         for checked in (False, True)

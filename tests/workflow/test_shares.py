@@ -10,13 +10,14 @@ from shares import ALL, MOST_RUNS, Shares, merged, packed
 from tests.workflow.conftest import ROOT
 
 from speciate.config.extends import extend, read_yaml
+from speciate.config.pretrained.fill import fill_from_checkpoints
 from speciate.config.study import parse_study
 from speciate.graph.expected_time import evaluation_seconds, training_seconds
 from speciate.graph.study_graph import StudyGraph
 
 
 def read_settings(file: pathlib.Path) -> dict[str, Any]:
-    return extend(read_yaml(file), file.parent)
+    return fill_from_checkpoints(extend(read_yaml(file), file.parent), str(file)).settings
 
 
 def graph_of(file: str, **changes: Any) -> StudyGraph:
