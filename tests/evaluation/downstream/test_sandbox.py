@@ -1,6 +1,7 @@
 """Test that programs which mean harm do none, and pass nothing; each hostile sample really runs."""
 
 import contextlib
+import json
 import os
 import pathlib
 import socket
@@ -16,7 +17,7 @@ TEST = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidat
 RIGHT = "def square(x):\n    return x * x\n"
 
 
-def judged(program: str, seconds: float = 2.0) -> Verdict:
+def judged(program: str, seconds: float = 30.0) -> Verdict:
     return run_program(program, TEST, "square", Limits(seconds, 256))
 
 
@@ -74,11 +75,11 @@ BREEDS = {
 
 @pytest.mark.parametrize("how", BREEDS)
 def test_processes_and_time_are_limited(how: str) -> None:
+    endless = how in {"loops", "sleeps", "ignores signals", "forks and hides it"}
     started = time.monotonic()
-    verdict = judged(BREEDS[how], seconds=1.0)
-    assert not verdict.passed and time.monotonic() - started < 4
-    expected = "had not ended" if how in {"loops", "sleeps", "ignores signals", "forks and hides it"} else "Error"
-    assert expected in verdict.reason, verdict
+    verdict = judged(BREEDS[how], seconds=1.0 if endless else 30.0)
+    assert not verdict.passed and time.monotonic() - started < 25
+    assert ("had not ended" if endless else "Error") in verdict.reason, verdict
 
 
 GREEDY = {
@@ -133,7 +134,9 @@ def test_no_file_of_the_machine_is_seen_or_changed(tmp_path: pathlib.Path) -> No
     assert not pathlib.Path("/tmp/own").exists()  # its /tmp was not ours
     assert told("__import__('os').listdir('/tmp')") == "[]"  # and nothing of one program is left for the next
     assert told("__import__('os').path.exists('/proc')") == "False"
-    assert judged(f"import shutil\nshutil.rmtree('/usr', ignore_errors=True)\nimport colorsys\n{RIGHT}").passed
+    library = pathlib.Path(json.__file__).parent
+    assert judged(f"import shutil\nshutil.rmtree({str(library)!r}, ignore_errors=True)\n{RIGHT}").passed
+    assert (library / "__init__.py").exists()
 
 
 def test_no_secret_of_the_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
