@@ -359,3 +359,59 @@ def test_a_format_of_traces_is_one_file(copy: Copy) -> None:
     )
     assert said.strip() == "[[2.0, 1.0, 1.0, 0.0], [1.0, 0.0, 3.0, 0.0]]"
     assert len(copy.touched) == 1
+
+
+def test_a_kind_of_task_is_one_file(copy: Copy) -> None:
+    copy.add(
+        "src/speciate/evaluation/task/tallest.py",
+        '''
+        """The largest weight of the embeddings: a task that asks nothing of the model."""
+
+        import pandas as pd
+        from pydantic import Field
+
+        from speciate.config.contracts.evaluation import SCORES, TaskOptions
+        from speciate.evaluation.subject import Subject
+
+
+        class Options(TaskOptions):
+            """How the weight is counted."""
+
+            scale: float = Field(1.0, gt=0)
+            """Factor of the weight."""
+
+
+        def evaluate(options: Options, subject: Subject) -> pd.DataFrame:
+            """Return one row."""
+            value = options.scale * float(subject.model.token_embedding.weight.max())
+            row = ("largest", "", "all", "all", -1, float("nan"), value, 1.0, float("nan"))
+            return pd.DataFrame([row], columns=list(SCORES))
+        ''',
+    )
+    copy.python(
+        """
+        import pathlib
+        from types import SimpleNamespace
+        import torch
+        from speciate.analysis.tasks.scores import check_scores
+        from speciate.analysis.tasks.means import Settings
+        from speciate.analysis.tasks.tasks import Runs, task_tables
+        from speciate.config.extends import merge, read_yaml
+        from speciate.config.study import parse_study
+        from speciate.graph.provenance import digest
+        from speciate.graph.study_graph import StudyGraph
+
+        tasks = {"evaluation": {"tasks": {"mine": {"kind": "tallest", "scale": 2}}}}
+        study = parse_study(merge(read_yaml(pathlib.Path("studies/three_selectors.yaml")), tasks), "")
+        graph = StudyGraph(study, pathlib.Path("results"))
+        spec = graph.task_spec("dense", 0, "mine")
+        assert graph.spec_file(spec) in graph.specs() and digest("evaluate_tasks", spec) != digest("evaluate_tasks")
+        weight = torch.tensor([[1.0, 3.0]])
+        subject = SimpleNamespace(model=SimpleNamespace(token_embedding=SimpleNamespace(weight=weight)))
+        rows = check_scores(spec.options.component().evaluate(spec.options, subject), "tallest")
+        runs, settings = Runs(("dense",), (0,), "dense"), Settings(0.95, 19, 0)
+        (row,) = task_tables("mine", {("dense", 0): (rows, "")}, runs, settings)["tasks"].itertuples()
+        assert (row.metric, row.value, row.questions) == ("largest", 6.0, 1)
+        """
+    )
+    assert len(copy.touched) == 1

@@ -99,6 +99,21 @@ CASES = [
         ("tokenizer", {"kind": "bpe", "size": 300}),
     ),
     study(
+        "a task of a kind that there is not",
+        "study.yaml: evaluation.tasks.exam: 'magic' is not a kind of evaluation/task; available: KINDS",
+        ("evaluation", {"tasks": {"exam": "magic"}}),
+    ),
+    study(
+        "a task without a question",
+        "study.yaml: evaluation.tasks.exam.questions: input should be greater than or equal to 1, not 0",
+        ("evaluation", {"tasks": {"exam": {"kind": "copying", "questions": 0}}}),
+    ),
+    study(
+        "tasks for the runs of an ablation that there is not",
+        "study.yaml: evaluation.ablations: no ablation is called magic",
+        ("evaluation", {"tasks": {"exam": "copying"}, "ablations": ["magic"]}),
+    ),
+    study(
         "a hypothesis about an ablation that there is not",
         "study.yaml: hypotheses.prevented: no ablation is called magic",
         ("hypotheses.prevented.arm", "magic"),

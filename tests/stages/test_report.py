@@ -1,6 +1,7 @@
 """Test report and manifest: one offline file that says what the tables say, and shows what failed."""
 
 import hashlib
+import html
 import html.parser
 import json
 import pathlib
@@ -11,7 +12,7 @@ import urllib.parse
 import numpy as np
 import pandas as pd
 import pytest
-from tests.figures import planted, planted_data
+from tests.figures import planted, planted_data, planted_tasks
 
 from speciate import cli, machine
 from speciate.cli import execute
@@ -173,6 +174,28 @@ def test_a_figure_that_the_study_cannot_fill_is_left_out(study: pathlib.Path) ->
     file.write_text(json.dumps({**json.loads(file.read_text()), "finding": ""}))
     text = written(study)
     assert "Is this lift?" not in text and "Is this load?" in text
+
+
+def test_tasks_have_a_section_with_their_tables_and_figures(study: pathlib.Path, page) -> None:
+    assert "What the models can do" not in page[0]
+    for name in ("task_lengths", "task_heat"):
+        for folder in ("figures", "figures/narrow"):
+            (study / folder / f"{name}.svg").write_text(SVG)
+        text = {"question": f"Is this {name}?", "caption": name, "finding": f"This is {name}", "limits": "Nothing."}
+        (study / "figures" / f"{name}.json").write_text(json.dumps(text))
+    changed = spec(tasks=planted_tasks.TASKS, figures=("task_heat", "another", "lift", "load", "task_lengths"))
+    (study / "spec.json").write_text(canonical_json(changed))
+    text = written(study)
+    parsed = Page()
+    parsed.feed(text)
+    assert not parsed.open
+    section = text[text.index('<section id="tasks">') :]
+    section = section[: section.index("</section>")]
+    assert 'href="#tasks"' in text
+    assert section.index("<h3>needle</h3>") < section.index("<h3>reading</h3>") < section.index("This is task_lengths.")
+    assert section.index("This is task_lengths.") < section.index("This is task_heat.")
+    assert text.count("This is task_heat.") == 2, "as a heading, and as the text of its picture"
+    assert html.escape(f"no score: {planted_tasks.REASON}").replace("&#x27;", "&#39;") in section
 
 
 def test_the_first_screen_is_the_answers_before_the_contents(page) -> None:

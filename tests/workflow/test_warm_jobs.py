@@ -163,9 +163,9 @@ class Study:
     def content(self) -> dict[str, object]:
         """Return all files that do not tell of times; of records, what is the same in each job."""
         found: dict[str, object] = {}
-        for folder in ("runs", "measures", "interventions"):
+        for folder in ("runs", "measures", "interventions", "tasks"):
             for file in sorted((self.folder / HOME / folder).rglob("*.*")):
-                if file.name == "made_by.json":
+                if "made_by" in (file.stem, file.parent.name):
                     for stage, record in json.loads(file.read_text()).items():
                         record["outputs"].pop("timing.json", None)
                         # which others had ended before it began is chance
