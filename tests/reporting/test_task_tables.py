@@ -51,13 +51,16 @@ def test_lengths_are_columns_and_chance_and_reasons_are_said() -> None:
     assert rows["guessing"] == ["0.100"] * 5 + ["–"]
     assert needle.text == "Above chance in accuracy: dense, auxiliary, unbalanced fast and hash of 5 arms."
     assert reading.text == f"No score of hash: {planted_tasks.REASON}."
-    (table,) = reading.tables
+    table, perplexity = reading.tables
     assert [column.label for column in table.columns][1:3] == ["code (6 questions)", "prose (6 questions)"]
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["hash"] == [f"no score: {planted_tasks.REASON}", "–", "0"]
     # 3.25 and 3.26 at two seeds: t = 12.706, so 3.255 +- 12.706 x 0.005
     assert rows["dense"] == ["3.255 [3.191, 3.319]"] * 2 + ["2"]
     assert "guessing" not in rows
+    assert perplexity.title == "reading: perplexity"
+    # the exponentials of the mean and of its interval, 3.255 +- 0.0635
+    assert {row[0]: row[1] for row in perplexity.rows}["dense"] == "25.920 [24.324, 27.620]"
 
 
 def test_differences_are_those_of_the_pooled_rows() -> None:
@@ -72,7 +75,7 @@ def test_differences_are_those_of_the_pooled_rows() -> None:
 def test_one_seed_has_intervals_over_questions_and_many_parts_have_rows() -> None:
     several = parts((0,), tuple(f"part_{number}" for number in range(8)))
     assert "a bootstrap over groups of questions" in several["needle"].tables[0].note
-    (table,) = several["reading"].tables
+    table, _ = several["reading"].tables
     assert [column.label for column in table.columns] == ["part", "arm", "score", "guessing", "questions", "seeds"]
     assert [row[:2] for row in table.rows[:2]] == [["part 0", "dense"], ["part 0", "auxiliary"]]
     assert len(table.rows) == 8 * 4

@@ -87,6 +87,8 @@ def _shorten_path(path: str) -> str:
         else:
             short.append(f"V{numbers[1]}" if numbers[0] == x else f"L{numbers[0]} {numbers[1]}")
         x, y = numbers if numbers else (x, y)
+    if len(steps) > 3 and [command for command, _ in steps[1:]] == ["L"] * (len(steps) - 1) and [x, y] == steps[0][1]:
+        short[-1] = "z"  # the last line goes back to the start
     return "".join(short)
 
 

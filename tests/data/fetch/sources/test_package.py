@@ -48,7 +48,10 @@ def test_a_member_that_is_not_utf8_is_named(archive: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"reader": "pdf"}, "reader: 'pdf' is not a kind of data/fetch/readers; available: json_tree, jsonl, lines, text, wikipedia"),
+        (
+            {"reader": "pdf"},
+            "reader: 'pdf' is not a kind of data/fetch/readers; available: json_tree, jsonl, lines, text, wikipedia",
+        ),
         ({"sha256": "abc"}, "sha256: "),
         ({"include": []}, "include: "),
         ({"file": "../tiny.whl"}, "file: "),
