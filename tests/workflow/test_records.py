@@ -62,7 +62,7 @@ def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Wor
     for file, (stage, code) in digests_of_jobs().items():
         first = pathlib.Path(file)
         # one job for all tables, or for a page of each
-        others = [f"{first.parent}/another.csv"] if stage in ("compare", "card", "report") else []
+        others = [f"{first.parent}/another.csv"] if stage in ("compare", "compare_tasks", "card", "report") else []
         record = record_of(finished.folder / "results", stage, file, *others)
         assert record.code == code, file
         assert record.outputs[os.path.relpath(first, record_home(first))][0] == (finished.folder / first).stat().st_size
@@ -73,7 +73,7 @@ def test_every_job_recorded_the_code_and_the_packages_that_it_used(finished: Wor
 
 def record_home(file: pathlib.Path) -> pathlib.Path:
     """Return the folder to which a record names a file."""
-    alone = file.parts[1] == "data" or file.parts[2] in ("runs", "measures", "interventions")
+    alone = file.parts[1] == "data" or file.parts[2] in ("runs", "measures", "interventions", "tasks")
     return file.parent if alone else pathlib.Path(*file.parts[:2])
 
 
