@@ -48,6 +48,7 @@ def settings(num_runs: int) -> dict[str, object]:
     """Return a study of `num_runs` runs: the smoke study's dense arm, with other learning rates and seeds."""
     num_seeds = max(1, round(num_runs**0.5))
     study = read_yaml(ROOT / "studies/smoke.yaml")
+    study.pop("evaluation")  # a task would be one more job for each run
     change = study["ablations"]["dense"]["change"]
     study["ablations"] = {
         f"arm_{arm}": {"about": f"arm {arm}", "change": {**change, "optimizer": {"lr": 0.001 * (arm + 1)}}}
