@@ -26,5 +26,5 @@ def build_model(run: RunSpec, vocabulary: int) -> Transformer:
         torch.manual_seed(run.seed)
         model = Transformer(run.model, vocabulary + run.objective.extra_tokens, parts)
     if run.start.num_frozen_layers():
-        freeze_layers(model, run.start.num_frozen_layers())
+        freeze_layers(model, run)
     return model

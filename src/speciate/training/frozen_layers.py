@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speciate.config.run import RunSpec
 from speciate.io import atomic_write
 from speciate.machine import describe
+from speciate.model import transformer
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
 
@@ -31,11 +33,12 @@ class FrozenLayers:
     Args:
         model: the model; its embeddings and its lowest blocks no longer learn.
         num_layers: how many blocks are frozen.
+        settings: what the blocks do besides their weights, as text.
         folder: where the files are; None: nothing is kept.
     """
 
-    def __init__(self, model: Transformer, num_layers: int, folder: pathlib.Path | None) -> None:
-        self.num_layers, self.folder = num_layers, folder
+    def __init__(self, model: Transformer, num_layers: int, settings: str, folder: pathlib.Path | None) -> None:
+        self.num_layers, self.settings, self.folder = num_layers, settings, folder
         lower = [model.token_embedding, *list(model.blocks)[:num_layers]]
         if model.position_embedding is not None:
             lower.append(model.position_embedding)
@@ -73,25 +76,32 @@ class FrozenLayers:
         return f"{self.digest(tokens.id_BT.device).hex()}/{name[:2]}/{name}.npy"
 
     def digest(self, device: torch.device) -> bytes:
-        """Return a digest of the frozen weights and of what else decides the bits of their output."""
+        """Return a digest of all that decides the bits of an output: weights, settings, code, torch, processor."""
         versions = sum(parameter._version for parameter in self.parameters)
         if versions != self._versions:
             digest = hashlib.blake2b(digest_size=16)
             machine = describe()
-            digest.update(f"{self.num_layers} {device.type} {machine['instructions']} {machine['threads']}".encode())
+            kind = (device.type, machine["instructions"], machine["threads"], torch.__version__)
+            digest.update(f"{self.num_layers} {self.settings} {kind}".encode())
+            for source in sorted(pathlib.Path(transformer.__file__).parent.rglob("*.py")):
+                digest.update(source.read_bytes())
             for parameter in self.parameters:
                 digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
             self._digest, self._versions = digest.digest(), versions
         return self._digest
 
 
-def freeze_layers(model: Transformer, num_layers: int) -> None:
-    """Freeze the embeddings and the lowest blocks of `model`, and let it read their outputs from files.
+def freeze_layers(model: Transformer, run: RunSpec) -> None:
+    """Freeze the embeddings and the lowest blocks of a run's model, and let it read their outputs from files.
 
     Parameter names and shapes stay as they are. With a tied head the head is frozen too.
     """
-    folder = os.environ.get(FOLDER)
-    model.frozen_layers = FrozenLayers(model, num_layers, pathlib.Path(folder) if folder else None)
+    num_layers, folder = run.start.num_frozen_layers(), os.environ.get(FOLDER)
+    # arms may differ above
+    shared = run.model.model_dump_json(exclude={"num_layers", "block", "exceptions", "tied_head"})
+    blocks = [run.model.block_of(layer).model_dump_json() for layer in range(num_layers)]
+    settings = "\n".join([shared, *blocks])
+    model.frozen_layers = FrozenLayers(model, num_layers, settings, pathlib.Path(folder) if folder else None)
 
 
 def _one_block(tokens: TokenBatch, row: int) -> TokenBatch:

@@ -20,6 +20,7 @@ from speciate.model.transformer import Transformer
 from speciate.selection.selection import auxiliary_loss, record_selections, selectors
 from speciate.stages import intervene
 from speciate.stages import train as verb
+from speciate.training.build_model import build_model
 from speciate.training.checkpoint.load_run import load_run
 from speciate.training.checkpoint.weights import save_weights
 from speciate.training.distributed.ranks import ALONE
@@ -204,6 +205,20 @@ def test_other_weights_tokens_and_contexts_have_other_files(
         model.blocks[0].ffn.out.weight.mul_(2)
     assert not torch.equal(model(token_BT), changed)
     assert len(list(folder.iterdir())) == 2
+
+
+def test_other_settings_with_the_same_weights_have_other_files(
+    tmp_path: pathlib.Path, origin: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    token_BT = torch.arange(LENGTH).unsqueeze(0)
+    outputs = []
+    for base in (10000.0, 100.0):
+        model = build_model(spec(model={"rotary_base": base}), VOCABULARY).eval()
+        model.load_state_dict(initial_model(spec(), VOCABULARY, origin).state_dict())
+        outputs.append(model(token_BT))
+    assert not torch.equal(*outputs)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_interventions_begin_above_frozen_layers(

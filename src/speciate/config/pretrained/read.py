@@ -62,13 +62,18 @@ def commit_name(repository: str, revision: str) -> str:
 
 def config_file_shape(file: pathlib.Path, origin: str) -> Shape:
     """Return the shape that a config.json describes. Raises ValueError that names the file."""
+    return _shape(read_config(file), str(file), origin)
+
+
+def read_config(file: pathlib.Path) -> dict[str, Any]:
+    """Return the content of a config.json. Raises ValueError that names the file."""
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file}: must hold an object")
-    return _shape(config, str(file), origin)
+    return config
 
 
 def _shape(config: dict[str, Any], file: str, origin: str) -> Shape:

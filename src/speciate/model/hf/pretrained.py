@@ -4,10 +4,8 @@ Both are read in float32 and renamed to our names. The result includes the shape
 the shape of a run that starts from them is compared.
 """
 
-import json
 import pathlib
 from dataclasses import dataclass
-from typing import Any
 
 import pydantic
 import safetensors
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from speciate.config.components import config_errors
 from speciate.config.pretrained.families import Config, shape_of_config, window_of
+from speciate.config.pretrained.read import read_config
 from speciate.config.run import ModelSpec
 from speciate.model.hf import gemma, gguf, gpt2, llama, qwen
 from speciate.model.hf.convert import Family, complete_names, import_weights
@@ -67,24 +66,14 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
     if len(files) == 1 and not (path / "config.json").exists():
         source, (config, hf_weights) = files[0], gguf.read_gguf(files[0])
     else:
-        source, (config, hf_weights) = path / "config.json", (_config(path), _weights(path))
+        source = path / "config.json"
+        config, hf_weights = read_config(source), _weights(path)
     try:
         family, model = shape_of(config)
         weights = import_weights(complete_names(hf_weights, family, model.tied_head), family.rules(model))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return Pretrained(model, {name: weight.float() for name, weight in weights.items()}, str(path), window_of(config))
-
-
-def _config(folder: pathlib.Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: must hold an object")
-    return config
 
 
 def _weights(folder: pathlib.Path) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from speciate.data.shard import Shard
 
 
 class Options(SourceOptions):
-    """The texts."""
+    """Options of the texts: how many there are, and how many needles each holds."""
 
     num_needles: int = Field(4, ge=1, le=1000)
     """Number of sentences of a text that give a word its number; each is asked for once."""

@@ -21,7 +21,7 @@ from speciate.data.shard import Shard
 
 
 class Options(RecallOptions, SourceOptions):
-    """The texts."""
+    """Options of the texts: their pairs, symbols and gaps, and how many there are."""
 
     num_pairs: int = Field(8, ge=1)
     """Number of pairs of a key and a value in a text, each asked once."""
