@@ -84,8 +84,28 @@ def test_the_title_on_the_load_has_the_numbers_of_the_table(tables) -> None:
     worst = full.loc[full["unevenness"].idxmax()]
     text = finding("load", tables)
     bounds = f"[{worst['max_share_low']:.1%}, {worst['max_share_high']:.1%}]"
-    assert f"{worst['max_share']:.1%} {bounds} of the choices go to one of 8 slots in unbalanced fast, layer 1" in text
+    share = f"{worst['max_share']:.1%} {bounds} of the choices"
+    assert f"{share} go to one of 8 experts in unbalanced fast, layer 1" in text
     assert text.startswith("One expert takes over")
+
+
+def test_slots_that_are_no_experts_are_not_called_experts(tables) -> None:
+    indexed = {
+        name: frame.assign(selector=frame["selector"].str.replace("ffn.router", "mixer.selector"))
+        for name, frame in tables.items()
+        if "selector" in frame
+    }
+    subject, changed = planted.subject(), {**tables, **indexed}
+    for name in ("load", "lift"):
+        module = importlib.import_module(f"speciate.figures.{name}")
+        options = options_of("figures", name)(kind=name)
+        said = f"{finding(name, changed)} {module.caption(changed, subject, options)}"
+        assert "range of keys" in said and not re.search(r"\bexperts?\b", said)
+    # runs whose selectors are of several kinds
+    first = changed["selectors"]["ablation"] == "auxiliary"
+    mixed = pd.concat([changed["selectors"], tables["selectors"][first.to_numpy()]])
+    assert choosing.slot_words_of(mixed, mixed) == ("slot", "slots")
+    assert choosing.slot_words_of(tables["selectors"], mixed) == ("expert", "experts")
 
 
 def two_arms(share: tuple[float, float], unevenness: tuple[float, float]) -> pd.DataFrame:
@@ -106,7 +126,7 @@ def test_the_most_uneven_selector_is_not_the_one_with_the_largest_share() -> Non
     subject = planted.subject(("two", "eight"))
     assert load.worst_rows({"selectors": rows}, subject).iloc[0]["ablation"] == "eight"
     text = finding("load", {"selectors": rows, "verdicts": pd.DataFrame()}, subject)
-    assert "(eight, layer 0, seed 0), 48.0% of the choices go to one of 8 slots" in text
+    assert "(eight, layer 0, seed 0), 48.0% of the choices go to one of 8 experts" in text
 
 
 def test_the_most_uneven_arm_is_one_that_learns_and_is_judged_by_unevenness(tables) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.figures.style import Subject, join_names
+from speciate.selection.kinds import slot_words
 
 
 def arms_with_selectors(frame: pd.DataFrame, subject: Subject) -> list[str]:
@@ -29,6 +30,18 @@ def selector_names(frame: pd.DataFrame) -> dict[str, str]:
 def _short_path(path: str) -> str:
     """Return a path without the prefix that all paths share."""
     return path.removeprefix("parts.").removeprefix("blocks.")
+
+
+def slot_words_of(frame: pd.DataFrame, selectors: pd.DataFrame) -> tuple[str, str]:
+    """Return what a slot of the selectors of some rows is called, and several: 'expert', 'experts'.
+
+    Args:
+        frame: rows with the column `selector`.
+        selectors: the table of that name, which has the number of slots of each.
+    """
+    pairs = selectors[["selector", "num_slots"]].drop_duplicates()
+    pairs = pairs[pairs["selector"].isin(set(frame["selector"]))]
+    return slot_words((str(path), int(number)) for path, number in pairs.itertuples(index=False, name=None))
 
 
 def choose_names(names: Sequence[str], limit: int, weight: Mapping[str, float]) -> list[str]:

@@ -213,7 +213,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         else " The study has no control router, so what was learned cannot be told from what any router has."
     )
     return (
-        "Mutual information between expert and domain on the telemetry probe, in bits, minus what chance alone gives"
+        "Mutual information between choice and domain on the telemetry probe, in bits, minus what chance alone gives"
         " it, as in the table (the maximum is log2 of the"
         f" number of domains, {np.log2(max(2, len(subject.domains))):.2f}). {lines}; thin: single layers, numbered"
         f" where they end, means over seeds. {band}{dashed}{after} The probe set of the lines is small."

@@ -21,6 +21,7 @@ QUESTION = "Which expert serves which domain, layer by layer, and would shuffled
 TABLES = {
     "experts": ("ablation", "seed", "selector", "layer", "probe", "domain", "slot", "share", "lift", "placebo_lift"),
     "runs": ("ablation", "seed", "excess_information_bits", "unevenness"),
+    "selectors": ("selector", "num_slots"),
 }
 
 
@@ -67,15 +68,16 @@ def strongest(full: pd.DataFrame, subject: style.Subject) -> pd.Series | None:
 
 
 def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """Return which domain chooses one expert most beyond the average, and what shuffled documents reach there."""
+    """Return which domain chooses one slot most beyond the average, and what shuffled documents reach there."""
     full = _finished_rows(tables)
     top = strongest(full, subject) if len(full) else None
     if top is None:
         return ""
     names = choosing.selector_names(full)
+    word = choosing.slot_words_of(full[full["selector"] == top["selector"]], tables["selectors"])[0]
     cell = _cell(full, str(top["ablation"]), str(top["selector"]))
     return (
-        f"The strongest preference that was learned: {style.plain_name(top['domain'])} chooses an expert of"
+        f"The strongest preference that was learned: {style.plain_name(top['domain'])} chooses one {word} of"
         f" {style.plain_name(top['ablation'])}, {names[top['selector']]}, {top['lift']:.2f} times as often as the"
         f" average domain; with shuffled documents it is at most {_chance_range(cell)[1]:.2f} times"
     )
@@ -196,15 +198,16 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         return "No run of this study has a selector, so there is no lift to show."
     arms, selectors, names = _choose_drawn(tables, subject, options)
     shown = choosing.drawn_selectors(full, arms, selectors)
+    word, words = choosing.slot_words_of(full[full["ablation"].isin(arms)], tables["selectors"])
     seeds = sorted(full["seed"].unique())
     marks = (
         f" Dots: cells above or below every shuffled cell of the selector in all seeds; by chance alone, one"
         f" selector in {len(seeds) + 1} has a dot above, and one in as many below."
     )
-    one_of = f" One of {len(seeds)} seeds is shown, seed {seeds[0]}: experts of different seeds have no common order."
+    one_of = f" One of {len(seeds)} seeds is shown, seed {seeds[0]}: {words} of different seeds have no common order."
     others = one_of if seeds[1:] else ""
     return (
-        "How much more often than on average each expert (a column, as wide as its share of the tokens) is chosen for"
+        f"How much more often than on average each {word} (a column, as wide as its share of the tokens) is chosen for"
         " tokens of each domain (a row), in the finished model on the whole probe set."
         f"{others} Upper strip: real; lower strip: with the documents’ domains shuffled once, sorted by the same rule,"
         " so that sorting alone makes its order. A lower strip as strong as the upper one would mean that the upper one"

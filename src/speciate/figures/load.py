@@ -74,19 +74,21 @@ def worst_rows(tables: style.Tables, subject: style.Subject) -> pd.DataFrame:
 
 
 def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
-    """Return how much one expert has in the most uneven layer of the finished models."""
+    """Return how much one slot has in the most uneven layer of the finished models."""
     rows = worst_rows(tables, subject)
     if _telemetry_rows(tables).empty or rows.empty:
         return ""
     worst = rows.iloc[0]
     names = choosing.selector_names(tables["selectors"])
     bounds = f" [{worst['max_share_low']:.1%}, {worst['max_share_high']:.1%}]" if worst["max_share_low"] >= 0 else ""
-    share = f"{worst['max_share']:.1%}{bounds} of the choices go to one of {worst['num_slots']} slots"
+    one = choosing.slot_words_of(rows, tables["selectors"])[0]
+    of_worst = choosing.slot_words_of(rows.iloc[:1], tables["selectors"])[1]
+    share = f"{worst['max_share']:.1%}{bounds} of the choices go to one of {worst['num_slots']} {of_worst}"
     where = f"{style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}"
     if worst["load_state"] == "collapsed":
         number = int((rows["load_state"] == "collapsed").sum())
-        return f"One expert takes over: {share} in {where}, the most uneven of {number} collapsed runs"
-    return f"No expert takes over: in the most uneven run that learned ({where}), {share}"
+        return f"One {one} takes over: {share} in {where}, the most uneven of {number} collapsed runs"
+    return f"No {one} takes over: in the most uneven run that learned ({where}), {share}"
 
 
 def _shown_seed(tables: style.Tables, subject: style.Subject) -> int:
@@ -135,15 +137,17 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     grid[0, 0].set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
     drawn.supxlabel("optimizer step", fontsize=7.5)
     drawn.supylabel("share of the choices", fontsize=7.5)
-    _add_legend(drawn, several=seen["seed"].nunique() > 1)
+    words = choosing.slot_words_of(seen[seen["ablation"].isin(arms)], tables["selectors"])
+    _add_legend(drawn, words, several=seen["seed"].nunique() > 1)
     return drawn
 
 
-def _add_legend(drawn: Figure, *, several: bool) -> None:
-    """Say above the axes what each line and each mark is."""
+def _add_legend(drawn: Figure, words: tuple[str, str], *, several: bool) -> None:
+    """Say above the axes what each line and each mark is; `words` are those for one slot and several."""
+    one, more = words
     handles = [
-        Line2D([], [], color=style.ACCENT, linewidth=1.5, label="the expert that ends largest"),
-        Line2D([], [], color=style.COLOURS[0], linewidth=0.7, alpha=0.55, label="other experts"),
+        Line2D([], [], color=style.ACCENT, linewidth=1.5, label=f"the {one} that ends largest"),
+        Line2D([], [], color=style.COLOURS[0], linewidth=0.7, alpha=0.55, label=f"other {more}"),
         Line2D([], [], color=style.INK, linewidth=0.6, label="the layer’s alarm"),
         Line2D([], [], color=style.INK, marker="v", linestyle="", markersize=4, label="the run’s alarm"),
     ]
@@ -214,13 +218,14 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     shown = choosing.drawn_selectors(seen, arms, selectors)
     seeds = sorted(seen["seed"].unique())
     sizes = np.unique(seen["num_slots"])
-    uniform = f"1/{int(sizes[0])}" if len(sizes) == 1 else "one over the number of experts"
+    one, more = choosing.slot_words_of(seen[seen["ablation"].isin(arms)], tables["selectors"])
+    uniform = f"1/{int(sizes[0])}" if len(sizes) == 1 else f"one over the number of {more}"
     others = " Dots: the largest share in the other seeds at the end." if seeds[1:] else ""
     shown_seed = _shown_seed(tables, subject)
     marks = _describe_alarms(tables["verdicts"], arms, shown_seed)
     return (
-        f"Share of the telemetry probe’s tokens that each expert gets during training, seed {shown_seed}; thick: the"
-        f" expert that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range of a"
+        f"Share of the telemetry probe’s tokens that each {one} gets during training, seed {shown_seed}; thick: the"
+        f" {one} that ends with the largest share.{others} A balanced share is {uniform}. Grey: the range of a"
         f" perfectly balanced router of independent choices; dashed: {RULE_60_SHARE:.0%}, the limit of the"
         f" moe-emergence rule.{marks}"
         + choosing.note_left_out(

@@ -38,6 +38,29 @@ def test_the_mean_over_seeds_has_students_interval() -> None:
     assert found.interval == "seeds"
 
 
+@pytest.mark.parametrize(
+    ("metric", "bounds"),
+    [(name, (0.0, 1.0)) for name in ("accuracy", "choice_accuracy", "acc_norm", "exact_match_strict", "pass_at_1")]
+    + [("nats_gained", None), ("bits_per_byte", None)],
+)
+def test_the_interval_of_a_proportion_lies_where_a_proportion_can(metric: str, bounds) -> None:
+    means = (0.0, 1.0, 0.5)
+    runs = {
+        ("learned", seed): (scores([("", "a", "a", -1, NAN, mean, 1, NAN)]).assign(metric=metric), "")
+        for seed, mean in enumerate(means)
+    }
+    row = task_tables("t", runs, Runs(["learned"], range(3), "learned"), SETTINGS)["tasks"].iloc[0]
+    student = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert student.low < 0 and student.high > 1
+    assert (row["low"], row["high"]) == pytest.approx(bounds or (student.low, student.high))
+
+
+def test_an_interval_that_is_not_there_stays_away() -> None:
+    runs = {("learned", 0): (scores([("", "a", "a", -1, NAN, 1.0, 1, NAN)]), "")}
+    row = task_tables("t", runs, Runs(["learned"], [0], "learned"), SETTINGS)["tasks"].iloc[0]
+    assert row["value"] == 1 and math.isnan(row["low"]) and math.isnan(row["high"])
+
+
 def test_one_seed_has_the_bootstrap_over_groups() -> None:
     random = np.random.default_rng(3)
     value, group = random.normal(2, 1, 300), np.repeat(np.arange(60), 5)

@@ -4,6 +4,7 @@ reference.
 A run's scores may be missing, with a reason. Then the table says how many seeds of the arm have none, and why.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from speciate.analysis.tasks.cells import NAN, Answers, Cell, cells
 from speciate.analysis.tasks.cells import Run as Key
 from speciate.analysis.tasks.means import Estimate, Settings, difference_of_runs, is_at_chance, mean_of_runs
 from speciate.analysis.tasks.perplexity import perplexities
+from speciate.config.contracts.evaluation import PROPORTIONS
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,20 @@ def _mean_row(cell: Cell, runs: list[Answers], settings: Settings) -> dict[str, 
     """Return what an arm scores in a cell; one run a seed."""
     questions, groups = (np.unique(np.concatenate(numbers)) for numbers in zip(*map(_numbers, runs), strict=True))
     return {
-        **_columns(cell, mean_of_runs(runs, settings), "value"),
+        **_columns(cell, _possible(cell.metric, mean_of_runs(runs, settings)), "value"),
         "num_seeds": len(runs),
         "questions": len(questions),
         "groups": len(groups),
         "chance": sum(run.mean_chance() for run in runs) / len(runs),
         "at_chance": is_at_chance(runs, settings),
     }
+
+
+def _possible(metric: str, mean: Estimate) -> Estimate:
+    """Return a mean whose interval is cut to what the metric can be; that leaves its coverage as it is."""
+    if not metric.startswith(PROPORTIONS):
+        return mean
+    return dataclasses.replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 def _numbers(run: Answers) -> tuple[object, object]:

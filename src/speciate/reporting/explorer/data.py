@@ -13,17 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from speciate.selection.kinds import KINDS
+
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-
-EXPERTS, DEPTH, KEYS, MASKS = "experts", "depth", "keys", "masks"
-KINDS = {
-    EXPERTS: "a router chooses experts for each token",
-    DEPTH: "a Mixture-of-Depths lets tokens skip the block",
-    KEYS: "an indexer of sparse attention chooses the keys that each token attends to",
-    MASKS: "an estimator of importance chooses the tokens that are masked",
-}
-"""Kind of a selector -> what it does; it decides how the page shows a choice."""
 EXPERT_COLUMNS = {
     "slot": "number of the expert",
     "share": "its share of the choices",
@@ -178,24 +171,3 @@ def _check_layer(where: str, layer: Layer, num_tokens: int) -> None:
     for table, needed in ((layer.experts, ("slot",)), (layer.lifts, ("slot", "label", "lift"))):
         if table is not None and (absent := [name for name in needed if name not in table]):
             raise ValueError(f"{where}: a table has no column {', '.join(absent)}")
-
-
-def kind_of(path: str, num_slots: int) -> str:
-    """Return the kind of a selector, from the module of a run in which it stands; any other is a router of experts."""
-    if path == "parts.importance" and num_slots == 2:
-        return MASKS
-    if ".depth." in f"{path}." and num_slots == 2:
-        return DEPTH
-    return KEYS if path.endswith("mixer.selector") else EXPERTS
-
-
-def slot_names(kind: str, count: int) -> tuple[str, ...]:
-    """Return what the slots of a selector are called."""
-    if kind == DEPTH:
-        return ("skip", "run")
-    if kind == MASKS:
-        return ("keep", "mask")
-    if kind == KEYS:
-        ranges = [f"{2**power} to {2 ** (power + 1) - 1} back" for power in range(1, count - 2)]
-        return ("first token", "itself", "1 back", *ranges)[:count]
-    return tuple(f"expert {slot}" for slot in range(count))

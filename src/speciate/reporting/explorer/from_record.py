@@ -18,9 +18,8 @@ from speciate.reporting.explorer.data import (
     Integers,
     Layer,
     Model,
-    kind_of,
-    slot_names,
 )
+from speciate.selection.kinds import kind_of, slot_names
 from speciate.selection.routing_record import RoutingRecord, TokenSample
 
 MOST_CHOICES = 4_000_000

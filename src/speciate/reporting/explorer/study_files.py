@@ -13,7 +13,8 @@ import pandas as pd
 
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
-from speciate.reporting.explorer.data import KEYS, Document, Integers, kind_of
+from speciate.reporting.explorer.data import Document, Integers
+from speciate.selection.kinds import KEYS, kind_of
 
 Run = tuple[str, int]
 """(ablation, seed)"""

@@ -12,7 +12,7 @@ import pandas as pd
 
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
-from speciate.reporting.explorer.data import EXPERTS, MASKS, Check, Layer, Model, kind_of, slot_names
+from speciate.reporting.explorer.data import Check, Layer, Model
 from speciate.reporting.explorer.study_files import (
     Arrays,
     Files,
@@ -24,6 +24,7 @@ from speciate.reporting.explorer.study_files import (
     paths_of,
     read_arrays,
 )
+from speciate.selection.kinds import EXPERTS, MASKS, kind_of, slot_names
 
 UNSAID = ("Lifts are of one run on the probe set; the report says what holds over seeds, with intervals and tests.",)
 

@@ -22,13 +22,13 @@ from speciate.io import atomic_write
 from speciate.reporting import page
 from speciate.reporting.explorer.data import (
     EXPERT_COLUMNS,
-    KINDS,
     LIFT_COLUMNS,
     Check,
     ExplorerData,
     Layer,
     Model,
 )
+from speciate.selection.kinds import KINDS
 
 UNKNOWN = 255
 """Stands for -1 in an array of bytes."""
