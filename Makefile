@@ -48,7 +48,7 @@ test: dev ## check format, lint and types, and run all tests except the slow one
 
 test-evaluation: export OMP_NUM_THREADS := 1
 test-evaluation: evaluation-environment ## run the tests that need the lm-evaluation-harness, which `make test` leaves out
-	$(EVALUATE)/python -m pytest -m 'not slow and not gpu and not cluster' $(patsubst %,tests/evaluation/downstream/test_%.py,benchmarks harness lm_eval_model) $(ARGS)
+	$(EVALUATE)/python -m pytest -m 'not slow and not gpu and not cluster' $(patsubst %,tests/evaluation/downstream/test_%.py,benchmarks every_kind harness lm_eval_model) $(ARGS)
 
 test-cluster: export OMP_NUM_THREADS := 1
 test-cluster: dev ## run studies on a Slurm and in an Apptainer that the tests bring (root, Debian); or ARGS=--without-missing

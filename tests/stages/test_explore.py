@@ -12,13 +12,13 @@ import safetensors.numpy
 import torch
 
 from speciate.analysis import tables
+from speciate.config.contracts.slots import DEPTH, EXPERTS, KEYS, MASKS
 from speciate.config.run import RunSpec, canonical_json
 from speciate.config.stage_specs import Arm, ExploreSpec
 from speciate.data.blocks import read_block_set
 from speciate.reporting.explorer import study
 from speciate.reporting.explorer.data import ExplorerData
 from speciate.reporting.explorer.study_files import Files, Run, read_probe
-from speciate.selection.kinds import DEPTH, EXPERTS, KEYS, MASKS
 from speciate.selection.selection import record_selections
 from speciate.stages import evaluate, explore, train
 from speciate.training.checkpoint.load_run import load_run

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from speciate.config.contracts.slots import slot_words
 from speciate.figures.style import Subject, join_names
-from speciate.selection.kinds import slot_words
 
 
 def arms_with_selectors(frame: pd.DataFrame, subject: Subject) -> list[str]:

@@ -15,7 +15,7 @@ from speciate.training.build_model import build_model
 from speciate.training.checkpoint.load_run import load_run
 from speciate.training.checkpoint.weights import save_weights
 
-TASKS = pathlib.Path(__file__).with_name("local_tasks")
+TASKS = pathlib.Path(__file__).parents[3] / "studies" / "own_tasks" / "harness"
 ENTRIES, CONTEXT = 300, 48
 TEXTS = [
     "the cat sat on the mat, and the dog sat on the log",

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from speciate.config.contracts.slots import DEPTH, EXPERTS, KEYS, MASKS
 from speciate.reporting.explorer.data import Check, Document, ExplorerData, Layer, Model
-from speciate.selection.kinds import DEPTH, EXPERTS, KEYS, MASKS
 
 WORDS = (
     " the",

@@ -11,10 +11,10 @@ import pytest
 from tests.reporting.doctor import planted as doctor
 from tests.reporting.explorer import planted
 
+from speciate.config.contracts.slots import EXPERTS
 from speciate.reporting.explorer.data import Check, Document, ExplorerData, Layer, Model
 from speciate.reporting.explorer.from_record import from_record
 from speciate.reporting.explorer.write import pack, write_explorer
-from speciate.selection.kinds import EXPERTS
 
 
 def head_of(block: bytes) -> dict[str, object]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from speciate.selection.kinds import KINDS
+from speciate.config.contracts.slots import KINDS
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

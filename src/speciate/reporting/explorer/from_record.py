@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from speciate.analysis.routing.judgement import Judgement
+from speciate.config.contracts.slots import kind_of, slot_names
 from speciate.reporting.explorer.data import (
     Check,
     Document,
@@ -19,7 +20,6 @@ from speciate.reporting.explorer.data import (
     Layer,
     Model,
 )
-from speciate.selection.kinds import kind_of, slot_names
 from speciate.selection.routing_record import RoutingRecord, TokenSample
 
 MOST_CHOICES = 4_000_000

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from speciate.config.contracts.slots import KEYS, kind_of
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
 from speciate.reporting.explorer.data import Document, Integers
-from speciate.selection.kinds import KEYS, kind_of
 
 Run = tuple[str, int]
 """(ablation, seed)"""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from speciate.config.contracts.slots import EXPERTS, MASKS, kind_of, slot_names
 from speciate.config.stage_specs import ExploreSpec
 from speciate.reporting import formats
 from speciate.reporting.explorer.data import Check, Layer, Model
@@ -24,7 +25,6 @@ from speciate.reporting.explorer.study_files import (
     paths_of,
     read_arrays,
 )
-from speciate.selection.kinds import EXPERTS, MASKS, kind_of, slot_names
 
 UNSAID = ("Lifts are of one run on the probe set; the report says what holds over seeds, with intervals and tests.",)
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
+from speciate.config.contracts.slots import KINDS
 from speciate.io import atomic_write
 from speciate.reporting import page
 from speciate.reporting.explorer.data import (
@@ -28,7 +29,6 @@ from speciate.reporting.explorer.data import (
     Layer,
     Model,
 )
-from speciate.selection.kinds import KINDS
 
 UNKNOWN = 255
 """Stands for -1 in an array of bytes."""

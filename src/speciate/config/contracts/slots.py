@@ -1,4 +1,4 @@
-"""What a selector of a run chooses among: experts, running or skipping a block, ranges of keys, masking or keeping."""
+"""What a selector chooses among: experts, running or skipping a block, ranges of keys, masking or keeping a token."""
 
 from collections.abc import Iterable
 
