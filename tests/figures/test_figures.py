@@ -79,6 +79,19 @@ def test_one_arm_beside_dense_one_seed_two_domains(name: str) -> None:
     assert "none" not in caption
 
 
+@pytest.mark.parametrize("width", [style.WIDTH, style.NARROW])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_study_with_one_seed_has_room_for_all_axes(name: str, width: float) -> None:
+    """Laying out warns, which is an error here, where it gives up and leaves texts over one another."""
+    small = planted.tables(("dense", "auxiliary"), num_layers=2, domains=("code", "prose"), seeds=(0,), num_steps=60)
+    module = importlib.import_module(f"speciate.figures.{name}")
+    with style.figure_style(width):
+        figure = module.figure(
+            small, planted.subject(("dense", "auxiliary"), ("code", "prose")), options_of("figures", name)(kind=name)
+        )
+        style.lay_out(figure)
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_study_without_selectors_is_said_and_not_drawn(name: str) -> None:
     frames = planted.tables(("dense", "auxiliary"), num_layers=1, seeds=(0,), num_steps=60)

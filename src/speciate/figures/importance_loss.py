@@ -57,14 +57,14 @@ def _choose_arms(rows: pd.DataFrame, subject: style.Subject, options: Any) -> tu
 
 def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     """Return in which arm the importance follows the loss most, and the spread of its correlation over the seeds."""
-    r = {arm: pair for arm, pair in _correlations(_token_rows(tables)).items() if not np.isnan(pair[0])}
+    rows = _token_rows(tables)
+    r = {arm: pair for arm, pair in _correlations(rows).items() if not np.isnan(pair[0])}
     if not r:
         return ""
     arm = max(r, key=lambda name: abs(r[name][0]))
-    return (
-        f"Importance follows the loss most in {style.plain_name(arm)}: {_describe_correlation(r[arm][0])}, within"
-        f" {r[arm][1]:.2f} over the seeds"
-    )
+    several = rows.loc[rows["ablation"] == arm, "seed"].nunique() > 1
+    spread = f", within {r[arm][1]:.2f} over the seeds" if several else ""
+    return f"Importance follows the loss most in {style.plain_name(arm)}: {_describe_correlation(r[arm][0])}{spread}"
 
 
 def _describe_correlation(r: float) -> str:

@@ -81,9 +81,8 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     worst = rows.iloc[0]
     names = choosing.selector_names(tables["selectors"])
     bounds = f" [{worst['max_share_low']:.1%}, {worst['max_share_high']:.1%}]" if worst["max_share_low"] >= 0 else ""
-    one = choosing.slot_words_of(rows, tables["selectors"])[0]
-    of_worst = choosing.slot_words_of(rows.iloc[:1], tables["selectors"])[1]
-    share = f"{worst['max_share']:.1%}{bounds} of the choices go to one of {worst['num_slots']} {of_worst}"
+    one, several = choosing.slot_words_of(rows.iloc[:1], tables["selectors"])
+    share = f"{worst['max_share']:.1%}{bounds} of the choices go to one of {worst['num_slots']} {several}"
     where = f"{style.plain_name(worst['ablation'])}, {names[worst['selector']]}, seed {worst['seed']}"
     if worst["load_state"] == "collapsed":
         number = int((rows["load_state"] == "collapsed").sum())

@@ -161,16 +161,25 @@ def message_figure(text: str) -> Figure:
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Compute the places of all axes, once, so that every format of a figure has the same."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    for axes in figure.axes:
+        for line in axes.lines:
+            # a line without points counts as one at the corner of the figure, and pushes everything out of it
+            line.set_in_layout(line.get_in_layout() and np.size(line.get_xdata()) > 0)
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    # the solver's last digits sometimes differ between processes, and with them the names of clip paths
+    for axes in figure.axes:
+        axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
+
+
 def save(figure: Figure, target: pathlib.Path) -> None:
     """Write the figure in the format of the target's suffix; the bytes depend only on the figure."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        # the layout is computed once, so that every format of a figure has the same positions
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-        # the solver's last digits sometimes differ between processes, and with them the names of clip paths
-        for axes in figure.axes:
-            axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
+    lay_out(figure)
     metadata = {"Date": None, "Creator": None} if target.suffix == ".svg" else {"Software": None}
     figure.savefig(target, metadata=metadata)
 

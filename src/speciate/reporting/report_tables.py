@@ -99,13 +99,15 @@ def hypothesis_rows(tables: Tables, spec: ReportSpec) -> list[dict[str, str]]:
             number = math.atanh(number)
         estimate, low, high = (float(row[column]) + number for column in ("difference", "low", "high"))
         confidence = float(row.get("confidence", spec.confidence))
+        interval = format_interval(low, high, sign=sign)
+        bounds = "(no interval)" if interval == DASH else f"{interval}, {confidence:.0%}"
+        seeds = pluralise(int(row["num_seeds"]), "seed")
         cells.append(
             {
                 "name": plain_name(name),
                 "statement": str(row["statement"]),
                 "prediction": f"{_subject(row)} {_bound(row, number)}",
-                "measured": f"{format_number(estimate, sign=sign)} {format_interval(low, high, sign=sign)},"
-                f" {confidence:.0%}, {row['num_seeds']} seeds",
+                "measured": f"{format_number(estimate, sign=sign)} {bounds}, {seeds}",
                 "verdict": str(row["verdict"]),
             }
         )

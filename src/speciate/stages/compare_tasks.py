@@ -47,7 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
         for row in (
             rows[rows["reason"] != ""].drop_duplicates(["task", "ablation"]).itertuples() if name == "tasks" else ()
         ):
-            what = f"no score of {row.missing} of {len(spec.seeds)} seeds" if row.missing else "left out"
+            of = f"{row.missing} of {len(spec.seeds)} {'seed' if len(spec.seeds) == 1 else 'seeds'}"
+            what = f"no score of {of}" if row.missing else "left out"
             log(f"task {row.task}, {row.ablation}: {what}: {row.reason}")
 
 
