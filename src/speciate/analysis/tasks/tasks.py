@@ -16,7 +16,9 @@ from speciate.analysis.tasks.cells import NAN, Answers, Cell, cells
 from speciate.analysis.tasks.cells import Run as Key
 from speciate.analysis.tasks.means import Estimate, Settings, difference_of_runs, is_at_chance, mean_of_runs
 from speciate.analysis.tasks.perplexity import perplexities
-from speciate.config.contracts.evaluation import PROPORTIONS
+
+PROPORTIONS = ("acc", "choice_accuracy", "exact_match", "pass_at_", "writes_python")
+"""How the names of metrics begin that are proportions, the harness's among them: their means lie from 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,6 @@ SCORES = {
     chance  expected score of guessing; NaN where there is none
 """
 
-PROPORTIONS = ("acc", "choice_accuracy", "exact_match", "pass_at_", "writes_python")
-"""How the names of metrics begin that are proportions, the harness's among them: their means lie from 0 to 1."""
-
 
 class TaskModule(Protocol):
     """A kind of task: `evaluation/task/<kind>.py`."""
