@@ -59,6 +59,21 @@ def test_a_mean_is_compared_with_a_value(value: float, direction: str, margin: f
     assert (row["verdict"], row["reference"], row["value"]) == (verdict, "", value)
 
 
+@pytest.mark.parametrize(
+    ("statistic", "is_cut"),
+    [("max_share", True), ("max_share.layer1", True), ("type_share.keyword", True), ("unevenness", False)],
+)
+def test_the_mean_of_a_share_lies_where_a_share_can(statistic: str, is_cut: bool) -> None:
+    uneven = {"learned": [0.99, 0.62, 0.97, 0.98]}
+    row = decided(runs(uneven, statistic), statistic=statistic, test="value", value=0.5)
+    student = stats.ttest_1samp(uneven["learned"], 0).confidence_interval(0.95)
+    assert student.high > 1
+    assert row["low"] + 0.5 == pytest.approx(student.low)
+    assert row["high"] + 0.5 == pytest.approx(1.0 if is_cut else student.high)
+    low = decided(runs({"learned": [0.01, 0.3, 0.02, 0.01]}, statistic), statistic=statistic, test="value", value=0.5)
+    assert (low["low"] + 0.5 == pytest.approx(0.0)) == is_cut
+
+
 def test_a_share_of_runs_has_the_exact_binomial_interval() -> None:
     row = decided(runs(), test="proportion", above=0.6, value=0.3)
     expected = stats.binomtest(6, 8).proportion_ci(0.95, method="exact")

@@ -1,5 +1,6 @@
 """Verdicts on a study's hypotheses, each by the interval of its test; a seed is one observation."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from speciate.analysis import statistics
 from speciate.analysis.measurements import MEASURED_PREFIX
 from speciate.analysis.statistics import Interval
-from speciate.config.contracts.statistics import RULES
+from speciate.config.contracts.statistics import BY_NAME, RULES, TYPE_SHARE
 from speciate.selection.tally import Array
 
 NAN = float("nan")
@@ -111,10 +112,22 @@ def by_difference(value: pd.Series, hypothesis: dict[str, Any], seeds: tuple[int
 
 
 def by_value(value: pd.Series, hypothesis: dict[str, Any], seeds: tuple[int, ...], level: float) -> Interval:
-    """Return the t interval of the arm's mean minus `value`, on Fisher's z if asked."""
+    """Return the t interval of the arm's mean minus `value`, on Fisher's z if asked.
+
+    The interval of a share is cut to what a share can be, which leaves its coverage as it is.
+    """
     number = float(hypothesis["value"])
     number = float(np.arctanh(number)) if hypothesis["scale"] == "fisher_z" else number
-    return statistics.paired_t(of_arm(value, hypothesis["arm"], seeds) - number, level)
+    interval = statistics.paired_t(of_arm(value, hypothesis["arm"], seeds) - number, level)
+    if not is_share(hypothesis["statistic"]):
+        return interval
+    return dataclasses.replace(interval, low=max(interval.low, -number), high=min(interval.high, 1 - number))
+
+
+def is_share(statistic: str) -> bool:
+    """Return whether a statistic of a run lies from 0 to 1, be it of all selectors or of one layer."""
+    name = statistic.partition(".")[0]
+    return name == TYPE_SHARE or (name in BY_NAME and BY_NAME[name].unit == "share")
 
 
 def by_trend(value: pd.Series, hypothesis: dict[str, Any], seeds: tuple[int, ...], level: float) -> Interval:

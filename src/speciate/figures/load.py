@@ -230,4 +230,15 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         + choosing.note_left_out(
             (choosing.arms_with_selectors(seen, subject), arms), choosing.all_and_drawn(names, shown)
         )
+        + _note_narrow(tables, subject, options, shown)
     )
+
+
+def _note_narrow(tables: style.Tables, subject: style.Subject, options: Any, wide: list[str]) -> str:
+    """Return ' A narrow screen shows only ...' for the caption where it has room for fewer selectors; or nothing."""
+    with style.figure_style(style.NARROW):
+        arms, selectors, names = _choose_drawn(tables, subject, options)
+    narrow = choosing.drawn_selectors(_telemetry_rows(tables), arms, selectors)
+    if len(narrow) == len(wide):
+        return ""
+    return f" A narrow screen shows only {style.join_names(names[path] for path in narrow)}."

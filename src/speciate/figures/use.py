@@ -83,8 +83,10 @@ def finding(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     )
 
 
-def _colour(layer: int, last: int) -> Any:
-    return DEPTHS(layer / last if last else 1.0)
+def _colours(points: pd.DataFrame) -> dict[int, Any]:
+    """Return a colour for each layer, spread over the layers that have a selector: often only the last ones do."""
+    layers = sorted(int(layer) for layer in points["layer"].unique())
+    return {layer: DEPTHS(place / max(1, len(layers) - 1)) for place, layer in enumerate(layers)}
 
 
 def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure:
@@ -95,10 +97,10 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     arms = _arms(points, subject, options.max_arms)
     drawn = style.new_figure(3.4 if not style.is_narrow() else 4.2)
     axes = drawn.subplots()
-    last = int(points["layer"].max())
+    colours = _colours(points)
     for arm, marker in zip(arms, style.MARKERS, strict=False):
         for row in points[points["ablation"] == arm].itertuples():
-            colour = _colour(int(row.layer), last)
+            colour = colours[int(row.layer)]
             face = colour if style.learns(arm, subject) else style.PAPER
             axes.plot([row.bits] * 2, [row.matched_low_nats, row.matched_high_nats], color=colour, linewidth=0.5)
             axes.plot(row.bits, row.matched_nats, marker, color=colour, markerfacecolor=face, markersize=4.5)
@@ -111,11 +113,11 @@ def figure(tables: style.Tables, subject: style.Subject, options: Any) -> Figure
     axes.set_ylim(min(-1.5 * linear, 1.2 * float(points["matched_nats"].min())), max(2 * linear, 1.3 * top))
     axes.set_xlabel("I(E;D) beyond the null’s mean, bits")
     axes.set_ylabel("cost of load-matched random choice, nats per token")
-    _draw_legends(drawn, arms, sorted(points["layer"].unique()), subject)
+    _draw_legends(drawn, arms, colours, subject)
     return drawn
 
 
-def _draw_legends(drawn: Figure, arms: list[str], layers: list[int], subject: style.Subject) -> None:
+def _draw_legends(drawn: Figure, arms: list[str], colours: dict[int, Any], subject: style.Subject) -> None:
     """Say outside the axes which marker is which arm, and which colour is which layer."""
     handles = [
         Line2D(
@@ -129,11 +131,10 @@ def _draw_legends(drawn: Figure, arms: list[str], layers: list[int], subject: st
         )
         for arm, marker in zip(arms, style.MARKERS, strict=False)
     ]
+    layers = list(colours)
     shown = layers if len(layers) <= 6 else [layers[round(place * (len(layers) - 1) / 4)] for place in range(5)]
     handles += [
-        Line2D(
-            [], [], marker="o", linestyle="", color=_colour(layer, layers[-1]), markersize=4.5, label=f"layer {layer}"
-        )
+        Line2D([], [], marker="o", linestyle="", color=colours[layer], markersize=4.5, label=f"layer {layer}")
         for layer in shown
     ]
     if style.is_narrow():

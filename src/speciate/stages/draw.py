@@ -59,12 +59,13 @@ def main(arguments: argparse.Namespace) -> None:
     spec = read_spec(DrawSpec, arguments.spec)
     module = spec.figure.component()
     tables = align_selectors(read_tables(arguments.tables, module.TABLES))
-    named = {
-        "question": module.QUESTION,
-        "finding": module.finding(tables, spec, spec.figure),
-        "caption": module.caption(tables, spec, spec.figure),
-        "limits": module.LIMITS,
-    }
+    with style.figure_style(style.WIDTH):
+        named = {
+            "question": module.QUESTION,
+            "finding": module.finding(tables, spec, spec.figure),
+            "caption": module.caption(tables, spec, spec.figure),
+            "limits": module.LIMITS,
+        }
     kind = spec.figure.kind
     for width, files in ((style.WIDTH, (f"{kind}.svg", f"{kind}.png")), (style.NARROW, (f"narrow/{kind}.svg",))):
         with style.figure_style(width):
