@@ -22,6 +22,7 @@ from speciate.machine import describe
 from speciate.model import transformer
 from speciate.model.token_batch import TokenBatch
 from speciate.model.transformer import Transformer
+from speciate.selection.selection import mark_recomputation
 
 FOLDER = "SPECIATE_FROZEN_LAYERS"
 """Environment variable that names the folder of the files; without it nothing is kept. No result depends on it."""
@@ -58,7 +59,9 @@ class FrozenLayers:
         if kept is not None:
             return torch.from_numpy(kept).to(tokens.id_BT.device)
         device = tokens.id_BT.device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        # most runs read what another has computed, so frozen layers are measured in none: what a run says of itself
+        # must not depend on which run came first
+        with torch.no_grad(), torch.autocast(device, enabled=False), mark_recomputation():
             output_1TD = model.run_lowest(_one_block(tokens, row), self.num_layers)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
