@@ -35,7 +35,22 @@ def test_a_map_has_a_square_for_each_length_and_depth_with_its_number(tables) ->
     assert {text for (_, row), text in numbers.items() if row < 4} == {".00"}
     assert [label.get_text() for label in lost.get_xticklabels()] == ["128", "256", "512", "1k"]
     assert lost.get_ylim()[0] > lost.get_ylim()[1], "the beginning of the text is at the top"
-    assert "Guessing scores, in needle, accuracy 0.100." in caption and "Not shown" not in caption
+    assert "Guessing scores, in needle (accuracy) 0.100." in caption and "Not shown" not in caption
+
+
+@pytest.mark.parametrize("module", [task_heat, task_lengths])
+def test_a_score_that_never_changes_is_told_and_not_drawn(module, tables) -> None:
+    rows = tables["tasks"]
+    needle = rows[(rows["task"] == "needle") & (rows["metric"] == "accuracy")]
+    constant = needle.assign(part="multi_key", value=0.0)
+    _, before = draw(module, tables)
+    figure, caption = draw(module, {"tasks": pd.concat([constant, rows])})
+    told = " Not drawn, because every arm has the same score everywhere: needle multi key (accuracy) 0.000."
+    assert told in caption and caption.replace(told, "") == before
+    assert not any("multi key" in axes.get_title(loc="left") for axes in figure.axes)
+    # where nothing ever changes, that is what the figure shows
+    alone, caption = draw(module, {"tasks": constant})
+    assert alone.axes and "Not drawn" not in caption
 
 
 def test_arms_that_find_no_room_are_named(tables) -> None:

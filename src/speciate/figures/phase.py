@@ -208,7 +208,7 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         lines.append(
             f" Line: the value at which half of the runs collapse, by a logistic fit over both logarithms; its whiskers"
             f" are {subject.confidence:.0%} intervals over seeds. A value of 0 has no logarithm and does not take part"
-            " in the fit. Beyond the grid the line ends at its edge, and the table `critical` has the number."
+            " in the fit. Beyond the grid the line ends at its edge, and tables/critical.csv has the number."
         )
     lines.append(" Losses are means over the seeds.")
     if len(drawn) < len(every):

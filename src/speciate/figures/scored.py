@@ -26,6 +26,12 @@ class Panel(NamedTuple):
         """Return its name."""
         return ", ".join(style.plain_name(name) for name in self if name)
 
+    @property
+    def name(self) -> str:
+        """Return its name as it stands in a list: 'ruler multi key (accuracy)'."""
+        of = " ".join(style.plain_name(name) for name in (self.task, self.part) if name)
+        return f"{of} ({style.plain_name(self.metric)})"
+
     def rows(self, scores: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of table `tasks` with this score."""
         is_of_part = (scores["metric"] == self.metric) & (scores["part"] == self.part)
@@ -39,9 +45,24 @@ def scored_rows(tables: style.Tables) -> pd.DataFrame:
 
 
 def panels(scores: pd.DataFrame, *pooled: str) -> list[Panel]:
-    """Return the scores that have a row which pools `pooled`, such as `lengths`."""
+    """Return the scores that have a row which pools `pooled`, such as `lengths`, and are not constant.
+
+    Where all of them are constant, all are returned.
+    """
+    every = _all_panels(scores, pooled)
+    return [panel for panel in every if panel.rows(scores)["value"].nunique() > 1] or every
+
+
+def _all_panels(scores: pd.DataFrame, pooled: Sequence[str]) -> list[Panel]:
     rows = scores[scores["over"].isin(pooled)]
     return [Panel(*names) for names in dict.fromkeys(zip(rows["task"], rows["metric"], rows["part"], strict=True))]
+
+
+def note_constant(scores: pd.DataFrame, drawn: Sequence[Panel], *pooled: str) -> str:
+    """Return ' Not drawn, because ...' for a caption, with the scores that are constant; or nothing."""
+    constant = [panel for panel in _all_panels(scores, pooled) if panel not in drawn]
+    values = [f"{panel.name} {panel.rows(scores)['value'].iloc[0]:.3f}".replace("-", "−") for panel in constant]
+    return f" Not drawn, because every arm has the same score everywhere: {'; '.join(values)}." if values else ""
 
 
 def arms_of(scores: pd.DataFrame, subject: style.Subject) -> list[str]:

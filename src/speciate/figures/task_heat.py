@@ -15,7 +15,7 @@ from speciate.figures import choosing, scored, style
 
 QUESTION = "Where in how long a context does each arm find what it needs?"
 TABLES = {"tasks": scored.COLUMNS}
-LIMITS = "A cell has few questions; the table `tasks` has its interval."
+LIMITS = "A cell has few questions, and its interval may be wide."
 EMPTY = "No task of this study varies both the length of the context and the place of the answer in it."
 SHADES = LinearSegmentedColormap.from_list("shades", ["#FBF7F3", "#F0C9A8", style.ACCENT, "#4A1700"])
 LARGEST_MAP = 12
@@ -150,11 +150,12 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
         if len(chance):
             low, high = float(chance.min()), float(chance.max())
             value = f"{low:.3f}" if np.isclose(low, high) else f"{low:.3f} to {high:.3f}"
-            chances.append(f"{panel.title} {value}")
+            chances.append(f"{panel.name} {value}")
     guessing = f" Guessing scores, in {'; '.join(chances)}." if chances else ""
-    titles = [panel.title for panel in every]
+    names = [panel.name for panel in every]
+    constant = scored.note_constant(scores, every, "lengths and depths")
     return (
         "Each cell is the mean over questions and seeds, as dark as it is large: rows are where in the context the"
-        f" answer stands, from 0, the beginning, to 1, the end.{guessing} The table `tasks` has the interval of each"
-        f" cell.{choosing.note_left_out((titles, titles[: options.max_scores]), (arms, kept))}"
+        f" answer stands, from 0, the beginning, to 1, the end.{guessing} tables/tasks.csv has the interval of each"
+        f" cell.{constant}{choosing.note_left_out((names, names[: options.max_scores]), (arms, kept))}"
     )

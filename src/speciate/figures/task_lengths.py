@@ -119,10 +119,11 @@ def caption(tables: style.Tables, subject: style.Subject, options: Any) -> str:
     rows = pd.concat([scored.by_length(panel.rows(scores)) for panel in every])
     arms, kept = _drawn_arms(tables, subject, options)
     guessing = " Dashed: what guessing scores." if rows["chance"].notna().any() else ""
-    titles = [panel.title for panel in every]
+    names = [panel.name for panel in every]
+    constant = scored.note_constant(scores, every, "lengths", "lengths and depths")
     return (
         "Finished models on the study’s tasks: means over questions, over depths where a task varies them, and over"
         f" seeds.{scored.intervals_in_words(rows, subject)} Arms stand a little apart, so that each can be seen; all"
-        f" have the lengths that the axis names.{guessing}"
-        f"{choosing.note_left_out((titles, titles[: options.max_panels]), (arms, kept))}"
+        f" have the lengths that the axis names.{guessing}{constant}"
+        f"{choosing.note_left_out((names, names[: options.max_panels]), (arms, kept))}"
     )
