@@ -42,7 +42,7 @@ def test_each_line_may_be_a_value() -> None:
         (b'{"a": 1}', {"text": ["a"]}, "w: : text: a leads to int, not text"),
         (b'{"a": [{"b": "x"}]}', {"records": "c.*", "text": ["b"]}, "w: records: c.* leads to nothing"),
         (b'{"a": [{"b": "x"}, {}]}', {"records": "a.*", "text": ["b"]}, "w: 1: text: b leads to nothing"),
-        (gzip.compress(b'{"a": "x"}')[:-9], {"text": ["a"]}, "w is damaged or cut off: "),
+        (gzip.compress(b'{"a": "x"}', mtime=0)[:-9], {"text": ["a"]}, "w is damaged or cut off: "),
     ],
 )
 def test_what_cannot_be_read_is_named(data: bytes, settings: dict[str, Any], says: str) -> None:

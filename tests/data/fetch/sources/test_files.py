@@ -57,7 +57,7 @@ def run(*paths: str, shard: Shard = WHOLE, **settings: Any) -> list[Passage]:
     ("name", "data", "numbers"),
     [
         ("a.jsonl", LINES, (1, 3, 4)),
-        ("a.jsonl.gz", gzip.compress(LINES[:30]) + gzip.compress(LINES[30:]), (1, 3, 4)),
+        ("a.jsonl.gz", gzip.compress(LINES[:30], mtime=0) + gzip.compress(LINES[30:], mtime=0), (1, 3, 4)),
         ("a.jsonl.zst", zstandard.compress(LINES[:30]) + zstandard.compress(LINES[30:]), (1, 3, 4)),
         ("a.parquet", parquet(ROWS), (1, 2, 3)),
         ("a.parquet", parquet(ROWS, row_group_size=1), (1, 2, 3)),
