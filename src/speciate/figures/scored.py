@@ -23,7 +23,7 @@ class Panel(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Return its name."""
+        """Return what stands above it: 'ruler, accuracy, multi key'."""
         return ", ".join(style.plain_name(name) for name in self if name)
 
     @property

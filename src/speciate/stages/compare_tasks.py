@@ -21,6 +21,7 @@ from speciate.cli import log
 from speciate.config.run import read_spec
 from speciate.config.stage_specs import SCORED_TASKS, CompareTasksSpec
 from speciate.io import atomic_write
+from speciate.reporting.formats import pluralise
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         for row in (
             rows[rows["reason"] != ""].drop_duplicates(["task", "ablation"]).itertuples() if name == "tasks" else ()
         ):
-            of = f"{row.missing} of {len(spec.seeds)} {'seed' if len(spec.seeds) == 1 else 'seeds'}"
+            of = f"{row.missing} of {pluralise(len(spec.seeds), 'seed')}"
             what = f"no score of {of}" if row.missing else "left out"
             log(f"task {row.task}, {row.ablation}: {what}: {row.reason}")
 
